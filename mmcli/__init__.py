@@ -1,0 +1,1 @@
+"""mmcli: pictures in, words, boxes and masks out."""

@@ -1,0 +1,36 @@
+"""Attention over a mask, and the masks of prefix language models."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap: float | None = None) -> Tensor:
+    """Softmax attention: q [B, N, T, H], k and v [B, K, S, H], mask [B, 1, T, S] (True = may look) → [B, N, T, H].
+
+    Every query must see at least one key. With `softcap` the scores pass through c·tanh(s / c) before the mask
+    (Gemma 2, arXiv:2408.00118); fused kernels cannot do that, so it is written out.
+    """
+    if softcap is None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+    batch, heads, queries, width = q.shape
+    grouped = q.reshape(batch, k.shape[1], -1, queries, width)
+    scores = torch.einsum("bkgth,bksh->bkgts", grouped, k) * scale
+    scores = torch.tanh(scores / softcap) * softcap
+    scores = scores.masked_fill(~mask[:, :, None], torch.finfo(scores.dtype).min)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype)
+    return torch.einsum("bkgts,bksh->bkgth", weights, v).reshape(batch, heads, queries, width)
+
+
+def prefix_mask(valid: Tensor) -> Tensor:
+    """Mask of a prefix that reads itself in both directions: valid [B, T] → [B, 1, T, T].
+
+    Padding is never looked at, and itself looks only at itself, so that no row of the softmax is empty.
+    """
+    own = torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
+    return (valid[:, None, None, :] & valid[:, None, :, None]) | own
+
+
+def prefix_positions(valid: Tensor) -> Tensor:
+    """Positions counted from 0 at each row's first valid token: valid [B, T] → [B, T]."""
+    return (valid.long().cumsum(dim=1) - 1).clamp(min=0)

@@ -1,0 +1,131 @@
+"""The decoders of Gemma 1 (arXiv:2403.08295) and Gemma 2 (arXiv:2408.00118), from one configuration."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmcli.engine.kv_cache import KVCache
+from mmcli.layers.attention import attend
+from mmcli.layers.norms import GemmaNorm
+from mmcli.layers.rope import rotary_angles, rotate
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Sizes and switches of a Gemma decoder."""
+
+    vocabulary: int
+    width: int
+    depth: int
+    mlp_width: int
+    heads: int
+    key_heads: int
+    head_width: int
+    query_scale: float  # multiplies the product of query and key
+    rope_base: float = 10_000.0
+    norm_epsilon: float = 1e-6
+    sandwich_norms: bool = False  # Gemma 2: a norm after attention and after the MLP as well as before
+    attention_softcap: float | None = None
+    logit_softcap: float | None = None
+    sliding_layers: tuple[bool, ...] = ()  # Gemma 2: which layers look through a window; empty = none
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions: [B, T, D] → [B, T, D]."""
+
+    def __init__(self, config: DecoderConfig, layer: int):
+        super().__init__()
+        self.config = config
+        self.layer = layer
+        self.q = nn.Linear(config.width, config.heads * config.head_width, bias=False)
+        self.k = nn.Linear(config.width, config.key_heads * config.head_width, bias=False)
+        self.v = nn.Linear(config.width, config.key_heads * config.head_width, bias=False)
+        self.out = nn.Linear(config.heads * config.head_width, config.width, bias=False)
+
+    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor, cache: KVCache | None) -> Tensor:
+        def split(y: Tensor) -> Tensor:
+            return y.unflatten(-1, (-1, self.config.head_width)).transpose(1, 2)
+
+        q, k, v = rotate(split(self.q(x)), *angles), rotate(split(self.k(x)), *angles), split(self.v(x))
+        if cache is not None:
+            k, v = cache.append(self.layer, k, v)
+        y = attend(q, k, v, mask, self.config.query_scale, self.config.attention_softcap)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    """Gated feed-forward with the tanh form of GELU: [B, T, D] → [B, T, D]."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.gate = nn.Linear(config.width, config.mlp_width, bias=False)
+        self.up = nn.Linear(config.width, config.mlp_width, bias=False)
+        self.down = nn.Linear(config.mlp_width, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.gate(x), approximate="tanh") * self.up(x))
+
+
+class Layer(nn.Module):
+    """One decoder layer; Gemma 2 wraps each half in a second norm."""
+
+    def __init__(self, config: DecoderConfig, layer: int):
+        super().__init__()
+
+        def norm() -> nn.Module:
+            return GemmaNorm(config.width, config.norm_epsilon)
+
+        self.norm_attention, self.norm_mlp = norm(), norm()
+        self.norm_attention_out = norm() if config.sandwich_norms else nn.Identity()
+        self.norm_mlp_out = norm() if config.sandwich_norms else nn.Identity()
+        self.attention = Attention(config, layer)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor, cache: KVCache | None) -> Tensor:
+        x = x + self.norm_attention_out(self.attention(self.norm_attention(x), angles, mask, cache))
+        return x + self.norm_mlp_out(self.mlp(self.norm_mlp(x)))
+
+
+class GemmaDecoder(nn.Module):
+    """Embeddings, layers, final norm and the tied head.
+
+    Text embeddings are scaled by √D at look-up; whatever else enters (`forward` takes vectors) enters as it is.
+    """
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.layers = nn.ModuleList(Layer(config, i) for i in range(config.depth))
+        self.norm = GemmaNorm(config.width, config.norm_epsilon)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Token ids [B, T] → vectors [B, T, D]; the scale is rounded to the weights' type, as Gemma does."""
+        x = self.embedding(tokens)
+        return x * torch.tensor(self.config.width**0.5, dtype=x.dtype, device=x.device)
+
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        cache: KVCache | None = None,
+        sliding_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Vectors [B, T, D] at `positions` [B, T] under `mask` [B, 1, T, S] → normed hidden states [B, T, D].
+
+        Layers marked in `sliding_layers` use `sliding_mask` where one is given.
+        """
+        angles = rotary_angles(positions, self.config.head_width, self.config.rope_base)
+        for i, layer in enumerate(self.layers):
+            sliding = sliding_mask is not None and self.config.sliding_layers and self.config.sliding_layers[i]
+            x = layer(x, angles, sliding_mask if sliding else mask, cache)
+        return self.norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states [..., D] → float32 logits [..., V] through the tied head."""
+        logits = F.linear(hidden, self.embedding.weight).float()
+        cap = self.config.logit_softcap
+        return logits if cap is None else torch.tanh(logits / cap) * cap

@@ -1,0 +1,67 @@
+"""A decoder that reads soft tokens and a prompt in both directions, then writes: the shape of PaliGemma and nano."""
+
+import torch
+from torch import Tensor, nn
+
+from mmcli.engine.inputs import Inputs
+from mmcli.engine.kv_cache import KVCache
+from mmcli.layers.attention import prefix_mask, prefix_positions
+from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
+
+
+class PrefixLM(nn.Module):
+    """Base of families whose pictures become soft tokens in front of the prompt.
+
+    A subclass supplies `soft_tokens(pixels)` [pictures, 3, side, side] → [pictures, P, D] and may change the mask.
+    Logits of the image token and of everything behind it (rows that only fill the table up) are forbidden.
+    """
+
+    def __init__(self, config: DecoderConfig, image_token: int):
+        super().__init__()
+        self.image_token = image_token
+        self.decoder = GemmaDecoder(config)
+
+    def soft_tokens(self, pixels: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def prefix_masks(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+        """Masks of the prefix for full and for sliding layers (None: the same)."""
+        return prefix_mask(inputs.valid), None
+
+    def step_masks(self, cache: KVCache) -> tuple[Tensor, Tensor | None]:
+        """Masks of one new token over everything in the cache, for full and for sliding layers."""
+        return cache.valid[:, None, None, : cache.length], None
+
+    def new_cache(self, batch: int, length: int) -> KVCache:
+        c, like = self.decoder.config, self.decoder.embedding.weight
+        return KVCache(c.depth, batch, length, c.key_heads, c.head_width, like.dtype, like.device)
+
+    def embed(self, inputs: Inputs) -> Tensor:
+        """Prompt embeddings with the pictures' soft tokens put in their places: [B, T, D]."""
+        is_image = inputs.tokens == self.image_token
+        x = self.decoder.embed(inputs.tokens.masked_fill(is_image, 0))
+        if inputs.pixels is None:
+            return x
+        soft = self.soft_tokens(inputs.pixels).to(x.dtype)
+        return x.masked_scatter(is_image[..., None], soft)
+
+    def prefill(self, inputs: Inputs, cache: KVCache) -> Tensor:
+        """Read a batch of prefixes into an empty cache → logits [B, V] of the first token to write."""
+        x = self.embed(inputs)
+        mask, sliding = self.prefix_masks(inputs)
+        cache.extend(inputs.valid)
+        hidden = self.decoder(x, prefix_positions(inputs.valid), mask, cache, sliding)
+        return self._allowed(self.decoder.logits(hidden[:, -1]))
+
+    def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """Read one token a row, tokens [B] → logits [B, V] of the next."""
+        x = self.decoder.embed(tokens[:, None])
+        positions = cache.positions[:, None].clone()
+        cache.extend(torch.ones_like(tokens[:, None], dtype=torch.bool))
+        mask, sliding = self.step_masks(cache)
+        hidden = self.decoder(x, positions, mask, cache, sliding)
+        return self._allowed(self.decoder.logits(hidden[:, -1]))
+
+    def _allowed(self, logits: Tensor) -> Tensor:
+        logits[..., self.image_token :] = -torch.inf
+        return logits
