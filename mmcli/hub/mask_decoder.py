@@ -1,0 +1,42 @@
+"""The published mask decoder of PaliGemma, which lives apart from the models that need it."""
+
+import hashlib
+from pathlib import Path
+
+from mmcli.errors import ModelError
+
+SPACE = "big-vision/paligemma-hf"  # a Space on the Hugging Face Hub; the models' own repositories lack the file
+FILE = "vae-oid.npz"
+SHA256 = "5586010257b8536dddefab65e7755077f21d5672d5674dacf911f73ae95a4447"
+
+
+def fetch_vae_oid(cache_dir: Path | None = None) -> Path:
+    """The path of `vae-oid.npz` (8 MB), from huggingface_hub's cache or downloaded into it; the checksum is verified.
+
+    Raises ModelError where it can be had from neither, or where the file is another one.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    where = {"repo_id": SPACE, "filename": FILE, "repo_type": "space", "cache_dir": cache_dir}
+    try:
+        try:
+            path = Path(hf_hub_download(**where, local_files_only=True))
+        except LocalEntryNotFoundError:
+            path = Path(hf_hub_download(**where))
+    except Exception as error:  # whatever the network, the hub or the disk came up with: all of it ends the same way
+        raise ModelError(
+            f"The mask decoder {FILE} is not in the cache and cannot be downloaded ({_first_line(error)})",
+            f"Connect to the network, or save https://huggingface.co/spaces/{SPACE}/resolve/main/{FILE} "
+            "elsewhere and name it with --mask-decoder PATH",
+        ) from error
+    if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
+        raise ModelError(
+            f"The mask decoder {path} is damaged or not the published one (its SHA-256 differs)",
+            "Delete it and run again, or name another with --mask-decoder PATH",
+        )
+    return path
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
