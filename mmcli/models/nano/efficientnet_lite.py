@@ -1,0 +1,78 @@
+"""EfficientNet-Lite2 (Tan & Le, arXiv:1905.11946; the Lite variants have no squeeze-and-excitation and use ReLU6).
+
+Batch norms are folded into the convolutions, and padding follows TensorFlow's "same", as in the published weights.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STEM = 32
+# (kernel, stride, expansion, output channels, blocks) of each stage, with the width 1.1 and depth 1.2 of Lite2.
+STAGES = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 3),
+    (5, 2, 6, 48, 3),
+    (3, 2, 6, 88, 4),
+    (5, 1, 6, 120, 4),
+    (5, 2, 6, 208, 5),
+    (3, 1, 6, 352, 1),
+)
+# Stages whose output leaves the tower: strides 8, 16 and 32.
+OUTPUTS = (2, 4, 6)
+CHANNELS = tuple(STAGES[i][3] for i in OUTPUTS)
+
+
+class SameConv(nn.Conv2d):
+    """Convolution whose padding is split the way TensorFlow does: the odd pixel goes right and below."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1):
+        super().__init__(inputs, outputs, kernel, stride, kernel // 2 if stride == 1 else 0, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride[0] == 2:
+            # Sides are even here, so "same" pads kernel − 2 pixels in all.
+            total = self.kernel_size[0] - 2
+            x = F.pad(x, (total // 2, total - total // 2) * 2)
+        return super().forward(x)
+
+
+class InvertedResidual(nn.Module):
+    """Widen, filter each channel, narrow; the input is added where the shape allows."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int):
+        super().__init__()
+        inner = inputs * expansion
+        self.expand = SameConv(inputs, inner) if expansion > 1 else None
+        self.depthwise = SameConv(inner, inner, kernel, stride, groups=inner)
+        self.project = SameConv(inner, outputs)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else F.relu6(self.expand(x))
+        y = self.project(F.relu6(self.depthwise(y)))
+        return x + y if self.residual else y
+
+
+class EfficientNetLite(nn.Module):
+    """Pictures [B, 3, side, side] as (value − 127) / 128, side a multiple of 32 → maps of strides 8, 16 and 32."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = SameConv(3, STEM, 3, 2)
+        stages, inputs = [], STEM
+        for kernel, stride, expansion, outputs, blocks in STAGES:
+            stage = []
+            for i in range(blocks):
+                stage.append(InvertedResidual(inputs, outputs, kernel, stride if i == 0 else 1, expansion))
+                inputs = outputs
+            stages.append(nn.Sequential(*stage))
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = F.relu6(self.stem(x))
+        maps = []
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i in OUTPUTS:
+                maps.append(x)
+        return maps

@@ -1,0 +1,200 @@
+"""PicoDet-S (Yu et al., arXiv:2111.00902): ESNet backbone, CSP-PAN neck and the shared-convolution head.
+
+Written from the graph of the published model with batch norms folded into the convolutions. The parts are the paper's:
+enhanced ShuffleNet blocks, a light path-aggregation neck of 96 channels on strides 8, 16, 32 and 64, and a head
+whose box sides are distributions over 8 bins (generalised focal loss, arXiv:2006.04388).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STRIDES = (8, 16, 32, 64)
+CLASSES = 80
+BINS = 8
+NECK = 96
+STEM = 24
+# (blocks, output channels, inner channels of each block) of the three stages.
+STAGES = (
+    (96, (44, 48, 48)),
+    (192, (48, 120, 96, 120, 96, 96, 96)),
+    (384, (96, 192, 192)),
+)
+
+
+class Conv(nn.Conv2d):
+    """Convolution with bias and, unless told otherwise, a hard swish."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, depthwise: bool = False, act=True):
+        super().__init__(inputs, outputs, kernel, stride, kernel // 2, groups=inputs if depthwise else 1)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        return F.hardswish(x) if self.act else x
+
+
+class SqueezeExcite(nn.Module):
+    """Channel gates from the global mean."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, channels // 4, 1)
+        self.expand = nn.Conv2d(channels // 4, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.expand(F.relu(self.reduce(x.mean((2, 3), keepdim=True))))
+        return x * F.hardsigmoid(gate)
+
+
+class DownBlock(nn.Module):
+    """Halves the grid: two branches side by side, then a depthwise-separable convolution over both."""
+
+    def __init__(self, inputs: int, outputs: int, inner: int):
+        super().__init__()
+        self.plain_dw = Conv(inputs, inputs, 3, 2, depthwise=True, act=False)
+        self.plain_pw = Conv(inputs, outputs // 2)
+        self.deep_pw = Conv(inputs, inner)
+        self.deep_dw = Conv(inner, inner, 3, 2, depthwise=True, act=False)
+        self.deep_se = SqueezeExcite(inner)
+        self.deep_out = Conv(inner, outputs // 2)
+        self.merge_dw = Conv(outputs, outputs, 3, depthwise=True)
+        self.merge_pw = Conv(outputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        plain = self.plain_pw(self.plain_dw(x))
+        deep = self.deep_out(self.deep_se(self.deep_dw(self.deep_pw(x))))
+        return self.merge_pw(self.merge_dw(torch.cat((plain, deep), 1)))
+
+
+class ShuffleBlock(nn.Module):
+    """Half of the channels pass by, the other half are worked on, then both are shuffled together."""
+
+    def __init__(self, channels: int, inner: int):
+        super().__init__()
+        self.pw = Conv(channels // 2, inner // 2)
+        self.dw = Conv(inner // 2, inner // 2, 3, depthwise=True, act=False)
+        self.se = SqueezeExcite(inner)
+        self.out = Conv(inner, channels // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        past, x = x.chunk(2, 1)
+        x = self.pw(x)
+        x = self.out(self.se(torch.cat((x, self.dw(x)), 1)))
+        return torch.stack((past, x), 2).flatten(1, 2)
+
+
+class CSPLayer(nn.Module):
+    """Cross-stage-partial merge of two maps: [B, 192, h, w] → [B, 96, h, w]."""
+
+    def __init__(self):
+        super().__init__()
+        half = NECK // 2
+        self.short = Conv(2 * NECK, half)
+        self.main = Conv(2 * NECK, half)
+        self.block = nn.Sequential(Conv(half, half), Conv(half, half, 5, depthwise=True), Conv(half, half))
+        self.out = Conv(NECK, NECK)
+
+    def forward(self, upper: Tensor, lower: Tensor) -> Tensor:
+        x = torch.cat((upper, lower), 1)
+        short = self.short(x)
+        return self.out(torch.cat((self.block(self.main(x)), short), 1))
+
+
+def separable(stride: int) -> nn.Sequential:
+    """Depthwise 5×5 and pointwise convolution of neck width."""
+    return nn.Sequential(Conv(NECK, NECK, 5, stride, depthwise=True), Conv(NECK, NECK))
+
+
+class PicoDet(nn.Module):
+    """Pictures [B, 3, side, side], ImageNet-normalised, side a multiple of 64 or 416 → the maps of four strides.
+
+    Modules stand in the order in which the published graph runs them; the converter relies on it.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.stem = Conv(3, STEM, 3, 2)
+        stages, inputs = [], STEM
+        for outputs, inner in STAGES:
+            blocks = [DownBlock(inputs, outputs, inner[0])]
+            stages.append(nn.Sequential(*blocks, *(ShuffleBlock(outputs, i) for i in inner[1:])))
+            inputs = outputs
+        self.stages = nn.ModuleList(stages)
+        self.lateral = nn.ModuleList(Conv(outputs, NECK) for outputs, _ in STAGES)
+        self.top_down = nn.ModuleList((CSPLayer(), CSPLayer()))
+        self.down = nn.ModuleList((separable(2), separable(2)))
+        self.bottom_up = nn.ModuleList((CSPLayer(), CSPLayer()))
+        self.top_first, self.top_second = separable(2), separable(2)
+        self.towers = nn.ModuleList(nn.Sequential(separable(1), separable(1)) for _ in STRIDES)
+        self.heads = nn.ModuleList(nn.Conv2d(NECK, CLASSES + 4 * BINS, 1) for _ in STRIDES)
+
+    def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """→ (features of each stride [B, 96, h, w], raw head outputs of each stride [B, 80 + 32, h, w])."""
+        x = F.max_pool2d(self.stem(x), 3, 2, 1)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        fine, middle, coarse = (conv(m) for conv, m in zip(self.lateral, maps, strict=True))
+        middle_in = self.top_down[0](_enlarge(coarse, middle), middle)
+        fine = self.top_down[1](_enlarge(middle_in, fine), fine)
+        middle = self.bottom_up[0](self.down[0](fine), middle_in)
+        low = self.bottom_up[1](self.down[1](middle), coarse)
+        top = self.top_first(coarse) + self.top_second(low)
+        features = [tower(m) for tower, m in zip(self.towers, (fine, middle, low, top), strict=True)]
+        return features, [head(f) for head, f in zip(self.heads, features, strict=True)]
+
+
+def _enlarge(x: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(x, size=like.shape[-2:], mode="nearest")
+
+
+def proposals(raw: list[Tensor], features: list[Tensor], side: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `count` most likely things, the weaker of two overlapping boxes of one class left out.
+
+    raw and features as `PicoDet.forward` gives them for pictures of `side` pixels → boxes [B, count, 4] as
+    (x0, y0, x1, y1) in 0..1, class logits [B, count, 80] and features [B, count, 96], best first.
+    All steps have a fixed size, so a batch equals its singles.
+    """
+    logits, boxes, flat = [], [], []
+    for out, feature, stride in zip(raw, features, STRIDES, strict=True):
+        out = out.float()
+        logits.append(out[:, :CLASSES].flatten(2).transpose(1, 2))
+        boxes.append(_decode_boxes(out[:, CLASSES:], stride))
+        flat.append(feature.flatten(2).transpose(1, 2))
+    logits, boxes, flat = torch.cat(logits, 1), torch.cat(boxes, 1), torch.cat(flat, 1)
+    best, label = logits.max(-1)
+    best, order = best.topk(4 * count, dim=1)
+    boxes, label = _take(boxes, order), label.gather(1, order)
+    doubles = (_overlaps(boxes) > 0.6) & (label[:, :, None] == label[:, None, :])
+    # Parallel suppression (YOLACT's fast NMS, arXiv:1904.02689): a box falls to any better one, kept or not.
+    beaten = doubles.tril(-1).any(-1)
+    keep = best.masked_fill(beaten, -torch.inf).topk(count, dim=1).indices
+    order = order.gather(1, keep)
+    return (_take(boxes, keep) / side).clamp(0, 1), _take(logits, order), _take(flat, order)
+
+
+def _decode_boxes(distributions: Tensor, stride: int) -> Tensor:
+    """Distances to the four sides as expectations over 8 bins, in strides from the cell's centre → [B, h·w, 4] px."""
+    batch, _, height, width = distributions.shape
+    bins = torch.arange(BINS, device=distributions.device, dtype=torch.float32)
+    sides = distributions.view(batch, 4, BINS, height * width).softmax(2)
+    left, top, right, bottom = (torch.einsum("bskp,k->bps", sides, bins) * stride).unbind(-1)
+    y = (torch.arange(height, device=bins.device) + 0.5).repeat_interleave(width) * stride
+    x = (torch.arange(width, device=bins.device) + 0.5).repeat(height) * stride
+    return torch.stack((x - left, y - top, x + right, y + bottom), -1)
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    """x [B, A, C] at index [B, K] → [B, K, C]."""
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def _overlaps(boxes: Tensor) -> Tensor:
+    """Intersection over union of all pairs: [B, K, 4] → [B, K, K]."""
+    low = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
+    high = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
+    inter = (high - low).clamp(min=0).prod(-1)
+    area = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)
+    return inter / (area[:, :, None] + area[:, None, :] - inter).clamp(min=1e-6)
