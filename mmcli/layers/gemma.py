@@ -104,7 +104,7 @@ class GemmaDecoder(nn.Module):
     def embed(self, tokens: Tensor) -> Tensor:
         """Token ids [B, T] → vectors [B, T, D]; the scale is rounded to the weights' type, as Gemma does."""
         x = self.embedding(tokens)
-        return x * torch.tensor(self.config.width**0.5, dtype=x.dtype, device=x.device)
+        return x * torch.tensor(self.config.width**0.5, dtype=x.dtype).item()
 
     def forward(
         self,

@@ -13,12 +13,14 @@ class PrefixLM(nn.Module):
     """Base of families whose pictures become soft tokens in front of the prompt.
 
     A subclass supplies `soft_tokens(pixels)` [pictures, 3, side, side] → [pictures, P, D] and may change the mask.
-    Logits of the image token and of everything behind it (rows that only fill the table up) are forbidden.
+    Forbidden in the answer are the image token and ids from `vocabulary_end` on, which are rows that only fill the
+    table up; by default that is the image token and everything behind it.
     """
 
-    def __init__(self, config: DecoderConfig, image_token: int):
+    def __init__(self, config: DecoderConfig, image_token: int, vocabulary_end: int | None = None):
         super().__init__()
         self.image_token = image_token
+        self.vocabulary_end = image_token if vocabulary_end is None else vocabulary_end
         self.decoder = GemmaDecoder(config)
 
     def soft_tokens(self, pixels: Tensor) -> Tensor:
@@ -63,5 +65,6 @@ class PrefixLM(nn.Module):
         return self._allowed(self.decoder.logits(hidden[:, -1]))
 
     def _allowed(self, logits: Tensor) -> Tensor:
-        logits[..., self.image_token :] = -torch.inf
+        logits[..., self.vocabulary_end :] = -torch.inf
+        logits[..., self.image_token : self.image_token + 1] = -torch.inf
         return logits

@@ -1,0 +1,53 @@
+"""Where a model runs and in which data type."""
+
+import torch
+
+from mmcli.errors import UsageError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# Below this many bytes of float32 weights a shorter type saves nothing worth its rounding.
+SMALL_MODEL = 1 << 30
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """"auto" (CUDA, else Metal, else CPU), "cpu", "cuda", "cuda:N" or "mps" → a device that is there.
+
+    Raises UsageError for an unknown name and for a device this machine or this build of PyTorch lacks.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
+        raise UsageError(f"There is no device {name!r}", "Choose auto, cpu, cuda, cuda:N or mps")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError("PyTorch sees no CUDA device here", "Choose --device cpu, or install a CUDA build of PyTorch")
+    if number and int(number) >= torch.cuda.device_count():
+        raise UsageError(f"There is no {name}; PyTorch sees {torch.cuda.device_count()} CUDA device(s)")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("Metal (mps) is not available here", "Choose --device cpu")
+    return torch.device(name)
+
+
+def choose_dtype(name: str, device: torch.device, parameters: int | None = None) -> torch.dtype:
+    """"auto", "float32", "bfloat16" or "float16" → a type.
+
+    "auto" is bfloat16 where the device computes in it natively and float32 elsewhere (Metal included, whose
+    bfloat16 depends on the system's version); a model known to be small (`parameters`) stays in float32.
+    Raises UsageError for another name.
+    """
+    if name in DTYPES:
+        return DTYPES[name]
+    if name != "auto":
+        raise UsageError(f"There is no data type {name!r}", f"Choose auto, {', '.join(DTYPES)}")
+    if parameters is not None and 4 * parameters < SMALL_MODEL:
+        return torch.float32
+    return torch.bfloat16 if _native_bfloat16(device) else torch.float32
+
+
+def _native_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and any(
+        getattr(torch.cpu, probe, bool)() for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )

@@ -1,0 +1,69 @@
+"""How the next token is chosen from a model's distribution."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmcli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Settings of the choice; the default is greedy.
+
+    A `seed` makes the choice a function of the seed, the settings and the row's own logits: it does not depend on
+    which other rows share the batch. (Rows of one batch therefore share their random numbers.)
+    """
+
+    temperature: float = 0.0  # 0 = the most likely token
+    top_k: int = 0  # keep only the k most likely tokens; 0 = all
+    top_p: float = 1.0  # keep the smallest set of most likely tokens whose probability reaches p
+    seed: int | None = None
+
+    def __post_init__(self):
+        if not self.temperature >= 0:
+            raise UsageError(f"The temperature is {self.temperature}", "Give 0 (greedy) or a positive number")
+        if self.top_k < 0:
+            raise UsageError(f"top-k is {self.top_k}", "Give 0 (no limit) or a positive number")
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"top-p is {self.top_p}", "Give a number above 0 and up to 1")
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+
+class Sampler:
+    """Chooses tokens step by step; all random numbers are drawn once, so that no step waits for the host."""
+
+    def __init__(self, sampling: Sampling, rows: int, steps: int, device: torch.device):
+        self.sampling = sampling
+        self.draws: Tensor | None = None
+        if not sampling.greedy:
+            generator = None if sampling.seed is None else torch.Generator().manual_seed(sampling.seed)
+            shape = (steps, 1 if generator else rows)  # with a seed, every row sees the same numbers
+            self.draws = torch.rand(shape, generator=generator).expand(steps, rows).to(device)
+
+    def choose(self, logits: Tensor, step: int) -> Tensor:
+        """Logits [B, V] of step number `step` → chosen ids [B]."""
+        if self.draws is None:
+            return logits.argmax(dim=-1)
+        return sample(logits, self.sampling, self.draws[step])
+
+
+def sample(logits: Tensor, sampling: Sampling, draws: Tensor) -> Tensor:
+    """Draw from the restricted distribution by inverting its cumulative sum: logits [B, V], draws [B] in [0, 1) → [B].
+
+    The order of the restrictions is temperature, top-k, top-p (Holtzman et al., arXiv:1904.09751).
+    """
+    count = min(sampling.top_k, logits.shape[-1]) if sampling.top_k else logits.shape[-1]
+    ordered, ids = (logits.float() / sampling.temperature).topk(count, dim=-1)
+    probabilities = ordered.softmax(dim=-1)
+    before = probabilities.cumsum(dim=-1) - probabilities
+    probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)  # the first one always stays
+    reached = probabilities.cumsum(dim=-1)
+    chosen = torch.searchsorted(reached, (draws * reached[:, -1])[:, None], right=True)
+    # Rounding may put the draw at the very end: then the last token that kept any probability is meant.
+    last = (probabilities > 0).sum(dim=-1, keepdim=True) - 1
+    return ids.gather(-1, torch.minimum(chosen, last))[:, 0]

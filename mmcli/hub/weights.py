@@ -1,0 +1,157 @@
+"""Strict loading: every tensor of the checkpoint is used or declared dropped, every parameter is filled."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from mmcli.errors import ModelError
+from mmcli.hub.safetensors_files import INDEX, damaged, read_header, read_index, weight_files
+
+COMPARED_ROWS = 64  # of a tied tensor: enough to find a head that was trained on its own
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of a family's table: a checkpoint name → our name.
+
+    `{}` stands for one part of the dotted path (a layer's number) and is filled into `target` in order.
+    A `target` of None drops the tensor on purpose. `copy_of` drops it too, but only where it has the shape and the
+    values of that parameter: the tied head that some checkpoints store twice.
+    """
+
+    pattern: str
+    target: str | None
+    copy_of: str | None = None
+
+    @cached_property
+    def _expression(self) -> re.Pattern[str]:
+        return re.compile(re.escape(self.pattern).replace(r"\{\}", r"([^.]+)"))
+
+    def match(self, name: str) -> tuple[str, ...] | None:
+        """What stands in the places of `{}`, or None where the rule does not apply."""
+        found = self._expression.fullmatch(name)
+        return found.groups() if found else None
+
+
+def load_strict(
+    module: nn.Module, folder: Path, rules: Iterable[Rule], device: torch.device, dtype: torch.dtype
+) -> None:
+    """Fill `module`, which was built on the meta device, from the safetensors files in `folder`.
+
+    Files are memory-mapped and tensors are assigned one by one, cast once, so there is never a second copy of the
+    whole. Raises ModelError where names, shapes or files do not fit, before anything is read where possible.
+    """
+    table = list(rules)
+    wanted = module.state_dict()
+    filled: dict[str, str] = {}  # our name → name in the checkpoint
+    copies: list[tuple[Path, str, str]] = []
+    plan: list[tuple[Path, str, str]] = []
+    unknown: list[str] = []
+    for path, name, shape in _tensors(folder):
+        rule, target = _place(table, name)
+        if rule is None or (target is not None and target not in wanted):
+            unknown.append(name)
+        elif rule.copy_of is not None:
+            _check_shape(name, shape, rule.copy_of, wanted, folder)
+            copies.append((path, name, rule.copy_of))
+        elif target is not None:
+            _check_shape(name, shape, target, wanted, folder)
+            if target in filled:
+                raise ModelError(f"{folder} holds {target} twice, as {filled[target]} and as {name}")
+            filled[target] = name
+            plan.append((path, name, target))
+    if unknown:
+        raise ModelError(f"{folder} holds {_some(unknown)}, for which its config.json leaves no place")
+    missing = [name for name in wanted if name not in filled]
+    if missing:
+        raise ModelError(f"{folder} lacks the weights of {_some(missing)}", "Download the model again")
+    _read(module, plan, device, dtype)
+    _check_copies(copies, {target: (path, name) for path, name, target in plan})
+    _settle(module, device)
+
+
+def _tensors(folder: Path) -> Iterator[tuple[Path, str, tuple[int, ...]]]:
+    """(file, name, shape) of every tensor; an index that names what is not there raises ModelError."""
+    seen: set[str] = set()
+    for path in weight_files(folder):
+        for name, info in read_header(path).items():
+            seen.add(name)
+            yield path, name, info.shape
+    if (folder / INDEX).is_file():
+        absent = sorted(set(read_index(folder / INDEX)) - seen)
+        if absent:
+            raise ModelError(f"{folder} lists {_some(absent)} in {INDEX}, but no file holds it")
+
+
+def _place(table: list[Rule], name: str) -> tuple[Rule | None, str | None]:
+    for rule in table:
+        parts = rule.match(name)
+        if parts is not None:
+            return rule, None if rule.target is None else rule.target.format(*parts)
+    return None, None
+
+
+def _check_shape(name: str, shape: tuple[int, ...], target: str, wanted: dict[str, Tensor], folder: Path) -> None:
+    expected = tuple(wanted[target].shape)
+    if shape != expected:
+        raise ModelError(
+            f"In {folder}, {name} has the shape {list(shape)}, but {target} needs {list(expected)} by its config.json"
+        )
+
+
+def _read(module: nn.Module, plan: list[tuple[Path, str, str]], device: torch.device, dtype: torch.dtype) -> None:
+    for path in dict.fromkeys(path for path, _, _ in plan):
+        try:
+            with safe_open(path, framework="pt", device=str(device)) as file:
+                for name, target in ((name, target) for where, name, target in plan if where == path):
+                    _assign(module, target, file.get_tensor(name), dtype)
+        except (SafetensorError, OSError) as error:
+            raise damaged(path, error) from error
+
+
+def _assign(module: nn.Module, target: str, tensor: Tensor, dtype: torch.dtype) -> None:
+    """Put one tensor in the place of a parameter or buffer; only floating-point ones are cast."""
+    owner, _, name = target.rpartition(".")
+    place = module.get_submodule(owner)
+    tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    if name in place._parameters:
+        place._parameters[name] = nn.Parameter(tensor, requires_grad=False)
+    else:
+        place._buffers[name] = tensor
+
+
+def _check_copies(copies: list[tuple[Path, str, str]], sources: dict[str, tuple[Path, str]]) -> None:
+    """Compare evenly spread rows of what is dropped as a copy with what was kept, as they stand in the files."""
+    for path, name, target in copies:
+        kept_path, kept_name = sources[target]
+        with safe_open(path, framework="pt") as file, safe_open(kept_path, framework="pt") as kept_file:
+            copy, kept = file.get_slice(name), kept_file.get_slice(kept_name)
+            rows = copy.get_shape()[0]
+            same = all(torch.equal(copy[row], kept[row]) for row in range(0, rows, max(1, rows // COMPARED_ROWS)))
+        if not same:
+            raise ModelError(
+                f"{name} in {path} differs from {kept_name}, of which it should be a copy",
+                "Models with a head of their own (untied) are not supported",
+            )
+
+
+def _settle(module: nn.Module, device: torch.device) -> None:
+    """Fill buffers that checkpoints do not store, and switch training off.
+
+    A module that has such buffers computes them in `reset_buffers(device)`.
+    """
+    for part in module.modules():
+        if any(buffer is not None and buffer.is_meta for buffer in part._buffers.values()):
+            part.reset_buffers(device)
+    module.eval().requires_grad_(False)
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(sorted(names)[:3]) + rest
