@@ -1,0 +1,83 @@
+"""From a checkpoint on disk to a model that runs."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmcli.engine.device import choose_device, choose_dtype
+from mmcli.errors import ModelError
+from mmcli.hub.resolve import Checkpoint
+from mmcli.hub.safetensors_files import memory_estimate as _memory_of
+from mmcli.hub.safetensors_files import parameter_count
+from mmcli.hub.weights import load_strict
+from mmcli.models.family import Family, Processor
+from mmcli.models.registry import family_of
+
+MASK_DECODERS = ("mask_decoder.safetensors", "vae-oid.npz")  # beside the weights, where a checkpoint brings its own
+
+
+@dataclass
+class Loaded:
+    """A model in memory with all that belongs to it."""
+
+    model: nn.Module
+    processor: Processor
+    checkpoint: Checkpoint
+    config: Any  # the family's configuration
+    device: torch.device
+    dtype: torch.dtype
+    mask_decoder: Path | None = None  # a file the user named; None: the checkpoint's own or the published one
+    family: Family | None = field(default=None, repr=False)
+
+    @cached_property
+    def _mask_vqvae(self) -> nn.Module:
+        from mmcli.hub.mask_decoder import fetch_vae_oid
+        from mmcli.layers.mask_vqvae import load_mask_vqvae
+
+        own = (self.checkpoint.folder / name for name in MASK_DECODERS)
+        path = self.mask_decoder or next((path for path in own if path.is_file()), None) or fetch_vae_oid()
+        # It is small and its answer is thresholded at zero: it always computes in float32.
+        return load_mask_vqvae(path).to(self.device).eval()
+
+    def mask_vqvae(self) -> nn.Module:
+        """The mask codebook that belongs to the model; read, or downloaded, when first asked for. ModelError."""
+        return self._mask_vqvae
+
+
+def load(
+    checkpoint: Checkpoint,
+    device: torch.device | str = "auto",
+    dtype: torch.dtype | str = "auto",
+    mask_decoder: Path | None = None,
+) -> Loaded:
+    """Build a checkpoint's model on `device` in `dtype`, strictly. Raises ModelError; UsageError for the device.
+
+    The module is built without memory and filled from memory-mapped files, so the peak is the model's own size.
+    """
+    family = family_of(checkpoint.config, checkpoint.name)
+    config = family.read_config(checkpoint.config)
+    # What fails for want of a file or a setting should fail before gigabytes are read.
+    processor = family.processor(checkpoint.folder, config, checkpoint.config)
+    device = choose_device(device) if isinstance(device, str) else device
+    if isinstance(dtype, str):
+        dtype = choose_dtype(dtype, device, parameter_count(checkpoint.folder))
+    with torch.device("meta"):
+        model = family.build(config)
+    try:
+        load_strict(model, checkpoint.folder, family.rules(config), device, dtype)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"{checkpoint.name} needs {memory_estimate(checkpoint, dtype) / 1e9:.1f} GB for its weights, "
+            f"more than {device} has free",
+            "Choose --dtype bfloat16, --device cpu or a smaller model",
+        ) from error
+    return Loaded(model, processor, checkpoint, config, device, dtype, mask_decoder, family)
+
+
+def memory_estimate(checkpoint: Checkpoint, dtype: torch.dtype) -> int:
+    """Bytes that the weights will take in `dtype`, from the headers of the files: nothing is loaded. ModelError."""
+    return _memory_of(checkpoint.folder, dtype.itemsize)

@@ -1,0 +1,97 @@
+"""From a model's name to a folder: the bundled one, a local folder, the cache, and only then the hub."""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmcli.errors import ModelError
+from mmcli.hub.safetensors_files import weight_files
+
+BUNDLED = {"nano": Path(__file__).parent.parent / "assets" / "nano"}
+
+# What a checkpoint may consist of; code and pickles are never fetched.
+PATTERNS = ("*.json", "*.safetensors", "tokenizer.model")
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model's files on this machine."""
+
+    name: str  # as the user gave it
+    folder: Path
+    revision: str | None  # the hub's commit; None for local folders and the bundled model
+    config: dict[str, Any]  # config.json
+
+
+def resolve(name: str, revision: str | None = None, *, download: bool = True) -> Checkpoint:
+    """Find a model: "nano" (bundled), a folder, or "owner/name" on the Hugging Face Hub at `revision`.
+
+    The hub is asked only for what is neither local nor in the cache, and never with `download=False`.
+    Raises ModelError in words that say what to do: missing, gated, offline, or no model at all.
+    """
+    if name in BUNDLED:
+        return open_folder(name, BUNDLED[name])
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return open_folder(name, path)
+    if path.is_file():
+        raise ModelError(f"{name} is a file", "Name the folder that holds config.json and the weights")
+    if looks_like_path(name):
+        raise ModelError(f"There is no folder {name}", "Check the path, or name a model of the hub as owner/name")
+    if not _REPOSITORY.fullmatch(name):
+        raise ModelError(
+            f"There is no model {name}",
+            f"Name a folder, a model of the hub as owner/name, or one that is bundled: {', '.join(BUNDLED)}",
+        )
+    folder = cached_folder(name, revision)
+    if folder is None:
+        if not download:
+            raise ModelError(f"{name} is not in the cache", f"Download it with: mmcli models pull {name}")
+        from mmcli.hub.download import fetch
+
+        folder = fetch(name, revision)
+    return open_folder(name, folder, folder.name)
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name can only be meant as a path: it starts or is built like one."""
+    return name.startswith((".", "/", "~", os.sep)) or name.count("/") > 1 or "\\" in name or name.endswith("/")
+
+
+def open_folder(name: str, folder: Path, revision: str | None = None) -> Checkpoint:
+    """Read config.json of a checkpoint folder. Raises ModelError where it is missing or no JSON object."""
+    return Checkpoint(name, folder, revision, read_json(folder, "config.json"))
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON object from a checkpoint folder. Raises ModelError where it is missing or not one."""
+    path = folder / name
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder} has no {name}, so it is not a complete model", "Name another folder") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read ({error})", "Download the model again") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds no JSON object", "Download the model again")
+    return content
+
+
+def cached_folder(name: str, revision: str | None = None) -> Path | None:
+    """The snapshot of a hub model in the cache if it is complete, found without any network; else None."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(
+            snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=list(PATTERNS))
+        )
+        weight_files(folder)
+    except (LocalEntryNotFoundError, HFValidationError, FileNotFoundError, ModelError):
+        return None
+    return folder if (folder / "config.json").is_file() else None

@@ -1,0 +1,25 @@
+"""Which family reads which checkpoint. One line a family; nothing else outside its folder knows it."""
+
+from importlib import import_module
+from typing import Any
+
+from mmcli.errors import ModelError
+from mmcli.models.family import Family
+
+FAMILIES = {
+    "mmcli-nano": "mmcli.models.nano:FAMILY",
+    "paligemma": "mmcli.models.paligemma:FAMILY",  # PaliGemma 1 and 2
+}
+
+
+def family_of(config: dict[str, Any], name: str) -> Family:
+    """The family of a checkpoint called `name` by the `model_type` in its config.json; it is imported only here.
+
+    Raises ModelError for a type that no family reads.
+    """
+    kind = config.get("model_type")
+    if kind not in FAMILIES:
+        what = f"is of the type {kind!r}" if kind else "has no model_type in its config.json"
+        raise ModelError(f"The model {name} {what}; mmcli reads {', '.join(sorted(FAMILIES))}")
+    module, _, attribute = FAMILIES[kind].partition(":")
+    return getattr(import_module(module), attribute)
