@@ -54,7 +54,7 @@ def load_strict(
     plan: list[tuple[Path, str, str]] = []
     unknown: list[str] = []
     for path, name, shape in _tensors(folder):
-        rule, target = _place(table, name)
+        rule, target = place(table, name)
         if rule is None or (target is not None and target not in wanted):
             unknown.append(name)
         elif rule.copy_of is not None:
@@ -89,7 +89,8 @@ def _tensors(folder: Path) -> Iterator[tuple[Path, str, tuple[int, ...]]]:
             raise ModelError(f"{folder} lists {_some(absent)} in {INDEX}, but no file holds it")
 
 
-def _place(table: list[Rule], name: str) -> tuple[Rule | None, str | None]:
+def place(table: list[Rule], name: str) -> tuple[Rule | None, str | None]:
+    """The first rule that applies to a checkpoint's tensor, and the name it gives it (None: dropped)."""
     for rule in table:
         parts = rule.match(name)
         if parts is not None:
@@ -118,12 +119,12 @@ def _read(module: nn.Module, plan: list[tuple[Path, str, str]], device: torch.de
 def _assign(module: nn.Module, target: str, tensor: Tensor, dtype: torch.dtype) -> None:
     """Put one tensor in the place of a parameter or buffer; only floating-point ones are cast."""
     owner, _, name = target.rpartition(".")
-    place = module.get_submodule(owner)
+    part = module.get_submodule(owner)
     tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
-    if name in place._parameters:
-        place._parameters[name] = nn.Parameter(tensor, requires_grad=False)
+    if name in part._parameters:
+        part._parameters[name] = nn.Parameter(tensor, requires_grad=False)
     else:
-        place._buffers[name] = tensor
+        part._buffers[name] = tensor
 
 
 def _check_copies(copies: list[tuple[Path, str, str]], sources: dict[str, tuple[Path, str]]) -> None:

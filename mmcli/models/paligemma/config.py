@@ -61,8 +61,8 @@ class PaliGemmaConfig:
 
     @classmethod
     def _from_hf(cls, raw: dict[str, Any]) -> "PaliGemmaConfig":
-        text = dict(raw.get("text_config") or ABSENT_TEXT)
-        vision = _read_vision(dict(raw.get("vision_config") or ABSENT_VISION))
+        text = dict(_given(raw, "text_config", ABSENT_TEXT))
+        vision = _read_vision(_given(raw, "vision_config", ABSENT_VISION))
         kind = text.get("model_type", "gemma")
         if kind not in ("gemma", "gemma2"):
             raise ModelError(f"This PaliGemma has a text model of the type {kind!r}; known are gemma and gemma2")
@@ -167,6 +167,11 @@ def _rope_base(text: dict[str, Any]) -> float:
 def _require(raw: dict[str, Any], key: str, accepted: tuple) -> None:
     if raw.get(key) not in accepted:
         raise ModelError(f"This PaliGemma's config.json sets {key} to {raw[key]!r}; supported is {accepted[0]!r}")
+
+
+def _given(raw: dict[str, Any], key: str, otherwise: dict[str, Any]) -> dict[str, Any]:
+    """A part of the configuration; one that is there but empty is not the same as one left out."""
+    return otherwise if raw.get(key) is None else raw[key]
 
 
 def _first(*values: int | None) -> int:

@@ -1,0 +1,96 @@
+"""Both PaliGemma families as transformers writes them, and as mmcli loads them: float32 on the CPU, one thread."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import support
+import torch
+
+from mmcli.engine.generate import TokenEvent, generate
+from mmcli.engine.sampling import Sampling
+from mmcli.hub.load import Loaded, load
+from mmcli.hub.resolve import resolve
+
+# The prefix of one picture (16 soft tokens) and a prompt is longer than this already, and the answers go on beyond.
+WINDOW = 12
+STEPS = 24
+FILLER = list(range(support.IMAGE, support.FILLED_ROWS))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A reference model with its processor, and what mmcli loads from the folder they were saved to."""
+
+    folder: Path
+    reference: Any
+    processor: Any
+    ours: Loaded
+
+    def reference_inputs(self, pictures: list[list], prompts: list[str]) -> dict[str, torch.Tensor]:
+        texts = ["<image>" * len(own) + prompt for own, prompt in zip(pictures, prompts, strict=True)]
+        inputs = self.processor(images=pictures, text=texts, padding=True, return_tensors="pt")
+        inputs.pop("labels", None)
+        return dict(inputs)
+
+    def reference_tokens(self, pictures: list[list], prompts: list[str], **options) -> list[list[int]]:
+        """Greedy answers of transformers, which must be kept from filler rows: it does not forbid them itself."""
+        inputs = self.reference_inputs(pictures, prompts)
+        options = {"max_new_tokens": STEPS, "do_sample": False, "suppress_tokens": FILLER} | options
+        output = self.reference.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
+        return [_until_stop(row.tolist(), self.ours.processor.stop_ids) for row in output]
+
+    def our_tokens(self, pictures: list[list], prompts: list[str], steps: int = STEPS) -> list[list[int]]:
+        return rows_of(answer(self.ours, pictures, prompts, steps), len(prompts))
+
+
+def answer(loaded: Loaded, pictures: list[list], prompts: list[str], steps: int = STEPS) -> list[TokenEvent]:
+    inputs = loaded.processor.inputs(pictures, prompts)
+    stop = loaded.processor.stop_ids
+    step_lists = generate(loaded.model, inputs, stop_ids=stop, max_tokens=steps, sampling=Sampling())
+    return [event for step in step_lists for event in step]
+
+
+def rows_of(events: list[TokenEvent], rows: int) -> list[list[int]]:
+    return [[event.id for event in events if event.row == row] for row in range(rows)]
+
+
+def _until_stop(ids: list[int], stop_ids: frozenset[int]) -> list[int]:
+    ends = [i for i, token in enumerate(ids) if token in stop_ids]
+    return ids[: ends[0] + 1] if ends else ids
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def make_pair(folder: Path, second: bool, seed: int = 1) -> Pair:
+    reference = support.tiny_reference(support.tiny_config(second, window=WINDOW), seed)
+    processor = support.write_checkpoint(folder, reference)
+    return Pair(folder, reference, processor, load(resolve(str(folder)), "cpu", torch.float32))
+
+
+@pytest.fixture(scope="session", params=["PaliGemma", "PaliGemma 2"])
+def pair(request, tmp_path_factory) -> Pair:
+    return make_pair(tmp_path_factory.mktemp("paligemma"), request.param.endswith("2"))
+
+
+@pytest.fixture(scope="session")
+def second(tmp_path_factory) -> Pair:
+    """PaliGemma 2 alone, for what only Gemma 2 has."""
+    return make_pair(tmp_path_factory.mktemp("paligemma2"), True)
+
+
+@pytest.fixture(scope="session")
+def load_folder():
+    return lambda folder: load(resolve(str(folder)), "cpu", torch.float32)
+
+
+@pytest.fixture(scope="session")
+def our_answer():
+    """(loaded, pictures, prompts, steps) → token ids a row."""
+    return lambda loaded, pictures, prompts, steps=STEPS: rows_of(
+        answer(loaded, pictures, prompts, steps), len(prompts)
+    )
