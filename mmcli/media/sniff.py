@@ -1,0 +1,93 @@
+"""What a file is, from its first bytes: never from its name, which people change. Imports nothing heavy."""
+
+import codecs
+
+_FTYP_KINDS = (  # brands of the ISO container, the more telling first: many files carry several
+    ("AVIF", (b"avif", b"avis")),
+    ("HEIF", (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")),
+)
+
+_PICTURES = (  # (offset, magic, Pillow's name of the format)
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (0, b"GIF87a", "GIF"),
+    (0, b"GIF89a", "GIF"),
+    (8, b"WEBP", "WEBP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),  # BigTIFF
+    (0, b"MM\0+", "TIFF"),
+    (0, b"BM", "BMP"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG2000"),
+)
+
+_OTHERS = (  # (offset, magic, what it is, what to do)
+    (0, b"%!PS", "PostScript, not a picture", "Turn it into a PNG first, for instance with Ghostscript"),
+    (0, b"8BPS", "a Photoshop document", "Export it as PNG first"),
+    (0, b"\xff\x0a", "a JPEG XL picture, which is not read here", "Turn it into a PNG first, for instance with djxl"),
+    (0, b"\0\0\0\x0cJXL ", "a JPEG XL picture, which is not read here", "Turn it into a PNG first, with djxl"),
+    (8, b"WAVE", "audio, not a picture", ""),
+    (0, b"ID3", "audio, not a picture", ""),
+    (0, b"fLaC", "audio, not a picture", ""),
+    (0, b"OggS", "audio, not a picture", ""),
+    (4, b"ftypM4A", "audio, not a picture", ""),
+    (8, b"AVI ", "a video, not a picture", "video"),
+    (4, b"ftyp", "a video, not a picture", "video"),
+    (4, b"moov", "a video, not a picture", "video"),
+    (0, b"\x1aE\xdf\xa3", "a video, not a picture", "video"),
+    (0, b"PK\x03\x04", "a ZIP archive or an office document, not a picture", "Take the pictures out of it first"),
+    (0, b"\x1f\x8b", "compressed with gzip", "Unpack it first"),
+    (0, b"version https://git-lfs", "a Git LFS pointer, not the picture itself", "Fetch the file with: git lfs pull"),
+)
+
+_VIDEO = "Take a frame out of it first, for instance with: ffmpeg -i VIDEO -frames:v 1 frame.png"
+READABLE = "JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, HEIC, JPEG 2000 and PNM are read"
+
+
+def picture_format(data: bytes) -> str | None:
+    """Pillow's name of the picture format that `data` begins like ("JPEG", "HEIF", …), or None."""
+    if data[4:8] == b"ftyp":
+        length = int.from_bytes(data[:4], "big")
+        brands = [data[8:12], *(data[at : at + 4] for at in range(16, min(length, len(data), 256), 4))]
+        for kind, known in _FTYP_KINDS:
+            if any(brand in known for brand in brands):
+                return kind
+        return None
+    for offset, magic, kind in _PICTURES:
+        if data.startswith(magic, offset) and (kind != "WEBP" or data.startswith(b"RIFF")):
+            return kind
+    if data[:1] == b"P" and data[1:2] in b"123456f" and data[2:3].isspace():
+        return "PPM"
+    return None
+
+
+def describe(data: bytes) -> tuple[str, str]:
+    """For data that is no picture: what it is ("a PDF, …"), and what the user can do about it."""
+    head = data[:4096]
+    if b"%PDF-" in head[:1024]:
+        return "a PDF, not a picture", "Turn its pages into pictures first, for instance with: pdftoppm -png"
+    for offset, magic, what, do in _OTHERS:
+        if head.startswith(magic, offset):
+            return what, _VIDEO if do == "video" else do or READABLE
+    text = _text(head, len(head) == len(data))
+    if text is None:
+        if len(data) > 2 and data[0] == 0xFF and data[1] in (0xFB, 0xFA, 0xF3, 0xF2, 0xF1, 0xF9):  # MP3 or AAC frame
+            return "audio, not a picture", READABLE
+        return "not a picture of a known kind", READABLE
+    lower = text.lower()
+    if "<svg" in lower:
+        return "an SVG drawing, not a picture of pixels", "Turn it into a PNG first, for instance with rsvg-convert"
+    if "<html" in lower or "<!doctype html" in lower:
+        return "a web page, not a picture", "Give the address of the picture itself"
+    return "text, not a picture", READABLE
+
+
+def _text(head: bytes, whole: bool) -> str | None:
+    """`head` as text, None if it is none; unless it is the `whole` file, its end may cut a character in two."""
+    encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(head, final=whole)
+    except UnicodeDecodeError:
+        return None
+    return None if any(ord(char) < 32 and char not in "\t\n\r\f\v\x1b" for char in text) else text

@@ -1,0 +1,385 @@
+"""What the user named, one input at a time: paths, folders, globs, stdin, lists of names and web addresses.
+
+Nothing is opened before `Source.read`, so one missing or unreadable input never stops the others: it becomes a source
+whose `read` says what is wrong.
+"""
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path, PurePath, PurePosixPath
+from typing import BinaryIO
+
+from mmcli.errors import InputError, UsageError
+
+IMAGE_EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"}
+    | {".heic", ".heif", ".hif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm"}
+)
+AUDIO_EXTENSIONS = frozenset(
+    {".wav", ".wave", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma", ".amr"}
+)
+
+STREAM_LIMIT = 2 << 30  # bytes read from a pipe or device when the caller sets no limit: /dev/zero has no end
+DOWNLOAD_LIMIT = 512 << 20  # bytes fetched from an address when the caller sets no limit
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input. `name` is what the user would recognise; it may hold any character, so show it with `printable`."""
+
+    name: str
+    path: Path | None
+    url: str | None
+    relative: PurePosixPath
+    """Where a mirrored output goes under an output folder: never absolute, never with a `..`, never empty."""
+    stream: BinaryIO | None = field(default=None, repr=False, compare=False)
+    """Standard input, for the source named "-"."""
+    problem: InputError | None = field(default=None, repr=False, compare=False)
+    """Set where it is known already that there is nothing to read; `read` raises it."""
+    _kept: list[bytes] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def read(self, limit: int | None = None) -> bytes:
+        """The whole content. Pipes are read once and kept, so a second call answers the same.
+
+        Raises InputError where there is nothing to read, and where it is longer than `limit` bytes.
+        """
+        if self.problem is not None:
+            raise InputError(self.problem.what, self.problem.do)
+        if self._kept:
+            return _within(self._kept[0], limit, self.name)
+        if self.url is not None:
+            from mmcli.media.web import fetch  # urllib costs 30 ms to import: only those who name an address pay
+
+            return fetch(self.url, DOWNLOAD_LIMIT if limit is None else limit)
+        if self.path is not None:
+            return self._read_path(limit)
+        data = _drain(self._standard_input(), STREAM_LIMIT if limit is None else limit, self.name)
+        self._kept.append(data)
+        return data
+
+    def _read_path(self, limit: int | None) -> bytes:
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                status = os.fstat(file.fileno())
+                regular = stat.S_ISREG(status.st_mode)
+                if regular and limit is not None and status.st_size > limit:
+                    raise too_long(self.name, limit)
+                if limit is None:
+                    limit = sys.maxsize if regular else STREAM_LIMIT
+                data = _drain(file, limit, self.name)
+        except (OSError, ValueError) as error:  # ValueError: a NUL inside the name
+            raise trouble(self.name, error) from error
+        if not regular:  # a FIFO or <(...) cannot be opened a second time: the writer is gone
+            self._kept.append(data)
+        return data
+
+    def _standard_input(self) -> BinaryIO:
+        stream = self.stream or getattr(sys.stdin, "buffer", None)
+        if stream is None:
+            raise InputError("There is no standard input to read (-)", "Name a file instead")
+        return stream
+
+
+def expand(
+    arguments: Iterable[str | os.PathLike],
+    *,
+    extensions: frozenset[str],
+    files_from: str | None = None,
+    stdin: BinaryIO | None = None,
+) -> Iterator[Source]:
+    """The sources that `arguments` name, in their order, then those of the list `files_from` ("-": on stdin).
+
+    A folder gives the files with one of `extensions` in it and below, sorted, without hidden ones. A glob is expanded
+    unless a file has exactly that name; one that names an ending (`*.dat`) takes what it matches, any other only
+    `extensions`. A file named outright is always taken. The list holds one name a line, or NUL between names.
+
+    Raises UsageError at once where stdin is asked for twice or the list cannot be read.
+    """
+    names = [os.fspath(argument) for argument in arguments]
+    if names.count("-") + (files_from == "-") > 1:
+        raise UsageError("Standard input (-) can be read only once", "Name it once, as a file or as --files-from")
+    listed = _read_list(files_from, stdin) if files_from is not None else []
+
+    def sources() -> Iterator[Source]:
+        for name in names:
+            if name == "-":
+                yield Source("-", None, None, PurePosixPath("stdin"), stream=stdin)
+            else:
+                yield from _expand_one(name, extensions)
+        for name in listed:
+            yield from _expand_one(name, extensions)
+
+    return sources()
+
+
+def printable(name: str) -> str:
+    """`name` on one line and fit for a terminal: control characters and bytes that are no UTF-8 are escaped."""
+    if name.isprintable():
+        return name
+    return "".join(char if char.isprintable() else _escaped(char) for char in name)
+
+
+def _escaped(char: str) -> str:
+    if 0xDC80 <= ord(char) <= 0xDCFF:  # how Python carries a byte that is no UTF-8
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def relative_place(name: str) -> PurePosixPath:
+    """Where the outputs of the file `name` go under an output folder.
+
+    The path as given, tidied: files of one name from two folders do not overwrite each other's outputs. As in tar, a
+    path outside the current folder loses its root and keeps the rest (so only `/d/a` and `d/a` meet).
+    """
+    tidy = os.path.normpath(name)
+    if os.path.isabs(tidy) or PurePath(tidy).parts[:1] == ("..",):
+        here, full = os.getcwd(), os.path.abspath(tidy)
+        inside = full != here and PurePath(full).is_relative_to(here)
+        tidy = str(PurePath(full).relative_to(here if inside else PurePath(full).anchor))
+    parts = [part for part in PurePath(tidy).parts if part not in ("", ".", "..")]
+    return PurePosixPath(*parts) if parts else PurePosixPath("unnamed")
+
+
+def trouble(name: str, error: OSError | ValueError) -> InputError:
+    """The InputError for what the operating system said about `name`."""
+    name = printable(name)
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return InputError(f"{name} does not exist", "Check the name and the folder you are in")
+    if number in (errno.EACCES, errno.EPERM):
+        return InputError(f"{name} may not be read by you", "Change its permissions, or copy it to where you may")
+    if number == errno.EISDIR:
+        return InputError(f"{name} is a folder, not one file", "Name a file in it")
+    if number == errno.ELOOP:
+        return InputError(f"{name} is a link that leads back to itself", "Name the file that it should lead to")
+    reason = getattr(error, "strerror", None) or str(error)
+    return InputError(f"{name} cannot be read: {printable(reason)}")
+
+
+# -- one argument ------------------------------------------------------------------------------------------------
+
+
+def _expand_one(name: str, extensions: frozenset[str]) -> Iterator[Source]:
+    if not name:
+        yield _failed("", "An input has an empty name", "Look for an unset variable on the command line")
+    elif os.path.isdir(name):
+        files = list(_folder(name, extensions))
+        yield from files or [_nothing_in(name, extensions)]
+    elif os.path.lexists(name):  # before globs: a file may well be called "a[red].png"
+        yield _file(name)
+    elif name.lower().startswith(("http://", "https://")):
+        yield Source(name, None, name, _place_of_url(name))
+    elif _scheme(name):
+        do = "Give an http or https address, or download the file and name that"
+        yield _failed(name, f"{printable(name)} is an address of a kind that is not fetched", do)
+    elif _is_glob(name):
+        yield from _glob(name, extensions)
+    else:
+        yield _file(name)  # missing: its read says so
+
+
+def _file(name: str) -> Source:
+    return Source(name, Path(name), None, relative_place(name))
+
+
+def _failed(name: str, what: str, do: str = "") -> Source:
+    path = Path(name) if name else None
+    return Source(name, path, None, relative_place(name or "unnamed"), problem=InputError(what, do))
+
+
+def _nothing_in(folder: str, extensions: frozenset[str]) -> Source:
+    endings = ", ".join(sorted(extensions))
+    return _failed(folder, f"{printable(folder)} holds no file to work on", f"Looked in it and below for {endings}")
+
+
+def _scheme(name: str) -> bool:
+    head, colon, _ = name.partition("://")
+    return bool(colon) and len(head) > 1 and head.isascii() and head.replace("+", "").isalnum()
+
+
+# -- folders -----------------------------------------------------------------------------------------------------
+
+
+def _folder(folder: str, extensions: frozenset[str]) -> Iterator[Source]:
+    for entry in _walk(folder, set()):
+        if isinstance(entry, Source):
+            yield entry
+        elif _has_extension(entry.name, extensions) and _is_file_or_dangling(entry.path):
+            yield _file(entry.path)
+
+
+def _walk(folder: str, visited: set[tuple[int, int]]) -> Iterator[os.DirEntry | Source]:
+    """Everything below `folder` that is not hidden, sorted by name; a folder that cannot be listed is a failed source.
+
+    Links to folders are followed, and each folder is entered once (`visited`: device and inode), however many links
+    lead to it: loops end, and n folders that link to each other do not give n! paths.
+    """
+    try:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in visited:
+            return
+        visited.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except OSError as error:
+        problem = trouble(folder, error)
+        yield _failed(folder, problem.what, problem.do)
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        yield entry
+        if _is_folder(entry):
+            yield from _walk(entry.path, visited)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _has_extension(name: str, extensions: frozenset[str]) -> bool:
+    return os.path.splitext(name)[1].lower() in extensions
+
+
+def _is_file_or_dangling(path: str) -> bool:
+    """No FIFOs or sockets that happen to lie in a folder; a link to nothing is kept, to be reported."""
+    return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))
+
+
+# -- globs -------------------------------------------------------------------------------------------------------
+
+
+def _is_glob(text: str) -> bool:
+    return any(char in text for char in "*?[")
+
+
+def _glob(pattern: str, extensions: frozenset[str]) -> Iterator[Source]:
+    """What the shell would have given for the unquoted pattern, folders opened; every file once."""
+    ending = os.path.splitext(pattern)[1]
+    takes_all = bool(ending) and not _is_glob(ending)
+    seen: set[str] = set()
+    anchor = PurePath(pattern).anchor
+    for name in _matches(anchor, list(PurePath(pattern).parts[1 if anchor else 0 :])):
+        if os.path.isdir(name):
+            files = list(_folder(name, extensions))
+        else:
+            files = [_file(name)] if takes_all or _has_extension(name, extensions) else []
+        for source in files:
+            if source.name not in seen:
+                seen.add(source.name)
+                yield source
+    if not seen:
+        what = f"{printable(pattern)} matches no file" + ("" if takes_all else " of a known kind")
+        yield _failed(pattern, what, "Check the pattern and the folder you are in")
+
+
+def _matches(base: str, parts: list[str]) -> Iterator[str]:
+    """The existing paths that the pattern `parts` names below `base` ("": here), sorted part by part.
+
+    The standard `glob` follows links in `**` without looking for loops, hence this one.
+    """
+    if not parts:
+        yield base
+        return
+    part, rest = parts[0], parts[1:]
+    if part == "**":
+        if rest:
+            yield from _matches(base, rest)
+        for entry in _walk(base or ".", set()):
+            unlisted = isinstance(entry, Source)
+            path = entry.name if unlisted else entry.path
+            path = path if base else os.path.relpath(path)
+            if rest and not unlisted and _is_folder(entry):
+                yield from _matches(path, rest)
+            elif not rest and (unlisted or not _is_folder(entry)):
+                yield path
+    elif not _is_glob(part):
+        path = os.path.join(base, part)
+        if os.path.lexists(path):
+            yield from _matches(path, rest)
+    else:
+        for name in _names_in(base or "."):
+            if fnmatch(name, part) and (part.startswith(".") or not name.startswith(".")):
+                path = os.path.join(base, name)
+                if not rest or os.path.isdir(path):
+                    yield from _matches(path, rest)
+
+
+def _names_in(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:  # not a folder, or not ours to list: nothing there that a pattern could match, as in the shell
+        return []
+
+
+# -- lists and addresses -----------------------------------------------------------------------------------------
+
+
+def _read_list(files_from: str, stdin: BinaryIO | None) -> list[str]:
+    source = Source("-", None, None, PurePosixPath("stdin"), stream=stdin) if files_from == "-" else _file(files_from)
+    try:
+        data = source.read()
+    except InputError as error:
+        raise UsageError(f"The list of files cannot be read: {error.what}", error.do) from error
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):  # what `>` writes in Windows PowerShell
+        data = data.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if b"\0" in data:
+        return [os.fsdecode(name) for name in data.split(b"\0") if name.strip(b"\r\n")]
+    names = [os.fsdecode(line) for line in data.split(b"\n")]
+    # A list written on Windows ends its lines in \r\n; a name that really ends in \r still wins.
+    names = [name[:-1] if name.endswith("\r") and not os.path.lexists(name) else name for name in names]
+    return [name for name in names if name]
+
+
+def _place_of_url(url: str) -> PurePosixPath:
+    """host/path/name of the address; what the query and the length limit take away comes back as a short hash."""
+    import hashlib
+    from urllib.parse import unquote
+
+    address = url.split("://", 1)[1].partition("#")[0]
+    address, _, query = address.partition("?")
+    parts = [unquote(part, errors="replace") for part in address.split("/")]
+    parts[0] = parts[0].rpartition("@")[2].lower()
+    parts = ["".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in part) for part in parts]
+    parts = [part for part in parts if part not in ("", ".", "..")] or ["unnamed"]
+    if query or any(len(part.encode()) > 200 for part in parts):
+        stem, ending = os.path.splitext(parts[-1])
+        parts = [part[:50] for part in parts[:-1]]
+        parts.append(f"{stem[:50]}-{hashlib.sha256(url.encode('utf-8', 'replace')).hexdigest()[:8]}{ending[:10]}")
+    return PurePosixPath(*parts)
+
+
+# -- bytes -------------------------------------------------------------------------------------------------------
+
+
+def _drain(stream: BinaryIO, limit: int, name: str) -> bytes:
+    """All of `stream`, never asking it to seek."""
+    chunks, total = [], 0
+    while chunk := stream.read(_CHUNK):
+        total += len(chunk)
+        if total > limit:
+            raise too_long(name, limit)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _within(data: bytes, limit: int | None, name: str) -> bytes:
+    if limit is not None and len(data) > limit:
+        raise too_long(name, limit)
+    return data
+
+
+def too_long(name: str, limit: int) -> InputError:
+    """The InputError for an input of more than `limit` bytes."""
+    size = f"{limit / (1 << 20):,.0f} MiB" if limit >= 1 << 20 else f"{limit:,} bytes"
+    return InputError(f"{printable(name)} is longer than {size}", "Give a smaller file")
