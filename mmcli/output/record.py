@@ -1,0 +1,99 @@
+"""The record: what mmcli says about one picture, as a plain dict with its keys in a fixed order.
+
+A box is [x0, y0, x1, y1] in pixels of the picture as displayed (after its EXIF turn), from the upper left corner;
+`loc` holds the location integers y0 x0 y1 x1 that it came from; a score is the mean log-probability of the object's
+own tokens; a mask is COCO's compressed run-length encoding of the whole picture.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmcli.errors import MmcliError
+
+SCHEMA = 1
+
+Record = dict[str, Any]
+
+
+def object_record(
+    label: str, box: Sequence[float], loc: Sequence[int], score: float, mask: Mapping | None = None
+) -> Record:
+    """One object; the key `mask` is there only with a mask. A score that is no finite number becomes null."""
+    entry: Record = {
+        "label": label,
+        "box": [round(float(edge), 2) for edge in box],
+        "loc": [int(value) for value in loc],
+        "score": round(score, 4) if math.isfinite(score) else None,
+    }
+    if mask is not None:
+        entry["mask"] = dict(mask)
+    return entry
+
+
+def record(
+    *,
+    task: str,
+    source: str,
+    model: str,
+    revision: str | None,
+    width: int,
+    height: int,
+    prompt: str,
+    text: str,
+    truncated: bool = False,
+    objects: Sequence[Record] = (),
+    problems: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    timings: Mapping[str, float] | None = None,
+    token_ids: Sequence[int] | None = None,
+) -> Record:
+    """The record of a picture that was read and answered.
+
+    `problems` are faults of the answer, `notes` remarks on the picture; `timings` are seconds. `token_ids` is there
+    only on request.
+    """
+    entry: Record = {
+        "schema": SCHEMA,
+        "task": task,
+        "source": source,
+        "model": model,
+        "revision": revision,
+        "width": width,
+        "height": height,
+        "prompt": prompt,
+        "text": text,
+        "truncated": truncated,
+        "objects": list(objects),
+        "problems": list(problems),
+        "notes": list(notes),
+        "timings": {name: round(seconds, 4) for name, seconds in (timings or {}).items()},
+    }
+    if token_ids is not None:
+        entry["token_ids"] = [int(token) for token in token_ids]
+    return entry
+
+
+def failed_record(*, task: str, source: str, model: str, revision: str | None, error: MmcliError | str) -> Record:
+    """The record of a picture that failed; the key `error` marks it."""
+    return {
+        "schema": SCHEMA,
+        "task": task,
+        "source": source,
+        "model": model,
+        "revision": revision,
+        "error": str(error),
+    }
+
+
+# What json would leave as it is: halves of surrogate pairs (file names that are not UTF-8 hold them), which no file
+# can be written with, and characters that end a line for some readers.
+_ESCAPED = re.compile("[\ud800-\udfff\x85\u2028\u2029]")
+
+
+def to_json_line(entry: Mapping) -> str:
+    """A record as one line of JSON with its newline; non-ASCII text is kept, and the line is always valid UTF-8."""
+    line = json.dumps(entry, ensure_ascii=False, allow_nan=False)
+    return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n"

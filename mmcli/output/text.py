@@ -1,0 +1,35 @@
+"""A record as text for people and for simple tools: lines, with tabs where there are columns."""
+
+import re
+from collections.abc import Mapping
+
+# Control characters would move the cursor or recolour the terminal; surrogates outside U+DC80…DCFF stand for nothing.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udc7f\udd00-\udfff]")
+
+
+def to_text(record: Mapping, several: bool = False) -> str:
+    """The lines of a record, each with its newline; "" where there is nothing to say.
+
+    Detection and segmentation: one line an object, `label x0 y0 x1 y1 score` with tabs between. Other tasks: the
+    answer. With `several` pictures the source's name comes first, and an answer is kept on one line. A failed record
+    has no text: its error belongs to stderr.
+
+    File names that are not UTF-8 keep their escapes (U+DC80…DCFF); write with errors="surrogateescape".
+    """
+    if "error" in record:
+        return ""
+    name = _one_line(record["source"])
+    if record["task"] in ("detect", "segment"):
+        return "".join(("\t".join([name] * several + _columns(found))) + "\n" for found in record["objects"])
+    if several:
+        return f"{name}: {_one_line(record['text'])}\n"
+    return _CONTROL.sub("\ufffd", record["text"].replace("\r\n", "\n")).strip("\n") + "\n"
+
+
+def _columns(found: Mapping) -> list[str]:
+    edges = [f"{edge:.2f}".rstrip("0").rstrip(".") for edge in found["box"]]
+    return [_one_line(found["label"]), *edges, "" if found["score"] is None else f"{found['score']:.4f}"]
+
+
+def _one_line(text: str) -> str:
+    return _CONTROL.sub("\ufffd", re.sub(r"[\t\r\n]+", " ", text.strip()))

@@ -1,0 +1,55 @@
+"""Small masks at their place in the picture."""
+
+import numpy as np
+import pytest
+
+from mmcli.decode.locations import decode_box, pixel_box
+from mmcli.output import rle
+from mmcli.output.masks import mask_picture, paste_mask
+
+INSIDE = np.ones((64, 64), np.float32)
+DISC = 20 - np.hypot(*(np.indices((64, 64)) - 31.5)).astype(np.float32)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 40, 30), (3, 5, 4, 6), (10, 0, 11, 30), (39, 29, 40, 30)])
+def test_a_full_mask_fills_exactly_its_box(box):
+    whole = paste_mask(INSIDE, box, 40, 30)
+    assert whole.shape == (30, 40) and whole.dtype == bool
+    x0, y0, x1, y1 = box
+    assert whole[y0:y1, x0:x1].all() and whole.sum() == (x1 - x0) * (y1 - y0)
+
+
+def test_an_enlarged_outline_is_round_and_not_stairs():
+    whole = paste_mask(DISC, (0, 0, 640, 640), 640, 640)
+    y, x = np.indices((640, 640)) + 0.5 - 320
+    distance = np.hypot(x, y)
+    assert whole[distance < 195].all() and not whole[distance > 205].any()
+
+
+def test_zero_is_outside():
+    assert not paste_mask(np.zeros((64, 64), np.float32), (0, 0, 9, 9), 9, 9).any()
+
+
+@pytest.mark.parametrize("box", [(0, 0, 41, 30), (5, 5, 5, 9), (-1, 0, 3, 3), (9, 9, 3, 3)])
+def test_a_box_that_leaves_the_picture_or_is_empty_is_refused(box):
+    with pytest.raises(ValueError, match="is empty or leaves"):
+        paste_mask(INSIDE, box, 40, 30)
+
+
+def test_box_and_mask_of_one_object_agree_to_half_a_pixel():
+    for loc in (0, 0, 1023, 1023), (17, 333, 18, 1000), (500, 1, 800, 400):
+        box = decode_box(loc, 321, 123)
+        columns = np.flatnonzero(paste_mask(INSIDE, pixel_box(box, 321, 123), 321, 123).any(0))
+        assert abs(columns[0] - box[0]) <= 0.5 and abs(columns[-1] + 1 - box[2]) <= 0.5
+
+
+def test_the_mask_picture_joins_all_objects():
+    masks = [paste_mask(INSIDE, box, 40, 30) for box in ((0, 0, 5, 5), (3, 3, 9, 9))]
+    objects = [{"mask": rle.encode(mask)} for mask in masks] + [{"label": "a box without a mask"}]
+    picture = mask_picture({"width": 40, "height": 30, "objects": objects})
+    assert picture.mode == "L" and picture.size == (40, 30)
+    assert np.array_equal(np.asarray(picture), (masks[0] | masks[1]) * 255)
+
+
+def test_without_masks_the_mask_picture_is_black():
+    assert mask_picture({"width": 4, "height": 3, "objects": []}).getextrema() == (0, 0)
