@@ -1,0 +1,43 @@
+"""Which device and type are chosen, and what is said where one is not there."""
+
+import pytest
+import torch
+
+from mmcli.engine.device import choose_device, choose_dtype
+from mmcli.errors import UsageError
+
+CPU = torch.device("cpu")
+
+
+def test_auto_finds_a_device_that_works():
+    assert torch.ones(2, device=choose_device("auto")).sum() == 2
+
+
+@pytest.mark.parametrize("name", ["gpu", "cpu:1", "cuda:x", "cuda:99", ""])
+def test_devices_that_are_not_there_are_usage_errors(name):
+    with pytest.raises(UsageError):
+        choose_device(name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_asking_for_cuda_without_cuda_names_the_way_out():
+    with pytest.raises(UsageError, match="--device cpu"):
+        choose_device("cuda")
+
+
+def test_types_by_name():
+    assert choose_dtype("float16", CPU) is torch.float16
+    with pytest.raises(UsageError, match="bfloat16"):
+        choose_dtype("half", CPU)
+
+
+def test_small_models_stay_in_float32():
+    assert choose_dtype("auto", CPU, parameters=10_000_000) is torch.float32
+
+
+def test_a_named_type_wins_over_the_size():
+    assert choose_dtype("bfloat16", CPU, parameters=10) is torch.bfloat16
+
+
+def test_auto_on_metal_is_float32():
+    assert choose_dtype("auto", torch.device("mps")) is torch.float32
