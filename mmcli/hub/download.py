@@ -69,8 +69,10 @@ def plan(name: str, revision: str | None = None) -> Plan:
     return Plan(name, info.sha, files)
 
 
-def fetch(name: str, revision: str | None = None) -> Path:
+def fetch(name: str, revision: str | None = None, *, weights: bool = True) -> Path:
     """Download what is missing of a model into the cache → its folder; broken-off downloads go on where they stopped.
+
+    Without `weights` only the small files come, enough to look at a model.
 
     Raises ModelError: gated, missing, offline, or no room on the disk.
     """
@@ -78,7 +80,8 @@ def fetch(name: str, revision: str | None = None) -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     todo = plan(name, revision)
-    missing = sum(size for file, size in todo.files.items() if not _is_cached(name, file, todo.revision))
+    files = {file: size for file, size in todo.files.items() if weights or not file.endswith(".safetensors")}
+    missing = sum(size for file, size in files.items() if not _is_cached(name, file, todo.revision))
     place = next(path for path in (Path(HF_HUB_CACHE), *Path(HF_HUB_CACHE).parents) if path.exists())
     free = shutil.disk_usage(place).free
     if missing > free:
@@ -88,7 +91,7 @@ def fetch(name: str, revision: str | None = None) -> Path:
         )
     with _hub_errors(name, revision):
         # With the branch's own name a reference is kept, by which the model is found without network later.
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(PATTERNS)))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
 
 
 def _is_cached(name: str, file: str, revision: str) -> bool:

@@ -58,6 +58,11 @@ def resolve(name: str, revision: str | None = None, *, download: bool = True) ->
     return open_folder(name, folder, folder.name)
 
 
+def is_local(name: str) -> bool:
+    """Whether a name means the bundled model or a path, so that the hub has no say in it."""
+    return name in BUNDLED or looks_like_path(name) or Path(name).exists()
+
+
 def looks_like_path(name: str) -> bool:
     """Whether a name can only be meant as a path: it starts or is built like one."""
     return name.startswith((".", "/", "~", os.sep)) or name.count("/") > 1 or "\\" in name or name.endswith("/")
@@ -94,4 +99,5 @@ def cached_folder(name: str, revision: str | None = None) -> Path | None:
         weight_files(folder)
     except (LocalEntryNotFoundError, HFValidationError, FileNotFoundError, ModelError):
         return None
-    return folder if (folder / "config.json").is_file() else None
+    # Other tools fetch parts of a model; only what can be run counts as here.
+    return folder if all((folder / name).is_file() for name in ("config.json", "tokenizer.json")) else None

@@ -1,0 +1,72 @@
+"""Work done ahead in a few threads, handed out in order."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], *, depth: int, threads: int = 2
+) -> Iterator[tuple[Item, Future[Result]]]:
+    """Apply `function` to items in background threads, at most `depth` of them done or under way and not yet taken.
+
+    Yields each item with its finished future, in the order of the items; an error of the items themselves is raised
+    in its place. Items are drawn by a thread of their own, so a slow list of names does not hold back what is done.
+    All threads are daemons: an interrupted program does not wait for a slow download. Work starts at the call, not at
+    the first step.
+    """
+    jobs: queue.SimpleQueue = queue.SimpleQueue()
+    handed_out: queue.SimpleQueue = queue.SimpleQueue()
+    room = threading.Semaphore(depth)
+    stopped = threading.Event()
+
+    def feed() -> None:
+        end: BaseException | None = None
+        try:
+            for item in items:
+                room.acquire()
+                if stopped.is_set():
+                    break
+                job = (item, Future())
+                jobs.put(job)
+                handed_out.put(job)
+                del item, job
+        except BaseException as error:  # raised again where the results are taken
+            end = error
+        handed_out.put(end)
+        for _ in range(threads):
+            jobs.put(None)
+
+    def work() -> None:
+        while (job := jobs.get()) is not None:
+            item, future = job
+            try:
+                future.set_result(function(item))
+            except BaseException as error:  # handed to whoever takes the result
+                future.set_exception(error)
+            del job, item, future  # keep no picture alive while waiting
+
+    for target in (feed, *[work] * threads):
+        threading.Thread(target=target, daemon=True, name=f"ahead-{target.__name__}").start()
+    return _take(handed_out, room, stopped)
+
+
+def _take(
+    handed_out: queue.SimpleQueue, room: threading.Semaphore, stopped: threading.Event
+) -> Iterator[tuple[Item, Future[Result]]]:
+    try:
+        while isinstance(job := handed_out.get(), tuple):
+            job[1].exception()  # waits
+            room.release()
+            yield job
+            del job
+        if job is not None:
+            raise job
+    finally:
+        stopped.set()
+        room.release()

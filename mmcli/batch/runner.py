@@ -1,0 +1,148 @@
+"""Many pictures through one model: read ahead, batched, answered in order, one failure never stopping the rest."""
+
+import io
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mmcli.batch.ahead import ahead
+from mmcli.errors import InputError, MmcliError
+from mmcli.tasks.task import Request
+
+if TYPE_CHECKING:
+    from mmcli.hub.load import Loaded
+    from mmcli.media.image import Picture
+    from mmcli.media.sources import Source
+
+# JPEGs are decoded at a fraction of their size where no side falls below the largest square that a family looks
+# at. A fixed number: what a model sees must not depend on when, or for what, a picture was read.
+READ_SIDE = 896
+
+READ_AHEAD = 8  # pictures decoded and waiting, at most
+BATCH_ON_CPU = 4
+BATCH_ON_GPU = 16
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input: a record, and where it failed the error that the record tells of."""
+
+    source: "Source"
+    record: dict[str, Any]
+    error: InputError | None = None
+    picture: "Picture | None" = None  # in full size, only where asked for
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A picture as the model will see it, perhaps the same in full, and the seconds that took."""
+
+    picture: "Picture"
+    full: "Picture | None"
+    seconds: float
+
+
+def run(
+    sources: "Iterable[Source]",
+    request: Request,
+    load: "Callable[[], Loaded]",
+    *,
+    model: str,
+    revision: str | None = None,
+    batch_size: int | None = None,
+    keep_pictures: bool = False,
+) -> Iterator[Outcome]:
+    """Answer `request` for every source, one outcome each, in their order.
+
+    `load` is called once, when the first picture has been read: where no input is any good, no model is loaded.
+    `model` and `revision` are what the records of failed inputs call it. At most one batch and `READ_AHEAD` pictures
+    are in memory.
+    Raises ModelError where the model cannot be loaded or run; the outcomes until then have been handed out.
+    """
+    loaded: Loaded | None = None
+    batch: list[tuple[Source, _Read | InputError]] = []
+    size = batch_size or 1
+    good = 0
+    for source, future in ahead(lambda source: _read(source, keep_pictures), sources, depth=READ_AHEAD):
+        read = _result(source, future)
+        del future
+        if isinstance(read, InputError):
+            if not batch:
+                yield _failed(source, read, request, model, revision)
+                continue
+        elif loaded is None:
+            loaded = load()
+            request.require(loaded.processor, model)
+            revision = loaded.checkpoint.revision
+            size = batch_size or default_batch_size(loaded)
+        batch.append((source, read))
+        good += not isinstance(read, InputError)
+        del read
+        if good == size:
+            yield from _finish(batch, request, loaded, model, revision)
+            good = 0
+            batch.clear()
+    if batch:
+        yield from _finish(batch, request, loaded, model, revision)
+
+
+def default_batch_size(loaded: "Loaded") -> int:
+    """How many pictures go through the model together when nobody says."""
+    return BATCH_ON_CPU if loaded.device.type == "cpu" else BATCH_ON_GPU
+
+
+def _read(source: "Source", keep: bool) -> _Read:
+    from mmcli.media.image import load_picture
+
+    started = time.perf_counter()
+    if keep and source.url is not None:  # to be decoded twice, but fetched once
+        source = replace(source, url=None, stream=io.BytesIO(source.read()))
+    picture = load_picture(source, side=READ_SIDE)
+    full = picture if picture.image.size == (picture.width, picture.height) else None
+    if keep and full is None:
+        full = load_picture(source)
+    return _Read(picture, full if keep else None, time.perf_counter() - started)
+
+
+def _result(source: "Source", future: "Future[_Read]") -> _Read | InputError:
+    """What reading gave; an error nobody foresaw is this input's failure too, not that of the whole run."""
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, InputError):
+        return error
+    if isinstance(error, MmcliError) or not isinstance(error, Exception):
+        raise error
+    unforeseen = InputError(f"{source.name} cannot be read ({type(error).__name__}: {error})", "Try --debug")
+    unforeseen.__cause__ = error
+    return unforeseen
+
+
+def _failed(source: "Source", error: InputError, request: Request, model: str, revision: str | None) -> Outcome:
+    from mmcli.output.record import failed_record
+
+    record = failed_record(task=request.task, source=source.name, model=model, revision=revision, error=error)
+    return Outcome(source, record, error)
+
+
+def _finish(
+    batch: "list[tuple[Source, _Read | InputError]]",
+    request: Request,
+    loaded: "Loaded",
+    model: str,
+    revision: str | None,
+) -> Iterator[Outcome]:
+    """Run one batch and hand out its outcomes, failed inputs in their places."""
+    from mmcli.tasks.answer import answer
+    from mmcli.tasks.result import picture_record
+
+    reads = [read for _, read in batch if not isinstance(read, InputError)]
+    answers = iter(answer(loaded, [[read.picture.image] for read in reads], request))
+    for source, read in batch:
+        if isinstance(read, InputError):
+            yield _failed(source, read, request, model, revision)
+        else:
+            record = picture_record(request, next(answers), loaded, source.name, read.picture, read.seconds)
+            yield Outcome(source, record, picture=read.full)

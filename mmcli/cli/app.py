@@ -1,0 +1,97 @@
+"""The command line as a whole: its commands, its exit codes, and the one place where errors become words."""
+
+from typing import Annotated
+
+import typer
+from typer.main import get_command
+
+from mmcli.cli import caption, chat, detect, doctor, inspect, models, segment
+from mmcli.cli.environment import READER_GONE, Environment, ReaderGone
+from mmcli.cli.help import Command, Group
+from mmcli.errors import ExitCode, MmcliError
+
+HELP = "Caption, detect, segment and chat about pictures. The bundled model nano works offline, on any machine."
+
+EPILOG = """\
+Examples:
+
+  mmcli caption photo.jpg
+  mmcli detect "cat ; dog" holiday/ --overlay boxes/
+  mmcli segment "cat" photo.jpg --json | jq .objects
+  mmcli chat photo.jpg -m "How many cats are there?"
+  mmcli caption holiday/ --model google/paligemma2-3b-mix-448
+
+Results go to stdout, everything else to stderr. `mmcli COMMAND --help` explains a command.
+
+Exit codes:
+
+  0    all done
+  1    some inputs failed; the rest are done
+  2    the command line does not fit together
+  3    the model could not be found, downloaded or run
+  130  interrupted; what was written by then is complete"""
+
+# typer.BadParameter's ancestor that every complaint about a command line shares, in all versions of Typer.
+COMPLAINT = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+app = typer.Typer(
+    cls=Group,
+    help=HELP,
+    epilog=EPILOG,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (caption, detect, segment, chat, inspect, doctor):
+    app.command(module.NAME, cls=Command, epilog=module.EPILOG)(module.command)
+app.add_typer(models.app, name="models", cls=Group)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"mmcli {version('mmcli')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def run(arguments: list[str], environment: Environment | None = None) -> int:
+    """Run one command line in an environment (default: the process's own) and return its exit code."""
+    environment = environment or Environment.real()
+    try:
+        code = get_command(app).main(arguments, prog_name="mmcli", standalone_mode=False, obj=environment)
+        return int(code or 0)
+    except ReaderGone:
+        return READER_GONE
+    except (KeyboardInterrupt, typer.Abort):
+        environment.log("mmcli: interrupted")
+        return ExitCode.INTERRUPTED
+    except COMPLAINT as complaint:
+        complaint.show(environment.stderr)
+        return ExitCode.USAGE
+    except MmcliError as error:
+        environment.fail(error)
+        return error.exit_code
+    except OSError as error:
+        environment.fail(MmcliError(f"{type(error).__name__}: {error}", "Check the disk and the paths you named"))
+        return ExitCode.MODEL
+    except Exception as error:
+        environment.fail(_unexpected(error), cause=error)
+        return ExitCode.MODEL
+
+
+def _unexpected(error: Exception) -> MmcliError:
+    return MmcliError(
+        f"An unexpected error: {type(error).__name__}: {error}",
+        "This is a fault of mmcli; run it again with --debug and report the traceback",
+    )

@@ -1,0 +1,31 @@
+"""The arguments that commands share."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from mmcli.tasks.detect import tidy_things
+
+
+def _things(value: str) -> str:
+    tidy = tidy_things(value)
+    if not tidy:
+        raise typer.BadParameter('it is empty; name what to find, such as "cat" or "cat ; dog".')
+    if os.path.isfile(value):
+        raise typer.BadParameter(f"{value!r} is a file; name what to find first, then the pictures.")
+    return tidy
+
+
+Images = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="IMAGE",
+        help="Files, folders (with all below them), globs in quotes, http addresses, or - for stdin.",
+        show_default=False,
+    ),
+]
+Things = Annotated[
+    str,
+    typer.Argument(metavar="THINGS", help='What to find: "cat", or several as "cat ; dog".', callback=_things),
+]

@@ -1,0 +1,43 @@
+"""`mmcli detect`."""
+
+import typer
+
+from mmcli.cli.arguments import Images, Things
+from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, spread
+
+NAME = "detect"
+EPILOG = """\
+Examples:
+
+  mmcli detect "cat" photo.jpg
+  mmcli detect "cat ; dog" photos/ --overlay boxes/
+  mmcli detect "traffic light" photo.jpg --json | jq '.objects[].box'
+  mmcli detect "cat" photo.jpg --overlay cat.png --show
+
+Coordinates are pixels of the picture as it is displayed (turned by its EXIF tag), from its upper
+left corner: x0 y0 x1 y1. The score is the mean log-probability of the object's tokens: 0 is
+certain, and the more negative the less sure the model is; it is no probability of being right."""
+
+
+@spread
+def command(
+    ctx: typer.Context,
+    things: Things,
+    images: Images = None,
+    *,
+    pictures: PictureOptions,
+    answer: AnswerOptions,
+    output: OutputOptions,
+    model: ModelOptions,
+    talk: TalkOptions,
+) -> int:
+    """Find things in pictures and print a box for each.
+
+    One line an object, separated by tabs: label, x0, y0, x1, y1, score; with several pictures the name comes first.
+    Nothing found prints nothing.
+    """
+    from mmcli.cli.pictures import Plan, request_fields, run_pictures
+    from mmcli.tasks.detect import DetectRequest
+
+    request = DetectRequest(words=things, **request_fields(answer, output))
+    return run_pictures(ctx, request, Plan(images or [], pictures, output, model, talk))

@@ -1,0 +1,219 @@
+"""`mmcli doctor`: whether mmcli works here, and on what."""
+
+import json
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmcli.cli.options import TalkOptions, one_of, option, spread
+from mmcli.cli.start import begin
+from mmcli.cli.units import bytes_text, table
+from mmcli.errors import ExitCode, MmcliError
+
+if TYPE_CHECKING:
+    import torch
+
+NAME = "doctor"
+EPILOG = """\
+Examples:
+
+  mmcli doctor
+  mmcli doctor --device mps
+  mmcli doctor --json
+
+The self-check runs the bundled model on the device and on the CPU in float32, with the same picture
+and prompt, and compares what comes out. The exit code is 0 where all is well and 3 where not."""
+
+REQUIRED = ("torch", "torchaudio", "tokenizers", "safetensors", "numpy", "pillow", "huggingface_hub", "typer", "rich")
+EXTRAS = {
+    "pillow-heif": "HEIC pictures: pip install 'mmcli[heic]'",
+    "textual-image": "--show: pip install 'mmcli[show]'",
+}
+
+# How far logits may stray from the CPU's in float32. They are of the order of ten; what rounding alone does to them
+# in each type was measured well below these bounds, what a broken kernel does lies far above.
+TOLERANCE = {"float32": 0.02, "bfloat16": 2.0, "float16": 0.5}
+CHECK_TOKENS = 24
+
+
+@spread
+def command(
+    ctx: typer.Context,
+    device: Annotated[
+        str,
+        option(
+            "Model",
+            "--device",
+            metavar="auto|cpu|cuda|mps",
+            callback=one_of("auto", "cpu", "cuda", r"cuda:\d+", "mps"),
+            help="The device to check (default auto).",
+        ),
+    ] = "auto",
+    dtype: Annotated[
+        str,
+        option(
+            "Model",
+            "--dtype",
+            metavar="auto|float32|bfloat16|float16",
+            callback=one_of("auto", "float32", "bfloat16", "float16"),
+            help="The type to check (default auto).",
+        ),
+    ] = "auto",
+    json_: Annotated[bool, option("Output", "--json", help="Print one JSON object.")] = False,
+    *,
+    talk: TalkOptions,
+) -> int:
+    """Show versions and devices, and check the bundled model on this machine."""
+    environment = begin(ctx, talk)
+    packages = {name: _version(name) for name in (*REQUIRED, *EXTRAS)}
+    facts: dict[str, Any] = {
+        "mmcli": _version("mmcli"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": packages,
+        "missing": [name for name in REQUIRED if packages[name] is None],
+        "devices": [],
+        "check": {"ok": False, "problem": "a required package is missing"},
+    }
+    if not facts["missing"]:
+        facts["devices"] = devices()
+        try:
+            facts["check"] = self_check(device, dtype)
+        except MmcliError as error:
+            environment.fail(error)
+            facts["check"] = {"ok": False, "problem": str(error)}
+    environment.write(json.dumps(facts) + "\n" if json_ else as_text(facts))
+    return ExitCode.OK if facts["check"]["ok"] and not facts["missing"] else ExitCode.MODEL
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def devices() -> list[dict[str, Any]]:
+    """Every device PyTorch can use here: its name, bytes of memory where known, and the type for large models."""
+    import torch
+
+    from mmcli.engine.device import choose_dtype
+
+    found = [("cpu", f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads", _memory())]
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            facts = torch.cuda.get_device_properties(i)
+            found.append((f"cuda:{i}", facts.name, facts.total_memory))
+    if torch.backends.mps.is_available():
+        found.append(("mps", "Metal", torch.mps.recommended_max_memory()))
+    return [
+        {
+            "device": device,
+            "name": name,
+            "memory": memory,
+            "dtype": str(choose_dtype("auto", torch.device(device))).removeprefix("torch."),
+        }
+        for device, name, memory in found
+    ]
+
+
+def _memory() -> int | None:
+    import os
+
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return None
+
+
+def self_check(device_name: str, dtype_name: str) -> dict[str, Any]:
+    """Run nano on a device and on the CPU in float32 → what was compared and whether it agrees.
+
+    Both read the same tokens, those that the CPU chose, so that one early difference does not make all later ones.
+    Raises ModelError where the model cannot run, UsageError where there is no such device.
+    """
+    import torch
+
+    from mmcli.engine.device import choose_device
+    from mmcli.hub.load import load
+    from mmcli.hub.resolve import resolve
+
+    device = choose_device(device_name)
+    checkpoint = resolve("nano")
+    reference = load(checkpoint, "cpu", "float32")
+    tested = load(checkpoint, device, dtype_name)
+    prompt = reference.processor.task_prompt("caption", "")
+    inputs = reference.processor.inputs([[check_picture()]], [prompt])
+    wanted, tokens = forced_logits(reference.model, inputs, None)
+    got, _ = forced_logits(tested.model, inputs, tokens)
+    allowed = torch.isfinite(wanted)
+    difference = (wanted[allowed] - got[allowed]).abs().max().item()
+    agree = (wanted.argmax(-1) == got.argmax(-1)).sum().item()
+    dtype = str(tested.dtype).removeprefix("torch.")
+    return {
+        "ok": bool(difference <= TOLERANCE[dtype]),  # False for NaN too
+        "device": str(device),
+        "dtype": dtype,
+        "largest_difference": difference,
+        "tolerance": TOLERANCE[dtype],
+        "tokens": len(tokens),
+        "tokens_agree": agree,
+    }
+
+
+def check_picture() -> Any:
+    """A picture that needs no file: coloured ramps with a disc and a square."""
+    from PIL import Image, ImageDraw
+
+    ramp = Image.linear_gradient("L")
+    picture = Image.merge("RGB", (ramp, ramp.rotate(90), ramp.rotate(180)))
+    pen = ImageDraw.Draw(picture)
+    pen.ellipse((40, 60, 130, 150), fill=(230, 40, 40))
+    pen.rectangle((150, 120, 230, 220), fill=(40, 60, 220))
+    return picture
+
+
+def forced_logits(model: Any, inputs: Any, tokens: "list[int] | None") -> "tuple[torch.Tensor, list[int]]":
+    """Logits [T, V] (float32, on the CPU) of one row for `tokens`, or for the likeliest ones where that is None."""
+    import torch
+
+    weight = next(model.parameters())
+    inputs = inputs.to(weight.device, weight.dtype)
+    count = CHECK_TOKENS if tokens is None else len(tokens)
+    rows, chosen = [], []
+    with torch.inference_mode():
+        cache = model.new_cache(1, inputs.tokens.shape[1] + count)
+        logits = model.prefill(inputs, cache)
+        for step in range(count):
+            rows.append(logits[0].float().cpu())
+            chosen.append(int(logits[0].argmax()) if tokens is None else tokens[step])
+            if step < count - 1:
+                logits = model.step(torch.tensor([chosen[-1]], device=weight.device), cache)
+    return torch.stack(rows), chosen
+
+
+def as_text(facts: dict[str, Any]) -> str:
+    """The facts for people."""
+    rows = [("mmcli", facts["mmcli"] or "not installed"), ("python", f"{facts['python']} ({sys.executable})")]
+    rows.append(("platform", facts["platform"]))
+    for name, found in facts["packages"].items():
+        rows.append((name, found or (f"not installed; for {EXTRAS[name]}" if name in EXTRAS else "MISSING")))
+    for device in facts["devices"]:
+        memory = f", {bytes_text(device['memory'])}" if device["memory"] else ""
+        rows.append((device["device"], f"{device['name']}{memory}; large models run in {device['dtype']}"))
+    return table(rows) + "\n" + _verdict(facts["check"])
+
+
+def _verdict(check: dict[str, Any]) -> str:
+    if "problem" in check:
+        return f"self-check: FAILED: {check['problem']}\n"
+    verdict = "ok" if check["ok"] else "FAILED: do not trust answers from this device"
+    return (
+        f"self-check: {verdict}\n"
+        f"  nano on {check['device']} in {check['dtype']} against the CPU in float32, {check['tokens']} tokens:\n"
+        f"  largest difference of a logit {check['largest_difference']:.2g} (allowed {check['tolerance']:g}), "
+        f"the same token {check['tokens_agree']} times of {check['tokens']}\n"
+    )

@@ -1,0 +1,81 @@
+"""Help pages: options in groups, examples as they are typed, no markup, the same text for every Typer version."""
+
+import shutil
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+MAX_WIDTH = 100
+ORDER = ("Arguments", "Pictures", "Answer", "Output", "Model", "Other")
+
+
+def _paragraphs(formatter: Any, text: str) -> None:
+    """Wrapped paragraphs; one that is indented in the source is kept line by line."""
+    for block in text.strip("\n").split("\n\n"):
+        formatter.write("\n")
+        if block.startswith("  "):
+            formatter.write("".join(f"{line}\n" for line in block.splitlines()))
+        else:
+            formatter.write_text(" ".join(block.split()))
+
+
+def _begin(command: Any, ctx: Any, formatter: Any) -> None:
+    """Usage line and description."""
+    formatter.width = min(MAX_WIDTH, shutil.get_terminal_size().columns) - 2
+    formatter.write_usage(ctx.command_path, " ".join(["[OPTIONS]", *_places(command, ctx)]))
+    _paragraphs(formatter, command.help or "")
+
+
+def _summary(command: Any) -> str:
+    """The first sentence of a command's help."""
+    return " ".join(command.help.split()).split(". ")[0].rstrip(".")
+
+
+def _places(command: Any, ctx: Any) -> list[str]:
+    """What may stand after the options, optional things in brackets."""
+    if isinstance(command, TyperGroup):
+        return ["COMMAND", "[ARGS]..."]
+    arguments = [param for param in command.get_params(ctx) if param.param_type_name == "argument"]
+    return [
+        (param.metavar if param.required else f"[{param.metavar}]") + ("..." if param.nargs == -1 else "")
+        for param in arguments
+    ]
+
+
+def _row(param: Any) -> tuple[str, str]:
+    """One option's line: its names with the word for its value, and its help."""
+    names = ", ".join([*param.opts, *param.secondary_opts])
+    return f"{names} {param.metavar}" if param.metavar else names, param.help or ""
+
+
+class Command(TyperCommand):
+    """A command whose help groups its options by their panel and ends in its epilog."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        _begin(self, ctx, formatter)
+        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in ORDER}
+        for param in self.get_params(ctx):
+            if param.param_type_name == "argument":
+                groups["Arguments"].append((param.metavar, param.help or ""))
+            elif not param.hidden:
+                groups[getattr(param, "rich_help_panel", None) or "Other"].append(_row(param))
+        for name, rows in groups.items():
+            if rows:
+                with formatter.section(name):
+                    formatter.write_dl(rows, col_max=28)
+        if self.epilog:
+            _paragraphs(formatter, self.epilog)
+
+
+class Group(TyperGroup):
+    """A group of commands whose epilog keeps its line breaks."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        _begin(self, ctx, formatter)
+        with formatter.section("Commands"):
+            commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+            formatter.write_dl([(name, _summary(command)) for name, command in commands])
+        with formatter.section("Options"):
+            formatter.write_dl([_row(param) for param in self.get_params(ctx) if not param.hidden], col_max=28)
+        if self.epilog:
+            _paragraphs(formatter, self.epilog)

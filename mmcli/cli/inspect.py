@@ -1,0 +1,180 @@
+"""`mmcli inspect`: what a model is made of, from its configuration alone."""
+
+import json
+import textwrap
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmcli.cli.options import TalkOptions, option, spread
+from mmcli.cli.start import begin
+from mmcli.cli.units import bytes_text, count_text, table
+from mmcli.errors import ExitCode
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from mmcli.hub.resolve import Checkpoint
+
+NAME = "inspect"
+NOTE_WIDTH = 66  # columns beside the boxes of the diagram
+EPILOG = """\
+Examples:
+
+  mmcli inspect
+  mmcli inspect google/paligemma2-3b-mix-448
+  mmcli inspect ./checkpoint --depth 4
+  mmcli inspect --json | jq .stages
+
+No weights are loaded or downloaded: of a hub repository only the JSON files are fetched."""
+
+
+@spread
+def command(
+    ctx: typer.Context,
+    name: Annotated[
+        str, typer.Argument(metavar="MODEL", help="nano, a folder, or a hub repository.", show_default=False)
+    ] = "nano",
+    depth: Annotated[
+        int, option("Output", "--depth", metavar="N", min=1, help="Levels of the tree of modules (default 3).")
+    ] = 3,
+    json_: Annotated[bool, option("Output", "--json", help="Print one JSON object.")] = False,
+    revision: Annotated[
+        str | None, option("Model", "--revision", metavar="REV", help="Branch, tag or commit of a hub repository.")
+    ] = None,
+    offline: Annotated[bool, option("Model", "--offline", help="Never use the network.")] = False,
+    *,
+    talk: TalkOptions,
+) -> int:
+    """Show a model's stages with their shapes and sizes, its vocabulary and its modules."""
+    environment = begin(ctx, talk, offline)
+    facts = describe(name, revision, offline)
+    environment.write(json.dumps(facts, ensure_ascii=False) + "\n" if json_ else as_text(facts, depth))
+    return ExitCode.OK
+
+
+def describe(name: str, revision: str | None = None, offline: bool = False) -> dict[str, Any]:
+    """Everything `inspect` tells, as plain data; the model is built without memory. Raises ModelError."""
+    from dataclasses import asdict
+
+    import torch
+
+    from mmcli.decode import LOCATIONS, MASK_CODES
+    from mmcli.models.registry import family_of
+
+    checkpoint = configuration(name, revision, offline)
+    family = family_of(checkpoint.config, name)
+    config = family.read_config(checkpoint.config)
+    processor = family.processor(checkpoint.folder, config, checkpoint.config)
+    with torch.device("meta"):
+        model = family.build(config)
+    places = processor.vocabulary
+    return {
+        "name": checkpoint.name,
+        "family": family.name,
+        "revision": checkpoint.revision,
+        "folder": str(checkpoint.folder),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "image_size": processor.image_size,
+        "soft_tokens": processor.soft_tokens,
+        "stop_ids": sorted(processor.stop_ids),
+        "vocabulary": {
+            "<loc0000> … <loc1023>": [places.loc_start, places.loc_start + LOCATIONS - 1],
+            "<seg000> … <seg127>": [places.seg_start, places.seg_start + MASK_CODES - 1],
+        }
+        if places
+        else {},
+        "stages": [asdict(stage) for stage in family.stages(config)],
+        "modules": module_tree(model, type(model).__name__),
+    }
+
+
+def configuration(name: str, revision: str | None, offline: bool) -> "Checkpoint":
+    """The checkpoint called `name`, perhaps without its weights. Raises ModelError."""
+    from mmcli.hub.resolve import cached_folder, is_local, open_folder, resolve
+
+    if offline or is_local(name) or cached_folder(name, revision):
+        return resolve(name, revision, download=False)
+    from mmcli.hub.download import fetch
+
+    folder = fetch(name, revision, weights=False)
+    return open_folder(name, folder, folder.name)
+
+
+def module_tree(module: "nn.Module", name: str) -> dict[str, Any]:
+    """A module with its children: name, kind, parameters; a run of children alike is one, with how many there are."""
+    children: list[dict[str, Any]] = []
+    for child_name, child in module.named_children():
+        node = module_tree(child, child_name)
+        last = children[-1] if children else None
+        if last and _shape(last) == _shape(node):
+            last["count"] += 1
+            last["name"] = f"{last['name'].split(' … ')[0]} … {child_name}"
+        else:
+            children.append(node)
+    return {
+        "name": name,
+        "kind": type(module).__name__,
+        "count": 1,
+        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+        "weights": {key: list(value.shape) for key, value in module.named_parameters(recurse=False)},
+        "children": children,
+    }
+
+
+def _shape(node: dict[str, Any]) -> tuple:
+    return node["kind"], node["parameters"], node["weights"], [_shape(child) for child in node["children"]]
+
+
+def as_text(facts: dict[str, Any], depth: int) -> str:
+    """The facts for people."""
+    size = facts["parameters"]
+    head = [
+        ("model", facts["name"]),
+        ("family", facts["family"]),
+        *([("revision", facts["revision"])] if facts["revision"] else []),
+        ("parameters", f"{count_text(size)} ({size:,})"),
+        ("memory", f"{bytes_text(4 * size)} as float32, {bytes_text(2 * size)} as bfloat16"),
+        ("picture", f"{facts['image_size']} × {facts['image_size']} pixels → {facts['soft_tokens']} soft tokens"),
+        *((name, f"ids {first} … {last}") for name, (first, last) in facts["vocabulary"].items()),
+    ]
+    return f"{table(head)}\nStages\n\n{_diagram(facts['stages'])}\nModules\n\n{_tree(facts['modules'], depth)}"
+
+
+def _diagram(stages: list[dict[str, Any]]) -> str:
+    """The stages from top to bottom: a box each with its facts beside it, and the shape that leaves it at the arrow."""
+    titles = [f"{stage['name']} · {stage['kind']}" for stage in stages]
+    width = max(len(title) for title in titles) + 2
+    lines = []
+    for title, stage in zip(titles, stages, strict=True):
+        facts = [f"{count_text(stage['parameters'])} parameters"] if stage["parameters"] else []
+        beside = textwrap.wrap(", ".join([*facts, *stage["notes"]]), NOTE_WIDTH)
+        rows = [title, *[""] * (len(beside) - 3)]
+        box = [f"┌{'─' * width}┐", *(f"│ {row.ljust(width - 1)}│" for row in rows), f"└{'┬'.center(width, '─')}┘"]
+        beside = ["", *beside] if len(beside) == 1 else beside
+        lines += [f"  {part}  {note}".rstrip() for part, note in zip_longest(box, beside, fillvalue="")]
+        lines.append(f"  {'│'.center(width + 2)}  {stage['output']}")
+    lines[-1] = lines[-1].replace("│", "▼")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _tree(root: dict[str, Any], depth: int) -> str:
+    rows: list[tuple[str, str, str]] = []
+
+    def add(node: dict[str, Any], lead: str, branch: str, level: int) -> None:
+        times = f"{node['count']} × " if node["count"] > 1 else ""
+        weights = ", ".join(f"{key} {'×'.join(map(str, shape))}" for key, shape in node["weights"].items())
+        rows.append((f"{lead}{branch}{node['name']}: {times}{node['kind']}", _total(node), weights))
+        if level == depth:
+            return
+        below = lead + {"": "", "├─ ": "│  ", "└─ ": "   "}[branch]
+        for i, child in enumerate(node["children"]):
+            add(child, below, "└─ " if i == len(node["children"]) - 1 else "├─ ", level + 1)
+
+    add(root, "", "", 0)
+    return table([(f"  {name}", total, weights) for name, total, weights in rows])
+
+
+def _total(node: dict[str, Any]) -> str:
+    return count_text(node["parameters"] * node["count"]) if node["parameters"] else ""

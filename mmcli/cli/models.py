@@ -1,0 +1,218 @@
+"""`mmcli models`: what is on this machine, and how to get, look at, check and delete it."""
+
+import json
+import os
+from typing import Annotated
+
+import typer
+
+from mmcli.cli.help import Command
+from mmcli.cli.options import TalkOptions, option, spread
+from mmcli.cli.start import begin
+from mmcli.cli.units import bytes_text, count_text, table
+from mmcli.errors import ExitCode, ModelError, UsageError
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+
+app = typer.Typer(
+    help="List, download, look at, check and remove models.",
+    epilog="""\
+Examples:
+
+  mmcli models list
+  mmcli models pull google/paligemma2-3b-mix-448
+  mmcli models info google/paligemma2-3b-mix-448
+  mmcli models verify google/paligemma2-3b-mix-448
+
+Models live in the cache of huggingface_hub (HF_HOME moves it). Gated ones need their licence accepted
+on their page and `hf auth login` or HF_TOKEN.""",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Name = Annotated[str, typer.Argument(metavar="MODEL", help="nano, a folder, or a hub repository as owner/name.")]
+Revision = Annotated[
+    str | None, option("Model", "--revision", metavar="REV", help="Branch, tag or commit of a hub repository.")
+]
+Json = Annotated[bool, option("Output", "--json", help="Print JSON.")]
+Offline = Annotated[bool, option("Model", "--offline", help="Never use the network.")]
+
+
+@app.command("list", cls=Command)
+@spread
+def list_models(ctx: typer.Context, json_: Json = False, *, talk: TalkOptions) -> int:
+    """List the models on this machine with their sizes."""
+    from mmcli.hub.download import cached_models
+    from mmcli.hub.resolve import BUNDLED
+
+    environment = begin(ctx, talk)
+    rows = [
+        {"name": name, "revision": None, "references": [], "folder": str(folder), "bytes": _folder_bytes(folder)}
+        for name, folder in BUNDLED.items()
+    ]
+    for model in cached_models():
+        rows.append(
+            {"name": model.name, "revision": model.revision, "references": list(model.references)}
+            | {"folder": str(model.folder), "bytes": model.size}
+        )
+    if json_:
+        environment.write("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        environment.write(
+            table(
+                [
+                    (
+                        row["name"],
+                        bytes_text(row["bytes"]),
+                        (row["revision"] or "bundled")[:12],
+                        ", ".join(row["references"]),
+                    )
+                    for row in rows
+                ]
+            )
+        )
+    return ExitCode.OK
+
+
+@app.command(cls=Command)
+@spread
+def pull(ctx: typer.Context, name: Name, revision: Revision = None, *, talk: TalkOptions) -> int:
+    """Download a model, or what is missing of it, and print its folder."""
+    from mmcli.hub.resolve import BUNDLED
+
+    environment = begin(ctx, talk)
+    if name in BUNDLED:
+        environment.log(f"{name} is bundled; there is nothing to download")
+        environment.write(f"{BUNDLED[name]}\n")
+        return ExitCode.OK
+    _only_hub(name)
+    from mmcli.hub.download import fetch, plan
+
+    todo = plan(name, revision)
+    environment.log(f"{name} at {todo.revision[:12]}: {bytes_text(todo.size)} in {len(todo.files)} files")
+    environment.write(f"{fetch(name, revision)}\n")
+    return ExitCode.OK
+
+
+@app.command(cls=Command)
+@spread
+def info(
+    ctx: typer.Context,
+    name: Name,
+    revision: Revision = None,
+    offline: Offline = False,
+    json_: Json = False,
+    *,
+    talk: TalkOptions,
+) -> int:
+    """Show a model's size, and the memory it will need, before it is downloaded or loaded."""
+    environment = begin(ctx, talk, offline)
+    facts = _facts(name, revision, offline)
+    if json_:
+        environment.write(json.dumps(facts) + "\n")
+        return ExitCode.OK
+    rows = [("name", facts["name"])]
+    rows += [(key, facts[key]) for key in ("type", "revision", "folder") if facts[key]]
+    rows.append(("on this machine", "yes" if facts["folder"] else "no"))
+    rows.append(("files", bytes_text(facts["bytes"])))
+    if facts["parameters"]:
+        rows.append(("parameters", count_text(facts["parameters"])))
+    rows += [(f"memory as {dtype}", bytes_text(size)) for dtype, size in facts["memory"].items()]
+    environment.write(table(rows))
+    return ExitCode.OK
+
+
+def _facts(name: str, revision: str | None, offline: bool) -> dict:
+    """What `info` tells; memory is that of the weights, to which pictures and the KV cache add some."""
+    from mmcli.hub.resolve import cached_folder, is_local, resolve
+    from mmcli.hub.safetensors_files import parameter_count
+
+    if is_local(name) or offline or cached_folder(name, revision):
+        found = resolve(name, revision, download=False)
+        parameters = parameter_count(found.folder)
+        return {
+            "name": name,
+            "type": found.config.get("model_type"),
+            "revision": found.revision,
+            "folder": str(found.folder),
+            "bytes": _folder_bytes(found.folder),
+            "parameters": parameters,
+            "memory": {dtype: parameters * size for dtype, size in DTYPE_BYTES.items()},
+        }
+    from mmcli.hub.download import plan
+
+    todo = plan(name, revision)
+    return {
+        "name": name,
+        "type": None,
+        "revision": todo.revision,
+        "folder": None,
+        "bytes": todo.size,
+        "parameters": None,
+        "memory": {},
+    }
+
+
+@app.command(cls=Command)
+@spread
+def remove(
+    ctx: typer.Context,
+    name: Name,
+    revision: Revision = None,
+    yes: Annotated[bool, option("Other", "--yes", "-y", help="Do not ask.")] = False,
+    *,
+    talk: TalkOptions,
+) -> int:
+    """Delete a downloaded model from the cache."""
+    from mmcli.hub.resolve import BUNDLED
+
+    environment = begin(ctx, talk)
+    if name in BUNDLED:
+        raise UsageError(f"{name} is bundled with mmcli and cannot be removed")
+    _only_hub(name)
+    from mmcli.hub.download import cached_models
+    from mmcli.hub.download import remove as remove_from_cache
+
+    size = sum(model.size for model in cached_models() if model.name == name)
+    if size and not yes:
+        if not environment.stdin_tty:
+            raise UsageError(f"{name} holds {bytes_text(size)}", "Add --yes to remove it without being asked")
+        environment.say(f"Remove {name} ({bytes_text(size)}) from the cache? [y/N]")
+        if environment.stdin.readline().strip().lower() not in (b"y", b"yes"):
+            environment.say("Nothing was removed.")
+            return ExitCode.OK
+    environment.log(f"freed {bytes_text(remove_from_cache(name, revision))}")
+    return ExitCode.OK
+
+
+@app.command(cls=Command)
+@spread
+def verify(ctx: typer.Context, name: Name, revision: Revision = None, *, talk: TalkOptions) -> int:
+    """Check a model's files: their checksums, their structure, and that none is missing.
+
+    Prints one line a file; the exit code is 3 where anything is wrong. Needs no network.
+    """
+    from mmcli.hub.download import verify as verify_cached
+    from mmcli.hub.download import verify_folder
+    from mmcli.hub.resolve import is_local, resolve
+
+    environment = begin(ctx, talk)
+    findings = verify_folder(resolve(name).folder) if is_local(name) else verify_cached(name, revision)
+    for finding in findings:
+        sound = f"sound ({finding.checked})" if finding.checked else "sound (structure only)"
+        environment.write(f"{finding.file}\t{finding.problem or sound}\n")
+    wrong = [finding for finding in findings if finding.problem]
+    if wrong:
+        raise ModelError(f"{name} has {len(wrong)} damaged or missing files", f"Run mmcli models pull {name}")
+    return ExitCode.OK
+
+
+def _only_hub(name: str) -> None:
+    from mmcli.hub.resolve import is_local
+
+    if is_local(name):
+        raise UsageError(f"{name} is a folder", "Name a repository of the hub as owner/name")
+
+
+def _folder_bytes(folder: os.PathLike) -> int:
+    return sum(os.path.getsize(os.path.join(base, file)) for base, _, files in os.walk(folder) for file in files)

@@ -1,0 +1,218 @@
+"""The options that commands share, declared once.
+
+A command takes a whole group by naming it in its signature (`model: ModelOptions`); `spread` turns the group's fields
+into single options for Typer and gathers them again for the call.
+"""
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any
+
+import typer
+
+
+def one_of(*allowed: str) -> Callable[[str], str]:
+    """A check that a value is one of `allowed`, each a regular expression's full match."""
+
+    def check(value: str) -> str:
+        if value is not None and not any(re.fullmatch(pattern, value) for pattern in allowed):
+            raise typer.BadParameter(f"{value!r} is none of {', '.join(allowed).replace(chr(92) + 'd+', 'N')}.")
+        return value
+
+    return check
+
+
+def option(panel: str, *names: str, help: str, **more: Any) -> Any:
+    """A Typer option in a group of the help page; its help tells its default where that needs telling."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, from where, and where it runs."""
+
+    model: Annotated[
+        str,
+        option(
+            "Model",
+            "--model",
+            metavar="NAME|PATH|REPO",
+            help="The bundled nano (default), a checkpoint's folder, or a repository of the Hugging Face hub such as "
+            "google/paligemma2-3b-mix-448, downloaded at first use.",
+        ),
+    ] = "nano"
+    revision: Annotated[
+        str | None,
+        option("Model", "--revision", metavar="REV", help="Branch, tag or commit of a hub repository."),
+    ] = None
+    offline: Annotated[
+        bool, option("Model", "--offline", help="Never use the network; the model must be here already.")
+    ] = False
+    device: Annotated[
+        str,
+        option(
+            "Model",
+            "--device",
+            metavar="auto|cpu|cuda|mps",
+            callback=one_of("auto", "cpu", "cuda", r"cuda:\d+", "mps"),
+            help="Where to run (default auto: a GPU if there is one).",
+        ),
+    ] = "auto"
+    dtype: Annotated[
+        str,
+        option(
+            "Model",
+            "--dtype",
+            metavar="auto|float32|bfloat16|float16",
+            callback=one_of("auto", "float32", "bfloat16", "float16"),
+            help="Type of the weights (default auto: bfloat16 where the device is fast at it, else float32).",
+        ),
+    ] = "auto"
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """What the model is asked and how its answer is drawn."""
+
+    prompt: Annotated[
+        str | None,
+        option("Answer", "--prompt", metavar="TEXT", help="Replaces the task's own prompt word for word."),
+    ] = None
+    max_tokens: Annotated[
+        int | None,
+        option(
+            "Answer", "--max-tokens", metavar="N", min=1, help="Stop an answer after N tokens (it is marked truncated)."
+        ),
+    ] = None
+    temperature: Annotated[
+        float,
+        option("Answer", "--temperature", metavar="T", min=0.0, help="0 (default): always the likeliest token."),
+    ] = 0.0
+    top_k: Annotated[
+        int,
+        option("Answer", "--top-k", metavar="K", min=0, help="Draw among the K likeliest tokens only (0: all)."),
+    ] = 0
+    top_p: Annotated[
+        float,
+        option(
+            "Answer",
+            "--top-p",
+            metavar="P",
+            callback=lambda value: _share(value),
+            help="Draw among the likeliest tokens that together hold probability P (1: all).",
+        ),
+    ] = 1.0
+    seed: Annotated[
+        int | None,
+        option("Answer", "--seed", metavar="N", min=0, help="Makes draws with a temperature repeatable."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """Where more pictures come from and how many go through the model together."""
+
+    files_from: Annotated[
+        str | None,
+        option(
+            "Pictures",
+            "--files-from",
+            metavar="FILE|-",
+            help="Read names of pictures from a file or stdin: one a line, or separated by NUL.",
+        ),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        option(
+            "Pictures",
+            "--batch-size",
+            metavar="N",
+            min=1,
+            help="Pictures that go through the model together (default: by device). Answers do not depend on it.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """The form of the results."""
+
+    json: Annotated[
+        bool, option("Output", "--json", help="One JSON record a line; a failed picture is a record with an error.")
+    ] = False
+    token_ids: Annotated[
+        bool, option("Output", "--token-ids", help="Add the answer's token ids to each record (with --json).")
+    ] = False
+    overlay: Annotated[
+        str | None,
+        option(
+            "Output",
+            "--overlay",
+            metavar="PATH|FOLDER",
+            help="Write the picture with boxes, masks and labels drawn in; a folder mirrors the pictures' tree.",
+        ),
+    ] = None
+    show: Annotated[
+        bool,
+        option("Output", "--show", help="Show the picture with its result in the terminal (needs mmcli[show])."),
+    ] = False
+    loc_divisor: Annotated[
+        int,
+        option(
+            "Output",
+            "--loc-divisor",
+            metavar="1023|1024",
+            callback=lambda value: _divisor(value),
+            help="How <locNNNN> becomes a share of the side: NNNN/1023 (default, undoes the training encoder) or "
+            "NNNN/1024 (as some other tools do).",
+        ),
+    ] = 1023
+
+
+@dataclass(frozen=True)
+class TalkOptions:
+    """How much is said on stderr."""
+
+    quiet: Annotated[bool, option("Other", "--quiet", "-q", help="Say nothing on stderr but errors.")] = False
+    debug: Annotated[bool, option("Other", "--debug", help="Show the traceback of an error.")] = False
+
+
+def _share(value: float) -> float:
+    if not 0 < value <= 1:
+        raise typer.BadParameter(f"{value} is not above 0 and at most 1.")
+    return value
+
+
+def _divisor(value: int) -> int:
+    if value not in (1023, 1024):
+        raise typer.BadParameter(f"{value} is neither 1023 nor 1024.")
+    return value
+
+
+def spread(function: Callable) -> Callable:
+    """Turn every parameter whose type is an options dataclass into one parameter a field."""
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, type] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        group = parameter.annotation
+        if not (isinstance(group, type) and is_dataclass(group)):
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        groups[parameter.name] = group
+        parameters.extend(
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+            for f in fields(group)
+        )
+
+    @functools.wraps(function)
+    def command(**given: Any) -> Any:
+        gathered = {name: group(**{f.name: given.pop(f.name) for f in fields(group)}) for name, group in groups.items()}
+        return function(**given, **gathered)
+
+    del command.__wrapped__  # else Typer would look through to the grouped signature
+    command.__signature__ = inspect.Signature(parameters)
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command

@@ -1,0 +1,101 @@
+"""Results as people and programs want them: text or JSON on stdout, pictures in files or in the terminal."""
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from mmcli.cli.environment import Environment
+from mmcli.cli.options import OutputOptions
+from mmcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from mmcli.media.sources import Source
+
+Record = dict[str, Any]
+
+
+class Renderer:
+    """Writes the result of one picture after another.
+
+    Raises UsageError at once where an option cannot be met: a file named for many pictures, a missing extra.
+    """
+
+    def __init__(self, environment: Environment, output: OutputOptions, mask: str | None, several: bool):
+        self.environment = environment
+        self.output = output
+        self.several = several
+        self.overlay = self.mask = None
+        if output.overlay is not None or mask is not None:
+            from mmcli.output.files import LOSSLESS_SUFFIXES, Destination
+
+            if output.overlay is not None:
+                self.overlay = Destination("--overlay", output.overlay, several)
+            if mask is not None:
+                self.mask = Destination("--mask", mask, several, LOSSLESS_SUFFIXES)
+        self.show = output.show and can_show(environment)
+
+    @property
+    def needs_picture(self) -> bool:
+        """Whether `files` and `shown` will ask for the picture in full size."""
+        return self.overlay is not None or self.show
+
+    def text(self, record: Record) -> None:
+        """Write the record to stdout, as text or as a line of JSON."""
+        if self.output.json:
+            from mmcli.output.record import to_json_line
+
+            self.environment.write(to_json_line(record))
+        else:
+            from mmcli.output.text import to_text
+
+            self.environment.write(to_text(record, self.several))
+
+    def notes(self, record: Record) -> None:
+        """Say on stderr what the text does not tell: remarks on the picture, a cut answer, faults of the answer."""
+        name = record["source"] if isinstance(record["source"], str) else ""
+        for note in remarks(record):
+            self.environment.note(f"mmcli: {name}: {note}" if name else f"mmcli: {note}")
+
+    def files(self, source: "Source", record: Record, image: "Image.Image | None") -> None:
+        """Write the files that were asked for. Raises InputError where one cannot be written."""
+        if self.mask is not None:
+            from mmcli.output.files import save_picture
+            from mmcli.output.masks import mask_picture
+
+            save_picture(mask_picture(record), self.mask.path(source))
+        if image is None:
+            return
+        from mmcli.output.files import save_picture
+        from mmcli.output.overlay import draw
+
+        drawn = draw(image, record)
+        if self.overlay is not None:
+            save_picture(drawn, self.overlay.path(source))
+        if self.show:
+            show(self.environment, drawn)
+
+
+def remarks(record: Record) -> list[str]:
+    """What a reader of the text alone would miss."""
+    cut = ["the answer was cut off; raise --max-tokens to let it end"] if record["truncated"] else []
+    return [*record["notes"], *record["problems"], *cut]
+
+
+def can_show(environment: Environment) -> bool:
+    """Whether `--show` makes sense here: it needs a terminal, and raises UsageError where its extra is missing."""
+    if not environment.stdout_tty:
+        environment.log("mmcli: --show is for terminals; the output is none")
+        return False
+    if find_spec("textual_image") is None:
+        raise UsageError("--show needs the extra package textual-image", "Install it: pip install 'mmcli[show]'")
+    return True
+
+
+def show(environment: Environment, image: "Image.Image") -> None:
+    """Draw a picture into the terminal, in its own graphics protocol or else with coloured blocks."""
+    from rich.console import Console
+    from textual_image.renderable import Image as Renderable
+
+    console = Console(file=environment.stdout, markup=False, highlight=False)
+    console.print(Renderable(image, width=min(80, console.width)))

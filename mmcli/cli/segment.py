@@ -1,0 +1,63 @@
+"""`mmcli segment`."""
+
+from typing import Annotated
+
+import typer
+
+from mmcli.cli.arguments import Images, Things
+from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, option, spread
+
+NAME = "segment"
+EPILOG = """\
+Examples:
+
+  mmcli segment "cat" photo.jpg --mask cat.png
+  mmcli segment "cat ; dog" photos/ --mask masks/ --overlay overlays/
+  mmcli segment "cat" photo.jpg --json | jq '.objects[].mask'
+
+A mask in a record is COCO run-length encoding of the whole picture as it is displayed; pycocotools
+reads it. The published PaliGemma models need a decoder for their mask tokens, an 8 MB file that is
+fetched at first use; --mask-decoder names a copy of it. The bundled nano brings its own."""
+
+
+@spread
+def command(
+    ctx: typer.Context,
+    things: Things,
+    images: Images = None,
+    mask: Annotated[
+        str | None,
+        option(
+            "Output",
+            "--mask",
+            metavar="PATH|FOLDER",
+            help="Write the masks of a picture as one black and white PNG; a folder mirrors the pictures' tree.",
+        ),
+    ] = None,
+    mask_decoder: Annotated[
+        str | None,
+        option(
+            "Model",
+            "--mask-decoder",
+            metavar="PATH",
+            help="The decoder of mask tokens, .npz or .safetensors (default: the model's own).",
+        ),
+    ] = None,
+    *,
+    pictures: PictureOptions,
+    answer: AnswerOptions,
+    output: OutputOptions,
+    model: ModelOptions,
+    talk: TalkOptions,
+) -> int:
+    """Find things in pictures and outline each with a mask.
+
+    One line an object, separated by tabs: label, x0, y0, x1, y1, score; with several pictures the name comes first.
+    The masks themselves go to --mask, --overlay or --json.
+    """
+    from mmcli.cli.pictures import Plan, request_fields, run_pictures
+    from mmcli.tasks.segment import SegmentRequest
+
+    request = SegmentRequest(words=things, **request_fields(answer, output))
+    plan = Plan(images or [], pictures, output, model, talk, mask=mask, mask_decoder=mask_decoder)
+    return run_pictures(ctx, request, plan)

@@ -1,0 +1,84 @@
+"""From pictures and a request to the model's answer; the only part of the tasks that runs the engine."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mmcli.decode import Token
+from mmcli.errors import ModelError
+from mmcli.tasks.task import Request
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from mmcli.hub.load import Loaded
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One row's tokens without the stop token, and the seconds that its whole batch took."""
+
+    tokens: tuple[Token, ...]
+    truncated: bool  # cut off by the token limit: the model had not finished
+    prefill: float  # seconds to read the batch's pictures and prompts
+    decode: float  # seconds to write the batch's tokens
+    batch: int  # rows that shared those seconds
+
+    @property
+    def ids(self) -> list[int]:
+        return [token.id for token in self.tokens]
+
+
+def answer(
+    loaded: "Loaded",
+    pictures: "Sequence[Sequence[Image.Image]]",
+    request: Request,
+    on_token: Callable[[int, int], None] | None = None,
+) -> list[Answer]:
+    """Ask the model about each row of pictures; `on_token(row, id)` hears every token as it is written.
+
+    Raises ModelError where the model cannot take the rows, or where memory runs out.
+    """
+    from mmcli.engine.generate import generate
+    from mmcli.engine.sampling import Sampling
+
+    processor = loaded.processor
+    stop_ids = processor.stop_ids
+    sampling = Sampling(request.temperature, request.top_k, request.top_p, request.seed)
+    rows: list[list[Token]] = [[] for _ in pictures]
+    stopped = [False] * len(rows)
+    started = time.perf_counter()
+    read = None
+    try:
+        inputs = processor.inputs(pictures, [request.prompt_for(processor)] * len(rows))
+        steps = generate(loaded.model, inputs, stop_ids=stop_ids, max_tokens=request.token_limit, sampling=sampling)
+        for events in steps:
+            read = read or time.perf_counter()
+            for event in events:
+                if event.id in stop_ids:
+                    stopped[event.row] = True
+                    continue
+                rows[event.row].append(Token(event.id, event.logprob))
+                if on_token:
+                    on_token(event.row, event.id)
+    except RuntimeError as error:
+        raise _in_words(error, len(rows)) from error
+    ended = time.perf_counter()
+    read = read or ended
+    return [
+        Answer(tuple(tokens), not done, read - started, ended - read, len(rows))
+        for tokens, done in zip(rows, stopped, strict=True)
+    ]
+
+
+def _in_words(error: RuntimeError, rows: int) -> Exception:
+    """Out of memory, on whatever device, becomes a sentence; any other fault of PyTorch stays what it is."""
+    import torch
+
+    message = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in message or "out of memory" in message:
+        pictures = "one picture" if rows == 1 else f"{rows} pictures at once"
+        remedy = "" if rows == 1 else "--batch-size 1, "
+        return ModelError(f"Memory ran out on {pictures}", f"Try {remedy}--dtype bfloat16, or a smaller model")
+    return error

@@ -1,0 +1,128 @@
+"""From a model's answer to the record that tells of it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mmcli.tasks.answer import Answer
+from mmcli.tasks.task import Request
+
+if TYPE_CHECKING:
+    from mmcli.decode.segments import ParsedObject
+    from mmcli.hub.load import Loaded
+    from mmcli.media.image import Picture
+    from mmcli.media.sources import Source
+
+Record = dict[str, Any]
+
+
+def picture_record(
+    request: Request, said: Answer, loaded: "Loaded", name: str, picture: "Picture", seconds: float
+) -> Record:
+    """The record of one picture called `name`, which took `seconds` to read."""
+    objects, problems = find_objects(request, said, loaded, picture.width, picture.height)
+    return _record(
+        request, said, loaded, name, (picture.width, picture.height), objects, problems, picture.notes, seconds
+    )
+
+
+def chat_record(
+    request: Request, said: Answer, loaded: "Loaded", pictures: "Sequence[tuple[Source, Picture]]"
+) -> Record:
+    """The record of one question about any number of pictures.
+
+    With one picture it is like any other record; with several `source` is a list, without one it is null, and either
+    way there are no objects, for there is no picture whose pixels could be meant.
+    """
+    if len(pictures) == 1:
+        [(source, picture)] = pictures
+        return picture_record(request, said, loaded, source.name, picture, 0.0)
+    names = [source.name for source, _ in pictures] or None
+    notes = [note for _, picture in pictures for note in picture.notes]
+    return _record(request, said, loaded, names, (None, None), [], [], notes, 0.0)
+
+
+def _record(
+    request: Request,
+    said: Answer,
+    loaded: "Loaded",
+    source: Any,
+    size: tuple[int | None, int | None],
+    objects: list[Record],
+    problems: list[str],
+    notes: Sequence[str],
+    seconds: float,
+) -> Record:
+    """Times are in seconds: `load` the picture's own, `prefill` and `decode` those of the `batch` rows together."""
+    from mmcli.output.record import record
+
+    entry = record(
+        task=request.task,
+        source=source,
+        model=loaded.checkpoint.name,
+        revision=loaded.checkpoint.revision,
+        width=size[0],
+        height=size[1],
+        prompt=request.prompt_for(loaded.processor),
+        text=loaded.processor.decode(said.ids),
+        truncated=said.truncated,
+        objects=objects,
+        problems=problems,
+        notes=notes,
+        timings={"load": seconds, "prefill": said.prefill, "decode": said.decode},
+        token_ids=said.ids if request.token_ids else None,
+    )
+    entry["timings"] |= {"batch": said.batch, "tokens": len(said.tokens)}
+    return entry
+
+
+def find_objects(
+    request: Request, said: Answer, loaded: "Loaded", width: int, height: int
+) -> tuple[list[Record], list[str]]:
+    """The objects in an answer, in pixels of a picture of that size, and what was wrong with it.
+
+    Any task's answer is read for objects if it holds location tokens: a prompt of the user's own may ask for them.
+    """
+    from mmcli.decode.locations import decode_box
+    from mmcli.decode.segments import parse
+    from mmcli.output.record import object_record
+
+    vocabulary = loaded.processor.vocabulary
+    if vocabulary is None:
+        return [], []
+    if not request.finds_objects and all(vocabulary.location(token.id) is None for token in said.tokens):
+        return [], []
+    parsed = parse(said.tokens, vocabulary, loaded.processor.decode)
+    boxes = [decode_box(found.loc, width, height, request.loc_divisor) for found in parsed.objects]
+    masks = find_masks(parsed.objects, boxes, loaded, width, height) if request.finds_masks else [None] * len(boxes)
+    objects = [
+        object_record(found.label, box, found.loc, found.score, mask)
+        for found, box, mask in zip(parsed.objects, boxes, masks, strict=True)
+    ]
+    return objects, parsed.problems
+
+
+def find_masks(
+    found: "Sequence[ParsedObject]",
+    boxes: Sequence[tuple[float, float, float, float]],
+    loaded: "Loaded",
+    width: int,
+    height: int,
+) -> list[Any]:
+    """The run-length encoded mask of each object, or None for one without mask codes."""
+    masks: list[Any] = [None] * len(found)
+    coded = [i for i, one in enumerate(found) if one.seg is not None]
+    if not coded:
+        return masks
+    import torch
+
+    from mmcli.decode.locations import pixel_box
+    from mmcli.output.masks import paste_mask
+    from mmcli.output.rle import encode
+
+    decoder = loaded.mask_vqvae()
+    with torch.inference_mode():
+        codes = torch.tensor([found[i].seg for i in coded], device=next(decoder.parameters()).device)
+        maps = decoder.decode(codes).float().cpu().numpy()
+    for i, small in zip(coded, maps, strict=True):
+        masks[i] = encode(paste_mask(small, pixel_box(boxes[i], width, height), width, height))
+    return masks
