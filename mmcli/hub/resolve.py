@@ -37,7 +37,7 @@ def resolve(name: str, revision: str | None = None, *, download: bool = True) ->
     if name in BUNDLED:
         return open_folder(name, BUNDLED[name])
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return open_folder(name, path)
     if path.is_file():
         raise ModelError(f"{name} is a file", "Name the folder that holds config.json and the weights")

@@ -1,0 +1,245 @@
+"""Strict loading: every way in which a folder can fail to be the model its config.json describes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from mmcli.errors import ModelError
+from mmcli.hub.safetensors_files import memory_estimate, parameter_count, read_header, weight_files
+from mmcli.hub.weights import Rule, load_strict
+
+CPU = torch.device("cpu")
+RULES = [
+    Rule("table.weight", "table.weight"),
+    Rule("blocks.{}.proj.{}", "layers.{}.{}"),
+    Rule("head.weight", None, copy_of="table.weight"),
+    Rule("blocks.{}.unused", None),
+]
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(10, 4)
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+        self.register_buffer("ramp", torch.arange(3.0), persistent=False)
+
+    def reset_buffers(self, device: torch.device) -> None:
+        self.ramp = torch.arange(3.0, device=device)
+
+
+def tensors() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    found = {"table.weight": torch.randn(10, 4, generator=generator)}
+    for layer in range(2):
+        found[f"blocks.{layer}.proj.weight"] = torch.randn(4, 4, generator=generator)
+        found[f"blocks.{layer}.proj.bias"] = torch.randn(4, generator=generator)
+    return found
+
+
+def build() -> Small:
+    with torch.device("meta"):
+        return Small()
+
+
+def load(folder, dtype=torch.float32) -> Small:
+    module = build()
+    load_strict(module, folder, RULES, CPU, dtype)
+    return module
+
+
+def save(folder, content) -> None:
+    save_file({name: value.contiguous() for name, value in content.items()}, folder / "model.safetensors")
+
+
+def save_shards(folder) -> None:
+    items = list(tensors().items())
+    shards = {"model-1.safetensors": dict(items[:2]), "model-2.safetensors": dict(items[2:])}
+    for name, content in shards.items():
+        save_file(content, folder / name)
+    index = {"weight_map": {tensor: shard for shard, content in shards.items() for tensor in content}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def assert_loaded(module: Small) -> None:
+    for name, value in tensors().items():
+        ours = name.replace("blocks", "layers").replace(".proj", "")
+        assert torch.equal(module.state_dict()[ours], value)
+    assert module.ramp.tolist() == [0, 1, 2]
+    assert not module.training and not any(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_one_file(tmp_path):
+    save(tmp_path, tensors())
+    assert_loaded(load(tmp_path))
+
+
+def test_shards(tmp_path):
+    save_shards(tmp_path)
+    assert_loaded(load(tmp_path))
+
+
+def test_stray_files_beside_the_weights_are_not_read(tmp_path):
+    save(tmp_path, tensors())
+    save_file({"other": torch.zeros(1)}, tmp_path / "mask_decoder.safetensors")
+    assert_loaded(load(tmp_path))
+
+
+def test_a_type_is_cast_once_and_whole_numbers_never(tmp_path):
+    save(tmp_path, {name: value.half() for name, value in tensors().items()})
+    assert {parameter.dtype for parameter in load(tmp_path).parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in load(tmp_path, torch.bfloat16).parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks Linux what is mapped")
+def test_weights_stay_mapped_to_the_file_where_no_cast_is_needed(tmp_path):
+    save(tmp_path, tensors())
+    module = load(tmp_path)
+    assert str(tmp_path) in Path("/proc/self/maps").read_text()
+    assert module.table.weight.untyped_storage().nbytes() == 160
+    del module
+
+
+def test_declared_tensors_are_dropped(tmp_path):
+    save(tmp_path, tensors() | {"blocks.0.unused": torch.zeros(7), "head.weight": tensors()["table.weight"].clone()})
+    assert_loaded(load(tmp_path))
+
+
+def without(name):
+    return lambda content: {key: value for key, value in content.items() if key != name}
+
+
+def plus(**more):
+    return lambda content: content | {key.replace("__", "."): value for key, value in more.items()}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (without("blocks.1.proj.bias"), r"lacks the weights of layers\.1\.bias"),
+        (plus(extra__weight=torch.zeros(2)), r"holds extra\.weight, for which its config\.json leaves no place"),
+        (plus(blocks__7__proj__weight=torch.zeros(4, 4)), r"holds blocks\.7\.proj\.weight"),  # more layers than said
+        (plus(table__weight=torch.zeros(10, 5)), r"table\.weight has the shape \[10, 5\], .* needs \[10, 4\]"),
+        (plus(head__weight=torch.zeros(9, 4)), r"head\.weight has the shape \[9, 4\]"),
+        (plus(head__weight=torch.zeros(10, 4)), r"head\.weight .* differs from table\.weight"),  # an untied head
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(tmp_path, change, message):
+    save(tmp_path, change(tensors()))
+    with pytest.raises(ModelError, match=message):
+        load(tmp_path)
+
+
+def test_two_tensors_for_one_place_are_named(tmp_path):
+    save(tmp_path, tensors() | {"again.weight": tensors()["table.weight"].clone()})
+    with pytest.raises(ModelError, match="table.weight twice"):
+        load_strict(build(), tmp_path, [*RULES, Rule("again.weight", "table.weight")], CPU, torch.float32)
+
+
+def truncate(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def truncate_header(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def write(name, content):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def only_pickle(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+
+
+def drop_shard(folder):
+    shards(folder)
+    (folder / "model-2.safetensors").unlink()
+
+
+def shards(folder):
+    (folder / "model.safetensors").unlink()
+    save_shards(folder)
+
+
+def index_with(value):
+    def damage(folder):
+        shards(folder)
+        path = folder / "model.safetensors.index.json"
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({"weight_map": content["weight_map"] | {"table.weight": value}}))
+
+    return damage
+
+
+def index_lists_what_no_shard_has(folder):
+    shards(folder)
+    path = folder / "model.safetensors.index.json"
+    content = json.loads(path.read_text())["weight_map"]
+    path.write_text(json.dumps({"weight_map": content | {"ghost.weight": "model-1.safetensors"}}))
+
+
+def bad_offsets(folder):
+    header = json.dumps({"x": {"dtype": "F32", "shape": [2], "data_offsets": "here"}}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+def wrong_size(folder):
+    """Offsets that fill the file exactly, but not the shape: the library itself must find it."""
+    path = folder / "model.safetensors"
+    raw = path.read_bytes()
+    path.write_bytes(raw.replace(b'"shape":[10,4]', b'"shape":[4,10]').replace(b"[4,4]", b"[4,3]"))
+
+
+DAMAGES = [
+    (truncate, "damaged: it has .* bytes where its header promises"),  # a broken-off download
+    (truncate_header, "damaged: it is cut off"),
+    (write("model.safetensors", b""), "damaged: it is cut off"),
+    (write("model.safetensors", b"\x02\0\0\0\0\0\0\0[]"), "damaged"),  # JSON, but no object
+    (write("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid"), "damaged"),  # cloned without LFS
+    (bad_offsets, "damaged"),
+    (wrong_size, "shape|damaged"),
+    (only_pickle, "only as a pickle"),
+    (lambda folder: (folder / "model.safetensors").unlink(), "holds no weights"),
+    (drop_shard, r"lacks 1 of 2 weight files: model-2\.safetensors"),
+    (write("model.safetensors.index.json", b"{"), "index.json is damaged"),
+    (write("model.safetensors.index.json", b"[]"), "index.json is damaged"),
+    (index_with("../../etc/passwd.safetensors"), "does not list safetensors files beside it"),
+    (index_with("pytorch_model.bin"), "does not list safetensors files beside it"),
+    (index_with(3), "does not list safetensors files beside it"),
+    (index_lists_what_no_shard_has, r"lists ghost\.weight"),
+]
+
+
+@pytest.mark.parametrize("damage, message", DAMAGES, ids=[getattr(d, "__name__", "?") for d, _ in DAMAGES])
+def test_damaged_folders_are_model_errors(tmp_path, damage, message):
+    save(tmp_path, tensors())
+    damage(tmp_path)
+    with pytest.raises(ModelError, match=message):
+        load(tmp_path)
+
+
+def test_sizes_are_known_from_headers_alone(tmp_path):
+    save_shards(tmp_path)
+    count = sum(value.numel() for value in tensors().values())
+    assert parameter_count(tmp_path) == count
+    assert memory_estimate(tmp_path, 2) == 2 * count
+    assert [path.name for path in weight_files(tmp_path)] == ["model-1.safetensors", "model-2.safetensors"]
+    assert read_header(tmp_path / "model-1.safetensors")["table.weight"].shape == (10, 4)
+
+
+def test_loading_leaves_the_files_alone(tmp_path):
+    save(tmp_path, tensors())
+    shutil.copytree(tmp_path, tmp_path / "before")
+    module = load(tmp_path)
+    with torch.no_grad():
+        module.table.weight.zero_()  # mapped privately: writing to memory does not write to the file
+    assert torch.equal(load_file(tmp_path / "model.safetensors")["table.weight"], tensors()["table.weight"])

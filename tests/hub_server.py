@@ -1,0 +1,100 @@
+"""A small server that answers like the Hugging Face Hub, so that downloads run for real without leaving the machine."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+Repositories = dict[str, dict[str, bytes] | str]  # name → its files, or the error code of one that refuses
+
+
+class Handler(BaseHTTPRequestHandler):
+    repositories: Repositories = {}
+    asked: list[str] = []
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0].strip("/")
+        self.asked.append(path)
+        parts = path.removeprefix("api/models/").split("/")
+        name, rest = "/".join(parts[:2]), parts[2:]
+        files = self.repositories.get(name, "RepoNotFound")
+        if isinstance(files, dict) and rest[:1] == ["revision"] and rest[1] not in ("main", COMMIT):
+            files = "RevisionNotFound"
+        if isinstance(files, str):
+            return self._answer(b"", 404 if files == "RevisionNotFound" else 401, {"X-Error-Code": files})
+        if rest[:1] == ["tree"]:
+            return self._answer(json.dumps([self._entry(file, data) for file, data in files.items()]).encode())
+        if rest[:1] == ["resolve"] and rest[2] in files:
+            data = files[rest[2]]
+            entry = self._entry(rest[2], data)
+            return self._answer(data, headers={"X-Repo-Commit": COMMIT, "ETag": f'"{checksum(entry)}"'})
+        siblings = [
+            {"rfilename": file, "size": len(data), "blobId": self._entry(file, data)["oid"]}
+            for file, data in files.items()
+        ]
+        self._answer(json.dumps({"id": name, "sha": COMMIT, "siblings": siblings}).encode())
+
+    @staticmethod
+    def _entry(file: str, data: bytes) -> dict:
+        entry = {
+            "type": "file",
+            "path": file,
+            "size": len(data),
+            "oid": hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest(),
+        }
+        if file.endswith(".safetensors"):
+            entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+        return entry
+
+    def _answer(self, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *_) -> None:
+        """Keep the tests' output quiet."""
+
+
+def checksum(entry: dict) -> str:
+    return entry["lfs"]["oid"] if "lfs" in entry else entry["oid"]
+
+
+@contextmanager
+def hub(repositories: Repositories) -> Iterator[tuple[str, list[str]]]:
+    """Serve repositories → (address, list of paths asked for)."""
+    handler = type("Served", (Handler,), {"repositories": repositories, "asked": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", handler.asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def run_python(code: str, home: Path, endpoint: str, **environment: str) -> str:
+    """Run code in a process of its own, whose hub is `endpoint` and whose cache is in `home` → what it printed.
+
+    huggingface_hub reads its settings once, at import, so they cannot be changed in this process.
+    """
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+    variables |= {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HUB_ETAG_TIMEOUT": "2"}
+    variables |= {"PYTHONPATH": str(Path(__file__).parent.parent), "NO_PROXY": "127.0.0.1"} | environment
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
