@@ -114,6 +114,8 @@ def _read_vision(raw: dict[str, Any]) -> SiglipConfig:
         patch_size=_square(raw["patch_size"]),
         norm_epsilon=raw["layer_norm_eps"],
     )
+    if config.patches < 1:
+        raise ModelError(f"Patches of {config.patch_size} pixels do not fit into pictures of {config.image_size}")
     if config.width % config.heads:
         raise ModelError(f"The vision tower's {config.width} numbers cannot be split among {config.heads} heads")
     return config

@@ -1,0 +1,64 @@
+"""From a folder to a model that runs."""
+
+import shutil
+
+import pytest
+import support
+import torch
+from safetensors.torch import load_file, save_file
+
+from mmcli.errors import ModelError
+from mmcli.hub.load import load, memory_estimate
+from mmcli.hub.resolve import resolve
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    support.write_checkpoint(folder, support.tiny_reference(support.tiny_config(True)))
+    return folder
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_estimate_is_what_the_loaded_weights_take(saved, dtype):
+    loaded = load(resolve(str(saved)), "cpu", dtype)
+    taken = sum(parameter.nbytes for parameter in loaded.model.parameters())
+    assert memory_estimate(loaded.checkpoint, dtype) == taken
+    assert {parameter.dtype for parameter in loaded.model.parameters()} == {dtype}
+    assert not any(tensor.is_meta for tensor in [*loaded.model.parameters(), *loaded.model.buffers()])
+
+
+def test_auto_keeps_a_small_model_in_float32(saved):
+    assert load(resolve(str(saved)), "cpu", "auto").dtype is torch.float32
+
+
+def test_a_head_trained_on_its_own_is_refused_not_dropped(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "model")
+    support.rename_as_of_2024(folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["language_model.lm_head.weight"] += 1
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ModelError, match="lm_head.weight .* differs from"):
+        load(resolve(str(folder)), "cpu", "float32")
+
+
+def test_weights_of_another_size_are_named_with_both_shapes(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "model")
+    config = resolve(str(folder)).config
+    support.edit_json(folder / "config.json", text_config=config["text_config"] | {"intermediate_size": 96})
+    message = r"mlp\.\w+_proj\.weight has the shape \[(80, 48|48, 80)\], but .* needs \[(96, 48|48, 96)\]"
+    with pytest.raises(ModelError, match=message):
+        load(resolve(str(folder)), "cpu", "float32")
+
+
+def test_the_mask_codebook_beside_the_weights_is_the_models_own(saved, tmp_path):
+    from mmcli.layers.mask_vqvae import MaskVQVAE, MaskVQVAEConfig
+
+    folder = shutil.copytree(saved, tmp_path / "model")
+    torch.manual_seed(0)
+    codebook = MaskVQVAE(MaskVQVAEConfig(embedding_width=16, hidden=16))
+    save_file(codebook.state_dict(), folder / "mask_decoder.safetensors")
+    loaded = load(resolve(str(folder)), "cpu", torch.bfloat16)
+    masks = loaded.mask_vqvae().decode(torch.zeros(1, 16, dtype=torch.long))
+    assert masks.shape == (1, 64, 64) and masks.dtype is torch.float32
+    assert loaded.mask_vqvae() is loaded.mask_vqvae()
