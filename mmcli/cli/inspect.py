@@ -58,17 +58,15 @@ def describe(name: str, revision: str | None = None, offline: bool = False) -> d
     """Everything `inspect` tells, as plain data; the model is built without memory. Raises ModelError."""
     from dataclasses import asdict
 
-    import torch
-
     from mmcli.decode import LOCATIONS, MASK_CODES
+    from mmcli.hub.load import build_empty
     from mmcli.models.registry import family_of
 
     checkpoint = configuration(name, revision, offline)
     family = family_of(checkpoint.config, name)
     config = family.read_config(checkpoint.config)
     processor = family.processor(checkpoint.folder, config, checkpoint.config)
-    with torch.device("meta"):
-        model = family.build(config)
+    model = build_empty(family, config)
     places = processor.vocabulary
     return {
         "name": checkpoint.name,

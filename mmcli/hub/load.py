@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from mmcli.engine.device import choose_device, choose_dtype
 from mmcli.errors import ModelError
@@ -65,8 +66,7 @@ def load(
     device = choose_device(device) if isinstance(device, str) else device
     if isinstance(dtype, str):
         dtype = choose_dtype(dtype, device, parameter_count(checkpoint.folder))
-    with torch.device("meta"):
-        model = family.build(config)
+    model = build_empty(family, config)
     try:
         load_strict(model, checkpoint.folder, family.rules(config), device, dtype)
     except torch.OutOfMemoryError as error:
@@ -76,6 +76,22 @@ def load(
             "Choose --dtype bfloat16, --device cpu or a smaller model",
         ) from error
     return Loaded(model, processor, checkpoint, config, device, dtype, mask_decoder, family)
+
+
+def build_empty(family: Family, config: Any) -> nn.Module:
+    """A family's module without memory: every parameter on the meta device, none initialised."""
+    with torch.device("meta"), _NoInitialisation():
+        return family.build(config)
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Passes over initialisation: drawing random numbers on the meta device imports PyTorch's compiler, a second."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        drawing = getattr(function, "__name__", "") in ("normal_", "uniform_")
+        if drawing or getattr(function, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
 
 
 def memory_estimate(checkpoint: Checkpoint, dtype: torch.dtype) -> int:
