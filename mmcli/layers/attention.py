@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Scores held at once where they are written out: pictures of 896 pixels make prefixes of over 4096 tokens.
+SCORES = 1 << 26
+
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap: float | None = None) -> Tensor:
     """Softmax attention: q [B, N, T, H], k and v [B, K, S, H], mask [B, 1, T, S] (True = may look) → [B, N, T, H].
@@ -13,6 +16,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap:
     """
     if softcap is None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+    block = max(1, SCORES // (q.shape[0] * q.shape[1] * k.shape[2]))
+    parts = zip(q.split(block, dim=2), mask.expand(-1, -1, q.shape[2], -1).split(block, dim=2), strict=True)
+    return torch.cat([_capped(part, k, v, seen, scale, softcap) for part, seen in parts], dim=2)
+
+
+def _capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap: float) -> Tensor:
+    """`attend` with a cap on the scores, for a block of queries."""
     batch, heads, queries, width = q.shape
     grouped = q.reshape(batch, k.shape[1], -1, queries, width)
     scores = torch.einsum("bkgth,bksh->bkgts", grouped, k) * scale

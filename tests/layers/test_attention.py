@@ -1,0 +1,48 @@
+"""Attention against its definition, and the masks of prefixes."""
+
+import pytest
+import torch
+
+from mmcli.layers import attention
+from mmcli.layers.attention import attend, prefix_mask, prefix_positions
+
+
+def tensors(heads: int, key_heads: int) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(2, heads, 7, 8, generator=generator) * 3
+    k, v = torch.randn(2, 2, key_heads, 9, 8, generator=generator)
+    mask = torch.rand(2, 1, 7, 9, generator=generator) > 0.4
+    mask[..., 0] = True
+    return q, k, v, mask
+
+
+def definition(q, k, v, mask, scale, softcap):
+    k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1).double() for x in (k, v))
+    scores = q.double() @ k.mT * scale
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    return (scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v).float()
+
+
+@pytest.mark.parametrize("heads, key_heads", [(4, 4), (4, 2), (4, 1)])
+@pytest.mark.parametrize("softcap", [None, 2.0, 50.0])
+def test_it_equals_the_definition_in_double_precision(heads, key_heads, softcap):
+    q, k, v, mask = tensors(heads, key_heads)
+    expected = definition(q, k, v, mask, 0.3, softcap)
+    torch.testing.assert_close(attend(q, k, v, mask, 0.3, softcap), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("scores", [1, 2 * 4 * 9 * 3])
+def test_reading_queries_in_blocks_changes_nothing(scores, monkeypatch):
+    q, k, v, mask = tensors(4, 2)
+    whole = attend(q, k, v, mask, 0.3, 2.0)
+    monkeypatch.setattr(attention, "SCORES", scores)
+    torch.testing.assert_close(attend(q, k, v, mask, 0.3, 2.0), whole)
+    one = mask[:, :, :1]  # a mask that all queries share
+    torch.testing.assert_close(attend(q, k, v, one, 0.3, 2.0), definition(q, k, v, one, 0.3, 2.0), rtol=1e-5, atol=1e-5)
+
+
+def test_a_prefix_sees_itself_whole_and_padding_sees_and_shows_nothing():
+    valid = torch.tensor([[False, True, True], [True, True, True]])
+    assert prefix_mask(valid)[:, 0].int().tolist() == [[[1, 0, 0], [0, 1, 1], [0, 1, 1]], [[1, 1, 1]] * 3]
+    assert prefix_positions(valid).tolist() == [[0, 0, 1], [0, 1, 2]]
