@@ -14,22 +14,25 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap:
     Every query must see at least one key. With `softcap` the scores pass through c·tanh(s / c) before the mask
     (Gemma 2, arXiv:2408.00118); fused kernels cannot do that, so it is written out.
     """
-    if softcap is None:
+    # A single query loses by the fused kernels, except in float32 on a CPU: cuDNN plans its own anew for every length
+    # of the cache, and the CPU's is slow in bfloat16.
+    worthwhile = q.shape[2] > 1 or (q.device.type == "cpu" and q.dtype == torch.float32)
+    if softcap is None and worthwhile:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
     block = max(1, SCORES // (q.shape[0] * q.shape[1] * k.shape[2]))
     parts = zip(q.split(block, dim=2), mask.expand(-1, -1, q.shape[2], -1).split(block, dim=2), strict=True)
-    return torch.cat([_capped(part, k, v, seen, scale, softcap) for part, seen in parts], dim=2)
+    return torch.cat([_written_out(part, k, v, seen, scale, softcap) for part, seen in parts], dim=2)
 
 
-def _capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap: float) -> Tensor:
-    """`attend` with a cap on the scores, for a block of queries."""
+def _written_out(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap: float | None) -> Tensor:
+    """`attend` for a block of queries, without fused kernels."""
     batch, heads, queries, width = q.shape
-    grouped = q.reshape(batch, k.shape[1], -1, queries, width)
-    scores = torch.einsum("bkgth,bksh->bkgts", grouped, k) * scale
-    scores = torch.tanh(scores / softcap) * softcap
-    scores = scores.masked_fill(~mask[:, :, None], torch.finfo(scores.dtype).min)
+    scores = q.reshape(batch, k.shape[1], -1, width) @ k.mT * scale  # heads that share a key head read it as one block
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    scores = torch.where(mask, scores.view(batch, heads, queries, -1), torch.finfo(scores.dtype).min)
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype)
-    return torch.einsum("bkgts,bksh->bkgth", weights, v).reshape(batch, heads, queries, width)
+    return (weights.view(batch, k.shape[1], -1, k.shape[2]) @ v).view(batch, heads, queries, width)
 
 
 def prefix_mask(valid: Tensor) -> Tensor:

@@ -118,7 +118,8 @@ class GemmaDecoder(nn.Module):
 
         Layers marked in `sliding_layers` use `sliding_mask` where one is given.
         """
-        angles = rotary_angles(positions, self.config.head_width, self.config.rope_base)
+        cos, sin = rotary_angles(positions, self.config.head_width, self.config.rope_base)
+        angles = cos.to(x.dtype), sin.to(x.dtype)  # cast once for all layers
         for i, layer in enumerate(self.layers):
             sliding = sliding_mask is not None and self.config.sliding_layers and self.config.sliding_layers[i]
             x = layer(x, angles, sliding_mask if sliding else mask, cache)

@@ -42,6 +42,15 @@ def test_reading_queries_in_blocks_changes_nothing(scores, monkeypatch):
     torch.testing.assert_close(attend(q, k, v, one, 0.3, 2.0), definition(q, k, v, one, 0.3, 2.0), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_a_single_query_takes_the_same_weights_by_every_way(softcap, dtype, tolerance):
+    q, k, v, mask = tensors(4, 2)
+    q, k, v, mask = q[:, :, :1].to(dtype), k.to(dtype), v.to(dtype), mask[:, :, :1]
+    expected = definition(q, k, v, mask, 0.3, softcap)
+    torch.testing.assert_close(attend(q, k, v, mask, 0.3, softcap).float(), expected, rtol=tolerance, atol=tolerance)
+
+
 def test_a_prefix_sees_itself_whole_and_padding_sees_and_shows_nothing():
     valid = torch.tensor([[False, True, True], [True, True, True]])
     assert prefix_mask(valid)[:, 0].int().tolist() == [[[1, 0, 0], [0, 1, 1], [0, 1, 1]], [[1, 1, 1]] * 3]
