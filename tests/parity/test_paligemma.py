@@ -6,6 +6,8 @@ import pytest
 import support
 import torch
 from support import picture
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 PROMPTS = ["caption en", "detect cat ; dog", "segment the red ball"]
 EXACT = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums in another order
@@ -160,6 +162,35 @@ def test_a_vocabulary_without_filler_is_used_whole_but_for_the_image_token(tmp_p
     support.write_checkpoint(tmp_path, support.tiny_reference(config))
     logits = prefill(load_folder(tmp_path), [[picture()]], ["caption en"])
     assert (logits == -torch.inf).nonzero()[:, 1].tolist() == [support.IMAGE]
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_a_foreign_tokenizer_and_untouched_weights(tmp_path, load_folder, our_answer, second):
+    """Words split at white space, so that the prompt's line break is no token, and <image> in front of <loc0000>.
+
+    Nothing is forbidden here but <image>, and transformers may write whatever its random weights say.
+    """
+    tokenizer = Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3}, unk_token="<unk>"))
+    tokenizer.add_tokens(sorted(set(support.WORDS.split())))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>"
+    )
+    images = support.SiglipImageProcessorPil(size={"height": support.SIDE, "width": support.SIDE})
+    images.image_seq_length = 16
+    processor = support.PaliGemmaProcessor(images, fast)
+    config = support.tiny_config(second, rows=len(fast))
+    config.image_token_index = config.image_token_id = processor.image_token_id
+    torch.manual_seed(0)
+    reference = support.PaliGemmaForConditionalGeneration(config).eval()
+    reference.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    for prompt in PROMPTS:
+        inputs = processor(images=picture(), text="<image>" + prompt, return_tensors="pt")
+        inputs.pop("labels")
+        output = reference.generate(**inputs, max_new_tokens=24, do_sample=False)
+        expected = output[0, inputs["input_ids"].shape[1] :].tolist()
+        assert our_answer(load_folder(tmp_path), [[picture()]], [prompt]) == [expected]
 
 
 def test_bfloat16_stays_close(pair, load_folder):

@@ -137,6 +137,11 @@ class PaliGemmaProcessor:
         ids = ids if ids[:1] == [self.bos] else [self.bos, *ids]
         if self.config.image_token in ids:
             raise UsageError("A prompt cannot hold the picture's own token <image>", "Leave it out")
+        if max(ids) >= self.config.decoder.vocabulary:
+            raise ModelError(
+                f"The tokenizer has a token ({self.tokenizer.id_to_token(max(ids))}) that the model has no row for",
+                "tokenizer.json and the weights are of different models; download the model again",
+            )
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -61,6 +61,15 @@ def test_a_prompt_cannot_smuggle_in_picture_tokens(saved):
         open_processor(saved).inputs([[picture()]], ["what is <image>"])
 
 
+def test_a_tokenizer_larger_than_the_table_is_said_before_the_model_fails(folder):
+    config = json.loads((folder / "config.json").read_text())
+    edit_json(folder / "config.json", text_config=config["text_config"] | {"vocab_size": 600})
+    processor = open_processor(folder)
+    processor.inputs([[]], ["cat"])
+    with pytest.raises(ModelError, match=r"token \(<loc1023>\) that the model has no row for"):
+        processor.inputs([[]], ["<loc1023>"])
+
+
 def test_answers_keep_locations_and_lose_control_tokens(saved):
     processor = open_processor(saved)
     cat = processor.tokenizer.encode(" cat", add_special_tokens=False).ids
