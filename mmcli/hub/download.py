@@ -224,7 +224,7 @@ def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
         raise ModelError(f"{name} has no revision {revision}", f"See {page}/tree/main") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ModelError(
-            f"The hub shows no model {name}; gated and private ones look the same without a login",
+            f"{name} is no folder here, and the hub shows no such model; gated and private ones look the same without a login",
             f"Check the name; if the model is gated, accept its licence at {page}, {LOG_IN}",
         ) from error
     except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
@@ -245,11 +245,11 @@ def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
 def _unreachable(name: str, error: Exception) -> ModelError:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return ModelError(
-            f"{name} is not in the cache, and HF_HUB_OFFLINE forbids to download it",
+            f"{name} is no folder here and not in the cache, and HF_HUB_OFFLINE forbids to download it",
             "Unset HF_HUB_OFFLINE, or name a folder or a model that is here (nano is bundled)",
         )
     return ModelError(
-        f"{name} is not in the cache, and the hub cannot be reached ({_first_line(error)})",
+        f"{name} is no folder here and not in the cache, and the hub cannot be reached ({_first_line(error)})",
         "Connect to the network, or name a folder or a model that is here (nano is bundled)",
     )
 

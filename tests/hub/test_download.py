@@ -118,5 +118,5 @@ for name, revision in [("google/gated", None), ("someone/absent", None), ({NAME!
 def test_without_network_it_says_so(tmp_path, environment, message):
     code = f"show(attempt(lambda: resolve({NAME!r}))); show(attempt(lambda: resolve({NAME!r}, download=False)))"
     offline, undesired = run(code, tmp_path, "http://127.0.0.1:9", **environment)
-    assert offline.startswith(f"ModelError: {NAME} is not in the cache") and message in offline
+    assert offline.startswith(f"ModelError: {NAME} is no folder here and not in the cache") and message in offline
     assert f"mmcli models pull {NAME}" in undesired
