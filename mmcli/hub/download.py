@@ -224,7 +224,7 @@ def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
         raise ModelError(f"{name} has no revision {revision}", f"See {page}/tree/main") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ModelError(
-            f"{name} is no folder here, and the hub shows no such model; gated and private ones look the same without a login",
+            f"{name} is no folder here, and the hub shows no such model (nor gated and private ones without a login)",
             f"Check the name; if the model is gated, accept its licence at {page}, {LOG_IN}",
         ) from error
     except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:

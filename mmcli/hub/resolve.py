@@ -51,7 +51,9 @@ def resolve(name: str, revision: str | None = None, *, download: bool = True) ->
     folder = cached_folder(name, revision)
     if folder is None:
         if not download:
-            raise ModelError(f"{name} is no folder here and not in the cache", f"Download it with: mmcli models pull {name}")
+            raise ModelError(
+                f"{name} is no folder here and not in the cache", f"Download it with: mmcli models pull {name}"
+            )
         from mmcli.hub.download import fetch
 
         folder = fetch(name, revision)
