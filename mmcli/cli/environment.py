@@ -4,7 +4,8 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import BinaryIO, TextIO
 
@@ -37,6 +38,8 @@ class Environment:
     variables: MutableMapping[str, str] = field(default_factory=lambda: os.environ)
     quiet: bool = False
     debug: bool = False
+    aside: Callable[[], AbstractContextManager] = nullcontext
+    """A context in which the terminal is free to be written on; set by whoever draws on it meanwhile."""
 
     @classmethod
     def real(cls) -> "Environment":
@@ -52,7 +55,8 @@ class Environment:
     def write(self, text: str) -> None:
         """Write a result to stdout and flush it. Raises ReaderGone when nobody reads any more."""
         try:
-            _put(self.stdout, text)
+            with self.aside() if self.stdout_tty else nullcontext():
+                _put(self.stdout, text)
         except BrokenPipeError as error:
             raise ReaderGone from error
         except OSError as error:
@@ -60,7 +64,7 @@ class Environment:
 
     def say(self, text: str) -> None:
         """Write a line of talk to stderr, `--quiet` or not; trouble with stderr itself is nobody's concern."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), self.aside():
             _put(self.stderr, text + "\n")
 
     def note(self, text: str) -> None:

@@ -44,7 +44,7 @@ def _places(command: Any, ctx: Any) -> list[str]:
 
 def _row(param: Any) -> tuple[str, str]:
     """One option's line: its names with the word for its value, and its help."""
-    names = ", ".join([*param.opts, *param.secondary_opts])
+    names = ", ".join(sorted([*param.opts, *param.secondary_opts], key=len))
     return f"{names} {param.metavar}" if param.metavar else names, param.help or ""
 
 

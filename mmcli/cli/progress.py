@@ -15,6 +15,8 @@ class Progress:
 
     def __init__(self, environment: Environment, *, wanted: bool = True, total: int | None = None, words: str = ""):
         self._bar: Any = None
+        self._environment = environment
+        self._is_aside = False
         if not wanted or environment.quiet or not environment.stderr_tty:
             return
         from rich.console import Console
@@ -31,10 +33,12 @@ class Progress:
     def __enter__(self) -> "Progress":
         if self._bar:
             self._bar.start()
+            self._environment.aside = self.aside
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._bar:
+            self._environment.aside = nullcontext
             self._bar.stop()
 
     def step(self) -> None:
@@ -42,19 +46,16 @@ class Progress:
         if self._bar:
             self._bar.advance(self._task)
 
-    def say(self, words: str) -> None:
-        """Change the words beside the bar."""
-        if self._bar:
-            self._bar.update(self._task, description=words)
-
     def aside(self) -> Any:
         """A context in which others may write on the terminal: the bar is gone while it lasts."""
-        return self._paused() if self._bar else nullcontext()
+        return self._paused() if self._bar and not self._is_aside else nullcontext()
 
     @contextmanager
     def _paused(self) -> Iterator[None]:
         self._bar.stop()
+        self._is_aside = True
         try:
             yield
         finally:
+            self._is_aside = False
             self._bar.start()

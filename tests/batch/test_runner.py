@@ -1,0 +1,132 @@
+import gc
+import weakref
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+import pytest
+import support
+
+from mmcli.batch import runner
+from mmcli.batch.runner import run
+from mmcli.errors import InputError, ModelError
+from mmcli.media.sources import IMAGE_EXTENSIONS, Source, expand
+from mmcli.tasks.caption import CaptionRequest
+from mmcli.tasks.detect import DetectRequest
+
+REQUEST = CaptionRequest(max_tokens=6)
+
+
+def sources(*names):
+    return expand(names, extensions=IMAGE_EXTENSIONS)
+
+
+def broken(name="broken.png"):
+    return Source(name, None, None, PurePosixPath(name), problem=InputError(f"{name} is broken"))
+
+
+def test_every_input_becomes_a_record_in_its_place(album, loaded):
+    mixed = [broken("1.png"), *sources("album"), broken("2.png"), *sources("album/b.jpg"), broken("3.png")]
+    outcomes = list(run(mixed, REQUEST, lambda: loaded, model="tiny", batch_size=2))
+    names = [outcome.record["source"] for outcome in outcomes]
+    assert names == ["1.png", "album/a[red].png", "album/b.jpg", "album/sub/c.png", "2.png", "album/b.jpg", "3.png"]
+    assert [name for name, o in zip(names, outcomes, strict=True) if o.error] == ["1.png", "2.png", "3.png"]
+    assert all(("error" in outcome.record) == bool(outcome.error) for outcome in outcomes)
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_answers_do_not_depend_on_the_batch_size(album, loaded, size):
+    def answers(batch_size):
+        outcomes = run(sources("album", "album"), REQUEST, lambda: loaded, model="tiny", batch_size=batch_size)
+        return [(outcome.record["source"], outcome.record["text"]) for outcome in outcomes]
+
+    assert answers(size) == answers(1)
+
+
+def test_no_model_is_loaded_where_no_input_can_be_read():
+    def load():
+        raise AssertionError("loaded in vain")
+
+    [outcome] = run([broken()], REQUEST, load, model="tiny")
+    assert outcome.record["error"] == "broken.png is broken."
+
+
+def test_a_model_without_locations_is_refused_before_anything_is_asked(album, loaded):
+    class Wordy:
+        processor = type("Processor", (), {"vocabulary": None})
+        checkpoint = loaded.checkpoint
+
+    with pytest.raises(ModelError, match="wordy cannot detect: its vocabulary has no location tokens"):
+        list(run(sources("album"), DetectRequest(words="cat"), Wordy, model="wordy"))
+
+
+def test_an_error_that_nobody_foresaw_is_one_failed_input(album, loaded):
+    class Strange(Source):
+        def read(self, limit=None):
+            raise ZeroDivisionError("strange")
+
+    mixed = [Strange("strange.png", None, None, PurePosixPath("strange.png")), *sources("album/b.jpg")]
+    strange, fine = run(mixed, REQUEST, lambda: loaded, model="tiny")
+    assert "strange.png cannot be read (ZeroDivisionError: strange)" in strange.record["error"]
+    assert fine.error is None
+
+
+def test_a_model_that_fails_midway_leaves_the_done_records(album, loaded):
+    class Dying:
+        """The tiny model until its second batch, which finds no memory."""
+
+        def __init__(self):
+            self.batches = 0
+
+        def __getattr__(self, name):
+            return getattr(loaded.model, name)
+
+        def prefill(self, inputs, cache):
+            self.batches += 1
+            if self.batches == 2:
+                raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")
+            return loaded.model.prefill(inputs, cache)
+
+    dying = replace(loaded, model=Dying())
+    outcomes = run(sources("album"), REQUEST, lambda: dying, model="tiny", batch_size=1)
+    assert next(outcomes).error is None
+    with pytest.raises(ModelError, match="Memory ran out on one picture"):
+        next(outcomes)
+
+
+def test_timings_tell_seconds_and_tokens(album, loaded):
+    outcomes = run(sources("album"), REQUEST, lambda: loaded, model="tiny", batch_size=3)
+    timings = next(outcomes).record["timings"]
+    assert list(timings) == ["load", "prefill", "decode", "batch", "tokens"]
+    assert timings["batch"] == 3 and timings["tokens"] <= 6
+    assert all(timings[key] > 0 for key in ("load", "prefill", "decode"))
+
+
+def test_pictures_are_kept_in_full_size_only_on_request(tmp_path, loaded):
+    path = tmp_path / "large.jpg"
+    support.picture(0, 4000, 3000).save(path)
+
+    def outcome(keep):
+        return next(run(sources(str(path)), REQUEST, lambda: loaded, model="tiny", keep_pictures=keep))
+
+    assert outcome(False).picture is None
+    assert outcome(True).picture.image.size == (4000, 3000)
+    assert outcome(True).record["text"] == outcome(False).record["text"]
+
+
+def test_pictures_do_not_pile_up(album, loaded, monkeypatch):
+    """Two hundred pictures; at no time are more alive than a batch, those read ahead and those on their way."""
+    alive = weakref.WeakSet()
+    read = runner._read
+
+    def watched(source, keep):
+        result = read(source, keep)
+        alive.add(result.picture.image)
+        return result
+
+    monkeypatch.setattr(runner, "_read", watched)
+    most = 0
+    for _ in run(sources(*["album/b.jpg"] * 200), CaptionRequest(max_tokens=1), lambda: loaded, model="tiny"):
+        most = max(most, len(alive))
+    gc.collect()
+    assert most <= runner.BATCH_ON_CPU + runner.READ_AHEAD + 3
+    assert len(alive) <= 1

@@ -1,0 +1,82 @@
+from command import mmcli
+
+from mmcli.cli.chat import Teller
+
+SHORT = ("--max-tokens", 4)
+
+
+def teller(pieces: dict[int, bytes]):
+    told = []
+
+    def decode(ids):
+        return b"".join(pieces[i] for i in ids).decode("utf-8", "replace")
+
+    return Teller(decode, told.append), told
+
+
+def test_text_is_told_as_it_comes():
+    tell, told = teller({0: b"a ", 1: b"cat"})
+    for token in (0, 1):
+        tell(0, token)
+    tell.end()
+    assert told == ["a ", "cat", "\n"]
+
+
+def test_half_a_character_waits_for_its_other_half():
+    tell, told = teller({0: b"\xc3", 1: b"\xa9!"})
+    for token in (0, 1):
+        tell(0, token)
+    assert told == ["é!"]
+
+
+def test_what_never_becomes_whole_is_told_at_the_end():
+    tell, told = teller({0: b"x", 1: b"\xc3"})
+    for token in (0, 1):
+        tell(0, token)
+    tell.end()
+    assert "".join(told) == "x\N{REPLACEMENT CHARACTER}\n"
+
+
+def test_control_characters_do_not_reach_the_terminal():
+    tell, told = teller({0: b"\x1b[31mred\n"})
+    tell(0, 0)
+    assert told == ["\N{REPLACEMENT CHARACTER}[31mred\n"]
+
+
+def test_one_question_one_answer(album, tiny):
+    done = mmcli("chat", "album/b.jpg", "-m", "what is it?", "--model", tiny, *SHORT)
+    assert done.code == 0 and done.out.count("\n") == 1
+
+
+def test_a_piped_question_is_the_message(album, tiny):
+    asked = mmcli("chat", "album/b.jpg", "-m", "what is it?", "--model", tiny, "--json", *SHORT).records
+    piped = mmcli("chat", "album/b.jpg", "--model", tiny, "--json", *SHORT, stdin=b"what is it?\n").records
+    assert asked[0]["prompt"] == piped[0]["prompt"] == "answer en what is it?"
+    assert asked[0]["text"] == piped[0]["text"]
+
+
+def test_a_streamed_answer_is_the_same_text(album, tiny):
+    arguments = ("chat", "album/b.jpg", "-m", "what is it?", "--model", tiny, "--max-tokens", "40")
+    assert mmcli(*arguments, stdout_tty=True).out == mmcli(*arguments).out
+
+
+def test_several_pictures_are_seen_at_once(album, tiny):
+    [record] = mmcli("chat", "album/b.jpg", "album/sub/c.png", "-m", "same?", "--model", tiny, "--json", *SHORT).records
+    assert record["source"] == ["album/b.jpg", "album/sub/c.png"]
+
+
+def test_no_picture_is_needed_where_the_model_can(tiny, album):
+    [record] = mmcli("chat", "-m", "what?", "--model", tiny, "--json", *SHORT).records
+    assert record["source"] is None and record["width"] is None
+
+
+def test_a_prompt_of_ones_own_needs_no_question(album, tiny):
+    [record] = mmcli("chat", "album/b.jpg", "--prompt", "caption en", "--model", tiny, "--json", *SHORT).records
+    assert record["prompt"] == "caption en"
+
+
+def test_a_conversation_without_a_real_terminal_still_goes_line_by_line(album, tiny):
+    questions = b"what?\n\n/picture album/sub/c.png\nand now?\n"
+    done = mmcli("chat", "album/b.jpg", "--model", tiny, "--json", *SHORT, stdin=questions, stdin_tty=True)
+    assert [record["source"] for record in done.records] == ["album/b.jpg", "album/sub/c.png"]
+    assert done.err.startswith("> ") or "\n> " in done.err

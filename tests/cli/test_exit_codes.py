@@ -1,0 +1,105 @@
+"""Exit codes are part of the interface: 0 done, 1 some failed, 2 usage, 3 model, 130 interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from command import mmcli, process
+
+SHORT = ("--max-tokens", 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["caption", "album/b.jpg", "--model", "TINY"], 0, ""),
+        (["caption", "album", "--model", "TINY"], 0, ""),
+        (["caption", "album", "nothere.jpg", "--model", "TINY"], 1, "nothere.jpg does not exist"),
+        (["caption", "nothere.jpg"], 1, "nothere.jpg does not exist"),
+        (["caption", "album/*.tif"], 1, "matches no file"),
+        (["chat", "nothere.jpg", "-m", "what?", "--model", "TINY"], 1, "nothere.jpg does not exist"),
+        (["caption"], 2, "No picture was named"),
+        (["captoin"], 2, "Did you mean 'caption'"),
+        (["detect", "", "album"], 2, "it is empty"),
+        (["detect", "album/b.jpg", "cat"], 2, "name what to find first"),  # arguments the wrong way round
+        (["caption", "album", "--temperature", "-1"], 2, "--temperature"),
+        (["caption", "album", "--top-p", "0"], 2, "not above 0"),
+        (["caption", "album", "--device", "tpu"], 2, "'tpu' is none of auto, cpu, cuda, cuda:N, mps"),
+        (["caption", "album", "--dtype", "int8"], 2, "'int8' is none of"),
+        (["caption", "album", "--loc-divisor", "1000"], 2, "neither 1023 nor 1024"),
+        (["caption", "-", "-"], 2, "only once"),
+        (["caption", "--files-from", "nothere.txt"], 2, "nothere.txt does not exist"),
+        (["caption", "album", "--overlay", "one.png"], 2, "names one file, but there are several pictures"),
+        (["segment", "cat", "album/b.jpg", "--mask", "mask.jpg"], 2, "no suffix that can be written"),
+        (["caption", "album/b.jpg", "--device", "cuda:99", "--model", "TINY"], 2, "CUDA"),
+        (["chat", "-", "--model", "TINY"], 2, "cannot be both the picture and the question"),
+        (["chat", "album/b.jpg", "--model", "TINY"], 2, "The question is empty"),
+        (["caption", "album", "--model", "./nofolder"], 3, "There is no folder ./nofolder"),
+        (["caption", "album", "--model", "owner/unheard-of-model", "--offline"], 3, "not in the cache"),
+        (["inspect", "./nofolder"], 3, "There is no folder ./nofolder"),
+        (["models", "remove", "nano"], 2, "bundled"),
+    ],
+)
+def test_exit_codes(album, tiny, arguments, code, words):
+    arguments = [tiny if argument == "TINY" else argument for argument in arguments]
+    done = mmcli(*arguments, *(SHORT if tiny in arguments else ()))
+    assert done.code == code, done.err
+    assert words in done.err
+    assert "Traceback" not in done.err
+
+
+def test_one_bad_picture_stops_neither_those_before_nor_those_after_it(album, tiny):
+    (album / "b.jpg").write_bytes(b"no picture at all")
+    done = mmcli("caption", "album", "--model", tiny, *SHORT)
+    assert done.code == 1
+    assert [line.split(": ")[0] for line in done.out.splitlines()] == ["album/a[red].png", "album/sub/c.png"]
+    assert done.err.count("album/b.jpg") == 1
+
+
+def test_debug_shows_where(album):
+    assert "Traceback" in mmcli("caption", "nothere.jpg", "--debug").err
+
+
+def test_a_fault_of_mmcli_itself_is_a_sentence_too(album, tiny):
+    (tiny_copy := album.parent / "copy").mkdir()
+    for file in tiny.iterdir():
+        (tiny_copy / file.name).write_bytes(file.read_bytes())
+    (tiny_copy / "tokenizer.json").write_text("{}")
+    done = mmcli("caption", "album/b.jpg", "--model", tiny_copy)
+    assert done.code == 3 and "Traceback" not in done.err and done.err.startswith("mmcli: ")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signal")
+def test_an_interruption_keeps_what_is_done_and_says_130(album, tiny):
+    """A pipe holds the second picture back; Ctrl-C comes while it is waited for."""
+    os.mkfifo("waiting.png")
+    command = [sys.executable, "-m", "mmcli", "caption", "album/b.jpg", "waiting.png", "--model", tiny, "--json"]
+    running = subprocess.Popen(
+        [*command, "--batch-size", "1", *map(str, SHORT)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    first = running.stdout.readline()
+    time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    rest, err = running.communicate(timeout=10)
+    assert running.returncode == 130
+    assert json.loads(first)["source"] == "album/b.jpg" and rest == b""
+    assert b"Traceback" not in err and b"Exception" not in err
+
+
+def test_an_interruption_while_modules_load_is_130_too():
+    running = subprocess.Popen(
+        [sys.executable, "-m", "mmcli", "inspect"], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    time.sleep(0.4)  # within the import of PyTorch, or near it
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=20)
+    assert running.returncode in (130, 3) and b"Traceback" not in err
+
+
+def test_the_code_of_the_process_is_that_of_the_command(album):
+    assert process("caption", "nothere.jpg").code == 1
+    assert process("caption").code == 2

@@ -1,0 +1,48 @@
+import json
+
+import support
+from command import mmcli
+
+from mmcli.cli.inspect import describe, module_tree
+
+
+def test_the_facts_add_up(tiny):
+    facts = describe(str(tiny))
+    assert (
+        facts["parameters"] == facts["modules"]["parameters"] == sum(stage["parameters"] for stage in facts["stages"])
+    )
+    assert (facts["image_size"], facts["soft_tokens"]) == (support.SIDE, 16)
+    assert list(facts["vocabulary"].values()) == [[support.LOC, support.LOC + 1023], [support.SEG, support.SEG + 127]]
+
+
+def test_layers_alike_are_one_line_of_the_tree():
+    from torch import nn
+
+    tree = module_tree(nn.Sequential(*[nn.Linear(2, 3) for _ in range(4)], nn.Linear(2, 4)), "model")
+    alike, other = tree["children"]
+    assert (alike["name"], alike["count"], alike["parameters"]) == ("0 … 3", 4, 9)
+    assert (other["name"], other["count"]) == ("4", 1)
+
+
+def test_the_text_shows_stages_shapes_and_modules(tiny):
+    text = mmcli("inspect", tiny).out
+    for line in (
+        "28 × 28 pixels → 16 soft tokens",
+        "│ vision · SigLIP",
+        "16 × 48",
+        "└─ 0 … 3: 4 × Layer",
+        "ids 128 … 1151",
+    ):
+        assert line in text
+    assert mmcli("inspect", tiny, "--depth", "1").out.count("\n") < text.count("\n")
+
+
+def test_json_is_one_object(tiny):
+    done = mmcli("inspect", tiny, "--json")
+    assert done.out.count("\n") == 1 and json.loads(done.out)["name"] == str(tiny)
+
+
+def test_no_weights_are_needed(tiny, tmp_path):
+    for name in ("config.json", "processor_config.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes((tiny / name).read_bytes())
+    assert mmcli("inspect", tmp_path).code == 0

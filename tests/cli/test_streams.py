@@ -1,0 +1,171 @@
+"""stdout is the result and nothing else; stderr is the talk."""
+
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import support
+from command import environment, mmcli, process
+
+from mmcli.cli.app import run
+from mmcli.cli.environment import Environment, OutputError, ReaderGone
+
+SHORT = ("--max-tokens", 4)
+
+
+def test_a_caption_of_one_picture_is_one_line(album, tiny):
+    done = mmcli("caption", "album/b.jpg", "--model", tiny, *SHORT)
+    assert done.out.count("\n") == 1 and "album/b.jpg" not in done.out
+
+
+def test_several_pictures_have_their_names_before_their_captions(album, tiny):
+    done = mmcli("caption", "album/b.jpg", "album/sub/c.png", "--model", tiny, *SHORT)
+    assert [line.split(": ")[0] for line in done.out.splitlines()] == ["album/b.jpg", "album/sub/c.png"]
+
+
+def test_a_folder_is_several_pictures_even_with_one_in_it(album, tiny):
+    assert mmcli("caption", "album/sub", "--model", tiny, *SHORT).out.startswith("album/sub/c.png: ")
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are(album, tiny):
+    (album / "bad[bold].png").write_bytes(b"nothing")
+    done = mmcli("caption", "album", "--model", tiny, *SHORT, stderr_tty=True)
+    assert "album/a[red].png: " in done.out and "album/bad[bold].png" in done.err
+
+
+def test_names_that_are_no_valid_text_come_out_as_the_bytes_they_are(album, tiny):
+    name = b"album/\xff\xfe.png"
+    support.picture(0).save(os.fsdecode(name))
+    command = [sys.executable, "-m", "mmcli", "caption", "--model", tiny, *map(str, SHORT), "album/b.jpg", name]
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    assert done.returncode == 0 and b"\n" + name + b": " in done.stdout
+
+
+def test_an_output_that_cannot_say_a_character_escapes_it(album, tiny):
+    support.picture(0).save("album/наука.png")
+    done = process(
+        "caption", "album", "--model", tiny, *map(str, SHORT), env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
+    assert done.code == 0 and r"album/\u043d\u0430\u0443\u043a\u0430.png: " in done.out
+
+
+def test_json_is_one_record_a_line_and_a_failure_is_one_too(album, tiny):
+    (album / "b.jpg").write_bytes(b"no picture")
+    done = mmcli("caption", "album", "--model", tiny, "--json", "--token-ids", *SHORT)
+    sources = [record["source"] for record in done.records]
+    assert sources == ["album/a[red].png", "album/b.jpg", "album/sub/c.png"]
+    assert "error" in done.records[1] and "album/b.jpg" in done.err
+    assert len(done.records[0]["token_ids"]) == 4
+
+
+def test_each_result_is_written_as_soon_as_it_is_there(album, tiny):
+    streams = environment()
+    flushed = []
+    streams.stdout.flush = lambda: flushed.append(streams.stdout.getvalue().count("\n"))
+    run(["caption", "album", "--model", str(tiny), "--batch-size", "1", "--max-tokens", "2"], streams)
+    assert flushed == [1, 2, 3]
+
+
+def test_what_the_text_does_not_tell_goes_to_stderr(album, tiny):
+    frames = [support.picture(i) for i in range(3)]
+    frames[0].save("album/moving.gif", save_all=True, append_images=frames[1:])
+    done = mmcli("caption", "album/moving.gif", "--model", tiny, *SHORT)
+    assert "mmcli: album/moving.gif: the answer was cut off; raise --max-tokens to let it end\n" in done.err
+    assert "of 3 frames" in done.err and done.out.count("\n") == 1
+
+
+def test_quiet_leaves_only_errors(album, tiny):
+    done = mmcli("caption", "album", "nothere.jpg", "--model", tiny, "--quiet", *SHORT, stderr_tty=True)
+    assert done.err == "mmcli: nothere.jpg does not exist. Check the name and the folder you are in.\n"
+
+
+def test_logs_are_for_terminals(album, tiny):
+    def talk(tty):
+        return mmcli("caption", "album/b.jpg", "--model", tiny, *SHORT, stderr_tty=tty).err
+
+    assert "loading" in talk(True) and "loading" not in talk(False)
+
+
+def test_nothing_found_prints_nothing(album, tiny):
+    done = mmcli("detect", "cat", "album/b.jpg", "--model", tiny, "--max-tokens", "1")
+    assert (done.code, done.out) == (0, "")
+
+
+def test_head_ends_quietly(album, tiny):
+    names = ["album/b.jpg"] * 40
+    reader = subprocess.Popen(["head", "-1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    command = [sys.executable, "-m", "mmcli", "caption", *names, "--model", tiny, "-q", "--batch-size", "1"]
+    writer = subprocess.Popen(command, stdout=reader.stdin, stderr=subprocess.PIPE)
+    reader.stdin.close()
+    _, err = writer.communicate(timeout=60)
+    assert reader.stdout.read().startswith(b"album/b.jpg: ") and reader.wait() == 0
+    assert (writer.returncode, err) == (141, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_said_in_a_sentence(album, tiny):
+    command = f"{sys.executable} -m mmcli caption album/b.jpg --model {tiny} -q > /dev/full"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "mmcli: Standard output cannot be written: No space left on device. Check the disk.\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
+def test_closed_streams_do_not_matter(closed):
+    done = subprocess.run(f"{sys.executable} -m mmcli caption nothere.jpg {closed}", shell=True, capture_output=True)
+    assert done.returncode == 1 and b"Traceback" not in done.stderr
+
+
+def test_pictures_come_through_stdin_and_lists(album, tiny):
+    data = (album / "b.jpg").read_bytes()
+    plain = mmcli("caption", "album/b.jpg", "--model", tiny, "--json", *SHORT).records[0]["text"]
+    [piped] = mmcli("caption", "-", "--model", tiny, "--json", *SHORT, stdin=data).records
+    assert (piped["source"], piped["text"]) == ("-", plain)
+    listed = mmcli("caption", "--files-from", "-", "--model", tiny, *SHORT, stdin=b"album/b.jpg\n")
+    assert listed.out == f"album/b.jpg: {plain}\n"
+
+
+def test_overlays_and_masks_go_where_they_are_named(album, tiny):
+    assert mmcli("detect", "cat", "album", "--model", tiny, "--overlay", "drawn/", *SHORT).code == 0
+    assert sorted(str(p) for p in (album.parent / "drawn").rglob("*.*")) == [
+        str(album.parent / "drawn" / "album" / name) for name in ("a[red].png", "b.png", "sub/c.png")
+    ]
+    assert mmcli("segment", "cat", "album/b.jpg", "--model", tiny, "--mask", "one.png", "--max-tokens", "1").code == 0
+    from PIL import Image
+
+    assert Image.open("one.png").size == Image.open("album/b.jpg").size
+
+
+def test_an_overlay_that_cannot_be_written_fails_its_picture_but_not_its_result(album, tiny):
+    (album.parent / "file").write_text("in the way")
+    done = mmcli("caption", "album/b.jpg", "--model", tiny, "--overlay", "file/x.png", "--json", *SHORT)
+    assert done.code == 1 and len(done.records) == 1 and "file/x.png cannot be written" in done.err
+
+
+def test_an_environment_tells_a_reader_that_left_from_a_disk_that_is_full():
+    class Failing(io.StringIO):
+        def __init__(self, number):
+            super().__init__()
+            self.number = number
+
+        def flush(self):
+            raise OSError(self.number, os.strerror(self.number))
+
+    def writing(number):
+        return Environment(io.BytesIO(), Failing(number), io.StringIO()).write
+
+    with pytest.raises(ReaderGone):
+        writing(errno.EPIPE)("text")
+    with pytest.raises(OutputError, match="No space left"):
+        writing(errno.ENOSPC)("text")
+
+
+def test_records_stay_valid_json_whatever_the_name(album, tiny):
+    name = os.fsdecode(b"album/\xff[x].png")
+    support.picture(0).save(name)
+    done = process("caption", name, "--model", tiny, "--json", *map(str, SHORT))
+    assert json.loads(done.out)["source"] == name

@@ -1,0 +1,41 @@
+"""What tests of several parts share."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """The folder of a PaliGemma 2 with random weights: it answers at once, in nonsense full of locations."""
+    import support
+
+    folder = tmp_path_factory.mktemp("tiny")
+    support.write_checkpoint(folder, support.tiny_reference(support.tiny_config(True)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def loaded(tiny):
+    """The same, in memory."""
+    import torch
+
+    from mmcli.hub.load import load
+    from mmcli.hub.resolve import resolve
+
+    torch.set_num_threads(1)
+    return load(resolve(str(tiny)), "cpu", "float32")
+
+
+@pytest.fixture
+def album(tmp_path, monkeypatch) -> Path:
+    """A folder to work in, with the pictures a[red].png, b.jpg and sub/c.png in album/."""
+    import support
+
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "album"
+    for seed, name in enumerate(("a[red].png", "b.jpg", "sub/c.png")):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        support.picture(seed).save(path)
+    return folder
