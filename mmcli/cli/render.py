@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
+FAULTS_TOLD = 3  # a model that loops makes dozens
+
 
 class Renderer:
     """Writes the result of one picture after another.
@@ -77,9 +79,12 @@ class Renderer:
 
 
 def remarks(record: Record) -> list[str]:
-    """What a reader of the text alone would miss."""
+    """What a reader of the text alone would miss; of many faults the first few."""
     cut = ["the answer was cut off; raise --max-tokens to let it end"] if record["truncated"] else []
-    return [*record["notes"], *record["problems"], *cut]
+    faults = record["problems"]
+    if len(faults) > FAULTS_TOLD:
+        faults = [*faults[:FAULTS_TOLD], f"{len(faults) - FAULTS_TOLD} more faults of the answer (--json has them)"]
+    return [*record["notes"], *faults, *cut]
 
 
 def can_show(environment: Environment) -> bool:
@@ -95,7 +100,11 @@ def can_show(environment: Environment) -> bool:
 def show(environment: Environment, image: "Image.Image") -> None:
     """Draw a picture into the terminal, in its own graphics protocol or else with coloured blocks."""
     from rich.console import Console
-    from textual_image.renderable import Image as Renderable
+    from textual_image.renderable import Image as Renderable  # asks the terminal what it can, as it is imported
 
     console = Console(file=environment.stdout, markup=False, highlight=False)
-    console.print(Renderable(image, width=min(80, console.width)))
+    try:
+        with environment.aside():
+            console.print(Renderable(image, width=min(80, console.width), height="auto"))
+    except ArithmeticError:  # a terminal that tells no size
+        environment.note("mmcli: --show: this terminal does not tell its size")
