@@ -18,7 +18,7 @@ def _things(value: str) -> str:
 
 
 Images = Annotated[
-    list[str] | None,
+    list[str],
     typer.Argument(
         metavar="IMAGE",
         help="Files, folders (with all below them), globs in quotes, http addresses, or - for stdin.",

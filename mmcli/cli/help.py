@@ -22,7 +22,7 @@ def _paragraphs(formatter: Any, text: str) -> None:
 def _begin(command: Any, ctx: Any, formatter: Any) -> None:
     """Usage line and description."""
     formatter.width = min(MAX_WIDTH, shutil.get_terminal_size().columns) - 2
-    formatter.write_usage(ctx.command_path, " ".join(["[OPTIONS]", *_places(command, ctx)]))
+    formatter.write_usage(ctx.command_path, " ".join(command.collect_usage_pieces(ctx)))
     _paragraphs(formatter, command.help or "")
 
 
@@ -33,8 +33,6 @@ def _summary(command: Any) -> str:
 
 def _places(command: Any, ctx: Any) -> list[str]:
     """What may stand after the options, optional things in brackets."""
-    if isinstance(command, TyperGroup):
-        return ["COMMAND", "[ARGS]..."]
     arguments = [param for param in command.get_params(ctx) if param.param_type_name == "argument"]
     return [
         (param.metavar if param.required else f"[{param.metavar}]") + ("..." if param.nargs == -1 else "")
@@ -50,6 +48,9 @@ def _row(param: Any) -> tuple[str, str]:
 
 class Command(TyperCommand):
     """A command whose help groups its options by their panel and ends in its epilog."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["[OPTIONS]", *_places(self, ctx)]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         _begin(self, ctx, formatter)
@@ -69,6 +70,9 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     """A group of commands whose epilog keeps its line breaks."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["[OPTIONS]", "COMMAND", "[ARGS]..."]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         _begin(self, ctx, formatter)
