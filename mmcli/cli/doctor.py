@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmcli.cli.options import TalkOptions, one_of, option, spread
-from mmcli.cli.start import begin
+from mmcli.cli.start import begin, memory_of
 from mmcli.cli.units import bytes_text, table
 from mmcli.errors import ExitCode, MmcliError
 
@@ -102,31 +102,20 @@ def devices() -> list[dict[str, Any]]:
 
     from mmcli.engine.device import choose_dtype
 
-    found = [("cpu", f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads", _memory())]
+    found = [("cpu", f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads")]
     if torch.cuda.is_available():
-        for i in range(torch.cuda.device_count()):
-            facts = torch.cuda.get_device_properties(i)
-            found.append((f"cuda:{i}", facts.name, facts.total_memory))
+        found += [(f"cuda:{i}", torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
-        found.append(("mps", "Metal", torch.mps.recommended_max_memory()))
+        found.append(("mps", "Metal"))
     return [
         {
             "device": device,
             "name": name,
-            "memory": memory,
+            "memory": memory_of(torch.device(device)),
             "dtype": str(choose_dtype("auto", torch.device(device))).removeprefix("torch."),
         }
-        for device, name, memory in found
+        for device, name in found
     ]
-
-
-def _memory() -> int | None:
-    import os
-
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return None
 
 
 def self_check(device_name: str, dtype_name: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ Name = Annotated[str, typer.Argument(metavar="MODEL", help="nano, a folder, or a
 Revision = Annotated[
     str | None, option("Model", "--revision", metavar="REV", help="Branch, tag or commit of a hub repository.")
 ]
-Json = Annotated[bool, option("Output", "--json", help="Print JSON.")]
+Json = Annotated[bool, option("Output", "--json", help="One JSON object a line.")]
 Offline = Annotated[bool, option("Model", "--offline", help="Never use the network.")]
 
 
@@ -149,7 +149,7 @@ def _facts(name: str, revision: str | None, offline: bool) -> dict:
         "folder": None,
         "bytes": todo.size,
         "parameters": None,
-        "memory": {},
+        "memory": {"stored": sum(size for file, size in todo.files.items() if file.endswith(".safetensors"))},
     }
 
 

@@ -1,5 +1,6 @@
 """What every command does first."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,9 +9,13 @@ import typer
 
 from mmcli.cli.environment import Environment
 from mmcli.cli.options import ModelOptions, TalkOptions
+from mmcli.cli.units import bytes_text
 
 if TYPE_CHECKING:
+    import torch
+
     from mmcli.hub.load import Loaded
+    from mmcli.hub.resolve import Checkpoint
 
 
 def begin(ctx: typer.Context, talk: TalkOptions, offline: bool = False) -> Environment:
@@ -29,21 +34,46 @@ def loader(environment: Environment, options: ModelOptions, mask_decoder: str | 
 
     def load() -> "Loaded":
         from mmcli.hub.resolve import BUNDLED, resolve
-        from mmcli.hub.safetensors_files import memory_estimate
 
-        checkpoint = resolve(options.model, options.revision, download=not options.offline)
+        with environment.aside():  # a download draws its own progress
+            checkpoint = resolve(options.model, options.revision, download=not options.offline)
         from mmcli.engine.device import choose_device
         from mmcli.hub.load import load as load_checkpoint
 
         device = choose_device(options.device)
         if options.model not in BUNDLED:
-            from mmcli.cli.units import bytes_text
-
-            sizes = [f"{bytes_text(memory_estimate(checkpoint.folder, size))} as {name}" for name, size in SIZES]
-            environment.log(f"loading {options.model} on {device}: {' or '.join(sizes)}")
+            tell_size(environment, checkpoint, device, options.dtype)
         return load_checkpoint(checkpoint, device, options.dtype, Path(mask_decoder) if mask_decoder else None)
 
     return load
 
 
-SIZES = (("float32", 4), ("bfloat16", 2))
+def tell_size(environment: Environment, checkpoint: "Checkpoint", device: "torch.device", dtype_name: str) -> None:
+    """Say how much memory the weights will take, loudly where the device has not that much."""
+    from mmcli.engine.device import choose_dtype
+    from mmcli.hub.safetensors_files import parameter_count
+
+    parameters = parameter_count(checkpoint.folder)
+    dtype = choose_dtype(dtype_name, device, parameters)
+    needed, there = parameters * dtype.itemsize, memory_of(device)
+    kind = str(dtype).removeprefix("torch.")
+    environment.log(f"loading {checkpoint.name} on {device} as {kind}: {bytes_text(needed)}")
+    if there is not None and needed > there:
+        environment.note(
+            f"mmcli: the weights of {checkpoint.name} need {bytes_text(needed)} as {kind}, "
+            f"but {device} has {bytes_text(there)} in all"
+        )
+
+
+def memory_of(device: "torch.device") -> int | None:
+    """Bytes of memory that a device has in all, or None where the system does not tell."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory()
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return None
