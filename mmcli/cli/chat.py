@@ -65,7 +65,15 @@ def command(
     if request.prompt is None and not interactive and not request.words.strip():
         raise UsageError("The question is empty", 'Ask one: mmcli chat photo.jpg -m "What is this?"')
     renderer = Renderer(environment, output, None, several=False)
-    pictures = load_pictures(environment, names)
+    try:
+        pictures = load_pictures(environment, names)
+    except InputError as error:
+        if output.json:
+            from mmcli.output.record import failed_record
+
+            failed = {"source": names[0] if len(names) == 1 else names, "revision": model.revision, "error": error}
+            renderer.text(failed_record(task=request.task, model=model.model, **failed))
+        raise
     talker = Talker(renderer, request, loader(environment, model), pictures)
     if interactive:
         return converse(talker)
@@ -177,6 +185,6 @@ def converse(talker: Talker) -> int:
                 talker.ask(line, stream=True)
         except KeyboardInterrupt:
             environment.write("\n")
-        except (InputError, ValueError) as error:
+        except (InputError, UsageError, ValueError) as error:  # ValueError: a quote that does not end
             environment.say(f"mmcli: {error}")
     return ExitCode.OK

@@ -80,3 +80,16 @@ def test_a_conversation_without_a_real_terminal_still_goes_line_by_line(album, t
     done = mmcli("chat", "album/b.jpg", "--model", tiny, "--json", *SHORT, stdin=questions, stdin_tty=True)
     assert [record["source"] for record in done.records] == ["album/b.jpg", "album/sub/c.png"]
     assert done.err.startswith("> ") or "\n> " in done.err
+
+
+def test_a_picture_that_cannot_be_read_is_a_record_too(album):
+    done = mmcli("chat", "nothere.jpg", "-m", "what?", "--json")
+    assert done.code == 1 and "nothere.jpg does not exist" in done.err
+    [record] = done.records
+    assert (record["task"], record["source"]) == ("chat", "nothere.jpg") and "does not exist" in record["error"]
+
+
+def test_a_conversation_survives_what_cannot_be_done(album, tiny):
+    lines = b"/picture 'unbalanced\n/picture nothere.jpg\n/nonsense\nwhat?\n"
+    done = mmcli("chat", "album/b.jpg", "--model", tiny, "--json", *SHORT, stdin=lines, stdin_tty=True)
+    assert done.code == 0 and [record["source"] for record in done.records] == ["album/b.jpg"]
