@@ -1,0 +1,19 @@
+"""The bundled family: small enough to ship, PaliGemma's language, trained by this project."""
+
+from mmcli.models.family import Family
+from mmcli.models.nano.config import NanoConfig
+from mmcli.models.nano.model import Nano
+from mmcli.models.nano.processor import NanoProcessor
+from mmcli.models.nano.stages import stages
+from mmcli.models.nano.weights import rules
+
+FAMILY = Family(
+    name="nano",
+    read_config=NanoConfig.from_json,
+    build=Nano,
+    rules=rules,
+    processor=NanoProcessor.open,
+    stages=stages,
+)
+
+__all__ = ["FAMILY", "Nano", "NanoConfig", "NanoProcessor"]

@@ -180,7 +180,8 @@ def _decode_boxes(distributions: Tensor, stride: int) -> Tensor:
     batch, _, height, width = distributions.shape
     bins = torch.arange(BINS, device=distributions.device, dtype=torch.float32)
     sides = distributions.view(batch, 4, BINS, height * width).softmax(2)
-    left, top, right, bottom = (torch.einsum("bskp,k->bps", sides, bins) * stride).unbind(-1)
+    # Written as a product and a sum: a matrix product would lose digits under autocast.
+    left, top, right, bottom = ((sides * bins.view(1, 1, -1, 1)).sum(2) * stride).unbind(1)
     y = (torch.arange(height, device=bins.device) + 0.5).repeat_interleave(width) * stride
     x = (torch.arange(width, device=bins.device) + 0.5).repeat(height) * stride
     return torch.stack((x - left, y - top, x + right, y + bottom), -1)

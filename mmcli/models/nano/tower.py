@@ -35,7 +35,10 @@ class NanoTower(nn.Module):
         self.proposal_norm = nn.LayerNorm(width)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        found, raw = self.detect(pixels)
+        return self.read(pixels, *self.detect(pixels))
+
+    def read(self, pixels: Tensor, found: list[Tensor], raw: list[Tensor]) -> Tensor:
+        """The soft tokens, given what `detect` found in the same pixels."""
         grid = self.grid_in(self._grid(pixels, found))
         things = self._things(raw, found, grid)
         return torch.cat((self.grid_norm(grid) + self.grid_position, things), 1)

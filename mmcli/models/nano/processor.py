@@ -1,0 +1,73 @@
+"""What goes into nano and what comes out: squeezed pictures, PaliGemma's prompts, text."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from mmcli.decode import Vocabulary
+from mmcli.engine.inputs import Inputs, pad_left
+from mmcli.errors import ModelError, UsageError
+from mmcli.models.nano.config import NanoConfig
+
+PROMPTS = {"caption": "caption en", "detect": "detect {}", "segment": "segment {}", "chat": "answer en {}"}
+
+
+class NanoProcessor:
+    """Prompt layout: the picture's soft tokens, then <bos>, the prompt, and a line break."""
+
+    def __init__(self, config: NanoConfig, tokenizer: Tokenizer):
+        self.config = config
+        self.tokenizer = tokenizer
+        self.image_size = config.image_size
+        self.soft_tokens = config.soft_tokens
+        self.vocabulary = Vocabulary(config.loc_token, config.seg_token)
+        self.stop_ids = frozenset({config.eos_token})
+        self._line_break = tokenizer.encode("\n").ids
+        self._control = {config.pad_token, config.bos_token, config.eos_token, config.image_token}
+
+    @classmethod
+    def open(cls, folder: Path, config: NanoConfig, raw: dict[str, Any]) -> "NanoProcessor":
+        """Read tokenizer.json. Raises ModelError."""
+        path = folder / "tokenizer.json"
+        try:
+            return cls(config, Tokenizer.from_file(str(path)))
+        except Exception as error:  # the library raises bare Exception for every damage
+            raise ModelError(f"{path} cannot be read ({error})", "Install mmcli again") from error
+
+    def inputs(self, pictures: Sequence[Sequence[Image.Image]], prompts: Sequence[str]) -> Inputs:
+        """One row for each prompt. Raises UsageError unless every row has one picture: nano was trained so."""
+        if any(len(own) != 1 for own in pictures):
+            raise UsageError("The bundled model reads exactly one picture at a time", "Give one, or another --model")
+        soft = [self.config.image_token] * self.soft_tokens
+        rows = [soft + self._prompt_tokens(prompt) for prompt in prompts]
+        tokens, valid = pad_left(rows, self.config.pad_token)
+        return Inputs(tokens, valid, torch.stack([self._pixels(own[0]) for own in pictures]))
+
+    def _prompt_tokens(self, prompt: str) -> list[int]:
+        ids = self.tokenizer.encode(prompt.strip()).ids
+        if self.config.image_token in ids:
+            raise UsageError("A prompt cannot hold the picture's own token <image>", "Leave it out")
+        return [self.config.bos_token, *ids, *self._line_break]
+
+    def _pixels(self, picture: Image.Image) -> Tensor:
+        """RGB picture of any size → float32 [3, side, side] in 0..1, squeezed."""
+        if picture.mode != "RGB":
+            raise ValueError(f"expected an RGB picture, got {picture.mode}")
+        squeezed = picture.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.asarray(squeezed, dtype=np.float32).transpose(2, 0, 1) / 255)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, location and segment tokens by their names; control tokens vanish."""
+        return self.tokenizer.decode([i for i in ids if i not in self._control], skip_special_tokens=False)
+
+    def task_prompt(self, task: str, words: str) -> str:
+        """PaliGemma's own words for a task."""
+        if task not in PROMPTS:
+            raise UsageError(f"The bundled model knows no task {task!r}", f"It knows {', '.join(PROMPTS)}")
+        return PROMPTS[task].format(words.strip())

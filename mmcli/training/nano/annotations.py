@@ -1,0 +1,162 @@
+"""Read a folder of annotated photographs and decide, picture by picture, what may be taught as there and as absent.
+
+The folder holds `annotations.jsonl.gz` (a line a picture: file, archive, width, height, source, split, captions,
+labels, objects with boxes and maybe polygons, the classes boxed exhaustively, and a detector's boxes as `teacher`),
+the pictures in the zip archives that the lines name, and `class_maps.zip` (PASCAL VOC classes, 128 × 128).
+"""
+
+import gzip
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SURE, POSSIBLE = 0.4, 0.15  # a teacher's box above the first is there; a class with none above the second is absent
+MOST_OBJECTS = 12  # of one class in one answer
+
+VOC = (
+    "airplane bicycle bird boat bottle bus car cat chair cow dining-table dog horse motorcycle person potted-plant "
+    "sheep couch train tv"
+)
+VOC20 = tuple(name.replace("-", " ") for name in VOC.split())
+COCO80 = (
+    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
+    "bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,"
+    "skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,"
+    "cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,"
+    "potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,"
+    "refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
+)
+COCO_CLASSES = tuple(COCO80.split(","))
+ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe")
+# Sources whose subject the teacher does not know and so takes for something else.
+STRANGE = {"raccoon": ANIMALS, "kangaroo": ANIMALS, "flowers": COCO_CLASSES, "clothing": COCO_CLASSES}
+Box = tuple[float, float, float, float]
+SMALL_WEAR = "belt hair accessories"  # labels of whole pictures that are no things to point at
+
+
+@dataclass
+class Thing:
+    """One object: label, box in 0..1 of the picture as (x0, y0, x1, y1), its mask's number or −1, who drew the box."""
+
+    label: str
+    box: Box
+    mask: int = -1
+    by_hand: bool = True
+
+
+@dataclass
+class Photo:
+    """A picture and what is known of it. `doubtful` classes are neither taught as there nor as absent."""
+
+    file: str
+    archive: str
+    width: int
+    height: int
+    source: str
+    split: str
+    captions: tuple[str, ...]
+    labels: tuple[str, ...]
+    things: list[Thing]
+    doubtful: frozenset[str]
+    absent: tuple[str, ...]
+    complete: frozenset[str]  # classes of which every instance is boxed by hand
+    polygons: dict[int, list]  # position in `things` → polygons in pixels
+    teacher: list[dict]  # the detector's guesses as they are: label, box in pixels, score
+
+
+def read_photos(folder: Path) -> list[Photo]:
+    """All pictures of the folder, in the order of its lines."""
+    with gzip.open(folder / "annotations.jsonl.gz", "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    wear = {o["label"] for row in rows if row["source"] == "ccp" for o in row["objects"]} - {"person"}
+    goods = {o["label"] for row in rows for o in row["objects"]} - set(COCO_CLASSES) - wear
+    return [_photo(row, wear, goods) for row in rows]
+
+
+def _photo(row: dict, wear: set[str], goods: set[str]) -> Photo:
+    size = (row["width"], row["height"]) * 2
+    things, polygons = [], {}
+    for o in row["objects"]:
+        if "mask" in o:
+            polygons[len(things)] = o["mask"]
+        things.append(Thing(o["label"], _scaled(o["box"], size)))
+    complete = _complete(row, wear)
+    taught, doubtful = _teacher(row, things, complete, size)
+    if row["source"] in ("ccp", "flickr8k", "animalpose-voc2012", "coco"):
+        # Crowds: what is beyond the longest answer would be taught as absent.
+        counts = {t.label: 0 for t in things + taught}
+        for t in things + taught:
+            counts[t.label] += 1
+        doubtful |= {label for label, n in counts.items() if n > MOST_OBJECTS}
+    things += taught
+    there = {t.label for t in things} | doubtful | set(row["labels"])
+    return Photo(
+        row["file"],
+        row["archive"],
+        row["width"],
+        row["height"],
+        row["source"],
+        row["split"],
+        tuple(row["captions"]),
+        tuple(label for label in row["labels"] if label not in SMALL_WEAR.split()),
+        things,
+        frozenset(doubtful),
+        tuple(sorted(_absent(row, wear, goods) - there)),
+        frozenset(complete),
+        polygons,
+        row["teacher"] or [],
+    )
+
+
+def _scaled(box: Sequence[float], size: Sequence[int]) -> Box:
+    return tuple(v / s for v, s in zip(box, size, strict=True))
+
+
+def _complete(row: dict, wear: set[str]) -> set[str]:
+    """Classes of which every instance is boxed by hand."""
+    complete: set[str] = set()
+    for name in row["exhaustive"]:
+        complete |= set(COCO_CLASSES) if name == "coco80" else set(VOC20) if name == "voc20" else {name}
+    return complete | (wear if row["source"] == "ccp" else set())
+
+
+def _teacher(row: dict, things: list[Thing], complete: set[str], size: Sequence[int]) -> tuple[list[Thing], set[str]]:
+    """The teacher's sure boxes of classes that nobody boxed by hand, and the classes that stay in doubt."""
+    wrong = set(STRANGE.get(row["source"], ()))
+    hand = [(t.label, t.box) for t in things]
+    named = {label for label, _ in hand}
+    kept: list[tuple[str, Box]] = []
+    doubtful: set[str] = set()
+    for guess in sorted(row["teacher"] or [], key=lambda g: -g["score"]):
+        label, box = guess["label"], _scaled(guess["box"], size)
+        if label in complete or label in wrong:
+            continue
+        over = [(name, overlap(box, other)) for name, other in hand + kept]
+        if any(value > 0.5 and name == label for name, value in over):
+            continue
+        if guess["score"] >= SURE and not any(value > 0.7 for _, value in over):
+            kept.append((label, box))
+        elif guess["score"] >= POSSIBLE and not any(value > 0.7 and n in named for n, value in over):
+            doubtful.add(label)
+    return [Thing(label, box, by_hand=False) for label, box in kept], doubtful
+
+
+def _absent(row: dict, wear: set[str], goods: set[str]) -> set[str]:
+    """Classes that may be asked for in vain, before what is there is taken away."""
+    absent = set(COCO_CLASSES)
+    person = any(g["label"] == "person" and g["score"] >= POSSIBLE for g in row["teacher"] or [])
+    if row["source"] == "ccp" or not (person or row["source"] in ("clothing", "humanseg")):
+        absent |= wear
+    if row["source"] in ("raccoon", "kangaroo", "animalpose-voc2012", "animalpose-web", "weizmann", "flickr8k"):
+        absent |= goods
+    return absent
+
+
+def overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    """Intersection over union of two boxes (x0, y0, x1, y1)."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    inter = width * height
+    return inter / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter)

@@ -1,0 +1,193 @@
+"""What to ask about a picture and what to answer, in PaliGemma's language.
+
+A question is a prompt and a list of answer pieces: strings, or places and mask codes as token ids.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mmcli.training.nano.annotations import ANIMALS, MOST_OBJECTS, Photo
+
+NUMBERS = ("no", "a", "two", "three", "four", "five", "six")
+PLURALS = {"person": "people", "sheep": "sheep", "bus": "buses", "couch": "couches", "bench": "benches", "dress": "dresses"}
+PAIRS = ("pants", "jeans", "shorts", "leggings", "sunglasses", "glasses", "scissors", "skis", "stockings", "tights")
+
+
+@dataclass
+class Seen:
+    """The things of a picture as a crop shows them: boxes are in 0..1 of the crop, flipped where it is."""
+
+    photo: Photo
+    flipped: bool
+    whole: bool  # the crop shows most of the picture, so that captions of the picture hold
+    things: list[tuple[str, np.ndarray, int]]  # label, box, mask number or −1 (cut things have none)
+    doubtful: set[str] = field(default_factory=set)
+
+
+Ids = Callable[[tuple[float, ...]], list[int]]
+
+
+def see(photo: Photo, window: tuple[float, float, float, float], flipped: bool) -> Seen:
+    """Look at the picture through a window (x0, y0, x1, y1 in 0..1 of the picture, maybe larger than it)."""
+    x0, y0, x1, y1 = window
+    seen = Seen(photo, flipped, False, [], set(photo.doubtful))
+    size = np.array([x1 - x0, y1 - y0] * 2)
+    for thing in photo.things:
+        box = (np.array(thing.box) - (x0, y0, x0, y0)) / size
+        cut = box.clip(0, 1)
+        area = np.prod(box[2:] - box[:2])
+        share = np.prod(cut[2:] - cut[:2]) / area if area > 0 else 0.0
+        if share < 0.1:
+            continue
+        if share < 0.4 or (cut[2:] - cut[:2]).min() < 0.012:
+            seen.doubtful.add(thing.label)
+            continue
+        if flipped:
+            cut = np.array([1 - cut[2], cut[1], 1 - cut[0], cut[3]])
+        seen.things.append((thing.label, cut, thing.mask if share > 0.97 else -1))
+    shown = max(0.0, min(x1, 1) - max(x0, 0)) * max(0.0, min(y1, 1) - max(y0, 0))
+    seen.whole = shown > 0.6
+    # Largest first: one consistent order, and what matters is written before an answer may be cut.
+    seen.things.sort(key=lambda t: -np.prod(t[1][2:] - t[1][:2]))
+    return seen
+
+
+def boxes_of(seen: Seen, label: str) -> list[tuple[np.ndarray, int]]:
+    return [(box, mask) for name, box, mask in seen.things if name == label][:MOST_OBJECTS]
+
+
+def detect(seen: Seen, labels: list[str], loc: Ids) -> tuple[str, list]:
+    """`detect a ; b` → boxes of each in turn, in the order asked."""
+    answer: list = []
+    for label in labels:
+        for box, _ in boxes_of(seen, label):
+            answer += ([" ; "] if answer else []) + [loc(tuple(box)), " " + label]
+    return "detect " + " ; ".join(labels), _joined(answer)
+
+
+def segment(seen: Seen, label: str, loc: Ids, codes: Callable[[int, bool], list[int]]) -> tuple[str, list] | None:
+    """`segment a` → boxes with mask codes; None where a large thing of the label has no mask."""
+    found = boxes_of(seen, label)
+    if found and found[0][1] < 0:
+        return None
+    largest = np.prod(found[0][0][2:] - found[0][0][:2]) if found else 0.0
+    answer: list = []
+    for box, mask in found[:6]:
+        if mask < 0:
+            if np.prod(box[2:] - box[:2]) > 0.3 * largest:
+                return None
+            continue
+        answer += ([" ; "] if answer else []) + [loc(tuple(box)) + codes(mask, seen.flipped), " " + label]
+    return f"segment {label}", _joined(answer)
+
+
+def _joined(answer: list) -> list:
+    """Labels and separators that meet become one string, so that they are tokenised as they are decoded."""
+    joined: list = []
+    for piece in answer:
+        if isinstance(piece, str) and joined and isinstance(joined[-1], str):
+            joined[-1] += piece.rstrip() if piece == " ; " else piece
+        else:
+            joined.append(piece.rstrip() if piece == " ; " else piece)
+    return joined
+
+
+def caption(seen: Seen, rng: random.Random) -> str | None:
+    """A sentence written by a person where one holds, else the main things in plain words."""
+    photo = seen.photo
+    if photo.captions and seen.whole:
+        text = rng.choice(photo.captions).strip().rstrip(".").strip().lower()
+        if not (seen.flipped and (" left" in text or " right" in text)):
+            return text
+        return None
+    return None if photo.captions else plain_words(seen)
+
+
+def plain_words(seen: Seen) -> str | None:
+    """`a cat and two dogs`: kinds by the area they take, at most three."""
+    photo = seen.photo
+    if photo.source == "ccp":
+        worn = [w for w in photo.labels if w not in ("person", "hair", "belt", "accessories")][:4]
+        return "a person wearing " + listed([named(w, 1) for w in worn]) if seen.whole and worn else None
+    area: Counter[str] = Counter()
+    count: Counter[str] = Counter()
+    for label, box, _ in seen.things:
+        area[label] += float(np.prod(box[2:] - box[:2]))
+        count[label] += 1
+    kinds = [label for label, a in area.most_common(3) if a > 0.04 or label == area.most_common(1)[0][0]]
+    words = [named(label, count[label]) for label in kinds]
+    if photo.source in ("imagenet", "flowers", "grocery", "clothing") and photo.labels:
+        if not seen.whole:
+            return None
+        first = photo.labels[0]
+        words = [named(first, 1)] + [w for w, k in zip(words, kinds, strict=True) if k == "person" and k != first]
+    return listed(words) if words else None
+
+
+def named(label: str, count: int) -> str:
+    """The label with its article or number: `a cat`, `two dogs`, `several people`."""
+    if count == 1:
+        if label in PAIRS or label.endswith(("shoes", "boots", "socks", "gloves", "heels", "vegetables")):
+            return label
+        return ("an " if label[0] in "aeiou" else "a ") + label
+    return (NUMBERS[count] if count < len(NUMBERS) else "several") + " " + plural(label)
+
+
+def plural(label: str) -> str:
+    if label in PLURALS:
+        return PLURALS[label]
+    if label.endswith("s"):
+        return label
+    if label.endswith(("ch", "sh", "x")):
+        return label + "es"
+    if label.endswith("y") and label[-2] not in "aeiou":
+        return label[:-1] + "ies"
+    return label.replace("man", "men") if label.endswith("man") else label + "s"
+
+
+def listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
+
+
+def answer(seen: Seen, rng: random.Random, absent: list[str]) -> tuple[str, str] | None:
+    """One question of many kinds with a short answer, or None where nothing is sure enough to ask."""
+    count: Counter[str] = Counter(label for label, _, _ in seen.things)
+    sure = [label for label in count if label not in seen.doubtful]
+    kinds = ["yes", "no", "count", "what", "animal", "where", "main", "none"]
+    kind = rng.choice(kinds)
+    if kind == "yes" and sure:
+        label = rng.choice(sure)
+        return rng.choice(_presence(label)), "yes"
+    if kind == "no" and absent:
+        return rng.choice(_presence(rng.choice(absent))), "no"
+    if kind == "none" and absent:
+        return f"how many {plural(rng.choice(absent))} are there?", "0"
+    if kind == "count" and sure:
+        label = rng.choice(sure)
+        if count[label] <= MOST_OBJECTS:
+            return f"how many {plural(label)} are there?", str(count[label])
+    if kind == "what" and (words := plain_words(seen)):
+        return rng.choice(("what is in the picture?", "what is this?", "what do you see?")), words
+    if kind == "main" and seen.things:
+        return "what is the main thing in the picture?", seen.things[0][0]
+    if kind == "animal" and seen.photo.source != "kangaroo":
+        for label, _, _ in seen.things:
+            if label in ANIMALS or label == "raccoon":
+                return rng.choice(("what animal is this?", "which animal is in the picture?")), label
+    if kind == "where":
+        single = [(label, box) for label, box, _ in seen.things if count[label] == 1 and label in sure]
+        if single:
+            label, box = rng.choice(single)
+            middle = (box[0] + box[2]) / 2
+            side = "on the left" if middle < 0.4 else "on the right" if middle > 0.6 else "in the middle"
+            return f"where is the {label}?", side
+    return None
+
+
+def _presence(label: str) -> tuple[str, ...]:
+    thing = named(label, 1)
+    return (f"is there {thing}?", f"is there {thing} in the picture?", f"do you see {thing}?")
