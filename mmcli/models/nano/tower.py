@@ -66,6 +66,7 @@ class NanoTower(nn.Module):
         middles = (boxes[..., :2] + boxes[..., 2:]) - 1  # in −1..1, as grid_sample counts
         side = self.config.grid
         plane = grid.transpose(1, 2).unflatten(2, (side, side))
-        seen = F.grid_sample(plane, middles[:, :, None].to(plane.dtype), align_corners=False)[..., 0].transpose(1, 2)
-        x = torch.cat((logits.clamp(min=-8).to(grid.dtype) / 4, features, waves.to(grid.dtype), seen), -1)
+        # In float32: PyTorch's CPU kernel for bfloat16 returns wrong numbers and NaN (seen in 2.15).
+        seen = F.grid_sample(plane.float(), middles[:, :, None], align_corners=False)[..., 0].transpose(1, 2)
+        x = torch.cat((logits.clamp(min=-8) / 4, features.float(), waves, seen), -1).to(grid.dtype)
         return self.proposal_norm(self.proposal_out(F.gelu(self.proposal_in(x))))
