@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 READ_SIDE = 896
 
 READ_AHEAD = 8  # pictures decoded and waiting, at most
-BATCH_ON_CPU = 4
 BATCH_ON_GPU = 16
+BATCH_ON_CPU = 8
+BATCH_OF_LARGE_ON_CPU = 2  # the key-value cache of one picture has some hundred megabytes there
+LARGE = 500_000_000  # parameters
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,10 @@ def run(
 
 def default_batch_size(loaded: "Loaded") -> int:
     """How many pictures go through the model together when nobody says."""
-    return BATCH_ON_CPU if loaded.device.type == "cpu" else BATCH_ON_GPU
+    if loaded.device.type != "cpu":
+        return BATCH_ON_GPU
+    large = sum(parameter.numel() for parameter in loaded.model.parameters()) > LARGE
+    return BATCH_OF_LARGE_ON_CPU if large else BATCH_ON_CPU
 
 
 def _read(source: "Source", keep: bool) -> _Read:
