@@ -120,7 +120,9 @@ def measure_boxes(judge: Judge, seed: int) -> dict:
     result = {}
     for label, photos in asked.items():
         size = {id(p): np.array([p.width, p.height] * 2) for p in photos}
-        hand = {id(p): [np.array(t.box) * size[id(p)] for t in p.things if t.label == label and t.by_hand] for p in photos}
+        hand = {
+            id(p): [np.array(t.box) * size[id(p)] for t in p.things if t.label == label and t.by_hand] for p in photos
+        }
         teacher = [(g["score"], id(p), np.array(g["box"])) for p in photos for g in p.teacher if g["label"] == label]
         guesses = found[label]
         result[label] = {
@@ -134,7 +136,9 @@ def measure_boxes(judge: Judge, seed: int) -> dict:
 
 def _recall(guesses: list, truth: dict) -> float:
     total = sum(len(boxes) for boxes in truth.values())
-    met = sum(any(overlap(g[2], t) >= 0.5 for g in guesses if g[1] == key) for key, boxes in truth.items() for t in boxes)
+    met = sum(
+        any(overlap(g[2], t) >= 0.5 for g in guesses if g[1] == key) for key, boxes in truth.items() for t in boxes
+    )
     return met / max(total, 1)
 
 
@@ -186,7 +190,9 @@ def _mask_overlap(photo: Photo, thing: Thing, truth: np.ndarray, objects: list[P
     if objects[best].seg is None:
         return None
     codes = torch.tensor([objects[best].seg], device=next(decoder.parameters()).device)
-    guess = paste_mask(decoder.decode(codes)[0].float().cpu().numpy(), pixel_box(boxes[best], width, height), width, height)
+    guess = paste_mask(
+        decoder.decode(codes)[0].float().cpu().numpy(), pixel_box(boxes[best], width, height), width, height
+    )
     real = paste_mask(truth.astype(np.float32) / 127.5 - 1, pixel_box(tuple(box), width, height), width, height)
     return float((guess & real).sum() / max((guess | real).sum(), 1))
 
@@ -214,7 +220,7 @@ def measure_captions(judge: Judge) -> dict:
 
 
 def main_thing(photo: Photo) -> str | None:
-    """The class that takes the largest area, by hand-drawn boxes, else by the teacher's sure ones; clothes are not it."""
+    """The class that takes the largest area, by hand-drawn boxes, else by the teacher's sure ones; never clothes."""
     things = [t for t in photo.things if t.by_hand] or photo.things
     if photo.source == "ccp":
         return "person"

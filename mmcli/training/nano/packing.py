@@ -37,7 +37,9 @@ class Batch:
 class Questions(IterableDataset):
     """An endless stream of batches; every worker draws its own."""
 
-    def __init__(self, photos: list[Photo], codes: np.ndarray, tokenizer: str, config: NanoConfig, batch: int, seed: int):
+    def __init__(
+        self, photos: list[Photo], codes: np.ndarray, tokenizer: str, config: NanoConfig, batch: int, seed: int
+    ):
         self.photos = photos
         self.codes = codes  # [masks, 2 (as it is, flipped), 16]
         self.tokenizer_json = tokenizer
@@ -92,7 +94,10 @@ class Questions(IterableDataset):
         else:
             area, aspect = self.rng.uniform(0.3, 1.0), np.exp(self.rng.uniform(-0.35, 0.35))
             width, height = min(1.0, (area * aspect) ** 0.5), min(1.0, (area / aspect) ** 0.5)
-        x0, y0 = self.rng.uniform(min(0, 1 - width), max(0, 1 - width)), self.rng.uniform(min(0, 1 - height), max(0, 1 - height))
+        x0, y0 = (
+            self.rng.uniform(min(0, 1 - width), max(0, 1 - width)),
+            self.rng.uniform(min(0, 1 - height), max(0, 1 - height)),
+        )
         return x0, y0, x0 + width, y0 + height
 
     def _fill(self, b: Batch, row: int, seen: prompts.Seen) -> None:
@@ -179,7 +184,32 @@ class Questions(IterableDataset):
         return [int(c) + self.config.seg_token for c in self.codes[mask, int(flipped)]]
 
 
-COMMON = (
-    "person,cat,dog,horse,cow,sheep,bird,car,truck,bus,motorcycle,bicycle,chair,couch,bottle,book,potted plant,"
-    "cup,bear,boat,bag,shoe,bench,handbag,umbrella,raccoon,kangaroo"
-).split(",")
+COMMON = [
+    "person",
+    "cat",
+    "dog",
+    "horse",
+    "cow",
+    "sheep",
+    "bird",
+    "car",
+    "truck",
+    "bus",
+    "motorcycle",
+    "bicycle",
+    "chair",
+    "couch",
+    "bottle",
+    "book",
+    "potted plant",
+    "cup",
+    "bear",
+    "boat",
+    "bag",
+    "shoe",
+    "bench",
+    "handbag",
+    "umbrella",
+    "raccoon",
+    "kangaroo",
+]

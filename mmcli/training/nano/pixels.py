@@ -82,6 +82,7 @@ def _grid(window: Tensor, flipped: Tensor, side: int) -> Tensor:
 
 def _jitter(x: Tensor) -> Tensor:
     """Brightness, contrast, saturation and tint, each a little; one picture in twelve loses its colours."""
+
     def draw(low: float, high: float, channels: int = 1) -> Tensor:
         return torch.empty(len(x), channels, 1, 1, device=x.device).uniform_(low, high)
 

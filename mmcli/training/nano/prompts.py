@@ -13,7 +13,14 @@ import numpy as np
 from mmcli.training.nano.annotations import ANIMALS, MOST_OBJECTS, Photo
 
 NUMBERS = ("no", "a", "two", "three", "four", "five", "six")
-PLURALS = {"person": "people", "sheep": "sheep", "bus": "buses", "couch": "couches", "bench": "benches", "dress": "dresses"}
+PLURALS = {
+    "person": "people",
+    "sheep": "sheep",
+    "bus": "buses",
+    "couch": "couches",
+    "bench": "benches",
+    "dress": "dresses",
+}
 PAIRS = ("pants", "jeans", "shorts", "leggings", "sunglasses", "glasses", "scissors", "skis", "stockings", "tights")
 
 

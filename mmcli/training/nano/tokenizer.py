@@ -11,7 +11,10 @@ SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>")
 
 
 def train(texts: Iterable[str]) -> Tokenizer:
-    """Learn the sub-words; the ids are <pad> 0, <eos> 1, <bos> 2, words, <loc0000> 4096…, <seg000> 5120…, <image> 5248."""
+    """Learn the sub-words.
+
+    The ids are <pad> 0, <eos> 1, <bos> 2, the words, <loc0000> 4096…, <seg000> 5120… and <image> 5248.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

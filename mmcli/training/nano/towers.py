@@ -45,7 +45,9 @@ def picodet_from(path: Path) -> PicoDet:
 
     tower = PicoDet().eval()
     order: list[nn.Conv2d] = []
-    hooks = [m.register_forward_hook(lambda m, *_: order.append(m)) for m in tower.modules() if isinstance(m, nn.Conv2d)]
+    hooks = [
+        m.register_forward_hook(lambda m, *_: order.append(m)) for m in tower.modules() if isinstance(m, nn.Conv2d)
+    ]
     with torch.no_grad():
         tower(torch.zeros(1, 3, 416, 416))
     for hook in hooks:

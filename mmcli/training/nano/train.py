@@ -11,7 +11,6 @@ import math
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -30,7 +29,7 @@ SIGMA = 3.0  # of the softened places, in location bins
 
 
 class Lesson(nn.Module):
-    """Nano with a class-map head on its grid, which keeps the tower's features in their places; dropped after training."""
+    """Nano with a class-map head on its grid, which keeps features in their places; it is dropped after training."""
 
     def __init__(self, config: NanoConfig):
         super().__init__()

@@ -1,0 +1,223 @@
+"""The bundled model's parts on small random weights: what must hold whatever was learned."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from mmcli.engine.generate import generate
+from mmcli.engine.inputs import Inputs, pad_left
+from mmcli.errors import ModelError, UsageError
+from mmcli.hub.load import load
+from mmcli.hub.resolve import resolve
+from mmcli.models.nano import FAMILY, Nano, NanoConfig
+from mmcli.models.nano.efficientnet_lite import EfficientNetLite, SameConv
+from mmcli.models.nano.picodet import BINS, CLASSES, NECK, STRIDES, PicoDet, proposals
+
+SMALL = {
+    "image_size": 128,
+    "feature_size": 64,
+    "proposals": 6,
+    "image_token": 56,
+    "loc_token": 20,
+    "seg_token": 40,
+    "pad_token": 0,
+    "eos_token": 1,
+    "bos_token": 2,
+    "decoder": {
+        "vocabulary": 64, "width": 32, "depth": 2, "mlp_width": 48, "heads": 4, "key_heads": 2, "head_width": 8,
+    },
+}  # fmt: skip
+CONFIG = NanoConfig.from_json({"model_type": "mmcli-nano", **SMALL})
+
+
+@pytest.fixture(scope="module")
+def model() -> Nano:
+    torch.manual_seed(1)
+    return Nano(CONFIG).eval()
+
+
+def batch_of(prompts: list[list[int]], pixels: torch.Tensor) -> Inputs:
+    soft = [CONFIG.image_token] * CONFIG.soft_tokens
+    return Inputs(*pad_left([soft + prompt for prompt in prompts], CONFIG.pad_token), pixels)
+
+
+def answers(model: Nano, inputs: Inputs, tokens: int = 8) -> list[list[int]]:
+    rows: list[list[int]] = [[] for _ in inputs.tokens]
+    for events in generate(model, inputs, stop_ids=frozenset({1}), max_tokens=tokens):
+        for event in events:
+            rows[event.row].append(event.id)
+    return rows
+
+
+def test_a_batch_with_padding_answers_as_its_singles_do(model):
+    pixels = torch.rand(3, 3, 128, 128)
+    prompts = [[2, 5, 6, 7, 8], [2, 9], [2, 10, 11, 12]]
+    singles = [answers(model, batch_of([p], pixels[i : i + 1]))[0] for i, p in enumerate(prompts)]
+    assert answers(model, batch_of(prompts, pixels)) == singles
+
+
+def test_the_cache_changes_nothing(model):
+    """Writing token by token equals reading prompt and answer so far in one go under the same mask."""
+    pixels = torch.rand(1, 3, 128, 128)
+    prompt, written = [2, 5, 6], [7, 8, 9]
+    inputs = batch_of([prompt], pixels)
+    with torch.inference_mode():
+        cache = model.new_cache(1, inputs.tokens.shape[1] + 3)
+        steps = [model.prefill(inputs, cache)] + [model.step(torch.tensor([t]), cache) for t in written]
+        whole = torch.cat((inputs.tokens, torch.tensor([written])), 1)
+        x = model.embed(Inputs(whole, torch.ones_like(whole, dtype=torch.bool), pixels))
+        length, prefix = whole.shape[1], inputs.tokens.shape[1]
+        order = torch.arange(length)
+        mask = (order[None, :] < prefix) | (order[None, :] <= order[:, None])
+        mask[:prefix, prefix:] = False
+        mask[: CONFIG.soft_tokens, CONFIG.soft_tokens :] = False
+        hidden = model.decoder(x, order[None], mask[None, None])
+        for i, logits in enumerate(steps):
+            expected = model.decoder.logits(hidden[:, prefix - 1 + i])
+            torch.testing.assert_close(logits[:, :56], expected[:, :56], atol=1e-4, rtol=1e-4)
+
+
+def test_the_picture_is_read_the_same_whatever_is_asked(model):
+    """Soft tokens do not see the prompt: their keys in the cache are equal for two prompts of one length."""
+    pixels = torch.rand(1, 3, 128, 128)
+    stores = []
+    for prompt in ([2, 5, 6], [2, 30, 9]):
+        inputs = batch_of([prompt], pixels)
+        with torch.inference_mode():
+            cache = model.new_cache(1, inputs.tokens.shape[1])
+            model.prefill(inputs, cache)
+        stores.append(cache.store[..., : CONFIG.soft_tokens, :])
+    torch.testing.assert_close(stores[0], stores[1])
+
+
+def test_the_image_token_and_filler_rows_are_never_written(model):
+    with torch.inference_mode():
+        inputs = batch_of([[2, 5]], torch.rand(1, 3, 128, 128))
+        logits = model.prefill(inputs, model.new_cache(1, 64))
+    assert torch.isinf(logits[:, CONFIG.image_token :]).all() and torch.isfinite(logits[:, : CONFIG.image_token]).all()
+
+
+def test_padding_of_halving_convolutions_is_tensorflows(model):
+    """ "same" for a 4-pixel row, kernel 3, stride 2 pads one pixel on the right only: outputs start at pixels 0 and 2."""
+    conv = SameConv(1, 1, 3, 2)
+    with torch.no_grad():
+        conv.weight.fill_(1.0)
+        conv.bias.zero_()
+        row = torch.tensor([1.0, 10.0, 100.0, 1000.0]).expand(1, 1, 4, 4)
+        out = conv(row)[0, 0]
+    assert out[0].tolist() == [333.0, 3300.0]  # three rows of 1+10+100 and of 100+1000 (+0)
+
+
+def test_the_feature_tower_gives_strides_8_16_and_32():
+    with torch.no_grad():
+        maps = EfficientNetLite()(torch.zeros(1, 3, 64, 64))
+    assert [tuple(m.shape[1:]) for m in maps] == [(48, 8, 8), (120, 4, 4), (352, 2, 2)]
+
+
+def test_the_detector_gives_four_strides_also_where_sides_are_odd():
+    with torch.no_grad():
+        features, raw = PicoDet()(torch.zeros(1, 3, 416, 416))
+    assert [m.shape[-1] for m in features] == [52, 26, 13, 7]
+    assert all(m.shape[1] == CLASSES + 4 * BINS for m in raw)
+
+
+def fake_maps(things: list[tuple[int, int, int, int, float]], side: int = 128) -> tuple[list, list]:
+    """Head outputs in which `things` (level, row, column, class, logit) stand out; every side is 2 strides away."""
+    raw = [torch.full((1, CLASSES + 4 * BINS, side // s, side // s), -9.0) for s in STRIDES]
+    for level, row, column, label, logit in things:
+        raw[level][0, label, row, column] = logit
+        for edge in range(4):
+            raw[level][0, CLASSES + edge * BINS + 2, row, column] = 60.0
+    return raw, [torch.zeros(1, NECK, side // s, side // s) for s in STRIDES]
+
+
+def test_proposals_come_best_first_with_boxes_in_shares_of_the_side():
+    raw, features = fake_maps([(0, 4, 4, 7, 2.0), (1, 5, 2, 3, 4.0)])
+    boxes, logits, _ = proposals(raw, features, 128, 2)
+    assert logits[0].argmax(-1).tolist() == [3, 7]
+    # Stride 16, cell (5, 2): middle (40, 88), 32 pixels to each side.
+    torch.testing.assert_close(boxes[0, 0] * 128, torch.tensor([8.0, 56.0, 72.0, 120.0]))
+
+
+@pytest.mark.parametrize(
+    ("second", "kept", "why"),
+    [
+        ((0, 4, 5, 7, 1.0), False, "same class, overlap 0.6: the weaker one goes"),
+        ((0, 4, 5, 8, 1.0), True, "another class at the same place stays"),
+        ((0, 10, 10, 7, 1.0), True, "same class elsewhere stays"),
+    ],
+)
+def test_the_weaker_of_two_overlapping_proposals_goes(second, kept, why):
+    raw, features = fake_maps([(0, 4, 4, 7, 3.0), second])
+    for edge, sharp in ((0, 3), (2, 3)):  # widen both boxes, so that one cell's shift leaves an overlap above 0.6
+        for _, row, column, _, _ in ((0, 4, 4, 7, 3.0), second):
+            raw[0][0, CLASSES + edge * BINS : CLASSES + (edge + 1) * BINS, row, column] = -9.0
+            raw[0][0, CLASSES + edge * BINS + sharp, row, column] = 60.0
+    _, logits, _ = proposals(raw, features, 128, 2)
+    second_found = bool(logits[0, 1].max() > 0)
+    assert second_found is kept, why
+
+
+def test_one_picture_a_row_is_asked_for():
+    processor = load(resolve("nano")).processor
+    with pytest.raises(UsageError, match="exactly one picture"):
+        processor.inputs([[]], ["caption en"])
+
+
+def test_the_prompt_cannot_smuggle_the_image_token():
+    processor = load(resolve("nano")).processor
+    with pytest.raises(UsageError, match="<image>"):
+        processor.inputs([[Image.new("RGB", (8, 8))]], ["caption <image> en"])
+
+
+def test_pictures_are_squeezed_to_zero_to_one():
+    processor = load(resolve("nano")).processor
+    inputs = processor.inputs([[Image.new("RGB", (30, 900), (255, 0, 51))]], ["caption en"])
+    assert inputs.pixels.shape == (1, 3, processor.image_size, processor.image_size)
+    torch.testing.assert_close(inputs.pixels[0, :, 5, 5], torch.tensor([1.0, 0.0, 0.2]))
+    assert (inputs.tokens == processor.config.image_token).sum() == processor.soft_tokens
+
+
+def test_the_tokenizer_keeps_places_and_codes_where_the_configuration_says():
+    processor = load(resolve("nano")).processor
+    tokenizer, config = processor.tokenizer, processor.config
+    assert tokenizer.token_to_id("<loc0000>") == config.loc_token
+    assert tokenizer.token_to_id("<loc1023>") == config.loc_token + 1023
+    assert tokenizer.token_to_id("<seg127>") == config.seg_token + 127
+    assert tokenizer.token_to_id("<image>") == config.image_token
+
+
+@pytest.mark.parametrize("text", ["a café ; zwei Hunde", "猫", "emoji 🐈 and\ttab"])
+def test_any_text_survives_the_tokenizer_in_lower_case(text):
+    processor = load(resolve("nano")).processor
+    assert processor.decode(processor.tokenizer.encode(text).ids) == text.lower()
+
+
+def test_a_configuration_that_lacks_a_size_is_one_sentence():
+    with pytest.raises(ModelError, match="does not fit"):
+        NanoConfig.from_json({"model_type": "mmcli-nano", "image_size": 128})
+
+
+def test_stages_count_every_parameter_once():
+    total = sum(stage.parameters for stage in FAMILY.stages(CONFIG))
+    assert total == sum(p.numel() for p in Nano(CONFIG).parameters())
+
+
+def test_the_bundled_model_is_within_its_promise():
+    loaded = load(resolve("nano"))
+    parameters = sum(p.numel() for p in loaded.model.parameters()) + sum(
+        p.numel() for p in loaded.mask_vqvae().parameters()
+    )
+    assert parameters <= 25_000_000
+
+
+def test_grid_places_line_up_with_the_picture(model):
+    """Blacking out the upper left corner changes the feature map there and not in the lower right."""
+    pixels = torch.rand(1, 3, 64, 64)
+    changed = pixels.clone()
+    changed[..., :8, :8] = 0
+    with torch.no_grad():
+        before, after = (model.tower.features(x * 2 - 1)[0] for x in (pixels, changed))
+    difference = F.adaptive_max_pool2d((before - after).abs().amax(1, keepdim=True), 2)[0, 0]
+    assert difference[0, 0] > 10 * difference[1, 1]
