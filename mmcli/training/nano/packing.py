@@ -184,32 +184,7 @@ class Questions(IterableDataset):
         return [int(c) + self.config.seg_token for c in self.codes[mask, int(flipped)]]
 
 
-COMMON = [
-    "person",
-    "cat",
-    "dog",
-    "horse",
-    "cow",
-    "sheep",
-    "bird",
-    "car",
-    "truck",
-    "bus",
-    "motorcycle",
-    "bicycle",
-    "chair",
-    "couch",
-    "bottle",
-    "book",
-    "potted plant",
-    "cup",
-    "bear",
-    "boat",
-    "bag",
-    "shoe",
-    "bench",
-    "handbag",
-    "umbrella",
-    "raccoon",
-    "kangaroo",
-]
+COMMON = tuple(
+    "person,cat,dog,horse,cow,sheep,bird,car,truck,bus,motorcycle,bicycle,chair,couch,bottle,book,potted plant,"
+    "cup,bear,boat,bag,shoe,bench,handbag,umbrella,raccoon,kangaroo".split(",")
+)

@@ -99,7 +99,7 @@ def test_the_image_token_and_filler_rows_are_never_written(model):
 
 
 def test_padding_of_halving_convolutions_is_tensorflows(model):
-    """ "same" for a 4-pixel row, kernel 3, stride 2 pads one pixel on the right only: outputs start at pixels 0 and 2."""
+    """For a 4-pixel row, kernel 3 and stride 2 pad one pixel on the right only: outputs start at pixels 0 and 2."""
     conv = SameConv(1, 1, 3, 2)
     with torch.no_grad():
         conv.weight.fill_(1.0)

@@ -105,16 +105,22 @@ def test_taught_answers_parse_without_problems(loaded, batch):
 LOC = [1, 2, 3, 4]
 
 
+CAT_SEEN, DOG_SEEN, SMALL_SEEN = ("cat", CAT.box), ("dog", DOG.box), ("cat", SMALL_CAT.box)
+
+
 @pytest.mark.parametrize(
     ("window", "flipped", "expected", "why"),
     [
-        ((0, 0, 1, 1), False, [("cat", (0.1, 0.2, 0.5, 0.9)), ("dog", (0.5, 0.1, 1.0, 0.6)), ("cat", (0.7, 0.7, 0.8, 0.8))],
-         "the whole picture, largest first"),
-        ((0, 0, 1, 1), True, [("cat", (0.5, 0.2, 0.9, 0.9)), ("dog", (0.0, 0.1, 0.5, 0.6)), ("cat", (0.2, 0.7, 0.3, 0.8))],
-         "mirrored left to right"),
+        ((0, 0, 1, 1), False, [CAT_SEEN, DOG_SEEN, SMALL_SEEN], "the whole picture, largest first"),
+        (
+            (0, 0, 1, 1),
+            True,
+            [("cat", (0.5, 0.2, 0.9, 0.9)), ("dog", (0.0, 0.1, 0.5, 0.6)), ("cat", (0.2, 0.7, 0.3, 0.8))],
+            "mirrored left to right",
+        ),
         ((0.6, 0.6, 1, 1), False, [("cat", (0.25, 0.25, 0.5, 0.5))], "only what the crop shows"),
     ],
-)  # fmt: skip
+)
 def test_a_crop_shows_things_in_its_own_frame(window, flipped, expected, why):
     seen = prompts.see(photo(CAT, SMALL_CAT, DOG), window, flipped)
     assert [label for label, _, _ in seen.things] == [label for label, _ in expected], why
