@@ -4,20 +4,14 @@ Nothing here knows mmcli; the tests compare what it makes of these folders with 
 """
 
 import json
-import sys
 from pathlib import Path
 
+import foreign  # noqa: F401 (before transformers)
 import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, trainers
-
-try:
-    import torchaudio  # noqa: F401
-except (ImportError, OSError, RuntimeError):  # a build for another CUDA; transformers would fall over it
-    sys.modules["torchaudio"] = None
-
 from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration, PreTrainedTokenizerFast
 from transformers.models.paligemma.processing_paligemma import PaliGemmaProcessor
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
@@ -75,16 +69,23 @@ def tiny_reference(config: PaliGemmaConfig, seed: int = 0) -> PaliGemmaForCondit
     torch.manual_seed(seed)
     model = PaliGemmaForConditionalGeneration(config).eval().requires_grad_(False)
     for name, parameter in model.named_parameters():
-        scale = 1.5 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3
-        parameter.copy_(torch.randn_like(parameter) * (0.06 if "embed_tokens" in name else scale))
+        parameter.copy_(torch.randn_like(parameter) * spread_of(name, parameter))
     return model
+
+
+def spread_of(name: str, parameter: torch.Tensor) -> float:
+    """The standard deviation with which a parameter matters and numbers stay in range from layer to layer."""
+    if "embed_tokens" in name:
+        return 0.06
+    return 1.5 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3
 
 
 def write_checkpoint(folder: Path, model, *, shard_size: str | int = "5GB", original_names: bool = True):
     """A folder as transformers saves it → the processor that belongs to it."""
     model.save_pretrained(folder, max_shard_size=shard_size, save_original_format=original_names)
-    images = SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE})
-    images.image_seq_length = (SIDE // 7) ** 2
+    vision = model.config.vision_config
+    images = SiglipImageProcessorPil(size={"height": vision.image_size, "width": vision.image_size})
+    images.image_seq_length = (vision.image_size // vision.patch_size) ** 2
     processor = PaliGemmaProcessor(images, tiny_tokenizer(folder))
     processor.save_pretrained(folder)
     return processor

@@ -1,0 +1,121 @@
+"""The two things compared: mmcli and transformers, each loading the same folder and answering the same tensors.
+
+Both are timed alike: from inputs in the host's memory to the first token's id, then to the last token's id.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+
+def finished(device: Any) -> float:
+    """The time when the device has done all it was given."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()
+
+
+class Mmcli:
+    """The road of `mmcli caption`, from the model on."""
+
+    def __init__(self) -> None:
+        from mmcli.engine.generate import generate
+        from mmcli.hub.load import load
+        from mmcli.models.registry import family_of  # noqa: F401 (part of what is imported before loading)
+
+        self._generate, self._load = generate, load
+
+    def load(self, checkpoint: Any, device: Any, dtype: Any) -> None:
+        self.device = device
+        self.model = self._load(checkpoint, device, dtype).model
+
+    def answer(self, inputs: Any, tokens: int) -> tuple[float, float, list[list[int]]]:
+        """(seconds to the first token, seconds from there to the last, ids a row)."""
+        start = finished(self.device)
+        steps = self._generate(self.model, inputs, stop_ids=frozenset(), max_tokens=tokens)
+        events = [next(steps)]
+        first = finished(self.device)
+        events += steps
+        last = finished(self.device)
+        rows = [[step[row].id for step in events] for row in range(len(inputs.tokens))]
+        return first - start, last - first, rows
+
+    def read_each_token(self) -> int:
+        """Bytes of weights that one written token reads: every layer, and the head, which is the embedding table."""
+        part = getattr(self.model, "decoder", self.model)
+        return sum(parameter.nbytes for parameter in part.parameters())
+
+    def waits(self, inputs: Any, tokens: int) -> float:
+        """How often a written token makes the host wait for the device (CUDA)."""
+        import warnings
+
+        import torch
+
+        steps = self._generate(self.model, inputs, stop_ids=frozenset(), max_tokens=tokens)
+        next(steps)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            for _ in steps:
+                pass
+            torch.cuda.set_sync_debug_mode("default")
+        return sum("synchroniz" in str(warning.message) for warning in caught) / (tokens - 1)
+
+
+class Transformers:
+    """`PaliGemmaForConditionalGeneration.generate`, greedy, with its default cache and attention."""
+
+    def __init__(self) -> None:
+        import foreign  # noqa: F401 (before transformers)
+        from transformers import PaliGemmaForConditionalGeneration, StoppingCriteria, logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        self._class = PaliGemmaForConditionalGeneration
+        side = self
+
+        class Clock(StoppingCriteria):
+            """Notes when the first token is there; stops nothing."""
+
+            def __call__(self, input_ids: Any, scores: Any, **rest: Any) -> Any:
+                import torch
+
+                if side.first is None:
+                    side.first = finished(side.device)
+                return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+        self.first: float | None = None
+        self._clock = Clock()
+
+    def load(self, checkpoint: Any, device: Any, dtype: Any) -> None:
+        self.device, self.dtype = device, dtype
+        self.model = self._class.from_pretrained(Path(checkpoint.folder), dtype=dtype).to(device).eval()
+        self.model.generation_config.eos_token_id = None  # write to the end, whatever the random weights say
+
+    def answer(self, inputs: Any, tokens: int) -> tuple[float, float, list[list[int]]]:
+        """As `Mmcli.answer`."""
+        import torch
+
+        self.first = None
+        start = finished(self.device)
+        given = inputs.to(self.device, self.dtype)
+        written = self.model.generate(
+            input_ids=given.tokens,
+            attention_mask=given.valid.long(),
+            token_type_ids=torch.zeros_like(given.tokens),  # all of it is prefix, to be read in both directions
+            pixel_values=given.pixels,
+            max_new_tokens=tokens,
+            do_sample=False,
+            pad_token_id=0,
+            stopping_criteria=[self._clock],
+        )
+        rows = written[:, given.tokens.shape[1] :].tolist()
+        last = finished(self.device)
+        return self.first - start, last - self.first, rows
+
+
+SIDES = {"mmcli": Mmcli, "transformers": Transformers}

@@ -1,0 +1,94 @@
+"""Samples as a table: medians, how far the samples lie apart, and ratios."""
+
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+from mmcli.cli.units import bytes_text, table
+
+# What is shown of a side's samples: its key, its name, its form, and whether more of it is better.
+ROWS: tuple[tuple[str, str, Callable[[float], str], bool], ...] = (
+    ("import", "import, after torch", lambda value: seconds_text(value), False),
+    ("load", "load", lambda value: seconds_text(value), False),
+    ("cold", "load to first token", lambda value: seconds_text(value), False),
+    ("prefill", "prefill", lambda value: seconds_text(value), False),
+    ("rate", "decode, tokens/s", lambda value: f"{value:.1f}", True),
+    ("memory", "peak memory", bytes_text, False),
+)
+
+
+def seconds_text(value: float) -> str:
+    """0.01234 → "12.3 ms"."""
+    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.3g} ms"
+
+
+def middle(values: list[float], form: Callable[[float], str]) -> str:
+    """The median, with the least and the greatest where there are several."""
+    spread = f" ({form(min(values))} … {form(max(values))})" if len(values) > 1 else ""
+    return form(median(values)) + spread
+
+
+def ratio(ours: list[float], theirs: list[float]) -> str:
+    return f"{median(ours) / median(theirs):.2f}"
+
+
+def report(results: dict[str, Any]) -> str:
+    """Everything measured, for people."""
+    parts = []
+    if "startup" in results:
+        rows = [("start-up", "mmcli", "beside", "", "ratio")]
+        for pair in results["startup"]:
+            if "failed" in pair:
+                rows.append((pair["what"], f"failed: {pair['failed']}", "", "", ""))
+                continue
+            ours, theirs = pair["ours"], pair["theirs"]
+            cells = pair["what"], middle(ours, seconds_text), pair["beside"], middle(theirs, seconds_text)
+            rows.append((*cells, ratio(ours, theirs)))
+        parts.append(table(rows))
+    samples = results["samples"]
+    if samples:
+        parts.append(_comparison(samples, results))
+    parts += [f"{side} failed: {words}\n" for side, words in results["failed"].items()]
+    return "\n".join(parts)
+
+
+def _comparison(samples: dict[str, list[dict]], results: dict[str, Any]) -> str:
+    own, settings = next(iter(samples.values()))[0], results["settings"]
+    threads = f", threads: {own['threads']}" if own["kind"] == "cpu" else ""
+    title = (
+        f"{results['model']} on {own['device']} in {own['dtype']}{threads}: batch {settings['batch']}, "
+        f"prefix {own['prefix']}, {settings['tokens']} tokens written"
+    )
+    both = len(samples) == 2
+    rows = [("", *samples, *(["ratio", ""] if both else []))]
+    for key, name, form, more in ROWS:
+        values = [[sample[key] for sample in side] for side in samples.values()]
+        better = [ratio(*values), "more is better" if more else "less is better"] if both else []
+        rows.append((name, *(middle(side, form) for side in values), *better))
+    return f"{title}\n{table(rows)}" + "".join(f"{line}\n" for line in _remarks(samples))
+
+
+def _remarks(samples: dict[str, list[dict]]) -> list[str]:
+    """What is told once: the share of the memory's bandwidth, waits for the device, and whether both wrote the same."""
+    lines = []
+    if "mmcli" in samples:
+        own = samples["mmcli"]
+        copy = median(sample["copy"] for sample in own)
+        batch = len(own[0]["ids"])
+        used = median(sample["rate"] for sample in own) / batch * own[0]["read"]
+        lines.append(
+            f"a step reads {bytes_text(own[0]['read'])} of weights: {bytes_text(used)}/s, "
+            f"{used / copy:.0%} of what a copy within the memory moves ({bytes_text(copy)}/s)"
+        )
+        if "waits" in own[0]:
+            lines.append(f"the host waits for the device {own[0]['waits']:.2f} times a token")
+    if len(samples) == 2:
+        ours, theirs = (side[0]["ids"] for side in samples.values())
+        alike = [_common(a, b) for a, b in zip(ours, theirs, strict=True)]
+        lines.append(f"both write the same first {min(alike)} of {len(ours[0])} tokens")
+    return lines
+
+
+def _common(a: list[int], b: list[int]) -> int:
+    """Length of the common beginning."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y), len(a))

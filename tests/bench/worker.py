@@ -1,0 +1,110 @@
+"""One side, measured in a process of its own, so that neither memory nor caches leak into the next measurement.
+
+    python tests/bench/worker.py '{"side": "mmcli", "model": "nano", …}'
+
+Prints one JSON line: seconds, tokens a second, and peak memory of this process.
+"""
+
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def pictures(count: int) -> list[list[Any]]:
+    """Rows of one example photograph each."""
+    from PIL import Image
+
+    files = sorted(EXAMPLES.glob("*.jpg"))
+    return [[Image.open(files[i % len(files)]).convert("RGB")] for i in range(count)]
+
+
+def copy_rate(device: Any) -> float:
+    """Bytes a second that a copy within the device's memory moves, reading and writing: the best of ten."""
+    import torch
+    from sides import finished
+
+    size = (1 << 30) if device.type == "cuda" else (1 << 28)
+    source = torch.zeros(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    times = []
+    for _ in range(12):
+        start = finished(device)
+        target.copy_(source)
+        times.append(finished(device) - start)
+    return 2 * size / min(times[2:])
+
+
+def peak_memory(device: Any) -> int:
+    """Bytes at the worst moment: of the device's own memory on CUDA, else of this process."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def measure(spec: dict[str, Any]) -> dict[str, Any]:
+    """Import, load, answer once cold and then `repeats` times; medians of the latter."""
+    import torch
+
+    if spec["threads"]:
+        torch.set_num_threads(spec["threads"])
+    from sides import SIDES, finished
+
+    start = time.perf_counter()
+    side = SIDES[spec["side"]]()
+    imported = time.perf_counter() - start
+    from mmcli.engine.device import choose_device, choose_dtype
+    from mmcli.hub.resolve import resolve
+    from mmcli.hub.safetensors_files import parameter_count
+    from mmcli.models.registry import family_of
+
+    checkpoint = resolve(spec["model"])
+    device = choose_device(spec["device"])
+    dtype = choose_dtype(spec["dtype"], device, parameter_count(checkpoint.folder))
+    if device.type == "cuda":
+        torch.zeros(1, device=device)  # the driver's own start is nobody's merit
+    start = finished(device)
+    side.load(checkpoint, device, dtype)
+    loaded = finished(device) - start
+
+    family = family_of(checkpoint.config, checkpoint.name)
+    config = family.read_config(checkpoint.config)
+    processor = family.processor(checkpoint.folder, config, checkpoint.config)
+    inputs = processor.inputs(pictures(spec["batch"]), [processor.task_prompt("caption", "")] * spec["batch"])
+    tokens = spec["tokens"]
+    with torch.inference_mode():
+        cold, _, rows = side.answer(inputs, tokens)
+        runs = [side.answer(inputs, tokens) for _ in range(spec["repeats"])]
+    result = {
+        "import": imported,
+        "load": loaded,
+        "cold": loaded + cold,
+        "prefill": statistics.median(run[0] for run in runs),
+        "rate": statistics.median(spec["batch"] * (tokens - 1) / run[1] for run in runs),
+        "memory": peak_memory(device),
+        "ids": rows,
+        "prefix": inputs.tokens.shape[1],
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "kind": device.type,
+    }
+    if spec["side"] == "mmcli":  # after the peak was read
+        if device.type == "cuda":
+            result["waits"] = side.waits(inputs, tokens)
+        result["read"] = side.read_each_token()
+        result["copy"] = copy_rate(device)
+    return result
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(json.loads(sys.argv[1]))))
