@@ -8,7 +8,8 @@ from command import mmcli
 from mmcli.cli.doctor import CHECK_TOKENS, check_picture, devices, forced_logits
 from mmcli.hub.resolve import BUNDLED
 
-needs_nano = pytest.mark.skipif(not (BUNDLED["nano"] / "model.safetensors").exists(), reason="the model is not bundled yet")
+BUNDLED_YET = (BUNDLED["nano"] / "model.safetensors").exists()
+needs_nano = pytest.mark.skipif(not BUNDLED_YET, reason="the model is not bundled yet")
 
 
 @pytest.fixture(scope="module")

@@ -41,11 +41,14 @@ def test_questions_asked_before_can_be_called_back(album, tiny):
 
 
 def test_ctrl_c_stops_an_answer_and_at_the_prompt_the_conversation(album, tiny):
-    terminal = Terminal("chat", "album/b.jpg", "--model", tiny, "--max-tokens", "3500", "--temperature", "9")
+    terminal = Terminal(
+        "chat", "album/b.jpg", "--model", tiny, "--max-tokens", "3500", "--temperature", "9", "--seed", "0"
+    )
     terminal.until("> ")
     terminal.type("what is it?\n")
     terminal.until("<loc")
     terminal.type("\x03")
+    terminal.until("\n> ", times=2)
     terminal.type("/help\n")  # it still listens
     terminal.until("Ctrl-D ends", times=2)
     terminal.until("\n> ", times=3)
@@ -56,7 +59,18 @@ def test_ctrl_c_stops_an_answer_and_at_the_prompt_the_conversation(album, tiny):
 
 def test_an_answer_on_a_terminal_comes_word_by_word(album, tiny):
     terminal = Terminal(
-        "chat", "album/b.jpg", "-m", "what?", "--model", tiny, "--max-tokens", "3000", "--temperature", "9"
+        "chat",
+        "album/b.jpg",
+        "-m",
+        "what?",
+        "--model",
+        tiny,
+        "--max-tokens",
+        "3000",
+        "--temperature",
+        "9",
+        "--seed",
+        "0",
     )
     terminal.until("<loc")
     assert terminal.process.poll() is None  # it is still writing
