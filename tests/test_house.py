@@ -1,0 +1,223 @@
+"""The rules of the house: what keeps the code findable, safe to run and quick to start, and the README true."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from mmcli.cli import app
+from mmcli.cli.environment import Environment
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "mmcli").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+LONGEST = 400  # lines
+
+# What a model is made of needs torch as it is imported; everything else must start in milliseconds.
+NEEDS_TORCH = ("mmcli.engine", "mmcli.layers", "mmcli.models", "mmcli.training", "mmcli.hub.load", "mmcli.hub.weights")
+STARTS_AT_ONCE = ("mmcli.models.registry", "mmcli.models.family")
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, at its top or inside a function, with the names taken from it."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)} has a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_within(module: str, parents: tuple[str, ...]) -> bool:
+    return any(module == parent or module.startswith(parent + ".") for parent in parents)
+
+
+def calls(path: Path) -> Iterator[tuple[int, str, dict[str | None, str]]]:
+    """Every call in a file: its line, what is called, and its settings by name, as they are written."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call):
+            yield node.lineno, ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+
+
+def test_files_are_short_enough_to_read():
+    lines = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in (*SOURCES, *TESTS)}
+    assert {name: count for name, count in lines.items() if count >= LONGEST} == {}
+
+
+# -- what is imported --------------------------------------------------------------------------------------------
+
+
+def test_no_other_implementation_is_leaned_on():
+    foreign = ("transformers", "timm", "diffusers", "accelerate", "peft", "pycocotools", "torchvision")
+    assert [(name_of(path), m) for path in SOURCES for m in imports(path) if is_within(m, foreign)] == []
+
+
+def test_no_pickle_is_read_in_any_disguise():
+    """Training may read its own tensors with torch.load, and tensors only."""
+    pickles = ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")
+    assert [(name_of(path), m) for path in SOURCES for m in imports(path) if is_within(m, pickles)] == []
+    for path in SOURCES:
+        for line, called, settings in calls(path):
+            place = f"{name_of(path)}:{line}"
+            assert settings.get("allow_pickle", "False") == "False", place
+            if called == "torch.load":
+                assert module_of(path).startswith("mmcli.training."), place
+                assert settings.get("weights_only") == "True", place
+
+
+def test_no_text_is_run_as_code():
+    for path in SOURCES:
+        for line, called, settings in calls(path):
+            assert called not in ("eval", "exec", "compile"), f"{name_of(path)}:{line}"
+            assert "trust_remote_code" not in settings, f"{name_of(path)}:{line}"
+
+
+def test_nothing_outside_a_familys_folder_knows_the_family():
+    """Except the registry, which names modules as text, and the recipe that trains a family."""
+    knowing = []
+    for path in SOURCES:
+        for module in imports(path):
+            if match := re.match(r"mmcli\.models\.(?!registry|family)(\w+)", module):
+                own = (f"mmcli.models.{match[1]}", f"mmcli.training.{match[1]}")
+                knowing += [] if is_within(module_of(path), own) else [(name_of(path), module)]
+    assert knowing == []
+
+
+def test_importing_what_is_no_model_imports_no_torch():
+    light = [
+        module
+        for module in map(module_of, SOURCES)
+        if (not is_within(module, NEEDS_TORCH) or module in STARTS_AT_ONCE) and module != "mmcli.__main__"
+    ]
+    assert {"mmcli.cli.app", "mmcli.tasks.result", "mmcli.decode.segments", "mmcli.media.image"} <= set(light)
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    heavy = [m for m in ('torch', 'torchaudio', 'transformers', 'huggingface_hub') if m in sys.modules]\n"
+        "    if heavy: sys.exit(f'{name} imports {heavy}')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *light], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# -- what is said ------------------------------------------------------------------------------------------------
+
+
+def test_everything_public_says_what_it_is():
+    """Modules, their classes and functions; a method may leave it to its class, and a script's steps to the script."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    silent = []
+    for path in SOURCES:
+        tree = ast.parse(path.read_text("utf-8"))
+        public = [node for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
+        public = [] if "training" in path.parts else public
+        silent += [name_of(path)] if tree.body and not ast.get_docstring(tree) else []
+        silent += [f"{name_of(path)}: {node.name}" for node in public if not ast.get_docstring(node)]
+    assert silent == []
+
+
+PAGES = [ROOT / name for name in ("README.md", "examples/README.md", "mmcli/assets/nano/MODEL_CARD.md")]
+
+
+def page(path: Path) -> str:
+    if not path.is_file():
+        pytest.skip(f"there is no {name_of(path)}")
+    return path.read_text("utf-8")
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Every simple command of a shell text, as words: what stands between pipes, semicolons, && and redirections."""
+    for line in text.splitlines():
+        lexer = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars=True)
+        lexer.commenters = "#"
+        words: list[str] = []
+        for word in [*lexer, ";"]:
+            if set(word) <= set("();<>|&"):
+                yield words
+                words = []
+            else:
+                words.append(word)
+
+
+def shown(text: str) -> list[list[str]]:
+    """The commands in a page's fenced blocks; in one that shows a session, those behind its prompt."""
+    found = []
+    for kind, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        lines = [line for line in block.splitlines() if kind != "console" or line.startswith("$ ")]
+        if kind in ("sh", "bash", "console"):
+            found += [words for words in commands("\n".join(lines)) if words]
+    return found
+
+
+def check(words: list[str]) -> None:
+    """Parse an mmcli command line as the real one does, all but running it. Raises what is wrong with it."""
+    command, arguments, name = get_command(app.app), words[1:], "mmcli"
+    while True:
+        context = command.make_context(name, list(arguments), obj=Environment.real())
+        if not hasattr(command, "resolve_command"):
+            return
+        left = [*context._protected_args, *context.args] if hasattr(context, "_protected_args") else context.args
+        name, command, arguments = command.resolve_command(context, left)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_commands_on_a_page_are_ones_that_mmcli_takes(path):
+    own = [words for words in shown(page(path)) if words[0] == "mmcli"]
+    assert own or path != PAGES[0]
+    for words in own:
+        try:
+            check(words)
+        except app.COMPLAINT as complaint:
+            pytest.fail(f"{shlex.join(words)}: {complaint.format_message()}")
+
+
+@pytest.mark.parametrize(
+    "module", [app, app.caption, app.detect, app.segment, app.chat, app.inspect, app.doctor], ids=lambda m: m.__name__
+)
+def test_commands_in_the_help_are_ones_that_mmcli_takes(module):
+    examples = [line.strip() for line in module.EPILOG.splitlines() if line.startswith("  ")]
+    own = [words for line in examples for words in commands(line) if words[:1] == ["mmcli"]]
+    assert own
+    for words in own:
+        check(words)
+
+
+def test_an_unknown_option_or_command_on_a_page_is_found():
+    for line in ("mmcli caption a.jpg --no-such", "mmcli captoin a.jpg", "mmcli models pulll x", "mmcli detect"):
+        with pytest.raises(app.COMPLAINT):
+            check(line.split())
+
+
+def test_what_is_installed_by_a_page_exists():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    wanted = set(re.findall(r"pip install '?(?:\.|mmcli)\[(\w+)\]", "\n".join(map(page, PAGES[:1]))))
+    assert wanted and wanted <= extras.keys()
+
+
+def test_pictures_that_the_first_command_names_are_there():
+    first = next(words for words in shown(page(PAGES[0])) if words[0] == "mmcli")
+    assert [word for word in first if word.endswith(".jpg")]
+    assert all((ROOT / word).is_file() for word in first if word.endswith(".jpg"))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_links_to_files_lead_somewhere(path):
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page(path))
+    assert [link for link in links if not (path.parent / link).exists()] == []
