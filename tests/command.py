@@ -84,11 +84,19 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._fd, keys.encode())
 
-    def end(self, seconds: float = 30) -> int:
-        """Read until the command ends → its exit code."""
-        deadline = time.monotonic() + seconds
+    def end(self, keys: str = "", seconds: float = 30) -> int:
+        """Read until the command ends → its exit code.
+
+        `keys` are typed, and again every second as a person would: Python's input() misses a Ctrl-C that comes
+        between its prompt and its waiting, until the next key.
+        """
+        deadline, typed = time.monotonic() + seconds, 0.0
         while self._read():
-            assert time.monotonic() < deadline, f"it does not end: {self.screen!r}"
+            now = time.monotonic()
+            assert now < deadline, f"it does not end: {self.screen!r}"
+            if keys and now > typed + 1:
+                self.type(keys)
+                typed = now
         os.close(self._fd)
         return self.process.wait(seconds)
 

@@ -52,8 +52,7 @@ def test_ctrl_c_stops_an_answer_and_at_the_prompt_the_conversation(album, tiny):
     terminal.type("/help\n")  # it still listens
     terminal.until("Ctrl-D ends", times=2)
     terminal.until("\n> ", times=3)
-    terminal.type("\x03")
-    assert terminal.end() == 130
+    assert terminal.end("\x03") == 130
     assert b"Traceback" not in terminal.screen
 
 
