@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmcli.cli.options import TalkOptions, one_of, option, spread
+from mmcli.cli.options import TalkOptions, device_option, dtype_option, option, spread
 from mmcli.cli.start import begin, memory_of
 from mmcli.cli.units import bytes_text, table
 from mmcli.errors import ExitCode, MmcliError
@@ -42,26 +42,8 @@ CHECK_TOKENS = 24
 @spread
 def command(
     ctx: typer.Context,
-    device: Annotated[
-        str,
-        option(
-            "Model",
-            "--device",
-            metavar="auto|cpu|cuda|mps",
-            callback=one_of("auto", "cpu", "cuda", r"cuda:\d+", "mps"),
-            help="The device to check (default auto).",
-        ),
-    ] = "auto",
-    dtype: Annotated[
-        str,
-        option(
-            "Model",
-            "--dtype",
-            metavar="auto|float32|bfloat16|float16",
-            callback=one_of("auto", "float32", "bfloat16", "float16"),
-            help="The type to check (default auto).",
-        ),
-    ] = "auto",
+    device: Annotated[str, device_option("The device to check (default auto).")] = "auto",
+    dtype: Annotated[str, dtype_option("The type to check (default auto).")] = "auto",
     json_: Annotated[bool, option("Output", "--json", help="Print one JSON object.")] = False,
     *,
     talk: TalkOptions,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmcli.cli.options import TalkOptions, option, spread
+from mmcli.cli.options import Revision, TalkOptions, option, spread
 from mmcli.cli.start import begin
 from mmcli.cli.units import bytes_text, count_text, table
 from mmcli.errors import ExitCode
@@ -40,9 +40,7 @@ def command(
         int, option("Output", "--depth", metavar="N", min=1, help="Levels of the tree of modules (default 3).")
     ] = 3,
     json_: Annotated[bool, option("Output", "--json", help="Print one JSON object.")] = False,
-    revision: Annotated[
-        str | None, option("Model", "--revision", metavar="REV", help="Branch, tag or commit of a hub repository.")
-    ] = None,
+    revision: Revision = None,
     offline: Annotated[bool, option("Model", "--offline", help="Never use the network.")] = False,
     *,
     talk: TalkOptions,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mmcli.cli.help import Command
-from mmcli.cli.options import TalkOptions, option, spread
+from mmcli.cli.options import Revision, TalkOptions, option, spread
 from mmcli.cli.start import begin
 from mmcli.cli.units import bytes_text, count_text, table
 from mmcli.errors import ExitCode, ModelError, UsageError
@@ -31,9 +31,6 @@ on their page and `hf auth login` or HF_TOKEN.""",
 )
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", help="nano, a folder, or a hub repository as owner/name.")]
-Revision = Annotated[
-    str | None, option("Model", "--revision", metavar="REV", help="Branch, tag or commit of a hub repository.")
-]
 Json = Annotated[bool, option("Output", "--json", help="One JSON object a line.")]
 Offline = Annotated[bool, option("Model", "--offline", help="Never use the network.")]
 

@@ -30,6 +30,23 @@ def option(panel: str, *names: str, help: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
 
 
+def device_option(help: str) -> Any:
+    """--device, with a help text that suits the command."""
+    check = one_of("auto", "cpu", "cuda", r"cuda:\d+", "mps")
+    return option("Model", "--device", metavar="auto|cpu|cuda|mps", callback=check, help=help)
+
+
+def dtype_option(help: str) -> Any:
+    """--dtype, with a help text that suits the command."""
+    check = one_of("auto", "float32", "bfloat16", "float16")
+    return option("Model", "--dtype", metavar="auto|float32|bfloat16|float16", callback=check, help=help)
+
+
+Revision = Annotated[
+    str | None, option("Model", "--revision", metavar="REV", help="Branch, tag or commit of a hub repository.")
+]
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """Which model, from where, and where it runs."""
@@ -44,32 +61,13 @@ class ModelOptions:
             "google/paligemma2-3b-mix-448, downloaded at first use.",
         ),
     ] = "nano"
-    revision: Annotated[
-        str | None,
-        option("Model", "--revision", metavar="REV", help="Branch, tag or commit of a hub repository."),
-    ] = None
+    revision: Revision = None
     offline: Annotated[
         bool, option("Model", "--offline", help="Never use the network; the model must be here already.")
     ] = False
-    device: Annotated[
-        str,
-        option(
-            "Model",
-            "--device",
-            metavar="auto|cpu|cuda|mps",
-            callback=one_of("auto", "cpu", "cuda", r"cuda:\d+", "mps"),
-            help="Where to run (default auto: a GPU if there is one).",
-        ),
-    ] = "auto"
+    device: Annotated[str, device_option("Where to run (default auto: a GPU if there is one).")] = "auto"
     dtype: Annotated[
-        str,
-        option(
-            "Model",
-            "--dtype",
-            metavar="auto|float32|bfloat16|float16",
-            callback=one_of("auto", "float32", "bfloat16", "float16"),
-            help="Type of the weights (default auto: bfloat16 where the device is fast at it, else float32).",
-        ),
+        str, dtype_option("Type of the weights (default auto: bfloat16 where the device is fast at it, else float32).")
     ] = "auto"
 
 
