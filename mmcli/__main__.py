@@ -1,6 +1,7 @@
 """The `mmcli` command: `python -m mmcli` and the console script."""
 
 import os
+import signal
 import sys
 
 
@@ -17,6 +18,7 @@ def main() -> None:
         code = 130
     except OSError:  # stdout is closed or full: said already, or nobody listens
         code = 141
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not change how this ends
     if code not in (0, 2):
         _mute()
     sys.exit(code)
