@@ -3,7 +3,6 @@
 import json
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -72,6 +71,8 @@ def command(
 
 
 def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version  # a fifth of what --help takes
+
     try:
         return version(package)
     except PackageNotFoundError:
