@@ -42,6 +42,8 @@ _OTHERS = (  # (offset, magic, what it is, what to do)
 )
 
 _VIDEO = "Take a frame out of it first, for instance with: ffmpeg -i VIDEO -frames:v 1 frame.png"
+_PICTURE_NAMES = {"HEIF": "HEIC", "WEBP": "WebP", "JPEG2000": "JPEG 2000", "PPM": "PNM"}
+RECORDINGS = "WAV, FLAC, MP3, M4A, AAC, Ogg, Opus, WebM and the sound of MP4, MOV and MKV videos are read"
 READABLE = "JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, HEIC, JPEG 2000 and PNM are read"
 
 
@@ -81,6 +83,34 @@ def describe(data: bytes) -> tuple[str, str]:
     if "<html" in lower or "<!doctype html" in lower:
         return "a web page, not a picture", "Give the address of the picture itself"
     return "text, not a picture", READABLE
+
+
+def describe_silent(head: bytes) -> tuple[str, str] | None:
+    """For data that begins like something without sound: what it is, and what the user can do; None for the rest."""
+    kind = picture_format(head)
+    if kind is not None:
+        return f"a {_PICTURE_NAMES.get(kind, kind)} picture, not a recording", RECORDINGS
+    if b"%PDF-" in head[:1024]:
+        return "a PDF, not a recording", RECORDINGS
+    if head.startswith(b"PK\x03\x04"):
+        return "a ZIP archive or an office document, not a recording", "Take the recordings out of it first"
+    if head.startswith(b"\x1f\x8b"):
+        return "compressed with gzip", "Unpack it first"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the recording itself", "Fetch the file with: git lfs pull"
+    if head.startswith(b"MThd"):
+        return "MIDI, notes and not sound", "Play it into a recording first, for instance with: fluidsynth -F FILE.wav"
+    if head.startswith(b"#!AMR"):  # the one magic of sound that reads as text
+        return None
+    text = _text(head[:4096], len(head) < 4096)
+    if text is None:
+        return None
+    lower = text.lower()
+    if "<html" in lower or "<!doctype html" in lower:
+        return "a web page, not a recording", "Give the address of the recording itself"
+    if lower.startswith("#extm3u") or lower.startswith("[playlist]"):
+        return "a playlist, not a recording", "Name the recordings that it lists"
+    return "text, not a recording", RECORDINGS
 
 
 def _text(head: bytes, whole: bool) -> str | None:

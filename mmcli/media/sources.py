@@ -21,8 +21,13 @@ IMAGE_EXTENSIONS = frozenset(
     | {".heic", ".heif", ".hif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
 AUDIO_EXTENSIONS = frozenset(
-    {".wav", ".wave", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma", ".amr"}
+    {".wav", ".wave", ".w64", ".flac", ".mp3", ".mp2", ".ogg", ".oga", ".opus", ".spx", ".m4a", ".m4b", ".aac", ".ac3"}
+    | {".aif", ".aiff", ".aifc", ".au", ".caf", ".wma", ".amr", ".mka", ".weba", ".wv"}
 )
+VIDEO_EXTENSIONS = frozenset(  # no ".ts": in most folders that is TypeScript
+    {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp", ".wmv", ".flv", ".ogv"}
+)
+SOUND_EXTENSIONS = AUDIO_EXTENSIONS | VIDEO_EXTENSIONS
 
 STREAM_LIMIT = 2 << 30  # bytes read from a pipe or device when the caller sets no limit: /dev/zero has no end
 DOWNLOAD_LIMIT = 512 << 20  # bytes fetched from an address when the caller sets no limit

@@ -1,0 +1,276 @@
+"""A recording as the models want it: 16 kHz, one channel, float32, in blocks; every quirk of files is dealt with here.
+
+PyAV carries FFmpeg and all its codecs, so nothing need be installed beside it. Times are those a player shows: 0 is
+where the container begins, a sound track that begins later begins with silence, and where packets are missing silence
+stands for them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from mmcli.errors import InputError
+from mmcli.media.containers import length, length_is_stated, open_container, open_file, sound_track
+from mmcli.media.mixing import BLOCK, RATE, Mixer
+from mmcli.media.sniff import describe_silent
+from mmcli.media.sources import Source, printable, trouble
+
+if TYPE_CHECKING:
+    import av
+
+_WARM_UP = 0.5  # seconds decoded before `start`: MP3 and Opus need up to 0.25 s of what came before
+_GAP = 0.1  # seconds by which times may jump: less is the rounding of a container, or a sloppy clock
+_LONGEST_GAP = 600.0  # seconds of silence put in at most where the container does not say how long it is
+_SHORTFALL = 0.5  # seconds that may be missing at the end before a recording is said to be cut short
+_TRIES = 20  # errors of the container in a row before the rest is given up
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What is known of a recording. `seconds` is its whole length as its container tells it, None where it does not."""
+
+    name: str
+    seconds: float | None
+    notes: tuple[str, ...] = ()
+    """What the user should know, each a phrase: damage, gaps, tracks left out. Complete once all has been read."""
+
+
+def open_sound(source: Source, *, start: float = 0.0, duration: float | None = None) -> "SoundReader":
+    """Open the recording, or the sound track of the video, in `source`; `start` and `duration` (seconds) take a part.
+
+    Raises InputError for what cannot be read, is empty, is no recording or has no sound track. Files are read from
+    disk as they are decoded; pipes and addresses are read whole first.
+    """
+    name = printable(source.name)
+    file = open_file(source)
+    try:
+        head = file.read(4096)
+        file.seek(0)
+        if not head:
+            raise InputError(f"{name} is empty", "Get the file again from where it came")
+        silent = describe_silent(head)
+        if silent is not None:
+            raise InputError(f"{name} is {silent[0]}", silent[1])
+        return SoundReader(file, name, start, duration)
+    except OSError as error:
+        file.close()
+        raise trouble(source.name, error) from error
+    except BaseException:
+        file.close()
+        raise
+
+
+def read_sound(source: Source, *, start: float = 0.0, duration: float | None = None) -> tuple[np.ndarray, Sound]:
+    """All of it at once: float32 [samples] at 16 kHz, and what is known of it. Raises as `open_sound` and reading."""
+    with open_sound(source, start=start, duration=duration) as reader:
+        expected = max((reader.sound.seconds or 0.0) - start, 0.0)
+        expected = min(expected, expected if duration is None else duration, 3600.0)  # a header may say anything
+        samples = np.empty(int(expected * RATE) + BLOCK, np.float32)
+        filled = 0
+        for block in reader:
+            if filled + len(block) > len(samples):  # realloc: large arrays are moved by the kernel, not copied
+                samples.resize(filled + len(block) + len(samples) // 4, refcheck=False)
+            samples[filled : filled + len(block)] = block
+            filled += len(block)
+        samples.resize(filled, refcheck=False)
+        return samples, reader.sound
+
+
+class SoundReader:
+    """Blocks of float32 samples at 16 kHz, one channel: [at most 16000] each. To be iterated once, and closed.
+
+    Iterating raises InputError where nothing can be decoded, where the recording holds no sample and where it ends
+    before `start`. What is damaged is passed over; `sound.notes` says so.
+    """
+
+    def __init__(self, file: BinaryIO, name: str, start: float, duration: float | None):
+        self._file, self._name = file, name
+        self._start, self._end = round(max(start, 0.0) * RATE), None
+        if duration is not None:
+            self._end = self._start + round(max(duration, 0.0) * RATE)
+        self._notes: list[str] = []
+        self._damaged, self._gaps, self._missing, self._numberless = 0, 0, 0.0, False
+        self._container = open_container(file, name)
+        try:
+            self._stream = sound_track(self._container, name, self._notes)
+            self._origin = (self._container.start_time or 0) / 1_000_000
+            self._seconds = length(self._container, self._stream)
+            self._exact = self._seconds is not None and length_is_stated(self._container, self._stream, file)
+        except BaseException:
+            self._container.close()
+            raise
+
+    @property
+    def sound(self) -> Sound:
+        """What is known by now."""
+        notes = list(self._notes)
+        if self._damaged:
+            pieces = "1 damaged piece is" if self._damaged == 1 else f"{self._damaged} damaged pieces are"
+            notes.append(f"{pieces} left out")
+        if self._gaps:
+            places = "one place" if self._gaps == 1 else f"{self._gaps} places"
+            notes.append(f"{self._missing:.1f} s are missing in {places}, silence stands for them")
+        if self._numberless:
+            notes.append("samples that are no finite numbers are taken for silence")
+        return Sound(self._name, self._seconds, tuple(notes))
+
+    def __enter__(self) -> "SoundReader":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; may be called twice."""
+        self._container.close()
+        self._file.close()
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        if self._end is not None and self._end <= self._start:
+            raise InputError(f"No sound of {self._name} is asked for: the duration is 0", "Ask for a longer part")
+        position, given, ended = 0, False, False
+        for position, block in self._timed_blocks():
+            first = max(self._start - position, 0)
+            last = len(block) if self._end is None else min(self._end - position, len(block))
+            if first < last:
+                given = True
+                yield self._finite(block[first:last])
+            position += len(block)
+            if self._end is not None and position >= self._end:
+                return
+            ended = True
+        if not given:
+            raise self._nothing(position / RATE if ended else 0.0)
+
+    # -- times ---------------------------------------------------------------------------------------------------
+
+    def _timed_blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Blocks without a gap between them, each with the place of its first sample, in samples from the origin."""
+        mixer: Mixer | None = None
+        clock = 0.0  # where the next frame belongs if nothing is missing, in seconds
+        shift = 0.0  # what is added to times since they jumped: streams glued together begin again at 0
+        position = 0
+        for time, frame in self._frames_from_start():
+            at = clock if time is None else time + shift
+            if mixer is None:
+                position = round(min(at, self._start / RATE) * RATE)
+                clock = position / RATE
+            gap = at - clock
+            if gap < -_GAP or gap > self._longest_gap(clock):
+                shift -= gap
+            elif gap > (_GAP if mixer is not None else 0.0):
+                if mixer is not None:
+                    self._gaps, self._missing = self._gaps + 1, self._missing + gap
+                    for block in mixer.end():
+                        yield position, block
+                        position += len(block)
+                for block in _silence(round(at * RATE) - position):
+                    yield position, block
+                    position += len(block)
+                mixer, clock = None, at
+            if mixer is not None and not mixer.takes(frame):
+                for block in mixer.end():
+                    yield position, block
+                    position += len(block)
+                mixer = None
+            mixer = mixer or Mixer(frame)
+            for block in mixer.add(frame):
+                yield position, block
+                position += len(block)
+            clock += frame.samples / frame.sample_rate
+        for block in mixer.end() if mixer is not None else ():
+            yield position, block
+            position += len(block)
+        if self._exact and not shift and self._seconds - clock > _SHORTFALL and mixer is not None:
+            self._notes.append(f"it is cut short: {clock:.1f} of the {self._seconds:.1f} s that it announces are there")
+
+    def _longest_gap(self, clock: float) -> float:
+        return _LONGEST_GAP if self._seconds is None else max(self._seconds - clock, 0.0) + 1.0
+
+    def _frames_from_start(self) -> Iterator[tuple[float | None, "av.AudioFrame"]]:
+        """Frames from a little before `start`, by seeking where that is sure to land before it, else from the first."""
+        start = self._start / RATE
+        for back in (_WARM_UP, 20.0) if start > 2 * _WARM_UP else ():
+            if not self._seek(start - back):
+                break
+            frames = self._frames()
+            time, frame = next(frames, (None, None))
+            if time is not None and time <= start:
+                yield time, frame
+                yield from frames
+                return
+        if start > 2 * _WARM_UP:
+            self._damaged = 0
+            self._rewind()
+        yield from self._frames()
+
+    def _seek(self, seconds: float) -> bool:
+        import av
+
+        try:
+            self._container.seek(int((self._origin + max(seconds, 0.0)) / self._stream.time_base), stream=self._stream)
+        except av.error.FFmpegError:
+            return False
+        return True
+
+    def _rewind(self) -> None:
+        """Open it again: not every container that failed to seek can seek back."""
+        self._container.close()
+        self._file.seek(0)
+        self._container = open_container(self._file, self._name)
+        self._stream = sound_track(self._container, self._name, [])
+
+    # -- decoding ------------------------------------------------------------------------------------------------
+
+    def _frames(self) -> Iterator[tuple[float | None, "av.AudioFrame"]]:
+        """All that can be decoded from here on, each frame with its time in seconds from the origin, if it has one."""
+        import av
+
+        packets, errors = self._container.demux(self._stream), 0
+        while errors < _TRIES:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except av.error.FFmpegError:
+                errors += 1
+                packets = self._container.demux(self._stream)
+                continue
+            except OSError as error:
+                raise trouble(self._name, error) from error
+            errors = 0
+            try:
+                frames = packet.decode()
+            except av.error.EOFError:
+                return
+            except av.error.FFmpegError:
+                self._damaged += 1
+                continue
+            for frame in frames:
+                if frame.samples and frame.sample_rate:
+                    time = None if frame.pts is None else float(frame.pts * frame.time_base) - self._origin
+                    yield time, frame
+        self._damaged += 1
+
+    def _finite(self, block: np.ndarray) -> np.ndarray:
+        if np.isfinite(block).all():
+            return block
+        self._numberless = True
+        return np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)
+
+    def _nothing(self, ended: float) -> InputError:
+        if ended > 0 and self._start:
+            what = f"{self._name} ends after {ended:.1f} s, before the start at {self._start / RATE:.1f} s"
+            return InputError(what, "Choose an earlier --start")
+        if self._damaged:
+            what = f"{self._name} is damaged or cut short: no sound in it can be decoded"
+            return InputError(what, "Get the file again from where it came")
+        return InputError(f"{self._name} holds no sound: it is a recording of no length", "Record it again")
+
+
+def _silence(samples: int) -> Iterator[np.ndarray]:
+    while samples > 0:
+        yield np.zeros(min(samples, BLOCK), np.float32)
+        samples -= BLOCK

@@ -1,0 +1,126 @@
+"""Files and what FFmpeg makes of them: opening, the sound track, its length; what is refused, in words."""
+
+import io
+import os
+from fractions import Fraction
+from functools import cache
+from typing import TYPE_CHECKING, BinaryIO
+
+from mmcli.errors import InputError
+from mmcli.media.sniff import RECORDINGS
+from mmcli.media.sources import Source, trouble
+
+if TYPE_CHECKING:
+    import av
+
+_READ = (  # FFmpeg's names of the containers that are opened: none that opens further files or addresses by itself
+    "wav,w64,aiff,au,caf,flac,mp3,aac,loas,ac3,eac3,ogg,mov,matroska,webm,mpegts,mpeg,avi,asf,flv,amr,amrnb,amrwb,"
+    "wv,ape,tta,dts,voc"
+)
+_EXACT = ("wav", "w64", "aiff", "au", "caf", "flac", "mov", "matroska", "asf")  # their length is stated, not estimated
+
+
+class _Nameless:
+    """A file without its name, from which FFmpeg would guess at the content."""
+
+    def __init__(self, file: BinaryIO):
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+def open_file(source: Source) -> BinaryIO:
+    """What `source` holds as a file that can seek: from disk where it lies there, else from memory."""
+    if source.path is not None and source.problem is None and os.path.isfile(source.path):
+        try:
+            return open(source.path, "rb")
+        except OSError as error:
+            raise trouble(source.name, error) from error
+    return io.BytesIO(source.read())  # shares the bytes
+
+
+@cache
+def _quieten() -> None:
+    """FFmpeg's own lines go nowhere, once: the setting is global."""
+    import av.logging
+
+    av.logging.set_level(None)
+
+
+def open_container(file: BinaryIO, name: str) -> "av.container.InputContainer":
+    import av
+
+    _quieten()
+    try:
+        return av.open(
+            _Nameless(file), container_options={"format_whitelist": _READ}, metadata_errors="replace"
+        )  # tags in Latin-1 are common
+    except av.error.ArgumentError as error:  # a format that is known to FFmpeg and not read here
+        raise InputError(f"{name} is not a recording of a known kind", RECORDINGS) from error
+    except (av.error.FFmpegError, EOFError) as error:
+        file.seek(0)
+        if _begins_like_sound(file.read(16)):
+            what = f"{name} is damaged or cut short: no sound in it can be found"
+            raise InputError(what, "Get the file again from where it came") from error
+        raise InputError(f"{name} is not a recording of a known kind", RECORDINGS) from error
+
+
+def _begins_like_sound(head: bytes) -> bool:
+    return (
+        head.startswith((b"ID3", b"fLaC", b"OggS", b"\x1aE\xdf\xa3", b"FORM", b"caff", b"#!AMR"))
+        or head.startswith((b"\xff\xf1", b"\xff\xf9", b"\xff\xfb", b"\xff\xf3"))
+        or (head.startswith((b"RIFF", b"RF64")) and head[8:12] in (b"WAVE", b"AVI ", b""))
+        or head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free")
+    )
+
+
+def sound_track(container: "av.container.InputContainer", name: str, notes: list[str]) -> "av.AudioStream":
+    tracks = container.streams.audio
+    if not tracks:
+        if container.streams.video:
+            raise InputError(f"{name} is a video without a sound track", "Choose a file that has one")
+        raise InputError(f"{name} has no sound track", RECORDINGS)
+    track = container.streams.best("audio") or tracks[0]
+    if track.codec_context is None:
+        what = f"{name} holds sound of a kind that cannot be decoded here"
+        raise InputError(what, "Turn it into FLAC or MP3 first, with the program that made it")
+    if len(tracks) > 1:
+        notes.append(f"sound track {tracks.index(track) + 1} of {len(tracks)} is used")
+    for stream in container.streams:
+        if stream is not track:
+            stream.discard = "all"  # the pictures of a video are not even read where the container allows it
+    return track
+
+
+def length(container: "av.container.InputContainer", track: "av.AudioStream") -> float | None:
+    """Seconds from the container's beginning to the end of the track, None where it does not say."""
+    if track.duration is not None and track.time_base is not None:
+        begin = (track.start_time or 0) * track.time_base - Fraction(container.start_time or 0, 1_000_000)
+        seconds = float(begin + track.duration * track.time_base)
+    elif container.duration is not None:
+        seconds = container.duration / 1_000_000
+    else:
+        return None
+    return seconds if seconds > 0 else None
+
+
+def length_is_stated(container: "av.container.InputContainer", track: "av.AudioStream", file: BinaryIO) -> bool:
+    """Whether the length is the track's own and written down; FFmpeg otherwise guesses it from the bit rate."""
+    kind = container.format.name.split(",")[0]
+    if kind == "mp3":
+        return _has_xing(file)
+    return kind in _EXACT and (track.duration is not None or len(container.streams) == 1)
+
+
+def _has_xing(file: BinaryIO) -> bool:
+    """Whether the MP3 begins with a frame that counts the others (Xing's or LAME's)."""
+    place = file.tell()
+    try:
+        file.seek(0)
+        head = file.read(10)
+        after = 0
+        if head.startswith(b"ID3") and len(head) == 10:  # ID3v2.4, 6.2: four times 7 bits
+            after = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+        file.seek(after)
+        frame = file.read(256)
+        return b"Xing" in frame or b"Info" in frame
+    finally:
+        file.seek(place)
