@@ -34,12 +34,13 @@ def ratio(ours: list[float], theirs: list[float]) -> str:
 
 def report(results: dict[str, Any]) -> str:
     """Everything measured, for people."""
+    failures = {**results["failed"]}
     parts = []
     if "startup" in results:
         rows = [("start-up", "mmcli", "beside", "", "ratio")]
         for pair in results["startup"]:
             if "failed" in pair:
-                rows.append((pair["what"], f"failed: {pair['failed']}", "", "", ""))
+                failures[pair["what"]] = pair["failed"]
                 continue
             ours, theirs = pair["ours"], pair["theirs"]
             cells = pair["what"], middle(ours, seconds_text), pair["beside"], middle(theirs, seconds_text)
@@ -48,7 +49,7 @@ def report(results: dict[str, Any]) -> str:
     samples = results["samples"]
     if samples:
         parts.append(_comparison(samples, results))
-    parts += [f"{side} failed: {words}\n" for side, words in results["failed"].items()]
+    parts += [f"{what} failed: {words}\n" for what, words in failures.items()]
     return "\n".join(parts)
 
 
