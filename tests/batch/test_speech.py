@@ -1,0 +1,125 @@
+"""Where recordings are cut; of speech itself only what the cutter sees of it: probabilities and loudness."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmcli.batch.speech import FRAME, LONGEST_GAP, PAD, RATE, Cutter, Speech, _pieces
+
+LIMIT = int(30 * RATE) // FRAME
+
+
+def spans(probabilities, loudness=None, limit=LIMIT) -> list[tuple[int, int]]:
+    cutter = Cutter(limit)
+    found = []
+    for probability, level in zip(probabilities, loudness or [1.0] * len(probabilities), strict=True):
+        found += cutter.feed(probability, level)
+    return [*found, *cutter.end()]
+
+
+def speech(*lengths: int) -> list[float]:
+    """Frames: a pause, speech, a pause, speech, …"""
+    return [0.95 if i % 2 else 0.01 for i, length in enumerate(lengths) for _ in range(length)]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "wanted"),
+    [
+        ((500,), []),  # silence
+        ((0, 100), [(0, 100)]),  # nothing to pad with
+        ((100, 50, 100), [(100 - PAD, 150 + PAD)]),
+        ((100, 1, 100), []),  # a click
+        ((100, 50, 3, 50, 100), [(100 - PAD, 203 + PAD)]),  # a pause so short that it is none
+        ((100, 50, LONGEST_GAP - 1, 50, 100), [(90, 100 + 100 + LONGEST_GAP - 1 + PAD)]),  # one window holds both
+        ((100, 50, LONGEST_GAP + 9, 50, 100), [(90, 160), (211, 281)]),  # a longer pause is left out
+    ],
+)
+def test_speech_is_padded_and_long_pauses_are_left_out(lengths, wanted):
+    assert spans(speech(*lengths)) == wanted
+
+
+def test_a_full_window_is_cut_at_the_longest_pause_near_its_end():
+    lengths = (0, 200, 30, 400, 20, 100, 40, 100, 8, 200, 300)
+    first, second = spans(speech(*lengths))
+    # Of the pauses of 20 and 40 frames near the end the longer one, though the shorter leaves the window fuller.
+    assert first == (0, 200 + 30 + 400 + 20 + 100 + PAD)
+    assert second[0] == 790 - PAD
+
+
+def test_a_stretch_without_a_pause_is_cut_at_its_quietest_place():
+    loudness = [1.0] * 1500
+    loudness[700:705] = [0.1] * 5
+    loudness[200:205] = [0.0] * 5  # quieter, but it would make a short window
+    cut = spans([0.9] * 1500, loudness)
+    assert cut == [(0, 702), (702, 1500)]
+
+
+def test_doubt_neither_begins_speech_nor_ends_it():
+    assert spans([0.3] * 100) == []
+    assert spans([0.9] * 50 + [0.3] * 100 + [0.9] * 50) == [(0, 200)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 90), st.integers(0, 260)), max_size=30),
+    st.integers(60, 300),
+    st.randoms(use_true_random=False),
+)
+@settings(max_examples=60, deadline=None)
+def test_all_speech_is_in_exactly_one_window(stretches, limit, random):
+    probabilities = speech(*(length for pair in stretches for length in pair))
+    cut = spans(probabilities, [random.random() for _ in probabilities], limit)
+    covered = [frame for first, end in cut for frame in range(first, end)]
+    assert covered == sorted(set(covered))  # nothing twice, and in order
+    assert all(0 < end - first <= limit for first, end in cut)
+    assert all(end <= len(probabilities) for _, end in cut)
+    inside = set(covered)
+    frames = range(len(probabilities))
+    # A click may be lost; so may what is left of a stretch behind a cut, if it is no longer than a click.
+    lost = [i for i in frames if probabilities[i] > 0.5 and i not in inside]
+    assert all(not (i - 1 in lost and i + 1 in lost) for i in lost)
+
+
+@given(st.lists(st.integers(0, 40), max_size=12), st.integers(1, 50))
+def test_pieces_are_the_same_samples(lengths, size):
+    blocks, at = [], 0
+    for length in lengths:
+        blocks.append(np.arange(at, at + length, dtype=np.float32))
+        at += length
+    pieces = list(_pieces(blocks, size))
+    assert np.concatenate([np.zeros(0), *pieces]).tolist() == list(range(at))
+    assert all(len(piece) == size for piece in pieces[:-1]) and all(0 < len(piece) <= size for piece in pieces)
+
+
+class Loud:
+    """A detector that takes for speech what is loud."""
+
+    def __call__(self, frames, state):
+        return (frames[:, 64:].abs().mean(dim=1) > 0.1).float(), state
+
+
+@pytest.mark.parametrize("block", [160, 5000, 480_000])
+def test_a_window_holds_the_sound_at_its_place(block):
+    rng = np.random.default_rng(0)
+    loudness = np.repeat(rng.random(40) > 0.6, 80_000)
+    sound = (loudness * rng.uniform(0.5, 1, len(loudness))).astype(np.float32)[:-77]
+    heard = Speech((sound[at : at + block] for at in range(0, len(sound), block)), Loud(), start=100.0)
+    windows = list(heard.windows())
+    for window in windows:
+        first = round((window.start - 100) * RATE)
+        assert np.array_equal(window.sound, sound[first : first + len(window.sound)])
+    assert heard.seconds == len(sound) / RATE and heard.count == len(windows) > 2
+    assert heard.left_out == pytest.approx(heard.seconds - sum(window.end - window.start for window in windows))
+
+
+def test_memory_does_not_grow_with_the_recording():
+    """Ten minutes of speech without a pause: no more than a window and a block are held."""
+    import tracemalloc
+
+    block = np.full(16_000, 0.5, np.float32)
+    tracemalloc.start()
+    count = sum(1 for _ in Speech((block for _ in range(600)), Loud()).windows())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count >= 20
+    assert peak < 12e6  # ten minutes have 38 MB
