@@ -1,7 +1,7 @@
 """The decode loop: prefill once, then one token a row and step. It knows no family and no task."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +33,10 @@ class TokenEvent:
     logprob: float  # under the model's own distribution: temperature 1, nothing cut off
 
 
+# Forbids or favours: logits [R, V] and what each of these rows has written so far → logits from which to choose.
+LogitRules = Callable[[Tensor, list[list[int]]], Tensor]
+
+
 @torch.inference_mode()
 def generate(
     model: GenerativeModel,
@@ -41,11 +45,15 @@ def generate(
     stop_ids: frozenset[int],
     max_tokens: int,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    rules: LogitRules | None = None,
+    drop_ended: bool = False,
 ) -> Iterator[list[TokenEvent]]:
     """Write up to `max_tokens` tokens for every row; yields the events of one step as a list, in row order.
 
     A row's stop token is its last event; after it the row is absent. A row without one was cut off by `max_tokens`.
-    Raises ModelError where the logits are not numbers (float16 overflows).
+    `rules` see every step's logits first; log-probabilities are those of what the rules left. With `drop_ended` the
+    rows that ended leave the forward pass: it pays where a row costs much (cross-attention) and the cache is cheap to
+    rearrange. Raises ModelError where the logits are not numbers (float16 overflows).
     """
     if max_tokens < 1:
         return
@@ -55,24 +63,44 @@ def generate(
     # The last token written is never read again, so it needs no room.
     cache = model.new_cache(rows, prefix + max_tokens - 1)
     sampler = Sampler(sampling, rows, max_tokens, weight.device)
-    running = list(range(rows))
+    rows_held = list(range(rows))  # which row of the batch stands where in the forward pass
+    running = set(rows_held)
+    written: list[list[int]] = [[] for _ in rows_held]
     logits = model.prefill(inputs, cache)
     for step in range(max_tokens):
-        chosen = sampler.choose(logits, step)
-        events = _events(logits, chosen, running)
+        if rules is not None:
+            logits = rules(logits, [written[row] for row in rows_held])
+        chosen = sampler.choose(logits, step, rows_held)
+        events = _events(logits, chosen, rows_held, running)
         yield events
-        running = [event.row for event in events if event.id not in stop_ids]
+        for event in events:
+            written[event.row].append(event.id)
+        running -= {event.row for event in events if event.id in stop_ids}
         if not running or step == max_tokens - 1:
             return
+        if drop_ended and len(running) < len(rows_held):
+            places = _close_ranks([row in running for row in rows_held])
+            cache.keep(places)
+            rows_held = [rows_held[place] for place in places]
+            chosen = chosen[torch.tensor(places, device=chosen.device)]
         logits = model.step(chosen, cache)
 
 
-def _events(logits: Tensor, chosen: Tensor, running: list[int]) -> list[TokenEvent]:
-    """Bring ids and log-probabilities of the running rows to the host, in one transfer."""
-    logprobs = logits.float().log_softmax(dim=-1).gather(-1, chosen[:, None])[:, 0]
+def _close_ranks(running: list[bool]) -> list[int]:
+    """Places of the rows that go on, with holes filled from the end: most stay where they are."""
+    count = sum(running)
+    late = [place for place in range(count, len(running)) if running[place]]
+    return [place if running[place] else late.pop() for place in range(count)]
+
+
+def _events(logits: Tensor, chosen: Tensor, rows: list[int], running: set[int]) -> list[TokenEvent]:
+    """Bring ids and log-probabilities of the running rows to the host, in one transfer, in row order."""
+    logits = logits.float()
+    logprobs = logits.gather(-1, chosen[:, None])[:, 0] - logits.logsumexp(dim=-1)
     ids, values = torch.stack((chosen.float(), logprobs)).tolist()  # float32 holds ids up to 2^24 exactly
-    if any(math.isnan(values[row]) for row in running):
+    if any(math.isnan(value) for row, value in zip(rows, values, strict=True) if row in running):
         raise ModelError(
             "The model's numbers left the range of its data type", "Run it with --dtype float32 or --dtype bfloat16"
         )
-    return [TokenEvent(row, int(ids[row]), values[row]) for row in running]
+    events = (TokenEvent(row, int(id), value) for row, id, value in zip(rows, ids, values, strict=True))
+    return sorted((event for event in events if event.row in running), key=lambda event: event.row)

@@ -1,6 +1,7 @@
 """What a processor hands to a model."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ class Inputs:
     tokens: Tensor  # [B, T] token ids; places of soft tokens hold the family's image token
     valid: Tensor  # [B, T] True where there is a token
     pixels: Tensor | None  # [pictures, 3, side, side], all rows' pictures in order; None without pictures
+    context: Any = None  # what else the family's model reads, made on its device already; row i belongs to row i
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Inputs":
         """The same batch on a device; pixels also change their type."""

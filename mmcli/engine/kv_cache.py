@@ -1,5 +1,7 @@
 """The one key-value cache."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,7 @@ class KVCache:
         self.valid = torch.zeros(batch, length, dtype=torch.bool, device=device)
         self.positions = torch.zeros(batch, dtype=torch.long, device=device)
         self.length = 0
+        self.context: Any = None  # what a family's model looks at beside its own tokens (an encoder's keys and values)
 
     @property
     def capacity(self) -> int:
@@ -49,3 +52,29 @@ class KVCache:
         keys[:, :, self.length - k.shape[2] : self.length] = k
         values[:, :, self.length - v.shape[2] : self.length] = v
         return keys[:, :, : self.length], values[:, :, : self.length]
+
+    def keep(self, rows: list[int]) -> None:
+        """Go on with these rows, in this order; a row may be taken several times.
+
+        Rows that stay in place are not copied. A `context` is treated alike if it has `keep(rows)`, else left alone.
+        """
+        self.store = keep_rows(self.store, rows, 2, self.length)
+        self.valid = keep_rows(self.valid, rows, 0)
+        self.positions = keep_rows(self.positions, rows, 0)
+        if hasattr(self.context, "keep"):
+            self.context.keep(rows)
+
+
+def keep_rows(store: Tensor, rows: list[int], dim: int, length: int | None = None) -> Tensor:
+    """Rows of dimension `dim` in a new order, in the old memory where that can be: moved are only those out of place.
+
+    `length` tells how much of the last dimension but one is filled.
+    """
+    count = len(rows)
+    moved = [place for place, row in enumerate(rows) if place != row]
+    if any(rows[place] < count for place in moved):  # a row that is overwritten is still wanted elsewhere
+        return store.index_select(dim, torch.tensor(rows, device=store.device))
+    filled = store if length is None else store.narrow(-2, 0, length)
+    for place in moved:
+        filled.select(dim, place).copy_(filled.select(dim, rows[place]))
+    return store.narrow(dim, 0, count)

@@ -45,11 +45,12 @@ class Sampler:
             shape = (steps, 1 if generator else rows)  # with a seed, every row sees the same numbers
             self.draws = torch.rand(shape, generator=generator).expand(steps, rows).to(device)
 
-    def choose(self, logits: Tensor, step: int) -> Tensor:
-        """Logits [B, V] of step number `step` → chosen ids [B]."""
+    def choose(self, logits: Tensor, step: int, rows: list[int] | None = None) -> Tensor:
+        """Logits [B, V] of step number `step` → chosen ids [B]; `rows` are their numbers, where some have left."""
         if self.draws is None:
             return logits.argmax(dim=-1)
-        return sample(logits, self.sampling, self.draws[step])
+        draws = self.draws[step]
+        return sample(logits, self.sampling, draws if rows is None else draws[rows])
 
 
 def sample(logits: Tensor, sampling: Sampling, draws: Tensor) -> Tensor:

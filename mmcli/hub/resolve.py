@@ -10,7 +10,8 @@ from typing import Any
 from mmcli.errors import ModelError
 from mmcli.hub.safetensors_files import weight_files
 
-BUNDLED = {"nano": Path(__file__).parent.parent / "assets" / "nano"}
+ASSETS = Path(__file__).parent.parent / "assets"
+BUNDLED = {"nano": ASSETS / "nano", "whisper-tiny.en": ASSETS / "whisper-tiny.en"}
 
 # What a checkpoint may consist of; code and pickles are never fetched.
 PATTERNS = ("*.json", "*.safetensors", "tokenizer.model")

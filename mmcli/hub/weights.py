@@ -145,12 +145,16 @@ def _check_copies(copies: list[tuple[Path, str, str]], sources: dict[str, tuple[
 def _settle(module: nn.Module, device: torch.device) -> None:
     """Fill buffers that checkpoints do not store, and switch training off.
 
-    A module that has such buffers computes them in `reset_buffers(device)`.
+    A module that has such buffers computes them in `reset_buffers(device)`; one that rearranges its weights for speed
+    does so in `after_loading()`.
     """
     for part in module.modules():
         if any(buffer is not None and buffer.is_meta for buffer in part._buffers.values()):
             part.reset_buffers(device)
     module.eval().requires_grad_(False)
+    for part in list(module.modules()):
+        if hasattr(part, "after_loading"):
+            part.after_loading()
 
 
 def _some(names: list[str]) -> str:

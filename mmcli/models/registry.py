@@ -9,6 +9,7 @@ from mmcli.models.family import Family
 FAMILIES = {
     "mmcli-nano": "mmcli.models.nano:FAMILY",
     "paligemma": "mmcli.models.paligemma:FAMILY",  # PaliGemma 1 and 2
+    "whisper": "mmcli.models.whisper:FAMILY",  # tiny to large-v3-turbo and the distilled ones
 }
 
 

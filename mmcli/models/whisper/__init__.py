@@ -1,0 +1,19 @@
+"""The Whisper family: speech to text."""
+
+from mmcli.models.family import Family
+from mmcli.models.whisper.config import WhisperConfig
+from mmcli.models.whisper.model import Whisper
+from mmcli.models.whisper.processor import WhisperProcessor
+from mmcli.models.whisper.stages import stages
+from mmcli.models.whisper.weights import rules
+
+FAMILY = Family(
+    name="Whisper",
+    read_config=WhisperConfig.from_hf,
+    build=Whisper,
+    rules=rules,
+    processor=WhisperProcessor.open,
+    stages=stages,
+)
+
+__all__ = ["FAMILY", "Whisper", "WhisperConfig", "WhisperProcessor"]

@@ -1,0 +1,289 @@
+"""Whisper (Radford et al., arXiv:2212.04356): an encoder of sound, and a decoder that looks at it while it writes."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmcli.engine.inputs import Inputs
+from mmcli.engine.kv_cache import KVCache
+from mmcli.models.whisper.config import StackConfig, WhisperConfig
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[B, T, D] → [B, N, T, H], a view."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """[B, N, T, H] → [B, T, D]."""
+    return x.transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    """Attention of a sequence to itself; after loading, queries, keys and values come from one product."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width)
+        self.k = nn.Linear(width, width, bias=False)
+        self.v = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+        self.qkv: nn.Module | None = None
+
+    def fuse(self) -> None:
+        """Stack q, k and v; k's bias is zero."""
+        self.qkv = stack(self.q, self.k, self.v)
+        del self.q, self.k, self.v
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+        """x [B, T, D] → [B, T, D]; with a cache over everything in it as well, `mask` [B, 1, T, S] or None for all."""
+        parts = self.qkv(x).chunk(3, dim=-1) if self.qkv is not None else (self.q(x), self.k(x), self.v(x))
+        q, k, v = (split_heads(part, self.heads) for part in parts)
+        if cache is not None:
+            k, v = cache.append(layer, k, v)
+        return self.out(join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
+
+
+class CrossAttention(nn.Module):
+    """Attention of the text to the sound, whose keys and values are computed once a window."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width)
+        self.k = nn.Linear(width, width, bias=False)
+        self.v = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+        self.kv: nn.Module | None = None
+
+    def fuse(self) -> None:
+        """Stack k and v."""
+        self.kv = stack(self.k, self.v)
+        del self.k, self.v
+
+    def look(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoder states [B, F, D] → keys and values [B, N, F, H], each in one piece of memory."""
+        parts = self.kv(states).chunk(2, dim=-1) if self.kv is not None else (self.k(states), self.v(states))
+        k, v = (split_heads(part, self.heads).contiguous() for part in parts)
+        return k, v
+
+    def forward(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """x [R, T, D] with R a multiple of the B rows of k and v: neighbouring rows share a sound (beams)."""
+        q = split_heads(self.q(x), self.heads)
+        rows, heads, tokens, width = q.shape
+        if rows != k.shape[0]:  # the beams of one sound become further queries of it
+            q = q.unflatten(0, (k.shape[0], -1)).transpose(1, 2).flatten(2, 3)
+        if q.shape[2] == 1:
+            y = ((q * width**-0.5) @ k.mT).softmax(dim=-1) @ v  # fused kernels gain nothing for a single query
+        else:
+            y = F.scaled_dot_product_attention(q, k, v)
+        if rows != k.shape[0]:
+            y = y.unflatten(2, (-1, tokens)).transpose(1, 2).flatten(0, 1)
+        return self.out(join_heads(y))
+
+    def weights(self, x: Tensor, k: Tensor, heads: list[int], frames: int) -> Tensor:
+        """Where some heads look within the first `frames` keys: x [B, T, D] → softmax weights [B, heads, T, frames]."""
+        q = split_heads(self.q(x), self.heads)[:, heads].float()
+        return (q @ k[:, heads, :frames].float().mT * q.shape[-1] ** -0.5).softmax(dim=-1)
+
+
+def stack(*layers: nn.Linear) -> nn.Linear:
+    """Several linear layers of one input as one, their outputs side by side; a missing bias becomes zeros."""
+    fused = nn.Linear(1, 1, device="meta")
+    biases = [torch.zeros_like(layer.weight[:, 0]) if layer.bias is None else layer.bias for layer in layers]
+    fused.weight = nn.Parameter(torch.cat([layer.weight for layer in layers]), requires_grad=False)
+    fused.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
+    fused.in_features, fused.out_features = fused.weight.shape[1], fused.weight.shape[0]
+    return fused
+
+
+class MLP(nn.Module):
+    """Feed-forward with the exact GELU: [B, T, D] → [B, T, D]."""
+
+    def __init__(self, width: int, inner: int):
+        super().__init__()
+        self.up = nn.Linear(width, inner)
+        self.down = nn.Linear(inner, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(x)))
+
+
+class EncoderLayer(nn.Module):
+    """One encoder layer, normalised before each half."""
+
+    def __init__(self, width: int, stack: StackConfig, epsilon: float):
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width, eps=epsilon)
+        self.attention = SelfAttention(width, stack.heads)
+        self.norm_mlp = nn.LayerNorm(width, eps=epsilon)
+        self.mlp = MLP(width, stack.mlp_width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm_attention(x))
+        return x + self.mlp(self.norm_mlp(x))
+
+
+class DecoderLayer(nn.Module):
+    """One decoder layer: to the text so far, to the sound, feed-forward."""
+
+    def __init__(self, width: int, stack: StackConfig, epsilon: float):
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width, eps=epsilon)
+        self.attention = SelfAttention(width, stack.heads)
+        self.norm_cross = nn.LayerNorm(width, eps=epsilon)
+        self.cross = CrossAttention(width, stack.heads)
+        self.norm_mlp = nn.LayerNorm(width, eps=epsilon)
+        self.mlp = MLP(width, stack.mlp_width)
+
+
+class Encoder(nn.Module):
+    """Log-mel windows [B, mels, 2F] → states [B, F, D]."""
+
+    def __init__(self, config: WhisperConfig):
+        super().__init__()
+        width = config.width
+        self.conv1 = nn.Conv1d(config.mels, width, 3, padding=1)
+        self.conv2 = nn.Conv1d(width, width, 3, stride=2, padding=1)
+        self.position = nn.Parameter(torch.zeros(config.sound_positions, width))
+        self.layers = nn.ModuleList(
+            EncoderLayer(width, config.encoder, config.norm_epsilon) for _ in range(config.encoder.depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=config.norm_epsilon)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = F.gelu(self.conv2(F.gelu(self.conv1(features)))).mT + self.position
+        for layer in self.layers:
+            x = layer(x)
+        return self.norm(x)
+
+
+class Decoder(nn.Module):
+    """Text with learned positions; its table is also the head."""
+
+    def __init__(self, config: WhisperConfig):
+        super().__init__()
+        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.position = nn.Parameter(torch.zeros(config.text_positions, config.width))
+        self.layers = nn.ModuleList(
+            DecoderLayer(config.width, config.decoder, config.norm_epsilon) for _ in range(config.decoder.depth)
+        )
+        self.norm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
+
+
+class Heard:
+    """What the decoder looks at: every layer's keys and values of B sounds, two tensors [B, N, F, H] a layer."""
+
+    def __init__(self, layers: list[tuple[Tensor, Tensor]]):
+        self.whole = layers
+        self.layers = layers  # of the sounds still looked at
+        self.order = list(range(layers[0][0].shape[0]))  # which sound stands where
+        self.at_start: Tensor | None = None  # logits [B, V] behind <|startoftranscript|> in the last prompt read
+
+    def rows(self, sounds: list[int]) -> "Heard":
+        """Some of the sounds, in the order given, as a copy."""
+        index = torch.tensor([self.order.index(sound) for sound in sounds], device=self.whole[0][0].device)
+        return Heard([(k[index], v[index]) for k, v in self.whole])
+
+    def keep(self, rows: list[int]) -> None:
+        """Go on with the sounds that stand in these places, each at most once.
+
+        Sounds change places in memory, so none is lost: one that ended early may be asked about again.
+        """
+        for place in range(len(rows)):
+            other = rows[place]
+            if other == place:
+                continue
+            if other < len(rows):
+                raise ValueError("only sounds behind the last one kept can be moved")
+            for tensor in (tensor for layer in self.whole for tensor in layer):
+                moved = tensor[place].clone()
+                tensor[place] = tensor[other]
+                tensor[other] = moved
+            self.order[place], self.order[other] = self.order[other], self.order[place]
+        self.layers = [(k[: len(rows)], v[: len(rows)]) for k, v in self.whole]
+
+    def all(self) -> None:
+        """Look at every sound again, in the order of the beginning."""
+        if self.order != sorted(self.order):
+            self.whole = self.rows(sorted(self.order)).whole
+            self.order = sorted(self.order)
+        self.layers = self.whole
+
+
+class Whisper(nn.Module):
+    """The whole model, as the engine sees it: `inputs.context` is the `Heard` that the decoder looks at."""
+
+    def __init__(self, config: WhisperConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+
+    def after_loading(self) -> None:
+        """Fuse what reads the same numbers."""
+        for part in self.modules():
+            if isinstance(part, (SelfAttention, CrossAttention)):
+                part.fuse()
+
+    def hear(self, features: Tensor) -> Heard:
+        """Log-mel windows [B, mels, 2F] → what the decoder looks at."""
+        states = self.encoder(features.to(self.encoder.position))
+        return Heard([layer.cross.look(states) for layer in self.decoder.layers])
+
+    def new_cache(self, batch: int, length: int) -> KVCache:
+        config, like = self.config, self.decoder.position
+        stack = config.decoder
+        return KVCache(stack.depth, batch, length, stack.heads, config.width // stack.heads, like.dtype, like.device)
+
+    def prefill(self, inputs: Inputs, cache: KVCache) -> Tensor:
+        """Read a batch of prompts into an empty cache → logits [B, V] of the first token to write."""
+        cache.context = inputs.context
+        hidden = self.read(inputs.tokens, inputs.valid, cache)
+        start = (inputs.tokens == self.config.start).long().argmax(dim=1)
+        logits = self.logits(hidden[:, -1])
+        # Whether anybody speaks is asked right behind the start (section 4.5 of the paper).
+        asked = hidden[torch.arange(len(start), device=start.device), start]
+        cache.context.at_start = logits if inputs.tokens.shape[1] == 1 else self.logits(asked)
+        return logits
+
+    def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """Read one token a row, tokens [B] → logits [B, V] of the next."""
+        return self.logits(self.read(tokens[:, None], None, cache)[:, 0])
+
+    def read(self, tokens: Tensor, valid: Tensor | None, cache: KVCache) -> Tensor:
+        """Run tokens [B, T] through the decoder, after what the cache holds → normed states [B, T, D].
+
+        `valid` [B, T] tells padding on the left; None means that all are real.
+        """
+        rows, count = tokens.shape
+        before = cache.length
+        positions = cache.positions[:, None] + torch.arange(count, device=tokens.device)
+        if valid is None:
+            valid = torch.ones_like(tokens, dtype=torch.bool)
+        else:
+            positions = (cache.positions[:, None] + valid.long().cumsum(dim=1) - 1).clamp(min=0)
+        cache.extend(valid)
+        mask = self._mask(count, before, cache)
+        decoder = self.decoder
+        x = decoder.embedding(tokens) + decoder.position[positions]
+        for number, layer in enumerate(decoder.layers):
+            x = x + layer.attention(layer.norm_attention(x), mask, cache, number)
+            x = x + layer.cross(layer.norm_cross(x), *cache.context.layers[number])
+            x = x + layer.mlp(layer.norm_mlp(x))
+        return decoder.norm(x)
+
+    @staticmethod
+    def _mask(count: int, before: int, cache: KVCache) -> Tensor:
+        """Each of `count` new tokens sees the real ones up to itself (and itself): [B, 1, T, S]."""
+        seen = cache.valid[:, None, None, : cache.length]
+        if count == 1:
+            return seen
+        causal = torch.ones(count, cache.length, dtype=torch.bool, device=seen.device).tril(before)
+        own = torch.zeros_like(causal).diagonal_scatter(torch.ones(count, dtype=torch.bool), before)
+        return (seen & causal) | own.to(seen.device)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """States [..., D] → logits [..., V] in float32."""
+        return F.linear(hidden, self.decoder.embedding.weight).float()

@@ -1,0 +1,73 @@
+"""From the tokens of one window to segments with times."""
+
+from dataclasses import dataclass
+
+from mmcli.models.whisper.processor import WhisperProcessor
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word with its punctuation; seconds inside the window."""
+
+    start: float
+    end: float
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of text; seconds inside the window. `words` is None where no word times were asked for."""
+
+    start: float
+    end: float
+    text: str
+    words: tuple[Word, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A segment as its tokens."""
+
+    start: float
+    end: float
+    ids: tuple[int, ...]
+
+
+def stretches(processor: WhisperProcessor, ids: list[int], seconds: float) -> list[Stretch]:
+    """Split what was written for a window of `seconds` at its time tokens.
+
+    A stretch whose start was not written begins where the last one ended, and one whose end was not written lasts to
+    the end of the window. Times lie inside the window and rise.
+    """
+    found: list[Stretch] = []
+    start, text, reached = None, [], 0.0
+
+    def close(end: float) -> None:
+        nonlocal start, text, reached
+        begin = reached if start is None else max(start, reached)
+        reached = max(begin, end)
+        if text:
+            found.append(Stretch(begin, reached, tuple(text)))
+        start, text = None, []
+
+    for id in ids:
+        if processor.is_time(id):
+            time = min(processor.seconds(id), seconds)
+            if text:
+                close(time)
+            else:
+                start = time
+        elif processor.is_text(id):
+            text.append(id)
+    close(seconds)
+    return found
+
+
+def heard_until(processor: WhisperProcessor, ids: list[int], seconds: float) -> float:
+    """How far into the window the text goes, as openai/whisper's `transcribe.py` reads it.
+
+    An answer that ends with the start of a segment without text says that more follows from there.
+    """
+    ends_with_start = len(ids) >= 2 and processor.is_time(ids[-1]) and processor.is_time(ids[-2])
+    return min(processor.seconds(ids[-1]), seconds) if ends_with_start else seconds

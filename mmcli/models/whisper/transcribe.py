@@ -1,0 +1,216 @@
+"""Windows of sound → text, with the fallbacks of the Whisper paper (arXiv:2212.04356, section 4.5)."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from mmcli.engine.generate import generate
+from mmcli.engine.inputs import Inputs
+from mmcli.engine.sampling import Sampling
+from mmcli.errors import UsageError
+from mmcli.hub.load import Loaded
+from mmcli.models.whisper.model import Heard, Whisper
+from mmcli.models.whisper.processor import WhisperProcessor
+from mmcli.models.whisper.rules import WritingRules
+from mmcli.models.whisper.segments import Segment, heard_until, stretches
+
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How windows are transcribed. A limit of None switches its test off."""
+
+    task: str = "transcribe"  # or "translate" (into English)
+    language: str | None = None  # None: detected, window by window
+    hint: str | None = None  # words as they are spelt, read as if said before
+    beams: int = 1
+    temperatures: tuple[float, ...] = TEMPERATURES  # tried in turn until a text passes the tests
+    compression_ratio_limit: float | None = 2.4  # a text that shrinks more repeats itself
+    logprob_limit: float | None = -1.0  # mean over the tokens
+    no_speech_limit: float | None = 0.6
+    words: bool = False
+    times: bool = True  # write time tokens; without them a window is one segment
+    seed: int | None = 0
+    max_tokens: int | None = None  # None: half of the model's places
+
+
+@dataclass(frozen=True)
+class WindowText:
+    """What was heard in one window."""
+
+    language: str
+    segments: tuple[Segment, ...]  # none where nobody speaks
+    token_ids: tuple[int, ...]  # as written, times included, without the end
+    logprob: float  # mean over the tokens, the end included
+    no_speech: float  # probability that nobody speaks
+    compression_ratio: float
+    temperature: float  # with which the text was written
+    truncated: bool  # cut off by the number of tokens
+    heard_until: float  # seconds; less than the window where the model says that more follows
+
+    @property
+    def text(self) -> str:
+        return "".join(segment.text for segment in self.segments).strip()
+
+
+@dataclass(frozen=True)
+class Written:
+    """One row's tokens from one attempt."""
+
+    ids: list[int]
+    logprob: float
+    ended: bool
+
+
+@torch.inference_mode()
+def transcribe_windows(
+    loaded: Loaded,
+    windows: Sequence[np.ndarray],
+    options: DecodingOptions = DecodingOptions(),  # noqa: B008 (frozen)
+) -> list[WindowText]:
+    """Mono float32 windows at 16 kHz, none longer than `processor.window_seconds`, all in one batch → one text each.
+
+    Every window is read for itself: its text does not depend on the others. Raises UsageError for a task, language or
+    hint that the model does not know.
+    """
+    model, processor = loaded.model, loaded.processor
+    if not windows:
+        return []
+    if not options.temperatures:
+        raise UsageError("There is no temperature to decode with", "Give at least one, such as 0")
+    heard = model.hear(processor.features(windows))
+    languages = _languages(model, processor, heard, options, len(windows))
+    prompts = [processor.prompt(options.task, language, options.hint, options.times) for language in languages]
+    seconds = [len(window) / processor.rate for window in windows]
+    attempts: list[list[WindowText]] = [[] for _ in windows]
+    pending = list(range(len(windows)))
+    for temperature in options.temperatures:
+        heard.all()
+        part = heard if len(pending) == len(windows) else heard.rows(pending)
+        written, no_speech = _write(model, processor, part, [prompts[row] for row in pending], options, temperature)
+        for row, answer, silence in zip(pending, written, no_speech, strict=True):
+            attempts[row].append(_read(processor, answer, languages[row], silence, temperature, seconds[row]))
+        pending = [row for row in pending if _fails(attempts[row][-1], options)]
+        if not pending:
+            break
+    return [_silenced(_best(tried, options), options) for tried in attempts]
+
+
+def _languages(
+    model: Whisper, processor: WhisperProcessor, heard: Heard, options: DecodingOptions, rows: int
+) -> list[str]:
+    if options.language is not None:
+        return [options.language] * rows
+    if not processor.multilingual:
+        return ["en"] * rows
+    return [max(found, key=found.get) for found in language_probabilities(model, processor, heard)]
+
+
+@torch.inference_mode()
+def language_probabilities(model: Whisper, processor: WhisperProcessor, heard: Heard) -> list[dict[str, float]]:
+    """The probability of every language that a multilingual model knows, for each sound in `heard`."""
+    rows = len(heard.order)
+    tokens = torch.full((rows, 1), processor.special.start, device=heard.layers[0][0].device)
+    logits = model.prefill(
+        Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), None, heard), model.new_cache(rows, 1)
+    )
+    names, ids = zip(*processor.special.languages.items(), strict=True)
+    return [dict(zip(names, row, strict=True)) for row in logits[:, list(ids)].softmax(dim=-1).tolist()]
+
+
+def _write(
+    model: Whisper,
+    processor: WhisperProcessor,
+    heard: Heard,
+    prompts: list[list[int]],
+    options: DecodingOptions,
+    temperature: float,
+) -> tuple[list[Written], list[float]]:
+    """One attempt at all rows of `heard` → tokens, and the probability that nobody speaks."""
+    device = heard.layers[0][0].device
+    tokens = torch.tensor(prompts, device=device)
+    inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), None, heard)
+    room = processor.config.text_positions - tokens.shape[1]
+    limit = min(options.max_tokens or processor.config.text_positions // 2, room)
+    rules = WritingRules(processor.special, options.times, device)
+    ids: list[list[int]] = [[] for _ in prompts]
+    sums, ended = [0.0] * len(prompts), [False] * len(prompts)
+    for events in generate(
+        model, inputs, stop_ids=processor.stop_ids, max_tokens=limit,
+        sampling=Sampling(temperature, seed=options.seed), rules=rules, drop_ended=True,
+    ):  # fmt: skip
+        for event in events:
+            sums[event.row] += event.logprob
+            if event.id in processor.stop_ids:
+                ended[event.row] = True
+            else:
+                ids[event.row].append(event.id)
+    means = [total / (len(row) + 1) for total, row in zip(sums, ids, strict=True)]  # the end counts as a token
+    written = [Written(*row) for row in zip(ids, means, ended, strict=True)]
+    return written, _no_speech(processor, heard)
+
+
+def _no_speech(processor: WhisperProcessor, heard: Heard) -> list[float]:
+    token = processor.special.no_speech
+    if token is None:
+        return [0.0] * len(heard.order)
+    return heard.at_start.softmax(dim=-1)[:, token].tolist()
+
+
+def _read(
+    processor: WhisperProcessor, written: Written, language: str, no_speech: float, temperature: float, seconds: float
+) -> WindowText:
+    found = stretches(processor, written.ids, seconds)
+    segments = tuple(Segment(part.start, part.end, processor.decode(part.ids)) for part in found)
+    return WindowText(
+        language=language,
+        segments=segments,
+        token_ids=tuple(written.ids),
+        logprob=written.logprob,
+        no_speech=no_speech,
+        compression_ratio=compression_ratio("".join(segment.text for segment in segments).strip()),
+        temperature=temperature,
+        truncated=not written.ended,
+        heard_until=heard_until(processor, written.ids, seconds),
+    )
+
+
+def compression_ratio(text: str) -> float:
+    """How many times shorter zlib makes a text: repetition shows as a high number."""
+    raw = text.encode()
+    return len(raw) / len(zlib.compress(raw))
+
+
+def _fails(text: WindowText, options: DecodingOptions) -> bool:
+    """Whether to try again warmer: it repeats itself or is unsure, and it is not simply silence."""
+    return (_repeats(text, options) or _unsure(text, options)) and not _silent(text, options)
+
+
+def _repeats(text: WindowText, options: DecodingOptions) -> bool:
+    return options.compression_ratio_limit is not None and text.compression_ratio > options.compression_ratio_limit
+
+
+def _unsure(text: WindowText, options: DecodingOptions) -> bool:
+    return options.logprob_limit is not None and text.logprob < options.logprob_limit
+
+
+def _silent(text: WindowText, options: DecodingOptions) -> bool:
+    """Nobody speaks, by the token that says so and by a text that is unsure."""
+    likely = options.no_speech_limit is not None and text.no_speech > options.no_speech_limit
+    return likely and (options.logprob_limit is None or _unsure(text, options))
+
+
+def _best(tried: list[WindowText], options: DecodingOptions) -> WindowText:
+    """The last attempt if it passed; else the likeliest of those that do not repeat themselves, if there are any."""
+    if not _fails(tried[-1], options):
+        return tried[-1]
+    plain = [text for text in tried if not _repeats(text, options)]
+    return max(plain or tried, key=lambda text: text.logprob)
+
+
+def _silenced(text: WindowText, options: DecodingOptions) -> WindowText:
+    return replace(text, segments=()) if _silent(text, options) else text

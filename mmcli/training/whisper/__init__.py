@@ -1,0 +1,1 @@
+"""How the bundled ears were made, and how they are measured."""
