@@ -64,7 +64,7 @@ def load_silero_vad() -> SileroVAD:
     try:
         network.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
-        raise ModelError(f"{path} is not the network that mmcli knows", "Install silero-vad 6.2 or a later 6") from error
+        raise ModelError(f"{path} is not the network that mmcli knows", "Install silero-vad 6.2") from error
     return network.eval().requires_grad_(False)
 
 

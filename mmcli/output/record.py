@@ -1,4 +1,4 @@
-"""The record: what mmcli says about one picture, as a plain dict with its keys in a fixed order.
+"""The record: what mmcli says about one picture or recording, as a plain dict with its keys in a fixed order.
 
 A box is [x0, y0, x1, y1] in pixels of the picture as displayed (after its EXIF turn), from the upper left corner;
 `loc` holds the location integers y0 x0 y1 x1 that it came from; a score is the mean log-probability of the object's
@@ -70,6 +70,47 @@ def record(
         "problems": list(problems),
         "notes": list(notes),
         "timings": {name: round(seconds, 4) for name, seconds in (timings or {}).items()},
+    }
+    if token_ids is not None:
+        entry["token_ids"] = [int(token) for token in token_ids]
+    return entry
+
+
+def transcript_record(
+    *,
+    task: str,
+    source: str,
+    model: str,
+    revision: str | None,
+    seconds: float,
+    language: str | None,
+    text: str,
+    truncated: bool,
+    segments: Sequence[Record],
+    timestamps: str,
+    notes: Sequence[str] = (),
+    timings: Mapping[str, float] | None = None,
+    token_ids: Sequence[int] | None = None,
+) -> Record:
+    """The record of a recording that was heard.
+
+    Segments have `start`, `end` (seconds in the recording), `text`, and `words` where word times were asked for;
+    `timestamps` says what the model told times of: "segment", "word", or only "window" (the stretch it was given).
+    """
+    entry: Record = {
+        "schema": SCHEMA,
+        "task": task,
+        "source": source,
+        "model": model,
+        "revision": revision,
+        "seconds": round(seconds, 3),
+        "language": language,
+        "text": text,
+        "truncated": truncated,
+        "segments": list(segments),
+        "timestamps": timestamps,
+        "notes": list(notes),
+        "timings": {name: round(value, 4) for name, value in (timings or {}).items()},
     }
     if token_ids is not None:
         entry["token_ids"] = [int(token) for token in token_ids]

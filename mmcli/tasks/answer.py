@@ -63,7 +63,7 @@ def answer(
                 if on_token:
                     on_token(event.row, event.id)
     except RuntimeError as error:
-        raise _in_words(error, len(rows)) from error
+        raise in_words(error, len(rows), "picture") from error
     ended = time.perf_counter()
     read = read or ended
     return [
@@ -72,13 +72,16 @@ def answer(
     ]
 
 
-def _in_words(error: RuntimeError, rows: int) -> Exception:
-    """Out of memory, on whatever device, becomes a sentence; any other fault of PyTorch stays what it is."""
+def in_words(error: RuntimeError, rows: int, what: str) -> Exception:
+    """Out of memory, on whatever device, becomes a sentence about so many rows, each one `what`.
+
+    Any other fault of PyTorch stays what it is.
+    """
     import torch
 
     message = str(error)
     if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in message or "out of memory" in message:
-        pictures = "one picture" if rows == 1 else f"{rows} pictures at once"
+        several = f"one {what}" if rows == 1 else f"{rows} {what}s at once"
         remedy = "" if rows == 1 else "--batch-size 1, "
-        return ModelError(f"Memory ran out on {pictures}", f"Try {remedy}--dtype bfloat16, or a smaller model")
+        return ModelError(f"Memory ran out on {several}", f"Try {remedy}--dtype bfloat16, or a smaller model")
     return error

@@ -10,7 +10,8 @@ from mmcli.layers import silero_vad
 from mmcli.layers.silero_vad import CONTEXT, FRAME, load_silero_vad, weights_path
 
 # The package's own network, filled with the weights that lie beside it: name there → name in the safetensors file.
-NAMES = {"stft.forward_basis_buffer": "stft_conv.weight", "decoder.decoder.2.": "final_conv.", "decoder.rnn.": "lstm_cell."}
+NAMES = {"stft.forward_basis_buffer": "stft_conv.weight", "decoder.rnn.": "lstm_cell."}
+NAMES |= {"decoder.decoder.2.": "final_conv."}
 NAMES |= {f"encoder.{i}.reparam_conv.": f"conv{i + 1}." for i in range(4)}
 
 
