@@ -5,6 +5,7 @@ from mmcli.models.whisper.config import WhisperConfig
 from mmcli.models.whisper.model import Whisper
 from mmcli.models.whisper.processor import WhisperProcessor
 from mmcli.models.whisper.stages import stages
+from mmcli.models.whisper.transcribe import DecodingOptions, transcribe_windows
 from mmcli.models.whisper.weights import rules
 
 FAMILY = Family(
@@ -14,6 +15,7 @@ FAMILY = Family(
     rules=rules,
     processor=WhisperProcessor.open,
     stages=stages,
+    transcribe=lambda loaded, sounds, **settings: transcribe_windows(loaded, sounds, DecodingOptions(**settings)),
 )
 
 __all__ = ["FAMILY", "Whisper", "WhisperConfig", "WhisperProcessor"]
