@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from mmcli.errors import InputError
-from mmcli.media.containers import length, length_is_stated, open_container, open_file, sound_track
+from mmcli.media.containers import length, open_container, open_file, sound_track, stated_length
 from mmcli.media.mixing import BLOCK, RATE, Mixer
 from mmcli.media.sniff import describe_silent
 from mmcli.media.sources import Source, printable, trouble
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _WARM_UP = 0.5  # seconds decoded before `start`: MP3 and Opus need up to 0.25 s of what came before
 _GAP = 0.1  # seconds by which times may jump: less is the rounding of a container, or a sloppy clock
-_LONGEST_GAP = 600.0  # seconds of silence put in at most where the container does not say how long it is
+_LONGEST_GAP = 3600.0  # seconds of silence put in at most: a longer leap is an error of the clock
 _SHORTFALL = 0.5  # seconds that may be missing at the end before a recording is said to be cut short
 _TRIES = 20  # errors of the container in a row before the rest is given up
 
@@ -91,13 +91,13 @@ class SoundReader:
         if duration is not None:
             self._end = self._start + round(max(duration, 0.0) * RATE)
         self._notes: list[str] = []
-        self._damaged, self._gaps, self._missing, self._numberless = 0, 0, 0.0, False
+        self._damaged, self._gaps, self._missing, self._leaps, self._numberless = 0, 0, 0.0, 0, False
         self._container = open_container(file, name)
         try:
             self._stream = sound_track(self._container, name, self._notes)
             self._origin = (self._container.start_time or 0) / 1_000_000
             self._seconds = length(self._container, self._stream)
-            self._exact = self._seconds is not None and length_is_stated(self._container, self._stream, file)
+            self._stated = stated_length(self._container, self._stream, file)
         except BaseException:
             self._container.close()
             raise
@@ -112,6 +112,8 @@ class SoundReader:
         if self._gaps:
             places = "one place" if self._gaps == 1 else f"{self._gaps} places"
             notes.append(f"{self._missing:.1f} s are missing in {places}, silence stands for them")
+        if self._leaps:
+            notes.append("its clock leaps on the way, times are counted by what is heard")
         if self._numberless:
             notes.append("samples that are no finite numbers are taken for silence")
         return Sound(self._name, self._seconds, tuple(notes))
@@ -158,8 +160,9 @@ class SoundReader:
                 position = round(min(at, self._start / RATE) * RATE)
                 clock = position / RATE
             gap = at - clock
-            if gap < -_GAP or gap > self._longest_gap(clock):
+            if gap < -_GAP or gap > _LONGEST_GAP:
                 shift -= gap
+                self._leaps += 1
             elif gap > (_GAP if mixer is not None else 0.0):
                 if mixer is not None:
                     self._gaps, self._missing = self._gaps + 1, self._missing + gap
@@ -183,11 +186,8 @@ class SoundReader:
         for block in mixer.end() if mixer is not None else ():
             yield position, block
             position += len(block)
-        if self._exact and not shift and self._seconds - clock > _SHORTFALL and mixer is not None:
-            self._notes.append(f"it is cut short: {clock:.1f} of the {self._seconds:.1f} s that it announces are there")
-
-    def _longest_gap(self, clock: float) -> float:
-        return _LONGEST_GAP if self._seconds is None else max(self._seconds - clock, 0.0) + 1.0
+        if self._stated is not None and not shift and self._stated - clock > _SHORTFALL and mixer is not None:
+            self._notes.append(f"it is cut short: {clock:.1f} of the {self._stated:.1f} s that it announces are there")
 
     def _frames_from_start(self) -> Iterator[tuple[float | None, "av.AudioFrame"]]:
         """Frames from a little before `start`, by seeking where that is sure to land before it, else from the first."""

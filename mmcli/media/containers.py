@@ -17,7 +17,7 @@ _READ = (  # FFmpeg's names of the containers that are opened: none that opens f
     "wav,w64,aiff,au,caf,flac,mp3,aac,loas,ac3,eac3,ogg,mov,matroska,webm,mpegts,mpeg,avi,asf,flv,amr,amrnb,amrwb,"
     "wv,ape,tta,dts,voc"
 )
-_EXACT = ("wav", "w64", "aiff", "au", "caf", "flac", "mov", "matroska", "asf")  # their length is stated, not estimated
+_EXACT = ("mp3", "w64", "aiff", "au", "caf", "flac", "mov", "matroska", "asf")  # their length is stated, not estimated
 
 
 class _Nameless:
@@ -49,10 +49,10 @@ def open_container(file: BinaryIO, name: str) -> "av.container.InputContainer":
     import av
 
     _quieten()
+    # Tags that are no UTF-8 are common; from PyAV 19 on they are no error and there is nothing to set.
+    lenient = {"metadata_errors": "replace"} if hasattr(av.container.InputContainer, "metadata_errors") else {}
     try:
-        return av.open(
-            _Nameless(file), container_options={"format_whitelist": _READ}, metadata_errors="replace"
-        )  # tags in Latin-1 are common
+        return av.open(_Nameless(file), container_options={"format_whitelist": _READ}, **lenient)
     except av.error.ArgumentError as error:  # a format that is known to FFmpeg and not read here
         raise InputError(f"{name} is not a recording of a known kind", RECORDINGS) from error
     except (av.error.FFmpegError, EOFError) as error:
@@ -73,6 +73,8 @@ def _begins_like_sound(head: bytes) -> bool:
 
 
 def sound_track(container: "av.container.InputContainer", name: str, notes: list[str]) -> "av.AudioStream":
+    from av.stream import Discard
+
     tracks = container.streams.audio
     if not tracks:
         if container.streams.video:
@@ -86,7 +88,7 @@ def sound_track(container: "av.container.InputContainer", name: str, notes: list
         notes.append(f"sound track {tracks.index(track) + 1} of {len(tracks)} is used")
     for stream in container.streams:
         if stream is not track:
-            stream.discard = "all"  # the pictures of a video are not even read where the container allows it
+            stream.discard = Discard.all  # the pictures of a video are not even read where the container allows it
     return track
 
 
@@ -102,12 +104,38 @@ def length(container: "av.container.InputContainer", track: "av.AudioStream") ->
     return seconds if seconds > 0 else None
 
 
-def length_is_stated(container: "av.container.InputContainer", track: "av.AudioStream", file: BinaryIO) -> bool:
-    """Whether the length is the track's own and written down; FFmpeg otherwise guesses it from the bit rate."""
+def stated_length(container: "av.container.InputContainer", track: "av.AudioStream", file: BinaryIO) -> float | None:
+    """What `length` was when the recording was made, None where it is not written down.
+
+    FFmpeg guesses the length of some from their bit rate, and takes that of a WAV from the size of the file.
+    """
     kind = container.format.name.split(",")[0]
-    if kind == "mp3":
-        return _has_xing(file)
-    return kind in _EXACT and (track.duration is not None or len(container.streams) == 1)
+    seconds = length(container, track)
+    if seconds is None or (kind == "mp3" and not _has_xing(file)):
+        return None
+    if kind == "wav":
+        return seconds * _stretch_of_wav(file)
+    return seconds if kind in _EXACT and (track.duration is not None or len(container.streams) == 1) else None
+
+
+def _stretch_of_wav(file: BinaryIO) -> float:
+    """How many times as long the samples of a WAV should be as they are; 1 where its header leaves the size open."""
+    place = file.tell()
+    try:
+        size = file.seek(0, io.SEEK_END)
+        at = 12
+        for _ in range(100):
+            file.seek(at)
+            chunk = file.read(8)
+            announced = int.from_bytes(chunk[4:], "little")
+            if chunk[:4] == b"data" and 0 < announced < 0x7FFF0000:
+                return max(announced / max(size - at - 8, 1), 1.0)
+            if chunk[:4] == b"data" or len(chunk) < 8:
+                break
+            at += 8 + announced + announced % 2
+        return 1.0
+    finally:
+        file.seek(place)
 
 
 def _has_xing(file: BinaryIO) -> bool:

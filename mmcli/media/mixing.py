@@ -40,7 +40,11 @@ class Mixer:
             time_base=frame.time_base or Fraction(1, frame.sample_rate),
         )
         channels = frame.layout.nb_channels
-        filters = [("aresample", _RESAMPLER), ("aformat", "sample_fmts=flt:channel_layouts=mono")]
+        filters = [
+            ("apad", "pad_dur=0.05"),
+            ("aresample", _RESAMPLER),
+            ("aformat", "sample_fmts=flt:channel_layouts=mono"),
+        ]
         if channels > 2 and not _has_places(frame):  # FFmpeg mixes by where loudspeakers stand, which is not known here
             share = "+".join(f"{1 / channels:.6f}*c{index}" for index in range(channels))
             filters.insert(0, ("pan", f"mono|c0={share}"))
@@ -49,7 +53,7 @@ class Mixer:
         for one, other in zip([self._entry, *chain], [*chain, self._exit], strict=True):
             one.link_to(other)
         self._graph.configure()
-        self._pending = 0
+        self._taken, self._given, self._pending = 0, 0, 0
 
     def takes(self, frame: "av.AudioFrame") -> bool:
         """Whether the frame is of the kind of those before it; some streams change on the way."""
@@ -57,15 +61,20 @@ class Mixer:
 
     def add(self, frame: "av.AudioFrame") -> Iterator[np.ndarray]:
         self._entry.push(frame)
+        self._taken += frame.samples
         self._pending += frame.samples
         if self._pending >= frame.sample_rate:  # asking after every frame costs more than decoding it
             self._pending = 0
             yield from self._blocks()
 
     def end(self) -> Iterator[np.ndarray]:
-        """What is left, to the last sample."""
+        """What is left, to the last sample: the padding behind it, without which nothing of a click comes, is cut."""
         self._entry.push(None)
-        yield from self._blocks()
+        left = -(-self._taken * RATE // self._kind[0]) - self._given
+        for block in self._blocks():
+            if left > 0:
+                yield block[:left]
+            left -= len(block)
 
     def _blocks(self) -> Iterator[np.ndarray]:
         import av
@@ -75,6 +84,7 @@ class Mixer:
                 frame = self._exit.pull()
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
+            self._given += frame.samples
             yield frame.to_ndarray().reshape(-1)
 
 
