@@ -5,12 +5,15 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from mmcli.cli import caption, chat, detect, doctor, inspect, models, segment
+from mmcli.cli import caption, chat, detect, doctor, inspect, models, segment, transcribe
 from mmcli.cli.environment import READER_GONE, Environment, ReaderGone
 from mmcli.cli.help import Command, Group
 from mmcli.errors import ExitCode, MmcliError
 
-HELP = "Caption, detect, segment and chat about pictures. The bundled model nano works offline, on any machine."
+HELP = (
+    "Caption, detect, segment and chat about pictures, and write down what is said in recordings. "
+    "The bundled models work offline, on any machine."
+)
 
 EPILOG = """\
 Examples:
@@ -19,6 +22,7 @@ Examples:
   mmcli detect "cat ; dog" holiday/ --overlay boxes/
   mmcli segment "cat" photo.jpg --json | jq .objects
   mmcli chat photo.jpg -m "How many cats are there?"
+  mmcli transcribe talk.mp3
   mmcli caption holiday/ --model google/paligemma2-3b-mix-448
 
 Results go to stdout, everything else to stderr. `mmcli COMMAND --help` explains a command.
@@ -43,7 +47,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (caption, detect, segment, chat, inspect, doctor):
+for module in (caption, detect, segment, chat, transcribe, inspect, doctor):
     app.command(module.NAME, cls=Command, epilog=module.EPILOG)(module.command)
 app.add_typer(models.app, name="models", cls=Group)
 

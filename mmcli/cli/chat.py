@@ -115,7 +115,9 @@ class Talker:
             from mmcli.cli.progress import Progress
 
             with Progress(self.renderer.environment, words="loading the model"):
-                self.loaded = self.load()
+                loaded = self.load()
+            self.request.require(loaded.processor, loaded.checkpoint.name)
+            self.loaded = loaded
         return self.loaded
 
     def ask(self, question: str, *, stream: bool) -> None:

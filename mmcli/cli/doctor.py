@@ -15,6 +15,9 @@ from mmcli.errors import ExitCode, MmcliError
 if TYPE_CHECKING:
     import torch
 
+    from mmcli.engine.inputs import Inputs
+    from mmcli.hub.load import Loaded
+
 NAME = "doctor"
 EPILOG = """\
 Examples:
@@ -23,10 +26,11 @@ Examples:
   mmcli doctor --device mps
   mmcli doctor --json
 
-The self-check runs the bundled model on the device and on the CPU in float32, with the same picture
-and prompt, and compares what comes out. The exit code is 0 where all is well and 3 where not."""
+The self-check runs the bundled models on the device and on the CPU in float32, with the same picture
+or sound and prompt, and compares what comes out. The exit code is 0 where all is well and 3 where not."""
 
-REQUIRED = ("torch", "torchaudio", "tokenizers", "safetensors", "numpy", "pillow", "huggingface_hub", "typer", "rich")
+REQUIRED = ("torch", "torchaudio", "tokenizers", "safetensors", "numpy", "pillow", "av", "silero-vad")
+REQUIRED += ("huggingface_hub", "typer", "rich")
 EXTRAS = {
     "pillow-heif": "HEIC pictures: pip install 'mmcli[heic]'",
     "textual-image": "--show: pip install 'mmcli[show]'",
@@ -36,6 +40,7 @@ EXTRAS = {
 # in each type was measured well below these bounds, what a broken kernel does lies far above.
 TOLERANCE = {"float32": 0.02, "bfloat16": 2.0, "float16": 0.5}
 CHECK_TOKENS = 24
+CHECKED = {"check": "nano", "hearing": "whisper-tiny.en"}  # key of the facts → the bundled model that is tried
 
 
 @spread
@@ -47,7 +52,7 @@ def command(
     *,
     talk: TalkOptions,
 ) -> int:
-    """Show versions and devices, and check the bundled model on this machine."""
+    """Show versions and devices, and check the bundled models on this machine."""
     environment = begin(ctx, talk)
     packages = {name: _version(name) for name in (*REQUIRED, *EXTRAS)}
     facts: dict[str, Any] = {
@@ -57,17 +62,19 @@ def command(
         "packages": packages,
         "missing": [name for name in REQUIRED if packages[name] is None],
         "devices": [],
-        "check": {"ok": False, "problem": "a required package is missing"},
     }
+    facts |= dict.fromkeys(CHECKED, {"ok": False, "problem": "a required package is missing"})
     if not facts["missing"]:
         facts["devices"] = devices()
-        try:
-            facts["check"] = self_check(device, dtype)
-        except MmcliError as error:
-            environment.fail(error)
-            facts["check"] = {"ok": False, "problem": str(error)}
+        for check, model in CHECKED.items():
+            try:
+                facts[check] = self_check(model, device, dtype)
+            except MmcliError as error:
+                environment.fail(error)
+                facts[check] = {"ok": False, "problem": str(error)}
     environment.write(json.dumps(facts) + "\n" if json_ else as_text(facts))
-    return ExitCode.OK if facts["check"]["ok"] and not facts["missing"] else ExitCode.MODEL
+    sound = all(facts[check]["ok"] for check in CHECKED)
+    return ExitCode.OK if sound and not facts["missing"] else ExitCode.MODEL
 
 
 def _version(package: str) -> str | None:
@@ -101,8 +108,8 @@ def devices() -> list[dict[str, Any]]:
     ]
 
 
-def self_check(device_name: str, dtype_name: str) -> dict[str, Any]:
-    """Run nano on a device and on the CPU in float32 → what was compared and whether it agrees.
+def self_check(model: str, device_name: str, dtype_name: str) -> dict[str, Any]:
+    """Run a bundled model on a device and on the CPU in float32 → what was compared and whether it agrees.
 
     Both read the same tokens, those that the CPU chose, so that one early difference does not make all later ones.
     Raises ModelError where the model cannot run, UsageError where there is no such device.
@@ -114,18 +121,17 @@ def self_check(device_name: str, dtype_name: str) -> dict[str, Any]:
     from mmcli.hub.resolve import resolve
 
     device = choose_device(device_name)
-    checkpoint = resolve("nano")
+    checkpoint = resolve(model)
     reference = load(checkpoint, "cpu", "float32")
     tested = load(checkpoint, device, dtype_name)
-    prompt = reference.processor.task_prompt("caption", "")
-    inputs = reference.processor.inputs([[check_picture()]], [prompt])
-    wanted, tokens = forced_logits(reference.model, inputs, None)
-    got, _ = forced_logits(tested.model, inputs, tokens)
+    wanted, tokens = forced_logits(reference.model, check_inputs(reference), None)
+    got, _ = forced_logits(tested.model, check_inputs(tested), tokens)
     allowed = torch.isfinite(wanted)
     difference = (wanted[allowed] - got[allowed]).abs().max().item()
     agree = (wanted.argmax(-1) == got.argmax(-1)).sum().item()
     dtype = str(tested.dtype).removeprefix("torch.")
     return {
+        "model": model,
         "ok": bool(difference <= TOLERANCE[dtype]),  # False for NaN too
         "device": str(device),
         "dtype": dtype,
@@ -134,6 +140,30 @@ def self_check(device_name: str, dtype_name: str) -> dict[str, Any]:
         "tokens": len(tokens),
         "tokens_agree": agree,
     }
+
+
+def check_inputs(loaded: "Loaded") -> "Inputs":
+    """The picture and the prompt, or the sound and the prompt, that a model is tried with."""
+    import torch
+
+    from mmcli.engine.inputs import Inputs
+
+    processor = loaded.processor
+    if not hasattr(processor, "window_seconds"):
+        return processor.inputs([[check_picture()]], [processor.task_prompt("caption", "")])
+    with torch.inference_mode():
+        heard = loaded.model.hear(processor.features([check_sound(processor.rate)]))
+    tokens = torch.tensor([processor.prompt("transcribe", "en", None, True)])
+    return Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), None, heard)
+
+
+def check_sound(rate: int) -> Any:
+    """Two seconds that need no file: tones that glide up and swell like syllables. float32 [samples]."""
+    import numpy as np
+
+    time = np.arange(2 * rate) / rate
+    glide = sum(np.sin(2 * np.pi * part * (110 + 40 * time) * time) / part for part in range(1, 12))
+    return (0.1 * glide * np.sin(2 * np.pi * 2 * time) ** 2).astype(np.float32)
 
 
 def check_picture() -> Any:
@@ -176,7 +206,7 @@ def as_text(facts: dict[str, Any]) -> str:
     for device in facts["devices"]:
         memory = f", {bytes_text(device['memory'])}" if device["memory"] else ""
         rows.append((device["device"], f"{device['name']}{memory}; large models run in {device['dtype']}"))
-    return table(rows) + "\n" + _verdict(facts["check"])
+    return table(rows) + "\n" + "".join(_verdict(facts[check]) for check in CHECKED)
 
 
 def _verdict(check: dict[str, Any]) -> str:
@@ -185,7 +215,8 @@ def _verdict(check: dict[str, Any]) -> str:
     verdict = "ok" if check["ok"] else "FAILED: do not trust answers from this device"
     return (
         f"self-check: {verdict}\n"
-        f"  nano on {check['device']} in {check['dtype']} against the CPU in float32, {check['tokens']} tokens:\n"
+        f"  {check['model']} on {check['device']} in {check['dtype']} against the CPU in float32, "
+        f"{check['tokens']} tokens:\n"
         f"  largest difference of a logit {check['largest_difference']:.2g} (allowed {check['tolerance']:g}), "
         f"the same token {check['tokens_agree']} times of {check['tokens']}\n"
     )

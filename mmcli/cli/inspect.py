@@ -23,6 +23,7 @@ EPILOG = """\
 Examples:
 
   mmcli inspect
+  mmcli inspect whisper-tiny.en
   mmcli inspect google/paligemma2-3b-mix-448
   mmcli inspect ./checkpoint --depth 4
   mmcli inspect --json | jq .stages
@@ -34,7 +35,10 @@ No weights are loaded or downloaded: of a hub repository only the JSON files are
 def command(
     ctx: typer.Context,
     name: Annotated[
-        str, typer.Argument(metavar="MODEL", help="nano, a folder, or a hub repository.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="MODEL", help="nano, whisper-tiny.en, a folder, or a hub repository.", show_default=False
+        ),
     ] = "nano",
     depth: Annotated[
         int, option("Output", "--depth", metavar="N", min=1, help="Levels of the tree of modules (default 3).")
@@ -72,8 +76,7 @@ def describe(name: str, revision: str | None = None, offline: bool = False) -> d
         "revision": checkpoint.revision,
         "folder": str(checkpoint.folder),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "image_size": processor.image_size,
-        "soft_tokens": processor.soft_tokens,
+        **senses(processor),
         "stop_ids": sorted(processor.stop_ids),
         "vocabulary": {
             "<loc0000> … <loc1023>": [places.loc_start, places.loc_start + LOCATIONS - 1],
@@ -84,6 +87,14 @@ def describe(name: str, revision: str | None = None, offline: bool = False) -> d
         "stages": [asdict(stage) for stage in family.stages(config)],
         "modules": module_tree(model, type(model).__name__),
     }
+
+
+def senses(processor: Any) -> dict[str, Any]:
+    """What a model takes in: pictures of one size, or windows of sound in its languages."""
+    if hasattr(processor, "window_seconds"):
+        heard = {"rate": processor.rate, "window_seconds": processor.window_seconds}
+        return heard | {"languages": list(processor.languages)}
+    return {"image_size": processor.image_size, "soft_tokens": processor.soft_tokens}
 
 
 def configuration(name: str, revision: str | None, offline: bool) -> "Checkpoint":
@@ -132,10 +143,22 @@ def as_text(facts: dict[str, Any], depth: int) -> str:
         *([("revision", facts["revision"])] if facts["revision"] else []),
         ("parameters", f"{count_text(size)} ({size:,})"),
         ("memory", f"{bytes_text(4 * size)} as float32, {bytes_text(2 * size)} as bfloat16"),
-        ("picture", f"{facts['image_size']} × {facts['image_size']} pixels → {facts['soft_tokens']} soft tokens"),
+        *_senses_text(facts),
         *((name, f"ids {first} … {last}") for name, (first, last) in facts["vocabulary"].items()),
     ]
     return f"{table(head)}\nStages\n\n{_diagram(facts['stages'])}\nModules\n\n{_tree(facts['modules'], depth)}"
+
+
+def _senses_text(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    if "rate" not in facts:
+        side = facts["image_size"]
+        return [("picture", f"{side} × {side} pixels → {facts['soft_tokens']} soft tokens")]
+    languages = facts["languages"]
+    spoken = ", ".join(languages) if len(languages) <= 8 else f"{len(languages)}: {', '.join(languages[:8])}, …"
+    return [
+        ("sound", f"windows of {facts['window_seconds']:g} s at {facts['rate'] / 1000:g} kHz, one channel"),
+        ("languages", spoken),
+    ]
 
 
 def _diagram(stages: list[dict[str, Any]]) -> str:

@@ -30,7 +30,12 @@ on their page and `hf auth login` or HF_TOKEN.""",
     rich_markup_mode=None,
 )
 
-Name = Annotated[str, typer.Argument(metavar="MODEL", help="nano, a folder, or a hub repository as owner/name.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A bundled model (nano, whisper-tiny.en), a folder, or a hub repository as owner/name."
+    ),
+]
 Json = Annotated[bool, option("Output", "--json", help="One JSON object a line.")]
 Offline = Annotated[bool, option("Model", "--offline", help="Never use the network.")]
 

@@ -1,23 +1,20 @@
 """What caption, detect and segment share: from the options of a command line to its exit code."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mmcli.cli.environment import Environment
+from mmcli.cli.inputs import find_sources
 from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions
 from mmcli.cli.progress import Progress
 from mmcli.cli.render import Renderer
 from mmcli.cli.start import begin, loader
-from mmcli.errors import ExitCode, InputError, UsageError
+from mmcli.errors import ExitCode, InputError
 from mmcli.tasks.task import Request
 
 if TYPE_CHECKING:
     from mmcli.batch.runner import Outcome
-    from mmcli.media.sources import Source
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,11 @@ def request_fields(answer: AnswerOptions, output: OutputOptions) -> dict[str, An
 def run_pictures(ctx: typer.Context, request: Request, plan: Plan) -> int:
     """Answer the request for every picture of the plan, writing each result when it is there."""
     environment = begin(ctx, plan.talk, plan.model.offline)
-    sources, several, total = find_sources(environment, plan)
+    from mmcli.media.sources import IMAGE_EXTENSIONS
+
+    sources, several, total = find_sources(
+        environment, plan.images, plan.pictures.files_from, IMAGE_EXTENSIONS, "picture"
+    )
     renderer = Renderer(environment, plan.output, plan.mask, several)
     from mmcli.batch.runner import run
 
@@ -64,34 +65,6 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan) -> int:
                 failed += not finish(renderer, outcome)
             progress.step()
     return ExitCode.SOME_FAILED if failed else ExitCode.OK
-
-
-def find_sources(environment: Environment, plan: Plan) -> "tuple[Iterator[Source], bool, int | None]":
-    """The pictures, whether they count as several, and where it matters how many there are.
-
-    A folder, a pattern or a list counts as several whatever is in it, so that the form of the output does not hang
-    on a folder's content. The names are counted only for a progress bar that someone sees.
-    """
-    from mmcli.media.sources import IMAGE_EXTENSIONS, expand
-
-    listed = plan.pictures.files_from
-    if not plan.images and listed is None:
-        raise UsageError("No picture was named", "Name files, folders or addresses, or - for standard input")
-
-    def expanded() -> "Iterator[Source]":
-        return expand(plan.images, extensions=IMAGE_EXTENSIONS, files_from=listed, stdin=environment.stdin)
-
-    sources = expanded()
-    if listed is not None or len(plan.images) > 1:
-        several = True
-    else:
-        first = next(sources)
-        several = first.name != plan.images[0]
-        sources = chain([first], sources)
-    total = None
-    if several and environment.stderr_tty and not environment.quiet and "-" not in (listed, *plan.images):
-        total = sum(1 for _ in expanded())
-    return sources, several, total
 
 
 def finish(renderer: Renderer, outcome: "Outcome") -> bool:

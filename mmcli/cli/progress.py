@@ -1,10 +1,12 @@
 """A progress bar on stderr, only where someone looks at it."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from mmcli.cli.environment import Environment
+from mmcli.output.text import clock
 
 
 class Progress:
@@ -20,15 +22,18 @@ class Progress:
         if not wanted or environment.quiet or not environment.stderr_tty:
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
+        from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
-        if total is not None:
-            columns += [BarColumn(), MofNCompleteColumn()]
+        columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False), *self._columns(total)]
         console = Console(file=environment.stderr, force_terminal=True, markup=False, highlight=False)
         self._bar = Bar(*columns, TimeElapsedColumn(), console=console, transient=True)
-        self._task = self._bar.add_task(words, total=total)
+        self._task = self._bar.add_task(words, total=total, spoken="")
+
+    def _columns(self, total: int | None) -> list[Any]:
+        from rich.progress import BarColumn, MofNCompleteColumn
+
+        return [] if total is None else [BarColumn(), MofNCompleteColumn()]
 
     def __enter__(self) -> "Progress":
         if self._bar:
@@ -59,3 +64,32 @@ class Progress:
         finally:
             self._is_aside = False
             self._bar.start()
+
+
+class SoundProgress(Progress):
+    """The same in the time of recordings: how far into the present one, of how much, and how fast."""
+
+    def __init__(self, environment: Environment):
+        super().__init__(environment)
+        self._done = 0.0  # seconds of sound in the recordings before this one
+        self._began = time.monotonic()
+
+    def _columns(self, total: int | None) -> list[Any]:
+        from rich.progress import BarColumn, TextColumn
+
+        return [BarColumn(), TextColumn("{task.fields[spoken]}", markup=False)]
+
+    def reach(self, name: str, seconds: float, length: float | None) -> None:
+        """So many seconds of the recording `name` are done."""
+        if not self._bar:
+            return
+        speed = (self._done + seconds) / max(time.monotonic() - self._began, 1e-3)
+        whole = f" of {clock(length)}" if length is not None else ""
+        spoken = f"{clock(seconds)}{whole}, {speed:.1f} × real time"
+        self._bar.update(self._task, description=name, completed=seconds, total=length, spoken=spoken)
+
+    def next(self, seconds: float) -> None:
+        """The recording is finished; it had so many seconds."""
+        self._done += seconds
+        if self._bar:
+            self._bar.update(self._task, description="", completed=0, total=None, spoken="")

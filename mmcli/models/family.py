@@ -57,6 +57,6 @@ class Family:
     processor: Callable[[Path, Any, dict[str, Any]], Processor]  # folder, configuration, config.json
     stages: Callable[[Any], list[Stage]]
     transcribe: "Callable[..., list[Any]] | None" = None
-    """For families that hear: (loaded, sounds, **settings) → what was said in each sound (segments with times, language,
-    token ids, …), all of them in one batch. Settings and the result's fields are those of
+    """For families that hear: (loaded, sounds, **settings) → what was said in each sound (segments with times,
+    language, token ids, …), all of them in one batch. Settings and the result's fields are those of
     `models/whisper/transcribe.py`. None: this family has no ears."""

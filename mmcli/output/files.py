@@ -58,7 +58,7 @@ def save_picture(image: Image.Image, path: Path) -> None:
 
 @dataclass
 class Destination:
-    """Where an option such as --overlay puts its pictures: PATH for one, FOLDER for many.
+    """Where an option such as --overlay puts its files, one for each `what`: PATH for one, FOLDER for many.
 
     A folder is what exists as one, what ends with a slash or has no suffix, and whatever is given for `many` sources;
     in it each file lies where `Source.relative` says, under `suffix`. Raises UsageError for a PATH whose suffix is
@@ -70,6 +70,7 @@ class Destination:
     many: bool
     suffixes: dict[str, str] = field(default_factory=lambda: PICTURE_SUFFIXES)
     suffix: str = ".png"
+    what: str = "picture"
     _taken: dict[Path, str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
@@ -81,7 +82,7 @@ class Destination:
             return
         if self.many:
             raise UsageError(
-                f"{self.option} {self.argument} names one file, but there are several pictures",
+                f"{self.option} {self.argument} names one file, but there are several {self.what}s",
                 f"Name a folder: {self.option} {path.with_suffix('')}/",
             )
         if path.suffix.lower() not in self.suffixes and not special:
@@ -98,7 +99,7 @@ class Destination:
             plain = Path(self.argument) / source.relative
             path = self._free(plain, source.name)
         if source.path is not None and path.exists() and _same_file(path, source.path):
-            raise UsageError(f"{self.option} would write over the picture {path} itself", "Choose another place")
+            raise UsageError(f"{self.option} would write over the {self.what} {path} itself", "Choose another place")
         return path
 
     def _free(self, plain: Path, name: str) -> Path:

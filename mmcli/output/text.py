@@ -1,7 +1,7 @@
 """A record as text for people and for simple tools: lines, with tabs where there are columns."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 # Control characters would move the cursor or recolour the terminal; surrogates outside U+DC80…DCFF stand for nothing.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udc7f\udd00-\udfff]")
@@ -10,9 +10,9 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udc7f\udd
 def to_text(record: Mapping, several: bool = False) -> str:
     """The lines of a record, each with its newline; "" where there is nothing to say.
 
-    Detection and segmentation: one line an object, `label x0 y0 x1 y1 score` with tabs between. Other tasks: the
-    answer. With `several` pictures the source's name comes first, and an answer is kept on one line. A failed record
-    has no text: its error belongs to stderr.
+    Detection and segmentation: one line an object, `label x0 y0 x1 y1 score` with tabs between. Transcripts: one line
+    a segment. Other tasks: the answer. With `several` inputs the source's name comes first, and an answer is kept on
+    one line. A failed record has no text: its error belongs to stderr.
 
     File names that are not UTF-8 keep their escapes (U+DC80…DCFF); write with errors="surrogateescape".
     """
@@ -21,9 +21,24 @@ def to_text(record: Mapping, several: bool = False) -> str:
     name = _one_line(record["source"])
     if record["task"] in ("detect", "segment"):
         return "".join(("\t".join([name] * several + _columns(found))) + "\n" for found in record["objects"])
+    if "segments" in record:
+        return segment_lines(record["source"], record["segments"], several)
     if several:
         return f"{name}: {_one_line(record['text'])}\n"
     return _CONTROL.sub("\ufffd", record["text"].replace("\r\n", "\n")).strip("\n") + "\n"
+
+
+def segment_lines(name: str, segments: Iterable[Mapping], several: bool = False) -> str:
+    """Segments of a transcript, a line each; with `several` recordings each line begins with the recording's name."""
+    lead = f"{_one_line(name)}: " if several else ""
+    return "".join(f"{lead}{_one_line(segment['text'])}\n" for segment in segments)
+
+
+def clock(seconds: float) -> str:
+    """75.4 → "1:15"; hours only where there are some."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _columns(found: Mapping) -> list[str]:

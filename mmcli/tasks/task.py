@@ -43,6 +43,8 @@ class Request:
 
     def require(self, processor: "Processor", model: str) -> None:
         """Raise ModelError if the model lacks what the task is made of."""
+        if hasattr(processor, "window_seconds"):
+            raise ModelError(f"{model} hears and does not see", "Use mmcli transcribe with it, or a model that sees")
         if self.finds_objects and processor.vocabulary is None:
             raise ModelError(
                 f"{model} cannot {self.task}: its vocabulary has no location tokens",

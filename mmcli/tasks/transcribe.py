@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmcli.errors import ModelError
+from mmcli.output.text import clock
 
 if TYPE_CHECKING:
     from mmcli.batch.speech import Window
@@ -122,10 +123,3 @@ def notes_of(passages: Sequence[Passage]) -> list[str]:
         for one in passages
         if one.dropped
     ]
-
-
-def clock(seconds: float) -> str:
-    """75.4 → "1:15"; hours only where there are some."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -9,7 +9,7 @@ import pytest
 from command import mmcli, process
 
 SNAPSHOT = Path(__file__).parent / "help.txt"
-COMMANDS = ["", "caption", "detect", "segment", "chat", "inspect", "doctor", "models"]
+COMMANDS = ["", "caption", "detect", "segment", "chat", "transcribe", "inspect", "doctor", "models"]
 COMMANDS += [f"models {name}" for name in ("list", "pull", "info", "remove", "verify")]
 HEAVY = ("torch", "transformers", "numpy", "PIL", "tokenizers", "safetensors", "huggingface_hub", "rich")
 
@@ -52,6 +52,8 @@ def test_the_exit_codes_are_in_the_help(monkeypatch, capsys):
         ["caption", "--top-p", "2", "x.jpg"],  # a usage error
         ["caption", "--no-such-option"],
         ["caption"],
+        ["transcribe", "--help"],
+        ["transcribe", "--start", "soon", "x.wav"],
         ["detect", " ; ", "x.jpg"],
         ["models", "--help"],
     ],

@@ -1,0 +1,255 @@
+"""The options of `mmcli transcribe`, and where a transcript goes: to stdout as it comes, or whole into files."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmcli.cli.environment import Environment
+from mmcli.cli.options import ModelOptions, one_of, option
+from mmcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from mmcli.media.sources import Source
+
+Record = dict[str, Any]
+
+FORMATS = ("text", "json", "jsonl", "srt", "vtt", "tsv")
+SUFFIXES = {"text": ".txt", "json": ".json", "jsonl": ".jsonl", "srt": ".srt", "vtt": ".vtt", "tsv": ".tsv"}
+
+
+def seconds_of(value: str | float) -> float:
+    """A time such as "90", "1:30" or "0:01:30.5" → seconds."""
+    if isinstance(value, float):
+        return value
+    if not re.fullmatch(r"(?:(?:\d+:)?[0-5]?\d:[0-5]?\d|\d+)(?:\.\d*)?", value.strip()):
+        raise typer.BadParameter(f"{value!r} is no time; write seconds, M:SS or H:MM:SS.")
+    total = 0.0
+    for part in value.strip().split(":"):
+        total = 60 * total + float(part)
+    return total
+
+
+@dataclass(frozen=True)
+class RecordingOptions:
+    """Which recordings, which part of them, and how many windows go through the model together."""
+
+    files_from: Annotated[
+        str | None,
+        option(
+            "Recordings",
+            "--files-from",
+            metavar="FILE|-",
+            help="Read names of recordings from a file or stdin: one a line, or separated by NUL.",
+        ),
+    ] = None
+    start: Annotated[
+        float,
+        option(
+            "Recordings",
+            "--start",
+            metavar="TIME",
+            parser=seconds_of,
+            help="Begin there: seconds, M:SS or H:MM:SS. Times in the result stay those of the whole recording.",
+        ),
+    ] = 0.0
+    duration: Annotated[
+        float | None,
+        option("Recordings", "--duration", metavar="TIME", parser=seconds_of, help="Listen to so much of it only."),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        option(
+            "Recordings",
+            "--batch-size",
+            metavar="N",
+            min=1,
+            help="Windows of up to 30 s that go through the model together (default: by device).",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class HearingOptions:
+    """What is to be written down, and how carefully."""
+
+    language: Annotated[
+        str | None,
+        option(
+            "Transcript",
+            "--language",
+            metavar="CODE",
+            help="The language that is spoken, such as de (default: found out; the bundled model knows English only).",
+        ),
+    ] = None
+    task: Annotated[
+        str,
+        option(
+            "Transcript",
+            "--task",
+            metavar="transcribe|translate",
+            callback=one_of("transcribe", "translate"),
+            help="Write what is said (default), or what it means in English (multilingual models).",
+        ),
+    ] = "transcribe"
+    hint: Annotated[
+        str | None,
+        option("Transcript", "--hint", metavar="TEXT", help="Names and words as they are to be spelt."),
+    ] = None
+    words: Annotated[bool, option("Transcript", "--words", help="Find the time of every word too.")] = False
+    beams: Annotated[
+        int, option("Transcript", "--beams", metavar="N", min=1, help="Follow the N likeliest texts (default 1).")
+    ] = 1
+    temperature: Annotated[
+        float | None,
+        option(
+            "Transcript",
+            "--temperature",
+            metavar="T",
+            min=0.0,
+            max=1.0,
+            help="Draw with this temperature only (default: 0, and warmer where a text repeats or is unlikely).",
+        ),
+    ] = None
+    seed: Annotated[
+        int | None,
+        option("Transcript", "--seed", metavar="N", min=0, help="Another seed draws other texts (default 0)."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class TranscriptOptions:
+    """The form of the transcripts, and where they go."""
+
+    format: Annotated[
+        str | None,
+        option(
+            "Output",
+            "--format",
+            metavar="|".join(FORMATS),
+            callback=one_of(*FORMATS),
+            help="text (default): a line a segment; srt, vtt: subtitles; tsv: times in milliseconds; json: the record; "
+            "jsonl: one record a line.",
+        ),
+    ] = None
+    json: Annotated[
+        bool,
+        option("Output", "--json", help="The same as --format jsonl; a failed recording is a record with an error."),
+    ] = False
+    output: Annotated[
+        str | None,
+        option(
+            "Output",
+            "--output",
+            "-o",
+            metavar="FILE|FOLDER",
+            help="Write there and not to stdout; a folder mirrors the recordings' tree. A file's suffix tells its "
+            "format.",
+        ),
+    ] = None
+    token_ids: Annotated[
+        bool, option("Output", "--token-ids", help="Add the model's token ids to each record (json, jsonl).")
+    ] = False
+
+
+@dataclass(frozen=True)
+class EarsOptions(ModelOptions):
+    """Which model hears; the rest as for every other command."""
+
+    model: Annotated[
+        str,
+        option(
+            "Model",
+            "--model",
+            metavar="NAME|PATH|REPO",
+            help="The bundled whisper-tiny.en (default), the folder of a Whisper checkpoint, or a repository of the "
+            "Hugging Face hub such as openai/whisper-large-v3-turbo, downloaded at first use.",
+        ),
+    ] = "whisper-tiny.en"
+
+
+class Transcripts:
+    """Writes transcripts in the form that was asked for.
+
+    Text goes to stdout segment by segment; everything else, and every file, when its recording is finished. Raises
+    UsageError at once where options do not fit together.
+    """
+
+    def __init__(self, environment: Environment, options: TranscriptOptions, several: bool):
+        self.environment, self.several = environment, several
+        self.form = chosen_format(options)
+        self.place = None
+        if options.output is not None:
+            from mmcli.output.files import Destination
+
+            # Where the format is given, a file may be called anything.
+            known = [Path(options.output).suffix.lower()] if options.format or options.json else SUFFIXES.values()
+            suffixes = dict.fromkeys(known, "")
+            self.place = Destination("--output", options.output, several, suffixes, SUFFIXES[self.form], "recording")
+        elif several and self.form in ("json", "srt", "vtt", "tsv"):
+            raise UsageError(
+                f"A {self.form} document holds one recording, but there are several",
+                "Name a folder with --output, or choose --format text or jsonl",
+            )
+
+    @property
+    def streams(self) -> bool:
+        """Whether segments are written as they come."""
+        return self.form == "text" and self.place is None
+
+    def segments(self, name: str, segments: list[Record]) -> None:
+        """Write some more segments of a recording, if that is how it is written."""
+        if self.streams and segments:
+            from mmcli.output.text import segment_lines
+
+            self.environment.write(segment_lines(name, segments, self.several))
+
+    def finished(self, source: "Source", record: Record) -> None:
+        """Write a whole recording, if that is how it is written. Raises InputError where a file cannot be."""
+        if self.streams:
+            return
+        if self.place is None:
+            self.environment.write(document(record, self.form))
+        elif "error" not in record:
+            from mmcli.output.files import atomic_write
+
+            text = document(record, self.form)
+            atomic_write(self.place.path(source), text.encode("utf-8", "surrogateescape"))
+
+    def failed(self, record: Record) -> None:
+        """Write the record of a failure where records are read."""
+        if self.place is None and self.form in ("json", "jsonl"):
+            self.environment.write(document(record, self.form))
+
+
+def chosen_format(options: TranscriptOptions) -> str:
+    """The format by --format, --json or the suffix of a file, text where nothing tells. UsageError if they disagree."""
+    if options.json and options.format not in (None, "jsonl"):
+        raise UsageError(f"--json and --format {options.format} contradict each other", "Give one of them")
+    if options.json or options.format:
+        return options.format or "jsonl"
+    suffix = Path(options.output or "").suffix.lower()
+    return next((form for form, own in SUFFIXES.items() if own == suffix), "text")
+
+
+def document(record: Record, form: str) -> str:
+    """A record as a whole document of that format."""
+    if form == "json":
+        return json.dumps(record, ensure_ascii=False, indent=2).encode("utf-8", "replace").decode() + "\n"
+    if form == "jsonl":
+        from mmcli.output.record import to_json_line
+
+        return to_json_line(record)
+    if form == "text":
+        from mmcli.output.text import segment_lines
+
+        return segment_lines(record["source"], record["segments"])
+    from mmcli.output import subtitles
+
+    if form == "tsv":
+        return subtitles.to_tsv(record["segments"])
+    cues = subtitles.cues(record["segments"])
+    return subtitles.to_srt(cues) if form == "srt" else subtitles.to_vtt(cues)

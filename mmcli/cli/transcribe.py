@@ -1,0 +1,119 @@
+"""`mmcli transcribe`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmcli.cli.environment import Environment
+from mmcli.cli.inputs import find_sources
+from mmcli.cli.options import TalkOptions, spread
+from mmcli.cli.progress import SoundProgress
+from mmcli.cli.recordings import EarsOptions, HearingOptions, RecordingOptions, TranscriptOptions, Transcripts
+from mmcli.cli.start import begin, loader
+from mmcli.errors import ExitCode, InputError
+
+if TYPE_CHECKING:
+    from mmcli.batch.runner import Outcome
+
+NAME = "transcribe"
+EPILOG = """\
+Examples:
+
+  mmcli transcribe talk.mp3
+  mmcli transcribe film.mp4 --output film.srt
+  mmcli transcribe interviews/ --format vtt --output subtitles/
+  mmcli transcribe lecture.m4a --start 1:02:00 --duration 5:00 --words --json
+  ffmpeg -i film.mkv -f wav - | mmcli transcribe -
+  mmcli transcribe rede.ogg --model openai/whisper-large-v3-turbo --task translate
+
+Pauses, silence and music are passed over; what was left out is said on stderr."""
+
+Recordings = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="AUDIO",
+        help="Recordings or videos: files, folders (with all below them), globs in quotes, http addresses, or - for "
+        "stdin.",
+        show_default=False,
+    ),
+]
+
+
+@spread
+def command(
+    ctx: typer.Context,
+    audio: Recordings = None,
+    *,
+    recordings: RecordingOptions,
+    hearing: HearingOptions,
+    output: TranscriptOptions,
+    model: EarsOptions,
+    talk: TalkOptions,
+) -> int:
+    """Write down what is said in recordings.
+
+    One recording: a line a segment, as it is heard. Several: each line begins with the recording's name.
+    """
+    environment = begin(ctx, talk, model.offline)
+    from mmcli.media.sources import SOUND_EXTENSIONS
+
+    sources, several, _ = find_sources(
+        environment, audio or [], recordings.files_from, SOUND_EXTENSIONS, "recording", counted=False
+    )
+    transcripts = Transcripts(environment, output, several)
+    from mmcli.batch.listen import Heard, Listener
+    from mmcli.tasks.transcribe import TranscribeRequest
+
+    request = TranscribeRequest(**vars(hearing), token_ids=output.token_ids)
+    listener = Listener(
+        request,
+        loader(environment, model),
+        model=model.model,
+        revision=model.revision,
+        batch_size=recordings.batch_size,
+        start=recordings.start,
+        duration=recordings.duration,
+        first_soon=environment.stdout_tty and transcripts.streams,
+    )
+    failed = 0
+    with SoundProgress(environment) as progress:
+        for event in listener.run(sources):
+            if isinstance(event, Heard):
+                transcripts.segments(event.source.name, event.segments)
+                progress.reach(event.source.name, event.reached, event.length)
+            else:
+                with progress.aside():
+                    failed += not finish(environment, transcripts, event)
+                progress.next(event.record.get("seconds", 0.0))
+    return ExitCode.SOME_FAILED if failed else ExitCode.OK
+
+
+def finish(environment: Environment, transcripts: Transcripts, outcome: "Outcome") -> bool:
+    """Write one finished recording, and say what is to be said about it. False if anything failed."""
+    error = outcome.error
+    if error is None:
+        try:
+            transcripts.finished(outcome.source, outcome.record)
+        except InputError as trouble:
+            error = trouble
+        for remark in remarks(outcome.record):
+            environment.note(f"mmcli: {outcome.source.name}: {remark}")
+    else:
+        transcripts.failed(outcome.record)
+    if error is not None:
+        environment.fail(error, outcome.source.name, cause=error.__cause__)
+    return error is None
+
+
+def remarks(record: dict[str, Any]) -> list[str]:
+    """What a reader of the text alone would miss."""
+    from mmcli.output.text import clock
+
+    said = list(record["notes"])
+    windows, left_out = int(record["timings"]["windows"]), record["timings"]["left_out"]
+    if windows > 1 or (windows and left_out >= 1):
+        several = "1 window" if windows == 1 else f"{windows} windows"
+        said.append(f"{several}, {clock(left_out)} of pauses left out; all speech used")
+    if record["truncated"]:
+        said.append("a window's text was cut off: it had more tokens than the model can write")
+    return said
