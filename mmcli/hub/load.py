@@ -64,6 +64,7 @@ def load(
     # What fails for want of a file or a setting should fail before gigabytes are read.
     processor = family.processor(checkpoint.folder, config, checkpoint.config)
     device = choose_device(device) if isinstance(device, str) else device
+    is_open = dtype == "auto"
     if isinstance(dtype, str):
         dtype = choose_dtype(dtype, device, parameter_count(checkpoint.folder))
     model = build_empty(family, config)
@@ -75,6 +76,8 @@ def load(
             f"more than {device} has free",
             "Choose --dtype bfloat16, --device cpu or a smaller model",
         ) from error
+    if is_open and device.type == "cpu" and hasattr(model, "quicken"):
+        model.quicken()  # a family may know faster arithmetic than a type for everything
     return Loaded(model, processor, checkpoint, config, device, dtype, mask_decoder, family)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmcli.errors import ModelError
 from mmcli.hub.safetensors_files import INDEX, damaged, read_header, read_index, weight_files
 
+SCALE = "_scale"  # behind the name of an int8 tensor: the factor of each of its rows
 COMPARED_ROWS = 64  # of a tied tensor: enough to find a head that was trained on its own
 
 
@@ -45,7 +46,8 @@ def load_strict(
     """Fill `module`, which was built on the meta device, from the safetensors files in `folder`.
 
     Files are memory-mapped and tensors are assigned one by one, cast once, so there is never a second copy of the
-    whole. Raises ModelError where names, shapes or files do not fit, before anything is read where possible.
+    whole. A tensor stored in int8 beside one of its name and "_scale" means their product, row by row. Raises
+    ModelError where names, shapes or files do not fit, before anything is read where possible.
     """
     table = list(rules)
     wanted = module.state_dict()
@@ -77,12 +79,15 @@ def load_strict(
 
 
 def _tensors(folder: Path) -> Iterator[tuple[Path, str, tuple[int, ...]]]:
-    """(file, name, shape) of every tensor; an index that names what is not there raises ModelError."""
+    """(file, name, shape) of every tensor but scales; an index that names what is not there raises ModelError."""
     seen: set[str] = set()
     for path in weight_files(folder):
-        for name, info in read_header(path).items():
-            seen.add(name)
-            yield path, name, info.shape
+        header = read_header(path)
+        seen.update(header)
+        for name, info in header.items():
+            scaled = header.get(name.removesuffix(SCALE)) if name.endswith(SCALE) else None
+            if scaled is None or scaled.dtype != "I8" or info.shape != scaled.shape[:1]:
+                yield path, name, info.shape
     if (folder / INDEX).is_file():
         absent = sorted(set(read_index(folder / INDEX)) - seen)
         if absent:
@@ -110,8 +115,13 @@ def _read(module: nn.Module, plan: list[tuple[Path, str, str]], device: torch.de
     for path in dict.fromkeys(path for path, _, _ in plan):
         try:
             with safe_open(path, framework="pt", device=str(device)) as file:
+                scales = {name for name in file.keys() if name.endswith(SCALE)}  # noqa: SIM118 (no mapping)
                 for name, target in ((name, target) for where, name, target in plan if where == path):
-                    _assign(module, target, file.get_tensor(name), dtype)
+                    tensor = file.get_tensor(name)
+                    if tensor.dtype == torch.int8 and name + SCALE in scales:
+                        scale = file.get_tensor(name + SCALE).float()
+                        tensor = tensor * scale.view(-1, *[1] * (tensor.ndim - 1))
+                    _assign(module, target, tensor, dtype)
         except (SafetensorError, OSError) as error:
             raise damaged(path, error) from error
 

@@ -1,0 +1,55 @@
+"""Linear layers in 8-bit integers on the CPU: weights with a scale a row, numbers with a scale a token."""
+
+import torch
+from torch import Tensor, nn
+
+LARGEST = 127
+
+
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """[R, K] → (int8 [R, K], float32 scales [R, 1]) such that int8 × scale is closest to x, row by row."""
+    scale = x.abs().amax(dim=-1, keepdim=True).float().clamp_(min=1e-30).mul_(1 / LARGEST)
+    return (x / scale).round_().to(torch.int8), scale
+
+
+class Int8Linear(nn.Module):
+    """y = x Wᵀ + b with W and x in int8 and sums in int32: [..., K] → [..., N], in the type of x.
+
+    Every row of x has its own scale, so that what shares a batch with it changes nothing. (The scheme of LLM.int8(),
+    arXiv:2208.07339, without its outliers.)
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        super().__init__()
+        whole, scale = quantize_rows(weight.float())
+        self.register_buffer("weight", whole)
+        self.register_buffer("scale", scale[:, 0].contiguous())
+        self.register_buffer("bias", torch.zeros_like(self.scale) if bias is None else bias.float())
+
+    @classmethod
+    def of(cls, layer: nn.Linear) -> "Int8Linear":
+        return cls(layer.weight, layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, scale = quantize_rows(x.reshape(-1, x.shape[-1]))
+        sums = torch._int_mm(rows, self.weight.t())
+        y = torch.addcmul(self.bias, sums.float().mul_(scale), self.scale)
+        return y.to(x.dtype).view(*x.shape[:-1], -1)
+
+
+def in_int8(module: nn.Module) -> None:
+    """Replace every linear layer below `module` by its int8 form."""
+    for part in list(module.modules()):
+        for name, child in list(part.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(part, name, Int8Linear.of(child))
+
+
+def int8_pays() -> bool:
+    """Whether this CPU multiplies 8-bit integers natively (VNNI); elsewhere float32 is as fast."""
+    return getattr(torch.cpu, "_is_vnni_supported", bool)()
+
+
+def bfloat16_pays() -> bool:
+    """Whether this CPU multiplies bfloat16 natively."""
+    return any(getattr(torch.cpu, probe, bool)() for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
