@@ -25,8 +25,8 @@ PAD = 10
 SHORTEST = 2  # frames: what is shorter is a click
 
 WINDOW = 30.0  # seconds
-LONGEST_GAP = 62  # frames (2 s): a longer pause ends a window
-REST = 187  # frames (6 s): how much of a window may be given up to cut it at a better pause
+LONGEST_GAP = 93  # frames (3 s): a longer pause ends a window
+REST = 125  # frames (4 s): how much of a window may be given up to cut it at a better pause
 SMOOTH = 5  # frames over which loudness is averaged to find the quietest place
 
 
