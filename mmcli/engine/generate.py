@@ -79,14 +79,14 @@ def generate(
         if not running or step == max_tokens - 1:
             return
         if drop_ended and len(running) < len(rows_held):
-            places = _close_ranks([row in running for row in rows_held])
+            places = close_ranks([row in running for row in rows_held])
             cache.keep(places)
             rows_held = [rows_held[place] for place in places]
             chosen = chosen[torch.tensor(places, device=chosen.device)]
         logits = model.step(chosen, cache)
 
 
-def _close_ranks(running: list[bool]) -> list[int]:
+def close_ranks(running: list[bool]) -> list[int]:
     """Places of the rows that go on, with holes filled from the end: most stay where they are."""
     count = sum(running)
     late = [place for place in range(count, len(running)) if running[place]]

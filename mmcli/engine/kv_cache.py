@@ -53,16 +53,17 @@ class KVCache:
         values[:, :, self.length - v.shape[2] : self.length] = v
         return keys[:, :, : self.length], values[:, :, : self.length]
 
-    def keep(self, rows: list[int]) -> None:
+    def keep(self, rows: list[int], context_rows: list[int] | None = None) -> None:
         """Go on with these rows, in this order; a row may be taken several times.
 
-        Rows that stay in place are not copied. A `context` is treated alike if it has `keep(rows)`, else left alone.
+        Rows that stay in place are not copied. A `context` that has `keep(rows)` goes along, with rows of its own where
+        several of ours share one of them.
         """
         self.store = keep_rows(self.store, rows, 2, self.length)
         self.valid = keep_rows(self.valid, rows, 0)
         self.positions = keep_rows(self.positions, rows, 0)
         if hasattr(self.context, "keep"):
-            self.context.keep(rows)
+            self.context.keep(rows if context_rows is None else context_rows)
 
 
 def keep_rows(store: Tensor, rows: list[int], dim: int, length: int | None = None) -> Tensor:
@@ -73,7 +74,13 @@ def keep_rows(store: Tensor, rows: list[int], dim: int, length: int | None = Non
     count = len(rows)
     moved = [place for place, row in enumerate(rows) if place != row]
     if any(rows[place] < count for place in moved):  # a row that is overwritten is still wanted elsewhere
-        return store.index_select(dim, torch.tensor(rows, device=store.device))
+        index = torch.tensor(rows, device=store.device)
+        if length is None or count > store.shape[dim]:
+            return store.index_select(dim, index)
+        chosen = store.narrow(-2, 0, length).index_select(dim, index)
+        store = store.narrow(dim, 0, count)
+        store.narrow(-2, 0, length).copy_(chosen)
+        return store
     filled = store if length is None else store.narrow(-2, 0, length)
     for place in moved:
         filled.select(dim, place).copy_(filled.select(dim, rows[place]))

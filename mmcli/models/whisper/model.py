@@ -100,10 +100,10 @@ class CrossAttention(nn.Module):
             y = y.unflatten(2, (-1, tokens)).transpose(1, 2).flatten(0, 1)
         return self.out(join_heads(y).to(x.dtype))
 
-    def weights(self, x: Tensor, k: Tensor, heads: list[int], frames: int) -> Tensor:
-        """Where some heads look within the first `frames` keys: x [B, T, D] → softmax weights [B, heads, T, frames]."""
+    def scores(self, x: Tensor, k: Tensor, heads: list[int]) -> Tensor:
+        """Where some heads look, before the softmax: x [B, T, D], k [B, N, F, H] → float32 [B, heads, T, F]."""
         q = split_heads(self.q(x), self.heads)[:, heads].float()
-        return (q @ k[:, heads, :frames].float().mT * q.shape[-1] ** -0.5).softmax(dim=-1)
+        return q @ k[:, heads].float().mT * q.shape[-1] ** -0.5
 
 
 def stack(*layers: nn.Linear) -> nn.Linear:
@@ -197,12 +197,18 @@ class Heard:
         self.whole = layers
         self.layers = layers  # of the sounds still looked at
         self.order = list(range(layers[0][0].shape[0]))  # which sound stands where
+        self.scores: list[Tensor] = []  # where watched heads looked, [B, heads, T, F] a layer
         self.at_start: Tensor | None = None  # logits [B, V] behind <|startoftranscript|> in the last prompt read
 
     def rows(self, sounds: list[int]) -> "Heard":
         """Some of the sounds, in the order given, as a copy."""
         index = torch.tensor([self.order.index(sound) for sound in sounds], device=self.whole[0][0].device)
         return Heard([(k[index], v[index]) for k, v in self.whole])
+
+    def one(self, sound: int) -> "Heard":
+        """One of the sounds, without a copy."""
+        place = self.order.index(sound)
+        return Heard([(k[place : place + 1], v[place : place + 1]) for k, v in self.whole])
 
     def keep(self, rows: list[int]) -> None:
         """Go on with the sounds that stand in these places, each at most once.
@@ -296,10 +302,13 @@ class Whisper(nn.Module):
         """Read one token a row, tokens [B] → logits [B, V] of the next."""
         return self.logits(self.read(tokens[:, None], None, cache)[:, 0])
 
-    def read(self, tokens: Tensor, valid: Tensor | None, cache: KVCache) -> Tensor:
+    def read(
+        self, tokens: Tensor, valid: Tensor | None, cache: KVCache, watched: dict[int, list[int]] | None = None
+    ) -> Tensor:
         """Run tokens [B, T] through the decoder, after what the cache holds → normed states [B, T, D].
 
-        `valid` [B, T] tells padding on the left; None means that all are real.
+        `valid` [B, T] tells padding on the left; None means that all are real. Where `watched` (layer → heads) look is
+        left in `cache.context.scores`, layer by layer.
         """
         rows, count = tokens.shape
         before = cache.length
@@ -314,7 +323,11 @@ class Whisper(nn.Module):
         x = decoder.embedding(tokens) + decoder.position[positions]
         for number, layer in enumerate(decoder.layers):
             x = x + layer.attention(layer.norm_attention(x), mask, cache, number)
-            x = x + layer.cross(layer.norm_cross(x), *cache.context.layers[number])
+            k, v = cache.context.layers[number]
+            asking = layer.norm_cross(x)
+            if watched and number in watched:
+                cache.context.scores.append(layer.cross.scores(asking, k, watched[number]))
+            x = x + layer.cross(asking, k, v)
             x = x + layer.mlp(layer.norm_mlp(x))
         return decoder.norm(x)
 

@@ -7,15 +7,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from mmcli.engine.beams import beam_search
 from mmcli.engine.generate import generate
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.sampling import Sampling
 from mmcli.errors import UsageError
 from mmcli.hub.load import Loaded
+from mmcli.models.whisper.alignment import alignment_heads, token_times
 from mmcli.models.whisper.model import Heard, Whisper
 from mmcli.models.whisper.processor import WhisperProcessor
 from mmcli.models.whisper.rules import WritingRules
 from mmcli.models.whisper.segments import Segment, heard_until, stretches
+from mmcli.models.whisper.words import with_words, words_of
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -51,6 +54,7 @@ class WindowText:
     temperature: float  # with which the text was written
     truncated: bool  # cut off by the number of tokens
     heard_until: float  # seconds; less than the window where the model says that more follows
+    word_times: str | None = None  # where the words' times come from: see `alignment_heads`
 
     @property
     def text(self) -> str:
@@ -97,7 +101,12 @@ def transcribe_windows(
         pending = [row for row in pending if _fails(attempts[row][-1], options)]
         if not pending:
             break
-    return [_silenced(_best(tried, options), options) for tried in attempts]
+    texts = [_silenced(_best(tried, options), options) for tried in attempts]
+    if not options.words:
+        return texts
+    return [
+        _with_words(model, processor, heard.one(row), text, seconds[row], options) for row, text in enumerate(texts)
+    ]
 
 
 def _languages(
@@ -137,6 +146,12 @@ def _write(
     room = processor.config.text_positions - tokens.shape[1]
     limit = min(options.max_tokens or processor.config.text_positions // 2, room)
     rules = WritingRules(processor.special, options.times, device)
+    if options.beams > 1 and temperature == 0:
+        answers = beam_search(
+            model, inputs, stop_ids=processor.stop_ids, max_tokens=limit, beams=options.beams, rules=rules
+        )
+        written = [Written(found.ids, found.logprob / (len(found.ids) + 1), found.ended) for found in answers]
+        return written, _no_speech(processor, heard)
     ids: list[list[int]] = [[] for _ in prompts]
     sums, ended = [0.0] * len(prompts), [False] * len(prompts)
     for events in generate(
@@ -177,6 +192,28 @@ def _read(
         truncated=not written.ended,
         heard_until=heard_until(processor, written.ids, seconds),
     )
+
+
+def _with_words(
+    model: Whisper,
+    processor: WhisperProcessor,
+    heard: Heard,
+    text: WindowText,
+    seconds: float,
+    options: DecodingOptions,
+) -> WindowText:
+    """The text of one sound with a time for every word."""
+    decoder = processor.config.decoder
+    heads, source = alignment_heads(processor.special, decoder.depth, decoder.heads)
+    found = stretches(processor, list(text.token_ids), seconds) if text.segments else []
+    ids = [id for stretch in found for id in stretch.ids]
+    prompt = processor.prompt(options.task, text.language, None, False)
+    ids = ids[: processor.config.text_positions - len(prompt) - 1]
+    if not ids:
+        return replace(text, word_times=source)
+    times, probabilities = token_times(model, heard, prompt, ids, processor.special.end, heads, seconds)
+    words = words_of(ids, times, probabilities, processor.decode, text.language)
+    return replace(text, segments=with_words(found, words, processor.decode, seconds), word_times=source)
 
 
 def compression_ratio(text: str) -> float:
