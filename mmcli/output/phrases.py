@@ -126,12 +126,12 @@ def _line_end(parts: Sequence[Piece], widths: Sequence[int], begin: int) -> int:
 def _price(parts: Sequence[Piece], begin: int, end: int, columns: int) -> float:
     """Of showing the pieces `begin` to `end` as one and breaking after them. One more break costs about 1."""
     seconds = parts[end - 1].end - parts[begin].start
-    price = 1 + (1 - columns / (2 * COLUMNS)) ** 2
+    price = 1 + 0.5 * (1 - columns / (2 * COLUMNS)) ** 2
     price += 50 * max(seconds - LONGEST - 0.5, 0)  # half a second may be cut off its end
     price += 3 * max(SHORTEST - seconds, 0)
     if end < len(parts):
         pause = min(parts[end].start - parts[end - 1].end, 1.0)
-        price += 1.5 * _price_of_break(parts[end - 1]) * (1 - pause) - pause
+        price += 2 * _price_of_break(parts[end - 1]) * (1 - pause) - pause
     return price
 
 
