@@ -13,7 +13,7 @@ import numpy as np
 
 from mmcli.errors import InputError
 from mmcli.media.containers import length, open_container, open_file, sound_track, stated_length
-from mmcli.media.mixing import BLOCK, RATE, Mixer
+from mmcli.media.mixing import BLOCK, RATE, Mixer, mixes
 from mmcli.media.sniff import describe_silent
 from mmcli.media.sources import Source, printable, trouble
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _WARM_UP = 0.5  # seconds decoded before `start`: MP3 and Opus need up to 0.25 s of what came before
 _GAP = 0.1  # seconds by which times may jump: less is the rounding of a container, or a sloppy clock
-_LONGEST_GAP = 3600.0  # seconds of silence put in at most: a longer leap is an error of the clock
+_LONGEST_GAP = 3600.0  # seconds of silence put in at most, in all: a longer leap is an error of the clock
 _SHORTFALL = 0.5  # seconds that may be missing at the end before a recording is said to be cut short
 _TRIES = 20  # errors of the container in a row before the rest is given up
 
@@ -160,7 +160,7 @@ class SoundReader:
                 position = round(min(at, self._start / RATE) * RATE)
                 clock = position / RATE
             gap = at - clock
-            if gap < -_GAP or gap > _LONGEST_GAP:
+            if gap < -_GAP or gap > _LONGEST_GAP - self._missing:
                 shift -= gap
                 self._leaps += 1
             elif gap > (_GAP if mixer is not None else 0.0):
@@ -234,7 +234,7 @@ class SoundReader:
                 packet = next(packets)
             except StopIteration:
                 return
-            except av.error.FFmpegError:
+            except (av.error.FFmpegError, IndexError):  # IndexError: a track that PyAV did not see at the beginning
                 errors += 1
                 packets = self._container.demux(self._stream)
                 continue
@@ -249,7 +249,9 @@ class SoundReader:
                 self._damaged += 1
                 continue
             for frame in frames:
-                if frame.samples and frame.sample_rate:
+                if not mixes(frame):
+                    self._damaged += 1
+                elif frame.samples:
                     time = None if frame.pts is None else float(frame.pts * frame.time_base) - self._origin
                     yield time, frame
         self._damaged += 1

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 RATE = 16_000  # samples a second of all that is given out
 BLOCK = RATE  # samples of a full block
+LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000  # others are damage, and would cost memory without end
+MOST_CHANNELS = 64  # that FFmpeg mixes
 
 # FFmpeg's resampler with a longer filter than its default of 32 taps, measured with sines from 44.1 and 48 kHz:
 #                             7.0 kHz  7.5 kHz | 8.1 kHz  8.3 kHz  8.5 kHz  9 kHz | CPU seconds an hour of sound
@@ -23,6 +25,11 @@ BLOCK = RATE  # samples of a full block
 # is no better for 16-bit sound and needs the whole recording at once. `rematrix_maxval` keeps down-mixing within ±1
 # for samples of every type: without it FFmpeg turns up floats (MP3, AAC) by 3 dB and integers (WAV, FLAC) not at all.
 _RESAMPLER = f"{RATE}:filter_size=128:cutoff=0.97:rematrix_maxval=1"
+
+
+def mixes(frame: "av.AudioFrame") -> bool:
+    """Whether a `Mixer` takes such a frame; what it does not take is damaged."""
+    return LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE and frame.layout.nb_channels <= MOST_CHANNELS
 
 
 class Mixer:

@@ -196,3 +196,16 @@ def test_bits_that_fell_over_anywhere(tmp_path, kind):
             assert type(error).__name__ == "InputError", error
         else:
             assert np.isfinite(samples).all() and len(samples) < 3700 * RATE
+
+
+@pytest.mark.parametrize("rate", [1, 999, 768_001, 2**31 - 1])
+def test_a_rate_that_no_recording_has(tmp_path, rate):
+    data = bytearray(wav_bytes(tone(440, 1, 16000), 16000))
+    data[24:28] = rate.to_bytes(4, "little")
+    (tmp_path / "a.wav").write_bytes(data)
+    assert "no sound in it can be decoded" in fails(tmp_path / "a.wav")
+
+
+def test_more_channels_than_any_recording_has(tmp_path):
+    (tmp_path / "a.wav").write_bytes(wav_bytes(np.zeros((100, 300)), 16000))
+    assert "no sound in it can be decoded" in fails(tmp_path / "a.wav")

@@ -156,7 +156,7 @@ def test_surround_is_mixed_by_the_places_of_its_loudspeakers(tmp_path, codec):
     assert left + right + centre + sum(back) == pytest.approx(1, rel=0.01), "all together never clip"
 
 
-@pytest.mark.parametrize("channels", [3, 7, 10, 32])
+@pytest.mark.parametrize("channels", [3, 7, 10, 64])
 def test_channels_without_places_count_the_same(tmp_path, channels):
     path = tmp_path / "a.wav"
     path.write_bytes(wav(np.stack([tone(1000, 1, 48000)] * channels, axis=1), 48000))
