@@ -46,6 +46,7 @@ def _quieten() -> None:
 
 
 def open_container(file: BinaryIO, name: str) -> "av.container.InputContainer":
+    """The recording in `file`; `name` is what errors call it. Raises InputError where there is none."""
     import av
 
     _quieten()
@@ -73,6 +74,7 @@ def _begins_like_sound(head: bytes) -> bool:
 
 
 def sound_track(container: "av.container.InputContainer", name: str, notes: list[str]) -> "av.AudioStream":
+    """The track to hear; `notes` is told where there are several. Raises InputError where there is none."""
     from av.stream import Discard
 
     tracks = container.streams.audio
