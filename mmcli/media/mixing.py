@@ -22,8 +22,8 @@ MOST_CHANNELS = 64  # that FFmpeg mixes
 #   torchaudio, its default   -1.8     -3.7    |   -7       -9      -11     -17    | 2 to 3
 #   torchaudio, Kaiser 64      0.0     -3.0    | -101     -145     -146    -147    | 1.4 (44.1 kHz), 9 (48 kHz)
 # What lies above 8 kHz folds back onto the consonants, so the 128 taps are worth their two seconds; torchaudio's best
-# is no better for 16-bit sound and needs the whole recording at once. `rematrix_maxval` keeps down-mixing within ±1
-# for samples of every type: without it FFmpeg turns up floats (MP3, AAC) by 3 dB and integers (WAV, FLAC) not at all.
+# is no better for 16-bit sound and needs the whole recording at once. `rematrix_maxval` makes the shares of the
+# channels add up to 1: without it the same voice on both sides of a stereo recording comes out 3 dB louder, past ±1.
 _RESAMPLER = f"{RATE}:filter_size=128:cutoff=0.97:rematrix_maxval=1"
 
 

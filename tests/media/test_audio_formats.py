@@ -101,8 +101,8 @@ def test_what_16_khz_can_carry_stays_and_what_it_cannot_vanishes(tmp_path, rate,
     assert abs(measured) < 0.15 if decibels == 0 else measured < decibels
 
 
-def test_the_level_of_mp3_and_wav_is_the_same_in_stereo(tmp_path):
-    """FFmpeg turns floats (what MP3 and AAC decode to) up by 3 dB on the way to one channel, unless told not to."""
+def test_a_voice_on_both_sides_of_stereo_keeps_its_level(tmp_path):
+    """FFmpeg alone would turn it up by 3 dB."""
     levels = {
         kind: level(load(save(tmp_path / f"a.{kind}", tone(1000, 3, KINDS[kind][1]), layout="stereo"))[0])
         for kind in ("wav", "flac", "m4a", "opus", "mp3")
