@@ -9,6 +9,9 @@ from mmcli.cli.environment import Environment
 from mmcli.output.text import clock
 
 
+NAME_WIDTH = 24  # columns for a recording's name, of which the end is shown
+
+
 class Progress:
     """Counts finished inputs on a terminal; everywhere else every method does nothing.
 
@@ -86,7 +89,8 @@ class SoundProgress(Progress):
         speed = (self._done + seconds) / max(time.monotonic() - self._began, 1e-3)
         whole = f" of {clock(length)}" if length is not None else ""
         spoken = f"{clock(seconds)}{whole}, {speed:.1f} × real time"
-        self._bar.update(self._task, description=name, completed=seconds, total=length, spoken=spoken)
+        short = name if len(name) <= NAME_WIDTH else f"…{name[1 - NAME_WIDTH :]}"
+        self._bar.update(self._task, description=short, completed=seconds, total=length, spoken=spoken)
 
     def next(self, seconds: float) -> None:
         """The recording is finished; it had so many seconds."""

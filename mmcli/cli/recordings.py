@@ -251,5 +251,5 @@ def document(record: Record, form: str) -> str:
 
     if form == "tsv":
         return subtitles.to_tsv(record["segments"])
-    cues = subtitles.cues(record["segments"])
+    cues = subtitles.cues(record["segments"], until=record["seconds"])
     return subtitles.to_srt(cues) if form == "srt" else subtitles.to_vtt(cues)

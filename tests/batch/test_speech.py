@@ -32,7 +32,8 @@ def speech(*lengths: int) -> list[float]:
         ((100, 1, 100), []),  # a click
         ((100, 50, 3, 50, 100), [(100 - PAD, 203 + PAD)]),  # a pause so short that it is none
         ((100, 50, LONGEST_GAP - 1, 50, 100), [(90, 100 + 100 + LONGEST_GAP - 1 + PAD)]),  # one window holds both
-        ((100, 50, LONGEST_GAP + 9, 50, 100), [(90, 160), (211, 281)]),  # a longer pause is left out
+        # a longer pause is left out
+        ((100, 50, LONGEST_GAP + 9, 50, 100), [(90, 160), (149 + LONGEST_GAP, 219 + LONGEST_GAP)]),
     ],
 )
 def test_speech_is_padded_and_long_pauses_are_left_out(lengths, wanted):
@@ -40,11 +41,10 @@ def test_speech_is_padded_and_long_pauses_are_left_out(lengths, wanted):
 
 
 def test_a_full_window_is_cut_at_the_longest_pause_near_its_end():
-    lengths = (0, 200, 30, 400, 20, 100, 40, 100, 8, 200, 300)
-    first, second = spans(speech(*lengths))
-    # Of the pauses of 20 and 40 frames near the end the longer one, though the shorter leaves the window fuller.
-    assert first == (0, 200 + 30 + 400 + 20 + 100 + PAD)
-    assert second[0] == 790 - PAD
+    first, second = spans(speech(0, 200, 30, 400, 20, 60, 40, 60, 8, 200, 300))
+    # Of the pauses of 40 and 8 frames near the end the longer one, though the shorter leaves the window fuller.
+    assert first == (0, 200 + 30 + 400 + 20 + 60 + PAD)
+    assert second[0] == 750 - PAD
 
 
 def test_a_stretch_without_a_pause_is_cut_at_its_quietest_place():

@@ -1,0 +1,122 @@
+"""Word and character errors on clips with known words: `python -m mmcli.training.whisper.evaluate --data FOLDER`.
+
+FOLDER holds clips.zip and manifest.jsonl (`file`, `text`, `source` a line). Every clip is a recording of its own on the
+way that `mmcli transcribe` takes, voice activity included; with `--peer`, faster-whisper hears the same clips with the
+same checkpoint in CTranslate2's form. Both texts and the reference go through Whisper's English normaliser.
+Needs jiwer and whisper-normalizer, and faster-whisper for the peer.
+"""
+
+import argparse
+import io
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from zipfile import ZipFile
+
+import torch
+
+from mmcli.batch.listen import Listener
+from mmcli.batch.runner import Outcome
+from mmcli.cli.units import table
+from mmcli.hub.load import load
+from mmcli.hub.resolve import resolve
+from mmcli.media.sources import Source
+from mmcli.tasks.transcribe import TranscribeRequest
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording and what is said in it."""
+
+    file: str
+    text: str
+    source: str
+    data: bytes
+
+
+def read_clips(folder: Path, count: int | None, seed: int) -> list[Clip]:
+    """All clips, or `count` of them drawn at random, in the manifest's order."""
+    rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text("utf-8").splitlines()]
+    if count is not None and count < len(rows):
+        chosen = set(random.Random(seed).sample(range(len(rows)), count))
+        rows = [row for index, row in enumerate(rows) if index in chosen]
+    with ZipFile(folder / "clips.zip") as archive:
+        return [Clip(row["file"], row["text"], row["source"], archive.read(row["file"])) for row in rows]
+
+
+def heard_by_mmcli(clips: list[Clip], model: str, batch: int, beams: int) -> list[str]:
+    """What `mmcli transcribe` writes for each clip."""
+    sources = (Source("-", None, None, PurePosixPath(clip.file), stream=io.BytesIO(clip.data)) for clip in clips)
+    request = TranscribeRequest(language="en", beams=beams)
+    listener = Listener(request, lambda: load(resolve(model), "cpu"), model=model, batch_size=batch)
+    return [event.record["text"] for event in listener.run(sources) if isinstance(event, Outcome)]
+
+
+def heard_by_peer(clips: list[Clip], folder: str, threads: int, beams: int) -> list[str]:
+    """What faster-whisper writes, in int8 and with its own voice activity detection."""
+    from faster_whisper import WhisperModel
+
+    model = WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=threads)
+
+    def text(clip: Clip) -> str:
+        segments, _ = model.transcribe(
+            io.BytesIO(clip.data), language="en", beam_size=beams, vad_filter=True, condition_on_previous_text=False
+        )
+        return "".join(segment.text for segment in segments).strip()
+
+    return [text(clip) for clip in clips]
+
+
+def errors(clips: list[Clip], texts: list[str]) -> Iterator[tuple[str, int, float, float]]:
+    """(source, clips, word error rate, character error rate), all sources together last."""
+    import jiwer
+    from whisper_normalizer.english import EnglishTextNormalizer
+
+    normal = EnglishTextNormalizer()
+    pairs = [(clip.source, normal(clip.text), normal(text)) for clip, text in zip(clips, texts, strict=True)]
+    for source in [*sorted({clip.source for clip in clips}), "all"]:
+        wanted, got = zip(*((w, g) for s, w, g in pairs if w and source in (s, "all")), strict=True)
+        yield source, len(wanted), jiwer.wer(list(wanted), list(got)), jiwer.cer(list(wanted), list(got))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Word and character errors on clips with known words.")
+    parser.add_argument("--data", type=Path, required=True, help="folder of clips.zip and manifest.jsonl")
+    parser.add_argument("--model", default="whisper-tiny.en")
+    parser.add_argument("--peer", help="the same checkpoint for CTranslate2: faster-whisper is measured too")
+    parser.add_argument("--count", type=int, help="a random part of so many clips")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--beams", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--texts", type=Path, help="write every text beside its reference there, as JSON lines")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    clips = read_clips(given.data, given.count, given.seed)
+    sides: dict[str, Callable[[], list[str]]] = {
+        "mmcli": lambda: heard_by_mmcli(clips, given.model, given.batch, given.beams)
+    }
+    if given.peer:
+        sides["faster-whisper int8"] = lambda: heard_by_peer(clips, given.peer, given.threads, given.beams)
+    texts, columns = {}, {}
+    for side, hear in sides.items():
+        started = time.perf_counter()
+        texts[side] = hear()
+        print(f"{side}: {time.perf_counter() - started:.0f} s")
+        columns[side] = list(errors(clips, texts[side]))
+    if given.texts:
+        rows = zip(clips, *texts.values(), strict=True)
+        lines = (json.dumps({"file": clip.file, "wanted": clip.text, "heard": heard}) for clip, *heard in rows)
+        given.texts.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    rows = [("source", "clips", *(f"{side} {rate}" for side in sides for rate in ("WER", "CER")))]
+    for group in zip(*columns.values(), strict=True):
+        rates = [f"{100 * rate:.2f}" for _, _, *pair in group for rate in pair]
+        rows.append((group[0][0], str(group[0][1]), *rates))
+    print(table(rows), end="")
+
+
+if __name__ == "__main__":
+    main()
