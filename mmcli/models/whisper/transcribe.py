@@ -18,7 +18,7 @@ from mmcli.models.whisper.model import Heard, Whisper
 from mmcli.models.whisper.processor import WhisperProcessor
 from mmcli.models.whisper.rules import WritingRules
 from mmcli.models.whisper.segments import Segment, heard_until, stretches
-from mmcli.models.whisper.words import with_words, words_of
+from mmcli.models.whisper.words import with_words
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -208,12 +208,14 @@ def _with_words(
     found = stretches(processor, list(text.token_ids), seconds) if text.segments else []
     ids = [id for stretch in found for id in stretch.ids]
     prompt = processor.prompt(options.task, text.language, None, False)
-    ids = ids[: processor.config.text_positions - len(prompt) - 1]
+    if len(prompt) + len(ids) + 1 > processor.config.text_positions:
+        return text  # only a text that filled the model to the brim; no times are better than wrong ones
     if not ids:
         return replace(text, word_times=source)
     times, probabilities = token_times(model, heard, prompt, ids, processor.special.end, heads, seconds)
-    words = words_of(ids, times, probabilities, processor.decode, text.language)
-    return replace(text, segments=with_words(found, words, processor.decode, seconds), word_times=source)
+    times = times.clip(max=seconds)
+    segments = with_words(found, times, probabilities, processor.decode, text.language)
+    return replace(text, segments=segments, word_times=source)
 
 
 def compression_ratio(text: str) -> float:

@@ -53,56 +53,52 @@ def split_characters(ids: Sequence[int], decode: Decode) -> list[list[int]]:
 
 def words_of(
     ids: Sequence[int], times: np.ndarray, probabilities: np.ndarray, decode: Decode, language: str
-) -> list[tuple[Word, int]]:
-    """Words with punctuation joined to them, and how many tokens each has; `times` [T + 1], `probabilities` [T]."""
-    found: list[tuple[Word, int]] = []
+) -> list[Word]:
+    """Words with punctuation joined to them; `times` [T + 1], `probabilities` [T]."""
+    found: list[Word] = []
     place = 0
     for group in split_words(ids, decode, language):
         end = place + len(group)
         probability = float(np.mean(probabilities[place:end]))
-        found.append((Word(float(times[place]), float(times[end]), decode(group), probability), len(group)))
+        found.append(Word(float(times[place]), float(times[end]), decode(group), probability))
         place = end
     return join_punctuation(found)
 
 
-def join_punctuation(words: list[tuple[Word, int]]) -> list[tuple[Word, int]]:
+def join_punctuation(words: list[Word]) -> list[Word]:
     """Opening marks join the next word and closing ones the word before; the word keeps its own times."""
-    joined: list[tuple[Word, int]] = []
-    for word, count in words:
-        mark = word.text.strip()
+    joined: list[Word] = []
+    for word in words:
         before = joined[-1] if joined else None
-        if before and before[0].text.startswith(" ") and before[0].text.strip() in OPENING:
-            joined[-1] = (replace(word, text=before[0].text + word.text.lstrip()), before[1] + count)
-        elif before and mark in CLOSING and not word.text.startswith(" ") and not before[0].text.endswith(" "):
-            joined[-1] = (replace(before[0], text=before[0].text + word.text), before[1] + count)
+        if before and before.text.startswith(" ") and before.text.strip() in OPENING:
+            joined[-1] = replace(word, text=before.text + word.text)
+        elif before and word.text in CLOSING and not before.text.endswith(" "):
+            joined[-1] = replace(before, text=before.text + word.text)
         else:
-            joined.append((word, count))
+            joined.append(word)
     return joined
 
 
 def with_words(
-    stretches: list[Stretch], words: list[tuple[Word, int]], decode: Decode, seconds: float
+    stretches: list[Stretch], times: np.ndarray, probabilities: np.ndarray, decode: Decode, language: str
 ) -> tuple[Segment, ...]:
-    """Segments with their words and the times of these; a word belongs where its first token does.
+    """Segments with their words and the times of these; `times` [T + 1] and `probabilities` [T] of all tokens in order.
 
     The path gives the silence around speech to the words beside it, so a word at the edge of a segment or sentence
     lasts at most twice the median.
     """
-    lengths = np.array([word.end - word.start for word, _ in words if word.end > word.start])
-    longest = 2 * min(LONGEST_MEDIAN, float(np.median(lengths))) if len(lengths) else 0.0
-    segments = []
-    taken, limit, place = 0, 0, 0
+    words: list[list[Word]] = []
+    place = 0
     for stretch in stretches:
-        limit += len(stretch.ids)
-        own: list[Word] = []
-        while place < len(words) and taken < limit:
-            own.append(words[place][0])
-            taken += words[place][1]
-            place += 1
-        own = [replace(word, start=min(word.start, seconds), end=min(word.end, seconds)) for word in own]
+        end = place + len(stretch.ids)
+        words.append(words_of(stretch.ids, times[place : end + 1], probabilities[place:end], decode, language))
+        place = end
+    lengths = [word.end - word.start for own in words for word in own if word.end > word.start]
+    longest = 2 * min(LONGEST_MEDIAN, float(np.median(lengths))) if lengths else 0.0
+    segments = []
+    for stretch, own in zip(stretches, words, strict=True):
         own = trim(own, longest)
-        start, end = (own[0].start, own[-1].end) if own else (stretch.start, stretch.end)
-        segments.append(Segment(start, end, decode(stretch.ids), tuple(own)))
+        segments.append(Segment(own[0].start, own[-1].end, decode(stretch.ids), tuple(own)))
     return tuple(segments)
 
 

@@ -1,0 +1,17 @@
+"""A small multilingual Whisper in memory."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def whisper(tmp_path_factory):
+    import torch
+    import whisper_folders
+
+    from mmcli.hub.load import load
+    from mmcli.hub.resolve import resolve
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("whisper")
+    whisper_folders.write_checkpoint(folder)
+    return load(resolve(str(folder)), "cpu", "float32")

@@ -1,0 +1,61 @@
+"""What may follow what: the order of times, forbidden tokens, and times that are forced."""
+
+import pytest
+import torch
+
+from mmcli.models.whisper.rules import WritingRules
+from mmcli.models.whisper.vocabulary import Special
+
+END, T = 10, 20  # text is 0..9, 10 ends, 11..19 are orders, times are 20..49
+V = 50
+SPECIAL = Special(
+    end=END, start=11, languages={}, translate=12, transcribe=13, previous=14, no_speech=15, no_times=19,
+    suppressed=(3, 11, 19), suppressed_first=(4, END), latest_first_time=5, alignment_heads=None,
+)  # fmt: skip
+
+
+def allowed(written: list[int], times: bool = True, favour: int | None = None) -> set[int]:
+    """Ids left, where all are about as likely, or one much more so (without which a time is always forced)."""
+    logits = torch.zeros(1, V)
+    if favour is not None:
+        logits[0, favour] = 20.0
+    logits = WritingRules(SPECIAL, times)(logits, [written])
+    return set((logits[0] > -torch.inf).nonzero()[:, 0].tolist())
+
+
+NEVER = {3, 11, 19}
+TEXT = set(range(T)) - NEVER
+
+
+@pytest.mark.parametrize(
+    "written, expected, reason",
+    [
+        ([], set(range(T, T + 6)), "a first time, and not a late one"),
+        ([T], TEXT, "text follows a start"),
+        ([T, 1], TEXT | set(range(T + 1, V)), "a segment takes time"),
+        ([T + 3, 1, 2], TEXT | set(range(T + 4, V)), "times do not go back"),
+        ([T, 1, T + 7], {END} | (TEXT - set(range(END))) | set(range(T + 7, V)), "an end: the next start or the end"),
+        ([T, 1, T + 7, T + 7], TEXT, "text follows a start"),
+        ([T, 1, T + 7, T + 9, 2], TEXT | set(range(T + 10, V)), "beyond the last start"),
+    ],
+)
+def test_order_of_times(written, expected, reason):
+    favour = 1 if 1 in expected else None
+    found = allowed(written, favour=favour)
+    if favour is None and written:  # without favour a time is forced, so only these are left
+        assert found == {id for id in expected if id >= T}, reason
+    else:
+        assert found == expected, reason
+
+
+def test_a_time_is_forced_where_times_together_are_likelier_than_any_word():
+    logits = torch.zeros(2, V)
+    logits[:, 1] = torch.tensor([2.0, 4.0])  # 29 times of weight 1 are worth log 29 = 3.4
+    left = WritingRules(SPECIAL, True)(logits, [[T, 1], [T, 1]]) > -torch.inf
+    assert not left[0, :T].any() and left[0, T + 1 :].all()
+    assert left[1, 1]
+
+
+def test_without_times_only_the_lists_count():
+    assert allowed([], times=False) == set(range(V)) - NEVER - {4, END}
+    assert allowed([1], times=False) == set(range(V)) - NEVER

@@ -1,0 +1,65 @@
+"""Tokens of a window → segments whose times rise and lie inside it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmcli.models.whisper.segments import heard_until, stretches
+
+
+class Plain:
+    """Text is 0..9, 10 ends, times are 100 + n for n × 0.02 s."""
+
+    def is_time(self, id):
+        return id >= 100
+
+    def is_text(self, id):
+        return id < 10
+
+    def seconds(self, id):
+        return (id - 100) * 0.02
+
+
+def t(seconds: float) -> int:
+    return 100 + round(seconds / 0.02)
+
+
+@pytest.mark.parametrize(
+    "ids, expected, reason",
+    [
+        ([], [], "nothing said"),
+        ([t(0), 1, 2, t(3)], [(0, 3, (1, 2))], "one segment"),
+        ([t(0), 1, t(3), t(3), 2, t(5)], [(0, 3, (1,)), (3, 5, (2,))], "two that touch"),
+        ([t(0.5), 1, t(3), t(4), 2, t(5)], [(0.5, 3, (1,)), (4, 5, (2,))], "two with a pause"),
+        ([t(0), 1, t(3), t(3), 2], [(0, 3, (1,)), (3, 10, (2,))], "an end that was not written is the window's"),
+        ([1, 2], [(0, 10, (1, 2))], "no times at all"),
+        ([t(0), 1, t(30)], [(0, 10, (1,))], "a time behind the window"),
+        ([t(0), 1, t(3), t(3)], [(0, 3, (1,))], "a start without text"),
+        ([t(2), t(3)], [], "times without text"),
+        ([t(0), 1, t(3), 2, t(5)], [(0, 3, (1,)), (3, 5, (2,))], "a start that was not written"),
+    ],
+)
+def test_stretches(ids, expected, reason):
+    found = [(part.start, part.end, part.ids) for part in stretches(Plain(), ids, 10.0)]
+    assert found == [(pytest.approx(start), pytest.approx(end), text) for start, end, text in expected], reason
+
+
+@given(st.lists(st.one_of(st.integers(0, 10), st.integers(100, 1600)), max_size=30), st.floats(0.01, 30))
+def test_any_tokens_keep_all_text_and_rising_times(ids, seconds):
+    found = stretches(Plain(), ids, seconds)
+    assert [id for part in found for id in part.ids] == [id for id in ids if id < 10]
+    times = [time for part in found for time in (part.start, part.end)]
+    assert times == sorted(times) and all(0 <= time <= seconds for time in times)
+
+
+@pytest.mark.parametrize(
+    "ids, expected",
+    [
+        ([t(0), 1, t(3)], 10.0),  # it ended after its last segment: all was heard
+        ([t(0), 1, t(3), t(3)], 3.0),  # it began another: more follows from there
+        ([t(0), 1, t(3), t(3), 2], 10.0),
+        ([], 10.0),
+    ],
+)
+def test_heard_until(ids, expected):
+    assert heard_until(Plain(), ids, 10.0) == pytest.approx(expected)
