@@ -79,6 +79,19 @@ def test_one_file(tmp_path):
     assert_loaded(load(tmp_path))
 
 
+def test_int8_rows_are_multiplied_by_their_scales(tmp_path):
+    table = torch.arange(-20, 20, dtype=torch.int8).view(10, 4)
+    scale = torch.linspace(0.5, 1.5, 10).half()
+    save(tmp_path, tensors() | {"table.weight": table, "table.weight_scale": scale})
+    assert torch.equal(load(tmp_path).table.weight, table * scale.float()[:, None])
+
+
+def test_a_scale_of_nothing_is_named(tmp_path):
+    save(tmp_path, tensors() | {"table.weight_scale": torch.ones(10)})  # the table is no int8
+    with pytest.raises(ModelError, match="holds table.weight_scale"):
+        load(tmp_path)
+
+
 def test_shards(tmp_path):
     save_shards(tmp_path)
     assert_loaded(load(tmp_path))

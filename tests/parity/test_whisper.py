@@ -147,7 +147,7 @@ def test_tiny_en_writes_the_reference_tokens_for_a_real_recording(tiny_en, recor
     assert "ask not what your country can do for you" in text.text
     words = [word for segment in text.segments for word in segment.words]
     times = [time for word in words for time in (word.start, word.end)]
-    assert times == sorted(times) and 0 <= times[0] and times[-1] <= len(recording) / 16_000
+    assert times == sorted(times) and times[0] >= 0 and times[-1] <= len(recording) / 16_000
     assert len(words) == len(text.text.split())
 
 

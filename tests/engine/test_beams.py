@@ -1,0 +1,115 @@
+"""Beam search on a model whose every probability is written down."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch import nn
+
+from mmcli.engine.beams import beam_search
+from mmcli.engine.generate import generate
+from mmcli.engine.inputs import Inputs
+from mmcli.engine.kv_cache import KVCache, keep_rows
+
+END = 3
+VOCABULARY = 5
+
+
+class Bigrams(nn.Module):
+    """The next token depends on the row's first token and on the one before; the cache remembers the first."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.table = nn.Parameter(torch.randn(VOCABULARY, VOCABULARY, VOCABULARY, generator=generator) * 2)
+
+    def new_cache(self, batch, length):
+        return KVCache(1, batch, length, 1, 1, torch.float32, torch.device("cpu"))
+
+    def prefill(self, inputs, cache):
+        return self._read(inputs.tokens, cache)
+
+    def step(self, tokens, cache):
+        return self._read(tokens[:, None], cache)
+
+    def _read(self, tokens, cache):
+        cache.extend(torch.ones_like(tokens, dtype=torch.bool))
+        written, _ = cache.append(0, tokens[:, None, :, None].float(), tokens[:, None, :, None].float())
+        first = written[:, 0, 0, 0].long()
+        return self.table[first, tokens[:, -1]].detach().clone()
+
+
+def rows(*tokens: int) -> Inputs:
+    prompt = torch.tensor([[token] for token in tokens])
+    return Inputs(prompt, torch.ones_like(prompt, dtype=torch.bool), None)
+
+
+def search(model, inputs, beams, steps=6, **more):
+    return beam_search(model, inputs, stop_ids=frozenset({END}), max_tokens=steps, beams=beams, **more)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_one_beam_is_greedy(seed):
+    model, inputs = Bigrams(seed), rows(0, 1, 2, 4)
+    events = [event for step in generate(model, inputs, stop_ids=frozenset({END}), max_tokens=6) for event in step]
+    for row, answer in enumerate(search(model, inputs, 1)):
+        own = [event for event in events if event.row == row]
+        assert answer.ids == [event.id for event in own if event.id != END]
+        assert answer.ended == (own[-1].id == END)
+        assert answer.logprob == pytest.approx(sum(event.logprob for event in own), abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_enough_beams_find_the_best_answer_of_all(seed):
+    model = Bigrams(seed)
+    found = search(model, rows(1), 400, steps=4)[0]
+    logprobs = model.table.log_softmax(-1)[1].tolist()
+    scores = {}
+    for length in range(1, 5):
+        for ids in product([0, 1, 2, 4], repeat=length):
+            path = [1, *ids, END] if length < 4 else [1, *ids]
+            scores[ids] = sum(logprobs[a][b] for a, b in zip(path, path[1:], strict=False)) / length
+    scores[()] = logprobs[1][END]
+    assert found.per_token == pytest.approx(max(scores.values()), abs=1e-4)
+
+
+@pytest.mark.parametrize("beams", [1, 2, 3, 5])
+def test_a_batch_equals_its_singles(beams):
+    model = Bigrams(3)
+    together = search(model, rows(0, 1, 2, 4), beams, steps=9)
+    for answer, token in zip(together, (0, 1, 2, 4), strict=True):
+        alone = search(model, rows(token), beams, steps=9)[0]
+        assert alone.ids == answer.ids and alone.logprob == pytest.approx(answer.logprob, abs=1e-4)
+
+
+def test_rules_see_what_each_beam_wrote():
+    def never_twice(logits, written):
+        for row, ids in zip(logits, written, strict=True):
+            row[ids] = -torch.inf
+        return logits
+
+    for answer in search(Bigrams(5), rows(0, 1), 3, rules=never_twice):
+        assert len(set(answer.ids)) == len(answer.ids)
+
+
+@pytest.mark.parametrize("drop_ended", [False, True])
+def test_rows_that_ended_may_leave_the_forward_pass(drop_ended):
+    model, inputs = Bigrams(6), rows(0, 1, 2, 4, 1)
+    plain = list(generate(model, inputs, stop_ids=frozenset({END}), max_tokens=12))
+    seen: list[int] = []
+
+    def watch(logits, written):
+        seen.append(len(written))
+        return logits
+
+    found = list(generate(model, inputs, stop_ids=frozenset({END}), max_tokens=12, rules=watch, drop_ended=drop_ended))
+    assert [[event.id for event in step] for step in found] == [[event.id for event in step] for step in plain]
+    assert [[event.row for event in step] for step in found] == [[event.row for event in step] for step in plain]
+    assert seen == ([len(step) for step in plain] if drop_ended else [5] * len(plain))
+
+
+@pytest.mark.parametrize("kept", [[0, 1, 2, 3], [0, 1], [0, 3], [3, 1], [1, 0], [2, 2], [0, 0, 1, 1, 2]])
+def test_rows_are_kept_in_the_order_asked_for(kept):
+    store = torch.arange(4 * 3 * 2.0).view(4, 3, 2)
+    before = store.clone()
+    assert torch.equal(keep_rows(store, kept, 0, 2)[:, :2], before[kept][:, :2])

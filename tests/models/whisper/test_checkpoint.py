@@ -1,0 +1,102 @@
+"""What a Whisper folder may look like, and how it is said that one cannot be read."""
+
+import json
+import shutil
+
+import pytest
+import whisper_folders
+from whisper_folders import TEXT, special_names
+
+from mmcli.errors import ModelError, UsageError
+from mmcli.hub.load import load
+from mmcli.hub.resolve import resolve
+from mmcli.models.whisper.config import WhisperConfig
+
+
+@pytest.fixture
+def folder(whisper, tmp_path):
+    return shutil.copytree(whisper.checkpoint.folder, tmp_path / "copy")
+
+
+def opened(folder):
+    return load(resolve(str(folder)), "cpu", "float32").processor
+
+
+def edit(path, **changes):
+    content = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"activation_function": "relu"}, "activation_function"),
+        ({"scale_embedding": True}, "scale_embedding"),
+        ({"tie_word_embeddings": False}, "tie_word_embeddings"),
+        ({"d_model": "wide"}, "d_model"),
+        ({"encoder_attention_heads": 5}, "encoder's 384"),
+    ],
+)
+def test_configurations_that_are_not_supported(changes, message):
+    with pytest.raises(ModelError, match=message):
+        WhisperConfig.from_hf({"model_type": "whisper"} | changes)
+
+
+def test_special_tokens(whisper):
+    special = whisper.processor.special
+    assert special.languages == {"en": TEXT + 2, "de": TEXT + 3, "fr": TEXT + 4}
+    assert special.times == TEXT + len(special_names(True)) and special.alignment_heads == ((1, 0), (2, 2))
+    assert special.no_times in special.suppressed and special.suppressed_first == (7, TEXT)
+    assert whisper.processor.seconds(special.times + 50) == pytest.approx(1.0)
+
+
+def test_without_generation_config_the_tokenizer_tells(whisper, folder):
+    (folder / "generation_config.json").unlink()
+    special = opened(folder).special
+    assert special.no_times == whisper.processor.special.no_times and special.alignment_heads is None
+    assert special.languages == {}  # a vocabulary this small is English only, by its rows
+
+
+def test_a_tokenizer_in_parts(whisper, folder):
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    added = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    missing = {name: id for name, id in added.items() if not name.startswith("<|")}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary | missing))
+    merges = [" ".join(merge) if isinstance(merge, list) else merge for merge in tokenizer["model"]["merges"]]
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges))
+    (folder / "added_tokens.json").write_text(
+        json.dumps({name: id for name, id in added.items() if name.startswith("<|")})
+    )
+    (folder / "tokenizer.json").unlink()
+    processor = opened(folder)
+    assert processor.prompt("translate", "de", "hello cat", True) == whisper.processor.prompt(
+        "translate", "de", "hello cat", True
+    )
+    assert processor.decode([30, 40, 260]) == whisper.processor.decode([30, 40, 260])
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "cannot be read"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "neither tokenizer.json nor"),
+        (lambda folder: edit(folder / "preprocessor_config.json", feature_size=128), "feature_size"),
+        (lambda folder: edit(folder / "preprocessor_config.json", hop_length=100), "hop_length"),
+        (lambda folder: edit(folder / "generation_config.json", no_timestamps_token_id=99_999), "different models"),
+    ],
+)
+def test_damaged_folders(folder, damage, message):
+    damage(folder)
+    with pytest.raises(ModelError, match=message):
+        opened(folder)
+
+
+def test_an_english_only_model_knows_no_other_language(tmp_path):
+    whisper_folders.write_checkpoint(tmp_path, multilingual=False)
+    processor = opened(tmp_path)
+    assert not processor.multilingual and processor.languages == ("en",)
+    assert len(processor.prompt("transcribe", "en", None, True)) == 1
+    for task, language in (("translate", None), ("transcribe", "de")):
+        with pytest.raises(UsageError, match="only English"):
+            processor.prompt(task, language, None, True)
