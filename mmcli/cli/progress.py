@@ -8,7 +8,6 @@ from typing import Any
 from mmcli.cli.environment import Environment
 from mmcli.output.text import clock
 
-
 NAME_WIDTH = 24  # columns for a recording's name, of which the end is shown
 
 
