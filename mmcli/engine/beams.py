@@ -1,5 +1,6 @@
 """Beam search: the likeliest whole answers instead of the likeliest next tokens. It knows no family and no task."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from mmcli.engine.generate import GenerativeModel, LogitRules, close_ranks
 from mmcli.engine.inputs import Inputs
+from mmcli.errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def beam_search(
     """The best answer of up to `max_tokens` tokens for every row; a row is done when `beams` of its answers ended.
 
     The order of openai/whisper's `BeamSearchDecoder` with patience 1 (arXiv:2204.05424). `inputs.context` stays one
-    for all the beams of a row. With one beam this is greedy decoding.
+    for all the beams of a row. With one beam this is greedy decoding. Raises ModelError where the logits are not
+    numbers.
     """
     weight = next(model.parameters())
     inputs = inputs.to(weight.device, weight.dtype)
@@ -103,6 +106,10 @@ def _advance(rows: list[_Row], logits: Tensor, beams: int, stop_ids: frozenset[i
     before = torch.tensor([total for row in rows for total in row.sums], device=logits.device)
     totals = values - logits.logsumexp(dim=-1, keepdim=True) + before[:, None]
     every_id, every_total = ids.tolist(), totals.tolist()
+    if any(math.isnan(row[0]) for row in every_total):
+        raise ModelError(
+            "The model's numbers left the range of its data type", "Run it with --dtype float32 or --dtype bfloat16"
+        )
     sources, first = [], 0
     for row in rows:
         last = first + len(row.ids)

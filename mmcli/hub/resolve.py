@@ -14,7 +14,7 @@ ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = {"nano": ASSETS / "nano", "whisper-tiny.en": ASSETS / "whisper-tiny.en"}
 
 # What a checkpoint may consist of; code and pickles are never fetched.
-PATTERNS = ("*.json", "*.safetensors", "tokenizer.model")
+PATTERNS = ("*.json", "*.safetensors", "tokenizer.model", "merges.txt")
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -103,4 +103,5 @@ def cached_folder(name: str, revision: str | None = None) -> Path | None:
     except (LocalEntryNotFoundError, HFValidationError, FileNotFoundError, ModelError):
         return None
     # Other tools fetch parts of a model; only what can be run counts as here.
-    return folder if all((folder / name).is_file() for name in ("config.json", "tokenizer.json")) else None
+    here = {name for name in ("config.json", "tokenizer.json", "vocab.json") if (folder / name).is_file()}
+    return folder if "config.json" in here and len(here) > 1 else None

@@ -338,8 +338,8 @@ class Whisper(nn.Module):
         if count == 1:
             return seen
         causal = torch.ones(count, cache.length, dtype=torch.bool, device=seen.device).tril(before)
-        own = torch.zeros_like(causal).diagonal_scatter(torch.ones(count, dtype=torch.bool), before)
-        return (seen & causal) | own.to(seen.device)
+        own = causal & ~causal.tril(before - 1)
+        return (seen & causal) | own
 
     def logits(self, hidden: Tensor) -> Tensor:
         """States [..., D] → logits [..., V] in float32."""
