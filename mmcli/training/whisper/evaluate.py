@@ -2,7 +2,8 @@
 
 FOLDER holds clips.zip and manifest.jsonl (`file`, `text`, `source` a line). Every clip is a recording of its own on the
 way that `mmcli transcribe` takes, voice activity included; with `--peer`, faster-whisper hears the same clips with the
-same checkpoint in CTranslate2's form. Both texts and the reference go through Whisper's English normaliser.
+same checkpoint in CTranslate2's form. Both texts and the reference go through Whisper's English normaliser, and digits
+are put apart: it makes one number of "nine one" and leaves "9 1" two, though neither is an error.
 Needs jiwer and whisper-normalizer, and faster-whisper for the peer.
 """
 
@@ -10,6 +11,7 @@ import argparse
 import io
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -75,7 +77,11 @@ def errors(clips: list[Clip], texts: list[str]) -> Iterator[tuple[str, int, floa
     import jiwer
     from whisper_normalizer.english import EnglishTextNormalizer
 
-    normal = EnglishTextNormalizer()
+    normalizer = EnglishTextNormalizer()
+
+    def normal(text: str) -> str:
+        return re.sub(r"(?<=\d)(?=\d)", " ", normalizer(text))
+
     pairs = [(clip.source, normal(clip.text), normal(text)) for clip, text in zip(clips, texts, strict=True)]
     for source in [*sorted({clip.source for clip in clips}), "all"]:
         wanted, got = zip(*((w, g) for s, w, g in pairs if w and source in (s, "all")), strict=True)
