@@ -48,9 +48,10 @@ class TranscribeRequest:
 
 @dataclass(frozen=True)
 class Passage:
-    """What a model heard in one window, with the window."""
+    """What a model heard in one window. It keeps the window's place and not its sound."""
 
-    window: "Window"
+    start: float  # seconds in the recording
+    end: float
     text: Any  # a family's WindowText
     dropped: str = ""  # why it is not believed; empty: it is
 
@@ -58,7 +59,7 @@ class Passage:
         """Its segments, in seconds of the recording."""
         if self.dropped:
             return []
-        return [segment_record(self.window, segment) for segment in self.text.segments if segment.text.strip()]
+        return [segment_record(self, segment) for segment in self.text.segments if segment.text.strip()]
 
     def raw(self) -> str:
         """The text with its own spaces."""
@@ -69,19 +70,19 @@ def passage(window: "Window", text: Any, loaded: "Loaded") -> Passage:
     """Judge the text of a window: one that only repeats itself, warmer attempts included, was not said."""
     ids = [id for id in text.token_ids if loaded.processor.is_text(id)]
     if not text.segments:
-        return Passage(window, text)
+        return Passage(window.start, window.end, text)
     if len(ids) >= REPEATED and len(set(ids)) == 1:
-        return Passage(window, text, f"one token {len(ids)} times")
+        return Passage(window.start, window.end, text, f"one token {len(ids)} times")
     if text.compression_ratio > COMPRESSION_LIMIT:
-        return Passage(window, text, "a text that repeats itself")
-    return Passage(window, text)
+        return Passage(window.start, window.end, text, "a text that repeats itself")
+    return Passage(window.start, window.end, text)
 
 
-def segment_record(window: "Window", segment: Any) -> Record:
+def segment_record(place: Passage, segment: Any) -> Record:
     """One segment; the key `words` is there only with word times."""
 
     def placed(seconds: float) -> float:
-        return round(min(window.start + seconds, window.end), 3)
+        return round(min(place.start + seconds, place.end), 3)
 
     entry: Record = {"start": placed(segment.start), "end": placed(segment.end), "text": segment.text.strip()}
     if segment.words is not None:
@@ -112,14 +113,14 @@ def main_language(passages: Sequence[Passage]) -> str | None:
     seconds: dict[str, float] = {}
     for one in passages:
         if one.raw():
-            seconds[one.text.language] = seconds.get(one.text.language, 0.0) + one.window.end - one.window.start
+            seconds[one.text.language] = seconds.get(one.text.language, 0.0) + one.end - one.start
     return max(seconds, key=seconds.get) if seconds else None
 
 
 def notes_of(passages: Sequence[Passage]) -> list[str]:
     """What was heard and not believed, and where."""
     return [
-        f"what was heard from {clock(one.window.start)} to {clock(one.window.end)} is left out: it is {one.dropped}"
+        f"what was heard from {clock(one.start)} to {clock(one.end)} is left out: it is {one.dropped}"
         for one in passages
         if one.dropped
     ]

@@ -1,5 +1,6 @@
 """Recordings in batches, with ears that say what a test needs: their answers are made up, all else is real."""
 
+import weakref
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from types import SimpleNamespace
@@ -203,6 +204,28 @@ def test_memory_that_runs_out_is_one_sentence():
 
     with pytest.raises(ModelError, match="Memory ran out on 2 windows at once"):
         events([recording("a", 0.2, 0.3)], Ears(say))
+
+
+def test_sound_does_not_pile_up():
+    """Sixty windows; at no time is the sound of more of them alive than a batch needs."""
+    made, most = [], []
+
+    def say(sound):
+        most.append(sum(window() is not None for window in made))
+        return Text("x", len(sound) / RATE)
+
+    ears = Ears(say)
+    window = listen.Speech._window
+
+    def watched(self, *where):
+        new = window(self, *where)
+        made.append(weakref.ref(new))
+        return new
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listen.Speech, "_window", watched)
+        events([recording(str(number), *[0.2] * 20) for number in range(3)], ears, batch_size=4)
+    assert len(most) == 60 and max(most) <= 6
 
 
 def test_progress_rises_to_the_end():
