@@ -36,9 +36,9 @@ EXTRAS = {
     "textual-image": "--show: pip install 'mmcli[show]'",
 }
 
-# How far logits may stray from the CPU's in float32. They are of the order of ten; what rounding alone does to them
-# in each type was measured well below these bounds, what a broken kernel does lies far above.
-TOLERANCE = {"float32": 0.02, "bfloat16": 2.0, "float16": 0.5}
+# How far logits may stray from the CPU's in float32. They are of the order of ten; rounding alone was measured to move
+# them by up to 1.9 in bfloat16 and int8, what a broken kernel does lies far above.
+TOLERANCE = {"float32": 0.02, "bfloat16": 4.0, "float16": 0.5, "int8": 4.0}
 CHECK_TOKENS = 24
 CHECKED = {"check": "nano", "hearing": "whisper-tiny.en"}  # key of the facts → the bundled model that is tried
 
@@ -129,7 +129,7 @@ def self_check(model: str, device_name: str, dtype_name: str) -> dict[str, Any]:
     allowed = torch.isfinite(wanted)
     difference = (wanted[allowed] - got[allowed]).abs().max().item()
     agree = (wanted.argmax(-1) == got.argmax(-1)).sum().item()
-    dtype = str(tested.dtype).removeprefix("torch.")
+    dtype = "int8" if tested.quick else str(tested.dtype).removeprefix("torch.")
     return {
         "model": model,
         "ok": bool(difference <= TOLERANCE[dtype]),  # False for NaN too

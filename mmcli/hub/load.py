@@ -33,6 +33,7 @@ class Loaded:
     dtype: torch.dtype
     mask_decoder: Path | None = None  # a file the user named; None: the checkpoint's own or the published one
     family: Family | None = field(default=None, repr=False)
+    quick: bool = False  # the family chose faster arithmetic (int8 products) than `dtype` says
 
     @cached_property
     def _mask_vqvae(self) -> nn.Module:
@@ -76,9 +77,10 @@ def load(
             f"more than {device} has free",
             "Choose --dtype bfloat16, --device cpu or a smaller model",
         ) from error
-    if is_open and device.type == "cpu" and hasattr(model, "quicken"):
+    quick = is_open and device.type == "cpu" and hasattr(model, "quicken")
+    if quick:
         model.quicken()  # a family may know faster arithmetic than a type for everything
-    return Loaded(model, processor, checkpoint, config, device, dtype, mask_decoder, family)
+    return Loaded(model, processor, checkpoint, config, device, dtype, mask_decoder, family, quick)
 
 
 def build_empty(family: Family, config: Any) -> nn.Module:

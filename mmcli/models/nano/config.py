@@ -23,6 +23,8 @@ class NanoConfig:
     pad_token: int
     eos_token: int
     bos_token: int
+    finding_tokens: tuple[int, ...]  # first words of the prompts that look for things: "detect", "segment"
+    absent_bias: float  # taken from the logit of an empty answer to those
     decoder: DecoderConfig
 
     @property
@@ -41,6 +43,8 @@ class NanoConfig:
             own = {k: v for k, v in raw.items() if k not in ("model_type", "decoder", "architectures")}
             decoder = dict(raw["decoder"])
             decoder["query_scale"] = decoder["head_width"] ** -0.5
+            own["finding_tokens"] = tuple(own.get("finding_tokens", ()))
+            own.setdefault("absent_bias", 0.0)
             return cls(decoder=DecoderConfig(**decoder), **own)
         except (KeyError, TypeError) as error:
             raise ModelError(f"the configuration of this nano model does not fit: {error}") from error

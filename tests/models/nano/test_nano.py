@@ -221,3 +221,17 @@ def test_grid_places_line_up_with_the_picture(model):
         before, after = (model.tower.features(x * 2 - 1)[0] for x in (pixels, changed))
     difference = F.adaptive_max_pool2d((before - after).abs().amax(1, keepdim=True), 2)[0, 0]
     assert difference[0, 0] > 10 * difference[1, 1]
+
+
+def test_only_an_empty_answer_to_a_search_is_held_back():
+    """Rows whose prompt begins with a searching word lose `absent_bias` at <eos> and nowhere else."""
+    torch.manual_seed(1)
+    biased = Nano(NanoConfig.from_json({**SMALL, "finding_tokens": [5], "absent_bias": 1.5})).eval()
+    torch.manual_seed(1)
+    plain = Nano(CONFIG).eval()
+    inputs = batch_of([[2, 5, 6], [2, 6, 5, 7]], torch.rand(2, 3, 128, 128))
+    with torch.inference_mode():
+        before, after = (m.prefill(inputs, m.new_cache(2, 64))[:, :56] for m in (plain, biased))
+    expected = torch.zeros_like(before)
+    expected[0, CONFIG.eos_token] = 1.5
+    torch.testing.assert_close(before - after, expected, atol=1e-5, rtol=0)
