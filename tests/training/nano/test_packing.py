@@ -72,6 +72,8 @@ def test_a_packed_row_gives_the_logits_of_each_question_asked_alone(loaded, batc
             tokens = torch.tensor([[loaded.config.image_token] * soft_count + prompt])
             cache = loaded.model.new_cache(1, tokens.shape[1] + len(answer))
             alone = [loaded.model.prefill(Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), pixels), cache)]
+            if prompt[1] in loaded.config.finding_tokens:  # a correction of what was learned, made after training
+                alone[0][:, loaded.config.eos_token] += loaded.config.absent_bias
             alone += [loaded.model.step(torch.tensor([token]), cache) for token in answer[:-1]]
             places = ((one.question[0] == number) & (one.target[0] >= 0)).nonzero().flatten()
             words_end = loaded.config.image_token
