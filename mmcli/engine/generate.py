@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mmcli.engine import cuda_graph
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.sampling import Sampler, Sampling
@@ -47,23 +48,48 @@ def generate(
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     rules: LogitRules | None = None,
     drop_ended: bool = False,
+    cache: KVCache | None = None,
 ) -> Iterator[list[TokenEvent]]:
     """Write up to `max_tokens` tokens for every row; yields the events of one step as a list, in row order.
 
     A row's stop token is its last event; after it the row is absent. A row without one was cut off by `max_tokens`.
     `rules` see every step's logits first; log-probabilities are those of what the rules left. With `drop_ended` the
     rows that ended leave the forward pass: it pays where a row costs much (cross-attention) and the cache is cheap to
-    rearrange. Raises ModelError where the logits are not numbers (float16 overflows).
+    rearrange. With a `cache` it goes on behind what that holds, of the same rows: at the k-th step yielded, that was
+    joined by `inputs` and k - 1 of the tokens written. Raises ModelError where the logits are not numbers (float16
+    overflows).
     """
     if max_tokens < 1:
         return
     weight = next(model.parameters())
     inputs = inputs.to(weight.device, weight.dtype)
     rows, prefix = inputs.tokens.shape
-    # The last token written is never read again, so it needs no room.
-    cache = model.new_cache(rows, prefix + max_tokens - 1)
+    length = prefix + max_tokens - 1  # the last token written is never read again, so it needs no room
     sampler = Sampler(sampling, rows, max_tokens, weight.device)
-    rows_held = list(range(rows))  # which row of the batch stands where in the forward pass
+    drop_ended = drop_ended and weight.device.type != "cuda"  # there a step costs the same, and rows keep their graph
+    if cache is not None:
+        cache.grow(cache.length + length)
+        yield from _write(model, inputs, cache, stop_ids, sampler, max_tokens, rules, drop_ended)
+        return
+    cache = cuda_graph.take_cache(model, rows, length, weight.device)
+    try:
+        yield from _write(model, inputs, cache, stop_ids, sampler, max_tokens, rules, drop_ended)
+    finally:
+        cuda_graph.give_back(model, cache)
+
+
+def _write(
+    model: GenerativeModel,
+    inputs: Inputs,
+    cache: KVCache,
+    stop_ids: frozenset[int],
+    sampler: Sampler,
+    max_tokens: int,
+    rules: LogitRules | None,
+    drop_ended: bool,
+) -> Iterator[list[TokenEvent]]:
+    """The loop of `generate`, in a cache that has room."""
+    rows_held = list(range(inputs.tokens.shape[0]))  # which row of the batch stands where in the forward pass
     running = set(rows_held)
     written: list[list[int]] = [[] for _ in rows_held]
     logits = model.prefill(inputs, cache)
@@ -83,7 +109,7 @@ def generate(
             cache.keep(places)
             rows_held = [rows_held[place] for place in places]
             chosen = chosen[torch.tensor(places, device=chosen.device)]
-        logits = model.step(chosen, cache)
+        logits = cuda_graph.step(model, chosen, cache)
 
 
 def close_ranks(running: list[bool]) -> list[int]:

@@ -15,11 +15,23 @@ class Inputs:
     valid: Tensor  # [B, T] True where there is a token
     pixels: Tensor | None  # [pictures, 3, side, side], all rows' pictures in order; None without pictures
     context: Any = None  # what else the family's model reads, made on its device already; row i belongs to row i
+    sounds: Tensor | None = None  # [sounds, F, mels] features of all rows' sounds in order, zeros behind the shorter
+    sounds_valid: Tensor | None = None  # [sounds, F] True where there is sound
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Inputs":
-        """The same batch on a device; pixels also change their type."""
-        pixels = None if self.pixels is None else self.pixels.to(device, dtype)
-        return replace(self, tokens=self.tokens.to(device), valid=self.valid.to(device), pixels=pixels)
+        """The same batch on a device; pixels and sounds also change their type."""
+
+        def moved(tensor: Tensor | None, dtype: torch.dtype | None = None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, dtype)
+
+        return replace(
+            self,
+            tokens=moved(self.tokens),
+            valid=moved(self.valid),
+            pixels=moved(self.pixels, dtype),
+            sounds=moved(self.sounds, dtype),
+            sounds_valid=moved(self.sounds_valid),
+        )
 
 
 def pad_left(rows: list[list[int]], pad: int) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -11,6 +12,10 @@ class KVCache:
 
     Rows are aligned at their ends (prefixes are padded on the left), so one `length` serves the whole batch;
     `valid` [B, S] tells real positions from padding and `positions` [B] holds each row's next position.
+
+    While a step is recorded as a CUDA graph the cache is `fixed`: a step then writes at `cursor`, a place in device
+    memory, and looks at the whole capacity under a mask, since a graph is played back with the shapes it was
+    recorded with.
     """
 
     def __init__(
@@ -24,21 +29,33 @@ class KVCache:
         device: torch.device,
     ):
         shape = (layers, 2, batch, key_heads, length, head_width)
-        self.store = torch.empty(shape, dtype=dtype, device=device)
+        # Zeros, not whatever the memory holds: what a mask hides is still multiplied by a weight of zero.
+        self.store = torch.zeros(shape, dtype=dtype, device=device)
         self.valid = torch.zeros(batch, length, dtype=torch.bool, device=device)
         self.positions = torch.zeros(batch, dtype=torch.long, device=device)
         self.length = 0
         self.context: Any = None  # what a family's model looks at beside its own tokens (an encoder's keys and values)
+        self.fixed = False
+        self.cursor = torch.zeros(1, dtype=torch.long, device=device)
+        self.graph: Any = None  # of a step in this very memory (see `engine/cuda_graph.py`)
 
     @property
     def capacity(self) -> int:
         return self.valid.shape[1]
+
+    @property
+    def rows(self) -> int:
+        return self.valid.shape[0]
 
     def extend(self, valid: Tensor) -> None:
         """Claim room for T new tokens, of which `valid` [B, T] are real; call it before the layers run.
 
         Raises ValueError if they do not fit.
         """
+        if self.fixed:
+            self.valid.index_copy_(1, self.cursor, valid)
+            self.positions += valid.sum(dim=1)
+            return
         end = self.length + valid.shape[1]
         if end > self.capacity:
             raise ValueError(f"the cache holds {self.capacity} tokens, {end} were asked for")
@@ -49,9 +66,52 @@ class KVCache:
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store one layer's new keys and values [B, K, T, H] in the room claimed; return all so far [B, K, S, H]."""
         keys, values = self.store[layer]
+        if self.fixed:
+            keys.index_copy_(2, self.cursor, k)
+            values.index_copy_(2, self.cursor, v)
+            return keys, values
         keys[:, :, self.length - k.shape[2] : self.length] = k
         values[:, :, self.length - v.shape[2] : self.length] = v
         return keys[:, :, : self.length], values[:, :, : self.length]
+
+    def layer(self, layer: int) -> tuple[Tensor, Tensor]:
+        """All keys and values of one layer so far [B, K, S, H], for layers that look at another's."""
+        keys, values = self.store[layer]
+        return (keys, values) if self.fixed else (keys[:, :, : self.length], values[:, :, : self.length])
+
+    def step_mask(self, window: int | None = None) -> Tensor:
+        """What the one token just claimed may look at, [B, 1, 1, S]: all real ones, or the last `window` of them."""
+        seen = self.valid[:, None, None, :] if self.fixed else self.valid[:, None, None, : self.length]
+        if window is None or (not self.fixed and self.length <= window):
+            return seen
+        places = torch.arange(seen.shape[-1], device=seen.device)
+        return seen & (places > (self.cursor if self.fixed else self.length - 1) - window)
+
+    def causal_mask(self, count: int, window: int | None = None) -> Tensor:
+        """What each of the last `count` tokens claimed may look at, [B, 1, count, S]: real ones up to itself.
+
+        With `window` only the last that many, itself included. Padding looks at itself, so that no row of the softmax
+        is empty.
+        """
+        places = torch.arange(self.length, device=self.valid.device)
+        back = places[self.length - count :, None] - places  # how far behind each query a key lies
+        near = back >= 0 if window is None else (back >= 0) & (back < window)
+        return (self.valid[:, None, None, : self.length] & near) | (back == 0)
+
+    def grow(self, length: int) -> None:
+        """Make room for `length` tokens in all; the room at least doubles, so that growing stays cheap."""
+        if length <= self.capacity:
+            return
+        more = max(length, 2 * self.capacity) - self.capacity
+        self.store = F.pad(self.store, (0, 0, 0, more))
+        self.valid = F.pad(self.valid, (0, more))
+        self.graph = None
+
+    def truncate(self, length: int) -> None:
+        """Forget all tokens from place `length` on."""
+        self.valid[:, length:] = False
+        self.positions.copy_(self.valid.sum(dim=1))
+        self.length = length
 
     def keep(self, rows: list[int], context_rows: list[int] | None = None) -> None:
         """Go on with these rows, in this order; a row may be taken several times.
@@ -62,6 +122,7 @@ class KVCache:
         self.store = keep_rows(self.store, rows, 2, self.length)
         self.valid = keep_rows(self.valid, rows, 0)
         self.positions = keep_rows(self.positions, rows, 0)
+        self.graph = None
         if hasattr(self.context, "keep"):
             self.context.keep(rows if context_rows is None else context_rows)
 

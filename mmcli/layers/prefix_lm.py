@@ -32,7 +32,7 @@ class PrefixLM(nn.Module):
 
     def step_masks(self, cache: KVCache) -> tuple[Tensor, Tensor | None]:
         """Masks of one new token over everything in the cache, for full and for sliding layers."""
-        return cache.valid[:, None, None, : cache.length], None
+        return cache.step_mask(), None
 
     def new_cache(self, batch: int, length: int) -> KVCache:
         c, like = self.decoder.config, self.decoder.embedding.weight

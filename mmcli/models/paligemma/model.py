@@ -26,9 +26,6 @@ class PaliGemma(PrefixLM):
         The prefix is read in both directions whole, also by sliding layers (`prefix_masks` is the base's); the window
         begins to matter when writing. So does transformers (`PaliGemmaModel.forward`); big_vision has no window.
         """
-        mask, _ = super().step_masks(cache)
-        if self.sliding_window is None or cache.length <= self.sliding_window:
-            return mask, None
-        sliding = mask.clone()
-        sliding[..., : cache.length - self.sliding_window] = False
-        return mask, sliding
+        if self.sliding_window is None:
+            return cache.step_mask(), None
+        return cache.step_mask(), cache.step_mask(self.sliding_window)

@@ -311,14 +311,13 @@ class Whisper(nn.Module):
         left in `cache.context.scores`, layer by layer.
         """
         rows, count = tokens.shape
-        before = cache.length
         positions = cache.positions[:, None] + torch.arange(count, device=tokens.device)
         if valid is None:
             valid = torch.ones_like(tokens, dtype=torch.bool)
         else:
             positions = (cache.positions[:, None] + valid.long().cumsum(dim=1) - 1).clamp(min=0)
         cache.extend(valid)
-        mask = self._mask(count, before, cache)
+        mask = cache.step_mask() if count == 1 else cache.causal_mask(count)
         decoder = self.decoder
         x = decoder.embedding(tokens) + decoder.position[positions]
         for number, layer in enumerate(decoder.layers):
@@ -330,16 +329,6 @@ class Whisper(nn.Module):
             x = x + layer.cross(asking, k, v)
             x = x + layer.mlp(layer.norm_mlp(x))
         return decoder.norm(x)
-
-    @staticmethod
-    def _mask(count: int, before: int, cache: KVCache) -> Tensor:
-        """Each of `count` new tokens sees the real ones up to itself (and itself): [B, 1, T, S]."""
-        seen = cache.valid[:, None, None, : cache.length]
-        if count == 1:
-            return seen
-        causal = torch.ones(count, cache.length, dtype=torch.bool, device=seen.device).tril(before)
-        own = causal & ~causal.tril(before - 1)
-        return (seen & causal) | own
 
     def logits(self, hidden: Tensor) -> Tensor:
         """States [..., D] → logits [..., V] in float32."""

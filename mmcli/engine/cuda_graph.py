@@ -1,0 +1,97 @@
+"""Decode steps on a CUDA device as graphs: recorded once, then started with one call instead of a thousand.
+
+A step of one token runs a thousand small kernels, and launching them from Python takes ten times as long as reading the
+weights does. (NVIDIA, CUDA programming guide, "CUDA Graphs"; gpt-fast does the same through the compiler.)
+"""
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmcli.engine.kv_cache import KVCache
+
+# Room is rounded up to a multiple of this many tokens, so that batches of about the same length share a graph.
+ROOM = 128
+
+# The last cache of each model, with its graph, kept for the next batch of the same shape.
+_spare: "weakref.WeakKeyDictionary[Any, KVCache]" = weakref.WeakKeyDictionary()
+
+
+def take_cache(model: Any, rows: int, length: int, device: torch.device) -> KVCache:
+    """An empty cache for that many rows and tokens: on CUDA the one of the last batch, where it fits."""
+    if device.type != "cuda":
+        return model.new_cache(rows, length)
+    spare = _spare.pop(model, None)
+    if spare is not None and spare.rows == rows and length <= spare.capacity <= 2 * length + ROOM:
+        spare.truncate(0)
+        return spare
+    del spare  # its memory first
+    return model.new_cache(rows, -(-length // ROOM) * ROOM)
+
+
+def give_back(model: Any, cache: KVCache) -> None:
+    """Keep a cache for `take_cache`; rows that were dropped make it useless."""
+    if cache.graph is not None:
+        _spare[model] = cache
+
+
+def step(model: Any, tokens: Tensor, cache: KVCache) -> Tensor:
+    """`model.step(tokens, cache)`, played back from a graph on CUDA devices. The logits hold until the next step."""
+    if cache.valid.device.type != "cuda":
+        return model.step(tokens, cache)
+    if cache.graph is None or cache.graph.context is not cache.context:
+        cache.graph = None  # the old one's memory first
+        cache.graph = Graph(model, tokens, cache)
+    return cache.graph(tokens)
+
+
+class Graph:
+    """One decode step in the memory of one cache.
+
+    What a model must do on the host for a step (`before_step`: fetching rows of a table that is not on the device)
+    stays outside of the graph and comes in through a tensor of its own.
+    """
+
+    def __init__(self, model: Any, tokens: Tensor, cache: KVCache):
+        self.context = cache.context  # the graph reads its tensors where they are
+        self._cache = weakref.proxy(cache)  # the cache holds the graph
+        self._before = getattr(model, "before_step", None)
+        self._tokens = tokens.clone()
+        self._extra = self._prepare(tokens)
+        arguments = [self._tokens, cache] + ([] if self._extra is None else [self._extra])
+        state = [tensor.clone() for tensor in (cache.valid, cache.positions)]
+        cache.cursor.fill_(cache.length)
+        cache.fixed = True
+        try:
+            # Libraries set themselves up at their first call, which must not be recorded.
+            aside = torch.cuda.Stream()
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):
+                model.step(*arguments)
+            torch.cuda.current_stream().wait_stream(aside)
+            cache.valid.copy_(state[0])
+            cache.positions.copy_(state[1])
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._logits = model.step(*arguments)
+        finally:
+            cache.fixed = False
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Read one token a row, tokens [B] → logits [B, V] of the next. ValueError where the cache is full."""
+        cache = self._cache
+        if cache.length == cache.capacity:
+            raise ValueError(f"the cache holds {cache.capacity} tokens, one more was asked for")
+        self._tokens.copy_(tokens)
+        cache.cursor.fill_(cache.length)
+        extra = self._prepare(tokens)
+        if extra is not None:
+            self._extra.copy_(extra, non_blocking=True)
+        self._graph.replay()
+        cache.length += 1
+        return self._logits
+
+    def _prepare(self, tokens: Tensor) -> Tensor | None:
+        return None if self._before is None else self._before(tokens)

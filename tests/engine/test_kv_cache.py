@@ -1,0 +1,115 @@
+"""The cache: going on after what it holds, forgetting, growing, and a step of fixed shape as CUDA graphs need it."""
+
+import pytest
+import torch
+
+from mmcli.engine.generate import generate
+from mmcli.engine.inputs import Inputs, pad_left
+from mmcli.engine.kv_cache import KVCache
+from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
+
+ROWS = [[5, 9, 11, 2, 8, 7], [3, 4], [8, 8, 30, 61]]
+
+
+class CausalModel(torch.nn.Module):
+    """A Gemma 2 decoder that reads causally, through a window in every other layer, behind whatever the cache holds."""
+
+    WINDOW = 5
+
+    def __init__(self):
+        super().__init__()
+        config = DecoderConfig(
+            vocabulary=70, width=32, depth=4, mlp_width=64, heads=4, key_heads=2, head_width=8, query_scale=0.35,
+            sliding_layers=(True, False, True, False),
+        )  # fmt: skip
+        self.decoder = GemmaDecoder(config)
+
+    def new_cache(self, batch, length):
+        return KVCache(4, batch, length, 2, 8, torch.float32, torch.device("cpu"))
+
+    def prefill(self, inputs, cache):
+        positions = (cache.positions[:, None] + inputs.valid.long().cumsum(dim=1) - 1).clamp(min=0)
+        cache.extend(inputs.valid)
+        count = inputs.tokens.shape[1]
+        masks = cache.causal_mask(count), cache.causal_mask(count, self.WINDOW)
+        x = self.decoder.embed(inputs.tokens)
+        return self.decoder.logits(self.decoder(x, positions, masks[0], cache, masks[1])[:, -1])
+
+    def step(self, tokens, cache):
+        positions = cache.positions[:, None].clone()
+        cache.extend(torch.ones_like(tokens[:, None], dtype=torch.bool))
+        x = self.decoder.embed(tokens[:, None])
+        hidden = self.decoder(x, positions, cache.step_mask(), cache, cache.step_mask(self.WINDOW))
+        return self.decoder.logits(hidden[:, -1])
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(5)
+    model = CausalModel().eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.copy_(torch.randn_like(parameter) * 0.3)
+    return model
+
+
+def inputs(*rows):
+    return Inputs(*pad_left([list(row) for row in rows], pad=0), None)
+
+
+def test_reading_in_parts_equals_reading_at_once(model):
+    whole, parts = model.new_cache(3, 20), model.new_cache(3, 20)
+    added = [[1, 2, 3, 4, 5, 6, 7], [9, 8, 7, 6, 5, 4, 3], [7] * 7]
+    expected = model.prefill(inputs(*(a + b for a, b in zip(ROWS, added, strict=True))), whole)
+    model.prefill(inputs(*ROWS), parts)
+    found = model.prefill(inputs(*added), parts)
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(parts.positions, whole.positions)
+
+
+def test_a_step_of_fixed_shape_equals_one_that_grows(model):
+    plain, fixed = model.new_cache(3, 24), model.new_cache(3, 24)
+    for cache in (plain, fixed):
+        model.prefill(inputs(*ROWS), cache)
+    fixed.fixed = True
+    for step in range(8):
+        tokens = torch.tensor([step + 1, 2 * step, 40 - step])
+        fixed.cursor.fill_(plain.length)
+        torch.testing.assert_close(model.step(tokens, fixed), model.step(tokens, plain))
+    assert torch.equal(fixed.valid, plain.valid) and torch.equal(fixed.positions, plain.positions)
+
+
+def test_what_is_truncated_leaves_no_trace(model):
+    cache, fresh = model.new_cache(3, 20), model.new_cache(3, 20)
+    for one in (cache, fresh):
+        model.prefill(inputs(*ROWS), one)
+    model.prefill(inputs([1, 2], [3, 4], [5, 6]), cache)
+    cache.truncate(fresh.length)
+    tokens = torch.tensor([7, 8, 9])
+    torch.testing.assert_close(model.step(tokens, cache), model.step(tokens, fresh))
+
+
+def test_growing_keeps_what_is_there_and_at_least_doubles(model):
+    small, large = model.new_cache(3, 6), model.new_cache(3, 30)
+    for cache in (small, large):
+        model.prefill(inputs(*ROWS), cache)
+    small.grow(6)
+    assert small.capacity == 6
+    small.grow(8)
+    assert small.capacity == 12
+    tokens = torch.tensor([7, 8, 9])
+    torch.testing.assert_close(model.step(tokens, small), model.step(tokens, large))
+
+
+def test_more_than_the_room_is_refused(model):
+    with pytest.raises(ValueError, match="holds 3 tokens, 6 were asked for"):
+        model.prefill(inputs(*ROWS), model.new_cache(3, 3))
+
+
+def test_generating_in_a_kept_cache_equals_generating_from_the_start(model):
+    settings = {"stop_ids": frozenset(), "max_tokens": 6}
+    cache = model.new_cache(1, 1)
+    first = [step[0].id for step in generate(model, inputs(ROWS[0]), cache=cache, **settings)]
+    assert cache.length == len(ROWS[0]) + 5  # the last token written is not read yet
+    second = [step[0].id for step in generate(model, inputs([first[-1], 20, 21]), cache=cache, **settings)]
+    anew = [step[0].id for step in generate(model, inputs(ROWS[0] + first + [20, 21]), **settings)]
+    assert second == anew
