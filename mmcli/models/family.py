@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
+    import numpy as np
     from PIL import Image
     from torch import nn
 
     from mmcli.decode import Vocabulary
     from mmcli.engine.inputs import Inputs
     from mmcli.hub.weights import Rule
+    from mmcli.tasks.conversation import Turn
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,43 @@ class Processor(Protocol):
 
     def task_prompt(self, task: str, words: str) -> str:
         """The prompt by which this family knows a task: caption, detect, segment or chat."""
+        ...
+
+
+class TurnProcessor(Processor, Protocol):
+    """A processor of a family that knows conversations, and whose turns may hold pictures and sounds.
+
+    The text of a conversation grows at its end, so that a model which has read the first turns need only be given the
+    rest: `text_inputs(chat_text(turns)[len(told):], …)` with the pictures and sounds of that rest.
+    """
+
+    sound_seconds: float  # the longest sound that a part may be
+
+    def chat_text(self, turns: "Sequence[Turn]") -> str:
+        """The whole text of a conversation up to where the model writes, each picture and sound as its placeholder.
+
+        It is for `text_inputs` only: where what was typed spells a control token, it is marked as mere letters.
+        Raises ModelError where the checkpoint's template fails or refuses the turns.
+        """
+        ...
+
+    def text_inputs(
+        self, text: str, pictures: "Sequence[Image.Image]" = (), sounds: "Sequence[np.ndarray]" = ()
+    ) -> "Inputs":
+        """One row: `text` is a `chat_text` or the rest of one; its placeholders take the pictures and sounds in order.
+
+        Nothing is added: the token that begins a text is in `chat_text`. Sounds are float32 mono at 16 kHz. Raises
+        UsageError for a sound longer than `sound_seconds`, ModelError where placeholders and parts do not match.
+        """
+        ...
+
+    def inputs(
+        self,
+        pictures: "Sequence[Sequence[Image.Image]]",
+        prompts: Sequence[str],
+        sounds: "Sequence[Sequence[np.ndarray]] | None" = None,
+    ) -> "Inputs":
+        """Row i is a conversation of one turn: its pictures, its sounds, its prompt."""
         ...
 
 
