@@ -1,6 +1,7 @@
 """Normalisation layers."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -14,9 +15,13 @@ class GemmaNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(width))
         self.epsilon = epsilon
+        self.scale: Tensor | None = None  # 1 + weight, once that is final
+
+    def after_loading(self) -> None:
+        """The weights change no more."""
+        self.scale = 1.0 + self.weight.float()
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
         # The product with (1 + weight) stays in float32: Gemma rounds once, at the end.
-        return (wide * (1.0 + self.weight.float())).to(x.dtype)
+        scale = 1.0 + self.weight.float() if self.scale is None else self.scale
+        return F.rms_norm(x.float(), scale.shape, scale, self.epsilon).to(x.dtype)
