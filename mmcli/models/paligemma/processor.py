@@ -1,76 +1,21 @@
 """What goes into PaliGemma and what comes out: squeezed pictures, prompts with soft-token places, text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from mmcli.decode import LOCATIONS, MASK_CODES, Vocabulary
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.errors import ModelError, UsageError
-from mmcli.hub.resolve import read_json
+from mmcli.hub.picture_settings import PictureSettings
+from mmcli.hub.tokenizer import begin_id, read_tokenizer, stop_ids
 from mmcli.models.paligemma.config import PaliGemmaConfig
 
 PROMPTS = {"caption": "caption en", "detect": "detect {}", "segment": "segment {}", "chat": "answer en {}"}
-
-
-@dataclass(frozen=True)
-class PictureSettings:
-    """How a picture becomes numbers; from preprocessor_config.json or processor_config.json."""
-
-    side: int  # pixels; the picture is squeezed to a square, whatever its shape
-    resample: Image.Resampling = Image.Resampling.BICUBIC
-    factor: float = 1 / 255
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
-
-    @classmethod
-    def open(cls, folder: Path, config: PaliGemmaConfig) -> "PictureSettings":
-        """Read a checkpoint's settings; keys left out have the values of transformers' SigLIP image processor.
-
-        Raises ModelError where there are none or they do not suit the vision tower.
-        """
-        raw = read_json(folder, "processor_config.json") if (folder / "processor_config.json").is_file() else {}
-        raw = raw.get("image_processor") or read_json(folder, "preprocessor_config.json")
-        side = config.vision.image_size
-        size = raw.get("size") or {"height": 224, "width": 224}
-        if (size.get("height"), size.get("width")) != (side, side):
-            raise ModelError(f"{folder} resizes pictures to {size}, but its vision tower takes {side} × {side} pixels")
-        patches = config.vision.patches
-        if raw.get("image_seq_length", patches) != patches:
-            raise ModelError(
-                f"{folder} expects {raw['image_seq_length']} soft tokens a picture (image_seq_length), "
-                f"but its vision tower gives {patches}"
-            )
-        if raw.get("do_resize") is False or raw.get("do_center_crop") or raw.get("do_pad"):
-            raise ModelError(f"{folder} crops or pads pictures, or leaves them as large as they are: not supported")
-        normalize = raw.get("do_normalize", True)
-        return cls(
-            side=side,
-            resample=Image.Resampling(raw.get("resample", Image.Resampling.BICUBIC)),
-            factor=raw.get("rescale_factor", 1 / 255) if raw.get("do_rescale", True) else 1.0,
-            mean=_channels(raw.get("image_mean", 0.5)) if normalize else (0.0,) * 3,
-            std=_channels(raw.get("image_std", 0.5)) if normalize else (1.0,) * 3,
-        )
-
-    def pixels(self, picture: Image.Image) -> Tensor:
-        """RGB picture of any size → float32 [3, side, side]."""
-        if picture.mode != "RGB":
-            raise ValueError(f"expected an RGB picture, got {picture.mode}")
-        squeezed = picture.resize((self.side, self.side), self.resample)  # Pillow antialiases when it shrinks
-        numbers = (np.asarray(squeezed, dtype=np.float64) * self.factor).astype(np.float32)
-        numbers = (numbers - np.float32(self.mean)) / np.float32(self.std)
-        return torch.from_numpy(np.ascontiguousarray(numbers.transpose(2, 0, 1)))
-
-
-def _channels(value: float | Sequence[float]) -> tuple[float, ...]:
-    return tuple(value) if isinstance(value, Sequence) else (value,) * 3
 
 
 class PaliGemmaProcessor:
@@ -98,21 +43,10 @@ class PaliGemmaProcessor:
     @classmethod
     def open(cls, folder: Path, config: PaliGemmaConfig, raw: dict[str, Any]) -> "PaliGemmaProcessor":
         """Read tokenizer.json and the picture settings of a checkpoint. Raises ModelError."""
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            only = " (tokenizer.model alone is not enough)" if (folder / "tokenizer.model").is_file() else ""
-            raise ModelError(f"{folder} has no tokenizer.json{only}", "Use a revision of the model that has it")
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception for every damage
-            raise ModelError(f"{path} cannot be read ({error})", "Download the model again") from error
-        # Padding and cutting are done here, whatever the file was last used for.
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        return cls(
-            config, PictureSettings.open(folder, config), tokenizer, _bos(folder, tokenizer, config.bos),
-            _stop_ids(folder, config.stop_ids),
-        )  # fmt: skip
+        pictures = PictureSettings.open(folder, config.vision.patches, config.vision.image_size)
+        tokenizer = read_tokenizer(folder)
+        bos = begin_id(folder, tokenizer, config.bos)
+        return cls(config, pictures, tokenizer, bos, stop_ids(folder, config.stop_ids))
 
     def inputs(self, pictures: Sequence[Sequence[Image.Image]], prompts: Sequence[str]) -> Inputs:
         """One row for each prompt, with its own pictures in front of it."""
@@ -123,7 +57,7 @@ class PaliGemmaProcessor:
             soft * len(own) + self._prompt_tokens(prompt) for own, prompt in zip(pictures, prompts, strict=True)
         ]
         tokens, valid = pad_left(rows, self.config.pad)
-        pixels = [self.pictures.pixels(picture) for own in pictures for picture in own]
+        pixels = [torch.from_numpy(self.pictures.pixels(picture)) for own in pictures for picture in own]
         return Inputs(tokens, valid, torch.stack(pixels) if pixels else None)
 
     def _prompt_tokens(self, prompt: str) -> list[int]:
@@ -165,21 +99,3 @@ def _vocabulary(tokenizer: Tokenizer) -> Vocabulary | None:
             return None
         starts.append(first)
     return Vocabulary(*starts)
-
-
-def _bos(folder: Path, tokenizer: Tokenizer, otherwise: int) -> int:
-    """The token that begins a text: what tokenizer_config.json names, else what config.json numbers."""
-    if not (folder / "tokenizer_config.json").is_file():
-        return otherwise
-    token = read_json(folder, "tokenizer_config.json").get("bos_token")
-    text = token.get("content") if isinstance(token, dict) else token
-    number = tokenizer.token_to_id(text) if text else None
-    return otherwise if number is None else number
-
-
-def _stop_ids(folder: Path, otherwise: frozenset[int]) -> frozenset[int]:
-    """The tokens that end an answer: what generation_config.json says, else what config.json says."""
-    if not (folder / "generation_config.json").is_file():
-        return otherwise
-    stop = read_json(folder, "generation_config.json").get("eos_token_id")
-    return otherwise if stop is None else frozenset(stop if isinstance(stop, list) else [stop])
