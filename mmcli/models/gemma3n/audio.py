@@ -1,0 +1,152 @@
+"""Gemma 3n's sound encoder: its part of config.json, the names of its tensors, and what `inspect` shows of it.
+
+What a checkpoint leaves out has the value that transformers gives it (`models/gemma3n/configuration_gemma3n.py`,
+`Gemma3nAudioConfig`).
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmcli.errors import ModelError
+from mmcli.layers.conformer import ConformerConfig, ConformerEncoder
+from mmcli.models.family import Stage
+from mmcli.models.gemma3n.features import LONGEST, PUBLISHED, RATE
+
+ABSENT = {
+    "input_feat_size": 128, "hidden_size": 1536, "conf_num_hidden_layers": 12, "conf_num_attention_heads": 8,
+    "sscp_conv_channel_size": (128, 32), "sscp_conv_kernel_size": ((3, 3), (3, 3)),
+    "sscp_conv_stride_size": ((2, 2), (2, 2)), "sscp_conv_group_norm_eps": 1e-3, "rms_norm_eps": 1e-6,
+    "conf_attention_chunk_size": 12, "conf_attention_context_left": 13, "conf_attention_context_right": 0,
+    "conf_attention_logit_cap": 50.0, "conf_conv_kernel_size": 5, "conf_reduction_factor": 4,
+    "conf_residual_weight": 0.5, "gradient_clipping": 1e10,
+}  # fmt: skip
+MAY_BE_ZERO = ("conf_attention_context_left", "conf_attention_context_right", "conf_reduction_factor")
+
+
+def read_conformer(raw: dict[str, Any]) -> ConformerConfig:
+    """Read `audio_config` of config.json. Raises ModelError for what is no configuration of this encoder."""
+    raw = ABSENT | {key: value for key, value in raw.items() if value is not None}
+    for key, usual in ABSENT.items():
+        if isinstance(usual, int):
+            _check(key, raw[key], _is_whole(raw[key], 0 if key in MAY_BE_ZERO else 1))
+        elif isinstance(usual, float):
+            _check(key, raw[key], not isinstance(raw[key], bool) and isinstance(raw[key], int | float))
+    config = ConformerConfig(
+        mels=raw["input_feat_size"],
+        width=raw["hidden_size"],
+        depth=raw["conf_num_hidden_layers"],
+        heads=raw["conf_num_attention_heads"],
+        channels=_pair("sscp_conv_channel_size", raw["sscp_conv_channel_size"]),
+        kernels=_pairs("sscp_conv_kernel_size", raw["sscp_conv_kernel_size"]),
+        strides=_pairs("sscp_conv_stride_size", raw["sscp_conv_stride_size"]),
+        group_norm_epsilon=raw["sscp_conv_group_norm_eps"],
+        norm_epsilon=raw["rms_norm_eps"],
+        chunk=raw["conf_attention_chunk_size"],
+        past=max(0, raw["conf_attention_context_left"] - 1),  # the checkpoint counts the frame itself
+        future=raw["conf_attention_context_right"],
+        score_cap=raw["conf_attention_logit_cap"],
+        kernel=raw["conf_conv_kernel_size"],
+        reduction=max(1, raw["conf_reduction_factor"]),
+        residual=raw["conf_residual_weight"],
+        limit=raw["gradient_clipping"],
+    )
+    if config.width % config.heads or config.width % 2:
+        raise ModelError(f"The sound encoder's {config.width} numbers cannot be split among {config.heads} heads")
+    if min(config.bins()) < 1:
+        raise ModelError(f"The sound encoder's convolutions leave nothing of {config.mels} mel bins")
+    return config
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _pair(key: str, value: Any) -> tuple[int, int]:
+    _check(key, value, isinstance(value, list | tuple) and len(value) == 2 and all(_is_whole(n, 1) for n in value))
+    return tuple(value)
+
+
+def _pairs(key: str, value: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    _check(key, value, isinstance(value, list | tuple) and len(value) == 2)
+    return _pair(key, value[0]), _pair(key, value[1])
+
+
+def _check(key: str, value: Any, good: bool) -> None:
+    if not good:
+        raise ModelError(f"This Gemma 3n's audio_config sets {key} to {value!r}, which is no size of a sound encoder")
+
+
+# -- names -------------------------------------------------------------------------------------------------------
+
+# All of the encoder's: names below `audio_tower.` → names in ConformerEncoder.
+AUDIO_TENSORS = {
+    "subsample_conv_projection.conv_0.{}.weight": "subsampling.convolutions.0.{}.weight",
+    "subsample_conv_projection.conv_1.{}.weight": "subsampling.convolutions.1.{}.weight",
+    "subsample_conv_projection.input_proj_linear.weight": "subsampling.out.weight",
+    "conformer.{}.attention.pre_attn_norm.weight": "layers.{}.attention.norm_in.weight",
+    "conformer.{}.attention.attn.q_proj.weight": "layers.{}.attention.q.weight",
+    "conformer.{}.attention.attn.k_proj.weight": "layers.{}.attention.k.weight",
+    "conformer.{}.attention.attn.v_proj.weight": "layers.{}.attention.v.weight",
+    "conformer.{}.attention.attn.per_dim_scale": "layers.{}.attention.query_scale",
+    "conformer.{}.attention.attn.relative_position_embedding.pos_proj.weight": "layers.{}.attention.distance.weight",
+    "conformer.{}.attention.post.weight": "layers.{}.attention.out.weight",
+    "conformer.{}.attention.post_norm.weight": "layers.{}.attention.norm_out.weight",
+    "conformer.{}.lconv1d.pre_layer_norm.weight": "layers.{}.convolution.norm_in.weight",
+    "conformer.{}.lconv1d.linear_start.weight": "layers.{}.convolution.gate.weight",
+    "conformer.{}.lconv1d.depthwise_conv1d.weight": "layers.{}.convolution.conv.weight",
+    "conformer.{}.lconv1d.conv_norm.weight": "layers.{}.convolution.norm_conv.weight",
+    "conformer.{}.lconv1d.linear_end.weight": "layers.{}.convolution.out.weight",
+    "conformer.{}.norm.weight": "layers.{}.norm.weight",
+} | {
+    f"conformer.{{}}.{their_part}.{theirs}.weight": f"layers.{{}}.{our_part}.{ours}.weight"
+    for their_part, our_part in (("ffw_layer_start", "mlp_before"), ("ffw_layer_end", "mlp_after"))
+    for theirs, ours in (
+        ("pre_layer_norm", "norm_in"), ("ffw_layer_1", "up"), ("ffw_layer_2", "down"), ("post_layer_norm", "norm_out"),
+    )
+}  # fmt: skip
+
+
+# -- stages ------------------------------------------------------------------------------------------------------
+
+
+def audio_stages(config: ConformerConfig) -> list[Stage]:
+    """The way of the longest sound through the front end and the encoder, with every parameter counted once."""
+    with torch.device("meta"):
+        encoder = ConformerEncoder(config)
+    frames = PUBLISHED.frames(LONGEST)
+    positions, seen = config.positions(frames), f"{config.past} before it"
+    if config.future:
+        seen += f" and {config.future} behind it"
+    return [
+        Stage(
+            "sound",
+            "log-mel",
+            f"{frames} × {config.mels}",
+            0,
+            (f"up to {LONGEST // RATE} s at {RATE // 1000} kHz", f"a frame every {1000 * PUBLISHED.hop // RATE} ms"),
+        ),
+        Stage(
+            "sub-sampling",
+            "convolutions",
+            f"{positions} × {config.width}",
+            _count(encoder.subsampling),
+            (f"{config.channels[0]} and {config.channels[1]} channels", "normed by what was heard so far"),
+        ),
+        Stage(
+            "sound encoder",
+            "conformer",
+            f"{config.vectors(frames)} × {config.width}",
+            _count(encoder.layers),
+            (
+                f"{config.depth} layers, {config.heads} heads, mlp {4 * config.width}",
+                f"each frame attends to itself and {seen}",
+                f"of {config.reduction} vectors, one is kept",
+            ),
+        ),
+    ]
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
