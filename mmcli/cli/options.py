@@ -69,6 +69,17 @@ class ModelOptions:
     dtype: Annotated[
         str, dtype_option("Type of the weights (default auto: bfloat16 where the device is fast at it, else float32).")
     ] = "auto"
+    table: Annotated[
+        str,
+        option(
+            "Model",
+            "--table",
+            metavar="auto|cpu|device",
+            callback=one_of("auto", "cpu", "device"),
+            help="Where Gemma 3n's per-layer table is: mapped from its file on the CPU, rows in use being moved "
+            "(auto, cpu), or in the device's memory with the other weights.",
+        ),
+    ] = "auto"
 
 
 @dataclass(frozen=True)

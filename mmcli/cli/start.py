@@ -42,20 +42,23 @@ def loader(environment: Environment, options: ModelOptions, mask_decoder: str | 
 
         device = choose_device(options.device)
         if options.model not in BUNDLED:
-            tell_size(environment, checkpoint, device, options.dtype)
-        return load_checkpoint(checkpoint, device, options.dtype, Path(mask_decoder) if mask_decoder else None)
+            tell_size(environment, checkpoint, device, options)
+        decoder = Path(mask_decoder) if mask_decoder else None
+        return load_checkpoint(checkpoint, device, options.dtype, decoder, options.table)
 
     return load
 
 
-def tell_size(environment: Environment, checkpoint: "Checkpoint", device: "torch.device", dtype_name: str) -> None:
+def tell_size(
+    environment: Environment, checkpoint: "Checkpoint", device: "torch.device", options: ModelOptions
+) -> None:
     """Say how much memory the weights will take, loudly where the device has not that much."""
     from mmcli.engine.device import choose_dtype
+    from mmcli.hub.load import memory_estimate
     from mmcli.hub.safetensors_files import parameter_count
 
-    parameters = parameter_count(checkpoint.folder)
-    dtype = choose_dtype(dtype_name, device, parameters)
-    needed, there = parameters * dtype.itemsize, memory_of(device)
+    dtype = choose_dtype(options.dtype, device, parameter_count(checkpoint.folder))
+    needed, there = memory_estimate(checkpoint, dtype, options.table), memory_of(device)
     kind = str(dtype).removeprefix("torch.")
     environment.log(f"loading {checkpoint.name} on {device} as {kind}: {bytes_text(needed)}")
     if there is not None and needed > there:

@@ -12,9 +12,8 @@ from torch.overrides import TorchFunctionMode
 from mmcli.engine.device import choose_device, choose_dtype
 from mmcli.errors import ModelError
 from mmcli.hub.resolve import Checkpoint
-from mmcli.hub.safetensors_files import memory_estimate as _memory_of
 from mmcli.hub.safetensors_files import parameter_count
-from mmcli.hub.weights import load_strict
+from mmcli.hub.weights import kept_mapped, load_strict
 from mmcli.models.family import Family, Processor
 from mmcli.models.registry import family_of
 
@@ -55,10 +54,13 @@ def load(
     device: torch.device | str = "auto",
     dtype: torch.dtype | str = "auto",
     mask_decoder: Path | None = None,
+    table: str = "auto",
 ) -> Loaded:
     """Build a checkpoint's model on `device` in `dtype`, strictly. Raises ModelError; UsageError for the device.
 
-    The module is built without memory and filled from memory-mapped files, so the peak is the model's own size.
+    The module is built without memory and filled from memory-mapped files, so the peak is the model's own size. What a
+    model asks to have left in the file (`kept_mapped`: Gemma 3n's per-layer table) is, with "auto" and "cpu" for
+    `table`; "device" puts it among the other weights.
     """
     family = family_of(checkpoint.config, checkpoint.name)
     config = family.read_config(checkpoint.config)
@@ -69,11 +71,12 @@ def load(
     if isinstance(dtype, str):
         dtype = choose_dtype(dtype, device, parameter_count(checkpoint.folder))
     model = build_empty(family, config)
+    mapped = frozenset() if table == "device" else kept_mapped(model)
     try:
-        load_strict(model, checkpoint.folder, family.rules(config), device, dtype)
+        load_strict(model, checkpoint.folder, family.rules(config), device, dtype, mapped)
     except torch.OutOfMemoryError as error:
         raise ModelError(
-            f"{checkpoint.name} needs {memory_estimate(checkpoint, dtype) / 1e9:.1f} GB for its weights, "
+            f"{checkpoint.name} needs {memory_estimate(checkpoint, dtype, table) / 1e9:.1f} GB for its weights, "
             f"more than {device} has free",
             "Choose --dtype bfloat16, --device cpu or a smaller model",
         ) from error
@@ -99,6 +102,12 @@ class _NoInitialisation(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def memory_estimate(checkpoint: Checkpoint, dtype: torch.dtype) -> int:
-    """Bytes that the weights will take in `dtype`, from the headers of the files: nothing is loaded. ModelError."""
-    return _memory_of(checkpoint.folder, dtype.itemsize)
+def memory_estimate(checkpoint: Checkpoint, dtype: torch.dtype, table: str = "auto") -> int:
+    """Bytes that the weights will take on the device in `dtype`: nothing is loaded. ModelError.
+
+    What stays in its file (see `load`) is not among them.
+    """
+    family = family_of(checkpoint.config, checkpoint.name)
+    model = build_empty(family, family.read_config(checkpoint.config))
+    mapped = frozenset() if table == "device" else kept_mapped(model)
+    return sum(tensor.numel() * dtype.itemsize for name, tensor in model.state_dict().items() if name not in mapped)

@@ -96,11 +96,6 @@ def damaged(path: Path, error: Exception) -> ModelError:
     return ModelError(f"{path} is damaged: {error}", "Download the model again (mmcli models verify finds such files)")
 
 
-def memory_estimate(folder: Path, item_bytes: int) -> int:
-    """Bytes of memory that the weights in `folder` take when each number has `item_bytes`, from the headers alone."""
-    return item_bytes * parameter_count(folder)
-
-
 def parameter_count(folder: Path) -> int:
     """Numbers in all weight files of `folder`, from the headers alone."""
     return sum(info.count for path in weight_files(folder) for info in read_header(path).values())

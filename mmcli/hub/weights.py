@@ -41,13 +41,19 @@ class Rule:
 
 
 def load_strict(
-    module: nn.Module, folder: Path, rules: Iterable[Rule], device: torch.device, dtype: torch.dtype
+    module: nn.Module,
+    folder: Path,
+    rules: Iterable[Rule],
+    device: torch.device,
+    dtype: torch.dtype,
+    mapped: frozenset[str] = frozenset(),
 ) -> None:
     """Fill `module`, which was built on the meta device, from the safetensors files in `folder`.
 
     Files are memory-mapped and tensors are assigned one by one, cast once, so there is never a second copy of the
-    whole. A tensor stored in int8 beside one of its name and "_scale" means their product, row by row. Raises
-    ModelError where names, shapes or files do not fit, before anything is read where possible.
+    whole. Those named in `mapped` (see `kept_mapped`) stay in the file as they are, mapped into the CPU's memory. A
+    tensor stored in int8 beside one of its name and "_scale" means their product, row by row. Raises ModelError where
+    names, shapes or files do not fit, before anything is read where possible.
     """
     table = list(rules)
     wanted = module.state_dict()
@@ -73,9 +79,23 @@ def load_strict(
     missing = [name for name in wanted if name not in filled]
     if missing:
         raise ModelError(f"{folder} lacks the weights of {_some(missing)}", "Download the model again")
-    _read(module, plan, device, dtype)
+    _read(module, [line for line in plan if line[2] not in mapped], device, dtype)
+    _read(module, [line for line in plan if line[2] in mapped], torch.device("cpu"), None)
     _check_copies(copies, {target: (path, name) for path, name, target in plan})
     _settle(module, device)
+
+
+def kept_mapped(module: nn.Module) -> frozenset[str]:
+    """Our names of what should stay in the file: all within modules that say so by `keep_mapped = True`.
+
+    It suits large tables of which a step reads some rows; such a module reads them wherever they lie, in any type.
+    """
+    return frozenset(
+        f"{name}.{own}"
+        for name, part in module.named_modules()
+        if getattr(part, "keep_mapped", False)
+        for own in part.state_dict()
+    )
 
 
 def _tensors(folder: Path) -> Iterator[tuple[Path, str, tuple[int, ...]]]:
@@ -111,7 +131,9 @@ def _check_shape(name: str, shape: tuple[int, ...], target: str, wanted: dict[st
         )
 
 
-def _read(module: nn.Module, plan: list[tuple[Path, str, str]], device: torch.device, dtype: torch.dtype) -> None:
+def _read(
+    module: nn.Module, plan: list[tuple[Path, str, str]], device: torch.device, dtype: torch.dtype | None
+) -> None:
     for path in dict.fromkeys(path for path, _, _ in plan):
         try:
             with safe_open(path, framework="pt", device=str(device)) as file:
@@ -126,11 +148,11 @@ def _read(module: nn.Module, plan: list[tuple[Path, str, str]], device: torch.de
             raise damaged(path, error) from error
 
 
-def _assign(module: nn.Module, target: str, tensor: Tensor, dtype: torch.dtype) -> None:
-    """Put one tensor in the place of a parameter or buffer; only floating-point ones are cast."""
+def _assign(module: nn.Module, target: str, tensor: Tensor, dtype: torch.dtype | None) -> None:
+    """Put one tensor in the place of a parameter or buffer; only floating-point ones are cast (None: none)."""
     owner, _, name = target.rpartition(".")
     part = module.get_submodule(owner)
-    tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    tensor = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
     if name in part._parameters:
         part._parameters[name] = nn.Parameter(tensor, requires_grad=False)
     else:
