@@ -1,0 +1,77 @@
+"""Alternating updates (AltUp; Baykal et al., arXiv:2301.13310), as Gemma 3n has them.
+
+A token is several vectors (streams) of the decoder's width. A layer computes on the first only; the others follow by a
+prediction and a correction that cost a few numbers a token. Streams are [B, T, A, D]: A of them, the first active.
+"""
+
+import torch
+from torch import Tensor, nn
+
+SMALLEST_SQUARE = 1e-5  # of a stream that is scaled to another's size
+
+
+class AltUp(nn.Module):
+    """What a layer does to the streams: `predict` before it computes, `correct` after."""
+
+    def __init__(self, width: int, streams: int, epsilon: float, corrects_scale: bool):
+        super().__init__()
+        self.streams = streams
+        self.norm = nn.RMSNorm(width, eps=epsilon)
+        self.router = nn.Linear(width, streams, bias=False)
+        self.prediction = nn.Linear(streams, streams * streams, bias=False)
+        self.correction = nn.Linear(streams, streams, bias=False)
+        self.scale = nn.Parameter(torch.zeros(width))
+        self.corrects_scale = corrects_scale
+
+    def after_loading(self) -> None:
+        """Fold the constant in front of the router into it."""
+        self.router.weight = nn.Parameter(self.router.weight / self.router.in_features, requires_grad=False)
+
+    def _route(self, x: Tensor) -> Tensor:
+        """[B, T, D] → [B, T, A] within -1 … 1."""
+        return torch.tanh(self.router(self.norm(x)))
+
+    def predict(self, streams: Tensor) -> Tensor:
+        """Every stream plus a mixture of all of them: [B, T, A, D] → the same."""
+        mixture = self.prediction(self._route(streams[:, :, 0])).unflatten(-1, (self.streams, self.streams))
+        flat = streams.flatten(0, 1)
+        return torch.baddbmm(flat, mixture.flatten(0, 1), flat).view_as(streams)
+
+    def correct(self, predicted: Tensor, computed: Tensor) -> Tensor:
+        """Move each stream by a multiple of what the layer made other than predicted: [B, T, D] into [B, T, A, D]."""
+        news = (computed - predicted[:, :, 0])[:, :, None]
+        return torch.addcmul(predicted, news, self.correction(self._route(computed))[..., None] + 1.0)
+
+    def scaled(self, streams: Tensor) -> Tensor:
+        """The active stream as the per-layer embedding's gate reads it: [B, T, A, D] → [B, T, D]."""
+        return streams[:, :, 0] * self.scale if self.corrects_scale else streams[:, :, 0]
+
+
+class Streams(nn.Module):
+    """Vectors → streams at the decoder's start (`split`), streams → vectors at its end (`join`)."""
+
+    def __init__(self, width: int, streams: int):
+        super().__init__()
+        self.into = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(streams - 1))
+        self.out = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(streams - 1))
+
+    def split(self, x: Tensor) -> Tensor:
+        """[B, T, D] → [B, T, A, D], all as large as the first."""
+        size = _size(x)
+        return torch.stack([x, *(_resized(layer(x), size) for layer in self.into)], dim=2)
+
+    def join(self, streams: Tensor) -> Tensor:
+        """[B, T, A, D] → [B, T, D], the mean of streams made as large as the first."""
+        first = streams[:, :, 0]
+        size = _size(first)
+        others = (_resized(layer(streams[:, :, i]), size) for i, layer in enumerate(self.out, 1))
+        return torch.stack([first, *others]).mean(dim=0)
+
+
+def _size(x: Tensor) -> Tensor:
+    """Root of the mean square, in float32: [..., D] → [..., 1]."""
+    return x.float().square().mean(dim=-1, keepdim=True).sqrt()
+
+
+def _resized(x: Tensor, size: Tensor) -> Tensor:
+    return (x * (size / _size(x).clamp(min=SMALLEST_SQUARE**0.5))).to(x.dtype)

@@ -1,0 +1,191 @@
+"""The decoder of Gemma 3n: attention with shared keys, sparse MLPs, AltUp, LAUREL and per-layer embeddings.
+
+Source: transformers `models/gemma3n/modeling_gemma3n.py`; google-deepmind/gemma `gm/nn/gemma3n`.
+"""
+
+from math import sqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmcli.engine.kv_cache import KVCache
+from mmcli.layers.attention import attend
+from mmcli.layers.rope import rotary_angles, rotate
+from mmcli.models.gemma3n.altup import AltUp, Streams
+from mmcli.models.gemma3n.config import LayerConfig, TextConfig
+from mmcli.models.gemma3n.table import PerLayerInputs
+
+Masks = tuple[Tensor, Tensor]  # for full and for sliding layers, [B, 1, T, S]
+Angles = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]  # for full and for sliding layers
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with normed queries, keys and values: [B, T, D] → [B, T, D].
+
+    A layer that shares another's keys and values has queries only. After loading, what is computed of the same vectors
+    comes from one product.
+    """
+
+    def __init__(self, config: TextConfig, index: int):
+        super().__init__()
+        self.config = config
+        self.layer = config.layers[index]
+        self.entry = config.owners.index(self.layer.source)  # where the cache holds the keys that it looks at
+        self.owns = self.layer.source == index
+        width, head = config.width, config.head_width
+        self.q = nn.Linear(width, config.heads * head, bias=False)
+        self.norm_q = nn.RMSNorm(head, eps=config.norm_epsilon)
+        if self.owns:
+            self.k = nn.Linear(width, config.key_heads * head, bias=False)
+            self.v = nn.Linear(width, config.key_heads * head, bias=False)
+            self.norm_k = nn.RMSNorm(head, eps=config.norm_epsilon)
+            self.norm_v = nn.RMSNorm(head, eps=config.norm_epsilon, elementwise_affine=False)
+        self.out = nn.Linear(config.heads * head, width, bias=False)
+        self.qkv: nn.Parameter | None = None
+
+    def after_loading(self) -> None:
+        """Stack q, k and v."""
+        parts = [self.q, self.k, self.v] if self.owns else [self.q]
+        self.qkv = nn.Parameter(torch.cat([part.weight for part in parts]), requires_grad=False)
+        del self.q
+        if self.owns:
+            del self.k, self.v
+
+    def forward(self, x: Tensor, angles: Angles, masks: Masks, cache: KVCache) -> Tensor:
+        turn, mask = angles[self.layer.sliding], masks[self.layer.sliding]
+        heads = F.linear(x, self.qkv).unflatten(-1, (-1, self.config.head_width)).transpose(1, 2)
+        if self.owns:
+            q, k, v = heads.split([self.config.heads, self.config.key_heads, self.config.key_heads], dim=1)
+            k, v = cache.append(self.entry, rotate(self.norm_k(k), *turn), self.norm_v(v))
+        else:
+            q = heads
+            k, v = cache.layer(self.entry)
+        y = attend(rotate(self.norm_q(q), *turn), k, v, mask, scale=1.0)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    """Gated feed-forward with the tanh form of GELU: [B, T, D] → [B, T, D].
+
+    In sparse layers a gate is open only as far as it is above most of its token's gates, taken as normally distributed
+    (spark transformer, arXiv:2506.06644).
+    """
+
+    def __init__(self, width: int, layer: LayerConfig):
+        super().__init__()
+        self.layer = layer
+        self.gate = nn.Linear(width, layer.mlp_width, bias=False)
+        self.up = nn.Linear(width, layer.mlp_width, bias=False)
+        self.down = nn.Linear(layer.mlp_width, width, bias=False)
+        self.deviations: float | None = None  # rounded as the weights are
+
+    def after_loading(self) -> None:
+        if self.layer.sparsity:
+            self.deviations = torch.tensor(self.layer.deviations).to(self.gate.weight.dtype).item()
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.gate(x)
+        if self.deviations is not None:
+            deviation, mean = torch.std_mean(gate, dim=-1, keepdim=True, correction=0)
+            gate = F.relu(gate - torch.add(mean, deviation, alpha=self.deviations))
+        return self.down(F.gelu(gate, approximate="tanh") * self.up(x))
+
+
+class Laurel(nn.Module):
+    """Learned augmented residual (LAUREL-LR, arXiv:2411.07501), without the residual: [B, T, D] → [B, T, D]."""
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self.left = nn.Linear(config.width, config.laurel_rank, bias=False)
+        self.right = nn.Linear(config.laurel_rank, config.width, bias=False)
+        self.norm = nn.RMSNorm(config.width, eps=config.norm_epsilon)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.right(self.left(x)))
+
+
+class PerLayerGate(nn.Module):
+    """What a layer takes from its own embedding of the token: x [B, T, D], row [B, T, P] → [B, T, D]."""
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self.gate = nn.Linear(config.width, config.table_width, bias=False)
+        self.out = nn.Linear(config.table_width, config.width, bias=False)
+        self.norm = nn.RMSNorm(config.width, eps=config.norm_epsilon)
+
+    def forward(self, x: Tensor, row: Tensor) -> Tensor:
+        return self.norm(self.out(F.gelu(self.gate(x), approximate="tanh") * row))
+
+
+class Layer(nn.Module):
+    """One decoder layer on the active stream, and what it tells the others: [B, T, A, D] → the same."""
+
+    def __init__(self, config: TextConfig, index: int):
+        super().__init__()
+
+        def norm() -> nn.Module:
+            return nn.RMSNorm(config.width, eps=config.norm_epsilon)
+
+        self.altup = AltUp(config.width, config.streams, config.norm_epsilon, config.corrects_scale)
+        self.laurel = Laurel(config)
+        self.norm_attention, self.norm_attention_out, self.norm_mlp, self.norm_mlp_out = (norm() for _ in range(4))
+        self.attention = Attention(config, index)
+        self.mlp = MLP(config.width, config.layers[index])
+        self.per_layer = PerLayerGate(config)
+
+    def forward(self, streams: Tensor, row: Tensor, angles: Angles, masks: Masks, cache: KVCache) -> Tensor:
+        predicted = self.altup.predict(streams)
+        active = predicted[:, :, 0]
+        x = self.norm_attention(active)
+        aside = x + self.laurel(x)
+        x = (active + self.norm_attention_out(self.attention(x, angles, masks, cache)) + aside) * sqrt(0.5)
+        x = x + self.norm_mlp_out(self.mlp(self.norm_mlp(x)))
+        streams = self.altup.correct(predicted, x)
+        streams[:, :, 1:] += self.per_layer(self.altup.scaled(streams), row)[:, :, None]
+        return streams
+
+
+class Decoder(nn.Module):
+    """Embeddings, layers, final norm and the tied head.
+
+    Text embeddings are scaled by √D at look-up; whatever else enters (`forward` takes vectors) enters as it is.
+    """
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.per_layer = PerLayerInputs(config)
+        self.streams = Streams(config.width, config.streams)
+        self.layers = nn.ModuleList(Layer(config, i) for i in range(config.depth))
+        self.norm = nn.RMSNorm(config.width, eps=config.norm_epsilon)
+        self.scale = sqrt(config.width)
+
+    def after_loading(self) -> None:
+        """Gemma rounds the embeddings' scale to the type of the weights."""
+        self.scale = torch.tensor(self.scale).to(self.embedding.weight.dtype).item()
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Token ids [B, T] → vectors [B, T, D]."""
+        return self.embedding(tokens) * self.scale
+
+    def forward(self, x: Tensor, rows: Tensor, positions: Tensor, masks: Masks, cache: KVCache) -> Tensor:
+        """Vectors [B, T, D] with their rows of the per-layer table [B, T, L·P], at `positions` [B, T], under `masks`
+        over what the cache holds with them → normed hidden states [B, T, D]."""
+        c = self.config
+        angles = tuple(
+            tuple(part.to(x.dtype) for part in rotary_angles(positions, c.head_width, base))
+            for base in (c.rope_base, c.sliding_rope_base)
+        )
+        per_layer = self.per_layer(x, rows).unbind(dim=2)
+        streams = self.streams.split(x)
+        for layer, row in zip(self.layers, per_layer, strict=True):
+            streams = layer(streams, row, angles, masks, cache)
+        return self.norm(self.streams.join(streams))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states [..., D] → float32 logits [..., V] through the tied head."""
+        logits = F.linear(hidden, self.embedding.weight).float()
+        cap = self.config.logit_softcap
+        return logits if cap is None else torch.tanh(logits / cap) * cap

@@ -1,0 +1,99 @@
+"""Gemma 3n: pictures through MobileNetV5, sounds through a conformer, and a decoder that reads both among its text."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmcli.engine.inputs import Inputs
+from mmcli.engine.kv_cache import KVCache
+from mmcli.models.gemma3n.config import Gemma3nConfig
+from mmcli.models.gemma3n.decoder import Decoder
+from mmcli.models.gemma3n.senses import Hearing, Sight
+
+# Tokens read at once: beyond it memory would grow with their square, and nothing gets faster.
+CHUNK = 1024
+
+
+class Gemma3n(nn.Module):
+    """The model as the engine uses it: `new_cache`, `prefill`, `before_step`, `step`.
+
+    All reading is causal, also of pictures. No id is forbidden in the answer, as in the reference.
+    """
+
+    def __init__(self, config: Gemma3nConfig):
+        super().__init__()
+        self.config = config
+        self.decoder = Decoder(config.text)
+        self.sight = Sight(config.vision, config.text.width) if config.vision else None
+        self.hearing = Hearing(config.audio, config.text.width) if config.audio else None
+        self.hard: Tensor | None = None  # [ids, D]: what ids from the first hard token on are to the decoder
+
+    def after_loading(self) -> None:
+        """Put the ids of both senses into one table: they pass the same layers whatever the text."""
+        if self.sight and self.hearing:
+            vision, audio = self.config.vision, self.config.audio
+            own = self.sight.embedder.hard(audio.first - vision.first)
+            self.hard = torch.cat((own, self.hearing.embedder.hard(self.config.text.vocabulary - audio.first)))
+
+    def new_cache(self, batch: int, length: int) -> KVCache:
+        """One entry for every layer with keys of its own. Sliding layers keep all of theirs: others look at them."""
+        c, like = self.config.text, self.decoder.embedding.weight
+        return KVCache(len(c.owners), batch, length, c.key_heads, c.head_width, like.dtype, like.device)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Ids [B, T] of text and of both senses → [B, T, D]."""
+        x = self.decoder.embed(tokens)
+        if self.hard is None:
+            return x
+        place = tokens - self.config.vision.first
+        return torch.where(place[..., None] >= 0, F.embedding(place.clamp(min=0), self.hard), x)
+
+    def embed_inputs(self, inputs: Inputs) -> Tensor:
+        """The same, with the soft tokens of pictures and sounds in their places."""
+        x = self.embed(inputs.tokens)
+        if inputs.pixels is not None:
+            x = _fill(x, inputs.tokens == self.config.vision.token, self.sight(inputs.pixels))
+        if inputs.sounds is not None:
+            soft = self.hearing(inputs.sounds, inputs.sounds_valid, self.hard[-1])
+            x = _fill(x, inputs.tokens == self.config.audio.token, soft)
+        return x
+
+    def prefill(self, inputs: Inputs, cache: KVCache) -> Tensor:
+        """Read a batch behind what the cache holds → logits [B, V] of the first token to write.
+
+        Padding may stand on the left, in front of a row's first token only.
+        """
+        x = self.embed_inputs(inputs)
+        parts = zip(x.split(CHUNK, 1), inputs.tokens.split(CHUNK, 1), inputs.valid.split(CHUNK, 1), strict=True)
+        for vectors, tokens, valid in parts:
+            positions = (cache.positions[:, None] + valid.long().cumsum(dim=1) - 1).clamp(min=0)
+            cache.extend(valid)
+            count = tokens.shape[1]
+            masks = cache.causal_mask(count), cache.causal_mask(count, self.config.text.window)
+            hidden = self.decoder(vectors, self._rows(tokens), positions, masks, cache)
+        return self.decoder.logits(hidden[:, -1])
+
+    def before_step(self, tokens: Tensor) -> Tensor | None:
+        """The part of a step that waits for the host: tokens [B] → their rows of the per-layer table [B, L·P].
+
+        None where the table lies on the model's device: then the step looks them up itself.
+        """
+        table = self.decoder.per_layer.table
+        return None if table.weight.device == self.decoder.embedding.weight.device else self._rows(tokens)
+
+    def step(self, tokens: Tensor, cache: KVCache, rows: Tensor | None = None) -> Tensor:
+        """Read one token a row, tokens [B] → logits [B, V] of the next. `rows` are what `before_step` gave."""
+        rows = self._rows(tokens) if rows is None else rows
+        positions = cache.positions[:, None].clone()
+        cache.extend(torch.ones_like(tokens[:, None], dtype=torch.bool))
+        masks = cache.step_mask(), cache.step_mask(self.config.text.window)
+        hidden = self.decoder(self.embed(tokens[:, None]), rows[:, None], positions, masks, cache)
+        return self.decoder.logits(hidden[:, -1])
+
+    def _rows(self, tokens: Tensor) -> Tensor:
+        return self.decoder.per_layer.table.rows(tokens, like=self.decoder.embedding.weight)
+
+
+def _fill(x: Tensor, places: Tensor, soft: Tensor) -> Tensor:
+    """Put soft tokens [N, P, D] into the places of [B, T, D], in order."""
+    return x.masked_scatter(places[..., None], soft.to(x.dtype))

@@ -1,0 +1,65 @@
+"""How pictures and sounds enter Gemma 3n's decoder: a tower, then an embedder into the width of its vectors."""
+
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+
+from mmcli.layers.conformer import ConformerEncoder
+from mmcli.layers.mobilenet_v5 import MobileNetV5
+from mmcli.models.gemma3n.config import AudioConfig, SenseConfig
+
+
+class Embedder(nn.Module):
+    """Vectors of a tower (soft tokens), and ids of a sense's own (hard tokens), as vectors for the decoder."""
+
+    def __init__(self, config: SenseConfig, width: int):
+        super().__init__()
+        self.table = nn.Embedding(config.ids, config.width)
+        self.norm_hard = nn.RMSNorm(config.width, eps=config.norm_epsilon)
+        self.norm_soft = nn.RMSNorm(config.width, eps=config.norm_epsilon)
+        self.projection = nn.Linear(config.width, width, bias=False)
+        self.norm_out = nn.RMSNorm(width, eps=config.norm_epsilon, elementwise_affine=False)
+
+    def soft(self, vectors: Tensor) -> Tensor:
+        """A tower's vectors [..., tower's width] → [..., D]."""
+        return self.norm_out(self.projection(self.norm_soft(vectors)))
+
+    def hard(self, count: int) -> Tensor:
+        """The sense's first `count` ids, as the decoder is to read them: [count, D]."""
+        return self.norm_out(self.projection(self.norm_hard(self.table.weight[:count])))
+
+
+class Sight(nn.Module):
+    """Pictures [pictures, 3, side, side] of numbers from 0 to 1 → soft tokens [pictures, P, D]."""
+
+    def __init__(self, config: SenseConfig, width: int):
+        super().__init__()
+        self.tower = MobileNetV5()
+        self.embedder = Embedder(config, width)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        vectors = self.tower(pixels).flatten(2).mT
+        return self.embedder.soft(vectors * sqrt(vectors.shape[-1]))
+
+
+class Hearing(nn.Module):
+    """Log-mel frames [sounds, F, M], valid [sounds, F] → soft tokens [sounds, P, D], as many whatever the length.
+
+    `silence` [D] stands in the places that a sound is too short for. Raises ValueError for one that needs more places
+    than there are.
+    """
+
+    def __init__(self, config: AudioConfig, width: int):
+        super().__init__()
+        self.places = config.soft_tokens
+        self.tower = ConformerEncoder(config.conformer)
+        self.embedder = Embedder(config, width)
+
+    def forward(self, features: Tensor, valid: Tensor, silence: Tensor) -> Tensor:
+        vectors, valid = self.tower(features, valid)
+        missing = self.places - vectors.shape[1]
+        if missing < 0:
+            raise ValueError(f"a sound takes {vectors.shape[1]} soft tokens, but has {self.places} places")
+        soft = self.embedder.soft(vectors).where(valid[..., None], silence)
+        return torch.cat((soft, silence.expand(len(soft), missing, -1)), dim=1)

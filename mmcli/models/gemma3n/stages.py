@@ -1,0 +1,113 @@
+"""What `inspect` shows of a Gemma 3n."""
+
+from collections import Counter
+
+import torch
+from torch import nn
+
+from mmcli.layers.mobilenet_v5 import GRID
+from mmcli.models.family import Stage
+from mmcli.models.gemma3n.config import AudioConfig, Gemma3nConfig, SenseConfig, TextConfig
+from mmcli.models.gemma3n.decoder import Decoder
+from mmcli.models.gemma3n.model import Gemma3n
+from mmcli.models.gemma3n.senses import Embedder, Hearing, Sight
+
+PICTURE_SIDE = 768  # pixels, as published; checkpoints say it in preprocessor_config.json
+
+
+def stages(config: Gemma3nConfig) -> list[Stage]:
+    """The way of a picture, of a sound and of a prompt through the model, with every parameter counted once."""
+    with torch.device("meta"):
+        model = Gemma3n(config)
+    found = []
+    if config.vision:
+        found += _sight(config.vision, config.text.width, model.sight)
+    if config.audio:
+        found += _hearing(config.audio, config.text.width, model.hearing)
+    return found + _decoder(config.text, model.decoder)
+
+
+def _sight(config: SenseConfig, width: int, sight: Sight) -> list[Stage]:
+    side = PICTURE_SIDE
+    return [
+        Stage("picture", "squeeze", f"3 × {side} × {side}", 0, ("bilinear, sides not kept in proportion",)),
+        Stage(
+            "vision",
+            "MobileNetV5",
+            f"{GRID * GRID} × {config.width}",
+            _count(sight.tower),
+            (f"the last two scales fused into a grid of {GRID} × {GRID}",),
+        ),
+        _embedder("picture embedder", "a picture", config, width, sight.embedder),
+    ]
+
+
+def _hearing(config: AudioConfig, width: int, hearing: Hearing) -> list[Stage]:
+    c = config.conformer
+    return [
+        Stage("sound", "log-mel", f"F × {c.mels}", 0, ("16 kHz, a frame every 10 ms, at most 30 s",)),
+        Stage(
+            "audio",
+            "conformer",
+            f"A × {c.width}",
+            _count(hearing.tower),
+            (
+                f"two convolutions, {c.depth} layers, {c.heads} heads",
+                f"a frame looks at {c.past} before it and {c.future} behind",
+                f"every {c.reduction}th is kept",
+            ),
+        ),
+        _embedder("sound embedder", "a sound, whatever its length", config, width, hearing.embedder),
+    ]
+
+
+def _embedder(name: str, what: str, config: SenseConfig, width: int, embedder: Embedder) -> Stage:
+    notes = f"{config.soft_tokens} soft tokens {what}", f"a table of {config.ids} ids from {config.first} on"
+    return Stage(name, "linear", f"{config.soft_tokens} × {width}", _count(embedder), notes)
+
+
+def _decoder(config: TextConfig, decoder: Decoder) -> list[Stage]:
+    table = decoder.per_layer.table
+    shared = config.depth - len(config.owners)
+    sliding = sum(layer.sliding for layer in config.layers)
+    sparse = [layer.sparsity for layer in config.layers if layer.sparsity]
+    widths = Counter(layer.mlp_width for layer in config.layers)
+    mlps = ", ".join(f"{count} with mlp {width}" for width, count in sorted(widths.items()))
+    notes = [
+        f"{config.depth} layers, {mlps}",
+        f"{config.heads} heads of {config.head_width}, {config.key_heads} for keys and values",
+        f"{sliding} layers look at the last {config.window} tokens",
+        *([f"the last {shared} share keys and values of earlier ones"] if shared else []),
+        *([f"{len(sparse)} layers close {min(sparse):.0%} of their gates or more"] if sparse else []),
+        f"{config.streams} streams (AltUp), LAUREL of rank {config.laurel_rank}",
+    ]
+    rest = _count(decoder.layers) + _count(decoder.streams) + _count(decoder.norm)
+    cap = config.logit_softcap
+    return [
+        Stage(
+            "embedding",
+            "table",
+            f"T × {config.width}",
+            _count(decoder.embedding),
+            (f"{config.vocabulary} rows", "tied with the head"),
+        ),
+        Stage(
+            "per-layer table",
+            "table",
+            f"T × {config.depth} × {config.table_width}",
+            _count(table),
+            (f"{config.table_rows} rows", "left in the file on the CPU, rows in use are moved"),
+        ),
+        Stage(
+            "per-layer inputs",
+            "linear",
+            f"T × {config.depth} × {config.table_width}",
+            _count(decoder.per_layer) - _count(table),
+        ),
+        Stage("decoder", "Gemma 3n", f"T × {config.width}", rest, tuple(notes)),
+        Stage("head", "tied", f"{config.vocabulary}", 0, () if cap is None else (f"logits capped at {cap:g}",)),
+    ]
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,109 @@
+"""Names of Gemma 3n's tensors: checkpoint → ours.
+
+Published files and transformers put everything below `model.`; a file of the model without its head does not, and
+transformers 5 saves the tower of pictures without its own prefix `timm_model.`
+"""
+
+from mmcli.hub.weights import Rule
+from mmcli.layers.mobilenet_v5 import TENSORS as VISION_TENSORS
+from mmcli.models.gemma3n.config import Gemma3nConfig
+
+ROOTS = ("model.", "")
+
+TEXT_TENSORS = {
+    "embed_tokens.weight": "embedding.weight",
+    "embed_tokens_per_layer.weight": "per_layer.table.weight",
+    "per_layer_model_projection.weight": "per_layer.projection.weight",
+    "per_layer_projection_norm.weight": "per_layer.norm.weight",
+    "altup_projections.{}.weight": "streams.into.{}.weight",
+    "altup_unembed_projections.{}.weight": "streams.out.{}.weight",
+    "norm.weight": "norm.weight",
+    "layers.{}.altup.router_norm.weight": "layers.{}.altup.norm.weight",
+    "layers.{}.altup.modality_router.weight": "layers.{}.altup.router.weight",
+    "layers.{}.altup.prediction_coefs.weight": "layers.{}.altup.prediction.weight",
+    "layers.{}.altup.correction_coefs.weight": "layers.{}.altup.correction.weight",
+    "layers.{}.altup.correct_output_scale": "layers.{}.altup.scale",
+    "layers.{}.laurel.linear_left.weight": "layers.{}.laurel.left.weight",
+    "layers.{}.laurel.linear_right.weight": "layers.{}.laurel.right.weight",
+    "layers.{}.laurel.post_laurel_norm.weight": "layers.{}.laurel.norm.weight",
+    "layers.{}.input_layernorm.weight": "layers.{}.norm_attention.weight",
+    "layers.{}.post_attention_layernorm.weight": "layers.{}.norm_attention_out.weight",
+    "layers.{}.pre_feedforward_layernorm.weight": "layers.{}.norm_mlp.weight",
+    "layers.{}.post_feedforward_layernorm.weight": "layers.{}.norm_mlp_out.weight",
+    "layers.{}.self_attn.q_proj.weight": "layers.{}.attention.q.weight",
+    "layers.{}.self_attn.k_proj.weight": "layers.{}.attention.k.weight",
+    "layers.{}.self_attn.v_proj.weight": "layers.{}.attention.v.weight",
+    "layers.{}.self_attn.o_proj.weight": "layers.{}.attention.out.weight",
+    "layers.{}.self_attn.q_norm.weight": "layers.{}.attention.norm_q.weight",
+    "layers.{}.self_attn.k_norm.weight": "layers.{}.attention.norm_k.weight",
+    "layers.{}.mlp.gate_proj.weight": "layers.{}.mlp.gate.weight",
+    "layers.{}.mlp.up_proj.weight": "layers.{}.mlp.up.weight",
+    "layers.{}.mlp.down_proj.weight": "layers.{}.mlp.down.weight",
+    "layers.{}.per_layer_input_gate.weight": "layers.{}.per_layer.gate.weight",
+    "layers.{}.per_layer_projection.weight": "layers.{}.per_layer.out.weight",
+    "layers.{}.post_per_layer_input_norm.weight": "layers.{}.per_layer.norm.weight",
+}
+
+# Published files still hold these of layers that look at another layer's keys and values; nothing reads them.
+SHARED = ("k_proj", "v_proj", "k_norm")
+
+AUDIO_TENSORS = {
+    "subsample_conv_projection.conv_{}.conv.weight": "subsampling.convolutions.{}.conv.weight",
+    "subsample_conv_projection.conv_{}.norm.weight": "subsampling.convolutions.{}.norm.weight",
+    "subsample_conv_projection.input_proj_linear.weight": "subsampling.out.weight",
+    "conformer.{}.attention.pre_attn_norm.weight": "layers.{}.attention.norm_in.weight",
+    "conformer.{}.attention.attn.q_proj.weight": "layers.{}.attention.q.weight",
+    "conformer.{}.attention.attn.k_proj.weight": "layers.{}.attention.k.weight",
+    "conformer.{}.attention.attn.v_proj.weight": "layers.{}.attention.v.weight",
+    "conformer.{}.attention.attn.per_dim_scale": "layers.{}.attention.query_scale",
+    "conformer.{}.attention.attn.relative_position_embedding.pos_proj.weight": "layers.{}.attention.distance.weight",
+    "conformer.{}.attention.post.weight": "layers.{}.attention.out.weight",
+    "conformer.{}.attention.post_norm.weight": "layers.{}.attention.norm_out.weight",
+    "conformer.{}.lconv1d.pre_layer_norm.weight": "layers.{}.convolution.norm_in.weight",
+    "conformer.{}.lconv1d.linear_start.weight": "layers.{}.convolution.gate.weight",
+    "conformer.{}.lconv1d.depthwise_conv1d.weight": "layers.{}.convolution.conv.weight",
+    "conformer.{}.lconv1d.conv_norm.weight": "layers.{}.convolution.norm_conv.weight",
+    "conformer.{}.lconv1d.linear_end.weight": "layers.{}.convolution.out.weight",
+    "conformer.{}.norm.weight": "layers.{}.norm.weight",
+} | {
+    f"conformer.{{}}.{theirs}.{tensor}.weight": f"layers.{{}}.{ours}.{target}.weight"
+    for theirs, ours in (("ffw_layer_start", "mlp_before"), ("ffw_layer_end", "mlp_after"))
+    for tensor, target in (
+        ("pre_layer_norm", "norm_in"),
+        ("ffw_layer_1", "up"),
+        ("ffw_layer_2", "down"),
+        ("post_layer_norm", "norm_out"),
+    )
+}
+
+EMBEDDER_TENSORS = {
+    "embedding.weight": "table.weight",
+    "hard_embedding_norm.weight": "norm_hard.weight",
+    "soft_embedding_norm.weight": "norm_soft.weight",
+    "embedding_projection.weight": "projection.weight",
+}
+
+
+def rules(config: Gemma3nConfig) -> list[Rule]:
+    """The table for one configuration, for every known prefix."""
+    shared = {
+        f"layers.{i}.self_attn.{name}.weight": None
+        for i, layer in enumerate(config.text.layers)
+        if layer.source != i
+        for name in SHARED
+    }
+    text = ("language_model.",) if config.vision else ("language_model.", "")
+    parts = [(prefix, "decoder.", shared | TEXT_TENSORS) for prefix in text]
+    if config.vision:
+        parts += [(prefix, "sight.tower.", VISION_TENSORS) for prefix in ("vision_tower.timm_model.", "vision_tower.")]
+        parts += [("embed_vision.", "sight.embedder.", EMBEDDER_TENSORS)]
+    if config.audio:
+        parts += [("audio_tower.", "hearing.tower.", AUDIO_TENSORS)]
+        parts += [("embed_audio.", "hearing.embedder.", EMBEDDER_TENSORS)]
+    table = [
+        Rule(root + prefix + name, None if target is None else ours + target)
+        for root in ROOTS
+        for prefix, ours, tensors in parts
+        for name, target in tensors.items()
+    ]
+    return table + [Rule("lm_head.weight", None, copy_of="decoder.embedding.weight")]
