@@ -1,0 +1,205 @@
+"""What goes into Gemma 3n and what comes out: turns of text, pictures and sounds; text."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+
+from mmcli.engine.inputs import Inputs, pad_left
+from mmcli.errors import ModelError, UsageError
+from mmcli.hub import picture_settings
+from mmcli.hub.picture_settings import PictureSettings
+from mmcli.hub.tokenizer import begin_id, read_tokenizer, stop_ids
+from mmcli.models.gemma3n import features
+from mmcli.models.gemma3n.config import Gemma3nConfig, SenseConfig
+from mmcli.models.gemma3n.features import LONGEST, RATE, MelSettings
+from mmcli.models.gemma3n.prompts import task_prompt
+from mmcli.models.gemma3n.template import ChatTemplate, Message
+
+if TYPE_CHECKING:
+    from mmcli.tasks.conversation import Turn
+
+TURN_MARKS = ("<start_of_turn>", "<end_of_turn>")
+GUARD = "\ufdd0"  # no character of Unicode's: it stands inside names of control tokens that were merely typed
+SHORTEST = 1600  # samples: silence is put behind what is shorter, so that there is something to hear
+
+
+class Gemma3nProcessor:
+    """Layout: bos, then turns by the checkpoint's chat template.
+
+    Where the template has a picture's placeholder there come a blank line, the token that begins a picture, its soft
+    tokens, the token that ends it and a blank line; sounds likewise. Typed text that spells a control token is read
+    letter by letter: nobody opens a turn, or makes room for a picture, by writing about it.
+    """
+
+    vocabulary = None  # it answers in words and has no tokens for places
+
+    def __init__(
+        self,
+        config: Gemma3nConfig,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        pictures: PictureSettings | None,
+        sounds: MelSettings | None,
+        stop_ids: frozenset[int],
+    ):
+        self.config = config
+        self.tokenizer = tokenizer
+        self.template = template
+        self.pictures = pictures
+        self.sounds = sounds
+        self.stop_ids = stop_ids
+        self.image_size = pictures.side if pictures else 0
+        self.soft_tokens = config.vision.soft_tokens if config.vision else 0
+        self.sound_seconds = LONGEST / RATE if sounds else 0.0
+        self._control = _control_ids(tokenizer, config, stop_ids)
+        names = [re.escape(tokenizer.id_to_token(id)) for id in sorted(self._control)]
+        self._typed = re.compile(f"(?=(?:{'|'.join(names)}))(.)", re.DOTALL)
+
+    @classmethod
+    def open(cls, folder: Path, config: Gemma3nConfig, raw: dict[str, Any]) -> "Gemma3nProcessor":
+        """Read the tokenizer, the chat template and the settings of a checkpoint. Raises ModelError."""
+        tokenizer = read_tokenizer(folder)
+        senses = {"image": config.vision, "audio": config.audio}
+        placeholders = {kind: _name(tokenizer, sense.token, folder) for kind, sense in senses.items() if sense}
+        begin = _name(tokenizer, begin_id(folder, tokenizer, config.bos), folder)
+        pictures = sounds = None
+        if config.vision:
+            pictures = PictureSettings.open(folder, config.vision.soft_tokens)
+        if config.audio:
+            places = picture_settings.read_settings(folder).get("audio_seq_length", config.audio.soft_tokens)
+            if places != config.audio.soft_tokens:
+                raise ModelError(
+                    f"{folder} expects {places} soft tokens a sound (audio_seq_length), "
+                    f"but by its config.json there are {config.audio.soft_tokens}"
+                )
+            sounds = features.read_settings(folder, config.audio.conformer.mels)
+        template = ChatTemplate.open(folder, begin, placeholders)
+        return cls(config, tokenizer, template, pictures, sounds, stop_ids(folder, config.stop_ids))
+
+    # -- text --------------------------------------------------------------------------------------------------------
+
+    def chat_text(self, turns: "Sequence[Turn]") -> str:
+        """The text of a conversation up to where the model writes, each picture and sound as its placeholder.
+
+        Raises ModelError where the checkpoint's template fails or refuses the turns.
+        """
+        roles = {"model": "assistant"}
+        messages = [
+            {"role": roles.get(turn.role, turn.role), "content": [self._part(part) for part in turn.parts]}
+            for turn in turns
+        ]
+        return self.template.text(messages)
+
+    def _part(self, part: Any) -> Message:
+        """One part of a turn as templates know it."""
+        if isinstance(part, str):
+            text = part.replace(GUARD, "")
+            # Every place where a control token begins is parted, so that no piece of the text holds one.
+            return {"type": "text", "text": self._typed.sub(rf"\1{GUARD}", text)}
+        return {"type": "image" if isinstance(part, Image.Image) else "audio"}
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids; control tokens vanish."""
+        return self.tokenizer.decode([id for id in ids if self.is_text(id)], skip_special_tokens=False)
+
+    def is_text(self, id: int) -> bool:
+        """Whether a token is part of the text, and not one that steers."""
+        return id not in self._control
+
+    def task_prompt(self, task: str, words: str) -> str:
+        """A plain instruction."""
+        return task_prompt(task, words)
+
+    # -- inputs ------------------------------------------------------------------------------------------------------
+
+    def text_inputs(
+        self, text: str, pictures: Sequence[Image.Image] = (), sounds: Sequence[np.ndarray] = ()
+    ) -> Inputs:
+        """One row of a `chat_text`, or of the rest of one; its placeholders take the pictures and sounds in order.
+
+        Raises UsageError for a sound that is too long, ModelError where placeholders and parts do not match.
+        """
+        return self._inputs([(text, pictures, sounds)])
+
+    def inputs(
+        self,
+        pictures: Sequence[Sequence[Image.Image]],
+        prompts: Sequence[str],
+        sounds: Sequence[Sequence[np.ndarray]] | None = None,
+    ) -> Inputs:
+        """Row i is one turn of the user's: its pictures, its sounds (float32 mono at 16 kHz), its prompt."""
+        heard = [()] * len(prompts) if sounds is None else sounds
+        if not len(pictures) == len(prompts) == len(heard):
+            raise ValueError(f"{len(pictures)} lists of pictures, {len(heard)} of sounds for {len(prompts)} prompts")
+        rows = []
+        for seen, own, prompt in zip(pictures, heard, prompts, strict=True):
+            content = [*map(self._part, seen), *map(self._part, own), self._part(prompt)]
+            rows.append((self.template.text([{"role": "user", "content": content}]), seen, own))
+        return self._inputs(rows)
+
+    def _inputs(self, rows: Sequence[tuple[str, Sequence[Image.Image], Sequence[np.ndarray]]]) -> Inputs:
+        ids = [self._tokens(text, len(pictures), len(sounds)) for text, pictures, sounds in rows]
+        tokens, valid = pad_left(ids, self.config.pad)
+        pixels = [torch.from_numpy(self.pictures.pixels(picture)) for _, pictures, _ in rows for picture in pictures]
+        sounds = [self._sound(sound) for _, _, sounds in rows for sound in sounds]
+        mels, heard = features.log_mel(sounds, self.sounds) if sounds else (None, None)
+        return Inputs(tokens, valid, torch.stack(pixels) if pixels else None, sounds=mels, sounds_valid=heard)
+
+    def _tokens(self, text: str, pictures: int, sounds: int) -> list[int]:
+        """Token ids of a chat text, every placeholder opened out to the places of a picture or sound."""
+        text = self._opened(text, self.config.vision, pictures, "picture")
+        text = self._opened(text, self.config.audio, sounds, "sound")
+        pieces = (self.tokenizer.encode(piece, add_special_tokens=False).ids for piece in text.split(GUARD))
+        ids = [id for piece in pieces for id in piece]
+        if ids and max(ids) >= self.config.text.vocabulary:
+            raise ModelError(
+                f"The tokenizer has a token ({self.tokenizer.id_to_token(max(ids))}) that the model has no row for",
+                "tokenizer.json and the weights are of different models; download the model again",
+            )
+        return ids
+
+    def _opened(self, text: str, sense: SenseConfig | None, count: int, what: str) -> str:
+        if sense is None:
+            if count:
+                raise ModelError(f"This checkpoint takes no {what}s: it is a decoder alone")
+            return text
+        placeholder, begin, end = map(self.tokenizer.id_to_token, (sense.token, sense.begin, sense.end))
+        if text.count(placeholder) != count:
+            raise ModelError(
+                f"The chat template in {self.template.path} makes {text.count(placeholder)} places for {count} {what}s"
+            )
+        # The blank lines melt with line breaks around them, as they did in training.
+        return text.replace(placeholder, f"\n\n{begin}{placeholder * sense.soft_tokens}{end}\n\n")
+
+    def _sound(self, sound: np.ndarray) -> np.ndarray:
+        if len(sound) > LONGEST:
+            raise UsageError(
+                f"A sound of {len(sound) / RATE:.1f} s is longer than the {LONGEST // RATE} s that are heard at once",
+                "Give a part of it, or write it down with mmcli transcribe, which cuts at pauses",
+            )
+        return np.pad(sound, (0, max(0, SHORTEST - len(sound))))
+
+
+def _control_ids(tokenizer: Tokenizer, config: Gemma3nConfig, stop_ids: frozenset[int]) -> frozenset[int]:
+    """Tokens that steer: no text of a user or a model holds them."""
+    special = {id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    marks = {tokenizer.token_to_id(mark) for mark in TURN_MARKS}
+    places = {id for sense in (config.vision, config.audio) if sense for id in (sense.token, sense.begin, sense.end)}
+    known = special | marks | places | stop_ids | {config.bos, config.pad}
+    return frozenset(id for id in known if id is not None and tokenizer.id_to_token(id))
+
+
+def _name(tokenizer: Tokenizer, id: int, folder: Path) -> str:
+    name = tokenizer.id_to_token(id)
+    if name is None:
+        raise ModelError(
+            f"In {folder}, config.json names the token {id}, which tokenizer.json does not have",
+            "They are of different models; download the model again",
+        )
+    return name

@@ -1,0 +1,111 @@
+"""The text of a conversation: by the chat template that comes with a checkpoint, else by Gemma's own layout."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mmcli.errors import ModelError
+from mmcli.hub.resolve import read_json
+from mmcli.hub.tokenizer import named_tokens
+
+# As chat templates expect it: `role` is system, user or assistant, `content` a list of parts, each with its `type`
+# (text, image or audio) and a text's `text`.
+Message = dict[str, Any]
+
+PLACES = ("processor_config.json", "chat_template.json", "chat_template.jinja", "tokenizer_config.json")
+PROGRAM = Path(__file__).with_name("template_process.py")
+PATIENCE = 20  # seconds until a rendering is given up: far more than starting and stopping one takes
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """How turns become text."""
+
+    path: Path  # where it stands
+    source: str | None  # Jinja; None: Gemma's own layout
+    tokens: dict[str, str]  # by the names that templates use, such as bos_token
+    placeholders: dict[str, str]  # what stands for an "image" and an "audio" in Gemma's own layout
+
+    @classmethod
+    def open(cls, folder: Path, begin: str, placeholders: dict[str, str]) -> "ChatTemplate":
+        """Find a checkpoint's template where transformers looks for it. Raises ModelError for a damaged one."""
+        path, source = find_template(folder)
+        return cls(path, source, {"bos_token": begin} | named_tokens(folder), placeholders)
+
+    def text(self, messages: Sequence[Message]) -> str:
+        """The conversation's text up to where the model writes. Raises ModelError where the template refuses or fails.
+
+        A text that does not begin with the token for it gets it, as from transformers' tokenizer.
+        """
+        begin = self.tokens["bos_token"]
+        if self.source is None:
+            return begin + own_layout(messages, self.placeholders)
+        variables = {"messages": messages, "add_generation_prompt": True, "tools": None, "documents": None}
+        asked = json.dumps({"template": self.source, "variables": self.tokens | variables})
+        answer = _rendered(asked, str(self.path))
+        if "error" in answer:
+            raise ModelError(f"The chat template in {self.path} cannot lay out this conversation: {answer['error']}")
+        text = answer["text"]
+        return text if text.startswith(begin) else begin + text
+
+
+def find_template(folder: Path) -> tuple[Path, str | None]:
+    """Where a checkpoint's chat template stands, and the template itself; None where there is none. ModelError."""
+    for name in PLACES:
+        path = folder / name
+        if not path.is_file():
+            continue
+        found = _read(path) if path.suffix == ".jinja" else read_json(folder, name).get("chat_template")
+        if isinstance(found, list):  # several templates with names
+            found = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
+        if isinstance(found, dict):
+            found = found.get("default")
+        if isinstance(found, str):
+            return path, found
+    return folder, None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read ({error})", "Download the model again") from error
+
+
+@lru_cache(maxsize=16)  # the rows of a run differ in pictures and sounds, hardly ever in words
+def _rendered(asked: str, name: str) -> dict[str, str]:
+    command = [sys.executable, "-P", str(PROGRAM)]
+    try:
+        done = subprocess.run(command, input=asked.encode(), capture_output=True, timeout=PATIENCE)
+        return json.loads(done.stdout)
+    except subprocess.TimeoutExpired as error:
+        raise ModelError(f"The chat template in {name} does not come to an end") from error
+    except OSError as error:
+        raise ModelError(f"The chat template in {name} cannot be run ({error})") from error
+    except ValueError as error:  # no answer: the system ended it
+        raise ModelError(f"The chat template in {name} had to be stopped: it takes too much time or memory") from error
+
+
+def own_layout(messages: Sequence[Message], placeholders: dict[str, str]) -> str:
+    """The turns as Gemma 3n was trained on them, without the token that begins a text.
+
+    What the system says stands before the first question. Raises ModelError unless user and model take turns.
+    """
+
+    def content(message: Message, ends: str | None = None) -> str:
+        return "".join(placeholders.get(part["type"]) or part["text"].strip(ends) for part in message["content"])
+
+    system, text = "", ""
+    if messages and messages[0]["role"] == "system":
+        system, messages = content(messages[0], ends="") + "\n\n", messages[1:]
+    for place, message in enumerate(messages):
+        if message["role"] != ("user", "assistant")[place % 2]:
+            raise ModelError("Questions and answers have to take turns, and the user begins")
+        name = "user" if message["role"] == "user" else "model"
+        text += f"<start_of_turn>{name}\n{system if place == 0 else ''}{content(message)}<end_of_turn>\n"
+    return text + "<start_of_turn>model\n"

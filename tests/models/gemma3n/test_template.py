@@ -1,0 +1,162 @@
+"""Chat templates: where they are found, what they may do, and how hostile ones end."""
+
+import json
+import time
+
+import gemma3n_folders
+import pytest
+
+from mmcli.errors import ModelError
+from mmcli.models.gemma3n import template as templates
+from mmcli.models.gemma3n.template import ChatTemplate, find_template, own_layout
+
+PLACEHOLDERS = {"image": "<image_soft_token>", "audio": "<audio_soft_token>"}
+
+
+def words(text: str) -> dict:
+    return {"type": "text", "text": text}
+
+
+PICTURE, SOUND = {"type": "image"}, {"type": "audio"}
+CONVERSATIONS = [
+    [("user", [words(" hello  world ")])],
+    [("system", [words("be kind ")]), ("user", [PICTURE, words("what is it?")])],
+    [("user", [PICTURE, words("\n left "), PICTURE, SOUND, words("right")]), ("assistant", [words("a mat\n")]),
+     ("user", [words("who speaks?"), SOUND]), ("assistant", [words("you")]), ("user", [words("")])],
+    [("system", [words("be kind")]), ("user", [words("a")]), ("assistant", [words("b")]), ("user", [words("c")])],
+]  # fmt: skip
+
+
+def messages(conversation) -> list[dict]:
+    return [{"role": role, "content": content} for role, content in conversation]
+
+
+def text(source: str, *turns: dict, path="chat_template.jinja", **tokens: str) -> str:
+    template = ChatTemplate(path, source, {"bos_token": "<bos>"} | tokens, PLACEHOLDERS)
+    return template.text(list(turns) or messages(CONVERSATIONS[0]))
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS)
+def test_the_own_layout_is_that_of_the_published_template(conversation):
+    expected = text(gemma3n_folders.TEMPLATE, *messages(conversation))
+    assert "<bos>" + own_layout(messages(conversation), PLACEHOLDERS) == expected
+    assert text(None, *messages(conversation)) == expected
+
+
+@pytest.mark.parametrize("roles", [["assistant"], ["user", "user"], ["user", "assistant", "assistant"]])
+@pytest.mark.parametrize("source", [gemma3n_folders.TEMPLATE, None])
+def test_turns_that_do_not_alternate_are_refused(source, roles):
+    with pytest.raises(ModelError, match="take turns"):
+        text(source, *messages((role, [words("x")]) for role in roles))
+
+
+def test_a_text_always_begins_with_the_token_for_it():
+    assert text("{{ messages[0].role }}") == "<bos>user"
+    assert text("{{ bos_token }}{{ eos_token }}", eos_token="<eos>") == "<bos><eos>"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("a\n{% if true %}\n  {% set x = 1 %}\nb\n{% endif %}", "a\nb\n"),  # trim_blocks and lstrip_blocks
+        ("{% for i in range(9) %}{% if i == 3 %}{% break %}{% endif %}{{ i }}{% endfor %}", "012"),
+        ("{% generation %}said{% endgeneration %}!", "said!"),
+        ("{{ {'<': 'ä'} | tojson }}", '{"<": "ä"}'),  # not escaped for HTML
+        ("{{ [1] | tojson(indent=1) }}", "[\n 1\n]"),
+        ("{{ strftime_now('%Y') | length }}", "4"),
+        ("{% set n = namespace(x=1) %}{% for i in [2] %}{% set n.x = i %}{% endfor %}{{ n.x }}", "2"),
+        ("{{ tools is none }} {{ documents is none }} {{ add_generation_prompt }}", "True True True"),
+        ("{{ messages[0].content[0].text }}", " hello  world "),
+    ],
+)
+def test_templates_find_what_transformers_gives_them(source, expected):
+    assert text(source) == "<bos>" + expected
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("{{ raise_exception('no pictures, please') }}", "no pictures, please"),
+        ("{% if %}", "line 1"),
+        ("{{ nothing.at.all }}", "'nothing' is undefined"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError"),
+        ("{{ ''.__class__.__mro__ }}{{ cycler.__init__.__globals__ }}", "unsafe"),
+        ("{{ messages.append(1) }}", "unsafe"),  # the conversation is not a template's to change
+        ("{% include '/etc/passwd' %}", "no loader"),
+        ("{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}", "RecursionError"),
+        ("{% for a in range(99999) %}{% for b in range(99999) %}aaaa{% endfor %}{% endfor %}", "without end"),
+        ("{{ 'a' * 10 ** 11 }}", "too much memory"),
+        ("{{ '%99999999999d' | format(1) }}", "too much memory"),
+        ("{{ range(1000000000) | list }}", "Range too big"),
+    ],
+)
+def test_a_template_that_fails_is_one_sentence(source, complaint):
+    with pytest.raises(ModelError) as error:
+        text(source)
+    assert error.value.what.startswith("The chat template in chat_template.jinja cannot lay out this conversation: ")
+    assert complaint in error.value.what and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ 10 ** (10 ** 10) }}",  # one step, which no clock between steps would end
+    ],
+)
+def test_a_template_that_computes_for_ever_is_stopped(source, monkeypatch):
+    monkeypatch.setattr(templates, "PATIENCE", 2)
+    started = time.monotonic()
+    with pytest.raises(ModelError, match="come to an end|had to be stopped"):
+        text(source)
+    assert time.monotonic() - started < 10
+
+
+def test_the_same_words_are_laid_out_once():
+    before = templates._rendered.cache_info().hits
+    assert text("once {{ messages | length }}") == text("once {{ messages | length }}")
+    assert templates._rendered.cache_info().hits == before + 1
+
+
+def test_typed_text_is_no_template():
+    turn = {"role": "user", "content": [words("{{ 7 * 7 }} {% raw %} \udc80 \"'\\")]}
+    assert text("{{ messages[0].content[0].text }}", turn) == "<bos>{{ 7 * 7 }} {% raw %} \udc80 \"'\\"
+
+
+# -- where templates stand ---------------------------------------------------------------------------------------
+
+NAMED = [{"name": "tools", "template": "no"}, {"name": "default", "template": "yes"}]
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"chat_template.jinja": "yes"}, "chat_template.jinja"),
+        ({"chat_template.json": {"chat_template": "yes"}}, "chat_template.json"),
+        ({"tokenizer_config.json": {"chat_template": "yes"}}, "tokenizer_config.json"),
+        ({"tokenizer_config.json": {"chat_template": NAMED}}, "tokenizer_config.json"),
+        ({"processor_config.json": {"chat_template": {"default": "yes", "other": "no"}}}, "processor_config.json"),
+        # The order in which transformers' processor looks; the tokenizer's own is the last resort.
+        ({"processor_config.json": {"chat_template": "yes"}, "chat_template.jinja": "no"}, "processor_config.json"),
+        ({"chat_template.json": {"chat_template": "yes"}, "chat_template.jinja": "no"}, "chat_template.json"),
+        ({"chat_template.jinja": "yes", "tokenizer_config.json": {"chat_template": "no"}}, "chat_template.jinja"),
+        ({"processor_config.json": {}, "chat_template.jinja": "yes"}, "chat_template.jinja"),
+    ],
+)
+def test_templates_are_found_where_transformers_finds_them(tmp_path, files, found):
+    for name, content in files.items():
+        (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    assert find_template(tmp_path) == (tmp_path / found, "yes")
+
+
+@pytest.mark.parametrize("files", [{}, {"tokenizer_config.json": {"chat_template": [{"name": "tools"}]}}])
+def test_without_a_template_there_is_none(tmp_path, files):
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    assert find_template(tmp_path)[1] is None
+
+
+def test_a_template_that_is_no_text_is_a_model_error(tmp_path):
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ModelError, match="chat_template.jinja cannot be read"):
+        find_template(tmp_path)
