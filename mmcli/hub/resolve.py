@@ -14,7 +14,7 @@ ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = {"nano": ASSETS / "nano", "whisper-tiny.en": ASSETS / "whisper-tiny.en"}
 
 # What a checkpoint may consist of; code and pickles are never fetched.
-PATTERNS = ("*.json", "*.safetensors", "tokenizer.model", "merges.txt")
+PATTERNS = ("*.json", "*.safetensors", "tokenizer.model", "merges.txt", "chat_template.jinja")
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 

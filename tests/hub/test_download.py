@@ -11,12 +11,13 @@ NAME = "someone/model"
 FILES = {
     "config.json": b'{"model_type": "paligemma"}',
     "tokenizer.json": b"{}",
+    "chat_template.jinja": b"{{ messages }}",
     "model.safetensors": save({"x": torch.arange(6.0)}),
     "README.md": b"not needed",
     "modeling.py": b"never to be fetched",
     "pytorch_model.bin": b"never to be fetched",
 }
-WANTED = ["config.json", "model.safetensors", "tokenizer.json"]
+WANTED = ["chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json"]
 
 SHOW = """
 import json
@@ -53,6 +54,7 @@ show([[f.file.name, f.problem, f.checked] for f in download.verify({NAME!r})])
         assert found == [WANTED, COMMIT, {"model_type": "paligemma"}, NAME]
         assert [listed[0][0], listed[0][1], listed[0][2]] == [NAME, COMMIT, ["main"]]
         assert verified == [
+            ["chat_template.jinja", "", "git-sha1"],
             ["config.json", "", "git-sha1"],
             ["model.safetensors", "", "sha256"],
             ["tokenizer.json", "", "git-sha1"],
