@@ -9,10 +9,11 @@ SCORES = 1 << 26
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap: float | None = None) -> Tensor:
-    """Softmax attention: q [B, N, T, H], k and v [B, K, S, H], mask [B, 1, T, S] (True = may look) → [B, N, T, H].
+    """Softmax attention: q [B, N, T, H], k and v [B, K, S, H], mask [B, 1, T, S] → [B, N, T, H].
 
-    Every query must see at least one key. With `softcap` the scores pass through c·tanh(s / c) before the mask
-    (Gemma 2, arXiv:2408.00118); fused kernels cannot do that, so it is written out.
+    The mask is True where a query may look, or what `additive` makes of that; every query must see at least one key.
+    With `softcap` the scores pass through c·tanh(s / c) before the mask (Gemma 2, arXiv:2408.00118); fused kernels
+    cannot do that, so it is written out.
     """
     # A single query loses by the fused kernels, except in float32 on a CPU: cuDNN plans its own anew for every length
     # of the cache, and the CPU's is slow in bfloat16.
@@ -20,18 +21,26 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap:
     if softcap is None and worthwhile:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
     block = max(1, SCORES // (q.shape[0] * q.shape[1] * k.shape[2]))
+    if q.shape[2] <= block:
+        return _written_out(q, k, v, mask, scale, softcap)
     parts = zip(q.split(block, dim=2), mask.expand(-1, -1, q.shape[2], -1).split(block, dim=2), strict=True)
     return torch.cat([_written_out(part, k, v, seen, scale, softcap) for part, seen in parts], dim=2)
 
 
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask (True = may look) as numbers to add to the scores."""
+    return torch.where(mask, 0.0, torch.finfo(dtype).min).to(dtype)
+
+
 def _written_out(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap: float | None) -> Tensor:
-    """`attend` for a block of queries, without fused kernels."""
+    """`attend` for a block of queries, without fused kernels, in as few operations as it takes."""
     batch, heads, queries, width = q.shape
-    scores = q.reshape(batch, k.shape[1], -1, width) @ k.mT * scale  # heads that share a key head read it as one block
+    bias = additive(mask, q.dtype) if mask.dtype == torch.bool else mask
+    scores = q.reshape(batch, k.shape[1], -1, width) @ k.mT  # heads that share a key head read it as one block
     if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    scores = torch.where(mask, scores.view(batch, heads, queries, -1), torch.finfo(scores.dtype).min)
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype)
+        scores, scale = torch.tanh(scores * (scale / softcap)), softcap
+    scores = torch.add(bias, scores.view(batch, heads, queries, -1), alpha=scale)
+    weights = scores.softmax(dim=-1)  # sums in float32, whatever the type
     return (weights.view(batch, k.shape[1], -1, k.shape[2]) @ v).view(batch, heads, queries, width)
 
 

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcli.engine.kv_cache import KVCache
-from mmcli.layers.attention import attend
+from mmcli.layers.attention import additive, attend
+from mmcli.layers.linear import stack
 from mmcli.layers.norms import GemmaNorm
 from mmcli.layers.rope import rotary_angles, rotate
 
@@ -43,12 +44,29 @@ class Attention(nn.Module):
         self.k = nn.Linear(config.width, config.key_heads * config.head_width, bias=False)
         self.v = nn.Linear(config.width, config.key_heads * config.head_width, bias=False)
         self.out = nn.Linear(config.heads * config.head_width, config.width, bias=False)
+        self.qkv: nn.Linear | None = None
 
-    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor, cache: KVCache | None) -> Tensor:
+    def after_loading(self) -> None:
+        """On a GPU queries, keys and values come from one product (elsewhere weights stay mapped from their file)."""
+        if self.out.weight.device.type == "cuda":
+            self.qkv = stack(self.q, self.k, self.v)
+            del self.q, self.k, self.v
+
+    def _project(self, x: Tensor, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys, turned to their positions, and values."""
+
         def split(y: Tensor) -> Tensor:
             return y.unflatten(-1, (-1, self.config.head_width)).transpose(1, 2)
 
-        q, k, v = rotate(split(self.q(x)), *angles), rotate(split(self.k(x)), *angles), split(self.v(x))
+        if self.qkv is None:
+            return rotate(split(self.q(x)), *angles), rotate(split(self.k(x)), *angles), split(self.v(x))
+        heads, keys = self.config.heads, self.config.key_heads
+        y = split(self.qkv(x))
+        turned = rotate(y[:, : heads + keys], *angles)
+        return turned[:, :heads], turned[:, heads:], y[:, heads + keys :]
+
+    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor, cache: KVCache | None) -> Tensor:
+        q, k, v = self._project(x, angles)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
         y = attend(q, k, v, mask, self.config.query_scale, self.config.attention_softcap)
@@ -63,9 +81,17 @@ class MLP(nn.Module):
         self.gate = nn.Linear(config.width, config.mlp_width, bias=False)
         self.up = nn.Linear(config.width, config.mlp_width, bias=False)
         self.down = nn.Linear(config.mlp_width, config.width, bias=False)
+        self.gate_up: nn.Linear | None = None
+
+    def after_loading(self) -> None:
+        """As `Attention.after_loading`."""
+        if self.down.weight.device.type == "cuda":
+            self.gate_up = stack(self.gate, self.up)
+            del self.gate, self.up
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.gate(x), approximate="tanh") * self.up(x))
+        gate, up = (self.gate(x), self.up(x)) if self.gate_up is None else self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.gelu(gate, approximate="tanh") * up)
 
 
 class Layer(nn.Module):
@@ -119,7 +145,11 @@ class GemmaDecoder(nn.Module):
         Layers marked in `sliding_layers` use `sliding_mask` where one is given.
         """
         cos, sin = rotary_angles(positions, self.config.head_width, self.config.rope_base)
-        angles = cos.to(x.dtype), sin.to(x.dtype)  # cast once for all layers
+        # What all layers use is made once.
+        angles = cos.to(x.dtype), sin.to(x.dtype)
+        if x.shape[1] == 1:
+            mask = additive(mask, x.dtype)
+            sliding_mask = None if sliding_mask is None else additive(sliding_mask, x.dtype)
         for i, layer in enumerate(self.layers):
             sliding = sliding_mask is not None and self.config.sliding_layers and self.config.sliding_layers[i]
             x = layer(x, angles, sliding_mask if sliding else mask, cache)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.int8 import Int8Linear, bfloat16_pays, in_int8, int8_pays
+from mmcli.layers.linear import stack
 from mmcli.models.whisper.config import StackConfig, WhisperConfig
 
 
@@ -104,16 +105,6 @@ class CrossAttention(nn.Module):
         """Where some heads look, before the softmax: x [B, T, D], k [B, N, F, H] → float32 [B, heads, T, F]."""
         q = split_heads(self.q(x), self.heads)[:, heads].float()
         return q @ k[:, heads].float().mT * q.shape[-1] ** -0.5
-
-
-def stack(*layers: nn.Linear) -> nn.Linear:
-    """Several linear layers of one input as one, their outputs side by side; a missing bias becomes zeros."""
-    fused = nn.Linear(1, 1, device="meta")
-    biases = [torch.zeros_like(layer.weight[:, 0]) if layer.bias is None else layer.bias for layer in layers]
-    fused.weight = nn.Parameter(torch.cat([layer.weight for layer in layers]), requires_grad=False)
-    fused.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
-    fused.in_features, fused.out_features = fused.weight.shape[1], fused.weight.shape[0]
-    return fused
 
 
 class MLP(nn.Module):
