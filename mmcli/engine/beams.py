@@ -85,7 +85,8 @@ def beam_search(
     logits = model.prefill(inputs, cache)
     for step in range(max_tokens):
         if rules is not None:
-            logits = rules(logits, [ids for row in rows for ids in row.ids])
+            owners = [row.number for row in rows for _ in row.ids]
+            logits = rules(logits, [ids for row in rows for ids in row.ids], owners)
         sources = _advance(rows, logits, beams, stop_ids)
         going = [len(row.ended) < beams for row in rows]
         done |= {row.number: row.best(beams) for row, goes in zip(rows, going, strict=True) if not goes}

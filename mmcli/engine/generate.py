@@ -34,8 +34,9 @@ class TokenEvent:
     logprob: float  # under the model's own distribution: temperature 1, nothing cut off
 
 
-# Forbids or favours: logits [R, V] and what each of these rows has written so far → logits from which to choose.
-LogitRules = Callable[[Tensor, list[list[int]]], Tensor]
+# Forbids or favours: logits [R, V], what each of these R has written so far, and which row of the batch each belongs to
+# → logits from which to choose.
+LogitRules = Callable[[Tensor, list[list[int]], list[int]], Tensor]
 
 
 @torch.inference_mode()
@@ -69,11 +70,11 @@ def generate(
     drop_ended = drop_ended and weight.device.type != "cuda"  # there a step costs the same, and rows keep their graph
     if cache is not None:
         cache.grow(cache.length + length)
-        yield from _write(model, inputs, cache, stop_ids, sampler, max_tokens, rules, drop_ended)
+        yield from _write(model, inputs, cache, stop_ids, sampler, max_tokens, rules, drop_ended, False)
         return
     cache = cuda_graph.take_cache(model, rows, length, weight.device)
     try:
-        yield from _write(model, inputs, cache, stop_ids, sampler, max_tokens, rules, drop_ended)
+        yield from _write(model, inputs, cache, stop_ids, sampler, max_tokens, rules, drop_ended, True)
     finally:
         cuda_graph.give_back(model, cache)
 
@@ -87,23 +88,31 @@ def _write(
     max_tokens: int,
     rules: LogitRules | None,
     drop_ended: bool,
+    own: bool,
 ) -> Iterator[list[TokenEvent]]:
-    """The loop of `generate`, in a cache that has room."""
+    """The loop of `generate`, in a cache that has room; in its `own` one it may read a token more than it yields."""
     rows_held = list(range(inputs.tokens.shape[0]))  # which row of the batch stands where in the forward pass
     running = set(rows_held)
     written: list[list[int]] = [[] for _ in rows_held]
+    looks_ahead = own and rules is None and inputs.tokens.is_cuda and not hasattr(model, "before_step")
     logits = model.prefill(inputs, cache)
     for step in range(max_tokens):
         if rules is not None:
-            logits = rules(logits, [written[row] for row in rows_held])
+            logits = rules(logits, [written[row] for row in rows_held], rows_held)
         chosen = sampler.choose(logits, step, rows_held)
-        events = _events(logits, chosen, rows_held, running)
+        reading = _Reading(logits, chosen)
+        last = step == max_tokens - 1
+        if looks_ahead and not last:  # the device need not wait until the host has read what it wrote
+            logits = cuda_graph.step(model, chosen, cache)
+        events = reading.events(rows_held, running)
         yield events
         for event in events:
             written[event.row].append(event.id)
         running -= {event.row for event in events if event.id in stop_ids}
-        if not running or step == max_tokens - 1:
+        if not running or last:
             return
+        if looks_ahead:
+            continue
         if drop_ended and len(running) < len(rows_held):
             places = close_ranks([row in running for row in rows_held])
             cache.keep(places)
@@ -119,14 +128,27 @@ def close_ranks(running: list[bool]) -> list[int]:
     return [place if running[place] else late.pop() for place in range(count)]
 
 
-def _events(logits: Tensor, chosen: Tensor, rows: list[int], running: set[int]) -> list[TokenEvent]:
-    """Bring ids and log-probabilities of the running rows to the host, in one transfer, in row order."""
-    logits = logits.float()
-    logprobs = logits.gather(-1, chosen[:, None])[:, 0] - logits.logsumexp(dim=-1)
-    ids, values = torch.stack((chosen.float(), logprobs)).tolist()  # float32 holds ids up to 2^24 exactly
-    if any(math.isnan(value) for row, value in zip(rows, values, strict=True) if row in running):
-        raise ModelError(
-            "The model's numbers left the range of its data type", "Run it with --dtype float32 or --dtype bfloat16"
-        )
-    events = (TokenEvent(row, int(id), value) for row, id, value in zip(rows, ids, values, strict=True))
-    return sorted((event for event in events if event.row in running), key=lambda event: event.row)
+class _Reading:
+    """Ids and log-probabilities of one step on their way to the host, in one transfer."""
+
+    def __init__(self, logits: Tensor, chosen: Tensor):
+        logits = logits.float()
+        logprobs = logits.gather(-1, chosen[:, None])[:, 0] - logits.logsumexp(dim=-1)
+        both = torch.stack((chosen.float(), logprobs))  # float32 holds ids up to 2^24 exactly
+        self._both, self._arrival = both, None
+        if both.is_cuda:
+            self._both = torch.empty_like(both, device="cpu", pin_memory=True).copy_(both, non_blocking=True)
+            self._arrival = torch.cuda.Event()
+            self._arrival.record()
+
+    def events(self, rows: list[int], running: set[int]) -> list[TokenEvent]:
+        """Those of the running rows, in row order."""
+        if self._arrival is not None:
+            self._arrival.synchronize()
+        ids, values = self._both.tolist()
+        if any(math.isnan(value) for row, value in zip(rows, values, strict=True) if row in running):
+            raise ModelError(
+                "The model's numbers left the range of its data type", "Run it with --dtype float32 or --dtype bfloat16"
+            )
+        events = (TokenEvent(row, int(id), value) for row, id, value in zip(rows, ids, values, strict=True))
+        return sorted((event for event in events if event.row in running), key=lambda event: event.row)

@@ -83,7 +83,7 @@ def test_a_batch_equals_its_singles(beams):
 
 
 def test_rules_see_what_each_beam_wrote():
-    def never_twice(logits, written):
+    def never_twice(logits, written, owners):
         for row, ids in zip(logits, written, strict=True):
             row[ids] = -torch.inf
         return logits
@@ -92,14 +92,26 @@ def test_rules_see_what_each_beam_wrote():
         assert len(set(answer.ids)) == len(answer.ids)
 
 
+@pytest.mark.parametrize("beams", [1, 2, 3])
+def test_rules_know_whose_tokens_they_see(beams):
+    def never_its_number(logits, written, owners):
+        for row, ids, owner in zip(logits, written, owners, strict=True):
+            assert owner not in ids
+            row[owner] = -torch.inf
+        return logits
+
+    found = search(Bigrams(5), rows(0, 1, 2), beams, steps=8, rules=never_its_number)
+    assert all(number not in answer.ids for number, answer in enumerate(found))
+
+
 @pytest.mark.parametrize("drop_ended", [False, True])
 def test_rows_that_ended_may_leave_the_forward_pass(drop_ended):
     model, inputs = Bigrams(6), rows(0, 1, 2, 4, 1)
     plain = list(generate(model, inputs, stop_ids=frozenset({END}), max_tokens=12))
     seen: list[int] = []
 
-    def watch(logits, written):
-        seen.append(len(written))
+    def watch(logits, written, owners):
+        seen.append(len(owners))
         return logits
 
     found = list(generate(model, inputs, stop_ids=frozenset({END}), max_tokens=12, rules=watch, drop_ended=drop_ended))

@@ -77,7 +77,10 @@ def test_encoder_and_logits(pair):
 
 
 def reference_tokens(model, processor, window: np.ndarray, prompt: list[int], steps: int, times: bool) -> list[int]:
-    """Greedy decoding with transformers' own logit processors, everything read anew at each step."""
+    """Greedy decoding with transformers' own logit processors, everything read anew at each step.
+
+    Times behind the sound are taken out before: transformers knows of no sound that is shorter than its window.
+    """
     special, begin = processor.special, len(prompt)
     settings = ReferenceConfig(eos_token_id=special.end, bos_token_id=special.end)
     settings.no_timestamps_token_id = special.no_times
@@ -93,6 +96,8 @@ def reference_tokens(model, processor, window: np.ndarray, prompt: list[int], st
         while len(ids) < begin + steps:
             tokens = torch.tensor([ids])
             scores = model(encoder_outputs=states, decoder_input_ids=tokens).logits[:, -1].float()
+            if times:
+                scores[:, special.times + -(-len(window) // 320) + 1 :] = -torch.inf
             for process in processors:
                 scores = process(tokens, scores)
             best = scores.argmax().item()

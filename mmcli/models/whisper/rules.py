@@ -1,33 +1,48 @@
 """What Whisper may write next (openai/whisper `decoding.py`: SuppressBlank, SuppressTokens, ApplyTimestampRules)."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from mmcli.models.whisper.vocabulary import Special
+from mmcli.models.whisper.vocabulary import TIME_STEP, Special
 
 
 class WritingRules:
     """The engine's `rules` for Whisper: forbidden tokens, and the order of times.
 
     With `times`, the answer begins with a time; times come in pairs (end of one segment, start of the next), never go
-    back, and a time is forced where all times together are more likely than any single other token.
+    back, and a time is forced where all times together are more likely than any single other token. `seconds` of each
+    sound forbid the times behind its end: in the silence that fills up its window nothing was said.
     """
 
-    def __init__(self, special: Special, times: bool, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        special: Special,
+        times: bool,
+        device: torch.device | str = "cpu",
+        seconds: Sequence[float] | None = None,
+    ):
         self.special = special
         self.times = times
+        self._behind = None
+        if seconds is not None:  # the first time token behind each sound
+            self._behind = [special.times + math.ceil(round(length / TIME_STEP, 6)) + 1 for length in seconds]
         self._never = torch.tensor(special.suppressed, dtype=torch.long, device=device)
         self._not_first = torch.tensor(special.suppressed_first, dtype=torch.long, device=device)
 
-    def __call__(self, logits: Tensor, written: list[list[int]]) -> Tensor:
-        """Logits [R, V], changed in place, and what each row has written so far."""
+    def __call__(self, logits: Tensor, written: list[list[int]], owners: list[int] | None = None) -> Tensor:
+        """Logits [R, V], changed in place, what each of R has written so far, and which sound each belongs to."""
         logits.index_fill_(1, self._never, -torch.inf)
         if not any(written):
             logits.index_fill_(1, self._not_first, -torch.inf)
         if self.times:
-            for row, ids in zip(logits, written, strict=True):
+            for place, (row, ids) in enumerate(zip(logits, written, strict=True)):
                 for begin, end in self.forbidden(ids, logits.shape[1]):
                     row[begin:end] = -torch.inf
+                if self._behind is not None:
+                    row[self._behind[place if owners is None else owners[place]] :] = -torch.inf
             self._prefer_times(logits)
         return logits
 

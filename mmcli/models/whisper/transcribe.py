@@ -95,7 +95,8 @@ def transcribe_windows(
     for temperature in options.temperatures:
         heard.all()
         part = heard if len(pending) == len(windows) else heard.rows(pending)
-        written, no_speech = _write(model, processor, part, [prompts[row] for row in pending], options, temperature)
+        asked, lengths = [prompts[row] for row in pending], [seconds[row] for row in pending]
+        written, no_speech = _write(model, processor, part, asked, lengths, options, temperature)
         for row, answer, silence in zip(pending, written, no_speech, strict=True):
             attempts[row].append(_read(processor, answer, languages[row], silence, temperature, seconds[row]))
         pending = [row for row in pending if _fails(attempts[row][-1], options)]
@@ -136,6 +137,7 @@ def _write(
     processor: WhisperProcessor,
     heard: Heard,
     prompts: list[list[int]],
+    seconds: list[float],
     options: DecodingOptions,
     temperature: float,
 ) -> tuple[list[Written], list[float]]:
@@ -145,7 +147,7 @@ def _write(
     inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), None, heard)
     room = processor.config.text_positions - tokens.shape[1]
     limit = min(options.max_tokens or processor.config.text_positions // 2, room)
-    rules = WritingRules(processor.special, options.times, device)
+    rules = WritingRules(processor.special, options.times, device, seconds)
     if options.beams > 1 and temperature == 0:
         answers = beam_search(
             model, inputs, stop_ids=processor.stop_ids, max_tokens=limit, beams=options.beams, rules=rules

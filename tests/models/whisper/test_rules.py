@@ -56,6 +56,19 @@ def test_a_time_is_forced_where_times_together_are_likelier_than_any_word():
     assert left[1, 1]
 
 
+def test_no_time_lies_behind_the_sound():
+    logits = torch.zeros(3, V)
+    rules = WritingRules(SPECIAL, True, seconds=[0.13, 9.0, 0.02])
+    left = rules(logits, [[T + 3, 1], [T, 1], [T, 1, T + 1]], [0, 1, 2]) > -torch.inf
+    assert left[0, T:].nonzero()[:, 0].tolist() == [4, 5, 6, 7]  # 0.14 s is where the last sample ends
+    assert left[1, T + 1 :].all()
+    assert left[2].nonzero()[:, 0].tolist() == sorted({END, T + 1} | (TEXT - set(range(END))))
+    nothing_left = rules(torch.zeros(1, V), [[T, 1, T + 1, T + 1]], [2]) > -torch.inf
+    assert nothing_left[0].nonzero()[:, 0].tolist() == sorted(TEXT)
+    only = rules(torch.zeros(1, V), [[T + 1, 1]], [2]) > -torch.inf  # no time is left to end with: text or the end
+    assert only[0].nonzero()[:, 0].tolist() == sorted(TEXT)
+
+
 def test_without_times_only_the_lists_count():
     assert allowed([], times=False) == set(range(V)) - NEVER - {4, END}
     assert allowed([1], times=False) == set(range(V)) - NEVER

@@ -37,7 +37,8 @@ def test_written_tokens_equal_reading_everything_anew_at_each_step(whisper):
     model, processor = whisper.model, whisper.processor
     text = transcribe_windows(whisper, SOUNDS[:1], GREEDY)[0]
     heard = model.hear(processor.features(SOUNDS[:1]))
-    prompt, rules = processor.prompt("transcribe", "en", None, True), WritingRules(processor.special, True)
+    prompt = processor.prompt("transcribe", "en", None, True)
+    rules = WritingRules(processor.special, True, seconds=[len(SOUNDS[0]) / 16_000])
     written: list[int] = []
     while len(written) < 30:
         cache = model.new_cache(1, len(prompt) + len(written))
@@ -70,9 +71,8 @@ def test_one_beam_is_greedy_and_more_are_at_least_as_likely(whisper):
     greedy = transcribe_windows(whisper, SOUNDS, replace(GREEDY, max_tokens=20))
     tokens = torch.tensor([processor.prompt("transcribe", "en", None, True)] * len(SOUNDS))
     inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), None, model.hear(processor.features(SOUNDS)))
-    found = beam_search(
-        model, inputs, stop_ids=processor.stop_ids, max_tokens=20, beams=1, rules=WritingRules(processor.special, True)
-    )
+    rules = WritingRules(processor.special, True, seconds=[len(window) / 16_000 for window in SOUNDS])
+    found = beam_search(model, inputs, stop_ids=processor.stop_ids, max_tokens=20, beams=1, rules=rules)
     assert [tuple(answer.ids) for answer in found] == [text.token_ids for text in greedy]
     assert [answer.ended for answer in found] == [not text.truncated for text in greedy]
 
