@@ -32,8 +32,8 @@ def take_cache(model: Any, rows: int, length: int, device: torch.device) -> KVCa
 
 
 def give_back(model: Any, cache: KVCache) -> None:
-    """Keep a cache for `take_cache`; rows that were dropped make it useless."""
-    if cache.graph is not None:
+    """Keep a cache for `take_cache`, if it has a graph that the next batch can use: a `context` changes with it."""
+    if cache.graph is not None and cache.context is None:
         _spare[model] = cache
 
 
@@ -47,6 +47,17 @@ def step(model: Any, tokens: Tensor, cache: KVCache) -> Tensor:
     return cache.graph(tokens)
 
 
+def waits(model: Any, tokens: Tensor) -> bool:
+    """Whether the model's steps have a part on the host, for which the tokens must be there."""
+    return prepare(model, tokens) is not None
+
+
+def prepare(model: Any, tokens: Tensor) -> Tensor | None:
+    """What the model's `before_step` fetches for a step, if it has one and that has anything to do."""
+    before_step = getattr(model, "before_step", None)
+    return None if before_step is None else before_step(tokens)
+
+
 class Graph:
     """One decode step in the memory of one cache.
 
@@ -57,9 +68,9 @@ class Graph:
     def __init__(self, model: Any, tokens: Tensor, cache: KVCache):
         self.context = cache.context  # the graph reads its tensors where they are
         self._cache = weakref.proxy(cache)  # the cache holds the graph
-        self._before = getattr(model, "before_step", None)
+        self._model = weakref.proxy(model)
         self._tokens = tokens.clone()
-        self._extra = self._prepare(tokens)
+        self._extra = prepare(model, tokens)
         arguments = [self._tokens, cache] + ([] if self._extra is None else [self._extra])
         state = [tensor.clone() for tensor in (cache.valid, cache.positions)]
         cache.cursor.fill_(cache.length)
@@ -86,12 +97,8 @@ class Graph:
             raise ValueError(f"the cache holds {cache.capacity} tokens, one more was asked for")
         self._tokens.copy_(tokens)
         cache.cursor.fill_(cache.length)
-        extra = self._prepare(tokens)
-        if extra is not None:
-            self._extra.copy_(extra, non_blocking=True)
+        if self._extra is not None:
+            self._extra.copy_(prepare(self._model, tokens))
         self._graph.replay()
         cache.length += 1
         return self._logits
-
-    def _prepare(self, tokens: Tensor) -> Tensor | None:
-        return None if self._before is None else self._before(tokens)

@@ -94,7 +94,7 @@ def _write(
     rows_held = list(range(inputs.tokens.shape[0]))  # which row of the batch stands where in the forward pass
     running = set(rows_held)
     written: list[list[int]] = [[] for _ in rows_held]
-    looks_ahead = own and rules is None and inputs.tokens.is_cuda and not hasattr(model, "before_step")
+    looks_ahead = own and rules is None and inputs.tokens.is_cuda and not cuda_graph.waits(model, inputs.tokens[:, -1])
     logits = model.prefill(inputs, cache)
     for step in range(max_tokens):
         if rules is not None:

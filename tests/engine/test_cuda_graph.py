@@ -1,0 +1,118 @@
+"""Steps played back as CUDA graphs write what steps run one by one write; only where there is such a device."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+
+from mmcli.engine import cuda_graph
+from mmcli.engine.generate import generate
+from mmcli.engine.inputs import Inputs, pad_left
+from mmcli.engine.kv_cache import KVCache
+from mmcli.engine.sampling import Sampling
+from mmcli.layers.attention import prefix_mask, prefix_positions
+from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+class Model(torch.nn.Module):
+    """A small Gemma 2 with a window; `table`, if any, is a part of each step that the host does."""
+
+    def __init__(self, on_host: bool):
+        super().__init__()
+        config = DecoderConfig(
+            vocabulary=70, width=32, depth=4, mlp_width=64, heads=4, key_heads=2, head_width=8, query_scale=0.35,
+            attention_softcap=20.0, sliding_layers=(True, False, True, False),
+        )  # fmt: skip
+        self.decoder = GemmaDecoder(config)
+        self.table = torch.randn(70, 32) if on_host else None
+
+    def new_cache(self, batch, length):
+        return KVCache(4, batch, length, 2, 8, torch.float32, torch.device("cuda"))
+
+    def prefill(self, inputs, cache):
+        cache.extend(inputs.valid)
+        x = self.decoder.embed(inputs.tokens)
+        hidden = self.decoder(x, prefix_positions(inputs.valid), prefix_mask(inputs.valid), cache)
+        return self.decoder.logits(hidden[:, -1])
+
+    def before_step(self, tokens):
+        return None if self.table is None else self.table[tokens.cpu()].cuda()
+
+    def step(self, tokens, cache, rows=None):
+        positions = cache.positions[:, None].clone()
+        cache.extend(torch.ones_like(tokens[:, None], dtype=torch.bool))
+        x = self.decoder.embed(tokens[:, None])
+        rows = self.before_step(tokens) if rows is None else rows
+        x = x if rows is None else x + rows[:, None]
+        return self.decoder.logits(self.decoder(x, positions, cache.step_mask(), cache, cache.step_mask(6))[:, -1])
+
+
+@pytest.fixture(params=[False, True], ids=["all on the device", "a part on the host"])
+def model(request):
+    torch.manual_seed(0)
+    model = Model(request.param).cuda().eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.copy_(torch.randn_like(parameter) * 0.3)
+    return model
+
+
+def inputs(*rows):
+    return Inputs(*pad_left([list(row) for row in rows], pad=0), None)
+
+
+def written(model, given, count=24, **settings):
+    steps = list(generate(model, given, stop_ids=frozenset(), max_tokens=count, **settings))
+    return [[event.id for event in step] for step in steps], [event.logprob for step in steps for event in step]
+
+
+ROWS = [[5, 9, 11, 2, 8, 7], [3, 4], [8, 8, 30, 61]]
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.5, top_p=0.9, seed=1)])
+def test_played_back_steps_equal_steps_one_by_one(model, sampling, monkeypatch):
+    graphs = written(model, inputs(*ROWS), sampling=sampling)
+    monkeypatch.setattr(cuda_graph, "step", lambda model, tokens, cache: model.step(tokens, cache))
+    plain = written(model, inputs(*ROWS), sampling=sampling)
+    assert graphs[0] == plain[0]
+    assert graphs[1] == pytest.approx(plain[1], abs=1e-4)
+
+
+def test_the_next_batch_uses_the_same_graph_and_writes_its_own_answer(model):
+    first = written(model, inputs(*ROWS))
+    cache = cuda_graph._spare[model]
+    graph = cache.graph
+    other = written(model, inputs([1], [2, 3, 4, 5, 6, 7, 8, 9], [3]))
+    assert cuda_graph._spare[model].graph is graph
+    assert written(model, inputs(*ROWS)) == first != other
+
+
+def test_an_answer_broken_off_leaves_the_next_one_whole(model):
+    first = written(model, inputs(*ROWS))
+    steps = generate(model, inputs([9] * 12, [8] * 12, [7]), stop_ids=frozenset(), max_tokens=24)
+    next(steps), next(steps)
+    steps.close()
+    assert written(model, inputs(*ROWS)) == first
+
+
+def test_going_on_in_a_kept_cache_equals_from_the_start(model):
+    cache = model.new_cache(1, 1)
+    first = [ids[0] for ids in written(model, inputs(ROWS[0]), cache=cache)[0]]
+    second = written(model, inputs([first[-1], 20, 21]), cache=cache)[0]
+    assert cache.length == len(ROWS[0]) + 23 + 3 + 23
+    fresh = model.new_cache(1, 256)
+    model.prefill(inputs(ROWS[0]), fresh)
+    for id in [*first, 20, 21]:
+        logits = model.step(torch.tensor([id], device="cuda"), fresh)
+    assert second[0] == [logits.argmax().item()]
+
+
+def test_a_models_memory_goes_with_it():
+    model = Model(on_host=False).cuda().eval().requires_grad_(False)
+    written(model, inputs(*ROWS))
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
