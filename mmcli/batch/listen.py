@@ -205,6 +205,7 @@ class Listener:
         if recording.error is not None:
             return Outcome(source, failed_record(**named, error=recording.error), recording.error)
         seconds = recording.speech.seconds
+        told = self._loaded.family.timestamps if self._loaded else "segment"
         spent = recording.read + recording.model
         notes = [*recording.notes, *notes_of(passages)]
         if not recording.speech.count:
@@ -216,7 +217,7 @@ class Listener:
             text=joined(one.raw() for one in passages),
             truncated=any(one.text.truncated for one in passages if not one.dropped),
             segments=[segment for one in passages for segment in one.segments()],
-            timestamps="word" if request.words else "segment",
+            timestamps="word" if request.words else told,
             notes=notes,
             timings={
                 "read": recording.read,

@@ -99,7 +99,7 @@ class HearingOptions:
         str | None,
         option("Transcript", "--hint", metavar="TEXT", help="Names and words as they are to be spelt."),
     ] = None
-    words: Annotated[bool, option("Transcript", "--words", help="Find the time of every word too.")] = False
+    words: Annotated[bool, option("Transcript", "--words", help="Find the time of every word too (Whisper).")] = False
     beams: Annotated[
         int, option("Transcript", "--beams", metavar="N", min=1, help="Follow the N likeliest texts (default 1).")
     ] = 1
@@ -165,8 +165,8 @@ class EarsOptions(ModelOptions):
             "Model",
             "--model",
             metavar="NAME|PATH|REPO",
-            help="The bundled whisper-tiny.en (default), the folder of a Whisper checkpoint, or a repository of the "
-            "Hugging Face hub such as openai/whisper-large-v3-turbo, downloaded at first use.",
+            help="The bundled whisper-tiny.en (default), the folder of a Whisper or Gemma 3n checkpoint, or a "
+            "repository of the Hugging Face hub such as openai/whisper-large-v3-turbo, downloaded at first use.",
         ),
     ] = "whisper-tiny.en"
 

@@ -96,7 +96,7 @@ def finish(environment: Environment, transcripts: Transcripts, outcome: "Outcome
             transcripts.finished(outcome.source, outcome.record)
         except InputError as trouble:
             error = trouble
-        for remark in remarks(outcome.record):
+        for remark in remarks(outcome.record, transcripts.form):
             environment.note(f"mmcli: {outcome.source.name}: {remark}")
     else:
         transcripts.failed(outcome.record)
@@ -105,8 +105,11 @@ def finish(environment: Environment, transcripts: Transcripts, outcome: "Outcome
     return error is None
 
 
-def remarks(record: dict[str, Any]) -> list[str]:
-    """What a reader of the text alone would miss."""
+TIMED = ("srt", "vtt", "tsv")
+
+
+def remarks(record: dict[str, Any], form: str) -> list[str]:
+    """What a reader of the transcript in that format alone would miss."""
     from mmcli.output.text import clock
 
     said = list(record["notes"])
@@ -114,6 +117,8 @@ def remarks(record: dict[str, Any]) -> list[str]:
     if windows > 1 or (windows and left_out >= 1):
         several = "1 window" if windows == 1 else f"{windows} windows"
         said.append(f"{several}, {clock(left_out)} of pauses left out; all speech used")
+    if record["timestamps"] == "window" and record["segments"] and form in TIMED:
+        said.append("the model tells no times: they are those of the windows, and inside one by the length of the text")
     if record["truncated"]:
         said.append("a window's text was cut off: it had more tokens than the model can write")
     return said

@@ -99,3 +99,6 @@ class Family:
     """For families that hear: (loaded, sounds, **settings) → what was said in each sound (segments with times,
     language, token ids, …), all of them in one batch. Settings and the result's fields are those of
     `models/whisper/transcribe.py`. None: this family has no ears."""
+    timestamps: str = "segment"
+    """What a family that hears tells times of: "segment" (and of words where asked), or "window", which is no more than
+    where the sound it was given lay in the recording."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmcli.errors import ModelError
+from mmcli.errors import ModelError, UsageError
 from mmcli.output.text import clock
 
 if TYPE_CHECKING:
@@ -39,10 +39,16 @@ class TranscribeRequest:
         return settings | ({} if self.seed is None else {"seed": self.seed})
 
     def require(self, loaded: "Loaded", model: str) -> None:
-        """Raise ModelError if the model has no ears."""
+        """Raise ModelError if the model has no ears, UsageError if it cannot tell the times that are asked for."""
         if loaded.family is None or loaded.family.transcribe is None:
             raise ModelError(
-                f"{model} cannot hear", "Use whisper-tiny.en, which is bundled, or another Whisper checkpoint"
+                f"{model} cannot hear",
+                "Use whisper-tiny.en, which is bundled, or another checkpoint of Whisper or Gemma 3n",
+            )
+        if self.words and loaded.family.timestamps == "window":
+            raise UsageError(
+                f"{model} writes down what is said and not when: it has no --words",
+                "Leave that out, or use a Whisper checkpoint",
             )
 
 

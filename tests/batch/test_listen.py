@@ -43,7 +43,7 @@ class Ears:
     def __init__(self, say=None):
         self.batches: list[int] = []
         self.say = say or (lambda sound: Text(f"{np.abs(sound).max():.2f}", len(sound) / RATE))
-        self.family = SimpleNamespace(transcribe=self.transcribe)
+        self.family = SimpleNamespace(transcribe=self.transcribe, timestamps="segment")
         self.processor = SimpleNamespace(is_text=lambda id: id < 100)
         self.checkpoint = SimpleNamespace(revision="abc")
         self.device = SimpleNamespace(type="cpu")

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 TURN_MARKS = ("<start_of_turn>", "<end_of_turn>")
 GUARD = "\ufdd0"  # no character of Unicode's: it stands inside names of control tokens that were merely typed
-SHORTEST = 1600  # samples: silence is put behind what is shorter, so that there is something to hear
 
 
 class Gemma3nProcessor:
@@ -147,7 +146,13 @@ class Gemma3nProcessor:
         ids = [self._tokens(text, len(pictures), len(sounds)) for text, pictures, sounds in rows]
         tokens, valid = pad_left(ids, self.config.pad)
         pixels = [torch.from_numpy(self.pictures.pixels(picture)) for _, pictures, _ in rows for picture in pictures]
-        sounds = [self._sound(sound) for _, _, sounds in rows for sound in sounds]
+        sounds = [sound for _, _, sounds in rows for sound in sounds]
+        longest = max(map(len, sounds), default=0)
+        if longest > LONGEST:
+            raise UsageError(
+                f"A sound of {longest / RATE:.1f} s is longer than the {LONGEST // RATE} s that are heard at once",
+                "Give a part of it, or write it down with mmcli transcribe, which cuts at pauses",
+            )
         mels, heard = features.log_mel(sounds, self.sounds) if sounds else (None, None)
         return Inputs(tokens, valid, torch.stack(pixels) if pixels else None, sounds=mels, sounds_valid=heard)
 
@@ -176,14 +181,6 @@ class Gemma3nProcessor:
             )
         # The blank lines melt with line breaks around them, as they did in training.
         return text.replace(placeholder, f"\n\n{begin}{placeholder * sense.soft_tokens}{end}\n\n")
-
-    def _sound(self, sound: np.ndarray) -> np.ndarray:
-        if len(sound) > LONGEST:
-            raise UsageError(
-                f"A sound of {len(sound) / RATE:.1f} s is longer than the {LONGEST // RATE} s that are heard at once",
-                "Give a part of it, or write it down with mmcli transcribe, which cuts at pauses",
-            )
-        return np.pad(sound, (0, max(0, SHORTEST - len(sound))))
 
 
 def _control_ids(tokenizer: Tokenizer, config: Gemma3nConfig, stop_ids: frozenset[int]) -> frozenset[int]:

@@ -62,7 +62,8 @@ def test_a_sound_takes_as_many_places_whatever_its_length(processor):
         inputs = processor.text_inputs(processor.chat_text(ask(Sound("s", sound(0, seconds)))), (), [sound(0, seconds)])
         ids = inputs.tokens[0].tolist()
         place = ids.index(BOA)
-        assert ids[place + 1 : place + 190] == [AUDIO] * 188 + [EOA] and inputs.sounds_valid.any()
+        assert ids[place + 1 : place + 190] == [AUDIO] * 188 + [EOA]
+        assert inputs.sounds_valid.any() == (seconds > 0.04)  # shorter than a frame, and there is nothing to hear
 
 
 def test_rows_of_singles_are_turns_of_the_user(processor):
