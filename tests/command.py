@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from mmcli.cli.app import run
 from mmcli.cli.environment import Environment
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # the model is so small that more would only wait for each other
+# The model is so small that more threads would only wait for each other; and nobody's history is written to.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MMCLI_HISTORY": ""}
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,12 @@ def process(*arguments: object, stdin: bytes = b"", **options) -> Done:
 
 
 class Terminal:
-    """mmcli in a terminal of its own: what it shows, and keys typed into it. `stdout` may be sent elsewhere."""
+    """mmcli in a terminal of its own: what it shows, and keys typed into it.
 
-    def __init__(self, *arguments: object, stdout: int | None = None):
+    `stdout` may be sent elsewhere; `variables` are set for it.
+    """
+
+    def __init__(self, *arguments: object, stdout: int | None = None, variables: dict[str, str] | None = None):
         import pty
 
         ours, theirs = pty.openpty()
@@ -65,7 +69,7 @@ class Terminal:
             stdout=theirs if stdout is None else stdout,
             stderr=theirs,
             start_new_session=True,
-            env=os.environ | ONE_THREAD | {"TERM": "xterm", "COLUMNS": "80"},
+            env=os.environ | ONE_THREAD | {"TERM": "xterm", "COLUMNS": "80"} | (variables or {}),
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal, as in a shell
         )
         os.close(theirs)

@@ -45,7 +45,7 @@ class Environment:
     def real(cls) -> "Environment":
         """The process's own streams; bytes of file names that are no valid text pass through them unchanged."""
         streams = [stream or io.StringIO() for stream in (sys.stdout, sys.stderr)]  # None: closed (`>&-`)
-        for stream in streams:
+        for stream in (sys.stdin, *streams):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="surrogateescape")
         stdin = sys.stdin.buffer if sys.stdin else io.BytesIO()
@@ -77,11 +77,14 @@ class Environment:
         if self.stderr_tty and not self.quiet:
             self.say(text)
 
+    @property
+    def edits_lines(self) -> bool:
+        """Whether `ask` reads from a real terminal, where a line can be edited as it is typed."""
+        return self.stdin_tty and self.stdout_tty and bool(sys.stdin) and self.stdin is sys.stdin.buffer
+
     def ask(self, prompt: str) -> str | None:
-        """A line from the terminal, with editing and history where it is a real one; None at its end."""
-        if self.stdin_tty and self.stdout_tty and sys.stdin and self.stdin is sys.stdin.buffer:
-            with contextlib.suppress(ImportError):
-                import readline  # noqa: F401 (importing it gives input() its editing and history)
+        """A line from the terminal, perhaps with its line break; None at the end."""
+        if self.edits_lines:
             try:
                 return input(prompt)
             except EOFError:
@@ -89,7 +92,7 @@ class Environment:
                 return None
         _put(self.stderr, prompt)
         line = self.stdin.readline()
-        return line.decode("utf-8", "replace") if line else None
+        return line.decode("utf-8", "surrogateescape") if line else None
 
     def fail(self, error: MmcliError, subject: str = "", cause: BaseException | None = None) -> None:
         """Say what went wrong, and with `--debug` where; `subject` names the input if the sentence does not."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 FAULTS_TOLD = 3  # a model that loops makes dozens
+CUT = "the answer was cut off; raise --max-tokens to let it end"
 
 
 class Renderer:
@@ -53,10 +54,10 @@ class Renderer:
 
             self.environment.write(to_text(record, self.several))
 
-    def notes(self, record: Record) -> None:
-        """Say on stderr what the text does not tell: remarks on the picture, a cut answer, faults of the answer."""
+    def notes(self, record: Record, cut: str = CUT) -> None:
+        """Say on stderr what the text does not tell: remarks on the picture, faults of the answer, `cut` if it was."""
         name = record["source"] if isinstance(record["source"], str) else ""
-        for note in remarks(record):
+        for note in remarks(record, cut):
             self.environment.note(f"mmcli: {name}: {note}" if name else f"mmcli: {note}")
 
     def files(self, source: "Source", record: Record, image: "Image.Image | None") -> None:
@@ -78,13 +79,12 @@ class Renderer:
             show(self.environment, drawn)
 
 
-def remarks(record: Record) -> list[str]:
-    """What a reader of the text alone would miss; of many faults the first few."""
-    cut = ["the answer was cut off; raise --max-tokens to let it end"] if record["truncated"] else []
+def remarks(record: Record, cut: str = CUT) -> list[str]:
+    """What a reader of the text alone would miss; of many faults the first few. `cut` is said of a cut answer."""
     faults = record["problems"]
     if len(faults) > FAULTS_TOLD:
         faults = [*faults[:FAULTS_TOLD], f"{len(faults) - FAULTS_TOLD} more faults of the answer (--json has them)"]
-    return [*record["notes"], *faults, *cut]
+    return [*record["notes"], *faults, *([cut] if record["truncated"] and cut else [])]
 
 
 def can_show(environment: Environment) -> bool:

@@ -74,7 +74,7 @@ def describe(data: bytes) -> tuple[str, str]:
             return what, _VIDEO if do == "video" else do or READABLE
     text = _text(head, len(head) == len(data))
     if text is None:
-        if len(data) > 2 and data[0] == 0xFF and data[1] in (0xFB, 0xFA, 0xF3, 0xF2, 0xF1, 0xF9):  # MP3 or AAC frame
+        if _is_sound_frame(data):
             return "audio, not a picture", READABLE
         return "not a picture of a known kind", READABLE
     lower = text.lower()
@@ -83,6 +83,21 @@ def describe(data: bytes) -> tuple[str, str]:
     if "<html" in lower or "<!doctype html" in lower:
         return "a web page, not a picture", "Give the address of the picture itself"
     return "text, not a picture", READABLE
+
+
+def is_sound(head: bytes) -> bool:
+    """Whether data begins like a recording, or like a video: of a video the sound is what is read here."""
+    if picture_format(head) is not None:
+        return False
+    if head.startswith((b"#!AMR", b"caff", b"FORM", b".snd")) or _is_sound_frame(head):
+        return True
+    kinds = ("audio, not a picture", "a video, not a picture")
+    return any(head.startswith(magic, offset) and what in kinds for offset, magic, what, _ in _OTHERS)
+
+
+def _is_sound_frame(data: bytes) -> bool:
+    """An MP3 or AAC frame, which is how files without tags begin."""
+    return len(data) > 2 and data[0] == 0xFF and data[1] in (0xFB, 0xFA, 0xF3, 0xF2, 0xF1, 0xF9)
 
 
 def describe_silent(head: bytes) -> tuple[str, str] | None:

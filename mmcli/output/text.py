@@ -25,7 +25,12 @@ def to_text(record: Mapping, several: bool = False) -> str:
         return segment_lines(record["source"], record["segments"], several)
     if several:
         return f"{name}: {_one_line(record['text'])}\n"
-    return _CONTROL.sub("\ufffd", record["text"].replace("\r\n", "\n")).strip("\n") + "\n"
+    return readable(record["text"]).strip("\n") + "\n"
+
+
+def readable(text: str) -> str:
+    """Text of any number of lines, fit for a terminal."""
+    return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def segment_lines(name: str, segments: Iterable[Mapping], several: bool = False) -> str:

@@ -20,10 +20,11 @@ class Answer:
     """One row's tokens without the stop token, and the seconds that its whole batch took."""
 
     tokens: tuple[Token, ...]
-    truncated: bool  # cut off by the token limit: the model had not finished
+    truncated: bool  # the model had not finished: it was cut off by the token limit, or stopped
     prefill: float  # seconds to read the batch's pictures and prompts
     decode: float  # seconds to write the batch's tokens
     batch: int  # rows that shared those seconds
+    stopped: bool = False  # by whoever reads it: there might have been more
 
     @property
     def ids(self) -> list[int]:

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from mmcli.decode.segments import ParsedObject
     from mmcli.hub.load import Loaded
     from mmcli.media.image import Picture
-    from mmcli.media.sources import Source
 
 Record = dict[str, Any]
 
@@ -26,19 +25,25 @@ def picture_record(
 
 
 def chat_record(
-    request: Request, said: Answer, loaded: "Loaded", pictures: "Sequence[tuple[Source, Picture]]"
+    request: Request,
+    said: Answer,
+    loaded: "Loaded",
+    names: Sequence[str],
+    picture: "Picture | None" = None,
+    notes: Sequence[str] = (),
 ) -> Record:
-    """The record of one question about any number of pictures.
+    """The record of one question about the pictures and sounds called `names`, or about nothing of the kind.
 
-    With one picture it is like any other record; with several `source` is a list, without one it is null, and either
-    way there are no objects, for there is no picture whose pixels could be meant.
+    If all there is to see and hear is one `picture` it is like any other record. With several things `source` is a
+    list, without one it is null, and but for that one picture there are no objects, for there are no pixels that could
+    be meant.
     """
-    if len(pictures) == 1:
-        [(source, picture)] = pictures
-        return picture_record(request, said, loaded, source.name, picture, 0.0)
-    names = [source.name for source, _ in pictures] or None
-    notes = [note for _, picture in pictures for note in picture.notes]
-    return _record(request, said, loaded, names, (None, None), [], [], notes, 0.0)
+    source = names[0] if len(names) == 1 else list(names) or None
+    size, objects, problems = (None, None), [], []
+    if picture is not None:
+        size = picture.width, picture.height
+        objects, problems = find_objects(request, said, loaded, *size)
+    return _record(request, said, loaded, source, size, objects, problems, notes, 0.0)
 
 
 def _record(

@@ -1,6 +1,6 @@
 from command import mmcli
 
-from mmcli.cli.chat import Teller
+from mmcli.cli.talker import Teller
 
 SHORT = ("--max-tokens", 4)
 

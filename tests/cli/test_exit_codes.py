@@ -36,7 +36,7 @@ SHORT = ("--max-tokens", 4)
         (["caption", "album", "--overlay", "one.png"], 2, "names one file, but there are several pictures"),
         (["segment", "cat", "album/b.jpg", "--mask", "mask.jpg"], 2, "no suffix that can be written"),
         (["caption", "album/b.jpg", "--device", "cuda:99", "--model", "TINY"], 2, "CUDA"),
-        (["chat", "-", "--model", "TINY"], 2, "cannot be both the picture and the question"),
+        (["chat", "-", "--model", "TINY"], 2, "cannot be both what the question is about and the question"),
         (["chat", "album/b.jpg", "--model", "TINY"], 2, "The question is empty"),
         (["caption", "album", "--model", "./nofolder"], 3, "There is no folder ./nofolder"),
         (["caption", "album", "--model", "owner/unheard-of-model", "--offline"], 3, "not in the cache"),

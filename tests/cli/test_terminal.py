@@ -1,4 +1,4 @@
-"""On a real terminal: a conversation, the progress bar, Ctrl-C."""
+"""On a real terminal: an answer as it comes, the progress bar, Ctrl-C."""
 
 import json
 import subprocess
@@ -8,52 +8,6 @@ import pytest
 from command import Terminal
 
 pytest.importorskip("pty")
-
-
-def test_a_conversation(album, tiny):
-    terminal = Terminal("chat", "album/b.jpg", "--model", tiny, "--max-tokens", "8")
-    terminal.until("> ")
-    terminal.type("what is it?\n")
-    shown = terminal.until("raise --max-tokens")
-    assert "<loc" in shown
-    terminal.until("\n> ", times=2)
-    terminal.type("/picture nothere.jpg\n")
-    terminal.until("nothere.jpg does not exist")  # and the conversation goes on
-    terminal.type("/picture album/sub/c.png\n/help\n")
-    terminal.until("Ctrl-D ends", times=2)
-    terminal.type("and now?\n")
-    terminal.until("raise --max-tokens", times=2)
-    terminal.until("\n> ", times=6)
-    terminal.type("\x04")
-    assert terminal.end() == 0
-    assert b"Traceback" not in terminal.screen
-
-
-def test_questions_asked_before_can_be_called_back(album, tiny):
-    terminal = Terminal("chat", "album/b.jpg", "--model", tiny, "--max-tokens", "2")
-    terminal.until("> ")
-    terminal.type("what colour?\n")
-    terminal.until("\n> ", times=2)
-    terminal.type("\x1b[A")  # arrow up
-    terminal.until("what colour?", times=2)
-    terminal.type("\n/quit\n")
-    assert terminal.end() == 0
-
-
-def test_ctrl_c_stops_an_answer_and_at_the_prompt_the_conversation(album, tiny):
-    terminal = Terminal(
-        "chat", "album/b.jpg", "--model", tiny, "--max-tokens", "3500", "--temperature", "9", "--seed", "0"
-    )
-    terminal.until("> ")
-    terminal.type("what is it?\n")
-    terminal.until("<loc")
-    terminal.type("\x03")
-    terminal.until("\n> ", times=2)
-    terminal.type("/help\n")  # it still listens
-    terminal.until("Ctrl-D ends", times=2)
-    terminal.until("\n> ", times=3)
-    assert terminal.end("\x03") == 130
-    assert b"Traceback" not in terminal.screen
 
 
 def test_an_answer_on_a_terminal_comes_word_by_word(album, tiny):

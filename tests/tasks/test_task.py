@@ -43,7 +43,7 @@ def test_things_are_put_in_the_form_models_know(words, tidy):
 
 
 def test_tasks_import_neither_torch_nor_numpy_nor_pillow():
-    modules = ["answer", "caption", "chat", "detect", "result", "segment", "task"]
+    modules = ["answer", "caption", "chat", "conversation", "detect", "result", "segment", "task"]
     code = "import sys\n" + "".join(f"import mmcli.tasks.{name}\n" for name in modules)
     code += "print([name for name in ('torch', 'numpy', 'PIL', 'transformers') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

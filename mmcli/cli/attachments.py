@@ -1,0 +1,103 @@
+"""What a question is about: pictures and recordings, told apart by what is in them."""
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from mmcli.cli.environment import Environment
+from mmcli.tasks.conversation import Sound, sound_seconds
+
+if TYPE_CHECKING:
+    from mmcli.media.image import Picture
+    from mmcli.media.sources import Source
+    from mmcli.models.family import Processor
+    from mmcli.tasks.conversation import Part
+
+
+@dataclass(frozen=True, eq=False)
+class Attachment:
+    """A picture or a sound that questions are about; `notes` say what happened to it as it was read."""
+
+    source: "Source"
+    content: "Picture | Sound"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_sound(self) -> bool:
+        return isinstance(self.content, Sound)
+
+    def parts(self, processor: "Processor", model: str) -> "tuple[list[Part], tuple[str, ...]]":
+        """What the model is given, and what is to be said about it: a sound longer than it hears becomes several.
+
+        Raises ModelError if there is a sound and the model has no ears.
+        """
+        if not isinstance(self.content, Sound):
+            return [self.content.image], self.notes
+        from mmcli.media.parts import cut
+        from mmcli.output.text import clock
+
+        longest = sound_seconds(processor, model)
+        samples = cut(self.content.samples, longest)
+        if len(samples) == 1:
+            return [self.content], self.notes
+        seconds = clock(sum(map(len, samples)) / 16_000)
+        said = f"heard in {len(samples)} parts of at most {longest:g} s, cut at pauses; all {seconds} are used"
+        return [replace(self.content, samples=part) for part in samples], (*self.notes, said)
+
+
+def load_attachments(environment: Environment, names: list[str], kind: str | None = None) -> list[Attachment]:
+    """Everything that `names` name: files, folders, globs, addresses, standard input.
+
+    `kind` ("picture" or "sound") says what they must be; else each is what its content is like, or where that does
+    not tell, its suffix. Raises InputError at the first that cannot be read.
+    """
+    if not names:
+        return []
+    from mmcli.media.sources import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS, SOUND_EXTENSIONS, expand
+
+    extensions = {"picture": IMAGE_EXTENSIONS, "sound": SOUND_EXTENSIONS, None: IMAGE_EXTENSIONS | AUDIO_EXTENSIONS}
+    sources = expand(names, extensions=extensions[kind], stdin=environment.stdin)
+    return [_load(source, kind) for source in sources]
+
+
+def _load(source: "Source", kind: str | None) -> Attachment:
+    if kind is None:
+        source, kind = _told_apart(source)
+    if kind == "sound":
+        from mmcli.media.audio import read_sound
+
+        samples, sound = read_sound(source)
+        return Attachment(source, Sound(source.name, samples), sound.notes)
+    from mmcli.batch.runner import READ_SIDE
+    from mmcli.media.image import load_picture
+
+    picture = load_picture(source, side=READ_SIDE)
+    return Attachment(source, picture, picture.notes)
+
+
+def _told_apart(source: "Source") -> "tuple[Source, str]":
+    """Whether a source is a "picture" or a "sound", and the source to read it from: what is fetched is kept."""
+    from mmcli.media.containers import open_file
+    from mmcli.media.sniff import is_sound, picture_format
+    from mmcli.media.sources import SOUND_EXTENSIONS, trouble
+
+    if source.url is not None:
+        source = replace(source, url=None, stream=io.BytesIO(source.read()))
+    try:
+        with open_file(source) as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise trouble(source.name, error) from error
+    if picture_format(head) is None and (is_sound(head) or _suffix(source) in SOUND_EXTENSIONS):
+        return source, "sound"
+    return source, "picture"
+
+
+def _suffix(source: "Source") -> str:
+    return source.relative.suffix.lower()
+
+
+def names_of(attachments: Iterable[Attachment]) -> list[str]:
+    """What the user calls them."""
+    return [attachment.source.name for attachment in attachments]

@@ -1,0 +1,172 @@
+"""A conversation on the terminal: questions, commands that begin with a slash, Ctrl-C and Ctrl-D."""
+
+import glob
+import os
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mmcli.cli.attachments import load_attachments, names_of
+from mmcli.cli.environment import Environment, OutputError
+from mmcli.cli.keyboard import Keyboard
+from mmcli.cli.talker import Talker
+from mmcli.errors import ExitCode, MmcliError, UsageError
+from mmcli.output.text import readable
+
+WELCOME = "Ask what you like. /help tells what else can be typed, Ctrl-D ends."
+HELP = """\
+Ask what you like; a line that ends in \\ goes on in the next. Beside questions there are
+  /image PATH…  {image}
+  /audio PATH…  {audio}
+  /clear        forget what was said, seen and heard
+  /save FILE    write it all down: .json or .jsonl as records, .md as Markdown, else as text
+  /help         this
+  /quit         leave, as Ctrl-D does
+Ctrl-C stops an answer, and what is there of it stays. At the prompt it leaves at once."""
+LASTING = {"image": "show pictures with the next question", "audio": "play recordings with the next question"}
+PASSING = {"image": "look at other pictures from now on", "audio": "play recordings (this model has no ears)"}
+
+_SPACE = re.compile(r"(?<!\\)\s")  # what ends a name that is typed with escapes
+
+
+class _Leave(Exception):
+    """The user has had enough."""
+
+
+def converse(talker: Talker) -> int:
+    """Ask on the terminal until it ends → exit code. KeyboardInterrupt for Ctrl-C at the prompt."""
+    talker.ready()
+    environment = talker.renderer.environment
+    commands = Commands(talker)
+    environment.log(WELCOME)
+    keyboard = Keyboard(environment, commands.complete)
+    while (line := _next(keyboard, environment)) is not None:
+        try:
+            if line.startswith("/"):
+                commands.run(line)
+            elif question := line.encode("utf-8", "replace").decode().strip():
+                talker.ask(question, stream=True, stoppable=True)
+        except KeyboardInterrupt:
+            environment.write("\n")
+        except _Leave:
+            break
+        except OutputError:
+            raise
+        except MmcliError as error:
+            environment.fail(error, cause=error.__cause__)
+    return ExitCode.OK
+
+
+def _next(keyboard: Keyboard, environment: Environment) -> str | None:
+    try:
+        return keyboard.line()
+    except KeyboardInterrupt:
+        environment.say("")
+        raise
+
+
+@dataclass(frozen=True)
+class _Command:
+    run: Callable[[list[str]], None]
+    takes_names: bool = False
+
+
+class Commands:
+    """What a line that begins with a slash does."""
+
+    def __init__(self, talker: Talker):
+        self._talker = talker
+        self._environment = talker.renderer.environment
+        self._commands = {
+            "/image": _Command(self._image, True),
+            "/audio": _Command(self._audio, True),
+            "/clear": _Command(self._clear),
+            "/save": _Command(self._save, True),
+            "/help": _Command(self._help),
+            "/quit": _Command(self._quit),
+        }
+        self._other_names = {"/picture": "/image", "/exit": "/quit"}
+
+    def run(self, line: str) -> None:
+        """Do what the line says. Raises UsageError where that is nothing that can be done, and what comes of it."""
+        name, *rest = line.strip().split(maxsplit=1)
+        command = self._commands.get(self._other_names.get(name, name))
+        if command is None:
+            known = ", ".join(self._commands)
+            raise UsageError(f"There is no {readable(name)}; there are {known}", "Begin a question with another sign")
+        words = split(rest[0] if rest else "")
+        if bool(words) != command.takes_names:
+            what = "needs a name behind it" if command.takes_names else "takes nothing behind it"
+            raise UsageError(f"{name} {what}", "/help shows how it is written")
+        command.run(words)
+
+    def complete(self, line: str) -> list[str]:
+        """The lines that a line begun with a slash may become: commands, and files where one takes them."""
+        if not line.startswith("/"):
+            return []
+        name, space, _ = line.partition(" ")
+        if not space:
+            return [f"{known} " for known in self._commands if known.startswith(name)]
+        command = self._commands.get(self._other_names.get(name, name))
+        if command is None or not command.takes_names:
+            return []
+        begun = len(_SPACE.split(line)[-1])
+        head, word = line[: len(line) - begun], line[len(line) - begun :]
+        return [head + found for found in _files(word)]
+
+    def _image(self, names: list[str]) -> None:
+        self._show(names, "picture")
+
+    def _audio(self, names: list[str]) -> None:
+        self._show(names, "sound")
+
+    def _show(self, names: list[str], kind: str) -> None:
+        attachments = load_attachments(self._environment, names, kind)
+        self._talker.show(attachments)
+        known = ", ".join(readable(name) for name in names_of(attachments))
+        if self._talker.ready().keeps_turns:
+            self._environment.log(f"{known}: part of the next question")
+        else:
+            self._environment.log(f"{known}: looked at from now on")
+
+    def _clear(self, words: list[str]) -> None:
+        self._talker.clear()
+        self._environment.log("All that was said, seen and heard is forgotten")
+
+    def _save(self, names: list[str]) -> None:
+        if len(names) > 1:
+            raise UsageError("/save takes one name", 'Put it in quotes if there is a space in it: /save "my talk.md"')
+        count = self._talker.save(names[0])
+        answers = "1 answer is" if count == 1 else f"{count} answers are"
+        self._environment.log(f"{answers} written to {readable(names[0])}")
+
+    def _help(self, words: list[str]) -> None:
+        means = LASTING if self._talker.ready().keeps_turns else PASSING
+        self._environment.say(HELP.format(**means))
+
+    def _quit(self, words: list[str]) -> None:
+        raise _Leave
+
+
+def split(words: str) -> list[str]:
+    """Names as a shell would part them: in quotes or with \\ before spaces; ~ is home. UsageError for an open quote."""
+    is_windows = os.name == "nt"  # where \ parts folders
+    try:
+        names = shlex.split(words, posix=not is_windows)
+    except ValueError as error:
+        raise UsageError(f"A quote is opened and not closed in {readable(words)}", "Close it") from error
+    names = [name.strip("\"'") for name in names] if is_windows else names
+    return [os.path.expanduser(name) for name in names]
+
+
+def _files(word: str) -> list[str]:
+    """Files and folders whose names begin like `word`, written as it is, with \\ before what would part them."""
+    begun = re.sub(r"\\(.)", r"\1", word)
+    home = os.path.expanduser("~")
+    found = []
+    for path in sorted(glob.glob(glob.escape(os.path.expanduser(begun)) + "*")):
+        name = path.removeprefix(home).join(("~", "")) if begun.startswith("~/") else path
+        name = re.sub(r"([\s\\'\"])", r"\\\1", name)
+        found.append(name + "/" if os.path.isdir(path) else name)
+    return found

@@ -1,0 +1,65 @@
+"""The file of lines that were typed in a conversation: called back with the arrow keys, another day as well."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+LINES = 1000  # kept; the file may have twice as many before the older ones go
+VARIABLE = "MMCLI_HISTORY"
+
+
+def history_path(variables: Mapping[str, str], platform: str = sys.platform) -> Path | None:
+    """Where the history is: the file that MMCLI_HISTORY names (none if it is empty), else one in the user's state."""
+    if VARIABLE in variables:
+        return Path(os.path.expanduser(variables[VARIABLE])) if variables[VARIABLE] else None
+    home = Path(variables.get("HOME") or os.path.expanduser("~"))
+    if platform == "win32":
+        folder = Path(variables.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif platform == "darwin":
+        folder = home / "Library" / "Application Support"
+    else:
+        folder = Path(variables.get("XDG_STATE_HOME") or "")
+        if not folder.is_absolute():  # the XDG specification has relative ones ignored
+            folder = home / ".local" / "state"
+    return folder / "mmcli" / "history"
+
+
+class History:
+    """The lines in a file that only its owner can read, one after the other; several terminals may write to it.
+
+    Raises OSError where it cannot be read or written; nothing hangs on it.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._last = ""
+
+    def lines(self) -> list[str]:
+        """The last lines, oldest first; those before them are removed from a file that has grown long."""
+        try:
+            text = self._path.read_text("utf-8", "surrogateescape")
+        except FileNotFoundError:
+            return []
+        lines = text.replace("\0", "").split("\n")[:-1]
+        if len(lines) > 2 * LINES:
+            target = Path(os.path.realpath(self._path))
+            temporary = target.with_name(f"{target.name}.{os.getpid()}.part")
+            temporary.unlink(missing_ok=True)
+            self._write(temporary, "".join(f"{line}\n" for line in lines[-LINES:]))
+            os.replace(temporary, target)
+        return lines[-LINES:]
+
+    def add(self, line: str) -> None:
+        """Put a line behind the others unless it is the last one again."""
+        line = line.replace("\n", " ")
+        if line.strip() and line != self._last:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._write(self._path, line + "\n")
+            self._last = line
+
+    @staticmethod
+    def _write(path: Path, text: str) -> None:
+        number = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with open(number, "a", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            file.write(text)

@@ -1,0 +1,182 @@
+"""Puts questions to one model, and tells its answers."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmcli.cli.attachments import Attachment, names_of
+from mmcli.errors import InputError
+
+if TYPE_CHECKING:
+    from mmcli.cli.render import Renderer
+    from mmcli.hub.load import Loaded
+    from mmcli.output.conversation import Exchange
+    from mmcli.output.record import Record
+    from mmcli.tasks.answer import Answer
+    from mmcli.tasks.chat import ChatRequest
+    from mmcli.tasks.conversation import Conversation, Part
+
+
+@dataclass
+class Talker:
+    """A conversation as it is led on a command line.
+
+    `waiting` is what the next question is about. Models that know turns remember it (`shown`) and need not be shown it
+    again; with the others it stays, to be looked at anew with each question.
+    """
+
+    renderer: "Renderer"
+    request: "ChatRequest"
+    load: "Callable[[], Loaded]"
+    waiting: list[Attachment] = field(default_factory=list)
+    system: str = ""
+    conversation: "Conversation | None" = None
+    shown: list[Attachment] = field(default_factory=list)
+    exchanges: "list[Exchange]" = field(default_factory=list)
+    saved: set[str] = field(default_factory=set)
+
+    def ready(self) -> "Conversation":
+        """The conversation; its model is loaded at first use. ModelError where it cannot do what is asked of it."""
+        if self.conversation is None:
+            from mmcli.cli.progress import Progress
+            from mmcli.tasks.conversation import Conversation
+
+            with Progress(self.renderer.environment, words="loading the model"):
+                loaded = self.load()
+            self.request.require(loaded.processor, loaded.checkpoint.name)
+            conversation = Conversation(loaded, self.system)
+            for attachment in self.waiting:
+                attachment.parts(loaded.processor, loaded.checkpoint.name)
+            self.conversation = conversation
+        return self.conversation
+
+    def show(self, attachments: list[Attachment]) -> None:
+        """Let the next question be about these too; where no turn is remembered, about these only. ModelError."""
+        conversation = self.ready()
+        loaded = conversation.loaded
+        for attachment in attachments:
+            attachment.parts(loaded.processor, loaded.checkpoint.name)
+        self.waiting = [*self.waiting, *attachments] if conversation.keeps_turns else attachments
+
+    def clear(self) -> None:
+        """Begin anew, without pictures and sounds."""
+        self.ready().clear()
+        self.waiting, self.shown, self.exchanges, self.saved = [], [], [], set()
+
+    def ask(self, question: str, *, stream: bool, stoppable: bool = False) -> None:
+        """Answer one question: as it comes where `stream`, else at its end; with --json as a record.
+
+        Ctrl-C ends the answer if it is `stoppable` and begun, else it is a KeyboardInterrupt. Raises what
+        `Conversation.ask` does.
+        """
+        conversation, renderer = self.ready(), self.renderer
+        loaded, request = conversation.loaded, replace(self.request, words=question)
+        teller = None
+        if stream and not renderer.output.json:
+            teller = Teller(loaded.processor.decode, renderer.environment.write)
+        parts: list[Part] = []
+        notes: list[tuple[str, str]] = []
+        for attachment in self.waiting:
+            own, remarks = attachment.parts(loaded.processor, loaded.checkpoint.name)
+            parts += own
+            notes += [(attachment.source.name, remark) for remark in remarks]
+        try:
+            said = conversation.ask(request, parts, teller)
+            if said.stopped and not stoppable:
+                raise KeyboardInterrupt
+        except BaseException:
+            if teller:
+                teller.break_off()
+            raise
+        if teller:
+            teller.end()
+        record = self._record(request, said, notes)
+        if not teller:
+            renderer.text(record)
+        if conversation.full:
+            full = f"the {conversation.context} tokens that {loaded.checkpoint.name} reads are full"
+            renderer.notes(record, f"the answer was cut off: {full}; /clear begins another conversation")
+        elif said.stopped:
+            renderer.notes(record, "")
+        else:
+            renderer.notes(record)
+        self._drawn(record)
+
+    def _record(self, request: "ChatRequest", said: "Answer", notes: list[tuple[str, str]]) -> "Record":
+        """The record of an answer that is there; what it was about goes where it belongs from now on."""
+        from mmcli.output.conversation import Exchange
+        from mmcli.tasks.result import chat_record
+
+        new = tuple(names_of(self.waiting))
+        if self.conversation.keeps_turns:
+            self.shown = [*self.shown, *self.waiting]
+            self.waiting = []
+        else:
+            if self.exchanges and self.shown is self.waiting:
+                new = ()  # named already
+            self.shown = self.waiting
+        names = names_of(self.shown)
+        picture = None if len(names) != 1 or self.shown[0].is_sound else self.shown[0].content
+        remarks = [remark if len(names) == 1 else f"{name}: {remark}" for name, remark in notes]
+        record = chat_record(request, said, self.conversation.loaded, names, picture, remarks)
+        self.exchanges.append(Exchange(request.words or record["prompt"], new, record))
+        return record
+
+    def _drawn(self, record: "Record") -> None:
+        """Write or show the picture, where it is one and that was asked for."""
+        seen = self.shown
+        if self.renderer.needs_picture and len(seen) == 1 and not seen[0].is_sound:
+            from mmcli.media.image import load_picture
+
+            self.renderer.files(seen[0].source, record, load_picture(seen[0].source).image)
+
+    def save(self, name: str) -> int:
+        """Write all questions and answers into a file → how many. InputError where that cannot be.
+
+        A file that is there already is left alone, unless it is this conversation's own.
+        """
+        from mmcli.output.conversation import document
+        from mmcli.output.files import atomic_write
+
+        if not self.exchanges:
+            raise InputError("There is nothing to save yet", "Ask something first")
+        path = Path(os.path.expanduser(name))
+        if path.is_file() and os.path.realpath(path) not in self.saved:
+            raise InputError(f"{name} exists already and is left as it is", "Choose another name, or remove it first")
+        text = document(self.exchanges, path.suffix.lower(), self.system)
+        atomic_write(path, text.encode("utf-8", "surrogateescape"))
+        self.saved.add(os.path.realpath(path))
+        return len(self.exchanges)
+
+
+class Teller:
+    """Turns tokens into text as they come, holding back bytes that are not a whole character yet."""
+
+    def __init__(self, decode: Callable[[list[int]], str], write: Callable[[str], None]):
+        self._decode = decode
+        self._write = write
+        self._ids: list[int] = []
+        self._told = 0
+
+    def __call__(self, row: int, token: int) -> None:
+        self._ids.append(token)
+        text = self._decode(self._ids)
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+            self._tell(text)
+
+    def end(self) -> None:
+        """Write what was held back, and the end of the line."""
+        self._tell(self._decode(self._ids))
+        self._write("\n")
+
+    def break_off(self) -> None:
+        """The end of the line, if one was begun."""
+        if self._told:
+            self._write("\n")
+
+    def _tell(self, text: str) -> None:
+        new, self._told = text[self._told :], max(self._told, len(text))
+        if new:  # control characters would move the cursor or recolour the terminal
+            self._write("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in new))

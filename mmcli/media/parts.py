@@ -1,0 +1,34 @@
+"""A long sound as several short ones, cut where it is quiet. Nothing is left out."""
+
+import math
+
+import numpy as np
+
+from mmcli.media.mixing import RATE
+
+FRAME = 512  # samples: 32 ms, of which one loudness is taken
+PAUSE = 8  # frames over which loudness is averaged: a quarter of a second, a pause between words
+REACH = 4.0  # seconds before and after the even place where a cut may be made
+
+
+def cut(samples: np.ndarray, longest: float) -> list[np.ndarray]:
+    """Float32 [samples] at 16 kHz → parts of at most `longest` seconds, which is more than 2 × REACH.
+
+    Joined they are the whole. They are about equally long: a short rest would be heard without its context.
+    """
+    limit, reach = int(longest * RATE), int(REACH * RATE)
+    parts = []
+    while len(samples) > limit:
+        even = len(samples) // math.ceil(len(samples) / (limit - reach))
+        at = _quietest(samples, even - reach, even + reach)
+        parts.append(samples[:at])
+        samples = samples[at:]
+    return [*parts, samples]
+
+
+def _quietest(samples: np.ndarray, first: int, last: int) -> int:
+    """The middle of the quietest quarter of a second between two places."""
+    frames = (last - first) // FRAME
+    loudness = np.square(samples[first : first + frames * FRAME].reshape(frames, FRAME)).mean(axis=1)
+    sums = np.convolve(loudness, np.ones(min(PAUSE, frames)), mode="valid")
+    return first + (int(sums.argmin()) + min(PAUSE, frames) // 2) * FRAME

@@ -1,0 +1,241 @@
+"""A conversation with one model: its turns, and what the model keeps of them from one answer to the next."""
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from mmcli.decode import Token
+from mmcli.errors import InputError, ModelError
+from mmcli.tasks.answer import Answer, in_words
+from mmcli.tasks.task import Request
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    from mmcli.engine.generate import TokenEvent
+    from mmcli.engine.inputs import Inputs
+    from mmcli.engine.kv_cache import KVCache
+    from mmcli.hub.load import Loaded
+    from mmcli.models.family import Processor
+
+Steps: TypeAlias = "Generator[list[TokenEvent]]"  # of the one row that a conversation is
+
+ANSWER_TOKENS = 1024  # a turn's limit where nobody says: those who converse are given whole paragraphs
+TRIMMED = 8  # tokens of white space at an answer's end, at most, that a template may cut off
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """A sound in a turn."""
+
+    name: str
+    samples: "np.ndarray"  # float32 [samples] at 16 kHz, one channel
+
+
+Part: TypeAlias = "str | Image.Image | Sound"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one side said: text, pictures (RGB) and sounds, in order."""
+
+    role: str  # "system", "user" or "model"
+    parts: tuple[Part, ...]
+
+    def pictures(self) -> "list[Image.Image]":
+        return [part for part in self.parts if not isinstance(part, str | Sound)]
+
+    def sounds(self) -> "list[np.ndarray]":
+        return [part.samples for part in self.parts if isinstance(part, Sound)]
+
+
+def knows_turns(processor: "Processor") -> bool:
+    """Whether a model remembers what was said before. If not, it answers every question alone."""
+    return hasattr(processor, "chat_text")
+
+
+def sound_seconds(processor: "Processor", model: str) -> float:
+    """The longest sound, in seconds, that a model hears in one piece. ModelError if it has no ears."""
+    longest = getattr(processor, "sound_seconds", 0.0)
+    if not longest:
+        raise ModelError(
+            f"{model} cannot hear",
+            "Ask a model with eyes and ears, such as google/gemma-3n-E2B-it, or write the words down with "
+            "mmcli transcribe",
+        )
+    return longest
+
+
+class Conversation:
+    """Questions to one model, each with pictures and sounds of its own, and the answers.
+
+    A model that knows turns reads only what is new: the rest stands in its cache. What the cache holds is known as
+    text, and kept as far as the template's text of all turns begins with that; so it does not matter what a template
+    does to earlier turns. With a model that knows none, every question stands alone.
+    """
+
+    def __init__(self, loaded: "Loaded", system: str = ""):
+        """`system` says how to answer. Raises ModelError if the model cannot be told."""
+        if system and not knows_turns(loaded.processor):
+            raise ModelError(
+                f"{loaded.checkpoint.name} takes no --system text: it answers every question alone",
+                "Leave it out, or choose a model that converses, such as google/gemma-3n-E2B-it",
+            )
+        self.loaded = loaded
+        self.keeps_turns = knows_turns(loaded.processor)
+        self.context = _context(loaded.checkpoint.config)
+        self._opening = [Turn("system", (system,))] if system else []
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every turn but the system's."""
+        self.turns: list[Turn] = list(self._opening)
+        self.full = False  # whether the last answer was cut off because the model reads no more
+        self._cache: KVCache | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """Nothing of the cache's content is of use."""
+        self._told = ""  # the template's text that was read before the last answer
+        self._turns_told = 0  # … which is that of so many turns
+        self._start = 0  # … and so many places of the cache
+        self._ids: list[int] = []  # the last answer; the cache holds all of it, or all but its last token
+        if self._cache is not None:
+            _truncate(self._cache, 0)
+
+    def ask(
+        self,
+        request: Request,
+        parts: Sequence[Part] = (),
+        on_token: Callable[[int, int], None] | None = None,
+    ) -> Answer:
+        """Ask about `parts` and, where the model knows turns, all that came before.
+
+        Ctrl-C ends the answer, and what was written by then stays. Before the first token it is raised on
+        (KeyboardInterrupt) and the question is as good as never asked, as after every error: InputError where the
+        conversation is longer than the model reads, UsageError and ModelError where the model cannot take it.
+        """
+        started = time.perf_counter()
+        prompt = request.prompt_for(self.loaded.processor)
+        if not self.keeps_turns:
+            pictures = Turn("user", tuple(parts)).pictures()
+            inputs = self.loaded.processor.inputs([pictures], [prompt])
+            return self._write(self._steps(inputs, request, request.token_limit), started, on_token)
+        turns = [*self.turns, Turn("user", (*parts, prompt))]
+        text = self.loaded.processor.chat_text(turns)
+        inputs = self._unread(text, turns)
+        wanted = request.max_tokens or ANSWER_TOKENS
+        room = self._room(self._cache.length + inputs.tokens.shape[1], wanted)
+        steps = self._steps(inputs, request, min(wanted, room), self._cache)
+        said = self._write(self._kept(steps, text, len(turns)), started, on_token)
+        self.turns = [*turns, Turn("model", (self.loaded.processor.decode(said.ids),))]
+        self.full = room < wanted and said.truncated and not said.stopped
+        return said
+
+    def _unread(self, text: str, turns: list[Turn]) -> "Inputs":
+        """What of `text`, the template's of `turns`, the cache does not hold; the cache is left with the rest."""
+        processor = self.loaded.processor
+        if self._cache is None:
+            self._cache = self.loaded.model.new_cache(1, 1)
+        rest, ids, new = text, [], turns
+        for count in dict.fromkeys([*range(len(self._ids), max(len(self._ids) - TRIMMED, 0), -1), 0]):
+            told = self._told + processor.decode(self._ids[:count])
+            if text.startswith(told):
+                read = min(count, self._cache.length - self._start)
+                _truncate(self._cache, self._start + read)
+                rest, ids, new = text[len(told) :], self._ids[read:count], turns[self._turns_told :]
+                break
+        else:
+            self._forget()
+        pictures = [picture for turn in new for picture in turn.pictures()]
+        sounds = [sound for turn in new for sound in turn.sounds()]
+        return _behind(ids, processor.text_inputs(rest, pictures, sounds))
+
+    def _room(self, length: int, wanted: int) -> int:
+        """How many tokens may follow `length` of them; `wanted` where the model names no limit."""
+        if self.context is None:
+            return wanted
+        if length >= self.context:
+            begun = len(self.turns) > len(self._opening)
+            raise InputError(
+                f"That would make {length} tokens, and {self.loaded.checkpoint.name} reads {self.context} at most",
+                "Keep the conversation with /save FILE if you like, and begin another with /clear"
+                if begun
+                else "Ask about less: fewer pictures, shorter sounds, a shorter text",
+            )
+        return self.context - length
+
+    def _steps(self, inputs: "Inputs", request: Request, limit: int, cache: "KVCache | None" = None) -> Steps:
+        from mmcli.engine.generate import generate
+        from mmcli.engine.sampling import Sampling
+
+        sampling = Sampling(request.temperature, request.top_k, request.top_p, request.seed)
+        stop_ids = self.loaded.processor.stop_ids
+        return generate(
+            self.loaded.model, inputs, stop_ids=stop_ids, max_tokens=limit, sampling=sampling, cache=cache
+        )
+
+    def _kept(self, steps: Steps, text: str, turns: int) -> Steps:
+        """Pass steps on, and keep account of what the cache holds, whatever ends them."""
+        before = good = self._cache.length
+        try:
+            for [event] in steps:
+                if good == before:  # all of `text` is read
+                    self._told, self._turns_told, self._start, self._ids = text, turns, self._cache.length, []
+                good = self._cache.length
+                if event.id not in self.loaded.processor.stop_ids:
+                    self._ids.append(event.id)
+                yield [event]
+        finally:
+            _truncate(self._cache, good)  # an interrupted step may have begun another place
+
+    def _write(self, steps: Steps, started: float, on_token: Callable[[int, int], None] | None) -> Answer:
+        """The answer that comes of `steps`; of one that Ctrl-C ends, what was written by then."""
+        tokens: list[Token] = []
+        finished = stopped = False
+        read = None
+        try:
+            with closing(steps):
+                for [event] in steps:
+                    read = read or time.perf_counter()
+                    finished = event.id in self.loaded.processor.stop_ids
+                    if not finished:
+                        tokens.append(Token(event.id, event.logprob))
+                        if on_token:
+                            on_token(0, event.id)
+        except KeyboardInterrupt:
+            if not tokens:
+                raise
+            stopped = True
+        except RuntimeError as error:
+            raise in_words(error, 1, "question") from error
+        ended = time.perf_counter()
+        read = read or ended
+        return Answer(tuple(tokens), not finished, read - started, ended - read, 1, stopped)
+
+
+def _truncate(cache: "KVCache", length: int) -> None:
+    import torch
+
+    with torch.inference_mode():  # the cache has grown within it
+        cache.truncate(length)
+
+
+def _behind(ids: list[int], inputs: "Inputs") -> "Inputs":
+    """The same row behind tokens that were written and not read yet."""
+    if not ids:
+        return inputs
+    import torch
+
+    first = torch.tensor([ids])
+    tokens = torch.cat((first, inputs.tokens), dim=1)
+    valid = torch.cat((torch.ones_like(first, dtype=torch.bool), inputs.valid), dim=1)
+    return replace(inputs, tokens=tokens, valid=valid)
+
+
+def _context(raw: dict[str, Any]) -> int | None:
+    """How many tokens a model was made to read, from its config.json; None where that does not say."""
+    return (raw.get("text_config") or raw).get("max_position_embeddings")
