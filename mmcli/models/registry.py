@@ -9,6 +9,8 @@ from mmcli.models.family import Family
 FAMILIES = {
     "mmcli-nano": "mmcli.models.nano:FAMILY",
     "paligemma": "mmcli.models.paligemma:FAMILY",  # PaliGemma 1 and 2
+    "gemma3n": "mmcli.models.gemma3n:FAMILY",  # E2B, E4B and slices between them
+    "gemma3n_text": "mmcli.models.gemma3n:FAMILY",  # their decoder published alone
     "whisper": "mmcli.models.whisper:FAMILY",  # tiny to large-v3-turbo and the distilled ones
 }
 

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcli.engine.kv_cache import KVCache
-from mmcli.layers.attention import attend
+from mmcli.layers.attention import additive, attend
+from mmcli.layers.linear import stack
 from mmcli.layers.rope import rotary_angles, rotate
 from mmcli.models.gemma3n.altup import AltUp, Streams
 from mmcli.models.gemma3n.config import LayerConfig, TextConfig
@@ -23,8 +24,7 @@ Angles = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]  # for full and for
 class Attention(nn.Module):
     """Grouped-query attention with normed queries, keys and values: [B, T, D] → [B, T, D].
 
-    A layer that shares another's keys and values has queries only. After loading, what is computed of the same vectors
-    comes from one product.
+    A layer that looks at another's keys and values has queries only.
     """
 
     def __init__(self, config: TextConfig, index: int):
@@ -33,6 +33,7 @@ class Attention(nn.Module):
         self.layer = config.layers[index]
         self.entry = config.owners.index(self.layer.source)  # where the cache holds the keys that it looks at
         self.owns = self.layer.source == index
+        self.heads = [config.heads, config.key_heads, config.key_heads]
         width, head = config.width, config.head_width
         self.q = nn.Linear(width, config.heads * head, bias=False)
         self.norm_q = nn.RMSNorm(head, eps=config.norm_epsilon)
@@ -42,25 +43,32 @@ class Attention(nn.Module):
             self.norm_k = nn.RMSNorm(head, eps=config.norm_epsilon)
             self.norm_v = nn.RMSNorm(head, eps=config.norm_epsilon, elementwise_affine=False)
         self.out = nn.Linear(config.heads * head, width, bias=False)
-        self.qkv: nn.Parameter | None = None
+        self.qkv: nn.Linear | None = None
 
     def after_loading(self) -> None:
+        """On a GPU queries, keys and values come from one product (elsewhere weights stay mapped from their file)."""
+        if self.owns and self.out.weight.device.type == "cuda":
+            self.fuse()
+
+    def fuse(self) -> None:
         """Stack q, k and v."""
-        parts = [self.q, self.k, self.v] if self.owns else [self.q]
-        self.qkv = nn.Parameter(torch.cat([part.weight for part in parts]), requires_grad=False)
-        del self.q
-        if self.owns:
-            del self.k, self.v
+        self.qkv = stack(self.q, self.k, self.v)
+        del self.q, self.k, self.v
 
     def forward(self, x: Tensor, angles: Angles, masks: Masks, cache: KVCache) -> Tensor:
+        def split(y: Tensor) -> Tensor:
+            return y.unflatten(-1, (-1, self.config.head_width)).transpose(1, 2)
+
         turn, mask = angles[self.layer.sliding], masks[self.layer.sliding]
-        heads = F.linear(x, self.qkv).unflatten(-1, (-1, self.config.head_width)).transpose(1, 2)
-        if self.owns:
-            q, k, v = heads.split([self.config.heads, self.config.key_heads, self.config.key_heads], dim=1)
-            k, v = cache.append(self.entry, rotate(self.norm_k(k), *turn), self.norm_v(v))
-        else:
-            q = heads
+        if not self.owns:
+            q = split(self.q(x))
             k, v = cache.layer(self.entry)
+        else:
+            if self.qkv is None:
+                q, k, v = split(self.q(x)), split(self.k(x)), split(self.v(x))
+            else:
+                q, k, v = split(self.qkv(x)).split(self.heads, dim=1)
+            k, v = cache.append(self.entry, rotate(self.norm_k(k), *turn), self.norm_v(v))
         y = attend(rotate(self.norm_q(q), *turn), k, v, mask, scale=1.0)
         return self.out(y.transpose(1, 2).flatten(2))
 
@@ -78,18 +86,27 @@ class MLP(nn.Module):
         self.gate = nn.Linear(width, layer.mlp_width, bias=False)
         self.up = nn.Linear(width, layer.mlp_width, bias=False)
         self.down = nn.Linear(layer.mlp_width, width, bias=False)
+        self.gate_up: nn.Linear | None = None
         self.deviations: float | None = None  # rounded as the weights are
 
     def after_loading(self) -> None:
+        """Settle the threshold's constant; as `Attention.after_loading`."""
         if self.layer.sparsity:
-            self.deviations = torch.tensor(self.layer.deviations).to(self.gate.weight.dtype).item()
+            self.deviations = torch.tensor(self.layer.deviations).to(self.down.weight.dtype).item()
+        if self.down.weight.device.type == "cuda":
+            self.fuse()
+
+    def fuse(self) -> None:
+        """Stack gate and up."""
+        self.gate_up = stack(self.gate, self.up)
+        del self.gate, self.up
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = self.gate(x)
+        gate, up = (self.gate(x), self.up(x)) if self.gate_up is None else self.gate_up(x).chunk(2, dim=-1)
         if self.deviations is not None:
             deviation, mean = torch.std_mean(gate, dim=-1, keepdim=True, correction=0)
             gate = F.relu(gate - torch.add(mean, deviation, alpha=self.deviations))
-        return self.down(F.gelu(gate, approximate="tanh") * self.up(x))
+        return self.down(F.gelu(gate, approximate="tanh") * up)
 
 
 class Laurel(nn.Module):
@@ -178,6 +195,8 @@ class Decoder(nn.Module):
             tuple(part.to(x.dtype) for part in rotary_angles(positions, c.head_width, base))
             for base in (c.rope_base, c.sliding_rope_base)
         )
+        if x.shape[1] == 1:
+            masks = tuple(additive(mask, x.dtype) for mask in masks)  # once, and not by every layer
         per_layer = self.per_layer(x, rows).unbind(dim=2)
         streams = self.streams.split(x)
         for layer, row in zip(self.layers, per_layer, strict=True):

@@ -1,0 +1,61 @@
+"""Small Gemma 3n models of transformers, with weights by which every part matters."""
+
+import torch
+from gemma3n_folders import EOA, EOI, HARD, ROWS, TEXT, ids_config
+from transformers import Gemma3nConfig, Gemma3nForCausalLM, Gemma3nForConditionalGeneration, Gemma3nTextConfig
+
+WINDOW = 12
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+
+def text_settings(**changes) -> dict:
+    """Every width its own number; two kinds of layers own keys, two share them, MLPs differ as in a MatFormer slice.
+
+    Of so few gates, 0.95 would close almost all, and the norm behind would make rounding errors of what is left large.
+    """
+    return {
+        "vocab_size": ROWS, "vocab_size_per_layer_input": TEXT, "hidden_size": 48, "hidden_size_per_layer_input": 6,
+        "num_hidden_layers": 7, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+        "intermediate_size": [80, 96, 80, 72, 80, 64, 80], "num_kv_shared_layers": 3,
+        "layer_types": [SLIDING, SLIDING, FULL, SLIDING, SLIDING, FULL, SLIDING],
+        "activation_sparsity_pattern": [0.8, 0.6, 0.0, 0.3, 0.0, 0.8, 0.0], "sliding_window": WINDOW,
+        "laurel_rank": 5, "altup_num_inputs": 4, "rms_norm_eps": 1e-5,
+    } | changes  # fmt: skip
+
+
+def tiny_text_reference(seed: int = 0, **changes) -> Gemma3nForCausalLM:
+    """A decoder alone."""
+    torch.manual_seed(seed)
+    return randomised(Gemma3nForCausalLM(Gemma3nTextConfig(**text_settings(**changes))).eval())
+
+
+def tiny_reference(seed: int = 0, **text) -> Gemma3nForConditionalGeneration:
+    """All of it: the real tower of pictures, a small one of sounds, a small decoder."""
+    audio = {
+        "vocab_size": HARD, "vocab_offset": EOA, "hidden_size": 32, "conf_num_hidden_layers": 2,
+        "conf_num_attention_heads": 4, "sscp_conv_channel_size": (6, 4),
+    }  # fmt: skip
+    vision = {"vocab_size": HARD, "vocab_offset": EOI}
+    parts = {"text_config": text_settings(**text), "audio_config": audio, "vision_config": vision}
+    torch.manual_seed(seed)
+    return randomised(Gemma3nForConditionalGeneration(Gemma3nConfig(**(ids_config() | parts))).eval())
+
+
+def randomised(model: torch.nn.Module) -> torch.nn.Module:
+    """Weights large enough for every part to matter, norms and coefficients too; the picture tower keeps its own."""
+    for name, parameter in model.requires_grad_(False).named_parameters():
+        if "vision_tower" not in name:
+            parameter.copy_(torch.randn_like(parameter) * spread_of(name, parameter) + centre_of(name))
+    return model
+
+
+def spread_of(name: str, parameter: torch.Tensor) -> float:
+    if "embed_tokens.weight" in name:
+        return 0.25
+    if "_coefs" in name:
+        return 0.4
+    return 1.5 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3
+
+
+def centre_of(name: str) -> float:
+    return 1.0 if "norm" in name or "output_scale" in name else 0.0
