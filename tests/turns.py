@@ -65,7 +65,7 @@ class TurnTokens:
 
     stop_ids = frozenset({STOP})
     vocabulary = None
-    sound_seconds = 10.0
+    sound_seconds = 20.0
 
     def chat_text(self, turns):
         """As Gemma's template: what the system says stands before the first question, every text is trimmed."""
