@@ -94,3 +94,34 @@ def our_answer():
     return lambda loaded, pictures, prompts, steps=STEPS: rows_of(
         answer(loaded, pictures, prompts, steps), len(prompts)
     )
+
+
+@dataclass(frozen=True)
+class Gemma3nFolder:
+    """A Gemma 3n as transformers saved it: the real tower of pictures, a small one of sounds, a small decoder."""
+
+    folder: Path
+    reference: Any
+    processor: Any
+
+    def inputs(self, *messages: dict, **options) -> dict[str, torch.Tensor]:
+        """The reference's inputs for one conversation in transformers' form, pictures and sounds in their parts."""
+        options = {"add_generation_prompt": True, "tokenize": True, "return_tensors": "pt"} | options
+        return dict(self.processor.apply_chat_template(list(messages), return_dict=True, **options))
+
+    def tokens(self, *messages: dict, steps: int = STEPS, **options) -> list[int]:
+        """The greedy answer of transformers, its stop token included."""
+        inputs = self.inputs(*messages)
+        inputs.pop("token_type_ids", None)
+        options = {"max_new_tokens": steps, "do_sample": False} | options
+        return self.reference.generate(**inputs, **options)[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+@pytest.fixture(scope="session")
+def gemma3n(tmp_path_factory) -> Gemma3nFolder:
+    """1.2 GB on disk, all but a few megabytes of it the picture tower's."""
+    import gemma3n_folders
+    from gemma3n_models import tiny_reference
+
+    folder, reference = tmp_path_factory.mktemp("gemma3n"), tiny_reference()
+    return Gemma3nFolder(folder, reference, gemma3n_folders.write_checkpoint(folder, reference))

@@ -87,6 +87,8 @@ def transcribe(loaded: Loaded, sounds: Sequence[np.ndarray], **settings: object)
     texts: dict[int, WindowText] = {}
     pending = list(range(len(sounds)))
     for temperature in options.temperatures:
+        if not pending:
+            break
         inputs = loaded.processor.inputs([[]] * len(pending), [prompt] * len(pending), [[sounds[i]] for i in pending])
         for row, written in zip(pending, _write(loaded, inputs, options, temperature), strict=True):
             found = _read(loaded, written, len(sounds[row]) / RATE, options.language, temperature)
@@ -94,8 +96,6 @@ def transcribe(loaded: Loaded, sounds: Sequence[np.ndarray], **settings: object)
             if best is None or _rank(found, options) > _rank(best, options):
                 texts[row] = found
         pending = [row for row in pending if texts[row].compression_ratio > options.compression_ratio_limit]
-        if not pending:
-            break
     return [texts[row] for row in range(len(sounds))]
 
 

@@ -1,0 +1,187 @@
+"""`mmcli transcribe` with a Gemma 3n folder that transformers wrote, and its tokens against transformers' own."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import srt
+from command import mmcli
+from sound_files import wav_bytes
+
+from mmcli.batch.speech import RATE, Speech
+from mmcli.hub.load import load
+from mmcli.hub.resolve import resolve
+from mmcli.layers.silero_vad import load_silero_vad
+from mmcli.media.audio import read_sound
+from mmcli.media.sources import expand
+from mmcli.models.gemma3n.prompts import hearing_prompt
+from mmcli.models.gemma3n.transcribe import MAX_TOKENS, transcribe
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "jfk.flac"
+
+
+@pytest.fixture(scope="module")
+def talk(tmp_path_factory) -> Path:
+    """Three stretches of real speech of different lengths, with pauses of five seconds."""
+    speech = sound_of(EXAMPLE)
+    pause = np.zeros(5 * RATE, np.float32)
+    parts = [speech[: 4 * RATE], pause, speech, pause, 0.5 * speech[3 * RATE : 9 * RATE]]
+    path = tmp_path_factory.mktemp("talk") / "talk.wav"
+    path.write_bytes(wav_bytes(np.concatenate(parts), RATE))
+    return path
+
+
+def sound_of(path: Path) -> np.ndarray:
+    [source] = expand([str(path)], extensions=frozenset())
+    return read_sound(source)[0]
+
+
+@pytest.fixture(scope="module")
+def windows(talk):
+    return list(Speech([sound_of(talk)], load_silero_vad()).windows())
+
+
+@pytest.fixture(scope="module")
+def loaded(gemma3n):
+    return load(resolve(str(gemma3n.folder)), "cpu", "float32")
+
+
+def reference_tokens(gemma3n, sounds, prompt: str) -> list[list[int]]:
+    """Each sound alone, without the token that ends the answer."""
+    found = []
+    for sound in sounds:
+        parts = [{"type": "audio", "audio": sound}, {"type": "text", "text": prompt}]
+        ids = gemma3n.tokens({"role": "user", "content": parts}, steps=MAX_TOKENS)
+        ends = gemma3n.reference.generation_config.eos_token_id
+        found.append(ids[:-1] if ids[-1] in ends else ids)
+    return found
+
+
+def run(gemma3n, path, *options):
+    return mmcli("transcribe", path, "--model", gemma3n.folder, "--dtype", "float32", "--device", "cpu", *options)
+
+
+# -- the command -------------------------------------------------------------------------------------------------
+
+
+def test_the_tokens_are_those_of_the_reference(gemma3n, talk, windows):
+    done = run(gemma3n, talk, "--json", "--token-ids", "--temperature", "0")
+    [record] = done.records
+    expected = reference_tokens(gemma3n, [window.sound for window in windows], hearing_prompt("transcribe", None, None))
+    assert len(windows) == 3 and len(set(map(len, expected))) > 1
+    assert record["token_ids"] == [id for ids in expected for id in ids]
+    assert (record["timestamps"], record["language"], record["model"]) == ("window", None, str(gemma3n.folder))
+    assert f"{talk}: 3 windows, 0:" in done.err and "all speech used" in done.err
+
+
+def test_language_task_and_hint_are_words_of_the_prompt(gemma3n, talk, windows):
+    options = ("--task", "translate", "--language", "de", "--hint", " Anna, Kiew ")
+    [record] = run(gemma3n, talk, "--json", "--token-ids", "--temperature", "0", *options).records
+    prompt = hearing_prompt("translate", "de", "Anna, Kiew")
+    assert all(word in prompt for word in ("Translate", "German", "English", "Anna, Kiew"))
+    expected = reference_tokens(gemma3n, [window.sound for window in windows], prompt)
+    assert record["token_ids"] == [id for ids in expected for id in ids]
+    plain = reference_tokens(gemma3n, [windows[0].sound], hearing_prompt("transcribe", None, None))
+    assert expected[0] != plain[0]
+
+
+def test_a_batch_gives_what_its_windows_give(gemma3n, talk):
+    records = [
+        run(gemma3n, talk, "--json", "--token-ids", "--temperature", "0", "--batch-size", size).records[0]
+        for size in (1, 2, 3)
+    ]
+    assert records[0] | {"timings": None} == records[1] | {"timings": None} == records[2] | {"timings": None}
+
+
+def test_segments_and_subtitles_have_the_times_of_windows(gemma3n, talk, windows):
+    [record] = run(gemma3n, talk, "--json", "--temperature", "0").records
+    spans = [(round(window.start, 3), round(window.end, 3)) for window in windows]
+    kept = [(segment["start"], segment["end"]) for segment in record["segments"]]
+    assert kept and set(kept) <= set(spans) and all("words" not in segment for segment in record["segments"])
+    done = run(gemma3n, talk, "--format", "srt", "--temperature", "0")
+    times = [time.total_seconds() for cue in srt.parse(done.out) for time in (cue.start, cue.end)]
+    assert times == sorted(times)
+    assert all(any(first <= time <= last for first, last in kept) for time in times[::2])
+    assert "the model tells no times" in done.err
+    assert "tells no times" not in run(gemma3n, talk, "--temperature", "0").err
+
+
+def test_a_segment_is_a_line(gemma3n, talk):
+    [record] = run(gemma3n, talk, "--json", "--temperature", "0").records
+    done = run(gemma3n, talk, "--temperature", "0")
+    assert done.out.count("\n") == len(record["segments"])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--words"], "writes down what is said and not when: it has no --words"),
+        (["--language", "xx"], "There is no language 'xx'"),
+    ],
+)
+def test_what_the_model_cannot_do_is_one_sentence(gemma3n, options, sentence):
+    done = run(gemma3n, EXAMPLE, *options)
+    assert (done.code, done.out) == (2, "") and sentence in done.err and done.err.count("\n") == 1
+
+
+# -- the function ------------------------------------------------------------------------------------------------
+
+
+def test_windows_are_one_segment_each(loaded, windows):
+    sounds = [window.sound for window in windows]
+    for text, sound in zip(transcribe(loaded, sounds, temperatures=(0.0,)), sounds, strict=True):
+        seconds = len(sound) / RATE
+        assert text.heard_until == seconds and text.truncated == (len(text.token_ids) == MAX_TOKENS)
+        assert [(part.start, part.end, part.words) for part in text.segments] == [(0.0, seconds, None)]
+        assert text.text == " ".join(text.text.split()) and text.logprob < 0
+        assert not set(text.token_ids) & loaded.processor.stop_ids
+
+
+def test_no_sounds_are_no_texts(loaded):
+    assert transcribe(loaded, []) == []
+
+
+def test_half_a_minute_is_heard_to_its_end(gemma3n, loaded):
+    speech = np.resize(sound_of(EXAMPLE), 30 * RATE)
+    [text] = transcribe(loaded, [speech], temperatures=(0.0,), max_tokens=8)
+    other = speech.copy()
+    other[-RATE:] = 0
+    [changed] = transcribe(loaded, [other], temperatures=(0.0,), max_tokens=8)
+    assert text.logprob != changed.logprob and text.truncated
+
+
+def test_a_text_that_repeats_itself_is_tried_again_warmer(loaded, windows):
+    sounds = [windows[0].sound, windows[2].sound]
+    cold = transcribe(loaded, sounds, temperatures=(0.0,), max_tokens=30)
+    limit = (cold[0].compression_ratio + cold[1].compression_ratio) / 2
+    warm = transcribe(loaded, sounds, temperatures=(0.0, 1.0), max_tokens=30, compression_ratio_limit=limit)
+    for before, after in zip(cold, warm, strict=True):
+        if before.compression_ratio <= limit:
+            assert after == before
+        else:
+            assert (after.temperature, after.compression_ratio <= limit) in {(1.0, True), (0.0, False), (1.0, False)}
+    assert transcribe(loaded, sounds, temperatures=(0.0, 1.0), max_tokens=30, compression_ratio_limit=100) == cold
+
+
+def test_draws_repeat_with_their_seed(loaded, windows):
+    sounds = [windows[0].sound]
+    first, again, other = (
+        transcribe(loaded, sounds, temperatures=(1.0,), seed=seed, max_tokens=12)[0].token_ids for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+def test_beams_find_a_likelier_text(loaded, windows):
+    sounds = [window.sound for window in windows]
+    greedy = transcribe(loaded, sounds, temperatures=(0.0,), max_tokens=24)
+    beams = transcribe(loaded, sounds, temperatures=(0.0,), max_tokens=24, beams=3)
+    assert all(b.logprob >= g.logprob - 1e-6 for b, g in zip(beams, greedy, strict=True))
+    assert [beam.token_ids for beam in beams] != [text.token_ids for text in greedy]
+
+
+def test_prompts_name_languages_and_refuse_what_nobody_knows():
+    assert "German" in hearing_prompt("transcribe", "DE", None) and "Plattdeutsch" in hearing_prompt(
+        "transcribe", "Plattdeutsch", None
+    )
+    assert not re.search(r"[{}]", hearing_prompt("translate", None, "{x}").replace("{x}", ""))
