@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TURN_MARKS = ("<start_of_turn>", "<end_of_turn>")
 GUARD = "\ufdd0"  # no character of Unicode's: it stands inside names of control tokens that were merely typed
+NO_CHARACTERS = re.compile(f"[{GUARD}\ud800-\udfff]")  # the latter stand for bytes that were no UTF-8
 
 
 class Gemma3nProcessor:
@@ -98,7 +99,7 @@ class Gemma3nProcessor:
     def _part(self, part: Any) -> Message:
         """One part of a turn as templates know it."""
         if isinstance(part, str):
-            text = part.replace(GUARD, "")
+            text = NO_CHARACTERS.sub("", part)
             # Every place where a control token begins is parted, so that no piece of the text holds one.
             return {"type": "text", "text": self._typed.sub(rf"\1{GUARD}", text)}
         return {"type": "image" if isinstance(part, Image.Image) else "audio"}

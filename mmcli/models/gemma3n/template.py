@@ -82,13 +82,16 @@ def _rendered(asked: str, name: str) -> dict[str, str]:
     command = [sys.executable, "-P", str(PROGRAM)]
     try:
         done = subprocess.run(command, input=asked.encode(), capture_output=True, timeout=PATIENCE)
-        return json.loads(done.stdout)
     except subprocess.TimeoutExpired as error:
         raise ModelError(f"The chat template in {name} does not come to an end") from error
     except OSError as error:
         raise ModelError(f"The chat template in {name} cannot be run ({error})") from error
-    except ValueError as error:  # no answer: the system ended it
-        raise ModelError(f"The chat template in {name} had to be stopped: it takes too much time or memory") from error
+    if done.returncode > 0:  # not the template's fault: its errors are answers
+        reason = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        raise ModelError(f"The chat template in {name} cannot be run ({reason})")
+    if done.returncode < 0:  # the system ended it
+        raise ModelError(f"The chat template in {name} had to be stopped: it takes too much time or memory")
+    return json.loads(done.stdout)
 
 
 def own_layout(messages: Sequence[Message], placeholders: dict[str, str]) -> str:

@@ -137,6 +137,10 @@ def test_a_prompt_of_the_users_own_is_typed_too(processor):
     assert ids.count(IMAGE) == 256 and "<image_soft_token>" in processor.decode(ids)
 
 
+def test_bytes_that_are_no_characters_are_left_out(processor):
+    assert "hello" in processor.decode(processor.inputs([[]], ["he\udcffllo"]).tokens[0].tolist())
+
+
 def test_line_breaks_and_unused_tokens_are_left_as_typed(processor):
     ids = processor.inputs([[]], ["a\n\n\nb <unused0>"]).tokens[0].tolist()
     assert {processor.tokenizer.token_to_id(name) for name in ("\n\n\n", "<unused0>")} <= set(ids)
