@@ -141,11 +141,6 @@ class Gemma3nConfig:
             _check_hard_tokens(config)
         return config
 
-    @property
-    def first_hard(self) -> int:
-        """The first id that is not embedded by the decoder's own table."""
-        return self.vision.first if self.vision else self.text.vocabulary
-
 
 def _read_text(raw: dict[str, Any]) -> TextConfig:
     _require(raw, "hidden_activation", ("gelu_pytorch_tanh", None))

@@ -1,0 +1,159 @@
+"""Gemma 3n as a whole against transformers: pictures, sounds and text, in float32 on the CPU.
+
+The checkpoint has the real tower of pictures, whose weights are as timm draws them, and small random other parts.
+Pictures have 128 pixels a side here, not 768: the tower takes them, in a fraction of the time.
+"""
+
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+import gemma3n_folders as folders
+import gemma3n_models as models
+import pytest
+import torch
+
+from mmcli.engine.generate import generate
+from mmcli.engine.inputs import Inputs, pad_left
+from mmcli.engine.sampling import Sampling
+from mmcli.hub.load import Loaded, load
+from mmcli.hub.resolve import resolve
+
+EXACT = {"rtol": 1e-4, "atol": 1e-4}  # float32, sums in another order, through two towers
+SIDE = 128
+STEPS = 20
+PICTURE = [folders.BOI, *[folders.IMAGE] * 256, folders.EOI]
+SOUND = [folders.BOA, *[folders.AUDIO] * 188, folders.EOA]
+
+
+@dataclass(frozen=True)
+class Pair:
+    reference: Any
+    ours: Loaded
+
+    def logits(self, inputs: Inputs) -> torch.Tensor:
+        with torch.inference_mode():
+            return self.ours.model.prefill(inputs, self.ours.model.new_cache(*inputs.tokens.shape))
+
+    def tokens(self, inputs: Inputs) -> list[list[int]]:
+        events = generate(
+            self.ours.model, inputs, stop_ids=frozenset(), max_tokens=STEPS, sampling=Sampling()
+        )
+        return [list(ids) for ids in zip(*([event.id for event in step] for step in events), strict=True)]
+
+    def reference_logits(self, inputs: Inputs) -> torch.Tensor:
+        with torch.inference_mode():
+            return self.reference(**named(inputs)).logits[:, -1]
+
+    def reference_tokens(self, inputs: Inputs) -> list[list[int]]:
+        output = self.reference.generate(
+            **named(inputs), max_new_tokens=STEPS, do_sample=False, eos_token_id=None
+        )
+        return output[:, inputs.tokens.shape[1] :].tolist()
+
+
+def named(inputs: Inputs) -> dict[str, torch.Tensor]:
+    """The same under the reference's names."""
+    found = {"input_ids": inputs.tokens, "attention_mask": inputs.valid.long()}
+    if inputs.pixels is not None:
+        found["pixel_values"] = inputs.pixels
+    if inputs.sounds is not None:
+        found |= {"input_features": inputs.sounds, "input_features_mask": inputs.sounds_valid}
+    return found
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gemma3n")
+    reference = models.tiny_reference()
+    reference.save_pretrained(folder)
+    folders.write_processor(folder)
+    yield Pair(reference, load(resolve(str(folder)), "cpu", "float32"))
+    shutil.rmtree(folder)  # more than a gigabyte
+
+
+def words(length: int, seed: int = 0) -> list[int]:
+    return torch.randint(6, folders.BOI, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def pictures(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+
+
+def sounds(*frames: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    features = torch.randn(len(frames), max(frames), 128, generator=torch.Generator().manual_seed(seed)) - 4
+    valid = torch.arange(max(frames)) < torch.tensor(frames)[:, None]
+    return features * valid[..., None], valid
+
+
+def inputs(*rows: list[int], pixels=None, heard=(None, None)) -> Inputs:
+    return Inputs(*pad_left(list(rows), folders.PAD), pixels, None, *heard)
+
+
+CASES = {
+    "text": inputs(words(30)),
+    "text that names hard tokens": inputs([*words(9), folders.IMAGE, folders.AUDIO, folders.ROWS - 1, 7]),
+    "a picture": inputs([2, *PICTURE, *words(9)], pixels=pictures(1)),
+    "a short sound": inputs([2, *SOUND, *words(9)], heard=sounds(37)),
+    "half a minute of sound": inputs([2, *SOUND, *words(9)], heard=sounds(2997)),
+    "both": inputs([2, *words(3), *PICTURE, *SOUND, *words(5)], pixels=pictures(1, 3), heard=sounds(300)),
+    "two of each": inputs(
+        [2, *SOUND, *PICTURE, *words(4), *PICTURE, *SOUND, 9], pixels=pictures(2, 4), heard=sounds(90, 90)
+    ),
+    "rows that see, hear and read": inputs(
+        [2, *PICTURE, *words(5)], [2, *SOUND, *words(50, 1)], words(12, 2), pixels=pictures(1, 5), heard=sounds(64)
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_and_greedy_answers(pair, case):
+    torch.testing.assert_close(pair.logits(CASES[case]), pair.reference_logits(CASES[case]), **EXACT)
+    assert pair.tokens(CASES[case]) == pair.reference_tokens(CASES[case])
+
+
+def test_what_is_seen_and_heard_matters(pair):
+    for case, changed in (("a picture", {"pixels": pictures(1, 9)}), ("a short sound", {"heard": sounds(37, seed=9)})):
+        other = inputs(CASES[case].tokens[0].tolist(), **changed)
+        assert (pair.logits(other) - pair.logits(CASES[case])).abs().max() > 0.05, case
+
+
+def test_soft_tokens_of_both_towers(pair):
+    sight, hearing = pair.ours.model.sight, pair.ours.model.hearing
+    features, valid = sounds(101)
+    with torch.inference_mode():
+        theirs = pair.reference.model.get_image_features(pictures(1)).pooler_output
+        torch.testing.assert_close(sight(pictures(1)), theirs, **EXACT)
+        theirs = pair.reference.model.get_audio_features(features, ~valid).pooler_output
+        ours = hearing(features, valid, pair.ours.model.hard[-1])
+    assert ours.shape[1] == 188 and theirs.shape[1] == 7
+    torch.testing.assert_close(ours[:, :7], theirs, **EXACT)
+    assert torch.equal(ours[0, 7:], pair.ours.model.hard[-1].expand(181, -1))
+
+
+def test_sounds_of_unlike_lengths_are_heard_as_if_alone(pair):
+    """transformers lets the silence that fills a batch up into a shorter sound's end; see `layers/conformer.py`."""
+    (features, valid), lengths = sounds(37, 120, 64), (37, 120, 64)
+    rows = [[2, *SOUND, *words(9, seed)] for seed in range(3)]
+    together = pair.logits(inputs(*rows, heard=(features, valid)))
+    for place, length in enumerate(lengths):
+        alone = inputs(rows[place], heard=(features[place : place + 1, :length], valid[place : place + 1, :length]))
+        torch.testing.assert_close(together[place : place + 1], pair.logits(alone), **EXACT)
+
+
+def test_a_sound_that_needs_more_places_than_there_are_is_no_answer(pair):
+    with pytest.raises(ValueError, match="takes 201 soft tokens, but has 188 places"):
+        pair.logits(inputs([2, *SOUND], heard=sounds(3210)))
+
+
+def test_a_later_turn_brings_its_own_picture_and_sound(pair):
+    first = [2, *PICTURE, *words(9)]
+    second = [*words(5, 1), *PICTURE, *SOUND, *words(3, 2)]
+    whole = inputs(first + second, pixels=pictures(2), heard=sounds(80))
+    model = pair.ours.model
+    cache = model.new_cache(1, len(first))
+    with torch.inference_mode():
+        model.prefill(inputs(first, pixels=pictures(2)[:1]), cache)
+        cache.grow(len(first + second))
+        logits = model.prefill(inputs(second, pixels=pictures(2)[1:], heard=sounds(80)), cache)
+    torch.testing.assert_close(logits, pair.reference_logits(whole), **EXACT)
