@@ -39,7 +39,8 @@ class Request:
 
     def prompt_for(self, processor: "Processor") -> str:
         """The text that goes to the model."""
-        return self.prompt if self.prompt is not None else processor.task_prompt(self.task, self.words)
+        prompt = self.prompt if self.prompt is not None else processor.task_prompt(self.task, self.words)
+        return prompt.encode("utf-8", "replace").decode()  # a shell's arguments may hold bytes that are no characters
 
     def require(self, processor: "Processor", model: str) -> None:
         """Raise ModelError if the model lacks what the task is made of."""

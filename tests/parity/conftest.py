@@ -1,5 +1,7 @@
-"""Both PaliGemma families as transformers writes them, and as mmcli loads them: float32 on the CPU, one thread."""
+"""Checkpoints as transformers writes them, and as mmcli loads them: float32 on the CPU, one thread."""
 
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,10 +120,11 @@ class Gemma3nFolder:
 
 
 @pytest.fixture(scope="session")
-def gemma3n(tmp_path_factory) -> Gemma3nFolder:
+def gemma3n(tmp_path_factory) -> Iterator[Gemma3nFolder]:
     """1.2 GB on disk, all but a few megabytes of it the picture tower's."""
     import gemma3n_folders
     from gemma3n_models import tiny_reference
 
     folder, reference = tmp_path_factory.mktemp("gemma3n"), tiny_reference()
-    return Gemma3nFolder(folder, reference, gemma3n_folders.write_checkpoint(folder, reference))
+    yield Gemma3nFolder(folder, reference, gemma3n_folders.write_checkpoint(folder, reference))
+    shutil.rmtree(folder)

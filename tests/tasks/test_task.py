@@ -17,6 +17,7 @@ from mmcli.tasks.segment import SegmentRequest
         (SegmentRequest(words="cat"), "segment cat"),
         (ChatRequest(words="what is it?"), "answer en what is it?"),
         (CaptionRequest(prompt="detect cat\n"), "detect cat\n"),  # word for word, whatever the task
+        (ChatRequest(words="what is \udcff?"), "answer en what is ??"),  # a byte that is no character
         (CaptionRequest(prompt=""), ""),  # an empty prompt is a prompt
     ],
 )
