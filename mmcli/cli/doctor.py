@@ -30,7 +30,7 @@ The self-check runs the bundled models on the device and on the CPU in float32, 
 or sound and prompt, and compares what comes out. The exit code is 0 where all is well and 3 where not."""
 
 REQUIRED = ("torch", "torchaudio", "tokenizers", "safetensors", "numpy", "pillow", "av", "silero-vad")
-REQUIRED += ("huggingface_hub", "typer", "rich")
+REQUIRED += ("huggingface_hub", "jinja2", "typer", "rich")
 EXTRAS = {
     "pillow-heif": "HEIC pictures: pip install 'mmcli[heic]'",
     "textual-image": "--show: pip install 'mmcli[show]'",

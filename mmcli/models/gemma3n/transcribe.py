@@ -17,6 +17,7 @@ from mmcli.models.gemma3n.features import RATE
 from mmcli.models.gemma3n.prompts import hearing_prompt
 
 TEMPERATURES = (0.0, 0.4, 0.8)
+TOP_K, TOP_P = 64, 0.95  # of warm attempts: as the published generation settings draw
 MAX_TOKENS = 512  # more than anybody says in half a minute
 
 
@@ -110,7 +111,7 @@ def _write(loaded: Loaded, inputs: Inputs, options: Settings, temperature: float
     rows = len(inputs.tokens)
     ids: list[list[int]] = [[] for _ in range(rows)]
     sums, ended = [0.0] * rows, [False] * rows
-    sampling = Sampling(temperature, seed=options.seed)
+    sampling = Sampling(temperature, TOP_K, TOP_P, options.seed)
     for events in generate(loaded.model, inputs, stop_ids=stop_ids, max_tokens=options.max_tokens, sampling=sampling):
         for event in events:
             sums[event.row] += event.logprob
