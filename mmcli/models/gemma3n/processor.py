@@ -58,8 +58,7 @@ class Gemma3nProcessor:
         self.soft_tokens = config.vision.soft_tokens if config.vision else 0
         self.sound_seconds = LONGEST / RATE if sounds else 0.0
         self._control = _control_ids(tokenizer, config, stop_ids)
-        names = [re.escape(tokenizer.id_to_token(id)) for id in sorted(self._control)]
-        self._typed = re.compile(f"(?=(?:{'|'.join(names)}))(.)", re.DOTALL)
+        self._typed = _start_of([tokenizer.id_to_token(id) for id in sorted(self._control)])
 
     @classmethod
     def open(cls, folder: Path, config: Gemma3nConfig, raw: dict[str, Any]) -> "Gemma3nProcessor":
@@ -191,6 +190,12 @@ def _control_ids(tokenizer: Tokenizer, config: Gemma3nConfig, stop_ids: frozense
     places = {id for sense in (config.vision, config.audio) if sense for id in (sense.token, sense.begin, sense.end)}
     known = special | marks | places | stop_ids | {config.bos, config.pad}
     return frozenset(id for id in known if id is not None and tokenizer.id_to_token(id))
+
+
+def _start_of(names: list[str]) -> re.Pattern[str]:
+    """Matches the first character of every place where one of these names stands, also where two overlap."""
+    first = "".join(sorted({re.escape(name[0]) for name in names}))  # asked first, for there may be thousands of names
+    return re.compile(f"(?=[{first}])(?={'|'.join(map(re.escape, names))})(.)", re.DOTALL)
 
 
 def _name(tokenizer: Tokenizer, id: int, folder: Path) -> str:
