@@ -18,7 +18,7 @@ def to_text(record: Mapping, several: bool = False) -> str:
     """
     if "error" in record:
         return ""
-    name = _one_line(record["source"])
+    name = _one_line(record["source"]) if several else ""
     if record["task"] in ("detect", "segment"):
         return "".join(("\t".join([name] * several + _columns(found))) + "\n" for found in record["objects"])
     if "segments" in record:

@@ -27,6 +27,8 @@ def captioned(text, source="a.jpg"):
         (captioned("\x1b[31mred"), False, "\ufffd[31mred\n"),  # no answer recolours the terminal
         (captioned("\ud800"), False, "\ufffd\n"),
         (captioned(""), False, "\n"),
+        (captioned("yes", None), False, "yes\n"),  # a question about nothing
+        (captioned("yes", ["a.jpg", "b.jpg"]), False, "yes\n"),  # or about several at once
         (detected(CAT), False, "cat\t1.5\t2\t300.25\t4\t-0.0312\n"),
         (detected(CAT), True, "a.jpg\tcat\t1.5\t2\t300.25\t4\t-0.0312\n"),
         (detected(CAT, CAT), False, "cat\t1.5\t2\t300.25\t4\t-0.0312\n" * 2),
