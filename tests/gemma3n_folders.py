@@ -25,11 +25,19 @@ NAMES = {
     "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>",
     "boa_token": "<start_of_audio>", "eoa_token": "<end_of_audio>", "audio_token": "<audio_soft_token>",
 }  # fmt: skip
-IDS = {
-    "boi_token_id": BOI, "eoi_token_id": EOI, "image_token_id": IMAGE,
-    "boa_token_id": BOA, "eoa_token_id": EOA, "audio_token_id": AUDIO,
-    "pad_token_id": PAD, "eos_token_id": EOS, "bos_token_id": BOS,
-}  # fmt: skip
+RUNS = ["\n" * count for count in range(2, 6)]
+
+
+def ids(text: int, hard: int) -> dict[str, int]:
+    """The ids of such a tokenizer, by the names of `NAMES` and those of the ordinary special tokens."""
+    return {
+        "boi_token": text - 2, "eoi_token": text, "image_token": text + 1,
+        "boa_token": text - 1, "eoa_token": text + hard, "audio_token": text + hard + 1,
+        "pad_token": PAD, "eos_token": EOS, "bos_token": BOS,
+    }  # fmt: skip
+
+
+IDS = {f"{name}_id": id for name, id in ids(TEXT, HARD).items()}
 SOFT_TOKENS = {"image": 256, "audio": 188}
 SIDE = 768
 RATE = 16_000
@@ -69,8 +77,11 @@ TEMPLATE = """\
 """
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-pair encoding as Gemma's: "▁" for spaces, bytes as the last resort, runs of line breaks as tokens."""
+def tiny_tokenizer(text: int = TEXT, hard: int = HARD) -> PreTrainedTokenizerFast:
+    """Byte-pair encoding as Gemma's: "▁" for spaces, bytes as the last resort, runs of line breaks as tokens.
+
+    Filled up to `text` ids of text, then `hard` ids of each sense.
+    """
     learner = Tokenizer(models.BPE())
     learner.normalizer = normalizers.Replace(" ", "▁")
     learner.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_previous")
@@ -78,6 +89,11 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     learned = json.loads(learner.to_str())["model"]
     pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256)), "\n"]
     pieces += sorted(learned["vocab"], key=learned["vocab"].get)
+    names = ["<start_of_turn>", "<end_of_turn>", NAMES["boi_token"], NAMES["boa_token"]]
+    fill = text - len(names) - len(RUNS) - len(set(pieces))
+    assert fill >= 0
+    unused = [f"<unused{i}>" for i in range(min(fill, 99))]
+    pieces += [f"<filler{i}>" for i in range(fill - len(unused))]
     vocabulary = {piece: place for place, piece in enumerate(pieces)}
     merges = [tuple(merge) for merge in learned["merges"]]
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
@@ -86,18 +102,13 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.post_processor = processors.TemplateProcessing("<bos> $A", special_tokens=[("<bos>", BOS)])
     tokenizer.add_special_tokens(["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"])
-    tokenizer.add_tokens([AddedToken("\n" * count, normalized=False) for count in range(2, 6)])
-    names = ["<start_of_turn>", "<end_of_turn>", NAMES["boi_token"], NAMES["boa_token"]]
-    fill = TEXT - len(names) - tokenizer.get_vocab_size()
-    assert fill >= 0
-    tokenizer.add_tokens([f"<unused{i}>" for i in range(fill)])
+    tokenizer.add_tokens([AddedToken(run, normalized=False) for run in RUNS] + unused)
     _add_special(tokenizer, names)
     for sense in ("i", "a"):
         place = NAMES["image_token" if sense == "i" else "audio_token"]
-        _add_special(tokenizer, [NAMES[f"eo{sense}_token"], place, *(f"<{place}{i}>" for i in range(HARD - 2))])
-    assert {key: tokenizer.token_to_id(name) for key, name in NAMES.items()} == {
-        key: IDS[f"{key}_id"] for key in NAMES
-    } and tokenizer.get_vocab_size() == ROWS
+        _add_special(tokenizer, [NAMES[f"eo{sense}_token"], place, *(f"<{place}{i}>" for i in range(hard - 2))])
+    assert {key: tokenizer.token_to_id(name) for key, name in NAMES.items()}.items() <= ids(text, hard).items()
+    assert tokenizer.get_vocab_size() == text + 2 * hard
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>",
         extra_special_tokens=NAMES, padding_side="left",
@@ -108,12 +119,17 @@ def _add_special(tokenizer: Tokenizer, names: list[str]) -> None:
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
 
 
-def write_processor(folder: Path, template: str | None = TEMPLATE, side: int = SIDE) -> Gemma3nProcessor:
+def write_processor(
+    folder: Path,
+    template: str | None = TEMPLATE,
+    side: int = SIDE,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+) -> Gemma3nProcessor:
     """What transformers saves of a processor → that processor. Its pictures are squeezed by Pillow, as mmcli's are."""
     processor = Gemma3nProcessor(
         Gemma3nAudioFeatureExtractor(),
         SiglipImageProcessorPil(size={"height": side, "width": side}, resample=2, do_normalize=False),
-        tiny_tokenizer(),
+        tokenizer or tiny_tokenizer(),
         chat_template=template,
         audio_seq_length=SOFT_TOKENS["audio"],
         image_seq_length=SOFT_TOKENS["image"],

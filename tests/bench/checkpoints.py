@@ -1,4 +1,4 @@
-"""PaliGemma checkpoints with random weights, to measure without a download: speed does not depend on the values.
+"""Checkpoints with random weights, to measure without a download: speed does not depend on the values.
 
     python tests/bench/checkpoints.py FOLDER SIZE [SIDE [DTYPE]]
 
@@ -9,6 +9,8 @@ one that knows only its first ids, so that nothing here needs anybody's licence.
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+import gemma3n_checkpoint
 
 # Gemma sizes: width, MLP, layers, heads, key heads, head width, query scale; then SigLIP: width, MLP, layers, heads.
 SO400M = (1152, 4304, 27, 16)
@@ -39,7 +41,10 @@ SIZES = {
 
 
 def make(folder: Path, size_name: str, side: int | None = None, dtype: str | None = None) -> None:
-    """Write a checkpoint of a size named in `SIZES` into `folder`, for pictures of `side` pixels."""
+    """Write a checkpoint of a size in `SIZES` or of a Gemma 3n; a PaliGemma is for pictures of `side` pixels."""
+    if size_name in gemma3n_checkpoint.SIZES:
+        gemma3n_checkpoint.make(folder, size_name, dtype or "bfloat16")
+        return
     import support  # before transformers
     import torch
     from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration

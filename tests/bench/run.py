@@ -20,8 +20,11 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent.parent))
 
 import checkpoints  # noqa: E402
+import gemma3n_checkpoint  # noqa: E402
 import startup  # noqa: E402
 import tables  # noqa: E402
+
+SIZES = [*checkpoints.SIZES, *gemma3n_checkpoint.SIZES]
 
 
 def options() -> argparse.Namespace:
@@ -29,10 +32,11 @@ def options() -> argparse.Namespace:
         description="Measure mmcli, side by side with transformers where that can run the same checkpoint."
     )
     parser.add_argument("--model", default="nano", help="nano, a checkpoint's folder, or a hub model in the cache")
-    parser.add_argument("--make", choices=checkpoints.SIZES, help="a random PaliGemma of this size instead")
+    parser.add_argument("--make", choices=SIZES, help="a random PaliGemma or Gemma 3n of this size instead")
     parser.add_argument("--side", type=int, help="side of its pictures in pixels, for --make")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--table", default="auto", help="where Gemma 3n's per-layer table is: cpu or device")
     parser.add_argument("--threads", type=int, help="threads on the CPU (default: PyTorch's choice)")
     parser.add_argument("--rounds", type=int, default=5, help="processes a side, in turn")
     parser.add_argument("--repeats", type=int, default=3, help="timed answers in each process")
@@ -58,7 +62,7 @@ def script(name: str, *arguments: str, threads: int | None = None) -> str:
 
 def compare(model: str, given: argparse.Namespace) -> dict[str, Any]:
     """All samples of both sides, A B A B …; a side that fails is left out and says why."""
-    spec = {"model": model} | {key: getattr(given, key) for key in ("device", "dtype", "threads", "batch")}
+    spec = {"model": model} | {key: getattr(given, key) for key in ("device", "dtype", "table", "threads", "batch")}
     spec |= {"tokens": given.tokens, "repeats": given.repeats}
     samples: dict[str, list[dict]] = {side: [] for side in sides(model)}
     failed: dict[str, str] = {}
@@ -76,8 +80,8 @@ def sides(model: str) -> list[str]:
     """Who can run this checkpoint. Raises ModelError where it is not here."""
     from mmcli.hub.resolve import resolve
 
-    is_paligemma = resolve(model, download=False).config.get("model_type") == "paligemma"
-    return ["mmcli", "transformers"] if is_paligemma and find_spec("transformers") else ["mmcli"]
+    in_both = resolve(model, download=False).config.get("model_type") in ("paligemma", "gemma3n")
+    return ["mmcli", "transformers"] if in_both and find_spec("transformers") else ["mmcli"]
 
 
 def main() -> int:

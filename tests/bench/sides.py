@@ -29,9 +29,9 @@ class Mmcli:
 
         self._generate, self._load = generate, load
 
-    def load(self, checkpoint: Any, device: Any, dtype: Any) -> None:
+    def load(self, checkpoint: Any, device: Any, dtype: Any, table: str) -> None:
         self.device = device
-        self.model = self._load(checkpoint, device, dtype).model
+        self.model = self._load(checkpoint, device, dtype, table=table).model
 
     def answer(self, inputs: Any, tokens: int) -> tuple[float, float, list[list[int]]]:
         """(seconds to the first token, seconds from there to the last, ids a row)."""
@@ -47,7 +47,8 @@ class Mmcli:
     def read_each_token(self) -> int:
         """Bytes of weights that one written token reads: every layer, and the head, which is the embedding table."""
         part = getattr(self.model, "decoder", self.model)
-        return sum(parameter.nbytes for parameter in part.parameters())
+        rows = {id(weight) for each in part.modules() if hasattr(each, "keep_mapped") for weight in each.parameters()}
+        return sum(parameter.nbytes for parameter in part.parameters() if id(parameter) not in rows)
 
     def waits(self, inputs: Any, tokens: int) -> float:
         """How often a written token makes the host wait for the device (CUDA)."""
@@ -67,15 +68,15 @@ class Mmcli:
 
 
 class Transformers:
-    """`PaliGemmaForConditionalGeneration.generate`, greedy, with its default cache and attention."""
+    """`generate` of the model's own class, greedy, with its default cache and attention."""
 
     def __init__(self) -> None:
         import foreign  # noqa: F401 (before transformers)
-        from transformers import PaliGemmaForConditionalGeneration, StoppingCriteria, logging
+        from transformers import AutoModelForImageTextToText, StoppingCriteria, logging
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        self._class = PaliGemmaForConditionalGeneration
+        self._class = AutoModelForImageTextToText
         side = self
 
         class Clock(StoppingCriteria):
@@ -91,8 +92,10 @@ class Transformers:
         self.first: float | None = None
         self._clock = Clock()
 
-    def load(self, checkpoint: Any, device: Any, dtype: Any) -> None:
+    def load(self, checkpoint: Any, device: Any, dtype: Any, table: str) -> None:
+        """`table` cannot be chosen: all of the model is on the device."""
         self.device, self.dtype = device, dtype
+        self.prefix = checkpoint.config["model_type"] == "paligemma"
         self.model = self._class.from_pretrained(Path(checkpoint.folder), dtype=dtype).to(device).eval()
         self.model.generation_config.eos_token_id = None  # write to the end, whatever the random weights say
 
@@ -103,10 +106,12 @@ class Transformers:
         self.first = None
         start = finished(self.device)
         given = inputs.to(self.device, self.dtype)
+        # PaliGemma reads all of its prefix in both directions.
+        more = {"token_type_ids": torch.zeros_like(given.tokens)} if self.prefix else {}
         written = self.model.generate(
             input_ids=given.tokens,
             attention_mask=given.valid.long(),
-            token_type_ids=torch.zeros_like(given.tokens),  # all of it is prefix, to be read in both directions
+            **more,
             pixel_values=given.pixels,
             max_new_tokens=tokens,
             do_sample=False,

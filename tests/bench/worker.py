@@ -73,7 +73,7 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     if device.type == "cuda":
         torch.zeros(1, device=device)  # the driver's own start is nobody's merit
     start = finished(device)
-    side.load(checkpoint, device, dtype)
+    side.load(checkpoint, device, dtype, spec["table"])
     loaded = finished(device) - start
 
     family = family_of(checkpoint.config, checkpoint.name)
