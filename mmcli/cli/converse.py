@@ -49,6 +49,8 @@ def converse(talker: Talker) -> int:
                 talker.ask(question, stream=True, stoppable=True)
         except KeyboardInterrupt:
             environment.write("\n")
+            if not line.startswith("/"):
+                environment.log("Stopped before there was an answer: it is as if you had not asked")
         except _Leave:
             break
         except OutputError:
