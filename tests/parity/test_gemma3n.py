@@ -1,15 +1,13 @@
 """Gemma 3n as a whole against transformers: pictures, sounds and text, in float32 on the CPU.
 
-The checkpoint has the real tower of pictures, whose weights are as timm draws them, and small random other parts.
-Pictures have 128 pixels a side here, not 768: the tower takes them, in a fraction of the time.
+The checkpoint (see `conftest.py`) has the real tower of pictures, whose weights are as timm draws them, and small
+random other parts. Pictures have 128 pixels a side here, not 768: the tower takes them too, in a fraction of the time.
 """
 
-import shutil
 from dataclasses import dataclass
 from typing import Any
 
 import gemma3n_folders as folders
-import gemma3n_models as models
 import pytest
 import torch
 
@@ -22,6 +20,7 @@ from mmcli.hub.resolve import resolve
 EXACT = {"rtol": 1e-4, "atol": 1e-4}  # float32, sums in another order, through two towers
 SIDE = 128
 STEPS = 20
+NEVER = 1 << 20  # a stop token that no model writes
 PICTURE = [folders.BOI, *[folders.IMAGE] * 256, folders.EOI]
 SOUND = [folders.BOA, *[folders.AUDIO] * 188, folders.EOA]
 
@@ -47,7 +46,7 @@ class Pair:
 
     def reference_tokens(self, inputs: Inputs) -> list[list[int]]:
         output = self.reference.generate(
-            **named(inputs), max_new_tokens=STEPS, do_sample=False, eos_token_id=None
+            **named(inputs), max_new_tokens=STEPS, do_sample=False, eos_token_id=NEVER
         )
         return output[:, inputs.tokens.shape[1] :].tolist()
 
@@ -63,13 +62,8 @@ def named(inputs: Inputs) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gemma3n")
-    reference = models.tiny_reference()
-    reference.save_pretrained(folder)
-    folders.write_processor(folder)
-    yield Pair(reference, load(resolve(str(folder)), "cpu", "float32"))
-    shutil.rmtree(folder)  # more than a gigabyte
+def pair(gemma3n) -> Pair:
+    return Pair(gemma3n.reference, load(resolve(str(gemma3n.folder)), "cpu", "float32"))
 
 
 def words(length: int, seed: int = 0) -> list[int]:

@@ -20,6 +20,7 @@ from mmcli.models.gemma3n.weights import rules
 EXACT = {"rtol": 1e-4, "atol": 5e-5}  # float32, sums in another order; logits are about ±30
 CPU = torch.device("cpu")
 STEPS = 30
+NEVER = 1 << 20  # a stop token that no model writes
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def write(model: Gemma3n, *rows: list[int], steps: int = STEPS) -> list[list[int
 
 def expected(reference, *rows: list[int], **options) -> list[list[int]]:
     tokens, valid = pad_left(list(rows), 0)
-    options = {"max_new_tokens": STEPS, "do_sample": False, "eos_token_id": None} | options
+    options = {"max_new_tokens": STEPS, "do_sample": False, "eos_token_id": NEVER} | options
     output = reference.generate(input_ids=tokens, attention_mask=valid.long(), **options)
     return output[:, tokens.shape[1] :].tolist()
 

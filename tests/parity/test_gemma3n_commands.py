@@ -1,0 +1,107 @@
+"""`mmcli caption` and `mmcli chat` with a Gemma 3n folder that transformers wrote: the reference's tokens."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import mmcli
+from gemma3n_folders import RATE, sound, write_processor
+from PIL import Image
+from sound_files import wav_bytes
+from support import picture
+
+from mmcli.engine.generate import generate
+from mmcli.hub.load import load
+from mmcli.hub.resolve import resolve
+from mmcli.media.audio import read_sound
+from mmcli.media.sources import expand
+from mmcli.models.gemma3n.prompts import task_prompt
+
+STEPS = 16
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """wide.png, tall.png and a sound of two seconds, in a folder."""
+    folder = tmp_path_factory.mktemp("files")
+    picture(1, 90, 37).save(folder / "wide.png")
+    picture(2, 31, 200).save(folder / "tall.png")
+    (folder / "sound.wav").write_bytes(wav_bytes(sound(3, 2.0), RATE))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(gemma3n, tmp_path_factory):
+    """The same checkpoint, but its processor asks for pictures of 128 pixels a side: the tower costs a fraction."""
+    folder = tmp_path_factory.mktemp("small")
+    processor = write_processor(folder, side=128)
+    for path in gemma3n.folder.iterdir():
+        if not (folder / path.name).exists():
+            os.link(path, folder / path.name)
+    return replace(gemma3n, folder=folder, processor=processor)
+
+
+def heard(path: Path) -> np.ndarray:
+    """The samples of a file as mmcli decodes it; that is tested elsewhere."""
+    [source] = expand([str(path)], extensions=frozenset())
+    return read_sound(source)[0]
+
+
+def user(*parts) -> dict:
+    return {"role": "user", "content": [part_of(part) for part in parts]}
+
+
+def part_of(part) -> dict:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    kind = "image" if isinstance(part, Image.Image) else "audio"
+    return {"type": kind, kind: part}
+
+
+def run(gemma3n, command, *arguments):
+    options = ("--model", gemma3n.folder, "--dtype", "float32", "--device", "cpu", "--json", "--token-ids")
+    done = mmcli(command, *arguments, *options, "--max-tokens", STEPS)
+    assert done.code == 0, done.err
+    return done.records
+
+
+def expected(gemma3n, *messages: dict) -> list[int]:
+    """The greedy answer of transformers without the token that ends it."""
+    ids = gemma3n.tokens(*messages, steps=STEPS)
+    return ids[:-1] if ids[-1] in gemma3n.reference.generation_config.eos_token_id else ids
+
+
+def test_captions_are_those_of_the_reference_alone_and_in_a_batch(small, files):
+    names = files / "wide.png", files / "tall.png"
+    answers = [expected(small, user(Image.open(name), task_prompt("caption", ""))) for name in names]
+    assert answers[0] != answers[1]
+    for size in (1, 2):
+        assert [record["token_ids"] for record in run(small, "caption", *names, "--batch-size", size)] == answers
+
+
+def test_rows_of_unlike_lengths_are_no_trouble_in_a_batch(small, files):
+    """One sees, one hears, one only reads."""
+    loaded = load(resolve(str(small.folder)), "cpu", "float32")
+    pictures = [[], [Image.open(files / "tall.png").convert("RGB")], []]
+    prompts = ["a cat", "what is it?", "hello world, are you kind?"]
+    sounds = [[], [], [sound(3, 2.0)]]
+    inputs = loaded.processor.inputs(pictures, prompts, sounds)
+    steps = list(generate(loaded.model, inputs, stop_ids=loaded.processor.stop_ids, max_tokens=STEPS))
+    for row in range(3):
+        ids = [event.id for step in steps for event in step if event.row == row]
+        assert ids == small.tokens(user(*pictures[row], *sounds[row], prompts[row]), steps=STEPS)
+
+
+def test_a_question_about_a_picture_and_a_sound_at_full_size(gemma3n, files):
+    question = "what is on the left, and who speaks here?"
+    names = files / "tall.png", files / "sound.wav"
+    [record] = run(gemma3n, "chat", *names, "-m", question)
+    assert record["token_ids"] == expected(gemma3n, user(Image.open(names[0]), heard(names[1]), question))
+
+
+@pytest.mark.parametrize("table", ["auto", "cpu", "device"])
+def test_a_question_about_nothing_wherever_the_table_is(small, table):
+    [record] = run(small, "chat", "-m", "hello world, are you kind?", "--table", table)
+    assert record["token_ids"] == expected(small, user("hello world, are you kind?"))
