@@ -1,6 +1,7 @@
 """Chat templates: where they are found, what they may do, and how hostile ones end."""
 
 import json
+import sys
 import time
 
 import gemma3n_folders
@@ -91,6 +92,8 @@ def test_templates_find_what_transformers_gives_them(source, expected):
     ],
 )
 def test_a_template_that_fails_is_one_sentence(source, complaint):
+    if "memory" in complaint and sys.platform != "linux":
+        pytest.skip("this system limits no process's memory")
     with pytest.raises(ModelError) as error:
         text(source)
     assert error.value.what.startswith("The chat template in chat_template.jinja cannot lay out this conversation: ")
