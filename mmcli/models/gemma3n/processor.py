@@ -65,7 +65,11 @@ class Gemma3nProcessor:
         """Read the tokenizer, the chat template and the settings of a checkpoint. Raises ModelError."""
         tokenizer = read_tokenizer(folder)
         senses = {"image": config.vision, "audio": config.audio}
-        placeholders = {kind: _name(tokenizer, sense.token, folder) for kind, sense in senses.items() if sense}
+        names = {
+            kind: [_name(tokenizer, id, folder) for id in (sense.token, sense.begin, sense.end)]
+            for kind, sense in senses.items()
+            if sense
+        }
         begin = _name(tokenizer, begin_id(folder, tokenizer, config.bos), folder)
         pictures = sounds = None
         if config.vision:
@@ -78,7 +82,7 @@ class Gemma3nProcessor:
                     f"but by its config.json there are {config.audio.soft_tokens}"
                 )
             sounds = features.read_settings(folder, config.audio.conformer.mels)
-        template = ChatTemplate.open(folder, begin, placeholders)
+        template = ChatTemplate.open(folder, begin, {kind: placeholder for kind, (placeholder, *_) in names.items()})
         return cls(config, tokenizer, template, pictures, sounds, stop_ids(folder, config.stop_ids))
 
     # -- text --------------------------------------------------------------------------------------------------------
@@ -158,10 +162,17 @@ class Gemma3nProcessor:
 
     def _tokens(self, text: str, pictures: int, sounds: int) -> list[int]:
         """Token ids of a chat text, every placeholder opened out to the places of a picture or sound."""
-        text = self._opened(text, self.config.vision, pictures, "picture")
-        text = self._opened(text, self.config.audio, sounds, "sound")
+        senses = (self.config.vision, pictures, "picture"), (self.config.audio, sounds, "sound")
+        for sense, count, what in senses:
+            text = self._opened(text, sense, count, what)
         pieces = (self.tokenizer.encode(piece, add_special_tokens=False).ids for piece in text.split(GUARD))
         ids = [id for piece in pieces for id in piece]
+        for sense, count, what in senses:
+            if sense and ids.count(sense.token) != count * sense.soft_tokens:
+                name = self.tokenizer.id_to_token(sense.token)
+                raise ModelError(
+                    f"tokenizer.json does not read {name}, a {what}'s place, as a token", "Download the model again"
+                )
         if ids and max(ids) >= self.config.text.vocabulary:
             raise ModelError(
                 f"The tokenizer has a token ({self.tokenizer.id_to_token(max(ids))}) that the model has no row for",

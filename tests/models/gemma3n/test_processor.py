@@ -233,9 +233,20 @@ def test_folders_that_do_not_fit_are_model_errors(folder, damage, message):
         open_processor(folder)
 
 
-def test_ids_that_the_tokenizer_does_not_have_are_said(saved):
+@pytest.mark.parametrize("key", ["image_token_id", "boi_token_id", "eoa_token_id"])
+def test_ids_that_the_tokenizer_does_not_have_are_said(saved, key):
     with pytest.raises(ModelError, match=r"config\.json names the token 9999, which tokenizer\.json does not have"):
-        open_processor(saved, image_token_id=9999)
+        open_processor(saved, **{key: 9999})
+
+
+def test_a_place_that_the_tokenizer_reads_as_letters_is_said(folder):
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["vocab"]["<place>"] = 9999  # in the vocabulary, but nothing leads there
+    path.write_text(json.dumps(content))
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(ModelError, match="does not read <place>, a picture's place, as a token"):
+        open_processor(folder, image_token_id=9999).inputs([[picture()]], ["cat"])
 
 
 def test_a_tokenizer_larger_than_the_table_is_said_before_the_model_fails(saved, processor):
