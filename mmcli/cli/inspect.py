@@ -90,11 +90,13 @@ def describe(name: str, revision: str | None = None, offline: bool = False) -> d
 
 
 def senses(processor: Any) -> dict[str, Any]:
-    """What a model takes in: pictures of one size, or windows of sound in its languages."""
+    """What a model takes in: pictures of one size, sounds up to a length, or windows of sound in its languages."""
     if hasattr(processor, "window_seconds"):
         heard = {"rate": processor.rate, "window_seconds": processor.window_seconds}
         return heard | {"languages": list(processor.languages)}
-    return {"image_size": processor.image_size, "soft_tokens": processor.soft_tokens}
+    seen = {"image_size": processor.image_size, "soft_tokens": processor.soft_tokens} if processor.image_size else {}
+    seconds = getattr(processor, "sound_seconds", 0.0)
+    return seen | ({"sound_seconds": seconds} if seconds else {})
 
 
 def configuration(name: str, revision: str | None, offline: bool) -> "Checkpoint":
@@ -151,8 +153,9 @@ def as_text(facts: dict[str, Any], depth: int) -> str:
 
 def _senses_text(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if "rate" not in facts:
-        side = facts["image_size"]
-        return [("picture", f"{side} × {side} pixels → {facts['soft_tokens']} soft tokens")]
+        side, seconds = facts.get("image_size"), facts.get("sound_seconds")
+        seen = [("picture", f"{side} × {side} pixels → {facts['soft_tokens']} soft tokens")] if side else []
+        return seen + ([("sound", f"up to {seconds:g} s in one piece, one channel")] if seconds else [])
     languages = facts["languages"]
     spoken = ", ".join(languages) if len(languages) <= 8 else f"{len(languages)}: {', '.join(languages[:8])}, …"
     return [

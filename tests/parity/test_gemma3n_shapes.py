@@ -1,12 +1,15 @@
 """Gemma 3n in its published sizes, built without memory: every tensor of the reference has its place, and back."""
 
+from pathlib import Path
+
 import foreign  # noqa: F401 (before transformers)
 import pytest
 import torch
 from transformers import Gemma3nConfig as ReferenceConfig
 from transformers import Gemma3nForCausalLM, Gemma3nForConditionalGeneration, Gemma3nTextConfig
 
-from mmcli.hub.load import build_empty
+from mmcli.hub.load import build_empty, memory_estimate
+from mmcli.hub.resolve import Checkpoint
 from mmcli.hub.weights import kept_mapped, place
 from mmcli.models.gemma3n import FAMILY
 from mmcli.models.gemma3n.config import Gemma3nConfig
@@ -98,6 +101,13 @@ def test_the_table_alone_stays_in_the_file(config):
     model = build_empty(FAMILY, config)
     assert kept_mapped(model) == {"decoder.per_layer.table.weight"}
     assert model.state_dict()["decoder.per_layer.table.weight"].shape == (262_144, config.text.depth * 256)
+
+
+def test_the_memory_that_is_told_is_without_the_table_unless_that_is_on_the_device(size, config):
+    checkpoint = Checkpoint("m", Path("unused"), None, published(TEXTS[size]))
+    without, whole = (memory_estimate(checkpoint, torch.bfloat16, table) for table in ("auto", "device"))
+    assert whole - without == 2 * 262_144 * config.text.depth * 256
+    assert whole == 2 * sum(stage.parameters for stage in FAMILY.stages(config))
 
 
 def test_the_first_parameter_tells_where_the_model_is(config):

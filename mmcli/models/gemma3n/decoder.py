@@ -17,7 +17,7 @@ from mmcli.models.gemma3n.altup import AltUp, Streams
 from mmcli.models.gemma3n.config import LayerConfig, TextConfig
 from mmcli.models.gemma3n.table import PerLayerInputs
 
-Masks = tuple[Tensor, Tensor]  # for full and for sliding layers, [B, 1, T, S]
+Masks = tuple[Tensor, Tensor]  # for full and for sliding layers, [B, 1, T, S]; S are the last places of the cache
 Angles = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]  # for full and for sliding layers
 
 
@@ -69,7 +69,8 @@ class Attention(nn.Module):
             else:
                 q, k, v = split(self.qkv(x)).split(self.heads, dim=1)
             k, v = cache.append(self.entry, rotate(self.norm_k(k), *turn), self.norm_v(v))
-        y = attend(rotate(self.norm_q(q), *turn), k, v, mask, scale=1.0)
+        seen = mask.shape[-1]  # of the last places; a window's mask need not cover what is further back
+        y = attend(rotate(self.norm_q(q), *turn), k[:, :, -seen:], v[:, :, -seen:], mask, scale=1.0)
         return self.out(y.transpose(1, 2).flatten(2))
 
 

@@ -68,8 +68,8 @@ class Gemma3n(nn.Module):
         for vectors, tokens, valid in parts:
             positions = (cache.positions[:, None] + valid.long().cumsum(dim=1) - 1).clamp(min=0)
             cache.extend(valid)
-            count = tokens.shape[1]
-            masks = cache.causal_mask(count), cache.causal_mask(count, self.config.text.window)
+            count, window = tokens.shape[1], self.config.text.window
+            masks = cache.causal_mask(count), cache.causal_mask(count, window)[..., 1 - window - count :]
             hidden = self.decoder(vectors, self._rows(tokens), positions, masks, cache)
         return self.decoder.logits(hidden[:, -1])
 
