@@ -24,8 +24,9 @@ class Attachment:
     notes: tuple[str, ...] = ()
 
     @property
-    def is_sound(self) -> bool:
-        return isinstance(self.content, Sound)
+    def kind(self) -> str:
+        """What it is, "picture" or "sound"."""
+        return "sound" if isinstance(self.content, Sound) else "picture"
 
     def parts(self, processor: "Processor", model: str) -> "tuple[list[Part], tuple[str, ...]]":
         """What the model is given, and what is to be said about it: a sound longer than it hears becomes several.

@@ -75,22 +75,24 @@ def command(
     if request.prompt is None and not interactive and not request.words.strip():
         raise UsageError("The question is empty", 'Ask one: mmcli chat photo.jpg -m "What is this?"')
     renderer = Renderer(environment, output, None, several=False)
+    talker = Talker(renderer, request, loader(environment, model), system=system)
     try:
-        attachments = load_attachments(environment, names)
+        talker.waiting = load_attachments(environment, names)
+        if not interactive:
+            talker.ask(request.words, stream=environment.stdout_tty)
     except InputError as error:
-        if output.json:
+        if output.json and not talker.exchanges:  # an answer that is there has its record
             from mmcli.output.record import failed_record
 
-            failed = {"source": names[0] if len(names) == 1 else names, "revision": model.revision, "error": error}
+            source = names[0] if len(names) == 1 else names or None
+            failed = {"source": source, "revision": model.revision, "error": error}
             renderer.text(failed_record(task=request.task, model=model.model, **failed))
         raise
-    talker = Talker(renderer, request, loader(environment, model), attachments, system)
-    if interactive:
-        from mmcli.cli.converse import converse
+    if not interactive:
+        return ExitCode.OK
+    from mmcli.cli.converse import converse
 
-        return converse(talker)
-    talker.ask(request.words, stream=environment.stdout_tty)
-    return ExitCode.OK
+    return converse(talker)
 
 
 def _piped_question(environment: Environment, names: list[str]) -> str:

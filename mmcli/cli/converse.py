@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from mmcli.cli.attachments import load_attachments, names_of
 from mmcli.cli.environment import Environment, OutputError
@@ -24,8 +25,11 @@ Ask what you like; a line that ends in \\ goes on in the next. Beside questions 
   /help         this
   /quit         leave, as Ctrl-D does
 Ctrl-C stops an answer, and what is there of it stays. At the prompt it leaves at once."""
-LASTING = {"image": "show pictures with the next question", "audio": "play recordings with the next question"}
-PASSING = {"image": "look at other pictures from now on", "audio": "play recordings (this model has no ears)"}
+LASTING = {
+    "image": "show pictures with the next question; without a PATH: take those back",
+    "audio": "play recordings with the next question; without a PATH: take those back",
+}
+PASSING = {"image": "look at these pictures from now on", "audio": "play recordings (this model has no ears)"}
 
 _SPACE = re.compile(r"(?<!\\)\s")  # what ends a name that is typed with escapes
 
@@ -71,7 +75,7 @@ def _next(keyboard: Keyboard, environment: Environment) -> str | None:
 @dataclass(frozen=True)
 class _Command:
     run: Callable[[list[str]], None]
-    takes_names: bool = False
+    names: tuple[int, float] = (0, 0)  # of files, that it takes at least and at most
 
 
 class Commands:
@@ -81,10 +85,10 @@ class Commands:
         self._talker = talker
         self._environment = talker.renderer.environment
         self._commands = {
-            "/image": _Command(self._image, True),
-            "/audio": _Command(self._audio, True),
+            "/image": _Command(self._image, (0, inf)),
+            "/audio": _Command(self._audio, (0, inf)),
             "/clear": _Command(self._clear),
-            "/save": _Command(self._save, True),
+            "/save": _Command(self._save, (1, 1)),
             "/help": _Command(self._help),
             "/quit": _Command(self._quit),
         }
@@ -98,9 +102,11 @@ class Commands:
             known = ", ".join(self._commands)
             raise UsageError(f"There is no {readable(name)}; there are {known}", "Begin a question with another sign")
         words = split(rest[0] if rest else "")
-        if bool(words) != command.takes_names:
-            what = "needs a name behind it" if command.takes_names else "takes nothing behind it"
-            raise UsageError(f"{name} {what}", "/help shows how it is written")
+        least, most = command.names
+        if not least <= len(words) <= most:
+            what = "takes one name" if most else "takes nothing behind it"
+            do = 'Put it in quotes if there is a space in it: /save "my talk.md"' if most else "Leave that out"
+            raise UsageError(f"{name} {what}", do)
         command.run(words)
 
     def complete(self, line: str) -> list[str]:
@@ -111,7 +117,7 @@ class Commands:
         if not space:
             return [f"{known} " for known in self._commands if known.startswith(name)]
         command = self._commands.get(self._other_names.get(name, name))
-        if command is None or not command.takes_names:
+        if command is None or not command.names[1]:
             return []
         begun = len(_SPACE.split(line)[-1])
         head, word = line[: len(line) - begun], line[len(line) - begun :]
@@ -124,6 +130,10 @@ class Commands:
         self._show(names, "sound")
 
     def _show(self, names: list[str], kind: str) -> None:
+        if not names:
+            self._talker.take_back(kind)
+            self._environment.log(f"No {kind} is part of the next question")
+            return
         attachments = load_attachments(self._environment, names, kind)
         self._talker.show(attachments)
         known = ", ".join(readable(name) for name in names_of(attachments))
@@ -137,8 +147,6 @@ class Commands:
         self._environment.log("All that was said, seen and heard is forgotten")
 
     def _save(self, names: list[str]) -> None:
-        if len(names) > 1:
-            raise UsageError("/save takes one name", 'Put it in quotes if there is a space in it: /save "my talk.md"')
         count = self._talker.save(names[0])
         answers = "1 answer is" if count == 1 else f"{count} answers are"
         self._environment.log(f"{answers} written to {readable(names[0])}")

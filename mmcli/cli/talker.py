@@ -60,6 +60,10 @@ class Talker:
             attachment.parts(loaded.processor, loaded.checkpoint.name)
         self.waiting = [*self.waiting, *attachments] if conversation.keeps_turns else attachments
 
+    def take_back(self, kind: str) -> None:
+        """Let the next question be about no picture or no sound, whichever `kind` says."""
+        self.waiting = [one for one in self.waiting if one.kind != kind]
+
     def clear(self) -> None:
         """Begin anew, without pictures and sounds."""
         self.ready().clear()
@@ -90,9 +94,11 @@ class Talker:
             if teller:
                 teller.break_off()
             raise
-        if teller:
-            teller.end()
-        record = self._record(request, said, notes)
+        try:
+            record = self._record(request, said, notes)
+        finally:
+            if teller:
+                teller.end()
         if not teller:
             renderer.text(record)
         if conversation.full:
@@ -118,7 +124,7 @@ class Talker:
                 new = ()  # named already
             self.shown = self.waiting
         names = names_of(self.shown)
-        picture = None if len(names) != 1 or self.shown[0].is_sound else self.shown[0].content
+        picture = None if len(names) != 1 or self.shown[0].kind == "sound" else self.shown[0].content
         remarks = [remark if len(names) == 1 else f"{name}: {remark}" for name, remark in notes]
         record = chat_record(request, said, self.conversation.loaded, names, picture, remarks)
         self.exchanges.append(Exchange(request.words or record["prompt"], new, record))
@@ -127,7 +133,7 @@ class Talker:
     def _drawn(self, record: "Record") -> None:
         """Write or show the picture, where it is one and that was asked for."""
         seen = self.shown
-        if self.renderer.needs_picture and len(seen) == 1 and not seen[0].is_sound:
+        if self.renderer.needs_picture and len(seen) == 1 and seen[0].kind == "picture":
             from mmcli.media.image import load_picture
 
             self.renderer.files(seen[0].source, record, load_picture(seen[0].source).image)

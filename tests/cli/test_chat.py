@@ -1,4 +1,6 @@
+import numpy as np
 from command import mmcli
+from sound_files import save
 
 from mmcli.cli.talker import Teller
 
@@ -76,7 +78,7 @@ def test_a_prompt_of_ones_own_needs_no_question(album, tiny):
 
 
 def test_a_conversation_without_a_real_terminal_still_goes_line_by_line(album, tiny):
-    questions = b"what?\n\n/picture album/sub/c.png\nand now?\n"
+    questions = b"what?\n\n/image album/sub/c.png\nand now?\n"
     done = mmcli("chat", "album/b.jpg", "--model", tiny, "--json", *SHORT, stdin=questions, stdin_tty=True)
     assert [record["source"] for record in done.records] == ["album/b.jpg", "album/sub/c.png"]
     assert done.err.startswith("> ") or "\n> " in done.err
@@ -89,7 +91,13 @@ def test_a_picture_that_cannot_be_read_is_a_record_too(album):
     assert (record["task"], record["source"]) == ("chat", "nothere.jpg") and "does not exist" in record["error"]
 
 
+def test_a_recording_for_a_model_without_ears_is_a_sentence(album, tiny):
+    save("talk.mp3", np.ones(16_000, np.float32), rate=16_000)
+    done = mmcli("chat", "album/b.jpg", "talk.mp3", "-m", "what is said?", "--model", tiny, *SHORT)
+    assert (done.code, done.out) == (3, "") and "cannot hear. Ask a model with eyes and ears" in done.err
+
+
 def test_a_conversation_survives_what_cannot_be_done(album, tiny):
-    lines = b"/picture 'unbalanced\n/picture nothere.jpg\n/nonsense\nwhat?\n"
+    lines = b"/image 'unbalanced\n/image nothere.jpg\n/nonsense\nwhat?\n"
     done = mmcli("chat", "album/b.jpg", "--model", tiny, "--json", *SHORT, stdin=lines, stdin_tty=True)
     assert done.code == 0 and [record["source"] for record in done.records] == ["album/b.jpg"]

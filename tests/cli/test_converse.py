@@ -71,6 +71,11 @@ def test_a_long_sound_is_heard_in_parts_and_nothing_is_lost(folder):
     assert len(sounds) == 2 and sum(map(len, sounds)) == 16_000 * 26
 
 
+def test_what_was_not_asked_about_yet_can_be_taken_back(folder):
+    out, _, _ = talk("/audio short\n/image\nwhat?\n/image album/b.jpg\n/image\n/audio\nand now?\n", ["album/b.jpg"])
+    assert [record["source"] for record in records(out)] == ["short", "short"]
+
+
 def test_clear_forgets_all(folder):
     out, _, talker = talk("what?\n/clear\nand now?\n", ["album/b.jpg"])
     assert [record["source"] for record in records(out)] == ["album/b.jpg", None]
@@ -112,7 +117,6 @@ def test_a_question_may_have_several_lines(folder):
     ("line", "said"),
     [
         ("/nonsense", "There is no /nonsense; there are /image, /audio, /clear, /save, /help, /quit"),
-        ("/image", "/image needs a name behind it"),
         ("/image nothere.jpg", "nothere.jpg does not exist"),
         ("/image short", "short is audio, not a picture"),
         ("/audio album/b.jpg", "is a JPEG picture, not a recording"),
@@ -120,7 +124,7 @@ def test_a_question_may_have_several_lines(folder):
         ("/clear all", "/clear takes nothing behind it"),
         ("/save a b", "/save takes one name"),
         ("/save x.md", "There is nothing to save yet"),
-        ("/save", "/save needs a name"),
+        ("/save", "/save takes one name"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_the_conversation_goes_on(folder, line, said):
@@ -134,7 +138,7 @@ def test_pictures_and_sounds_are_told_apart_by_what_is_in_them(folder):
     streams = environment((folder / "album/sub/c.png").read_bytes())
     found = load_attachments(streams, ["long.jpg", "b.mp3", "short", "-", "album"])
     assert names_of(found) == ["long.jpg", "b.mp3", "short", "-", "album/a[red].png", "album/sub/c.png"]
-    assert [one.is_sound for one in found] == [True, False, True, False, False, False]
+    assert [one.kind == "sound" for one in found] == [True, False, True, False, False, False]
     with pytest.raises(InputError, match="nothere does not exist"):
         load_attachments(streams, ["nothere"])
     (folder / "odd.mp3").write_bytes(b"\0" * 5000)

@@ -40,6 +40,7 @@ SHORT = ("--max-tokens", 4)
         (["chat", "album/b.jpg", "--model", "TINY"], 2, "The question is empty"),
         (["caption", "album", "--model", "./nofolder"], 3, "There is no folder ./nofolder"),
         (["caption", "album", "--model", "owner/unheard-of-model", "--offline"], 3, "not in the cache"),
+        (["chat", "album/b.jpg", "-m", "what?", "--system", "be kind", "--model", "TINY"], 3, "takes no --system text"),
         (["inspect", "./nofolder"], 3, "There is no folder ./nofolder"),
         (["models", "remove", "nano"], 2, "bundled"),
     ],
