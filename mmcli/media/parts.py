@@ -12,9 +12,9 @@ REACH = 4.0  # seconds before and after the even place where a cut may be made
 
 
 def cut(samples: np.ndarray, longest: float) -> list[np.ndarray]:
-    """Float32 [samples] at 16 kHz → parts of at most `longest` seconds, which is more than 2 × REACH.
+    """Float32 [samples] at 16 kHz → parts of at most `longest` seconds, which is 4 × REACH or more.
 
-    Joined they are the whole. They are about equally long: a short rest would be heard without its context.
+    Joined they are the whole. None is a short rest, which would be heard without its context.
     """
     limit, reach = int(longest * RATE), int(REACH * RATE)
     parts = []
