@@ -80,6 +80,8 @@ def load(
             f"more than {device} has free",
             "Choose --dtype bfloat16, --device cpu or a smaller model",
         ) from error
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # weights that were put together leave their old places behind
     quick = is_open and device.type == "cpu" and hasattr(model, "quicken")
     if quick:
         model.quicken()  # a family may know faster arithmetic than a type for everything

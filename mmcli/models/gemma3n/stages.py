@@ -70,15 +70,16 @@ def _decoder(config: TextConfig, decoder: Decoder) -> list[Stage]:
     table = decoder.per_layer.table
     shared = config.depth - len(config.owners)
     sliding = sum(layer.sliding for layer in config.layers)
-    sparse = [layer.sparsity for layer in config.layers if layer.sparsity]
+    sparse = Counter(layer.sparsity for layer in config.layers if layer.sparsity)
     widths = Counter(layer.mlp_width for layer in config.layers)
-    mlps = ", ".join(f"{count} with mlp {width}" for width, count in sorted(widths.items()))
+    each = (f"{count} with mlp {width}" for width, count in sorted(widths.items()))
+    mlps = ", ".join(each) if len(widths) > 1 else f"mlp {config.layers[0].mlp_width}"
     notes = [
         f"{config.depth} layers, {mlps}",
         f"{config.heads} heads of {config.head_width}, {config.key_heads} for keys and values",
         f"{sliding} layers look at the last {config.window} tokens",
         *([f"the last {shared} share keys and values of earlier ones"] if shared else []),
-        *([f"{len(sparse)} layers close {min(sparse):.0%} of their gates or more"] if sparse else []),
+        *(f"{count} layers close {share:.0%} of their gates" for share, count in sorted(sparse.items())),
         f"{config.streams} streams (AltUp), LAUREL of rank {config.laurel_rank}",
     ]
     rest = _count(decoder.layers) + _count(decoder.streams) + _count(decoder.norm)

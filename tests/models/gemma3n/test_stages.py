@@ -16,11 +16,11 @@ LINES = (
     "188 × 2048",
     "per-layer table · table",
     "T × 35 × 256",
-    "35 layers, 35 with mlp 16384",
+    "35 layers, mlp 16384",
     "8 heads of 256, 2 for keys and values",
     "28 layers look at the last 512 tokens",
     "the last 15 share keys and values of earlier ones",
-    "10 layers close 95% of their gates or more",
+    "10 layers close 95% of their gates",
     "4 streams (AltUp), LAUREL of rank 64",
     "logits capped at 30",
 )
@@ -53,3 +53,11 @@ def test_a_decoder_alone_takes_in_neither_pictures_nor_sounds(folder):
     done = mmcli("inspect", folder)
     assert done.code == 0 and "pixels" not in done.out and "sound" not in done.out
     assert "decoder · Gemma 3n" in done.out
+
+
+def test_a_slice_tells_how_many_layers_have_which_width(folder):
+    config = ids_config()
+    config["text_config"] |= {"intermediate_size": [8192] * 30 + [16384] * 5}
+    (folder / "config.json").write_text(json.dumps(config))
+    done = mmcli("inspect", folder, "--json")
+    assert "35 layers, 30 with mlp 8192, 5 with mlp 16384" in done.out
