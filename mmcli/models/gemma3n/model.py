@@ -13,6 +13,9 @@ from mmcli.models.gemma3n.senses import Hearing, Sight
 # Tokens read at once: beyond it memory would grow with their square, and nothing gets faster.
 CHUNK = 1024
 
+# Pictures or sounds in a tower at once: an hour's recording is 140 sounds, and the first layers' maps are large.
+AT_ONCE = 16
+
 
 class Gemma3n(nn.Module):
     """The model as the engine uses it: `new_cache`, `prefill`, `before_step`, `step`.
@@ -52,9 +55,11 @@ class Gemma3n(nn.Module):
         """The same, with the soft tokens of pictures and sounds in their places."""
         x = self.embed(inputs.tokens)
         if inputs.pixels is not None:
-            x = _fill(x, inputs.tokens == self.config.vision.token, self.sight(inputs.pixels))
+            soft = torch.cat([self.sight(part) for part in inputs.pixels.split(AT_ONCE)])
+            x = _fill(x, inputs.tokens == self.config.vision.token, soft)
         if inputs.sounds is not None:
-            soft = self.hearing(inputs.sounds, inputs.sounds_valid, self.hard[-1])
+            parts = zip(inputs.sounds.split(AT_ONCE), inputs.sounds_valid.split(AT_ONCE), strict=True)
+            soft = torch.cat([self.hearing(sounds, valid, self.hard[-1]) for sounds, valid in parts])
             x = _fill(x, inputs.tokens == self.config.audio.token, soft)
         return x
 
