@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 
 
 def main() -> None:
@@ -21,6 +22,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not change how this ends
     if code not in (0, 2):
         _mute()
+        if threading.active_count() > 1:  # at work in PyTorch: taken down by the interpreter, they would cry out
+            os._exit(code)
     sys.exit(code)
 
 

@@ -1,12 +1,21 @@
-"""Many recordings through one model that hears: their windows in batches, their texts in order as they come."""
+"""Many recordings through one model that hears: their windows in batches, their texts in order as they come.
 
+Three things go on at the same time: a thread reads and finds speech, a few hear batches, and the caller gets texts.
+"""
+
+import math
+import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmcli.batch.ahead import ahead
 from mmcli.batch.runner import Outcome
 from mmcli.batch.speech import RATE, Speech, Window
 from mmcli.errors import InputError, MmcliError
@@ -22,6 +31,11 @@ BATCH_ON_CPU = 8
 BATCH_OF_LARGE_ON_CPU = 2
 LARGE = 200_000_000  # parameters
 FIRST_BATCH = 2  # windows, where someone waits for the first words
+USUAL_WINDOW = 27.0  # seconds of sound that a window of a long recording takes up, as a rule
+
+# Batches heard at the same time, each by its share of the threads: a small model's operations are too short to be
+# worth dividing among threads, but batches can be.
+MOST_LANES = 4
 
 SHORTEST_REST = 0.5  # seconds at a window's end that a model may leave unheard
 
@@ -51,12 +65,40 @@ class _Recording:
     model: float = 0.0  # seconds of its share in the batches
 
 
+_Batch = list[tuple[_Recording, Window | None]]  # None: the recording's end
+
+
+class _Lanes:
+    """Room for `count` batches at the same time, each with its share of PyTorch's threads."""
+
+    def __init__(self, count: int, threads: int):
+        self.count, self._threads = count, threads
+        self._free = threading.Semaphore(count)
+
+    @classmethod
+    def of(cls, loaded: "Loaded", most: int, threads: int) -> "_Lanes":
+        """One lane where a batch occupies the device, or where two would be too much for the memory."""
+        alone = loaded.device.type != "cpu" or is_large(loaded)
+        return cls(1 if alone else max(1, min(most, threads)), threads)
+
+    @contextmanager
+    def one(self, windows: int) -> Iterator[None]:
+        """A lane for the calling thread. A single window is all that is left: it gets every thread."""
+        import torch
+
+        with self._free:
+            share = self._threads if windows == 1 else max(1, self._threads // self.count)
+            if torch.get_num_threads() != share:
+                torch.set_num_threads(share)  # of this thread
+            yield
+
+
 class Listener:
     """One run over recordings.
 
-    Iterating gives, source by source, `Heard` as its windows are done and then its `Outcome`. At most one batch of
-    windows and a block of sound are in memory, whatever the recordings' length. `load` is called once, when the first
-    speech was found. Raises ModelError where the model cannot be loaded or run.
+    Iterating gives, source by source, `Heard` as its windows are done and then its `Outcome`. A few batches of windows
+    and a block of sound are in memory, whatever the recordings' length. `load` is called once, in a thread of its own,
+    when the first speech was found. Raises ModelError where the model cannot be loaded or run.
     """
 
     def __init__(
@@ -70,43 +112,64 @@ class Listener:
         start: float = 0.0,
         duration: float | None = None,
         first_soon: bool = False,
+        lanes: int | None = None,
     ):
-        """`first_soon` makes the first batch a small one, for those who watch."""
+        """`first_soon` makes the first batch a small one, for those who watch.
+
+        `lanes`: how many batches are heard at the same time; None: as many as pay on the model's device.
+        """
         self._request, self._load = request, load
         self._model, self._revision = model, revision
         self._batch_size = batch_size
         self._start, self._duration = start, duration
         self._first = first_soon
-        self._loaded: Loaded | None = None
+        self._most_lanes = lanes or min(MOST_LANES, os.cpu_count() or 1)
+        self._threads: int | None = None  # that PyTorch would use
+        self._loading: Future[tuple[Loaded, _Lanes]] | None = None
         self._detector: SileroVAD | None = None
 
     def run(self, sources: "Iterable[Source]") -> Iterator[Heard | Outcome]:
         """Listen to all of them."""
-        batch: list[tuple[_Recording, Window | None]] = []  # None: the recording's end
+        lanes = self._most_lanes
+        for batch, done in ahead(self._listen, self._batches(sources), depth=lanes + 1, threads=lanes):
+            yield from self._finish(batch, done.result())
+
+    def _batches(self, sources: "Iterable[Source]") -> Iterator[_Batch]:
+        """Windows and ends of recordings, as many as go through the model together."""
+        batch: _Batch = []
         waiting = 0
         for recording, window in self._windows(sources):
+            if window is not None and self._loading is None:
+                self._loading = Future()
+                threading.Thread(target=self._start_model, daemon=True, name="load").start()
             batch.append((recording, window))
             waiting += window is not None
             if waiting == 0:  # nothing to compute before this end
-                yield from self._finish(batch)
+                yield batch
                 batch = []
-            elif waiting >= self._size():
-                yield from self._finish(batch)
+            elif waiting >= self._size(recording):
+                yield batch
                 batch, waiting, self._first = [], 0, False
-        yield from self._finish(batch)
+        yield from shares(batch, self._most_lanes)  # nothing follows that could keep the other lanes busy
 
-    def _size(self) -> int:
-        loaded = self._model_here()
-        size = self._batch_size or default_batch_size(loaded)
-        return min(size, FIRST_BATCH) if self._first else size
+    def _size(self, recording: _Recording) -> int:
+        """Windows in a batch. While the model is still loading, that is guessed; `_transcribe` knows better then."""
+        if self._first:
+            return min(self._batch_size or FIRST_BATCH, FIRST_BATCH)
+        if self._batch_size:
+            return self._batch_size
+        loaded = self._loading.result()[0] if self._loading.done() else None
+        size = BATCH_ON_CPU if loaded is None else default_batch_size(loaded)
+        return size if recording.length is None else even(size, recording.length, self._most_lanes)
 
-    def _model_here(self) -> "Loaded":
-        if self._loaded is None:
+    def _start_model(self) -> None:
+        try:
             loaded = self._load()
             self._request.require(loaded, self._model)
             self._revision = loaded.checkpoint.revision
-            self._loaded = loaded
-        return self._loaded
+            self._loading.set_result((loaded, _Lanes.of(loaded, self._most_lanes, self._threads)))
+        except BaseException as error:  # raised again where the model is needed
+            self._loading.set_exception(error)
 
     def _detector_here(self) -> "SileroVAD":
         if self._detector is None:
@@ -116,6 +179,14 @@ class Listener:
         return self._detector
 
     # -- reading -------------------------------------------------------------------------------------------------
+
+    def _spare_threads(self) -> None:
+        """Finding speech is so little work at a time that more threads than this one only hinder it."""
+        if self._threads is None:
+            import torch
+
+            self._threads = torch.get_num_threads()
+            torch.set_num_threads(1)
 
     def _windows(self, sources: "Iterable[Source]") -> Iterator[tuple[_Recording, Window | None]]:
         for source in sources:
@@ -138,6 +209,7 @@ class Listener:
         started = time.perf_counter()
         with open_sound(recording.source, start=self._start, duration=self._duration) as reader:
             recording.length = _part(reader.sound.seconds, self._start, self._duration)
+            self._spare_threads()
             recording.speech = speech = Speech(reader, self._detector_here(), start=self._start)
             for window in speech.windows():
                 recording.read += time.perf_counter() - started
@@ -148,31 +220,39 @@ class Listener:
 
     # -- hearing -------------------------------------------------------------------------------------------------
 
-    def _finish(self, batch: list[tuple[_Recording, Window | None]]) -> Iterator[Heard | Outcome]:
-        """Hear one batch and hand out what came of it, ends in their places."""
+    def _listen(self, batch: _Batch) -> tuple[list[list[Passage]], float]:
+        """What was said in each window of a batch, and the seconds of the whole machine that a window took."""
         windows = [window for _, window in batch if window is not None]
-        started = time.perf_counter()
-        passages = iter(self._hear(windows) if windows else [])
-        share = (time.perf_counter() - started) / max(len(windows), 1)
+        if not windows:
+            return [], 0.0
+        loaded, lanes = self._loading.result()
+        with lanes.one(len(windows)):
+            started = time.perf_counter()
+            found = self._hear(loaded, windows)
+            return found, (time.perf_counter() - started) / lanes.count / len(windows)
+
+    def _finish(self, batch: _Batch, heard: tuple[list[list[Passage]], float]) -> Iterator[Heard | Outcome]:
+        """Hand out what came of a batch, ends in their places."""
+        passages, seconds = iter(heard[0]), heard[1]
         for recording, window in batch:
             if window is None:
                 yield self._outcome(recording)
                 continue
-            recording.model += share
+            recording.model += seconds
             found = next(passages)
             recording.passages += found
             segments = [segment for one in found for segment in one.segments()]
             yield Heard(recording.source, segments, window.end - recording.start, recording.length)
 
-    def _hear(self, windows: list[Window]) -> list[list[Passage]]:
+    def _hear(self, loaded: "Loaded", windows: list[Window]) -> list[list[Passage]]:
         """What was said in each window; what the model left unheard at its end is listened to again."""
         found: list[list[Passage]] = [[] for _ in windows]
         todo = list(enumerate(windows))
         while todo:
-            texts = self._transcribe([window.sound for _, window in todo])
+            texts = self._transcribe(loaded, [window.sound for _, window in todo])
             again = []
             for (place, window), text in zip(todo, texts, strict=True):
-                found[place].append(passage(window, text, self._loaded))
+                found[place].append(passage(window, text, loaded))
                 again += [(place, rest) for rest in self._rest(window, text)]
             todo = again
         return found
@@ -184,10 +264,9 @@ class Listener:
             return []
         return list(Speech([window.sound[heard:]], self._detector_here(), start=window.start + heard / RATE).windows())
 
-    def _transcribe(self, sounds: list[np.ndarray]) -> list[Any]:
+    def _transcribe(self, loaded: "Loaded", sounds: list[np.ndarray]) -> list[Any]:
         from mmcli.tasks.answer import in_words
 
-        loaded = self._model_here()
         size = self._batch_size or default_batch_size(loaded)
         texts: list[Any] = []
         try:
@@ -205,7 +284,7 @@ class Listener:
         if recording.error is not None:
             return Outcome(source, failed_record(**named, error=recording.error), recording.error)
         seconds = recording.speech.seconds
-        told = self._loaded.family.timestamps if self._loaded else "segment"
+        told = self._loading.result()[0].family.timestamps if self._loading else "segment"
         spent = recording.read + recording.model
         notes = [*recording.notes, *notes_of(passages)]
         if not recording.speech.count:
@@ -235,8 +314,35 @@ def default_batch_size(loaded: "Loaded") -> int:
     """How many windows go through the model together when nobody says."""
     if loaded.device.type != "cpu":
         return BATCH_ON_GPU
-    large = sum(parameter.numel() for parameter in loaded.model.parameters()) > LARGE
-    return BATCH_OF_LARGE_ON_CPU if large else BATCH_ON_CPU
+    return BATCH_OF_LARGE_ON_CPU if is_large(loaded) else BATCH_ON_CPU
+
+
+def is_large(loaded: "Loaded") -> bool:
+    """Whether a model has so many parameters that a CPU is busy with few windows."""
+    return sum(parameter.numel() for parameter in loaded.model.parameters()) > LARGE
+
+
+def even(size: int, seconds: float, lanes: int) -> int:
+    """At most `size` windows a batch, and so many that the lanes end a recording of that length together."""
+    windows = math.ceil(seconds / USUAL_WINDOW)
+    if windows <= size:
+        return size  # more recordings may follow and fill it
+    rounds = math.ceil(windows / (lanes * size))
+    return min(size, math.ceil(windows / (lanes * rounds)))
+
+
+def shares(batch: _Batch, lanes: int) -> Iterator[_Batch]:
+    """A batch in at most `lanes` parts with about as many windows each."""
+    windows = sum(window is not None for _, window in batch)
+    most = max(1, math.ceil(windows / lanes))
+    part: _Batch = []
+    for entry in batch:
+        if entry[1] is not None and sum(window is not None for _, window in part) == most:
+            yield part
+            part = []
+        part.append(entry)
+    if part:
+        yield part
 
 
 def _part(seconds: float | None, start: float, duration: float | None) -> float | None:

@@ -1,5 +1,6 @@
 """Recordings in batches, with ears that say what a test needs: their answers are made up, all else is real."""
 
+import time
 import weakref
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -10,7 +11,7 @@ import pytest
 from sound_files import wav_bytes
 
 from mmcli.batch import listen
-from mmcli.batch.listen import Heard, Listener
+from mmcli.batch.listen import Heard, Listener, even, shares
 from mmcli.batch.runner import Outcome
 from mmcli.batch.speech import RATE
 from mmcli.errors import InputError, ModelError
@@ -82,6 +83,7 @@ def in_memory(name: str, data: bytes) -> Source:
 
 def events(sources, ears=None, request=None, **options):
     ears = ears or Ears()
+    options = {"lanes": 1} | options  # so that batches come in order
     listener = Listener(request or TranscribeRequest(), lambda: ears, model="ears", **options)
     return list(listener.run(sources))
 
@@ -107,6 +109,45 @@ def test_records_do_not_depend_on_the_batch(size):
         return [record | {"timings": None} for record in records(sources, batch_size=size)]
 
     assert plain(size) == plain(5)
+
+
+@pytest.mark.parametrize("lanes", [2, 3])
+def test_batches_heard_at_the_same_time_come_out_in_order(lanes):
+    """The first batch takes longest."""
+    sources = [recording(name, *[0.2 + 0.01 * step for step in range(9)]) for name in "ab"]
+    plain = events(sources, batch_size=2)
+
+    def slowly(sound):
+        time.sleep(0.3 if np.abs(sound).max() < 0.205 else 0.0)
+        return Text(f"{np.abs(sound).max():.2f}", len(sound) / RATE)
+
+    got = events(sources, Ears(slowly), batch_size=2, lanes=lanes)
+    assert [type(event) for event in got] == [type(event) for event in plain]
+    texts = [[event.record["text"] for event in side if isinstance(event, Outcome)] for side in (got, plain)]
+    assert texts[0] == texts[1]
+
+
+def test_what_is_left_at_the_end_is_shared_among_the_lanes():
+    entries = [("a", 1), ("a", 2), ("a", None), ("b", 3), ("b", 4), ("b", 5), ("b", None)]
+    assert list(shares(entries, 2)) == [entries[:4], entries[4:]]
+    assert list(shares(entries, 1)) == [entries]
+    assert list(shares(entries, 9)) == [entries[:1], entries[1:3], entries[3:4], entries[4:5], entries[5:]]
+    assert list(shares(entries[2:3], 2)) == [entries[2:3]] and list(shares([], 2)) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "lanes", "size", "reason"),
+    [
+        (60, 2, 8, "more may follow"),
+        (300, 2, 6, "twelve windows"),
+        (600, 2, 6, "twenty-three: two rounds"),
+        (3600, 2, 8, "many rounds"),
+        (300, 1, 6, "alone: two even batches"),
+        (300, 4, 3, "a window more or less for each"),
+    ],
+)
+def test_batches_are_of_a_size_that_lets_the_lanes_end_together(seconds, lanes, size, reason):
+    assert even(8, seconds, lanes) == size, reason
 
 
 def test_times_are_those_of_the_recording():
@@ -225,7 +266,7 @@ def test_sound_does_not_pile_up():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(listen.Speech, "_window", watched)
         events([recording(str(number), *[0.2] * 20) for number in range(3)], ears, batch_size=4)
-    assert len(most) == 60 and max(most) <= 6
+    assert len(most) == 60 and max(most) <= 3 * 4 + 2  # heard, waiting, being filled
 
 
 def test_progress_rises_to_the_end():
