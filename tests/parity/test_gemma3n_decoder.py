@@ -126,6 +126,19 @@ def test_long_prompts_are_read_in_chunks_whose_size_changes_nothing(ours, monkey
     assert write(ours, *rows) == whole[1]
 
 
+def test_layers_that_look_at_anothers_keys_read_no_more_of_a_prompt_than_its_last_token(ours, monkeypatch):
+    monkeypatch.setattr(gemma3n_model, "CHUNK", 16)
+    read_by: list[list[int]] = [[] for _ in ours.decoder.layers]
+    hooks = [
+        layer.register_forward_hook(lambda _, given, __, counts=counts: counts.append(given[0].shape[1]))
+        for layer, counts in zip(ours.decoder.layers, read_by, strict=True)
+    ]
+    read(ours, prompt(40))
+    for hook in hooks:
+        hook.remove()
+    assert read_by == [[16, 16, 8]] * 4 + [[1]] * 3
+
+
 def test_a_cache_that_forgot_the_end_goes_on_as_if_that_had_not_been(ours):
     cache = ours.new_cache(1, 60)
     read(ours, prompt(25), cache=cache)

@@ -188,9 +188,15 @@ class Decoder(nn.Module):
         """Token ids [B, T] → vectors [B, T, D]."""
         return self.embedding(tokens) * self.scale
 
-    def forward(self, x: Tensor, rows: Tensor, positions: Tensor, masks: Masks, cache: KVCache) -> Tensor:
-        """Vectors [B, T, D] with their rows of the per-layer table [B, T, L·P], at `positions` [B, T], under `masks`
-        over what the cache holds with them → normed hidden states [B, T, D]."""
+    def forward(
+        self, x: Tensor, rows: Tensor, positions: Tensor, masks: Masks, cache: KVCache, answers: bool = True
+    ) -> Tensor | None:
+        """Read vectors [B, T, D] into the cache → the last one's normed hidden state [B, D] for the head.
+
+        `rows` [B, T, L·P] are those of the per-layer table, `masks` are over what the cache holds with these vectors.
+        Layers without keys of their own leave nothing behind: they run for the last vector only, or not at all where
+        no answer is wanted.
+        """
         c = self.config
         angles = tuple(
             tuple(part.to(x.dtype) for part in rotary_angles(positions, c.head_width, base))
@@ -200,9 +206,17 @@ class Decoder(nn.Module):
             masks = tuple(additive(mask, x.dtype) for mask in masks)  # once, and not by every layer
         per_layer = self.per_layer(x, rows).unbind(dim=2)
         streams = self.streams.split(x)
-        for layer, row in zip(self.layers, per_layer, strict=True):
+        owners = len(c.owners)
+        for layer, row in zip(self.layers[:owners], per_layer[:owners], strict=True):
             streams = layer(streams, row, angles, masks, cache)
-        return self.norm(self.streams.join(streams))
+        if not answers:
+            return None
+        streams = streams[:, -1:]
+        angles = tuple(tuple(part[:, :, -1:] for part in pair) for pair in angles)
+        masks = tuple(mask[:, :, -1:] for mask in masks)
+        for layer, row in zip(self.layers[owners:], per_layer[owners:], strict=True):
+            streams = layer(streams, row[:, -1:], angles, masks, cache)
+        return self.norm(self.streams.join(streams))[:, 0]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] → float32 logits [..., V] through the tied head."""

@@ -69,14 +69,15 @@ class Gemma3n(nn.Module):
         Padding may stand on the left, in front of a row's first token only.
         """
         x = self.embed_inputs(inputs)
+        end = cache.length + x.shape[1]
         parts = zip(x.split(CHUNK, 1), inputs.tokens.split(CHUNK, 1), inputs.valid.split(CHUNK, 1), strict=True)
         for vectors, tokens, valid in parts:
             positions = (cache.positions[:, None] + valid.long().cumsum(dim=1) - 1).clamp(min=0)
             cache.extend(valid)
             count, window = tokens.shape[1], self.config.text.window
             masks = cache.causal_mask(count), cache.causal_mask(count, window)[..., 1 - window - count :]
-            hidden = self.decoder(vectors, self._rows(tokens), positions, masks, cache)
-        return self.decoder.logits(hidden[:, -1])
+            hidden = self.decoder(vectors, self._rows(tokens), positions, masks, cache, answers=cache.length == end)
+        return self.decoder.logits(hidden)
 
     def before_step(self, tokens: Tensor) -> Tensor | None:
         """The part of a step that waits for the host: tokens [B] → their rows of the per-layer table [B, L·P].
@@ -92,8 +93,7 @@ class Gemma3n(nn.Module):
         positions = cache.positions[:, None].clone()
         cache.extend(torch.ones_like(tokens[:, None], dtype=torch.bool))
         masks = cache.step_mask(), cache.step_mask(self.config.text.window)
-        hidden = self.decoder(self.embed(tokens[:, None]), rows[:, None], positions, masks, cache)
-        return self.decoder.logits(hidden[:, -1])
+        return self.decoder.logits(self.decoder(self.embed(tokens[:, None]), rows[:, None], positions, masks, cache))
 
     def _rows(self, tokens: Tensor) -> Tensor:
         return self.decoder.per_layer.table.rows(tokens, like=self.decoder.embedding.weight)
