@@ -160,7 +160,7 @@ class Layer(nn.Module):
         x = (active + self.norm_attention_out(self.attention(x, angles, masks, cache)) + aside) * sqrt(0.5)
         x = x + self.norm_mlp_out(self.mlp(self.norm_mlp(x)))
         streams = self.altup.correct(predicted, x)
-        streams[:, :, 1:] += self.per_layer(self.altup.scaled(streams), row)[:, :, None]
+        streams[:, :, 1:].add_(self.per_layer(self.altup.scaled(streams), row)[:, :, None])
         return streams
 
 
