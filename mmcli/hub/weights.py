@@ -184,9 +184,9 @@ def _settle(module: nn.Module, device: torch.device) -> None:
         if any(buffer is not None and buffer.is_meta for buffer in part._buffers.values()):
             part.reset_buffers(device)
     module.eval().requires_grad_(False)
-    for part in list(module.modules()):
-        if hasattr(part, "after_loading"):
-            part.after_loading()
+    # Only those are listed: what a part takes out of itself must be free before the next one needs memory.
+    for part in [part for part in module.modules() if hasattr(part, "after_loading")]:
+        part.after_loading()
 
 
 def _some(names: list[str]) -> str:

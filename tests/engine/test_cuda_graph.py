@@ -11,10 +11,11 @@ from mmcli.engine.generate import generate
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.sampling import Sampling
-from mmcli.layers.attention import prefix_mask, prefix_positions
 from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+WINDOW = 6
 
 
 class Model(torch.nn.Module):
@@ -33,10 +34,12 @@ class Model(torch.nn.Module):
         return KVCache(4, batch, length, 2, 8, torch.float32, torch.device("cuda"))
 
     def prefill(self, inputs, cache):
+        positions = (cache.positions[:, None] + inputs.valid.long().cumsum(dim=1) - 1).clamp(min=0)
         cache.extend(inputs.valid)
+        count = inputs.tokens.shape[1]
+        masks = cache.causal_mask(count), cache.causal_mask(count, WINDOW)
         x = self.decoder.embed(inputs.tokens)
-        hidden = self.decoder(x, prefix_positions(inputs.valid), prefix_mask(inputs.valid), cache)
-        return self.decoder.logits(hidden[:, -1])
+        return self.decoder.logits(self.decoder(x, positions, masks[0], cache, masks[1])[:, -1])
 
     def before_step(self, tokens):
         return None if self.table is None else self.table[tokens.cpu()].cuda()
@@ -47,7 +50,7 @@ class Model(torch.nn.Module):
         x = self.decoder.embed(tokens[:, None])
         rows = self.before_step(tokens) if rows is None else rows
         x = x if rows is None else x + rows[:, None]
-        return self.decoder.logits(self.decoder(x, positions, cache.step_mask(), cache, cache.step_mask(6))[:, -1])
+        return self.decoder.logits(self.decoder(x, positions, cache.step_mask(), cache, cache.step_mask(WINDOW))[:, -1])
 
 
 @pytest.fixture(params=[False, True], ids=["all on the device", "a part on the host"])
