@@ -7,6 +7,8 @@ prediction and a correction that cost a few numbers a token. Streams are [B, T, 
 import torch
 from torch import Tensor, nn
 
+from mmcli.layers.linear import stack
+
 SMALLEST_SQUARE = 1e-5  # of a stream that is scaled to another's size
 
 
@@ -54,18 +56,25 @@ class Streams(nn.Module):
         super().__init__()
         self.into = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(streams - 1))
         self.out = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(streams - 1))
+        self.into_all: nn.Linear | None = None
+        self.out_all: nn.Parameter | None = None  # [A - 1, D, D]
+
+    def after_loading(self) -> None:
+        """Put the matrices together: all streams are one product."""
+        self.into_all = stack(*self.into)
+        self.out_all = nn.Parameter(torch.stack([layer.weight for layer in self.out]), requires_grad=False)
+        del self.into, self.out
 
     def split(self, x: Tensor) -> Tensor:
         """[B, T, D] → [B, T, A, D], all as large as the first."""
-        size = _size(x)
-        return torch.stack([x, *(_resized(layer(x), size) for layer in self.into)], dim=2)
+        first = x[:, :, None]
+        others = self.into_all(x).unflatten(-1, (-1, x.shape[-1]))
+        return torch.cat((first, _resized(others, _size(first))), dim=2)
 
     def join(self, streams: Tensor) -> Tensor:
         """[B, T, A, D] → [B, T, D], the mean of streams made as large as the first."""
-        first = streams[:, :, 0]
-        size = _size(first)
-        others = (_resized(layer(streams[:, :, i]), size) for i, layer in enumerate(self.out, 1))
-        return torch.stack([first, *others]).mean(dim=0)
+        first, others = streams[:, :, :1], torch.einsum("btad,aed->btae", streams[:, :, 1:], self.out_all)
+        return torch.cat((first, _resized(others, _size(first))), dim=2).mean(dim=2)
 
 
 def _size(x: Tensor) -> Tensor:

@@ -147,6 +147,8 @@ def _read_text(raw: dict[str, Any]) -> TextConfig:
     _require(raw, "attention_bias", (False, None))
     _require(raw, "use_bidirectional_attention", (False, None))
     _require(raw, "altup_active_idx", (0, None))
+    if raw["altup_num_inputs"] < 2:
+        raise ModelError("This Gemma 3n has a single stream (altup_num_inputs); only several are supported")
     if raw["num_attention_heads"] % raw["num_key_value_heads"]:
         heads, keys = raw["num_attention_heads"], raw["num_key_value_heads"]
         raise ModelError(f"This Gemma 3n's {heads} heads cannot be split among {keys} for keys and values")

@@ -23,6 +23,7 @@ from mmcli.models.gemma3n.config import Gemma3nConfig
         ({"activation_sparsity_pattern": [1.0] * 35}, "sparsities beyond 0 … 1"),
         ({"num_kv_shared_layers": 35}, "the last 35 look at the keys of earlier ones"),
         ({"num_kv_shared_layers": 31}, "there are none of their kind"),  # no full layer among the first four
+        ({"altup_num_inputs": 1}, "a single stream"),
         ({"num_key_value_heads": 3}, "cannot be split among 3"),
         ({"vocab_size": 262_500}, "do not fill its vocabulary of 262500 up"),
         ({"hidden_size": "wide", "num_attention_heads": None, "num_hidden_layers": "many"}, "wrong type"),
