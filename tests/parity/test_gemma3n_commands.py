@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import mmcli
-from gemma3n_folders import RATE, sound, write_processor
+from gemma3n_folders import RATE, sound, write_checkpoint, write_processor
+from gemma3n_models import tiny_text_reference
 from PIL import Image
 from sound_files import wav_bytes
 from support import picture
@@ -105,3 +106,16 @@ def test_a_question_about_a_picture_and_a_sound_at_full_size(gemma3n, files):
 def test_a_question_about_nothing_wherever_the_table_is(small, table):
     [record] = run(small, "chat", "-m", "hello world, are you kind?", "--table", table)
     assert record["token_ids"] == expected(small, user("hello world, are you kind?"))
+
+
+def test_a_decoder_published_alone_converses_and_says_what_it_cannot(tmp_path, gemma3n, files):
+    reference = tiny_text_reference()
+    processor = write_checkpoint(tmp_path, reference)
+    alone = replace(gemma3n, folder=tmp_path, reference=reference, processor=processor)
+    questions = ["hello world, what is it?", "who?", "a cat on the mat", "are you kind?"]
+    answers = [run(alone, "chat", "-m", question)[0]["token_ids"] for question in questions]
+    assert answers == [expected(alone, user(question)) for question in questions]
+    assert any(answers)  # some end at once
+    for command, name in (("caption", "wide.png"), ("transcribe", "sound.wav")):
+        done = mmcli(command, files / name, "--model", tmp_path)
+        assert done.code != 0 and "it is a decoder alone" in done.err
