@@ -3,6 +3,7 @@
     python tests/bench/speech.py --peer CTRANSLATE2_FOLDER CLIP_OR_FOLDER…           ten minutes, joined from clips
     python tests/bench/speech.py --peer CTRANSLATE2_FOLDER --minutes 60 CLIPS…       and whether memory stays flat
     python tests/bench/speech.py CLIPS…                                              mmcli alone
+    python tests/bench/speech.py --random large-v3-turbo --device cuda --batch 16    beside transformers, no files
 
 Each sample is a process of its own from its start to its end, start-up and loading included, A B A B. The peer runs
 its BatchedInferencePipeline in int8 with its own voice activity detection, as it comes; CTRANSLATE2_FOLDER holds
@@ -44,7 +45,7 @@ for segment in segments:
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure mmcli transcribe beside faster-whisper.")
-    parser.add_argument("clips", nargs="+", help="recordings of speech, or folders of them")
+    parser.add_argument("clips", nargs="*", help="recordings of speech, or folders of them")
     parser.add_argument("--minutes", type=float, default=10, help="length of the recording made of them (default 10)")
     parser.add_argument("--model", default="whisper-tiny.en", help="what mmcli runs")
     parser.add_argument("--peer", help="the same checkpoint for CTranslate2; without it mmcli runs alone")
@@ -53,7 +54,15 @@ def options() -> argparse.Namespace:
     parser.add_argument("--beams", type=int, default=1, help="on both sides")
     parser.add_argument("--rounds", type=int, default=3, help="processes a side, in turn")
     parser.add_argument("--json", action="store_true", help="print every sample as one JSON object")
-    return parser.parse_args()
+    parser.add_argument("--peer-python", default=sys.executable, help="the interpreter that has faster-whisper")
+    parser.add_argument("--random", metavar="SIZE", help="no clips: a Whisper of that size with random weights")
+    parser.add_argument("--device", default="auto", help="for --random (default auto)")
+    parser.add_argument("--dtype", default="auto", help="for --random (default auto)")
+    parser.add_argument("--tokens", type=int, default=128, help="for --random: tokens written for a window")
+    given = parser.parse_args()
+    if not given.clips and not given.random:
+        parser.error("name clips, or a size with --random")
+    return given
 
 
 def join(clips: list[str], seconds: float, path: Path) -> None:
@@ -100,13 +109,17 @@ def commands(given: argparse.Namespace, sound: Path) -> dict[str, list[str]]:
     sides = {"mmcli": [sys.executable, "-m", "mmcli", "transcribe", sound, *settings]}
     if given.peer:
         sides["faster-whisper int8"] = [
-            *(sys.executable, "-c", PEER, given.peer, sound, given.threads, given.batch, given.beams)
+            *(given.peer_python, "-c", PEER, given.peer, sound, given.threads, given.batch, given.beams)
         ]
     return {side: [str(part) for part in command] for side, command in sides.items()}
 
 
 def main() -> None:
     given = options()
+    if given.random:
+        import random_whisper
+
+        return random_whisper.main(given)
     with tempfile.TemporaryDirectory(prefix="mmcli-bench-") as folder:
         sound = Path(folder) / "speech.wav"
         join(given.clips, 60 * given.minutes, sound)

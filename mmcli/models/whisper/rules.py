@@ -38,13 +38,28 @@ class WritingRules:
         if not any(written):
             logits.index_fill_(1, self._not_first, -torch.inf)
         if self.times:
-            for place, (row, ids) in enumerate(zip(logits, written, strict=True)):
-                for begin, end in self.forbidden(ids, logits.shape[1]):
-                    row[begin:end] = -torch.inf
-                if self._behind is not None:
-                    row[self._behind[place if owners is None else owners[place]] :] = -torch.inf
+            self._forbid(logits, written, owners or list(range(len(written))))
             self._prefer_times(logits)
         return logits
+
+    def _forbid(self, logits: Tensor, written: list[list[int]], owners: list[int]) -> None:
+        """Take out what the order of times and the end of the sound forbid."""
+        vocabulary = logits.shape[1]
+        ranges = [self.forbidden(ids, vocabulary) for ids in written]
+        if self._behind is not None:
+            for own, owner in zip(ranges, owners, strict=True):
+                own.append((self._behind[owner], vocabulary))
+        if not logits.is_cuda:
+            for row, own in zip(logits, ranges, strict=True):
+                for begin, end in own:
+                    row[begin:end] = -torch.inf
+            return
+        # One transfer and a few kernels instead of some for every row.
+        longest = max(map(len, ranges))
+        edges = torch.tensor([own + [(0, 0)] * (longest - len(own)) for own in ranges]).to(logits.device)
+        ids = torch.arange(vocabulary, device=logits.device)
+        inside = (ids >= edges[:, :, :1]) & (ids < edges[:, :, 1:])
+        logits.masked_fill_(inside.any(dim=1), -torch.inf)
 
     def forbidden(self, ids: list[int], vocabulary: int) -> list[tuple[int, int]]:
         """Ranges of ids that the order of times forbids behind `ids`."""
@@ -68,5 +83,5 @@ class WritingRules:
         """Leave only times where their total probability beats that of every other token."""
         others, times = logits[:, : self.special.times], logits[:, self.special.times :]
         forced = times.float().logsumexp(dim=-1) > others.float().amax(dim=-1)
-        if forced.any():
+        if forced.is_cuda or forced.any():  # a GPU need not be waited for
             others.masked_fill_(forced[:, None], -torch.inf)
