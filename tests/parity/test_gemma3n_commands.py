@@ -109,13 +109,13 @@ def test_a_question_about_nothing_wherever_the_table_is(small, table):
 
 
 def test_a_decoder_published_alone_converses_and_says_what_it_cannot(tmp_path, gemma3n, files):
-    reference = tiny_text_reference()
+    reference = tiny_text_reference(1)  # its answers are of several lengths
     processor = write_checkpoint(tmp_path, reference)
     alone = replace(gemma3n, folder=tmp_path, reference=reference, processor=processor)
     questions = ["hello world, what is it?", "who?", "a cat on the mat", "are you kind?"]
     answers = [run(alone, "chat", "-m", question)[0]["token_ids"] for question in questions]
     assert answers == [expected(alone, user(question)) for question in questions]
-    assert any(answers)  # some end at once
+    assert all(answers)
     for command, name in (("caption", "wide.png"), ("transcribe", "sound.wav")):
         done = mmcli(command, files / name, "--model", tmp_path)
         assert done.code != 0 and "it is a decoder alone" in done.err
