@@ -20,6 +20,7 @@ from mmcli.media.audio import read_sound
 from mmcli.media.sources import expand
 from mmcli.models.gemma3n.prompts import task_prompt
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "jfk.flac"
 STEPS = 16
 
 
@@ -116,6 +117,6 @@ def test_a_decoder_published_alone_converses_and_says_what_it_cannot(tmp_path, g
     answers = [run(alone, "chat", "-m", question)[0]["token_ids"] for question in questions]
     assert answers == [expected(alone, user(question)) for question in questions]
     assert all(answers)
-    for command, name in (("caption", "wide.png"), ("transcribe", "sound.wav")):
-        done = mmcli(command, files / name, "--model", tmp_path)
+    for command, path in (("caption", files / "wide.png"), ("transcribe", EXAMPLE)):
+        done = mmcli(command, path, "--model", tmp_path)
         assert done.code != 0 and "it is a decoder alone" in done.err
