@@ -10,7 +10,7 @@ import typer
 from mmcli.cli.options import Revision, TalkOptions, option, spread
 from mmcli.cli.start import begin
 from mmcli.cli.units import bytes_text, count_text, table
-from mmcli.errors import ExitCode
+from mmcli.errors import ExitCode, ModelError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,23 +67,27 @@ def describe(name: str, revision: str | None = None, offline: bool = False) -> d
     checkpoint = configuration(name, revision, offline)
     family = family_of(checkpoint.config, name)
     config = family.read_config(checkpoint.config)
-    processor = family.processor(checkpoint.folder, config, checkpoint.config)
     model = build_empty(family, config)
-    places = processor.vocabulary
+    processor, notes = None, []
+    try:
+        processor = family.processor(checkpoint.folder, config, checkpoint.config)
+    except ModelError as error:  # a config.json alone still tells what the model is made of
+        notes.append(str(error))
+    places = processor and processor.vocabulary
     return {
         "name": checkpoint.name,
         "family": family.name,
         "revision": checkpoint.revision,
         "folder": str(checkpoint.folder),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        **senses(processor),
-        "stop_ids": sorted(processor.stop_ids),
+        **(senses(processor) | {"stop_ids": sorted(processor.stop_ids)} if processor else {}),
         "vocabulary": {
             "<loc0000> … <loc1023>": [places.loc_start, places.loc_start + LOCATIONS - 1],
             "<seg000> … <seg127>": [places.seg_start, places.seg_start + MASK_CODES - 1],
         }
         if places
         else {},
+        "notes": notes,  # what could not be told, and why
         "stages": [asdict(stage) for stage in family.stages(config)],
         "modules": module_tree(model, type(model).__name__),
     }
@@ -147,6 +151,7 @@ def as_text(facts: dict[str, Any], depth: int) -> str:
         ("memory", f"{bytes_text(4 * size)} as float32, {bytes_text(2 * size)} as bfloat16"),
         *_senses_text(facts),
         *((name, f"ids {first} … {last}") for name, (first, last) in facts["vocabulary"].items()),
+        *(("note", note) for note in facts["notes"]),
     ]
     return f"{table(head)}\nStages\n\n{_diagram(facts['stages'])}\nModules\n\n{_tree(facts['modules'], depth)}"
 

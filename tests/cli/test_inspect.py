@@ -46,3 +46,10 @@ def test_no_weights_are_needed(tiny, tmp_path):
     for name in ("config.json", "processor_config.json", "tokenizer.json"):
         (tmp_path / name).write_bytes((tiny / name).read_bytes())
     assert mmcli("inspect", tmp_path).code == 0
+
+
+def test_a_configuration_alone_tells_what_the_model_is_made_of(tiny, tmp_path):
+    (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
+    done = mmcli("inspect", tmp_path)
+    assert done.code == 0
+    assert f"note        {tmp_path} has no tokenizer.json" in done.out and "│ vision · SigLIP" in done.out
