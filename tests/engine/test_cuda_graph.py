@@ -39,6 +39,7 @@ class Model(torch.nn.Module):
         count = inputs.tokens.shape[1]
         masks = cache.causal_mask(count), cache.causal_mask(count, WINDOW)
         x = self.decoder.embed(inputs.tokens)
+        x = x if self.table is None else x + self.table[inputs.tokens.cpu()].cuda()
         return self.decoder.logits(self.decoder(x, positions, masks[0], cache, masks[1])[:, -1])
 
     def before_step(self, tokens):

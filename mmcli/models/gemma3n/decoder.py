@@ -59,7 +59,8 @@ class Attention(nn.Module):
         def split(y: Tensor) -> Tensor:
             return y.unflatten(-1, (-1, self.config.head_width)).transpose(1, 2)
 
-        turn, mask = angles[self.layer.sliding], masks[self.layer.sliding]
+        kind = int(self.layer.sliding)
+        turn, mask = angles[kind], masks[kind]
         if not self.owns:
             q = split(self.q(x))
             k, v = cache.layer(self.entry)
