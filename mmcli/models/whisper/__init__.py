@@ -15,7 +15,9 @@ FAMILY = Family(
     rules=rules,
     processor=WhisperProcessor.open,
     stages=stages,
-    transcribe=lambda loaded, sounds, **settings: transcribe_windows(loaded, sounds, DecodingOptions(**settings)),
+    transcribe=lambda loaded, sounds, **settings: transcribe_windows(
+        loaded, sounds, DecodingOptions(spoken_to_end=True, **settings)
+    ),
 )
 
 __all__ = ["FAMILY", "Whisper", "WhisperConfig", "WhisperProcessor"]

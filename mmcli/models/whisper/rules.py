@@ -8,13 +8,18 @@ from torch import Tensor
 
 from mmcli.models.whisper.vocabulary import TIME_STEP, Special
 
+# Seconds of a sound that may be left where an answer ends with a start: a pause, and what times are off by.
+REST = 1.0
+
 
 class WritingRules:
     """The engine's `rules` for Whisper: forbidden tokens, and the order of times.
 
     With `times`, the answer begins with a time; times come in pairs (end of one segment, start of the next), never go
     back, and a time is forced where all times together are more likely than any single other token. `seconds` of each
-    sound forbid the times behind its end: in the silence that fills up its window nothing was said.
+    sound forbid the times behind its end: in the silence that fills up its window nothing was said. Where sounds are
+    `spoken_to_end`, an answer may not end with the start of a segment and most of that still to come: Whisper leaves a
+    sentence that it takes to be cut off to the next window, which begins there in openai/whisper's order of things.
     """
 
     def __init__(
@@ -23,8 +28,10 @@ class WritingRules:
         times: bool,
         device: torch.device | str = "cpu",
         seconds: Sequence[float] | None = None,
+        spoken_to_end: bool = False,
     ):
         self.special = special
+        self.spoken_to_end = spoken_to_end
         self.times = times
         self._behind = None
         if seconds is not None:  # the first time token behind each sound
@@ -47,8 +54,12 @@ class WritingRules:
         vocabulary = logits.shape[1]
         ranges = [self.forbidden(ids, vocabulary) for ids in written]
         if self._behind is not None:
-            for own, owner in zip(ranges, owners, strict=True):
-                own.append((self._behind[owner], vocabulary))
+            for own, ids, owner in zip(ranges, written, owners, strict=True):
+                behind = self._behind[owner]
+                own.append((behind, vocabulary))
+                started = len(ids) >= 2 and ids[-2] >= self.special.times  # and ids[-1], then, is a start
+                if self.spoken_to_end and started and self.special.times <= ids[-1] < behind - REST / TIME_STEP:
+                    own.append((self.special.end, self.special.end + 1))
         if not logits.is_cuda:
             for row, own in zip(logits, ranges, strict=True):
                 for begin, end in own:

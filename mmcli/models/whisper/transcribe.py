@@ -37,6 +37,7 @@ class DecodingOptions:
     no_speech_limit: float | None = 0.6
     words: bool = False
     times: bool = True  # write time tokens; without them a window is one segment
+    spoken_to_end: bool = False  # the windows end where speech ends, or in its midst: see `WritingRules`
     seed: int | None = 0
     max_tokens: int | None = None  # None: half of the model's places
 
@@ -147,7 +148,7 @@ def _write(
     inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), None, heard)
     room = processor.config.text_positions - tokens.shape[1]
     limit = min(options.max_tokens or processor.config.text_positions // 2, room)
-    rules = WritingRules(processor.special, options.times, device, seconds)
+    rules = WritingRules(processor.special, options.times, device, seconds, options.spoken_to_end)
     if options.beams > 1 and temperature == 0:
         answers = beam_search(
             model, inputs, stop_ids=processor.stop_ids, max_tokens=limit, beams=options.beams, rules=rules

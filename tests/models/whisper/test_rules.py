@@ -69,6 +69,24 @@ def test_no_time_lies_behind_the_sound():
     assert only[0].nonzero()[:, 0].tolist() == sorted(TEXT)
 
 
+@pytest.mark.parametrize(
+    ("written", "may_end", "reason"),
+    [
+        ([T, 1, T + 5, T + 5], False, "a sentence was begun, and two seconds are to come"),
+        ([T, 1, T + 5, T + 8, 1], True, "it was written"),
+        ([T, 1, T + 5], True, "no sentence was begun"),
+        ([T, 1, T + 52, T + 52], True, "what is left is shorter than times are sure"),
+    ],
+)
+def test_no_sentence_that_was_begun_is_left_to_another_window(written, may_end, reason):
+    logits = torch.zeros(1, T + 200)
+    logits[0, END] = 20.0  # it wants to end
+    for spoken_to_end in (True, False):
+        rules = WritingRules(SPECIAL, True, seconds=[2.0], spoken_to_end=spoken_to_end)
+        left = rules(logits.clone(), [written], [0]) > -torch.inf
+        assert left[0, END] == (may_end or not spoken_to_end), reason
+
+
 def test_without_times_only_the_lists_count():
     assert allowed([], times=False) == set(range(V)) - NEVER - {4, END}
     assert allowed([1], times=False) == set(range(V)) - NEVER
