@@ -2,8 +2,9 @@
 
 FOLDER holds clips.zip and manifest.jsonl (`file`, `text`, `source` a line). Every clip is a recording of its own on the
 way that `mmcli transcribe` takes, voice activity included; with `--peer`, faster-whisper hears the same clips with the
-same checkpoint in CTranslate2's form. Both texts and the reference go through Whisper's English normaliser, and digits
-are put apart: it makes one number of "nine one" and leaves "9 1" two, though neither is an error.
+same checkpoint in CTranslate2's form. Both texts and the reference go through Whisper's English normaliser. It makes one
+number of "nine one" and leaves "9 1" two, though neither is an error, so word errors are told a second time with the
+digits of every number put apart.
 Needs jiwer and whisper-normalizer, and faster-whisper for the peer.
 """
 
@@ -57,35 +58,36 @@ def heard_by_mmcli(clips: list[Clip], model: str, batch: int, beams: int) -> lis
     return [event.record["text"] for event in listener.run(sources) if isinstance(event, Outcome)]
 
 
-def heard_by_peer(clips: list[Clip], folder: str, threads: int, beams: int) -> list[str]:
-    """What faster-whisper writes, in int8 and with its own voice activity detection."""
+def heard_by_peer(clips: list[Clip], folder: str, threads: int, beams: int | None) -> list[str]:
+    """What faster-whisper writes in int8: with its own voice activity detection, or (beams None) by its defaults."""
     from faster_whisper import WhisperModel
 
     model = WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=threads)
 
+    settings = {} if beams is None else {"beam_size": beams, "vad_filter": True, "condition_on_previous_text": False}
+
     def text(clip: Clip) -> str:
-        segments, _ = model.transcribe(
-            io.BytesIO(clip.data), language="en", beam_size=beams, vad_filter=True, condition_on_previous_text=False
-        )
+        segments, _ = model.transcribe(io.BytesIO(clip.data), language="en", **settings)
         return "".join(segment.text for segment in segments).strip()
 
     return [text(clip) for clip in clips]
 
 
-def errors(clips: list[Clip], texts: list[str]) -> Iterator[tuple[str, int, float, float]]:
-    """(source, clips, word error rate, character error rate), all sources together last."""
+def errors(clips: list[Clip], texts: list[str]) -> Iterator[tuple[str, int, float, float, float]]:
+    """(source, clips, word and character error rate, word errors with digits apart), all sources together last."""
     import jiwer
     from whisper_normalizer.english import EnglishTextNormalizer
 
     normalizer = EnglishTextNormalizer()
 
-    def normal(text: str) -> str:
-        return re.sub(r"(?<=\d)(?=\d)", " ", normalizer(text))
+    def apart(text: str) -> str:
+        return re.sub(r"(?<=\d)(?=\d)", " ", text)
 
-    pairs = [(clip.source, normal(clip.text), normal(text)) for clip, text in zip(clips, texts, strict=True)]
+    pairs = [(clip.source, normalizer(clip.text), normalizer(text)) for clip, text in zip(clips, texts, strict=True)]
     for source in [*sorted({clip.source for clip in clips}), "all"]:
-        wanted, got = zip(*((w, g) for s, w, g in pairs if w and source in (s, "all")), strict=True)
-        yield source, len(wanted), jiwer.wer(list(wanted), list(got)), jiwer.cer(list(wanted), list(got))
+        wanted, got = map(list, zip(*((w, g) for s, w, g in pairs if w and source in (s, "all")), strict=True))
+        spelt = jiwer.wer([apart(text) for text in wanted], [apart(text) for text in got])
+        yield source, len(wanted), jiwer.wer(wanted, got), jiwer.cer(wanted, got), spelt
 
 
 def main() -> None:
@@ -98,6 +100,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--beams", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--peer-as-it-comes", action="store_true", help="the peer's own defaults: 5 beams, no VAD")
     parser.add_argument("--texts", type=Path, help="write every text beside its reference there, as JSON lines")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -106,7 +109,9 @@ def main() -> None:
         "mmcli": lambda: heard_by_mmcli(clips, given.model, given.batch, given.beams)
     }
     if given.peer:
-        sides["faster-whisper int8"] = lambda: heard_by_peer(clips, given.peer, given.threads, given.beams)
+        sides["faster-whisper int8"] = lambda: heard_by_peer(
+            clips, given.peer, given.threads, None if given.peer_as_it_comes else given.beams
+        )
     texts, columns = {}, {}
     for side, hear in sides.items():
         started = time.perf_counter()
@@ -117,9 +122,9 @@ def main() -> None:
         rows = zip(clips, *texts.values(), strict=True)
         lines = (json.dumps({"file": clip.file, "wanted": clip.text, "heard": heard}) for clip, *heard in rows)
         given.texts.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-    rows = [("source", "clips", *(f"{side} {rate}" for side in sides for rate in ("WER", "CER")))]
+    rows = [("source", "clips", *(f"{side} {rate}" for side in sides for rate in ("WER", "CER", "digits apart")))]
     for group in zip(*columns.values(), strict=True):
-        rates = [f"{100 * rate:.2f}" for _, _, *pair in group for rate in pair]
+        rates = [f"{100 * rate:.2f}" for _, _, *three in group for rate in three]
         rows.append((group[0][0], str(group[0][1]), *rates))
     print(table(rows), end="")
 

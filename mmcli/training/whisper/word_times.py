@@ -1,0 +1,146 @@
+"""How right word times are: `python -m mmcli.training.whisper.word_times --data FOLDER`.
+
+FOLDER holds clips.zip and manifest.jsonl, as for `evaluate`. Clips are heard as `mmcli transcribe --words` hears them;
+those whose every word is right are aligned a second time, independently: a CTC model of phonemes (the package hama,
+with its own spelling-to-sound rules) gives probabilities every 20 ms, and torchaudio's `forced_align` the best path for
+the words through them. Start and end of each word are compared. CTC models are late and short by nature: a phoneme's
+peak lies inside it.
+Needs torchaudio, hama and whisper-normalizer.
+"""
+
+import argparse
+import io
+import re
+import statistics
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+
+from mmcli.batch.listen import Listener
+from mmcli.batch.runner import Outcome
+from mmcli.cli.units import table
+from mmcli.hub.load import load
+from mmcli.hub.resolve import resolve
+from mmcli.media.audio import read_sound
+from mmcli.media.sources import Source
+from mmcli.tasks.transcribe import TranscribeRequest
+from mmcli.training.whisper.evaluate import Clip, read_clips
+
+CLEAN = ("librispeech", "ljspeech")  # sources that are read aloud in a quiet room, by how their names begin
+FRAME = 0.02  # seconds between the CTC model's outputs
+RATE = 16_000
+
+Span = tuple[float, float]
+
+
+class Aligner:
+    """Words and sound → where each word is, without Whisper."""
+
+    def __init__(self) -> None:
+        from hama.asr import ASRModel
+        from hama.inference import G2PModel
+
+        self.ears, self.spelling = ASRModel(), G2PModel()
+        self.ids = {token: id for id, token in enumerate(self.ears.decoder_tokens)}
+        self.sounds: dict[str, list[int]] = {}
+
+    def phonemes(self, word: str) -> list[int]:
+        """Ids of a word's phonemes; none where the model knows no sound of it."""
+        word = re.sub(r"[^a-z']", "", word.lower())
+        if word not in self.sounds:
+            found = [one.phoneme for one in self.spelling.predict(word).alignments] if word else []
+            self.sounds[word] = [self.ids[one] for one in found] if all(one in self.ids for one in found) else []
+        return self.sounds[word]
+
+    def align(self, sound: np.ndarray, words: list[str]) -> list[Span] | None:
+        """Start and end of each word in seconds, or None where it cannot be."""
+        from torchaudio.functional import forced_align
+
+        spelt = [self.phonemes(word) for word in words]
+        if not all(spelt):
+            return None
+        boundary, blank = self.ids["<wb>"], self.ears.blank_id
+        targets = [id for word in spelt for id in (*word, boundary)][:-1]
+        names = [self.ears._log_probs_output_name, self.ears._out_lengths_output_name]
+        given = {
+            self.ears._waveform_input_name: sound[None].astype(np.float32),
+            self.ears._waveform_lengths_input_name: np.array([len(sound)], np.int64),
+        }
+        scores, lengths = self.ears.session.run(names, given)
+        emissions = torch.from_numpy(np.array(scores[:1, : int(np.ravel(lengths)[0])])).float().log_softmax(-1)
+        try:
+            path = forced_align(emissions, torch.tensor([targets]), blank=blank)[0][0].tolist()
+        except (RuntimeError, ValueError):  # more phonemes than frames
+            return None
+        return list(self._spans(path, spelt, boundary, blank))
+
+    @staticmethod
+    def _spans(path: list[int], spelt: list[list[int]], boundary: int, blank: int) -> Iterator[Span]:
+        """The frames of each word's phonemes on the path."""
+        runs: list[tuple[int, int, int]] = []  # token, first frame, frame behind the last
+        for frame, token in enumerate(path):
+            if token == blank:
+                continue
+            if runs and runs[-1][0] == token and runs[-1][2] == frame:
+                runs[-1] = token, runs[-1][1], frame + 1
+            else:
+                runs.append((token, frame, frame + 1))
+        runs = [run for run in runs if run[0] != boundary]
+        first = 0
+        for word in spelt:
+            own = runs[first : first + len(word)]
+            first += len(word)
+            yield own[0][1] * FRAME, own[-1][2] * FRAME
+
+
+def source_of(clip: Clip) -> Source:
+    return Source("-", None, None, PurePosixPath(clip.file), stream=io.BytesIO(clip.data))
+
+
+def heard(clips: list[Clip], model: str) -> Iterator[list[dict]]:
+    """The words of each clip, with times."""
+    request = TranscribeRequest(language="en", words=True)
+    listener = Listener(request, lambda: load(resolve(model), "cpu"), model=model)
+    for event in listener.run(source_of(clip) for clip in clips):
+        if isinstance(event, Outcome):
+            yield [word for segment in event.record["segments"] for word in segment["words"]]
+
+
+def main() -> None:
+    from whisper_normalizer.english import EnglishTextNormalizer
+
+    parser = argparse.ArgumentParser(description="Word times beside those of a forced alignment.")
+    parser.add_argument("--data", type=Path, required=True, help="folder of clips.zip and manifest.jsonl")
+    parser.add_argument("--model", default="whisper-tiny.en")
+    parser.add_argument("--count", type=int, help="a random part of so many clips")
+    given = parser.parse_args()
+    normal, aligner = EnglishTextNormalizer(), Aligner()
+    clips = [clip for clip in read_clips(given.data, given.count, 0) if clip.source.startswith(CLEAN)]
+    starts: dict[str, list[float]] = {}
+    ends: dict[str, list[float]] = {}
+    used: dict[str, int] = {}
+    for clip, words in zip(clips, heard(clips, given.model), strict=True):
+        if normal(" ".join(word["text"] for word in words)) != normal(clip.text):
+            continue
+        spans = aligner.align(read_sound(source_of(clip))[0], [word["text"] for word in words])
+        if spans is None:
+            continue
+        for name in (clip.source, "all"):
+            used[name] = used.get(name, 0) + 1
+            starts.setdefault(name, []).extend(w["start"] - span[0] for w, span in zip(words, spans, strict=True))
+            ends.setdefault(name, []).extend(w["end"] - span[1] for w, span in zip(words, spans, strict=True))
+    rows = [("source", "clips", "words", "start, median error", "end", "both", "within 100 ms", "start is off by")]
+    for name in sorted(used, key=lambda name: (name == "all", name)):
+        begin, end = np.abs(starts[name]), np.abs(ends[name])
+        both = np.concatenate((begin, end))
+        share = np.mean(both <= 0.1)
+        middles = [f"{1000 * statistics.median(each):.0f} ms" for each in (begin, end, both)]
+        rows.append((name, str(used[name]), str(len(begin)), *middles, f"{share:.0%}",
+                     f"{1000 * statistics.median(starts[name]):+.0f} ms"))  # fmt: skip
+    print(table(rows), end="")
+
+
+if __name__ == "__main__":
+    main()
