@@ -2,9 +2,9 @@
 
 FOLDER holds clips.zip and manifest.jsonl (`file`, `text`, `source` a line). Every clip is a recording of its own on the
 way that `mmcli transcribe` takes, voice activity included; with `--peer`, faster-whisper hears the same clips with the
-same checkpoint in CTranslate2's form. Both texts and the reference go through Whisper's English normaliser. It makes one
-number of "nine one" and leaves "9 1" two, though neither is an error, so word errors are told a second time with the
-digits of every number put apart.
+same checkpoint in CTranslate2's form. Both texts and the reference go through Whisper's English normaliser. It makes
+one number of "nine one" and leaves "9 1" two, though neither is an error, so word errors are told a second time with
+the digits of every number put apart.
 Needs jiwer and whisper-normalizer, and faster-whisper for the peer.
 """
 
