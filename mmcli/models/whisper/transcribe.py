@@ -215,8 +215,9 @@ def _with_words(
         return text  # only a text that filled the model to the brim; no times are better than wrong ones
     if not ids:
         return replace(text, word_times=source)
-    times, probabilities = token_times(model, heard, prompt, ids, processor.special.end, heads, seconds)
-    times = times.clip(max=seconds)
+    reached = text.heard_until or seconds  # what lies behind is heard again, with words and times of its own
+    times, probabilities = token_times(model, heard, prompt, ids, processor.special.end, heads, reached)
+    times = times.clip(max=reached)
     segments = with_words(found, times, probabilities, processor.decode, text.language)
     return replace(text, segments=segments, word_times=source)
 

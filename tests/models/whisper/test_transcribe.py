@@ -11,7 +11,17 @@ from mmcli.engine.beams import beam_search
 from mmcli.engine.inputs import Inputs
 from mmcli.errors import UsageError
 from mmcli.models.whisper.rules import WritingRules
-from mmcli.models.whisper.transcribe import DecodingOptions, WindowText, _best, _fails, _silenced, transcribe_windows
+from mmcli.models.whisper.transcribe import (
+    DecodingOptions,
+    WindowText,
+    Written,
+    _best,
+    _fails,
+    _read,
+    _silenced,
+    _with_words,
+    transcribe_windows,
+)
 
 GREEDY = DecodingOptions(temperatures=(0.0,), language="en", no_speech_limit=None, logprob_limit=None)
 SOUNDS = [sound(seed, seconds) for seed, seconds in ((0, 1.3), (1, 0.4), (2, 2.0), (3, 0.9), (4, 0.05))]
@@ -167,3 +177,15 @@ def test_the_limit_of_tokens_is_told(whisper):
     text = transcribe_windows(whisper, SOUNDS[:1], replace(GREEDY, max_tokens=4))[0]
     assert text.truncated and len(text.token_ids) == 4
     assert max(text.token_ids) > TEXT
+
+
+def test_words_end_where_the_rest_is_heard_again(whisper):
+    """An answer that ends with two times leaves what lies behind them to another window."""
+    processor = whisper.processor
+    heard = whisper.model.hear(processor.features(SOUNDS[2:3]))
+    times = processor.special.times
+    ids = (times, 20, 30, 40, 50, times + 30, times + 30)
+    text = _read(processor, Written(list(ids), -0.5, True), "en", 0.0, 0.0, 2.0)
+    assert text.heard_until == 0.6
+    [segment] = _with_words(whisper.model, processor, heard, text, 2.0, GREEDY).segments
+    assert segment.words[0].start >= 0 and segment.words[-1].end <= 0.6
