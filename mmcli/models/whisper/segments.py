@@ -1,8 +1,11 @@
 """From the tokens of one window to segments with times."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from mmcli.models.whisper.processor import WhisperProcessor
+
+HOLE = 3.0  # seconds of speech without text; pauses are shorter where windows are cut at pauses
 
 
 @dataclass(frozen=True)
@@ -71,3 +74,17 @@ def heard_until(processor: WhisperProcessor, ids: list[int], seconds: float) -> 
     """
     ends_with_start = len(ids) >= 2 and processor.is_time(ids[-1]) and processor.is_time(ids[-2])
     return min(processor.seconds(ids[-1]), seconds) if ends_with_start else seconds
+
+
+def before_hole(found: list[Stretch], reached: float) -> tuple[list[Stretch], float]:
+    """The stretches up to the first hole, and where it begins; all of them and `reached`, where there is none.
+
+    A small Whisper may leap over many seconds, often where the speaker changes, or end long before the sound does. In
+    a window that is full of speech that is no pause: what lies behind is better heard again.
+    """
+    for number, (one, after) in enumerate(pairwise(found)):
+        if after.start - one.end > HOLE:
+            return found[: number + 1], one.end
+    if found and reached - found[-1].end > HOLE:
+        return found, found[-1].end
+    return found, reached

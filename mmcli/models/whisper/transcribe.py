@@ -17,7 +17,7 @@ from mmcli.models.whisper.alignment import alignment_heads, token_times
 from mmcli.models.whisper.model import Heard, Whisper
 from mmcli.models.whisper.processor import WhisperProcessor
 from mmcli.models.whisper.rules import WritingRules
-from mmcli.models.whisper.segments import Segment, heard_until, stretches
+from mmcli.models.whisper.segments import Segment, Stretch, before_hole, heard_until, stretches
 from mmcli.models.whisper.words import with_words
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -99,7 +99,7 @@ def transcribe_windows(
         asked, lengths = [prompts[row] for row in pending], [seconds[row] for row in pending]
         written, no_speech = _write(model, processor, part, asked, lengths, options, temperature)
         for row, answer, silence in zip(pending, written, no_speech, strict=True):
-            attempts[row].append(_read(processor, answer, languages[row], silence, temperature, seconds[row]))
+            attempts[row].append(_read(processor, answer, languages[row], silence, temperature, seconds[row], options))
         pending = [row for row in pending if _fails(attempts[row][-1], options)]
         if not pending:
             break
@@ -179,10 +179,24 @@ def _no_speech(processor: WhisperProcessor, heard: Heard) -> list[float]:
     return heard.at_start.softmax(dim=-1)[:, token].tolist()
 
 
+def _stretches(
+    processor: WhisperProcessor, ids: list[int], seconds: float, options: DecodingOptions
+) -> tuple[list[Stretch], float]:
+    """What was written, as far as it is to be used, and how far into the window that goes."""
+    found, reached = stretches(processor, ids, seconds), heard_until(processor, ids, seconds)
+    return before_hole(found, reached) if options.spoken_to_end and options.times else (found, reached)
+
+
 def _read(
-    processor: WhisperProcessor, written: Written, language: str, no_speech: float, temperature: float, seconds: float
+    processor: WhisperProcessor,
+    written: Written,
+    language: str,
+    no_speech: float,
+    temperature: float,
+    seconds: float,
+    options: DecodingOptions,
 ) -> WindowText:
-    found = stretches(processor, written.ids, seconds)
+    found, reached = _stretches(processor, written.ids, seconds, options)
     segments = tuple(Segment(part.start, part.end, processor.decode(part.ids)) for part in found)
     return WindowText(
         language=language,
@@ -193,7 +207,7 @@ def _read(
         compression_ratio=compression_ratio("".join(segment.text for segment in segments).strip()),
         temperature=temperature,
         truncated=not written.ended,
-        heard_until=heard_until(processor, written.ids, seconds),
+        heard_until=reached,
     )
 
 
@@ -208,7 +222,7 @@ def _with_words(
     """The text of one sound with a time for every word."""
     decoder = processor.config.decoder
     heads, source = alignment_heads(processor.special, decoder.depth, decoder.heads)
-    found = stretches(processor, list(text.token_ids), seconds) if text.segments else []
+    found = _stretches(processor, list(text.token_ids), seconds, options)[0] if text.segments else []
     ids = [id for stretch in found for id in stretch.ids]
     prompt = processor.prompt(options.task, text.language, None, False)
     if len(prompt) + len(ids) + 1 > processor.config.text_positions:

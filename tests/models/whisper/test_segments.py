@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmcli.models.whisper.segments import heard_until, stretches
+from mmcli.models.whisper.segments import Stretch, before_hole, heard_until, stretches
 
 
 class Plain:
@@ -63,3 +63,22 @@ def test_any_tokens_keep_all_text_and_rising_times(ids, seconds):
 )
 def test_heard_until(ids, expected):
     assert heard_until(Plain(), ids, 10.0) == pytest.approx(expected)
+
+
+def part(start: float, end: float) -> Stretch:
+    return Stretch(start, end, (1,))
+
+
+@pytest.mark.parametrize(
+    ("found", "reached", "kept", "until", "reason"),
+    [
+        ([part(0, 4), part(4, 9)], 9.5, 2, 9.5, "nothing is missing"),
+        ([part(0, 4), part(6.9, 9)], 9.5, 2, 9.5, "a pause"),
+        ([part(0, 4), part(18, 22), part(22, 25)], 25.2, 1, 4, "it leapt over a sentence"),
+        ([part(0, 4), part(4, 9)], 25.0, 2, 9, "it ended long before the sound"),
+        ([part(0, 4), part(8, 9)], 25.0, 1, 4, "the first hole counts"),
+        ([], 25.0, 0, 25.0, "nobody speaks"),
+    ],
+)
+def test_what_lies_behind_a_hole_is_not_used(found, reached, kept, until, reason):
+    assert before_hole(found, reached) == (found[:kept], until), reason

@@ -185,7 +185,7 @@ def test_words_end_where_the_rest_is_heard_again(whisper):
     heard = whisper.model.hear(processor.features(SOUNDS[2:3]))
     times = processor.special.times
     ids = (times, 20, 30, 40, 50, times + 30, times + 30)
-    text = _read(processor, Written(list(ids), -0.5, True), "en", 0.0, 0.0, 2.0)
+    text = _read(processor, Written(list(ids), -0.5, True), "en", 0.0, 0.0, 2.0, GREEDY)
     assert text.heard_until == 0.6
     [segment] = _with_words(whisper.model, processor, heard, text, 2.0, GREEDY).segments
     assert segment.words[0].start >= 0 and segment.words[-1].end <= 0.6
