@@ -21,8 +21,8 @@ def join_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-class SelfAttention(nn.Module):
-    """Attention of a sequence to itself; after loading, queries, keys and values come from one product."""
+class Projections(nn.Module):
+    """The weights of an attention, as checkpoints store them; keys have no bias."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -31,8 +31,18 @@ class SelfAttention(nn.Module):
         self.k = nn.Linear(width, width, bias=False)
         self.v = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
+        self.short: torch.dtype | None = None  # a shorter type for what is costly: see the subclasses
+
+
+class SelfAttention(Projections):
+    """Attention of a sequence to itself; after loading, queries, keys and values come from one product.
+
+    `short` is the type of the products without a cache.
+    """
+
+    def __init__(self, width: int, heads: int):
+        super().__init__(width, heads)
         self.qkv: nn.Module | None = None
-        self.short: torch.dtype | None = None  # a shorter type for the products without a cache
 
     def fuse(self) -> None:
         """Stack q, k and v; k's bias is zero."""
@@ -63,18 +73,15 @@ def attend_by_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return y.flatten(2)
 
 
-class CrossAttention(nn.Module):
-    """Attention of the text to the sound, whose keys and values are computed once a window."""
+class CrossAttention(Projections):
+    """Attention of the text to the sound, whose keys and values are computed once a window.
+
+    `short` is the type of these: they are read at every step.
+    """
 
     def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.q = nn.Linear(width, width)
-        self.k = nn.Linear(width, width, bias=False)
-        self.v = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
+        super().__init__(width, heads)
         self.kv: nn.Module | None = None
-        self.short: torch.dtype | None = None  # a shorter type for keys and values: they are read at every step
 
     def fuse(self) -> None:
         """Stack k and v."""
