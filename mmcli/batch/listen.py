@@ -156,10 +156,8 @@ class Listener:
         """Windows in a batch. While the model is still loading, that is guessed; `_transcribe` knows better then."""
         if self._first:
             return min(self._batch_size or FIRST_BATCH, FIRST_BATCH)
-        if self._batch_size:
-            return self._batch_size
         loaded = self._loading.result()[0] if self._loading.done() else None
-        size = BATCH_ON_CPU if loaded is None else default_batch_size(loaded)
+        size = self._batch_size or (BATCH_ON_CPU if loaded is None else default_batch_size(loaded))
         return size if recording.length is None else even(size, recording.length, self._most_lanes)
 
     def _start_model(self) -> None:
