@@ -107,7 +107,7 @@ def test_going_on_in_a_kept_cache_equals_from_the_start(model):
     second = written(model, inputs([first[-1], 20, 21]), cache=cache)[0]
     assert cache.length == len(ROWS[0]) + 23 + 3 + 23
     fresh = model.new_cache(1, 256)
-    model.prefill(inputs(ROWS[0]), fresh)
+    model.prefill(inputs(ROWS[0]).to(torch.device("cuda"), torch.float32), fresh)
     for id in [*first, 20, 21]:
         logits = model.step(torch.tensor([id], device="cuda"), fresh)
     assert second[0] == [logits.argmax().item()]
