@@ -24,7 +24,7 @@ from mmcli.hub.weights import place
 from mmcli.models.whisper import FAMILY
 from mmcli.models.whisper.config import WhisperConfig
 from mmcli.models.whisper.features import log_mel, mel_filters
-from mmcli.models.whisper.transcribe import DecodingOptions, transcribe_windows
+from mmcli.models.whisper.transcribe import DecodingOptions, Written, _followed, _read, transcribe_windows
 
 EXACT = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums in another order
 RECORDING = Path(__file__).parents[2] / "examples" / "jfk.flac"
@@ -154,6 +154,23 @@ def test_tiny_en_writes_the_reference_tokens_for_a_real_recording(tiny_en, recor
     times = [time for word in words for time in (word.start, word.end)]
     assert times == sorted(times) and times[0] >= 0 and times[-1] <= len(recording) / 16_000
     assert len(words) == len(text.text.split())
+
+
+@pytest.mark.parametrize(("count", "until"), [(5, (1.5, 3.5)), (22, (11.0, 11.0))])
+def test_a_segment_stretched_over_more_than_its_text_is_used_as_far_as_it_was_said(tiny_en, recording, count, until):
+    """Eleven seconds of which the answer has the first words only: the last of them tells where it must go on."""
+    ours = tiny_en[1]
+    processor, seconds, options = ours.processor, len(recording) / 16_000, DecodingOptions(spoken_to_end=True)
+    text = transcribe_windows(ours, [recording], options)[0]
+    ids = [id for id in text.token_ids if processor.is_text(id)][:count]
+    first_time = processor.special.times
+    written = Written([first_time, *ids, first_time + round(seconds / 0.02)], text.logprob, True)
+    stretched = _read(processor, written, "en", 0.0, 0.0, seconds, options)
+    assert stretched.heard_until == seconds
+    heard = ours.model.hear(processor.features([recording]))
+    followed = _followed(ours.model, processor, heard, stretched, seconds, options)
+    assert until[0] <= followed.heard_until <= until[1] + 0.01
+    assert followed.text == stretched.text
 
 
 def test_the_faster_arithmetic_hears_the_same(recording):

@@ -6,6 +6,7 @@ from itertools import pairwise
 from mmcli.models.whisper.processor import WhisperProcessor
 
 HOLE = 3.0  # seconds of speech without text; pauses are shorter where windows are cut at pauses
+SLOWEST = 1.0  # seconds a token: nobody speaks as slowly for long
 
 
 @dataclass(frozen=True)
@@ -88,3 +89,8 @@ def before_hole(found: list[Stretch], reached: float) -> tuple[list[Stretch], fl
     if found and reached - found[-1].end > HOLE:
         return found, found[-1].end
     return found, reached
+
+
+def doubtful(found: list[Stretch]) -> int | None:
+    """The first stretch that lasts longer than its text can take, or None: there may be a hole in it."""
+    return next((n for n, one in enumerate(found) if one.end - one.start > HOLE + SLOWEST * len(one.ids)), None)

@@ -17,7 +17,7 @@ from mmcli.models.whisper.alignment import alignment_heads, token_times
 from mmcli.models.whisper.model import Heard, Whisper
 from mmcli.models.whisper.processor import WhisperProcessor
 from mmcli.models.whisper.rules import WritingRules
-from mmcli.models.whisper.segments import Segment, Stretch, before_hole, heard_until, stretches
+from mmcli.models.whisper.segments import HOLE, Segment, Stretch, before_hole, doubtful, heard_until, stretches
 from mmcli.models.whisper.words import with_words
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -104,6 +104,10 @@ def transcribe_windows(
         if not pending:
             break
     texts = [_silenced(_best(tried, options), options) for tried in attempts]
+    if options.spoken_to_end and options.times:
+        texts = [
+            _followed(model, processor, heard.one(row), text, seconds[row], options) for row, text in enumerate(texts)
+        ]
     if not options.words:
         return texts
     return [
@@ -211,6 +215,30 @@ def _read(
     )
 
 
+def _followed(
+    model: Whisper,
+    processor: WhisperProcessor,
+    heard: Heard,
+    text: WindowText,
+    seconds: float,
+    options: DecodingOptions,
+) -> WindowText:
+    """The text as far as it can be followed in the sound.
+
+    A small Whisper may stretch a segment over much more speech than its text is of. Where the last word was said tells
+    whether it did; what lies behind is to be heard again.
+    """
+    found = _stretches(processor, list(text.token_ids), seconds, options)[0] if text.segments else []
+    place = doubtful(found)
+    if place is None:
+        return text
+    said = _with_words(model, processor, heard, text, seconds, options).segments[place]
+    if said.words is None or found[place].end - said.end <= HOLE:
+        return text
+    kept = (*text.segments[:place], replace(text.segments[place], end=said.end))
+    return replace(text, segments=kept, heard_until=said.end)
+
+
 def _with_words(
     model: Whisper,
     processor: WhisperProcessor,
@@ -222,7 +250,7 @@ def _with_words(
     """The text of one sound with a time for every word."""
     decoder = processor.config.decoder
     heads, source = alignment_heads(processor.special, decoder.depth, decoder.heads)
-    found = _stretches(processor, list(text.token_ids), seconds, options)[0] if text.segments else []
+    found = _stretches(processor, list(text.token_ids), seconds, options)[0][: len(text.segments)]
     ids = [id for stretch in found for id in stretch.ids]
     prompt = processor.prompt(options.task, text.language, None, False)
     if len(prompt) + len(ids) + 1 > processor.config.text_positions:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmcli.models.whisper.segments import Stretch, before_hole, heard_until, stretches
+from mmcli.models.whisper.segments import Stretch, before_hole, doubtful, heard_until, stretches
 
 
 class Plain:
@@ -82,3 +82,20 @@ def part(start: float, end: float) -> Stretch:
 )
 def test_what_lies_behind_a_hole_is_not_used(found, reached, kept, until, reason):
     assert before_hole(found, reached) == (found[:kept], until), reason
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected", "reason"),
+    [
+        ([(4.0, 9), (5.0, 12)], None, "as people speak"),
+        ([(8.9, 6)], None, "slow, but possible"),
+        ([(4.0, 9), (20.0, 10), (20.0, 2)], 1, "the first that lasts longer than its text"),
+        ([], None, "nothing was said"),
+    ],
+)
+def test_a_stretch_that_lasts_longer_than_its_text_is_doubtful(lengths, expected, reason):
+    found, reached = [], 0.0
+    for seconds, tokens in lengths:
+        found.append(Stretch(reached, reached + seconds, tuple(range(tokens))))
+        reached += seconds
+    assert doubtful(found) == expected, reason
