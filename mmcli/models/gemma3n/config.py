@@ -10,6 +10,7 @@ from typing import Any
 from mmcli.errors import ModelError
 from mmcli.layers.conformer import ConformerConfig
 from mmcli.layers.mobilenet_v5 import GRID, WIDTH
+from mmcli.models.gemma3n.audio import read_conformer
 
 TEXT = {
     "vocab_size": 262_400, "hidden_size": 2048, "intermediate_size": 16_384, "num_hidden_layers": 35,
@@ -19,14 +20,7 @@ TEXT = {
     "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1,
 }  # fmt: skip
 VISION = {"hidden_size": 2048, "vocab_size": 128, "vocab_offset": 262_144, "rms_norm_eps": 1e-6}
-AUDIO = {
-    "hidden_size": 1536, "vocab_size": 128, "vocab_offset": 262_272, "rms_norm_eps": 1e-6, "input_feat_size": 128,
-    "gradient_clipping": 1e10, "conf_attention_chunk_size": 12, "conf_attention_context_left": 13,
-    "conf_attention_context_right": 0, "conf_attention_logit_cap": 50.0, "conf_num_attention_heads": 8,
-    "conf_num_hidden_layers": 12, "conf_conv_kernel_size": 5, "conf_reduction_factor": 4,
-    "conf_residual_weight": 0.5, "sscp_conv_channel_size": (128, 32), "sscp_conv_group_norm_eps": 1e-3,
-    "sscp_conv_kernel_size": ((3, 3), (3, 3)), "sscp_conv_stride_size": ((2, 2), (2, 2)),
-}  # fmt: skip
+AUDIO = {"hidden_size": 1536, "vocab_size": 128, "vocab_offset": 262_272, "rms_norm_eps": 1e-6}
 WHOLE = {
     "vision_soft_tokens_per_image": 256, "audio_soft_tokens_per_image": 188, "image_token_id": 262_145,
     "boi_token_id": 255_999, "eoi_token_id": 262_144, "audio_token_id": 262_273, "boa_token_id": 256_000,
@@ -230,32 +224,8 @@ def _read_vision(raw: dict[str, Any]) -> SenseConfig:
 
 
 def _read_audio(raw: dict[str, Any]) -> AudioConfig:
-    audio = AUDIO | _set(raw.get("audio_config") or {})
-    pairs = ("sscp_conv_kernel_size", "sscp_conv_stride_size")
-    kernels, strides = (tuple(tuple(pair) for pair in audio[key]) for key in pairs)
-    if audio["hidden_size"] % audio["conf_num_attention_heads"]:
-        heads = audio["conf_num_attention_heads"]
-        raise ModelError(f"The sound encoder's {audio['hidden_size']} numbers cannot be split among {heads} heads")
-    conformer = ConformerConfig(
-        mels=audio["input_feat_size"],
-        width=audio["hidden_size"],
-        depth=audio["conf_num_hidden_layers"],
-        heads=audio["conf_num_attention_heads"],
-        channels=tuple(audio["sscp_conv_channel_size"]),
-        kernels=kernels,
-        strides=strides,
-        group_norm_epsilon=audio["sscp_conv_group_norm_eps"],
-        norm_epsilon=audio["rms_norm_eps"],
-        chunk=audio["conf_attention_chunk_size"],
-        past=max(0, audio["conf_attention_context_left"] - 1),
-        future=audio["conf_attention_context_right"],
-        score_cap=audio["conf_attention_logit_cap"],
-        kernel=audio["conf_conv_kernel_size"],
-        reduction=audio["conf_reduction_factor"],
-        residual=audio["conf_residual_weight"],
-        limit=audio["gradient_clipping"],
-    )
-    return AudioConfig(**_sense(raw, audio, "audio", "audio"), conformer=conformer)
+    own = raw.get("audio_config") or {}
+    return AudioConfig(**_sense(raw, AUDIO | _set(own), "audio", "audio"), conformer=read_conformer(own))
 
 
 def _sense(raw: dict[str, Any], own: dict[str, Any], sense: str, place: str) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from torch import nn
 
 from mmcli.layers.mobilenet_v5 import GRID
 from mmcli.models.family import Stage
-from mmcli.models.gemma3n.config import AudioConfig, Gemma3nConfig, SenseConfig, TextConfig
+from mmcli.models.gemma3n.audio import audio_stages
+from mmcli.models.gemma3n.config import Gemma3nConfig, SenseConfig, TextConfig
 from mmcli.models.gemma3n.decoder import Decoder
 from mmcli.models.gemma3n.model import Gemma3n
-from mmcli.models.gemma3n.senses import Embedder, Hearing, Sight
+from mmcli.models.gemma3n.senses import Embedder, Sight
 
 PICTURE_SIDE = 768  # pixels, as published; checkpoints say it in preprocessor_config.json
 
@@ -23,7 +24,10 @@ def stages(config: Gemma3nConfig) -> list[Stage]:
     if config.vision:
         found += _sight(config.vision, config.text.width, model.sight)
     if config.audio:
-        found += _hearing(config.audio, config.text.width, model.hearing)
+        embedder = _embedder(
+            "sound embedder", "a sound, whatever its length", config.audio, config.text.width, model.hearing.embedder
+        )
+        found += [*audio_stages(config.audio.conformer), embedder]
     return found + _decoder(config.text, model.decoder)
 
 
@@ -39,25 +43,6 @@ def _sight(config: SenseConfig, width: int, sight: Sight) -> list[Stage]:
             (f"the last two scales fused into a grid of {GRID} × {GRID}",),
         ),
         _embedder("picture embedder", "a picture", config, width, sight.embedder),
-    ]
-
-
-def _hearing(config: AudioConfig, width: int, hearing: Hearing) -> list[Stage]:
-    c = config.conformer
-    return [
-        Stage("sound", "log-mel", f"F × {c.mels}", 0, ("16 kHz, a frame every 10 ms, at most 30 s",)),
-        Stage(
-            "audio",
-            "conformer",
-            f"A × {c.width}",
-            _count(hearing.tower),
-            (
-                f"two convolutions, {c.depth} layers, {c.heads} heads",
-                f"a frame looks at {c.past} before it and {c.future} behind",
-                f"every {c.reduction}th is kept",
-            ),
-        ),
-        _embedder("sound embedder", "a sound, whatever its length", config, width, hearing.embedder),
     ]
 
 

@@ -6,6 +6,7 @@ picture tower is read with and without its own prefix `timm_model.`, as transfor
 
 from mmcli.hub.weights import Rule
 from mmcli.layers.mobilenet_v5 import TENSORS as VISION_TENSORS
+from mmcli.models.gemma3n.audio import AUDIO_TENSORS
 from mmcli.models.gemma3n.config import Gemma3nConfig
 
 ROOTS = ("model.", "")
@@ -46,35 +47,6 @@ TEXT_TENSORS = {
 
 # Published files still hold these of layers that look at another layer's keys and values; nothing reads them.
 SHARED = ("k_proj", "v_proj", "k_norm")
-
-AUDIO_TENSORS = {
-    "subsample_conv_projection.conv_{}.conv.weight": "subsampling.convolutions.{}.conv.weight",
-    "subsample_conv_projection.conv_{}.norm.weight": "subsampling.convolutions.{}.norm.weight",
-    "subsample_conv_projection.input_proj_linear.weight": "subsampling.out.weight",
-    "conformer.{}.attention.pre_attn_norm.weight": "layers.{}.attention.norm_in.weight",
-    "conformer.{}.attention.attn.q_proj.weight": "layers.{}.attention.q.weight",
-    "conformer.{}.attention.attn.k_proj.weight": "layers.{}.attention.k.weight",
-    "conformer.{}.attention.attn.v_proj.weight": "layers.{}.attention.v.weight",
-    "conformer.{}.attention.attn.per_dim_scale": "layers.{}.attention.query_scale",
-    "conformer.{}.attention.attn.relative_position_embedding.pos_proj.weight": "layers.{}.attention.distance.weight",
-    "conformer.{}.attention.post.weight": "layers.{}.attention.out.weight",
-    "conformer.{}.attention.post_norm.weight": "layers.{}.attention.norm_out.weight",
-    "conformer.{}.lconv1d.pre_layer_norm.weight": "layers.{}.convolution.norm_in.weight",
-    "conformer.{}.lconv1d.linear_start.weight": "layers.{}.convolution.gate.weight",
-    "conformer.{}.lconv1d.depthwise_conv1d.weight": "layers.{}.convolution.conv.weight",
-    "conformer.{}.lconv1d.conv_norm.weight": "layers.{}.convolution.norm_conv.weight",
-    "conformer.{}.lconv1d.linear_end.weight": "layers.{}.convolution.out.weight",
-    "conformer.{}.norm.weight": "layers.{}.norm.weight",
-} | {
-    f"conformer.{{}}.{theirs}.{tensor}.weight": f"layers.{{}}.{ours}.{target}.weight"
-    for theirs, ours in (("ffw_layer_start", "mlp_before"), ("ffw_layer_end", "mlp_after"))
-    for tensor, target in (
-        ("pre_layer_norm", "norm_in"),
-        ("ffw_layer_1", "up"),
-        ("ffw_layer_2", "down"),
-        ("post_layer_norm", "norm_out"),
-    )
-}
 
 EMBEDDER_TENSORS = {
     "embedding.weight": "table.weight",

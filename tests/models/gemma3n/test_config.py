@@ -45,7 +45,7 @@ def test_a_text_configuration_that_is_not_supported_says_why(raw, message):
         ({"vision_soft_tokens_per_image": 64}, "vision_soft_tokens_per_image to 64"),
         ({"vision_config": {"vocab_offset": 262_300}}, "do not fill"),
         ({"audio_config": {"conf_num_attention_heads": 7}}, "cannot be split among 7 heads"),
-        ({"audio_config": {"sscp_conv_kernel_size": 3}}, "wrong type"),
+        ({"audio_config": {"sscp_conv_kernel_size": 3}}, "no size of a sound encoder"),
     ],
     ids=str,
 )

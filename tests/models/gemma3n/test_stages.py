@@ -12,7 +12,7 @@ LINES = (
     "up to 30 s in one piece",
     "vision · MobileNetV5",
     "256 × 2048",
-    "audio · conformer",
+    "sound encoder · conformer",
     "188 × 2048",
     "per-layer table · table",
     "T × 35 × 256",
