@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from mmcli.decode import Token
 from mmcli.errors import InputError, ModelError
 from mmcli.tasks.answer import Answer, in_words
-from mmcli.tasks.task import Request
+from mmcli.tasks.task import Request, text_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,7 +87,7 @@ class Conversation:
         self.loaded = loaded
         self.keeps_turns = knows_turns(loaded.processor)
         self.context = _context(loaded.checkpoint.config)
-        self._opening = [Turn("system", (system,))] if system else []
+        self._opening = [Turn("system", (text_of(system),))] if system else []
         self.clear()
 
     def clear(self) -> None:

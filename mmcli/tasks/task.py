@@ -40,7 +40,7 @@ class Request:
     def prompt_for(self, processor: "Processor") -> str:
         """The text that goes to the model."""
         prompt = self.prompt if self.prompt is not None else processor.task_prompt(self.task, self.words)
-        return prompt.encode("utf-8", "replace").decode()  # a shell's arguments may hold bytes that are no characters
+        return text_of(prompt)
 
     def require(self, processor: "Processor", model: str) -> None:
         """Raise ModelError if the model lacks what the task is made of."""
@@ -51,3 +51,8 @@ class Request:
                 f"{model} cannot {self.task}: its vocabulary has no location tokens",
                 "Use nano or a PaliGemma checkpoint, or ask in words with mmcli chat",
             )
+
+
+def text_of(words: str) -> str:
+    """Words as a tokenizer can read them: a shell's arguments may hold bytes that are no characters."""
+    return words.encode("utf-8", "replace").decode()

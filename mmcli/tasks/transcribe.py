@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmcli.errors import ModelError, UsageError
 from mmcli.output.text import clock
+from mmcli.tasks.task import text_of
 
 if TYPE_CHECKING:
     from mmcli.batch.speech import Window
@@ -34,6 +35,7 @@ class TranscribeRequest:
         """The settings of a family's `transcribe`."""
         names = ("task", "language", "hint", "beams", "words")
         settings = {name: getattr(self, name) for name in names}
+        settings["hint"] = None if self.hint is None else text_of(self.hint)
         if self.temperature is not None:
             settings["temperatures"] = (self.temperature,)
         return settings | ({} if self.seed is None else {"seed": self.seed})

@@ -325,3 +325,8 @@ def test_a_terminal_shows_progress_in_the_time_of_sound_and_text_as_it_comes(tmp
 def test_without_a_terminal_there_is_no_bar():
     done = process("transcribe", str(EXAMPLE))
     assert (done.code, done.err) == (0, "") and SAID in plain(done.out)
+
+
+def test_a_hint_may_hold_bytes_that_are_no_characters():
+    done = process("transcribe", EXAMPLE, "--hint", os.fsdecode(b"caf\xff"))
+    assert done.code == 0 and SAID in " ".join(done.out.lower().split())
