@@ -3,10 +3,10 @@
 import pytest
 import support  # noqa: F401  (makes transformers importable beside a torchaudio built for another CUDA)
 import torch
+from places import assert_places
 from transformers import PaliGemmaConfig as ReferenceConfig
 from transformers import PaliGemmaForConditionalGeneration
 
-from mmcli.hub.weights import place
 from mmcli.models.paligemma import FAMILY
 from mmcli.models.paligemma.config import ABSENT_TEXT, ABSENT_VISION, PaliGemmaConfig
 
@@ -54,18 +54,7 @@ def test_names_and_shapes_agree_in_both_directions(size, side):
     raw = published(TEXTS[size], side)
     with torch.device("meta"):
         reference = PaliGemmaForConditionalGeneration(ReferenceConfig(**raw))
-    ours, placed = build(raw)
-    rules = FAMILY.rules(PaliGemmaConfig.from_hf(raw))
-    for name, tensor in reference.state_dict().items():
-        for spelling in spellings(name):
-            rule, target = place(rules, spelling)
-            assert rule is not None, f"no place for {spelling}"
-            if target is None:
-                assert rule.copy_of == "decoder.embedding.weight"
-                target = rule.copy_of
-            assert ours[target].shape == tensor.shape, spelling
-            placed.add(target)
-    assert placed == set(ours)
+    assert_places(FAMILY.rules(PaliGemmaConfig.from_hf(raw)), build(raw), reference, spellings)
 
 
 @pytest.mark.parametrize("size", TEXTS)
@@ -73,7 +62,7 @@ def test_inspect_counts_the_parameters_that_the_model_has(size):
     raw = published(TEXTS[size], 224)
     stages = FAMILY.stages(PaliGemmaConfig.from_hf(raw))
     total = sum(stage.parameters for stage in stages)
-    assert total == sum(tensor.numel() for tensor in build(raw)[0].values())
+    assert total == sum(tensor.numel() for tensor in build(raw).state_dict().values())
     assert total / 1e9 == pytest.approx(PARAMETERS[size], abs=0.06)
     assert "256 × 1152" in [stage.output for stage in stages]
 
@@ -118,9 +107,9 @@ def assert_same(ours: PaliGemmaConfig, reference: ReferenceConfig) -> None:
     assert ours.image_token == reference.image_token_index
 
 
-def build(raw: dict) -> tuple[dict[str, torch.Tensor], set[str]]:
+def build(raw: dict) -> torch.nn.Module:
     with torch.device("meta"):
-        return FAMILY.build(FAMILY.read_config(raw)).state_dict(), set()
+        return FAMILY.build(FAMILY.read_config(raw))
 
 
 def spellings(name: str) -> list[str]:

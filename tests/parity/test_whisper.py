@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from places import assert_places
 from safetensors.torch import load_file
 from transformers import WhisperConfig as ReferenceConfig
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
@@ -20,7 +21,6 @@ from whisper_folders import sound, write_checkpoint
 from mmcli.engine.inputs import Inputs
 from mmcli.hub.load import load
 from mmcli.hub.resolve import BUNDLED, resolve
-from mmcli.hub.weights import place
 from mmcli.models.whisper import FAMILY
 from mmcli.models.whisper.config import WhisperConfig
 from mmcli.models.whisper.features import log_mel, mel_filters
@@ -197,15 +197,8 @@ def test_names_and_shapes_of_the_published_sizes_agree_in_both_directions(size):
         "decoder_ffn_dim": 4 * width, "num_mel_bins": mels, "vocab_size": rows,
     }  # fmt: skip
     with torch.device("meta"):
-        reference = WhisperForConditionalGeneration(ReferenceConfig(**raw)).state_dict()
-        ours = FAMILY.build(WhisperConfig.from_hf(raw)).state_dict()
-    table, placed = FAMILY.rules(WhisperConfig.from_hf(raw)), set()
-    for name, tensor in reference.items():
-        rule, target = place(table, name)
-        assert rule is not None, f"no place for {name}"
-        target = target or rule.copy_of
-        assert ours[target].shape == tensor.shape, name
-        placed.add(target)
-    assert placed == set(ours)
+        reference = WhisperForConditionalGeneration(ReferenceConfig(**raw))
+        ours = FAMILY.build(WhisperConfig.from_hf(raw))
+    assert_places(FAMILY.rules(WhisperConfig.from_hf(raw)), ours, reference, lambda name: [name])
     stages = FAMILY.stages(WhisperConfig.from_hf(raw))
-    assert sum(stage.parameters for stage in stages) == sum(tensor.numel() for tensor in ours.values())
+    assert sum(stage.parameters for stage in stages) == sum(tensor.numel() for tensor in ours.state_dict().values())
