@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mmcli.errors import ModelError
-from mmcli.hub.resolve import read_json
+from mmcli.hub.json_files import read_json
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class PictureSettings:
         Raises ModelError where there are none or they do not suit the tower.
         """
         whole = read_settings(folder)
-        raw = whole.get("image_processor") or read_json(folder, "preprocessor_config.json")
+        raw = whole.get("image_processor") or read_json(folder / "preprocessor_config.json")
         size = raw.get("size") or {"height": 224, "width": 224}
         height, width = size.get("height"), size.get("width")
         if side is not None and (height, width) != (side, side):
@@ -65,7 +65,7 @@ class PictureSettings:
 
 def read_settings(folder: Path) -> dict[str, Any]:
     """processor_config.json, or nothing where a checkpoint has none. Raises ModelError where it is damaged."""
-    return read_json(folder, "processor_config.json") if (folder / "processor_config.json").is_file() else {}
+    return read_json(folder / "processor_config.json") if (folder / "processor_config.json").is_file() else {}
 
 
 def _channels(value: float | Sequence[float]) -> tuple[float, ...]:

@@ -1,6 +1,5 @@
 """From a model's name to a folder: the bundled one, a local folder, the cache, and only then the hub."""
 
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcli.errors import ModelError
+from mmcli.hub.json_files import read_json
 from mmcli.hub.safetensors_files import weight_files
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -73,21 +73,7 @@ def looks_like_path(name: str) -> bool:
 
 def open_folder(name: str, folder: Path, revision: str | None = None) -> Checkpoint:
     """Read config.json of a checkpoint folder. Raises ModelError where it is missing or no JSON object."""
-    return Checkpoint(name, folder, revision, read_json(folder, "config.json"))
-
-
-def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """A JSON object from a checkpoint folder. Raises ModelError where it is missing or not one."""
-    path = folder / name
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{folder} has no {name}, so it is not a complete model", "Name another folder") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read ({error})", "Download the model again") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds no JSON object", "Download the model again")
-    return content
+    return Checkpoint(name, folder, revision, read_json(folder / "config.json"))
 
 
 def cached_folder(name: str, revision: str | None = None) -> Path | None:

@@ -6,7 +6,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from mmcli.errors import ModelError
-from mmcli.hub.resolve import read_json
+from mmcli.hub.json_files import read_json
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -28,7 +28,7 @@ def named_tokens(folder: Path) -> dict[str, str]:
     """The tokens that tokenizer_config.json names, such as "bos_token" → "<bos>"; none where there is no such file."""
     if not (folder / "tokenizer_config.json").is_file():
         return {}
-    raw = read_json(folder, "tokenizer_config.json")
+    raw = read_json(folder / "tokenizer_config.json")
     more = raw.get("extra_special_tokens")
     raw = raw | more if isinstance(more, dict) else raw
     found = {key: _text(value) for key, value in raw.items() if key.endswith("_token")}
@@ -51,5 +51,5 @@ def stop_ids(folder: Path, otherwise: frozenset[int]) -> frozenset[int]:
     """The tokens that end an answer: what generation_config.json says, else what config.json says."""
     if not (folder / "generation_config.json").is_file():
         return otherwise
-    stop = read_json(folder, "generation_config.json").get("eos_token_id")
+    stop = read_json(folder / "generation_config.json").get("eos_token_id")
     return otherwise if stop is None else frozenset(stop if isinstance(stop, list) else [stop])

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mmcli.errors import ModelError
-from mmcli.hub.resolve import read_json
+from mmcli.hub.json_files import read_json
 
 RATE = 16_000
 LONGEST = 480_000  # samples: 30 s
@@ -133,10 +133,10 @@ def _find(folder: Path) -> tuple[Path, dict[str, Any]]:
     raw: dict[str, Any] | None = None
     path = folder / "processor_config.json"
     if path.is_file():
-        raw = read_json(folder, path.name).get("feature_extractor")
+        raw = read_json(path).get("feature_extractor")
     if raw is None:
         path = folder / "preprocessor_config.json"
-        raw = read_json(folder, path.name) if path.is_file() else {}
+        raw = read_json(path) if path.is_file() else {}
     if not isinstance(raw, dict):
         raise ModelError(f"{path} holds no settings under feature_extractor")
     return path, {key: value for key, value in raw.items() if value is not None}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcli.errors import ModelError
-from mmcli.hub.resolve import read_json
+from mmcli.hub.json_files import read_json
 from mmcli.hub.tokenizer import named_tokens
 
 # As chat templates expect it: `role` is system, user or assistant, `content` a list of parts, each with its `type`
@@ -60,7 +60,7 @@ def find_template(folder: Path) -> tuple[Path, str | None]:
         path = folder / name
         if not path.is_file():
             continue
-        found = _read(path) if path.suffix == ".jinja" else read_json(folder, name).get("chat_template")
+        found = _read(path) if path.suffix == ".jinja" else read_json(path).get("chat_template")
         if isinstance(found, list):  # several templates with names
             found = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
         if isinstance(found, dict):

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from mmcli.errors import ModelError, UsageError
-from mmcli.hub.resolve import read_json
+from mmcli.hub.json_files import read_json
 from mmcli.models.whisper.config import WhisperConfig
 from mmcli.models.whisper.features import FFT, HOP, RATE, log_mel
 from mmcli.models.whisper.vocabulary import TIME_STEP, Special, read_special, read_tokenizer
@@ -36,7 +36,7 @@ class WhisperProcessor:
     def open(cls, folder: Path, config: WhisperConfig, raw: dict[str, Any]) -> "WhisperProcessor":
         """Read the tokenizer and the settings of a checkpoint. Raises ModelError."""
         path = folder / "preprocessor_config.json"
-        settings = read_json(folder, path.name) if path.is_file() else {}
+        settings = read_json(path) if path.is_file() else {}
         for key, expected in (
             ("feature_size", config.mels), ("sampling_rate", RATE), ("n_fft", FFT), ("hop_length", HOP),
         ):  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from mmcli.errors import ModelError
-from mmcli.hub.resolve import read_json
+from mmcli.hub.json_files import read_json
 from mmcli.models.whisper.config import WhisperConfig
 
 TIME_STEP = 0.02  # seconds from one time token to the next
@@ -65,7 +65,7 @@ def _from_parts(folder: Path) -> Tokenizer:
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    added = read_json(folder, "added_tokens.json") if (folder / "added_tokens.json").is_file() else {}
+    added = read_json(folder / "added_tokens.json") if (folder / "added_tokens.json").is_file() else {}
     tokens = [name for name, _ in sorted(added.items(), key=lambda item: item[1])]
     tokens = [name for name in ("<|endoftext|>",) if name not in added] + tokens
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in tokens])
@@ -75,7 +75,7 @@ def _from_parts(folder: Path) -> Tokenizer:
 def read_special(folder: Path, tokenizer: Tokenizer, config: WhisperConfig, raw: dict[str, Any]) -> Special:
     """Gather the special tokens from the tokenizer, generation_config.json and, for old files, config.json."""
     path = folder / "generation_config.json"
-    settings = read_json(folder, path.name) if path.is_file() else {}
+    settings = read_json(path) if path.is_file() else {}
 
     def token(*names: str) -> int | None:
         return next((found for name in names if (found := tokenizer.token_to_id(name)) is not None), None)

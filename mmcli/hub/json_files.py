@@ -1,0 +1,74 @@
+"""The JSON files of a checkpoint: each is an object, of a bounded size and depth, in characters that exist."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from mmcli.errors import ModelError
+
+LARGEST = 32_000_000  # bytes: twenty times the largest published one; what it becomes in memory is some twenty times it
+DEEPEST = 64  # objects and lists within each other
+
+AGAIN = "Download the model again"
+_HALF = re.compile("[\ud800-\udfff]")  # JSON can spell halves of characters, which nothing can print
+
+
+def read_json(path: Path, largest: int = LARGEST) -> dict[str, Any]:
+    """The object in a JSON file, with or without a byte order mark. Raises ModelError where there is none."""
+    if not path.is_file():  # nor would a pipe or a device ever come to an end
+        what = f"{path} is no file" if path.exists() else f"{path.parent} has no {path.name}"
+        raise ModelError(f"{what}, so it is not a complete model", "Name another folder")
+    try:
+        with path.open("rb") as file:
+            data = file.read(largest + 1)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror})") from error
+    if len(data) > largest:
+        raise ModelError(f"{path} is larger than any such file should be ({largest / 1e6:.0f} MB)", AGAIN)
+    try:
+        return parse_json(data)
+    except ValueError as error:
+        raise ModelError(f"{path} cannot be read ({error})", AGAIN) from error
+
+
+def parse_json(data: bytes, unique: bool = False) -> dict[str, Any]:
+    """The object that some bytes of JSON spell; with `unique`, no key may come twice in an object.
+
+    Raises ValueError, in words, for all that is none: damaged, too deep, or with characters that do not exist.
+    """
+    try:
+        content = json.loads(data, object_pairs_hook=_once if unique else None)
+    except RecursionError:  # far deeper than DEEPEST
+        raise ValueError(f"it is nested more than {DEEPEST} deep") from None
+    if not isinstance(content, dict):
+        raise ValueError("it holds no JSON object")
+    _check(content)
+    return content
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"it names {next(key for key in found if keys.count(key) > 1)!r} twice")
+    return found
+
+
+def _check(content: dict[str, Any]) -> None:
+    """Raise ValueError for what is too deep or holds half characters; level by level, so that no depth is too deep."""
+    level: list[Any] = [content]
+    for _ in range(DEEPEST):
+        below: list[Any] = []
+        for part in level:
+            if isinstance(part, dict):
+                below += part
+                below += part.values()
+            elif isinstance(part, list):
+                below += part
+            elif isinstance(part, str) and not part.isascii() and _HALF.search(part):
+                raise ValueError(f"it holds {part[:20]!a}, which is no text")
+        level = below
+        if not level:
+            return
+    raise ValueError(f"it is nested more than {DEEPEST} deep")
