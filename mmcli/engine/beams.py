@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mmcli.engine.generate import GenerativeModel, LogitRules, close_ranks
+from mmcli.engine.generate import GenerativeModel, LogitRules, close_ranks, own_copy
 from mmcli.engine.inputs import Inputs
 from mmcli.errors import ModelError
 
@@ -82,7 +82,7 @@ def beam_search(
     cache = model.new_cache(inputs.tokens.shape[0], inputs.tokens.shape[1] + max_tokens - 1)
     rows = [_Row(number) for number in range(inputs.tokens.shape[0])]
     done: dict[int, Answer] = {}
-    logits = model.prefill(inputs, cache)
+    logits = own_copy(model.prefill(inputs, cache), rules)
     for step in range(max_tokens):
         if rules is not None:
             owners = [row.number for row in rows for _ in row.ids]

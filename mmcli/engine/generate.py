@@ -35,7 +35,7 @@ class TokenEvent:
 
 
 # Forbids or favours: logits [R, V], what each of these R has written so far, and which row of the batch each belongs to
-# → logits from which to choose.
+# → logits from which to choose, which may be the same memory written over: nobody else looks at it.
 LogitRules = Callable[[Tensor, list[list[int]], list[int]], Tensor]
 
 
@@ -95,7 +95,7 @@ def _write(
     running = set(rows_held)
     written: list[list[int]] = [[] for _ in rows_held]
     looks_ahead = own and rules is None and inputs.tokens.is_cuda and not cuda_graph.waits(model, inputs.tokens[:, -1])
-    logits = model.prefill(inputs, cache)
+    logits = own_copy(model.prefill(inputs, cache), rules)
     for step in range(max_tokens):
         if rules is not None:
             logits = rules(logits, [written[row] for row in rows_held], rows_held)
@@ -119,6 +119,11 @@ def _write(
             rows_held = [rows_held[place] for place in places]
             chosen = chosen[torch.tensor(places, device=chosen.device)]
         logits = cuda_graph.step(model, chosen, cache)
+
+
+def own_copy(logits: Tensor, rules: LogitRules | None) -> Tensor:
+    """The prefill's logits as rules may write over them: a model may keep its own in the context, to be read later."""
+    return logits if rules is None else logits.clone()
 
 
 def close_ranks(running: list[bool]) -> list[int]:

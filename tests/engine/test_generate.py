@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mmcli.engine.beams import beam_search
 from mmcli.engine.generate import TokenEvent, generate
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.engine.sampling import Sampling
@@ -146,3 +147,34 @@ def test_stopping_early_costs_no_further_steps(model):
     events = generate(model, batch(ROWS[0]), stop_ids=frozenset(), max_tokens=1000, sampling=Sampling())
     assert len(next(events)) == 1
     events.close()
+
+
+class KeepingModel(SmallModel):
+    """Keeps what its prefill returned, as a family does that asks it something else once the answer is written."""
+
+    def prefill(self, inputs, cache):
+        self.kept = super().prefill(inputs, cache)
+        return self.kept
+
+
+def forbid_the_best(logits, written, owners):
+    """A rule that writes over what it is given."""
+    return logits.scatter_(-1, logits.argmax(dim=-1, keepdim=True), -torch.inf)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_rules_write_over_nothing_that_is_kept(model, beams):
+    """Neither the logits that the model keeps, nor its inputs and weights, change while an answer is written."""
+    keeping = KeepingModel().eval().requires_grad_(False)
+    keeping.load_state_dict(model.state_dict())
+    inputs = batch(*ROWS)
+    expected = keeping.prefill(inputs, keeping.new_cache(3, inputs.tokens.shape[1])).clone()
+    before = [tensor.clone() for tensor in (inputs.tokens, inputs.valid, inputs.pixels, *keeping.parameters())]
+    settings = {"stop_ids": frozenset(), "max_tokens": 5, "rules": forbid_the_best}
+    if beams > 1:
+        beam_search(keeping, inputs, beams=beams, **settings)
+    else:
+        list(generate(keeping, inputs, drop_ended=True, **settings))
+    torch.testing.assert_close(keeping.kept, expected)
+    after = (inputs.tokens, inputs.valid, inputs.pixels, *keeping.parameters())
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))

@@ -1,0 +1,68 @@
+"""How likely the bundled model takes it to be that nobody speaks, and that it writes nothing then."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmcli.engine.inputs import Inputs
+from mmcli.hub.load import load
+from mmcli.hub.resolve import resolve
+from mmcli.media.audio import read_sound
+from mmcli.media.sources import expand
+from mmcli.models.whisper.transcribe import DecodingOptions, transcribe_windows
+
+RATE = 16_000
+SECONDS = 10
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    torch.set_num_threads(1)
+    return load(resolve("whisper-tiny.en"), "cpu")
+
+
+@cache
+def sounds() -> dict[str, np.ndarray]:
+    noise = np.random.default_rng(0)
+    time = np.arange(SECONDS * RATE) / RATE
+    found = {
+        "white noise": 0.1 * noise.standard_normal(len(time)),
+        "beating noise": 0.2 * noise.standard_normal(len(time)) * (0.5 + 0.5 * np.sin(8 * np.pi * time)),
+        "hum": 0.3 * np.sin(100 * np.pi * time) + 0.1 * np.sin(200 * np.pi * time),
+        "chord": sum(0.05 * np.sin(440 * np.pi * 2 ** (step / 12) * time) for step in (0, 4, 7, 12)),
+        "silence": np.zeros(len(time)),
+    }
+    [example] = expand([Path(__file__).parents[3] / "examples" / "jfk.flac"], extensions=frozenset())
+    return {name: sound.astype(np.float32) for name, sound in found.items()} | {"speech": read_sound(example)[0]}
+
+
+@pytest.mark.parametrize("options", [{}, {"times": False}, {"beams": 2}, {"hint": "Americans"}], ids=str)
+def test_nobody_speaks_in_noise(bundled, options):
+    options = DecodingOptions(temperatures=(0.0,), **options)
+    found = transcribe_windows(bundled, list(sounds().values()), options)
+    likely = dict(zip(sounds(), (text.no_speech for text in found), strict=True))
+    speech = likely.pop("speech")
+    assert speech < 0.2 and all(value > 0.6 for value in likely.values()), (speech, likely)
+    assert "fellow Americans" in found[-1].text
+
+
+def test_noise_gives_no_words(bundled):
+    found = transcribe_windows(bundled, list(sounds().values()), DecodingOptions(spoken_to_end=True))
+    texts = dict(zip(sounds(), (text.text for text in found), strict=True))
+    assert all(texts[name] == "" for name in ("white noise", "beating noise", "hum", "chord")), texts
+    assert "fellow Americans" in texts["speech"]
+
+
+def test_the_probability_is_that_of_the_logits_before_any_rule(bundled):
+    model, processor = bundled.model, bundled.processor
+    heard = model.hear(processor.features(list(sounds().values())))
+    tokens = torch.full((len(sounds()), 1), processor.special.start)
+    with torch.inference_mode():
+        inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), None, heard)
+        logits = model.prefill(inputs, model.new_cache(len(tokens), 1))
+    expected = logits.softmax(dim=-1)[:, processor.special.no_speech].tolist()
+    found = transcribe_windows(bundled, list(sounds().values()), DecodingOptions(temperatures=(0.0,)))
+    assert [text.no_speech for text in found] == pytest.approx(expected, abs=1e-4)
