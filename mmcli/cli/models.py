@@ -44,7 +44,7 @@ Offline = Annotated[bool, option("Model", "--offline", help="Never use the netwo
 @spread
 def list_models(ctx: typer.Context, json_: Json = False, *, talk: TalkOptions) -> int:
     """List the models on this machine with their sizes."""
-    from mmcli.hub.download import cached_models
+    from mmcli.hub.cache import cached_models
     from mmcli.hub.resolve import BUNDLED
 
     environment = begin(ctx, talk)
@@ -172,10 +172,10 @@ def remove(
     if name in BUNDLED:
         raise UsageError(f"{name} is bundled with mmcli and cannot be removed")
     _only_hub(name)
-    from mmcli.hub.download import cached_models
-    from mmcli.hub.download import remove as remove_from_cache
+    from mmcli.hub.cache import disk_size
+    from mmcli.hub.cache import remove as remove_from_cache
 
-    size = sum(model.size for model in cached_models() if model.name == name)
+    size = disk_size(name)
     if size and not yes:
         if not environment.stdin_tty:
             raise UsageError(f"{name} holds {bytes_text(size)}", "Add --yes to remove it without being asked")
@@ -194,9 +194,9 @@ def verify(ctx: typer.Context, name: Name, revision: Revision = None, *, talk: T
 
     Prints one line a file; the exit code is 3 where anything is wrong. Needs no network.
     """
-    from mmcli.hub.download import verify as verify_cached
-    from mmcli.hub.download import verify_folder
     from mmcli.hub.resolve import is_local, resolve
+    from mmcli.hub.verify import verify as verify_cached
+    from mmcli.hub.verify import verify_folder
 
     environment = begin(ctx, talk)
     findings = verify_folder(resolve(name).folder) if is_local(name) else verify_cached(name, revision)

@@ -37,6 +37,8 @@ def loader(environment: Environment, options: ModelOptions, mask_decoder: str | 
 
         with environment.aside():  # a download draws its own progress
             checkpoint = resolve(options.model, options.revision, download=not options.offline)
+        if checkpoint.note:
+            environment.note(f"mmcli: {checkpoint.note}")
         from mmcli.engine.device import choose_device
         from mmcli.hub.load import load as load_checkpoint
 

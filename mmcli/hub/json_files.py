@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcli.errors import ModelError
+from mmcli.hub.other_formats import not_the_content
 
 LARGEST = 32_000_000  # bytes: twenty times the largest published one; what it becomes in memory is some twenty times it
 DEEPEST = 64  # objects and lists within each other
@@ -29,7 +30,7 @@ def read_json(path: Path, largest: int = LARGEST) -> dict[str, Any]:
     try:
         return parse_json(data)
     except ValueError as error:
-        raise ModelError(f"{path} cannot be read ({error})", AGAIN) from error
+        raise ModelError(f"{path} cannot be read ({not_the_content(data[:64]) or error})", AGAIN) from error
 
 
 def parse_json(data: bytes, unique: bool = False) -> dict[str, Any]:

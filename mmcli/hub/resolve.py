@@ -3,12 +3,15 @@
 import os
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from mmcli.errors import ModelError
+from mmcli.hub import cache
 from mmcli.hub.json_files import read_json
-from mmcli.hub.safetensors_files import weight_files
+from mmcli.hub.offline import is_offline
+from mmcli.hub.other_formats import not_a_checkpoint, not_a_folder
 
 ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = {"nano": ASSETS / "nano", "whisper-tiny.en": ASSETS / "whisper-tiny.en"}
@@ -16,7 +19,8 @@ BUNDLED = {"nano": ASSETS / "nano", "whisper-tiny.en": ASSETS / "whisper-tiny.en
 # What a checkpoint may consist of; code and pickles are never fetched.
 PATTERNS = ("*.json", "*.safetensors", "tokenizer.model", "merges.txt", "chat_template.jinja")
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+_PAGE = re.compile(r"(?:https?://)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(?:/(?:tree|blob)/([\w.-]+).*)?/?")
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Checkpoint:
     folder: Path
     revision: str | None  # the hub's commit; None for local folders and the bundled model
     config: dict[str, Any]  # config.json
+    note: str = ""  # why this revision, where the cache does not tell
 
 
 def resolve(name: str, revision: str | None = None, *, download: bool = True) -> Checkpoint:
@@ -37,28 +42,89 @@ def resolve(name: str, revision: str | None = None, *, download: bool = True) ->
     """
     if name in BUNDLED:
         return open_folder(name, BUNDLED[name])
-    path = Path(name).expanduser()
+    path = _as_path(name)
     if name and path.is_dir():
-        return open_folder(name, path)
-    if path.is_file():
-        raise ModelError(f"{name} is a file", "Name the folder that holds config.json and the weights")
-    if looks_like_path(name):
-        raise ModelError(f"There is no folder {name}", "Check the path, or name a model of the hub as owner/name")
+        return open_cached(path, name, revision) if _is_storage(path) else open_folder(name, path)
+    if name and path.exists():
+        raise not_a_folder(path)
     if not _REPOSITORY.fullmatch(name):
-        raise ModelError(
-            f"There is no model {name}",
-            f"Name a folder, a model of the hub as owner/name, or one that is bundled: {', '.join(BUNDLED)}",
-        )
-    folder = cached_folder(name, revision)
-    if folder is None:
+        raise _no_such_model(name)
+    found = cache.find(cache.storage(name), revision, any_revision=not download or is_offline())
+    if found is None:
         if not download:
-            raise ModelError(
-                f"{name} is no folder here and not in the cache", f"Download it with: mmcli models pull {name}"
-            )
+            raise _not_here(name, revision)
         from mmcli.hub.download import fetch
 
-        folder = fetch(name, revision)
-    return open_folder(name, folder, folder.name)
+        try:
+            found = cache.Found(fetch(name, revision))
+        except ModelError:  # no network, or the licence was withdrawn: what was downloaded before still runs
+            found = cache.find(cache.storage(name), revision, any_revision=True)
+            if found is None:
+                raise
+    return open_folder(name, found.folder, found.folder.name, found.note)
+
+
+def open_cached(place: Path, name: str, revision: str | None = None) -> Checkpoint:
+    """The checkpoint in `place`, the folder that a cache keeps for one model. Raises ModelError."""
+    found = cache.find(place, revision, any_revision=True)
+    if found is None:
+        own = cache.model_name(place)
+        what = f"{place} is where the cache keeps {own}, but no complete revision{f' {revision}' if revision else ''}"
+        raise ModelError(what, f"Name the model as {own}, or download it with: mmcli models pull {own}")
+    return open_folder(name, found.folder, found.folder.name, found.note)
+
+
+def _as_path(name: str) -> Path:
+    try:
+        path = Path(name).expanduser()
+        path.is_dir()
+    except (OSError, RuntimeError) as error:  # far too long; or no such user, whose home ~name would be
+        raise ModelError(
+            f"There is no folder {name} ({getattr(error, 'strerror', None) or error})", "Check it"
+        ) from error
+    return path
+
+
+def _is_storage(path: Path) -> bool:
+    return path.name.startswith(cache.PREFIX) and (path / "snapshots").is_dir() and not (path / "config.json").exists()
+
+
+def _no_such_model(name: str) -> ModelError:
+    """For a name that can be neither a folder here nor a model of the hub."""
+    page = _PAGE.fullmatch(name.strip())
+    if page:
+        at = f" --revision {page[2]}" if page[2] else ""
+        return ModelError(f"{name} is the address of a page", f"Name the model as {page[1]}{at}")
+    if "://" in name:
+        return ModelError(f"{name} is an address", "Name a folder, or a model of the hub as owner/name")
+    if looks_like_path(name):
+        return ModelError(f"There is no folder {name}", "Check the path, or name a model of the hub as owner/name")
+    alike = similar(name)
+    return ModelError(
+        f"There is no model {name}",
+        f"Perhaps you mean {alike}"
+        if alike
+        else f"Name a folder, a model of the hub as owner/name, or one that is bundled: {', '.join(BUNDLED)}",
+    )
+
+
+def _not_here(name: str, revision: str | None) -> ModelError:
+    part = cache.broken_off(name, revision)
+    alike = "" if part else similar(name)
+    at = f" --revision {revision}" if revision else ""
+    return ModelError(
+        f"{name} is in the cache only in part ({part})" if part else f"{name} is no folder here and not in the cache",
+        (f"Perhaps you mean {alike}, or download" if alike else "Download") + f" it with: mmcli models pull {name}{at}",
+    )
+
+
+def similar(name: str) -> str:
+    """The model on this machine whose name is nearest to a name that is none, "" where none is near."""
+    known = {*BUNDLED, *(cache.model_name(place) for place in cache.root().glob(f"{cache.PREFIX}*"))} - {name}
+    wanted = name.strip().removeprefix(cache.PREFIX).replace("--", "/").casefold()
+    folded = {known_name.casefold(): known_name for known_name in sorted(known)}
+    near = get_close_matches(wanted, folded, n=1, cutoff=0.8)
+    return folded[near[0]] if near else ""
 
 
 def is_local(name: str) -> bool:
@@ -71,23 +137,14 @@ def looks_like_path(name: str) -> bool:
     return name.startswith((".", "/", "~", os.sep)) or name.count("/") > 1 or "\\" in name or name.endswith("/")
 
 
-def open_folder(name: str, folder: Path, revision: str | None = None) -> Checkpoint:
+def open_folder(name: str, folder: Path, revision: str | None = None, note: str = "") -> Checkpoint:
     """Read config.json of a checkpoint folder. Raises ModelError where it is missing or no JSON object."""
-    return Checkpoint(name, folder, revision, read_json(folder / "config.json"))
+    if not (folder / "config.json").is_file():
+        raise not_a_checkpoint(folder, "has no config.json, so it is not a complete model")
+    return Checkpoint(name, folder, revision, read_json(folder / "config.json"), note)
 
 
 def cached_folder(name: str, revision: str | None = None) -> Path | None:
     """The snapshot of a hub model in the cache if it is complete, found without any network; else None."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(
-            snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=list(PATTERNS))
-        )
-        weight_files(folder)
-    except (LocalEntryNotFoundError, HFValidationError, FileNotFoundError, ModelError):
-        return None
-    # Other tools fetch parts of a model; only what can be run counts as here.
-    here = {name for name in ("config.json", "tokenizer.json", "vocab.json") if (folder / name).is_file()}
-    return folder if "config.json" in here and len(here) > 1 else None
+    found = cache.find(cache.storage(name), revision, any_revision=is_offline())
+    return found.folder if found else None

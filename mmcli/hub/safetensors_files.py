@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmcli.errors import ModelError
+from mmcli.hub.other_formats import not_a_checkpoint, not_the_content
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -33,21 +33,16 @@ class TensorInfo:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The model's weight files, `model.safetensors` or the shards of its index, in order.
+    """The model's weight files, `model.safetensors` or else the shards of its index, in order.
 
-    Raises ModelError where there are none (and says why a pickle does not count), or a shard is missing.
+    As in transformers, a whole file wins over an index. Raises ModelError where there is neither (and says what the
+    folder is instead), or a shard is missing.
     """
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
     index = folder / INDEX
     if not index.is_file():
-        if (folder / SINGLE).is_file():
-            return [folder / SINGLE]
-        pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
-        if pickles:
-            raise ModelError(
-                f"{folder} holds its weights only as a pickle ({pickles[0]}), which can run code when it is opened",
-                "Convert it to safetensors, or use a revision that has model.safetensors",
-            )
-        raise ModelError(f"{folder} holds no weights: there is neither {SINGLE} nor {INDEX}")
+        raise not_a_checkpoint(folder, f"holds no weights: there is neither {SINGLE} nor {INDEX}")
     shards = sorted(set(read_index(index).values()))
     missing = [name for name in shards if not (folder / name).is_file()]
     if missing:
@@ -77,7 +72,11 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     """
     try:
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
+            head = file.read(64)
+            if instead := not_the_content(head):
+                raise ValueError(instead)
+            length = int.from_bytes(head[:8], "little")
+            file.seek(8)
             size = path.stat().st_size
             if not 2 <= length <= size - 8:
                 raise ValueError("it is cut off or is no safetensors file")

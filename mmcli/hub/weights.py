@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mmcli.errors import ModelError
-from mmcli.hub.safetensors_files import INDEX, damaged, read_header, read_index, weight_files
+from mmcli.hub.safetensors_files import INDEX, SINGLE, damaged, read_header, read_index, weight_files
 
 SCALE = "_scale"  # behind the name of an int8 tensor: the factor of each of its rows
 COMPARED_ROWS = 64  # of a tied tensor: enough to find a head that was trained on its own
@@ -101,14 +101,15 @@ def kept_mapped(module: nn.Module) -> frozenset[str]:
 def _tensors(folder: Path) -> Iterator[tuple[Path, str, tuple[int, ...]]]:
     """(file, name, shape) of every tensor but scales; an index that names what is not there raises ModelError."""
     seen: set[str] = set()
-    for path in weight_files(folder):
+    files = weight_files(folder)
+    for path in files:
         header = read_header(path)
         seen.update(header)
         for name, info in header.items():
             scaled = header.get(name.removesuffix(SCALE)) if name.endswith(SCALE) else None
             if scaled is None or scaled.dtype != "I8" or info.shape != scaled.shape[:1]:
                 yield path, name, info.shape
-    if (folder / INDEX).is_file():
+    if files[0].name != SINGLE:  # the index was followed
         absent = sorted(set(read_index(folder / INDEX)) - seen)
         if absent:
             raise ModelError(f"{folder} lists {_some(absent)} in {INDEX}, but no file holds it")

@@ -23,7 +23,7 @@ SHOW = """
 import json
 from mmcli.errors import MmcliError
 from mmcli.hub.resolve import resolve
-from mmcli.hub import download
+from mmcli.hub import cache, download, verify
 def attempt(call):
     try:
         return call()
@@ -45,8 +45,8 @@ plan = download.plan({NAME!r})
 show([plan.files, plan.size, plan.revision])
 found = resolve({NAME!r})
 show([sorted(path.name for path in found.folder.iterdir()), found.revision, found.config, found.name])
-show([[m.name, m.revision, m.references, m.size] for m in download.cached_models()])
-show([[f.file.name, f.problem, f.checked] for f in download.verify({NAME!r})])
+show([[m.name, m.revision, m.references, m.size] for m in cache.cached_models()])
+show([[f.file.name, f.problem, f.checked] for f in verify.verify({NAME!r})])
 """
         planned, found, listed, verified = run(code, tmp_path, endpoint)
         sizes = {name: len(FILES[name]) for name in WANTED}
@@ -71,10 +71,10 @@ show([[f.file.name, f.problem, f.checked] for f in download.verify({NAME!r})])
     content[-1] ^= 1
     weights.write_bytes(content)
     code = f"""
-show([[f.file.name, f.problem] for f in download.verify({NAME!r}) if f.problem])
-show(download.remove({NAME!r}) > 0)
-show(attempt(lambda: download.verify({NAME!r})))
-show(download.cached_models())
+show([[f.file.name, f.problem] for f in verify.verify({NAME!r}) if f.problem])
+show(cache.remove({NAME!r}) > 0)
+show(attempt(lambda: verify.verify({NAME!r})))
+show(cache.cached_models())
 """
     damaged, removed, gone, left = run(code, tmp_path, "http://127.0.0.1:9")
     assert damaged[0][0] == "model.safetensors" and "sha256" in damaged[0][1]

@@ -3,8 +3,8 @@
 import pytest
 
 from mmcli.errors import ModelError
-from mmcli.hub.download import verify_folder
 from mmcli.hub.resolve import BUNDLED, resolve
+from mmcli.hub.verify import verify_folder
 
 
 def folder_with(path, config: str):
@@ -42,7 +42,7 @@ def test_the_bundled_name_wins_over_a_folder_of_that_name(tmp_path, monkeypatch)
         ("~/missing-model", "There is no folder ~/missing-model"),
         ("a/b/c", "There is no folder a/b/c"),  # too many parts for the hub
         ("models/", "There is no folder models/"),
-        ("nanoo", "There is no model nanoo.* bundled: nano"),  # no owner: neither a path nor a hub name
+        ("nanoo", "There is no model nanoo. Perhaps you mean nano."),  # no owner: neither a path nor a hub name
         ("", "There is no model"),
         ("a b/c", "There is no model a b/c"),
     ],

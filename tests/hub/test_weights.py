@@ -209,6 +209,14 @@ def write(name, content):
     return lambda folder: (folder / name).write_bytes(content)
 
 
+def only_index(content):
+    def damage(folder):
+        (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+        (folder / "model.safetensors.index.json").write_bytes(content)
+
+    return damage
+
+
 def only_pickle(folder):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
@@ -258,14 +266,17 @@ DAMAGES = [
     (truncate_header, "damaged: it is cut off"),
     (write("model.safetensors", b""), "damaged: it is cut off"),
     (write("model.safetensors", b"\x02\0\0\0\0\0\0\0[]"), "damaged"),  # JSON, but no object
-    (write("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid"), "damaged"),  # cloned without LFS
+    (
+        write("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid"),
+        "Git LFS pointer.*git lfs pull",
+    ),  # cloned without LFS
     (bad_offsets, "damaged"),
     (wrong_size, "shape|damaged"),
     (only_pickle, "only as a pickle"),
     (lambda folder: (folder / "model.safetensors").unlink(), "holds no weights"),
     (drop_shard, r"lacks 1 of 2 weight files: model-2\.safetensors"),
-    (write("model.safetensors.index.json", b"{"), "index.json is damaged"),
-    (write("model.safetensors.index.json", b"[]"), "index.json is damaged"),
+    (only_index(b"{"), "index.json is damaged"),
+    (only_index(b"[]"), "index.json is damaged"),
     (index_with("../../etc/passwd.safetensors"), "does not list safetensors files beside it"),
     (index_with("pytorch_model.bin"), "does not list safetensors files beside it"),
     (index_with(3), "does not list safetensors files beside it"),
