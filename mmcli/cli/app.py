@@ -1,6 +1,6 @@
 """The command line as a whole: its commands, its exit codes, and the one place where errors become words."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
@@ -8,6 +8,7 @@ from typer.main import get_command
 from mmcli.cli import caption, chat, detect, doctor, inspect, models, segment, transcribe
 from mmcli.cli.environment import READER_GONE, Environment, ReaderGone
 from mmcli.cli.help import Command, Group
+from mmcli.cli.libraries import guarded
 from mmcli.errors import ExitCode, MmcliError
 
 HELP = (
@@ -71,7 +72,14 @@ def _root(
 
 def run(arguments: list[str], environment: Environment | None = None) -> int:
     """Run one command line in an environment (default: the process's own) and return its exit code."""
-    environment = environment or Environment.real()
+    if environment is not None:
+        return _run(arguments, environment)
+    environment = Environment.real()
+    with guarded(environment):
+        return _run(arguments, environment)
+
+
+def _run(arguments: list[str], environment: Environment) -> int:
     try:
         code = get_command(app).main(arguments, prog_name="mmcli", standalone_mode=False, obj=environment)
         return int(code or 0)
@@ -81,7 +89,7 @@ def run(arguments: list[str], environment: Environment | None = None) -> int:
         environment.log("mmcli: interrupted")
         return ExitCode.INTERRUPTED
     except COMPLAINT as complaint:
-        complaint.show(environment.stderr)
+        _complain(environment, complaint)
         return ExitCode.USAGE
     except MmcliError as error:
         environment.fail(error)
@@ -92,6 +100,16 @@ def run(arguments: list[str], environment: Environment | None = None) -> int:
     except Exception as error:
         environment.fail(_unexpected(error), cause=error)
         return ExitCode.MODEL
+
+
+def _complain(environment: Environment, complaint: Any) -> None:
+    """Say what is wrong with a command line, with its usage, as the library would, but safely."""
+    context = getattr(complaint, "ctx", None)
+    if context is not None:
+        environment.say(context.get_usage())
+        environment.say(f"Try '{context.command_path} --help' for help.")
+        environment.say("")
+    environment.say(f"Error: {complaint.format_message()}")
 
 
 def _unexpected(error: Exception) -> MmcliError:

@@ -13,18 +13,21 @@ from mmcli.cli.environment import Environment, OutputError
 from mmcli.cli.keyboard import Keyboard
 from mmcli.cli.talker import Talker
 from mmcli.errors import ExitCode, MmcliError, UsageError
-from mmcli.output.text import readable
+from mmcli.escape import escape_line
 
 WELCOME = "Ask what you like. /help tells what else can be typed, Ctrl-D ends."
-HELP = """\
-Ask what you like; a line that ends in \\ goes on in the next. Beside questions there are
-  /image PATH…  {image}
-  /audio PATH…  {audio}
-  /clear        forget what was said, seen and heard
-  /save FILE    write it all down: .json or .jsonl as records, .md as Markdown, else as text
-  /help         this
-  /quit         leave, as Ctrl-D does
-Ctrl-C stops an answer, and what is there of it stays. At the prompt it leaves at once."""
+HELP = (
+    "Ask what you like; a line that ends in \\ goes on in the next.",
+    "Beside questions there are",
+    ("/image PATH…", "{image}"),
+    ("/audio PATH…", "{audio}"),
+    ("/clear", "forget what was said, seen and heard"),
+    ("/save FILE", "write it all down: .json or .jsonl as records, .md as Markdown, else as text"),
+    ("/help", "this"),
+    ("/quit", "leave, as Ctrl-D does"),
+    "Ctrl-C stops an answer, and what is there of it stays.",
+    "At the prompt it leaves at once.",
+)
 LASTING = {
     "image": "show pictures with the next question; without a PATH: take those back",
     "audio": "play recordings with the next question; without a PATH: take those back",
@@ -100,7 +103,7 @@ class Commands:
         command = self._commands.get(self._other_names.get(name, name))
         if command is None:
             known = ", ".join(self._commands)
-            raise UsageError(f"There is no {readable(name)}; there are {known}", "Begin a question with another sign")
+            raise UsageError(f"There is no {name}; there are {known}", "Begin a question with another sign")
         words = split(rest[0] if rest else "")
         least, most = command.names
         if not least <= len(words) <= most:
@@ -136,7 +139,7 @@ class Commands:
             return
         attachments = load_attachments(self._environment, names, kind)
         self._talker.show(attachments)
-        known = ", ".join(readable(name) for name in names_of(attachments))
+        known = ", ".join(names_of(attachments))
         if self._talker.ready().keeps_turns:
             self._environment.log(f"{known}: part of the next question")
         else:
@@ -149,11 +152,16 @@ class Commands:
     def _save(self, names: list[str]) -> None:
         count = self._talker.save(names[0])
         answers = "1 answer is" if count == 1 else f"{count} answers are"
-        self._environment.log(f"{answers} written to {readable(names[0])}")
+        self._environment.log(f"{answers} written to {names[0]}")
 
     def _help(self, words: list[str]) -> None:
         means = LASTING if self._talker.ready().keeps_turns else PASSING
-        self._environment.say(HELP.format(**means))
+        for line in HELP:
+            if isinstance(line, str):
+                self._environment.say(line, indent="")
+            else:
+                name, meaning = line
+                self._environment.say(f"  {name:<13} {meaning.format(**means)}", indent=" " * 16)
 
     def _quit(self, words: list[str]) -> None:
         raise _Leave
@@ -165,7 +173,7 @@ def split(words: str) -> list[str]:
     try:
         names = shlex.split(words, posix=not is_windows)
     except ValueError as error:
-        raise UsageError(f"A quote is opened and not closed in {readable(words)}", "Close it") from error
+        raise UsageError(f"A quote is opened and not closed in {words}", "Close it") from error
     names = [name.strip("\"'") for name in names] if is_windows else names
     return [os.path.expanduser(name) for name in names]
 
@@ -177,6 +185,8 @@ def _files(word: str) -> list[str]:
     found = []
     for path in sorted(glob.glob(glob.escape(os.path.expanduser(begun)) + "*")):
         name = path.removeprefix(home).join(("~", "")) if begun.startswith("~/") else path
+        if name != escape_line(name):  # the line would hold what a terminal obeys
+            continue
         name = re.sub(r"([\s\\'\"])", r"\\\1", name)
         found.append(name + "/" if os.path.isdir(path) else name)
     return found

@@ -1,6 +1,6 @@
 """`mmcli doctor`: whether mmcli works here, and on what."""
 
-import json
+import math
 import platform
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +11,7 @@ from mmcli.cli.options import TalkOptions, device_option, dtype_option, option, 
 from mmcli.cli.start import begin, memory_of
 from mmcli.cli.units import bytes_text, table
 from mmcli.errors import ExitCode, MmcliError
+from mmcli.output.record import to_json_line
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +73,7 @@ def command(
             except MmcliError as error:
                 environment.fail(error)
                 facts[check] = {"ok": False, "problem": str(error)}
-    environment.write(json.dumps(facts) + "\n" if json_ else as_text(facts))
+    environment.write(to_json_line(facts) if json_ else as_text(facts))
     sound = all(facts[check]["ok"] for check in CHECKED)
     return ExitCode.OK if sound and not facts["missing"] else ExitCode.MODEL
 
@@ -135,7 +136,7 @@ def self_check(model: str, device_name: str, dtype_name: str) -> dict[str, Any]:
         "ok": bool(difference <= TOLERANCE[dtype]),  # False for NaN too
         "device": str(device),
         "dtype": dtype,
-        "largest_difference": difference,
+        "largest_difference": difference if math.isfinite(difference) else None,
         "tolerance": TOLERANCE[dtype],
         "tokens": len(tokens),
         "tokens_agree": agree,
@@ -213,10 +214,11 @@ def _verdict(check: dict[str, Any]) -> str:
     if "problem" in check:
         return f"self-check: FAILED: {check['problem']}\n"
     verdict = "ok" if check["ok"] else "FAILED: do not trust answers from this device"
+    difference = "no number" if check["largest_difference"] is None else f"{check['largest_difference']:.2g}"
     return (
         f"self-check: {verdict}\n"
         f"  {check['model']} on {check['device']} in {check['dtype']} against the CPU in float32, "
         f"{check['tokens']} tokens:\n"
-        f"  largest difference of a logit {check['largest_difference']:.2g} (allowed {check['tolerance']:g}), "
+        f"  largest difference of a logit {difference} (allowed {check['tolerance']:g}), "
         f"the same token {check['tokens_agree']} times of {check['tokens']}\n"
     )

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, TextIO
 
 from mmcli.errors import MmcliError
+from mmcli.escape import LONGEST, NAME, escape, escape_line, shorten, wrap
 
+TRACED = 100  # lines of a traceback from its beginning, and as many from its end
 READER_GONE = 141  # what a shell reports for a program that SIGPIPE ended: 128 + 13
 
 
@@ -26,7 +28,9 @@ class OutputError(MmcliError):
 class Environment:
     """The streams a command may use, injected so that tests never patch globals.
 
-    stdout carries results and nothing else, stderr the talk. Nothing here knows markup: text is written as it is.
+    stdout carries results and nothing else, stderr the talk. Nothing here knows markup. This is the one place where
+    text is made fit for a terminal (`mmcli.escape`): talk always, results where stdout is one; in a pipe they stay as
+    they are.
     """
 
     stdin: BinaryIO
@@ -54,6 +58,7 @@ class Environment:
 
     def write(self, text: str) -> None:
         """Write a result to stdout and flush it. Raises ReaderGone when nobody reads any more."""
+        text = escape(text) if self.stdout_tty else text
         try:
             with self.aside() if self.stdout_tty else nullcontext():
                 _put(self.stdout, text)
@@ -62,10 +67,25 @@ class Environment:
         except OSError as error:
             raise OutputError(f"Standard output cannot be written: {error.strerror}", "Check the disk") from error
 
-    def say(self, text: str) -> None:
-        """Write a line of talk to stderr, `--quiet` or not; trouble with stderr itself is nobody's concern."""
+    def say(self, text: str, indent: str = "  ") -> None:
+        """Write a line of talk to stderr, `--quiet` or not; trouble with stderr itself is nobody's concern.
+
+        It is one line whatever is in it, and not too long. On a terminal it is wrapped, `indent` before what follows.
+        """
+        line = shorten(escape_line(text))
+        columns = self.columns(self.stderr) if self.stderr_tty else None
+        lines = wrap(line, columns, indent) if columns else [line]
         with contextlib.suppress(OSError), self.aside():
-            _put(self.stderr, text + "\n")
+            _put(self.stderr, "".join(f"{line}\n" for line in lines))
+
+    def columns(self, stream: TextIO) -> int | None:
+        """How many columns the terminal has that a stream leads to; None where nobody tells."""
+        with contextlib.suppress(ValueError):
+            if (told := int(self.variables.get("COLUMNS", "0"))) > 0:
+                return told
+        with contextlib.suppress(OSError, ValueError):
+            return os.get_terminal_size(stream.fileno()).columns or None
+        return None
 
     def note(self, text: str) -> None:
         """Say something about a result (a truncated answer, a skipped frame) unless `--quiet`."""
@@ -96,12 +116,21 @@ class Environment:
 
     def fail(self, error: MmcliError, subject: str = "", cause: BaseException | None = None) -> None:
         """Say what went wrong, and with `--debug` where; `subject` names the input if the sentence does not."""
-        text = str(error)
-        self.say(f"mmcli: {subject}: {text}" if subject and subject not in text else f"mmcli: {text}")
+        text = escape_line(str(error))
+        subject = escape_line(subject)
+        said = text if subject in text else f"{subject}: {text}"
+        if subject and len(said) > LONGEST:
+            said = said.replace(subject, shorten(subject, NAME))
+        self.say(f"mmcli: {said}")
         if self.debug:
             import traceback
 
-            self.say("".join(traceback.format_exception(cause or error)).rstrip())
+            # Indented, so that no line of an error's own text can pass for one of ours.
+            lines = "".join(traceback.format_exception(cause or error)).rstrip().splitlines()
+            if len(lines) > 2 * TRACED:
+                lines = [*lines[:TRACED], "…", *lines[-TRACED:]]
+            for line in lines:
+                self.say(f"  {line}", indent="    ")
 
 
 def _put(stream: TextIO, text: str) -> None:

@@ -1,6 +1,5 @@
 """`mmcli inspect`: what a model is made of, from its configuration alone."""
 
-import json
 import textwrap
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ from mmcli.cli.options import Revision, TalkOptions, option, spread
 from mmcli.cli.start import begin
 from mmcli.cli.units import bytes_text, count_text, table
 from mmcli.errors import ExitCode, ModelError
+from mmcli.output.record import to_json_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,7 +52,7 @@ def command(
     """Show a model's stages with their shapes and sizes, its vocabulary and its modules."""
     environment = begin(ctx, talk, offline)
     facts = describe(name, revision, offline)
-    environment.write(json.dumps(facts, ensure_ascii=False) + "\n" if json_ else as_text(facts, depth))
+    environment.write(to_json_line(facts) if json_ else as_text(facts, depth))
     return ExitCode.OK
 
 

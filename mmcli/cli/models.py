@@ -1,6 +1,5 @@
 """`mmcli models`: what is on this machine, and how to get, look at, check and delete it."""
 
-import json
 import os
 from typing import Annotated
 
@@ -11,6 +10,8 @@ from mmcli.cli.options import Revision, TalkOptions, option, spread
 from mmcli.cli.start import begin
 from mmcli.cli.units import bytes_text, count_text, table
 from mmcli.errors import ExitCode, ModelError, UsageError
+from mmcli.escape import escape_line
+from mmcli.output.record import to_json_line
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -58,7 +59,7 @@ def list_models(ctx: typer.Context, json_: Json = False, *, talk: TalkOptions) -
             | {"folder": str(model.folder), "bytes": model.size}
         )
     if json_:
-        environment.write("".join(json.dumps(row) + "\n" for row in rows))
+        environment.write("".join(to_json_line(row) for row in rows))
     else:
         environment.write(
             table(
@@ -111,7 +112,7 @@ def info(
     environment = begin(ctx, talk, offline)
     facts = _facts(name, revision, offline)
     if json_:
-        environment.write(json.dumps(facts) + "\n")
+        environment.write(to_json_line(facts))
         return ExitCode.OK
     rows = [("name", facts["name"])]
     rows += [(key, facts[key]) for key in ("type", "revision", "folder") if facts[key]]
@@ -202,7 +203,7 @@ def verify(ctx: typer.Context, name: Name, revision: Revision = None, *, talk: T
     findings = verify_folder(resolve(name).folder) if is_local(name) else verify_cached(name, revision)
     for finding in findings:
         sound = f"sound ({finding.checked})" if finding.checked else "sound (structure only)"
-        environment.write(f"{finding.file}\t{finding.problem or sound}\n")
+        environment.write(f"{escape_line(str(finding.file))}\t{escape_line(finding.problem or sound)}\n")
     wrong = [finding for finding in findings if finding.problem]
     if wrong:
         raise ModelError(f"{name} has {len(wrong)} damaged or missing files", f"Run mmcli models pull {name}")

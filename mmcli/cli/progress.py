@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from mmcli.cli.environment import Environment
+from mmcli.escape import escape_line
 from mmcli.output.text import clock
 
 NAME_WIDTH = 24  # columns for a recording's name, of which the end is shown
@@ -88,6 +89,7 @@ class SoundProgress(Progress):
         speed = (self._done + seconds) / max(time.monotonic() - self._began, 1e-3)
         whole = f" of {clock(length)}" if length is not None else ""
         spoken = f"{clock(seconds)}{whole}, {speed:.1f} × real time"
+        name = escape_line(name)
         short = name if len(name) <= NAME_WIDTH else f"…{name[1 - NAME_WIDTH :]}"
         self._bar.update(self._task, description=short, completed=seconds, total=length, spoken=spoken)
 

@@ -1,6 +1,5 @@
 """The options of `mmcli transcribe`, and where a transcript goes: to stdout as it comes, or whole into files."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,7 +237,9 @@ def chosen_format(options: TranscriptOptions) -> str:
 def document(record: Record, form: str) -> str:
     """A record as a whole document of that format."""
     if form == "json":
-        return json.dumps(record, ensure_ascii=False, indent=2).encode("utf-8", "replace").decode() + "\n"
+        from mmcli.output.record import to_json
+
+        return to_json(record, indent=2) + "\n"
     if form == "jsonl":
         from mmcli.output.record import to_json_line
 

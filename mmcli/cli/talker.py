@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mmcli.cli.attachments import Attachment, names_of
 from mmcli.errors import InputError
+from mmcli.output.text import readable
 
 if TYPE_CHECKING:
     from mmcli.cli.render import Renderer
@@ -169,7 +170,7 @@ class Teller:
     def __call__(self, row: int, token: int) -> None:
         self._ids.append(token)
         text = self._decode(self._ids)
-        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+        if not text.endswith(("\N{REPLACEMENT CHARACTER}", "\r")):  # half a character, half a line break
             self._tell(text)
 
     def end(self) -> None:
@@ -183,6 +184,7 @@ class Teller:
             self._write("\n")
 
     def _tell(self, text: str) -> None:
+        text = readable(text)
         new, self._told = text[self._told :], max(self._told, len(text))
-        if new:  # control characters would move the cursor or recolour the terminal
-            self._write("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in new))
+        if new:
+            self._write(new)

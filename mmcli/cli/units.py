@@ -1,4 +1,6 @@
-"""Numbers as people read them."""
+"""Numbers and tables as people read them."""
+
+from mmcli.escape import escape_line
 
 
 def bytes_text(count: float) -> str:
@@ -22,6 +24,7 @@ def table(rows: list[tuple[str, ...]]) -> str:
     """Rows in aligned columns, a line each; the last column is not padded."""
     if not rows:
         return ""
+    rows = [tuple(map(escape_line, row)) for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "".join(f"{line}\n" for line in lines)

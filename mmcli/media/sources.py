@@ -15,6 +15,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
 from mmcli.errors import InputError, UsageError
+from mmcli.escape import escape_line
 
 IMAGE_EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"}
@@ -125,15 +126,7 @@ def expand(
 
 def printable(name: str) -> str:
     """`name` on one line and fit for a terminal: control characters and bytes that are no UTF-8 are escaped."""
-    if name.isprintable():
-        return name
-    return "".join(char if char.isprintable() else _escaped(char) for char in name)
-
-
-def _escaped(char: str) -> str:
-    if 0xDC80 <= ord(char) <= 0xDCFF:  # how Python carries a byte that is no UTF-8
-        return f"\\x{ord(char) - 0xDC00:02x}"
-    return char.encode("unicode_escape").decode("ascii")
+    return escape_line(name)
 
 
 def relative_place(name: str) -> PurePosixPath:

@@ -7,11 +7,11 @@ own tokens; a mask is COCO's compressed run-length encoding of the whole picture
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmcli.errors import MmcliError
+from mmcli.escape import escape_json
 
 SCHEMA = 1
 
@@ -129,12 +129,14 @@ def failed_record(*, task: str, source: str, model: str, revision: str | None, e
     }
 
 
-# What json would leave as it is: halves of surrogate pairs (file names that are not UTF-8 hold them), which no file
-# can be written with, and characters that end a line for some readers.
-_ESCAPED = re.compile("[\ud800-\udfff\x85\u2028\u2029]")
-
-
 def to_json_line(entry: Mapping) -> str:
     """A record as one line of JSON with its newline; non-ASCII text is kept, and the line is always valid UTF-8."""
-    line = json.dumps(entry, ensure_ascii=False, allow_nan=False)
-    return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n"
+    return to_json(entry) + "\n"
+
+
+def to_json(entry: Any, indent: int | None = None) -> str:
+    """JSON in which no character is invisible or ends a line for some readers: those are written as escapes.
+
+    Among them are halves of surrogate pairs, which names of files that are not UTF-8 hold.
+    """
+    return escape_json(json.dumps(entry, ensure_ascii=False, allow_nan=False, indent=indent))

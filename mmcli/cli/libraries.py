@@ -1,0 +1,49 @@
+"""What libraries say by themselves, made as harmless as what mmcli says: their warnings, logs and progress bars."""
+
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from typing import Any, TextIO
+
+from mmcli.cli.environment import Environment
+from mmcli.escape import escape
+
+_MOVES = re.compile(r"(?:\n|\x1b\[A)*")  # how tqdm goes from one of its bars to another
+_OURS = re.compile("^mmcli:", re.MULTILINE)
+
+
+class Guarded:
+    """A text stream like another, through which no control character passes but those of a tqdm bar.
+
+    tqdm begins every picture of a bar with a carriage return, and moves up and down in writes of their own.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if not _MOVES.fullmatch(text):
+            start, body = ("\r", text[1:]) if text.startswith("\r") else ("", text)
+            text = start + _OURS.sub(" mmcli:", escape(body))
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def guarded(environment: Environment) -> Iterator[None]:
+    """Let libraries speak through the environment while this lasts: a warning is a line of talk."""
+
+    def tell(message: Warning | str, category: type[Warning], *place: object) -> None:
+        environment.note(f"mmcli: {category.__name__}: {message}")
+
+    shown = warnings.showwarning
+    warnings.showwarning = tell
+    try:
+        with redirect_stderr(Guarded(sys.stderr)) if sys.stderr else nullcontext():
+            yield
+    finally:
+        warnings.showwarning = shown
