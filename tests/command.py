@@ -1,14 +1,18 @@
 """Running mmcli in tests: in process with streams of the test's own, or as the real command."""
 
+import contextlib
+import ctypes
 import fcntl
 import io
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mmcli.cli.app import run
@@ -16,6 +20,51 @@ from mmcli.cli.environment import Environment
 
 # The model is so small that more threads would only wait for each other; and nobody's history is written to.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MMCLI_HISTORY": ""}
+
+# Seconds after which something hangs on any machine. No test waits so long for anything that happens.
+PATIENCE = 600
+
+_libc = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1  # prctl(2), Linux
+
+
+def _as_in_a_shell() -> None:
+    """In a new child: signals as for a command in a shell's foreground, and an end when the tests end."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _end(running: subprocess.Popen) -> None:
+    """Kill a child and all in its process group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+
+
+@contextlib.contextmanager
+def running(*command: object, variables: dict[str, str] | None = None, **options) -> Iterator[subprocess.Popen]:
+    """A command in a process group of its own, with its output in pipes; nothing of it is left at the end."""
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    child = subprocess.Popen(
+        [os.fspath(c) if isinstance(c, bytes | os.PathLike) else str(c) for c in command],
+        env=os.environ | ONE_THREAD | (variables or {}),
+        start_new_session=True,
+        preexec_fn=_as_in_a_shell,
+        **options,
+    )
+    try:
+        yield child
+    finally:
+        _end(child)
+        for pipe in (child.stdin, child.stdout, child.stderr):
+            if pipe:
+                pipe.close()
+
+
+def finish(child: subprocess.Popen) -> tuple[bytes, bytes]:
+    """What a running command still writes until its end: stdout and stderr."""
+    return child.communicate(timeout=PATIENCE)
 
 
 @dataclass(frozen=True)
@@ -47,8 +96,28 @@ def process(*arguments: object, stdin: bytes = b"", **options) -> Done:
     """Run a command line as a process of its own."""
     command = [sys.executable, "-m", "mmcli", *arguments]
     options = {"env": os.environ | ONE_THREAD} | options
-    done = subprocess.run(command, input=stdin, capture_output=True, timeout=120, **options)
+    done = subprocess.run(command, input=stdin, capture_output=True, timeout=PATIENCE, **options)
     return Done(done.returncode, *(data.decode("utf-8", "surrogateescape") for data in (done.stdout, done.stderr)))
+
+
+def through_head(*command: object) -> tuple[bytes, int, bytes]:
+    """`command | head -1` → what head printed, the command's exit code and what it said on stderr."""
+    with running("head", "-1", stdin=subprocess.PIPE) as head, running(*command, stdout=head.stdin) as writer:
+        head.stdin.close()
+        head.stdin = None
+        writer.stdout = None
+        _, err = finish(writer)
+        line, _ = finish(head)
+        return line, writer.returncode, err
+
+
+_terminals: list["Terminal"] = []
+
+
+def close_terminals() -> None:
+    """End what tests have left on their terminals."""
+    for terminal in list(_terminals):
+        terminal.close()
 
 
 class Terminal:
@@ -60,8 +129,13 @@ class Terminal:
     def __init__(self, *arguments: object, stdout: int | None = None, variables: dict[str, str] | None = None):
         import pty
 
+        def settle() -> None:
+            _as_in_a_shell()
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C is a signal, as in a shell
+
         ours, theirs = pty.openpty()
         self.screen = b""
+        self._open = True
         self._fd = ours
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mmcli", *map(str, arguments)],
@@ -70,13 +144,14 @@ class Terminal:
             stderr=theirs,
             start_new_session=True,
             env=os.environ | ONE_THREAD | {"TERM": "xterm", "COLUMNS": "80"} | (variables or {}),
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal, as in a shell
+            preexec_fn=settle,
         )
+        _terminals.append(self)
         os.close(theirs)
 
-    def until(self, text: str, times: int = 1, seconds: float = 60) -> str:
+    def until(self, text: str, times: int = 1) -> str:
         """Wait until `text` has been shown `times`; everything shown so far."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + PATIENCE
         while self.screen.count(text.encode()) < times:
             assert time.monotonic() < deadline, f"{text!r} did not come: {self.screen!r}"
             if not self._read():
@@ -88,21 +163,30 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._fd, keys.encode())
 
-    def end(self, keys: str = "", seconds: float = 30) -> int:
+    def end(self, keys: str = "") -> int:
         """Read until the command ends → its exit code.
 
         `keys` are typed, and again every second as a person would: Python's input() misses a Ctrl-C that comes
         between its prompt and its waiting, until the next key.
         """
-        deadline, typed = time.monotonic() + seconds, 0.0
+        deadline, typed = time.monotonic() + PATIENCE, 0.0
         while self._read():
             now = time.monotonic()
             assert now < deadline, f"it does not end: {self.screen!r}"
             if keys and now > typed + 1:
                 self.type(keys)
                 typed = now
-        os.close(self._fd)
-        return self.process.wait(seconds)
+        self.close()
+        return self.process.returncode
+
+    def close(self) -> None:
+        """Wait for what has ended by itself, and kill what has not and all that it started."""
+        if self in _terminals:
+            _terminals.remove(self)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(0 if self._open else PATIENCE)
+            _end(self.process)
+            os.close(self._fd)
 
     def _read(self) -> bool:
         if not select.select([self._fd], [], [], 0.2)[0]:
@@ -110,6 +194,7 @@ class Terminal:
         try:
             data = os.read(self._fd, 65536)
         except OSError:  # Linux: the other end is closed
-            return False
+            data = b""
         self.screen += data
-        return bool(data)
+        self._open = bool(data)
+        return self._open

@@ -1,8 +1,22 @@
 """What tests of several parts share."""
 
+import signal
 from pathlib import Path
 
+import command
 import pytest
+
+
+def pytest_configure(config):
+    """A job in the background ignores Ctrl-C, and so would all that it starts: tests send it, as a person would."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _terminals():
+    """No process outlives its test."""
+    yield
+    command.close_terminals()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ Three things go on at the same time: a thread reads and finds speech, a few hear
 """
 
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ import numpy as np
 from mmcli.batch.ahead import ahead
 from mmcli.batch.runner import Outcome
 from mmcli.batch.speech import RATE, Speech, Window
+from mmcli.engine.cpu import allowed_cores
 from mmcli.errors import InputError, MmcliError
 from mmcli.tasks.transcribe import Passage, TranscribeRequest, joined, main_language, notes_of, passage
 
@@ -123,7 +123,7 @@ class Listener:
         self._batch_size = batch_size
         self._start, self._duration = start, duration
         self._first = first_soon
-        self._most_lanes = lanes or min(MOST_LANES, os.cpu_count() or 1)
+        self._most_lanes = lanes or min(MOST_LANES, allowed_cores())
         self._threads: int | None = None  # that PyTorch would use
         self._loading: Future[tuple[Loaded, _Lanes]] | None = None
         self._detector: SileroVAD | None = None

@@ -1,7 +1,7 @@
 import threading
-import time
 
 import pytest
+from command import PATIENCE
 
 from mmcli.batch.ahead import ahead
 
@@ -11,8 +11,13 @@ def results(pairs):
 
 
 def test_results_come_in_the_order_of_the_items_however_long_each_takes():
+    others = threading.Event()
+
     def slow_first(number):
-        time.sleep(0.05 if number == 0 else 0)
+        if number == 0:
+            others.wait()
+        elif number == 2:
+            others.set()
         return number * number
 
     assert results(ahead(slow_first, range(9), depth=4, threads=3)) == [(n, n * n) for n in range(9)]
@@ -41,11 +46,16 @@ def test_an_error_of_the_items_is_raised_after_those_before_it():
 
 
 def test_no_more_than_depth_items_are_ahead_of_the_taker():
-    started = []
-    pairs = ahead(started.append, range(100), depth=3)
-    next(pairs)
-    time.sleep(0.1)
-    assert len(started) <= 3 + 1
+    drawn = []
+
+    def items():
+        for number in range(100):
+            drawn.append(number)
+            yield number
+
+    for taken, (number, _) in enumerate(ahead(str, items(), depth=3), start=1):
+        assert number == taken - 1
+        assert len(drawn) <= taken + 3 + 1  # the one that waits for room is drawn already
 
 
 def test_a_slow_list_of_items_does_not_hold_back_what_is_done():
@@ -53,13 +63,11 @@ def test_a_slow_list_of_items_does_not_hold_back_what_is_done():
 
     def items():
         yield "first"
-        more.wait(5)
+        more.wait()
         yield "second"
 
     pairs = ahead(str.upper, items(), depth=4)
-    started = time.perf_counter()
-    assert next(pairs)[1].result() == "FIRST"
-    assert time.perf_counter() - started < 4
+    assert next(pairs)[1].result() == "FIRST"  # else both wait for ever
     more.set()
     assert next(pairs)[1].result() == "SECOND"
 
@@ -68,10 +76,10 @@ def test_threads_end_when_the_taker_goes_away():
     pairs = ahead(str, iter(int, 1), depth=2)
     next(pairs)
     pairs.close()
-    deadline = time.monotonic() + 5
-    while any(thread.name.startswith("ahead") for thread in threading.enumerate()):
-        assert time.monotonic() < deadline, "threads were left behind"
-        time.sleep(0.01)
+    for thread in threading.enumerate():
+        if thread.name.startswith("ahead"):
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), "threads were left behind"
 
 
 def test_no_items():

@@ -1,13 +1,15 @@
 """Recordings in batches, with ears that say what a test needs: their answers are made up, all else is real."""
 
-import time
+import threading
 import weakref
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import PurePosixPath
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from sound_files import wav_bytes
 
 from mmcli.batch import listen
@@ -112,13 +114,19 @@ def test_records_do_not_depend_on_the_batch(size):
 
 
 @pytest.mark.parametrize("lanes", [2, 3])
-def test_batches_heard_at_the_same_time_come_out_in_order(lanes):
-    """The first batch takes longest."""
+def test_batches_heard_at_the_same_time_come_out_in_order(lanes, request):
+    """The first batch takes longest: it waits for a window of another one."""
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(lanes)  # there are no more lanes than threads
     sources = [recording(name, *[0.2 + 0.01 * step for step in range(9)]) for name in "ab"]
     plain = events(sources, batch_size=2)
+    another = threading.Event()
 
     def slowly(sound):
-        time.sleep(0.3 if np.abs(sound).max() < 0.205 else 0.0)
+        if np.abs(sound).max() < 0.205:
+            another.wait()
+        elif np.abs(sound).max() > 0.225:  # in another batch than the first
+            another.set()
         return Text(f"{np.abs(sound).max():.2f}", len(sound) / RATE)
 
     got = events(sources, Ears(slowly), batch_size=2, lanes=lanes)

@@ -3,12 +3,10 @@
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
 
 import pytest
-from command import mmcli, process
+from command import finish, mmcli, process, running
 
 SHORT = ("--max-tokens", 4)
 
@@ -79,26 +77,26 @@ def test_an_interruption_keeps_what_is_done_and_says_130(album, tiny):
     """A pipe holds the second picture back; Ctrl-C comes while it is waited for."""
     os.mkfifo("waiting.png")
     command = [sys.executable, "-m", "mmcli", "caption", "album/b.jpg", "waiting.png", "--model", tiny, "--json"]
-    running = subprocess.Popen(
-        [*command, "--batch-size", "1", *map(str, SHORT)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    first = running.stdout.readline()
-    time.sleep(0.1)
-    running.send_signal(signal.SIGINT)
-    rest, err = running.communicate(timeout=10)
-    assert running.returncode == 130
+    with running(*command, "--batch-size", "1", *SHORT) as child:
+        first = child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        rest, err = finish(child)
+    assert child.returncode == 130
     assert json.loads(first)["source"] == "album/b.jpg" and rest == b""
     assert b"Traceback" not in err and b"Exception" not in err
 
 
-def test_an_interruption_while_modules_load_is_130_too():
-    running = subprocess.Popen(
-        [sys.executable, "-m", "mmcli", "inspect"], stderr=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    time.sleep(0.4)  # within the import of PyTorch, or near it
-    running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=20)
-    assert running.returncode in (130, 3) and b"Traceback" not in err
+@pytest.mark.parametrize("module", ["signal", "typer", "mmcli.cli.app", "numpy", "torch._utils", "torch.nn"])
+def test_an_interruption_while_modules_load_is_130_too(module, album, tiny):
+    """The interpreter tells on stderr what it imports, from the first milliseconds on; Ctrl-C comes right after."""
+    with running(sys.executable, "-X", "importtime", "-m", "mmcli", "caption", "album", "--model", tiny) as child:
+        while line := child.stderr.readline():
+            if line.split(b"|")[-1].strip() == module.encode():
+                break
+        child.send_signal(signal.SIGINT)
+        out, err = finish(child)
+    assert line and child.returncode == 130 and out == b""
+    assert b"Traceback" not in err and b"KeyboardInterrupt" not in err
 
 
 def test_the_code_of_the_process_is_that_of_the_command(album):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import support
-from command import environment, mmcli, process
+from command import PATIENCE, environment, mmcli, process, through_head
 
 from mmcli.cli.app import run
 from mmcli.cli.environment import Environment, OutputError, ReaderGone
@@ -41,7 +41,7 @@ def test_names_that_are_no_valid_text_come_out_as_the_bytes_they_are(album, tiny
     name = b"album/\xff\xfe.png"
     support.picture(0).save(os.fsdecode(name))
     command = [sys.executable, "-m", "mmcli", "caption", "--model", tiny, *map(str, SHORT), "album/b.jpg", name]
-    done = subprocess.run(command, capture_output=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0 and b"\n" + name + b": " in done.stdout
 
 
@@ -97,19 +97,15 @@ def test_nothing_found_prints_nothing(album, tiny):
 
 def test_head_ends_quietly(album, tiny):
     names = ["album/b.jpg"] * 40
-    reader = subprocess.Popen(["head", "-1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     command = [sys.executable, "-m", "mmcli", "caption", *names, "--model", tiny, "-q", "--batch-size", "1"]
-    writer = subprocess.Popen(command, stdout=reader.stdin, stderr=subprocess.PIPE)
-    reader.stdin.close()
-    _, err = writer.communicate(timeout=60)
-    assert reader.stdout.read().startswith(b"album/b.jpg: ") and reader.wait() == 0
-    assert (writer.returncode, err) == (141, b"")
+    line, code, err = through_head(*command)
+    assert line.startswith(b"album/b.jpg: ") and (code, err) == (141, b"")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_is_said_in_a_sentence(album, tiny):
     command = f"{sys.executable} -m mmcli caption album/b.jpg --model {tiny} -q > /dev/full"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1
     assert done.stderr == "mmcli: Standard output cannot be written: No space left on device. Check the disk.\n"
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from command import Terminal
+from command import PATIENCE, Terminal
 
 pytest.importorskip("pty")
 
@@ -67,5 +67,5 @@ def test_results_and_the_bar_share_a_terminal_without_mixing(album, tiny):
 
 def test_a_question_through_a_pipe(album, tiny):
     command = [sys.executable, "-m", "mmcli", "chat", "album/b.jpg", "--model", tiny, "--max-tokens", "3", "-q"]
-    done = subprocess.run(command, input="what is it?\n", capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, input="what is it?\n", capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import srt
 import webvtt
-from command import Terminal, mmcli, process
+from command import Terminal, mmcli, process, through_head
 from sound_files import KINDS, save, save_pictures, wav_bytes
 
 from mmcli.batch.speech import RATE
@@ -288,14 +287,8 @@ def test_texts_do_not_depend_on_the_batch(speech, tmp_path, record):
 
 def test_head_ends_quietly():
     names = [str(EXAMPLE)] * 6
-    reader = subprocess.Popen(["head", "-1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    command = [sys.executable, "-m", "mmcli", "transcribe", *names, "-q", "--batch-size", "1"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    writer = subprocess.Popen(command, stdout=reader.stdin, stderr=subprocess.PIPE, env=environment)
-    reader.stdin.close()
-    _, err = writer.communicate(timeout=60)
-    assert reader.stdout.read().startswith(str(EXAMPLE).encode()) and reader.wait() == 0
-    assert (writer.returncode, err) == (141, b"")
+    line, code, err = through_head(sys.executable, "-m", "mmcli", "transcribe", *names, "-q", "--batch-size", "1")
+    assert line.startswith(str(EXAMPLE).encode()) and (code, err) == (141, b"")
 
 
 def test_ctrl_c_keeps_what_is_done(tmp_path):
