@@ -1,19 +1,21 @@
 """The `mmcli` command: `python -m mmcli` and the console script."""
 
+import _signal  # all of signal that is needed so early, without its import of enum
 import os
-import signal
 import sys
 
 INTERRUPTED = 130
 
 # Until there is something to tidy up, Ctrl-C just ends the process: raised in the middle of an import,
 # KeyboardInterrupt would show a traceback, or be lost in a library.
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
 
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    import signal
+
     try:
         from mmcli.engine.cpu import settle_threads
 
