@@ -21,7 +21,8 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LONGEST = 400  # lines
 
 # What a model is made of needs torch as it is imported; everything else must start in milliseconds.
-NEEDS_TORCH = ("mmcli.engine", "mmcli.layers", "mmcli.models", "mmcli.training", "mmcli.hub.load", "mmcli.hub.weights")
+NEEDS_TORCH = ("mmcli.engine", "mmcli.layers", "mmcli.models", "mmcli.training")
+NEEDS_TORCH += ("mmcli.hub.load", "mmcli.hub.weights", "mmcli.hub.array_files")
 STARTS_AT_ONCE = ("mmcli.models.registry", "mmcli.models.family")
 
 

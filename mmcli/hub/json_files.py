@@ -8,7 +8,8 @@ from typing import Any
 from mmcli.errors import ModelError
 from mmcli.hub.other_formats import not_the_content
 
-LARGEST = 32_000_000  # bytes: twenty times the largest published one; what it becomes in memory is some twenty times it
+LARGEST = 16_000_000  # bytes; the largest published ones have one million
+MOST_PIECES = 3_000_000  # values in it: each takes up to 300 bytes of memory, whatever it took in the file
 DEEPEST = 64  # objects and lists within each other
 
 AGAIN = "Download the model again"
@@ -38,6 +39,8 @@ def parse_json(data: bytes, unique: bool = False) -> dict[str, Any]:
 
     Raises ValueError, in words, for all that is none: damaged, too deep, or with characters that do not exist.
     """
+    if sum(data.count(mark) for mark in (b"{", b"[", b",")) > MOST_PIECES:
+        raise ValueError(f"it holds more than {MOST_PIECES} values")
     try:
         content = json.loads(data, object_pairs_hook=_once if unique else None)
     except RecursionError:  # far deeper than DEEPEST

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from mmcli.decode import MASK_CODES
 from mmcli.engine.device import choose_device, choose_dtype
 from mmcli.errors import ModelError
 from mmcli.hub.resolve import Checkpoint
@@ -42,7 +43,10 @@ class Loaded:
         own = (self.checkpoint.folder / name for name in MASK_DECODERS)
         path = self.mask_decoder or next((path for path in own if path.is_file()), None) or fetch_vae_oid()
         # It is small and its answer is thresholded at zero: it always computes in float32.
-        return load_mask_vqvae(path).to(self.device).eval()
+        model = load_mask_vqvae(path)
+        if model.config.codes < MASK_CODES:
+            raise ModelError(f"The mask decoder {path} knows {model.config.codes} codes, but answers have {MASK_CODES}")
+        return model.to(self.device).eval()
 
     def mask_vqvae(self) -> nn.Module:
         """The mask codebook that belongs to the model; read, or downloaded, when first asked for. ModelError."""

@@ -135,9 +135,11 @@ def not_the_content(head: bytes) -> str:
 
 def not_a_folder(path: Path) -> ModelError:
     """Why a file that was named as a model is none, and what to name instead."""
+    if not path.is_file():  # a pipe or a device, which might never come to an end
+        return ModelError(f"{path} is neither a folder nor a file", "Name the folder that holds config.json")
     try:
         with path.open("rb") as file:
-            head = file.read(265) if path.is_file() else b""
+            head = file.read(265)
     except OSError as error:
         return ModelError(f"{path} cannot be read ({error.strerror})", "Check its permissions")
     archive = next((what for magic, what in ARCHIVES if head.startswith(magic)), None)

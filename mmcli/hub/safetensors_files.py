@@ -1,17 +1,25 @@
 """The safetensors files of a checkpoint folder: which there are, and what their headers promise."""
 
-import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmcli.errors import ModelError
+from mmcli.hub.fields import Fields, shown
+from mmcli.hub.json_files import parse_json, read_json
 from mmcli.hub.other_formats import not_a_checkpoint, not_the_content
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
+LARGEST_HEADER = 16_000_000  # bytes; those of the largest published files have some hundred thousand
+MOST_SHARDS = 2000
+MOST_SIDES = 8  # dimensions of a tensor
+_SHARD = re.compile(r"[\w-][\w.-]{0,200}\.safetensors")  # a file beside the index
+
 ITEM_BYTES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 
@@ -22,6 +30,10 @@ class TensorInfo:
 
     dtype: str
     shape: tuple[int, ...]
+
+    @property
+    def is_floating_point(self) -> bool:
+        return self.dtype.startswith(("F", "BF"))
 
     @property
     def count(self) -> int:
@@ -55,20 +67,19 @@ def weight_files(folder: Path) -> list[Path]:
 
 def read_index(index: Path) -> dict[str, str]:
     """Tensor name → shard file name, from an index; names that would leave the folder are refused with ModelError."""
-    try:
-        shards = json.loads(index.read_text("utf-8"))["weight_map"]
-        sound = isinstance(shards, dict) and bool(shards) and all(isinstance(name, str) for name in shards.values())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{index} is damaged ({error})", "Download the model again") from error
-    if not sound or any(name != Path(name).name or not name.endswith(".safetensors") for name in shards.values()):
-        raise ModelError(f"{index} does not list safetensors files beside it", "Download the model again")
+    shards = Fields(read_json(index), str(index)).part("weight_map").raw
+    if not shards or not all(isinstance(name, str) and _SHARD.fullmatch(name) for name in shards.values()):
+        raise ModelError(f"{index} does not list safetensors files beside it (weight_map)", "Download the model again")
+    if len(set(shards.values())) > MOST_SHARDS:
+        raise ModelError(f"{index} lists more than {MOST_SHARDS} files (weight_map)", "Download the model again")
     return shards
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
-    """Names, types and shapes in a safetensors file, read without its data.
+    """Names, types and shapes in a safetensors file, read without its data. Raises ModelError.
 
-    The file's size is checked against the header, so a truncated download is found here. Raises ModelError.
+    The file must be what its header promises, byte for byte: as long, every tensor as large as its type and shape say,
+    one behind the other without holes or overlaps. So a truncated download is found here.
     """
     try:
         with path.open("rb") as file:
@@ -80,14 +91,50 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
             size = path.stat().st_size
             if not 2 <= length <= size - 8:
                 raise ValueError("it is cut off or is no safetensors file")
-            header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+            if length > LARGEST_HEADER:
+                raise ValueError(f"its header of {length / 1e6:.0f} MB is larger than any should be")
+            header = parse_json(file.read(length), unique=True)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise damaged(path, error) from error
+    header.pop("__metadata__", None)
+    tensors: dict[str, TensorInfo] = {}
+    spans: list[tuple[int, int]] = []
+    try:
+        for name, entry in header.items():
+            tensors[name], span = _tensor(name, entry)
+            spans.append(span)
+        end = 0
+        for start, stop in sorted(spans):
+            if start != end:
+                raise ValueError("its tensors overlap, or there is something between them")
+            end = stop
         if size != 8 + length + end:
             raise ValueError(f"it has {size} bytes where its header promises {8 + length + end}")
-        return {name: TensorInfo(entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except ValueError as error:
         raise damaged(path, error) from error
+    return tensors
+
+
+def _tensor(name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
+    """One entry of a header → what it is, and where it begins and ends behind the header. Raises ValueError."""
+    entry = entry if isinstance(entry, dict) else {}
+    dtype, shape, span = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
+        raise ValueError(f"{shown(name)} is of the type {shown(dtype)}, which mmcli does not know")
+    if not _wholes(shape) or len(shape) > MOST_SIDES:
+        raise ValueError(f"{shown(name)} has the shape {shown(shape)}, which is none")
+    if not _wholes(span) or len(span) != 2:
+        raise ValueError(f"{shown(name)} has data_offsets of {shown(span)}, which are none")
+    info = TensorInfo(dtype, tuple(shape))
+    if span[1] - span[0] != info.count * ITEM_BYTES[dtype]:
+        raise ValueError(f"{shown(name)}, {dtype} of the shape {shown(shape)}, does not take {span[1] - span[0]} bytes")
+    return info, (span[0], span[1])
+
+
+def _wholes(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 62 for value in values)
 
 
 def damaged(path: Path, error: Exception) -> ModelError:

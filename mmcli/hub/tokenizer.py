@@ -1,27 +1,98 @@
 """A checkpoint's tokenizer.json, and which of its tokens begin and end a text."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+import tokenizers
 
 from mmcli.errors import ModelError
+from mmcli.hub.fields import Fields
 from mmcli.hub.json_files import read_json
+from mmcli.hub.tokenizer_file import check_tokenizer
+
+
+class Tokenizer:
+    """A tokenizer of the `tokenizers` library, which neither pads nor cuts nor adds tokens; all it raises is ModelError.
+
+    It adds nothing because its file cannot be trusted to: processors put tokens in front of a text themselves.
+    """
+
+    def __init__(self, inner: tokenizers.Tokenizer, path: Path):
+        self._inner = inner
+        self._path = path
+        with reading(path):
+            inner.no_padding()
+            inner.no_truncation()
+
+    @classmethod
+    def open(cls, path: Path) -> "Tokenizer":
+        """Read a tokenizer.json. Raises ModelError for one that is damaged or does what none of its kind does."""
+        check_tokenizer(path)
+        with reading(path):
+            return cls(tokenizers.Tokenizer.from_file(str(path)), path)
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> tokenizers.Encoding:
+        """Token ids (`.ids`) of a text; control tokens that are spelled in it count as such."""
+        with reading(self._path):
+            return self._inner.encode(text, add_special_tokens=add_special_tokens)
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
+        with reading(self._path):
+            return self._inner.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    def token_to_id(self, token: str) -> int | None:
+        with reading(self._path):
+            return self._inner.token_to_id(token)
+
+    def id_to_token(self, id: int) -> str | None:
+        with reading(self._path):
+            return self._inner.id_to_token(id)
+
+    def get_vocab_size(self) -> int:
+        with reading(self._path):
+            return self._inner.get_vocab_size()
+
+    def get_added_tokens_decoder(self) -> dict[int, tokenizers.AddedToken]:
+        with reading(self._path):
+            return self._inner.get_added_tokens_decoder()
+
+    def check_rows(self, ids: Sequence[int], rows: int) -> None:
+        """Raise ModelError unless a model whose table has so many rows knows all of these ids."""
+        if ids and max(ids) >= rows:
+            raise ModelError(
+                f"The tokenizer has a token ({self.id_to_token(max(ids))}) that the model has no row for",
+                "tokenizer.json and the weights are of different models; download the model again",
+            )
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever the library raises about a file, its panics included, into ModelError."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except BaseException as error:  # it raises bare Exception for every damage; panics are no Exception at all
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(f"{path} cannot be read ({shown_error(error)})", "Download the model again") from error
+
+
+def shown_error(error: BaseException) -> str:
+    """The first line of an error's words, not too long."""
+    words = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return words if len(words) <= 200 else f"{words[:200]}…"
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer in `folder`; it neither pads nor cuts, whatever its file was last used for. Raises ModelError."""
+    """The tokenizer in `folder`. Raises ModelError."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         only = " (tokenizer.model alone is not enough)" if (folder / "tokenizer.model").is_file() else ""
         raise ModelError(f"{folder} has no tokenizer.json{only}", "Use a revision of the model that has it")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception for every damage
-        raise ModelError(f"{path} cannot be read ({error})", "Download the model again") from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
+    return Tokenizer.open(path)
 
 
 def named_tokens(folder: Path) -> dict[str, str]:
@@ -49,7 +120,8 @@ def begin_id(folder: Path, tokenizer: Tokenizer, otherwise: int) -> int:
 
 def stop_ids(folder: Path, otherwise: frozenset[int]) -> frozenset[int]:
     """The tokens that end an answer: what generation_config.json says, else what config.json says."""
-    if not (folder / "generation_config.json").is_file():
+    path = folder / "generation_config.json"
+    if not path.is_file():
         return otherwise
-    stop = read_json(folder / "generation_config.json").get("eos_token_id")
-    return otherwise if stop is None else frozenset(stop if isinstance(stop, list) else [stop])
+    settings = Fields(read_json(path), str(path))
+    return settings.ids("eos_token_id") if "eos_token_id" in settings else otherwise

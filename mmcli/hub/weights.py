@@ -11,7 +11,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mmcli.errors import ModelError
-from mmcli.hub.safetensors_files import INDEX, SINGLE, damaged, read_header, read_index, weight_files
+from mmcli.hub.safetensors_files import (
+    INDEX, SINGLE, TensorInfo, damaged, read_header, read_index, weight_files,
+)  # fmt: skip
 
 SCALE = "_scale"  # behind the name of an int8 tensor: the factor of each of its rows
 COMPARED_ROWS = 64  # of a tied tensor: enough to find a head that was trained on its own
@@ -61,15 +63,15 @@ def load_strict(
     copies: list[tuple[Path, str, str]] = []
     plan: list[tuple[Path, str, str]] = []
     unknown: list[str] = []
-    for path, name, shape in _tensors(folder):
+    for path, name, info in _tensors(folder):
         rule, target = place(table, name)
         if rule is None or (target is not None and target not in wanted):
             unknown.append(name)
         elif rule.copy_of is not None:
-            _check_shape(name, shape, rule.copy_of, wanted, folder)
+            _check_fit(name, info, rule.copy_of, wanted, folder)
             copies.append((path, name, rule.copy_of))
         elif target is not None:
-            _check_shape(name, shape, target, wanted, folder)
+            _check_fit(name, info, target, wanted, folder)
             if target in filled:
                 raise ModelError(f"{folder} holds {target} twice, as {filled[target]} and as {name}")
             filled[target] = name
@@ -98,8 +100,11 @@ def kept_mapped(module: nn.Module) -> frozenset[str]:
     )
 
 
-def _tensors(folder: Path) -> Iterator[tuple[Path, str, tuple[int, ...]]]:
-    """(file, name, shape) of every tensor but scales; an index that names what is not there raises ModelError."""
+def _tensors(folder: Path) -> Iterator[tuple[Path, str, TensorInfo]]:
+    """(file, name, type and shape) of every tensor but scales; that of scaled ones is the type of their scales.
+
+    An index that names what is not there raises ModelError.
+    """
     seen: set[str] = set()
     files = weight_files(folder)
     for path in files:
@@ -108,7 +113,8 @@ def _tensors(folder: Path) -> Iterator[tuple[Path, str, tuple[int, ...]]]:
         for name, info in header.items():
             scaled = header.get(name.removesuffix(SCALE)) if name.endswith(SCALE) else None
             if scaled is None or scaled.dtype != "I8" or info.shape != scaled.shape[:1]:
-                yield path, name, info.shape
+                scale = header.get(name + SCALE) if info.dtype == "I8" else None
+                yield path, name, TensorInfo(scale.dtype, info.shape) if scale else info
     if files[0].name != SINGLE:  # the index was followed
         absent = sorted(set(read_index(folder / INDEX)) - seen)
         if absent:
@@ -124,12 +130,15 @@ def place(table: list[Rule], name: str) -> tuple[Rule | None, str | None]:
     return None, None
 
 
-def _check_shape(name: str, shape: tuple[int, ...], target: str, wanted: dict[str, Tensor], folder: Path) -> None:
+def _check_fit(name: str, info: TensorInfo, target: str, wanted: dict[str, Tensor], folder: Path) -> None:
     expected = tuple(wanted[target].shape)
-    if shape != expected:
+    if info.shape != expected:
         raise ModelError(
-            f"In {folder}, {name} has the shape {list(shape)}, but {target} needs {list(expected)} by its config.json"
+            f"In {folder}, {name} has the shape {list(info.shape)}, but {target} needs {list(expected)} "
+            "by its config.json"
         )
+    if info.is_floating_point != wanted[target].is_floating_point():
+        raise ModelError(f"In {folder}, {name} is of the type {info.dtype}, in which {target} cannot be")
 
 
 def _read(

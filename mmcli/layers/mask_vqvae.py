@@ -6,20 +6,16 @@ Source of the computation and of the tensor names: Ning et al., "All in Tokens",
 The training loss is that of van den Oord et al., arXiv:1711.00937.
 """
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmcli.errors import ModelError
+from mmcli.hub.array_files import WHAT_TO_DO, read_arrays
 
 GRID = 4  # codes along a side
 SIDE = 64  # mask pixels along a side: four halvings of the picture meet the grid
@@ -160,7 +156,7 @@ def load_mask_vqvae(path: Path | str) -> MaskVQVAE:
     encoder may be absent as a whole. Raises ModelError for a file that is missing, damaged or something else.
     """
     path = Path(path)
-    tensors = {name: tensor for name, tensor in _read(path).items() if name not in DROPPED}
+    tensors = {name: tensor for name, tensor in read_arrays(path).items() if name not in DROPPED}
     config = _infer(tensors, path)
     with torch.device("meta"):
         model = MaskVQVAE(config, encoder=any(name.startswith("encoder.") for name in tensors))
@@ -169,34 +165,14 @@ def load_mask_vqvae(path: Path | str) -> MaskVQVAE:
     return model.eval().requires_grad_(False)
 
 
-_WHAT_TO_DO = "Use big_vision's vae-oid.npz, or a mask model that mmcli wrote"
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ModelError(f"The mask decoder {path} does not exist", "Give the path of a file with --mask-decoder")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
-        # TypeError and AttributeError: a bare .npy array or numbers torch has no type for behind the name .npz.
-        raise ModelError(f"The mask decoder {path} cannot be read ({error})", _WHAT_TO_DO) from error
-    except (SafetensorError, zipfile.BadZipFile, zlib.error) as error:
-        raise ModelError(f"The mask decoder {path} is damaged ({error})", "Download it again") from error
-    raise ModelError(f"The mask decoder {path} is neither .npz nor .safetensors", _WHAT_TO_DO)
-
-
 def _infer(tensors: Mapping[str, Tensor], path: Path) -> MaskVQVAEConfig:
     codebook, first = tensors.get("_vq_vae._embedding"), tensors.get("decoder.0.weight")
     if codebook is None or first is None or codebook.ndim != 2 or first.ndim != 4:
-        raise ModelError(f"{path} is not a mask decoder: it has no codebook or no decoder", _WHAT_TO_DO)
+        raise ModelError(f"{path} is not a mask decoder: it has no codebook or no decoder", WHAT_TO_DO)
     try:
         return MaskVQVAEConfig(codes=codebook.shape[0], embedding_width=codebook.shape[1], hidden=first.shape[0])
     except ValueError as error:
-        raise ModelError(f"{path} is not a mask decoder: {error}", _WHAT_TO_DO) from error
+        raise ModelError(f"{path} is not a mask decoder: {error}", WHAT_TO_DO) from error
 
 
 def _check(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
@@ -204,10 +180,10 @@ def _check(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path
     for verb, names in ("lacks", wanted.keys() - given.keys()), ("has the unknown", given.keys() - wanted.keys()):
         if names:
             shown = ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            raise ModelError(f"The mask decoder {path} {verb} {shown}", _WHAT_TO_DO)
+            raise ModelError(f"The mask decoder {path} {verb} {shown}", WHAT_TO_DO)
     for name, tensor in given.items():
         shape, expected = tuple(tensor.shape), tuple(wanted[name].shape)
         if shape != expected:
-            raise ModelError(f"The mask decoder {path} has {name} as {shape} and not {expected}", _WHAT_TO_DO)
+            raise ModelError(f"The mask decoder {path} has {name} as {shape} and not {expected}", WHAT_TO_DO)
         if not tensor.is_floating_point():
-            raise ModelError(f"The mask decoder {path} has {name} as {tensor.dtype}, not as floats", _WHAT_TO_DO)
+            raise ModelError(f"The mask decoder {path} has {name} as {tensor.dtype}, not as floats", WHAT_TO_DO)

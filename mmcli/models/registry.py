@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from mmcli.errors import ModelError
+from mmcli.hub.fields import shown
 from mmcli.models.family import Family
 
 FAMILIES = {
@@ -21,8 +22,8 @@ def family_of(config: dict[str, Any], name: str) -> Family:
     Raises ModelError for a type that no family reads.
     """
     kind = config.get("model_type")
-    if kind not in FAMILIES:
-        what = f"is of the type {kind!r}" if kind else "has no model_type in its config.json"
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        what = f"is of the type {shown(kind)}" if kind else "has no model_type in its config.json"
         raise ModelError(f"The model {name} {what}; mmcli reads {', '.join(sorted(FAMILIES))}")
     module, _, attribute = FAMILIES[kind].partition(":")
     return getattr(import_module(module), attribute)

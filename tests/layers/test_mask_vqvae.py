@@ -1,5 +1,8 @@
 """The mask VQ-VAE against the documented computation, written out in plain numpy."""
 
+import tracemalloc
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -279,7 +282,43 @@ def test_a_bare_array_under_the_name_npz_is_a_model_error(tmp_path):
     path = tmp_path / "mask.npz"
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="is damaged"):
+        load_mask_vqvae(path)
+
+
+def npy(shape: tuple[int, ...], data: bytes, kind: str = "<f4") -> bytes:
+    """An array file whose header may promise what is not there."""
+    header = repr({"descr": kind, "fortran_order": False, "shape": shape}).encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data
+
+
+ZEROS = b"zeros"  # written as 96 MB of them
+HOSTILE = {
+    "a bomb of zeros": ZEROS,
+    "a shape beyond its data": npy((1 << 40,), b"1234"),
+    "a shape beyond all numbers": npy((1 << 62, 1 << 62), b""),
+    "objects": npy((1,), b"cposix\nsystem\n.", kind="|O"),
+    "a header of 60,000 characters": b"\x93NUMPY\x01\x00\x60\xea" + b"(" * 60_000,
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("array", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_arrays_are_refused_before_they_are_unfolded(tmp_path, array):
+    path = tmp_path / "mask.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("decoder.0.weight.npy", npy((24_000_000,), bytes(96_000_000)) if array is ZEROS else array)
+    tracemalloc.start()
+    with pytest.raises(ModelError, match="mask.npz"):
+        load_mask_vqvae(path)
+    assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    tracemalloc.stop()
+
+
+def test_safetensors_of_another_size_than_promised_are_refused(tmp_path):
+    path = tmp_path / "mask.safetensors"
+    path.write_bytes((9 << 30).to_bytes(8, "little") + b"{}")
+    with pytest.raises(ModelError, match="mask.safetensors is damaged"):
         load_mask_vqvae(path)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mmcli.errors import ModelError
+from mmcli.hub.fields import DEPTH, EPSILON, HEADS, WIDTH, Fields
 from mmcli.layers.conformer import ConformerConfig, ConformerEncoder
 from mmcli.models.family import Stage
 from mmcli.models.gemma3n.features import LONGEST, PUBLISHED, RATE
@@ -22,35 +23,39 @@ ABSENT = {
     "conf_attention_logit_cap": 50.0, "conf_conv_kernel_size": 5, "conf_reduction_factor": 4,
     "conf_residual_weight": 0.5, "gradient_clipping": 1e10,
 }  # fmt: skip
-MAY_BE_ZERO = ("conf_attention_context_left", "conf_attention_context_right", "conf_reduction_factor")
+FRAMES = (1, 512)  # that an attention or a convolution spans
+FRAMES_OR_NONE = (0, 512)
+BOUNDS = {
+    "input_feat_size": (1, 1024), "hidden_size": (2, WIDTH[1]), "conf_num_hidden_layers": DEPTH,
+    "conf_num_attention_heads": HEADS, "conf_attention_chunk_size": FRAMES,
+    "conf_attention_context_left": FRAMES_OR_NONE, "conf_attention_context_right": FRAMES_OR_NONE,
+    "conf_conv_kernel_size": FRAMES, "conf_reduction_factor": (0, 64),
+}  # fmt: skip
+PAIRS = {"sscp_conv_channel_size": (1, 4096), "sscp_conv_kernel_size": (1, 64), "sscp_conv_stride_size": (1, 64)}
 
 
 def read_conformer(raw: dict[str, Any]) -> ConformerConfig:
     """Read `audio_config` of config.json. Raises ModelError for what is no configuration of this encoder."""
-    raw = ABSENT | {key: value for key, value in raw.items() if value is not None}
-    for key, usual in ABSENT.items():
-        if isinstance(usual, int):
-            _check(key, raw[key], _is_whole(raw[key], 0 if key in MAY_BE_ZERO else 1))
-        elif isinstance(usual, float):
-            _check(key, raw[key], not isinstance(raw[key], bool) and isinstance(raw[key], int | float))
+    fields = Fields(raw, "This Gemma 3n's config.json", ABSENT, "audio_config.")
+    sizes = {key: fields.whole(key, *bounds) for key, bounds in BOUNDS.items()}
     config = ConformerConfig(
-        mels=raw["input_feat_size"],
-        width=raw["hidden_size"],
-        depth=raw["conf_num_hidden_layers"],
-        heads=raw["conf_num_attention_heads"],
-        channels=_pair("sscp_conv_channel_size", raw["sscp_conv_channel_size"]),
-        kernels=_pairs("sscp_conv_kernel_size", raw["sscp_conv_kernel_size"]),
-        strides=_pairs("sscp_conv_stride_size", raw["sscp_conv_stride_size"]),
-        group_norm_epsilon=raw["sscp_conv_group_norm_eps"],
-        norm_epsilon=raw["rms_norm_eps"],
-        chunk=raw["conf_attention_chunk_size"],
-        past=max(0, raw["conf_attention_context_left"] - 1),  # the checkpoint counts the frame itself
-        future=raw["conf_attention_context_right"],
-        score_cap=raw["conf_attention_logit_cap"],
-        kernel=raw["conf_conv_kernel_size"],
-        reduction=max(1, raw["conf_reduction_factor"]),
-        residual=raw["conf_residual_weight"],
-        limit=raw["gradient_clipping"],
+        mels=sizes["input_feat_size"],
+        width=sizes["hidden_size"],
+        depth=sizes["conf_num_hidden_layers"],
+        heads=sizes["conf_num_attention_heads"],
+        channels=_pair(fields, "sscp_conv_channel_size", fields.get("sscp_conv_channel_size")),
+        kernels=_pairs(fields, "sscp_conv_kernel_size"),
+        strides=_pairs(fields, "sscp_conv_stride_size"),
+        group_norm_epsilon=fields.number("sscp_conv_group_norm_eps", *EPSILON),
+        norm_epsilon=fields.number("rms_norm_eps", *EPSILON),
+        chunk=sizes["conf_attention_chunk_size"],
+        past=max(0, sizes["conf_attention_context_left"] - 1),  # the checkpoint counts the frame itself
+        future=sizes["conf_attention_context_right"],
+        score_cap=fields.positive("conf_attention_logit_cap"),
+        kernel=sizes["conf_conv_kernel_size"],
+        reduction=max(1, sizes["conf_reduction_factor"]),
+        residual=fields.number("conf_residual_weight", -100, 100),
+        limit=fields.positive("gradient_clipping", 1e38),
     )
     if config.width % config.heads or config.width % 2:
         raise ModelError(f"The sound encoder's {config.width} numbers cannot be split among {config.heads} heads")
@@ -59,23 +64,16 @@ def read_conformer(raw: dict[str, Any]) -> ConformerConfig:
     return config
 
 
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _pair(fields: Fields, key: str, value: Any) -> tuple[int, int]:
+    """Two whole numbers; `value` is that of a field or a part of it."""
+    low, high = PAIRS[key]
+    one = Fields({key: value}, fields.where, path=fields.path)
+    return one.wholes(key, low, high, longest=2, length=2)
 
 
-def _pair(key: str, value: Any) -> tuple[int, int]:
-    _check(key, value, isinstance(value, list | tuple) and len(value) == 2 and all(_is_whole(n, 1) for n in value))
-    return tuple(value)
-
-
-def _pairs(key: str, value: Any) -> tuple[tuple[int, int], tuple[int, int]]:
-    _check(key, value, isinstance(value, list | tuple) and len(value) == 2)
-    return _pair(key, value[0]), _pair(key, value[1])
-
-
-def _check(key: str, value: Any, good: bool) -> None:
-    if not good:
-        raise ModelError(f"This Gemma 3n's audio_config sets {key} to {value!r}, which is no size of a sound encoder")
+def _pairs(fields: Fields, key: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    first, second = fields.items(key, longest=2, length=2)
+    return _pair(fields, key, first), _pair(fields, key, second)
 
 
 # -- names -------------------------------------------------------------------------------------------------------

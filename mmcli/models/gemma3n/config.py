@@ -8,8 +8,12 @@ from statistics import NormalDist
 from typing import Any
 
 from mmcli.errors import ModelError
+from mmcli.hub.fields import (
+    DEPTH, EPSILON, HEAD_WIDTH, HEADS, ID, INNER, ROWS, SOFT_TOKENS, WIDTH, Fields, shown,
+)  # fmt: skip
 from mmcli.layers.conformer import ConformerConfig
-from mmcli.layers.mobilenet_v5 import GRID, WIDTH
+from mmcli.layers.mobilenet_v5 import GRID
+from mmcli.layers.mobilenet_v5 import WIDTH as WIDTH_OF_TOWER
 from mmcli.models.gemma3n.audio import read_conformer
 
 TEXT = {
@@ -27,6 +31,8 @@ WHOLE = {
     "eoa_token_id": 262_272,
 }  # fmt: skip
 TOWER = "mobilenetv5_300m_enc"
+SOFTCAP = "final_logit_softcapping"
+MOST_STREAMS = 16
 ROPE_BASES = {"full_attention": ("rope_theta", 1e6), "sliding_attention": ("rope_local_base_freq", 1e4)}
 
 
@@ -110,81 +116,82 @@ class Gemma3nConfig:
 
     @classmethod
     def from_hf(cls, raw: dict[str, Any]) -> "Gemma3nConfig":
-        """Read config.json. Raises ModelError for values that would change the computation but are not supported."""
-        try:
-            return cls._from_hf(raw)
-        except (TypeError, ValueError, AttributeError, LookupError) as error:
-            raise ModelError(f"This Gemma 3n's config.json has a value of a wrong type ({error})") from error
-
-    @classmethod
-    def _from_hf(cls, raw: dict[str, Any]) -> "Gemma3nConfig":
+        """Read config.json. Raises ModelError for wrong values, and for those that mmcli does not support."""
+        whole = Fields(raw, "This Gemma 3n's config.json", WHOLE)
         alone = raw.get("model_type") == "gemma3n_text"
-        text = TEXT | _set(raw if alone else raw.get("text_config") or {})
-        _require(raw, "tie_word_embeddings", (True, None))
-        _require(text, "tie_word_embeddings", (True, None))
-        stop = raw.get("eos_token_id") or text["eos_token_id"]
+        text = Fields(raw, whole.where, TEXT) if alone else whole.part("text_config", TEXT)
+        for part in (whole, text):
+            part.require("tie_word_embeddings", True, None)
         config = cls(
             text=_read_text(text),
-            vision=None if alone else _read_vision(raw),
-            audio=None if alone else _read_audio(raw),
-            pad=text["pad_token_id"],
-            bos=text["bos_token_id"],
-            stop_ids=frozenset(stop if isinstance(stop, list) else [stop]),
+            vision=None if alone else _read_vision(whole),
+            audio=None if alone else _read_audio(whole),
+            pad=text.whole("pad_token_id", 0, text.whole("vocab_size", *ROWS) - 1),
+            bos=text.whole("bos_token_id", 0, text.whole("vocab_size", *ROWS) - 1),
+            stop_ids=whole.ids("eos_token_id") or text.ids("eos_token_id"),
         )
         if not alone:
             _check_hard_tokens(config)
         return config
 
 
-def _read_text(raw: dict[str, Any]) -> TextConfig:
-    _require(raw, "hidden_activation", ("gelu_pytorch_tanh", None))
-    _require(raw, "attention_bias", (False, None))
-    _require(raw, "use_bidirectional_attention", (False, None))
-    _require(raw, "altup_active_idx", (0, None))
-    if raw["altup_num_inputs"] < 2:
+def _read_text(raw: Fields) -> TextConfig:
+    raw.require("hidden_activation", "gelu_pytorch_tanh", None)
+    raw.require("attention_bias", False, None)
+    raw.require("use_bidirectional_attention", False, None)
+    raw.require("altup_active_idx", 0, None)
+    streams = raw.whole("altup_num_inputs", 1, MOST_STREAMS)
+    if streams < 2:
         raise ModelError("This Gemma 3n has a single stream (altup_num_inputs); only several are supported")
-    if raw["num_attention_heads"] % raw["num_key_value_heads"]:
-        heads, keys = raw["num_attention_heads"], raw["num_key_value_heads"]
+    heads, keys = raw.whole("num_attention_heads", *HEADS), raw.whole("num_key_value_heads", *HEADS)
+    if heads % keys:
         raise ModelError(f"This Gemma 3n's {heads} heads cannot be split among {keys} for keys and values")
     bases = {kind: _rope_base(raw, kind) for kind in ROPE_BASES}
+    head_width = raw.whole("head_dim", *HEAD_WIDTH)
+    if head_width % 2:
+        raise raw.wrong("head_dim", "an even number")
+    # Here, null is not the same as left out: it means no cap.
+    cap = None if raw.raw.get(SOFTCAP, ...) is None else raw.positive(SOFTCAP)
     return TextConfig(
-        vocabulary=raw["vocab_size"],
-        width=raw["hidden_size"],
+        vocabulary=raw.whole("vocab_size", *ROWS),
+        width=raw.whole("hidden_size", *WIDTH),
         layers=_read_layers(raw),
-        heads=raw["num_attention_heads"],
-        key_heads=raw["num_key_value_heads"],
-        head_width=raw["head_dim"],
-        window=raw["sliding_window"],
+        heads=heads,
+        key_heads=keys,
+        head_width=head_width,
+        window=raw.whole("sliding_window", 1, 1 << 30),
         rope_base=bases["full_attention"],
         sliding_rope_base=bases["sliding_attention"],
-        norm_epsilon=raw["rms_norm_eps"],
-        logit_softcap=raw["final_logit_softcapping"],
-        table_rows=raw["vocab_size_per_layer_input"],
-        table_width=raw["hidden_size_per_layer_input"],
-        streams=raw["altup_num_inputs"],
-        corrects_scale=raw["altup_correct_scale"],
-        laurel_rank=raw["laurel_rank"],
+        norm_epsilon=raw.number("rms_norm_eps", *EPSILON),
+        logit_softcap=cap,
+        table_rows=raw.whole("vocab_size_per_layer_input", *ROWS),
+        table_width=raw.whole("hidden_size_per_layer_input", *WIDTH),
+        streams=streams,
+        corrects_scale=raw.flag("altup_correct_scale"),
+        laurel_rank=raw.whole("laurel_rank", *WIDTH),
     )
 
 
-def _read_layers(raw: dict[str, Any]) -> tuple[LayerConfig, ...]:
-    depth = raw["num_hidden_layers"]
-    kinds = raw.get("layer_types") or [
-        "full_attention" if (i + 1) % 5 == 0 else "sliding_attention" for i in range(depth)
-    ]
+def _read_layers(raw: Fields) -> tuple[LayerConfig, ...]:
+    depth = raw.whole("num_hidden_layers", *DEPTH)
     sparse = 10 if depth > 10 else 0
-    sparsity = raw.get("activation_sparsity_pattern") or [0.95] * sparse + [0.0] * (depth - sparse)
-    widths = raw["intermediate_size"]
-    widths = widths if isinstance(widths, list) else [widths] * depth
-    lists = {"layer_types": kinds, "activation_sparsity_pattern": sparsity, "intermediate_size": widths}
-    for key, values in lists.items():
-        if not isinstance(values, list) or len(values) != depth:
-            raise ModelError(f"This Gemma 3n's config.json sets {key} to {values!r}; expected a list of {depth}")
-    if not set(kinds) <= ROPE_BASES.keys() or not all(0 <= share < 1 for share in sparsity):
+    usual = {
+        "layer_types": ["full_attention" if (i + 1) % 5 == 0 else "sliding_attention" for i in range(depth)],
+        "activation_sparsity_pattern": [0.95] * sparse + [0.0] * (depth - sparse),
+    }
+    given = {key: value for key, value in raw.raw.items() if value != []}  # an empty list is as good as none
+    raw = Fields(given, raw.where, {**raw.otherwise, **usual}, raw.path)
+    kinds = raw.items("layer_types", depth, length=depth)
+    sparsity = raw.numbers("activation_sparsity_pattern", -1e9, 1e9, depth, length=depth)
+    if isinstance(raw.get("intermediate_size"), list):
+        widths = raw.wholes("intermediate_size", *INNER, longest=depth, length=depth)
+    else:
+        widths = [raw.whole("intermediate_size", *INNER)] * depth
+    if not all(kind in list(ROPE_BASES) for kind in kinds) or not all(0 <= share < 1 for share in sparsity):
         raise ModelError("This Gemma 3n has layer_types beside full_ and sliding_attention, or sparsities beyond 0 … 1")
-    sources = _sources(kinds, depth - raw["num_kv_shared_layers"])
+    sources = _sources(kinds, depth - raw.whole("num_kv_shared_layers", 0, depth))
     return tuple(
-        LayerConfig(kind == "sliding_attention", width, float(share), source)
+        LayerConfig(kind == "sliding_attention", width, share, source)
         for kind, width, share, source in zip(kinds, widths, sparsity, sources, strict=True)
     )
 
@@ -200,46 +207,52 @@ def _sources(kinds: list[str], owners: int) -> list[int]:
     return [i if i < owners else last[kind] for i, kind in enumerate(kinds)]
 
 
-def _rope_base(raw: dict[str, Any], kind: str) -> float:
+def _rope_base(raw: Fields, kind: str) -> float:
     """The base of one kind of layers: since transformers 5 in rope_parameters, kind by kind, before in two keys."""
     key, usual = ROPE_BASES[kind]
-    rope = raw.get("rope_parameters") or {}
-    if "rope_theta" in rope or "rope_type" in rope:
+    both = raw.part("rope_parameters")
+    if "rope_theta" in both or "rope_type" in both:
         raise ModelError("This Gemma 3n's rope_parameters do not tell its two kinds of layers apart")
-    rope = (rope.get(kind) or {}) | ((raw.get("rope_scaling") or {}) if kind == "full_attention" else {})
-    form = rope.get("rope_type", rope.get("type", "default"))
-    if form != "default":
-        raise ModelError(f"This Gemma 3n stretches its positions ({form!r} rope); only the plain kind is supported")
-    return float(rope.get("rope_theta") or raw.get(key) or usual)
+    own = both.part(kind)
+    scaling = raw.part("rope_scaling") if kind == "full_attention" else own
+    for rope in (scaling, own):
+        form = rope.get("rope_type") or rope.get("type") or "default"
+        if form != "default":
+            raise ModelError(
+                f"This Gemma 3n stretches its positions ({shown(form)} rope); only the plain kind is supported"
+            )
+    for place, name in ((scaling, "rope_theta"), (own, "rope_theta"), (raw, key)):
+        if place.get(name):
+            return place.positive(name)
+    return usual
 
 
-def _read_vision(raw: dict[str, Any]) -> SenseConfig:
-    vision = VISION | _set(raw.get("vision_config") or {})
-    _require(vision, "architecture", (TOWER, None))
-    _require(vision, "model_args", (None, {}))
-    _require(vision, "do_pooling", (False, None))
-    _require(vision, "hidden_size", (WIDTH,))
-    _require(WHOLE | _set(raw), "vision_soft_tokens_per_image", (GRID * GRID,))
-    return SenseConfig(**_sense(raw, vision, "vision", "image"))
+def _read_vision(whole: Fields) -> SenseConfig:
+    vision = whole.part("vision_config", VISION)
+    vision.require("architecture", TOWER, None)
+    vision.require("model_args", None, {})
+    vision.require("do_pooling", False, None)
+    vision.require("hidden_size", WIDTH_OF_TOWER)
+    whole.require("vision_soft_tokens_per_image", GRID * GRID)
+    return SenseConfig(**_sense(whole, vision, "vision", "image"))
 
 
-def _read_audio(raw: dict[str, Any]) -> AudioConfig:
-    own = raw.get("audio_config") or {}
-    return AudioConfig(**_sense(raw, AUDIO | _set(own), "audio", "audio"), conformer=read_conformer(own))
+def _read_audio(whole: Fields) -> AudioConfig:
+    audio = whole.part("audio_config", AUDIO)
+    return AudioConfig(**_sense(whole, audio, "audio", "audio"), conformer=read_conformer(dict(audio.raw)))
 
 
-def _sense(raw: dict[str, Any], own: dict[str, Any], sense: str, place: str) -> dict[str, Any]:
-    whole = WHOLE | _set(raw)
+def _sense(whole: Fields, own: Fields, sense: str, place: str) -> dict[str, Any]:
     letter = place[0]
     return {
-        "width": own["hidden_size"],
-        "soft_tokens": whole[f"{sense}_soft_tokens_per_image"],
-        "token": whole[f"{place}_token_id"],
-        "begin": whole[f"bo{letter}_token_id"],
-        "end": whole[f"eo{letter}_token_id"],
-        "first": own["vocab_offset"],
-        "ids": own["vocab_size"],
-        "norm_epsilon": own["rms_norm_eps"],
+        "width": own.whole("hidden_size", *WIDTH),
+        "soft_tokens": whole.whole(f"{sense}_soft_tokens_per_image", *SOFT_TOKENS),
+        "token": whole.whole(f"{place}_token_id", *ID),
+        "begin": whole.whole(f"bo{letter}_token_id", *ID),
+        "end": whole.whole(f"eo{letter}_token_id", *ID),
+        "first": own.whole("vocab_offset", *ID),
+        "ids": own.whole("vocab_size", *ROWS),
+        "norm_epsilon": own.number("rms_norm_eps", *EPSILON),
     }
 
 
@@ -251,13 +264,3 @@ def _check_hard_tokens(config: Gemma3nConfig) -> None:
             f"This Gemma 3n's ids of pictures ({vision.ids} from {vision.first} on) and of sounds ({audio.ids} from "
             f"{audio.first} on) do not fill its vocabulary of {end} up"
         )
-
-
-def _require(raw: dict[str, Any], key: str, accepted: tuple) -> None:
-    if raw.get(key) not in accepted:
-        raise ModelError(f"This Gemma 3n's config.json sets {key} to {raw[key]!r}; supported is {accepted[0]!r}")
-
-
-def _set(raw: dict[str, Any]) -> dict[str, Any]:
-    """What is given; a key set to null counts as left out, but for the soft-cap, where null means none."""
-    return {key: value for key, value in raw.items() if value is not None or key == "final_logit_softcapping"}

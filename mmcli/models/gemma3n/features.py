@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from functools import cache
 from math import ceil, log2
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mmcli.errors import ModelError
+from mmcli.hub.fields import Fields, shown
 from mmcli.hub.json_files import read_json
 
 RATE = 16_000
@@ -103,6 +103,12 @@ def mel_filters(settings: MelSettings) -> np.ndarray:
 
 # -- what a checkpoint says --------------------------------------------------------------------------------------
 
+ABSENT = {
+    "frame_length_ms": 32.0, "hop_length_ms": 10.0, "min_frequency": PUBLISHED.lowest,
+    "max_frequency": PUBLISHED.highest, "preemphasis": PUBLISHED.emphasis, "preemphasis_htk_flavor": True,
+    "fft_overdrive": True, "input_scale_factor": PUBLISHED.gain, "mel_floor": PUBLISHED.floor,
+}  # fmt: skip
+MILLISECONDS = (1.0, 1000.0)
 REQUIRED = {"sampling_rate": RATE, "padding_side": "right", "padding_value": 0.0, "dither": 0.0}
 
 
@@ -112,54 +118,60 @@ def read_settings(folder: Path, mels: int) -> MelSettings:
     They stand in processor_config.json under "feature_extractor", or among others in preprocessor_config.json; what is
     nowhere has the published value.
     """
-    path, raw = _find(folder)
+    raw = _find(folder)
     for key, value in (REQUIRED | {"feature_size": mels}).items():
-        if raw.get(key, value) != value:
-            raise ModelError(f"{path} sets {key} to {raw[key]!r}; this model is heard with {value!r}")
-    try:
-        settings = _read(raw, mels)
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{path} has a value of a wrong type ({error})") from error
+        if raw.get(key) not in (None, value):
+            raise ModelError(f"{raw.where} sets {key} to {shown(raw.get(key))}; this model is heard with {value!r}")
+    settings = _read(raw, mels)
     # Files also hold what follows from other settings; the reference reads past it, but would hardly mean another.
     for key, value in {
         "frame_length": settings.frame, "hop_length": settings.hop, "fft_length": settings.transform,
     }.items():  # fmt: skip
-        if raw.get(key, value) != value:
-            raise ModelError(f"{path} sets {key} to {raw[key]!r}, but by its other settings it is {value}")
+        if raw.get(key) not in (None, value):
+            raise ModelError(
+                f"{raw.where} sets {key} to {shown(raw.get(key))}, but by its other settings it is {value}"
+            )
     return settings
 
 
-def _find(folder: Path) -> tuple[Path, dict[str, Any]]:
-    raw: dict[str, Any] | None = None
+def _find(folder: Path) -> Fields:
     path = folder / "processor_config.json"
     if path.is_file():
         raw = read_json(path).get("feature_extractor")
-    if raw is None:
-        path = folder / "preprocessor_config.json"
-        raw = read_json(path) if path.is_file() else {}
-    if not isinstance(raw, dict):
-        raise ModelError(f"{path} holds no settings under feature_extractor")
-    return path, {key: value for key, value in raw.items() if value is not None}
+        if raw is not None:
+            if not isinstance(raw, dict):
+                raise ModelError(f"{path} holds no settings under feature_extractor")
+            return Fields(raw, str(path), ABSENT)
+    path = folder / "preprocessor_config.json"
+    return Fields(read_json(path) if path.is_file() else {}, str(path), ABSENT)
 
 
-def _read(raw: dict[str, Any], mels: int) -> MelSettings:
-    def per_bin(key: str) -> tuple[float, ...] | None:
-        return tuple(np.array(raw[key], np.float64).reshape(mels).tolist()) if key in raw else None
+def _read(raw: Fields, mels: int) -> MelSettings:
+    def per_bin(key: str, low: float) -> tuple[float, ...] | None:
+        if key not in raw:
+            return None
+        values = raw.get(key)
+        if isinstance(values, list) and len(values) == 1 and isinstance(values[0], list):  # one row for all frames
+            return Fields({key: values[0]}, raw.where).numbers(key, low, 1e6, longest=mels, length=mels)
+        return raw.numbers(key, low, 1e6, longest=mels, length=mels)
 
-    frame = round(RATE * float(raw.get("frame_length_ms", 32.0)) / 1000)
-    emphasis = float(raw.get("preemphasis", PUBLISHED.emphasis))
+    frame = round(RATE * raw.number("frame_length_ms", *MILLISECONDS) / 1000)
+    emphasis = raw.number("preemphasis", 0, 1)
+    lowest, highest = (raw.number(f"{end}_frequency", 0, RATE) for end in ("min", "max"))
+    if lowest >= highest:
+        raise raw.wrong("max_frequency", f"a number above min_frequency, {lowest:g}")
     return MelSettings(
         mels=mels,
         frame=frame,
-        hop=round(RATE * float(raw.get("hop_length_ms", 10.0)) / 1000),
-        transform=2 ** ceil(log2(frame)) * (2 if raw.get("fft_overdrive", True) else 1),
-        lowest=float(raw.get("min_frequency", PUBLISHED.lowest)),
-        highest=float(raw.get("max_frequency", PUBLISHED.highest)),
+        hop=round(RATE * raw.number("hop_length_ms", *MILLISECONDS) / 1000),
+        transform=2 ** ceil(log2(frame)) * (2 if raw.flag("fft_overdrive") else 1),
+        lowest=lowest,
+        highest=highest,
         emphasis=emphasis,
         # HTK's emphasis leaves a frame where it is; the other takes the differences to each sample's successor.
-        delay=int(emphasis > 0 and not raw.get("preemphasis_htk_flavor", True)),
-        gain=float(raw.get("input_scale_factor", PUBLISHED.gain)),
-        floor=float(raw.get("mel_floor", PUBLISHED.floor)),
-        mean=per_bin("per_bin_mean"),
-        deviation=per_bin("per_bin_stddev"),
+        delay=int(emphasis > 0 and not raw.flag("preemphasis_htk_flavor")),
+        gain=raw.number("input_scale_factor", -1e6, 1e6),
+        floor=raw.positive("mel_floor"),
+        mean=per_bin("per_bin_mean", -1e6),
+        deviation=per_bin("per_bin_stddev", 1e-6),
     )

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from tokenizers import Tokenizer
 
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.errors import ModelError, UsageError
 from mmcli.hub import picture_settings
+from mmcli.hub.fields import shown
 from mmcli.hub.picture_settings import PictureSettings
-from mmcli.hub.tokenizer import begin_id, read_tokenizer, stop_ids
+from mmcli.hub.tokenizer import Tokenizer, begin_id, read_tokenizer, stop_ids
 from mmcli.models.gemma3n import features
 from mmcli.models.gemma3n.config import Gemma3nConfig, SenseConfig
 from mmcli.models.gemma3n.features import LONGEST, RATE, MelSettings
@@ -75,10 +75,10 @@ class Gemma3nProcessor:
         if config.vision:
             pictures = PictureSettings.open(folder, config.vision.soft_tokens)
         if config.audio:
-            places = picture_settings.read_settings(folder).get("audio_seq_length", config.audio.soft_tokens)
-            if places != config.audio.soft_tokens:
+            places = picture_settings.read_settings(folder).get("audio_seq_length")
+            if places not in (None, config.audio.soft_tokens):
                 raise ModelError(
-                    f"{folder} expects {places} soft tokens a sound (audio_seq_length), "
+                    f"{folder} expects {shown(places)} soft tokens a sound (audio_seq_length), "
                     f"but by its config.json there are {config.audio.soft_tokens}"
                 )
             sounds = features.read_settings(folder, config.audio.conformer.mels)
@@ -165,7 +165,7 @@ class Gemma3nProcessor:
         senses = (self.config.vision, pictures, "picture"), (self.config.audio, sounds, "sound")
         for sense, count, what in senses:
             text = self._opened(text, sense, count, what)
-        pieces = (self.tokenizer.encode(piece, add_special_tokens=False).ids for piece in text.split(GUARD))
+        pieces = (self.tokenizer.encode(piece).ids for piece in text.split(GUARD))
         ids = [id for piece in pieces for id in piece]
         for sense, count, what in senses:
             if sense and ids.count(sense.token) != count * sense.soft_tokens:
@@ -173,11 +173,7 @@ class Gemma3nProcessor:
                 raise ModelError(
                     f"tokenizer.json does not read {name}, a {what}'s place, as a token", "Download the model again"
                 )
-        if ids and max(ids) >= self.config.text.vocabulary:
-            raise ModelError(
-                f"The tokenizer has a token ({self.tokenizer.id_to_token(max(ids))}) that the model has no row for",
-                "tokenizer.json and the weights are of different models; download the model again",
-            )
+        self.tokenizer.check_rows(ids, self.config.text.vocabulary)
         return ids
 
     def _opened(self, text: str, sense: SenseConfig | None, count: int, what: str) -> str:

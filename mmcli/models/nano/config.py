@@ -1,13 +1,16 @@
 """Sizes of the bundled model, read from its config.json."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from mmcli.errors import ModelError
+from mmcli.hub.fields import DEPTH, HEAD_WIDTH, HEADS, INNER, ROWS, WIDTH, Fields, shown
 from mmcli.layers.gemma import DecoderConfig
 
 LOCATIONS = 1024
 MASK_CODES = 128
 CELL = 16  # pixels of the feature tower's input that one grid token stands for
+LARGEST_STRIDE = 32  # pixels of a picture's side that one cell of the coarsest maps stands for
+TOKENS = ("image_token", "loc_token", "seg_token", "pad_token", "eos_token", "bos_token")
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,47 @@ class NanoConfig:
 
     @classmethod
     def from_json(cls, raw: dict) -> "NanoConfig":
-        """Read config.json; ModelError if something is missing or unknown."""
-        try:
-            own = {k: v for k, v in raw.items() if k not in ("model_type", "decoder", "architectures")}
-            decoder = dict(raw["decoder"])
-            decoder["query_scale"] = decoder["head_width"] ** -0.5
-            own["finding_tokens"] = tuple(own.get("finding_tokens", ()))
-            own.setdefault("absent_bias", 0.0)
-            return cls(decoder=DecoderConfig(**decoder), **own)
-        except (KeyError, TypeError) as error:
-            raise ModelError(f"the configuration of this nano model does not fit: {error}") from error
+        """Read config.json; ModelError if something is missing, unknown or of no use."""
+        whole = Fields(raw, "This nano model's config.json", {"finding_tokens": (), "absent_bias": 0.0})
+        decoder = _read_decoder(whole.part("decoder"))
+        rows = decoder.vocabulary
+        own = {key: whole.whole(key, 0, rows - 1) for key in TOKENS}
+        unknown = raw.keys() - {field.name for field in fields(cls)} - {"model_type", "architectures"}
+        if unknown:
+            raise ModelError(f"{whole.where} does not fit: {shown(min(unknown))} is unknown")
+        side, small = whole.whole("image_size", 64, 2048), whole.whole("feature_size", CELL, 1024)
+        if side % LARGEST_STRIDE or small % LARGEST_STRIDE:
+            raise ModelError(f"{whole.where} sets sides of {side} and {small}, not multiples of {LARGEST_STRIDE}")
+        return cls(
+            image_size=side,
+            feature_size=small,
+            proposals=whole.whole("proposals", 1, (side // LARGEST_STRIDE) ** 2),
+            finding_tokens=whole.wholes("finding_tokens", 0, rows - 1, longest=16),
+            absent_bias=whole.number("absent_bias", -100, 100),
+            decoder=decoder,
+            **own,
+        )
+
+
+def _read_decoder(raw: Fields) -> DecoderConfig:
+    head_width = raw.whole("head_width", *HEAD_WIDTH)
+    heads, key_heads = raw.whole("heads", *HEADS), raw.whole("key_heads", *HEADS)
+    if heads % key_heads or head_width % 2:
+        raise ModelError(
+            f"{raw.where} sets {heads} heads of {head_width} numbers and {key_heads} for keys: expected are a multiple "
+            "of the latter, and an even number"
+        )
+    known = ("vocabulary", "width", "depth", "mlp_width", "heads", "key_heads", "head_width")
+    unknown = raw.raw.keys() - set(known)
+    if unknown:
+        raise ModelError(f"{raw.where} does not fit: {shown(raw.path + min(unknown))} is unknown")
+    return DecoderConfig(
+        vocabulary=raw.whole("vocabulary", *ROWS),
+        width=raw.whole("width", *WIDTH),
+        depth=raw.whole("depth", *DEPTH),
+        mlp_width=raw.whole("mlp_width", *INNER),
+        heads=heads,
+        key_heads=key_heads,
+        head_width=head_width,
+        query_scale=head_width**-0.5,
+    )

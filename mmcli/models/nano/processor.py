@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from mmcli.decode import Vocabulary
 from mmcli.engine.inputs import Inputs, pad_left
-from mmcli.errors import ModelError, UsageError
+from mmcli.errors import UsageError
+from mmcli.hub.tokenizer import Tokenizer, read_tokenizer
 from mmcli.models.nano.config import NanoConfig
 
 PROMPTS = {"caption": "caption en", "detect": "detect {}", "segment": "segment {}", "chat": "answer en {}"}
@@ -34,11 +34,7 @@ class NanoProcessor:
     @classmethod
     def open(cls, folder: Path, config: NanoConfig, raw: dict[str, Any]) -> "NanoProcessor":
         """Read tokenizer.json. Raises ModelError."""
-        path = folder / "tokenizer.json"
-        try:
-            return cls(config, Tokenizer.from_file(str(path)))
-        except Exception as error:  # the library raises bare Exception for every damage
-            raise ModelError(f"{path} cannot be read ({error})", "Install mmcli again") from error
+        return cls(config, read_tokenizer(folder))
 
     def inputs(self, pictures: Sequence[Sequence[Image.Image]], prompts: Sequence[str]) -> Inputs:
         """One row for each prompt. Raises UsageError unless every row has one picture: nano was trained so."""
@@ -53,6 +49,7 @@ class NanoProcessor:
         ids = self.tokenizer.encode(prompt.strip()).ids
         if self.config.image_token in ids:
             raise UsageError("A prompt cannot hold the picture's own token <image>", "Leave it out")
+        self.tokenizer.check_rows(ids, self.config.decoder.vocabulary)
         return [self.config.bos_token, *ids, *self._line_break]
 
     def _pixels(self, picture: Image.Image) -> Tensor:

@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmcli.errors import ModelError
+from mmcli.hub.fields import (
+    DEPTH, EPSILON, HEAD_WIDTH, HEADS, ID, INNER, ROWS, SIDE, SOFT_TOKENS, WIDTH, Fields, shown,
+)  # fmt: skip
 from mmcli.layers.gemma import DecoderConfig
 from mmcli.layers.siglip import SiglipConfig
 
 # The published tables are filled up to a multiple of this many rows, behind the image token.
 TABLE_BLOCK = 64
 
+WINDOW = (1, 1 << 30)  # tokens
+
+WHOLE = {"projection_dim": 2048, "image_token_id": 256000}
 ABSENT_TEXT = {
     "model_type": "gemma", "hidden_size": 2048, "num_hidden_layers": 18, "intermediate_size": 16384,
     "num_attention_heads": 8, "num_key_value_heads": 1, "vocab_size": 257152,
@@ -25,7 +31,7 @@ ABSENT_VISION = {
 GEMMA = {
     "vocab_size": 256000, "hidden_size": 3072, "intermediate_size": 24576, "num_hidden_layers": 28,
     "num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 256, "rms_norm_eps": 1e-6,
-    "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2,
+    "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2, "rope_theta": 10_000.0,
 }  # fmt: skip
 GEMMA2 = GEMMA | {
     "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8,
@@ -53,41 +59,39 @@ class PaliGemmaConfig:
 
     @classmethod
     def from_hf(cls, raw: dict[str, Any]) -> "PaliGemmaConfig":
-        """Read config.json. Raises ModelError for values that would change the computation but are not supported."""
-        try:
-            return cls._from_hf(raw)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise ModelError(f"This PaliGemma's config.json has a value of a wrong type ({error})") from error
-
-    @classmethod
-    def _from_hf(cls, raw: dict[str, Any]) -> "PaliGemmaConfig":
-        text = dict(_given(raw, "text_config", ABSENT_TEXT))
-        vision = _read_vision(_given(raw, "vision_config", ABSENT_VISION))
-        kind = text.get("model_type", "gemma")
+        """Read config.json. Raises ModelError for wrong values, and for those that mmcli does not support."""
+        whole = Fields(raw, "This PaliGemma's config.json", WHOLE)
+        text = whole.part("text_config", ABSENT_TEXT if "text_config" not in whole else {})
+        vision = whole.part("vision_config", ABSENT_VISION if "vision_config" not in whole else {})
+        kind = text.get("model_type") or "gemma"
         if kind not in ("gemma", "gemma2"):
-            raise ModelError(f"This PaliGemma has a text model of the type {kind!r}; known are gemma and gemma2")
-        _require(raw, "tie_word_embeddings", (True, None))
-        _require(text, "tie_word_embeddings", (True, None))
-        text = (GEMMA if kind == "gemma" else GEMMA2) | text
+            raise ModelError(f"This PaliGemma has a text model of the type {shown(kind)}; known are gemma and gemma2")
+        whole.require("tie_word_embeddings", True, None)
+        text.require("tie_word_embeddings", True, None)
+        text.otherwise = (GEMMA if kind == "gemma" else GEMMA2) | text.otherwise
         decoder = _read_decoder(text, second=kind == "gemma2")
-        width = raw.get("projection_dim", 2048)
+        width = whole.whole("projection_dim", *WIDTH)
         if width != decoder.width:
             raise ModelError(
                 f"This PaliGemma projects pictures to {width} numbers (projection_dim), "
                 f"but its text model is {decoder.width} wide (hidden_size)"
             )
-        image_token = raw.get("image_token_index", raw.get("image_token_id", 256000))
-        stop = raw.get("eos_token_id", text["eos_token_id"])
+        image_token = whole.whole("image_token_index" if "image_token_index" in whole else "image_token_id", *ID)
         return cls(
-            vision=vision,
+            vision=_read_vision(vision),
             decoder=decoder,
-            sliding_window=text["sliding_window"] if any(decoder.sliding_layers) else None,
+            sliding_window=text.whole("sliding_window", *WINDOW) if any(decoder.sliding_layers) else None,
             image_token=image_token,
             vocabulary_end=_vocabulary_end(decoder.vocabulary, image_token),
-            pad=_first(raw.get("pad_token_id"), text["pad_token_id"], 0),
-            bos=_first(raw.get("bos_token_id"), text["bos_token_id"], 2),
-            stop_ids=frozenset(stop if isinstance(stop, list) else [stop]) - {None},
+            pad=_row(whole, text, "pad_token_id", decoder.vocabulary),
+            bos=_row(whole, text, "bos_token_id", decoder.vocabulary),
+            stop_ids=whole.ids("eos_token_id") or text.ids("eos_token_id"),
         )
+
+
+def _row(whole: Fields, text: Fields, key: str, rows: int) -> int:
+    """A token of the whole's or else the text model's, which must have a row in the table."""
+    return (whole if key in whole else text).whole(key, 0, rows - 1)
 
 
 def _vocabulary_end(rows: int, image_token: int) -> int:
@@ -100,81 +104,87 @@ def _vocabulary_end(rows: int, image_token: int) -> int:
     return image_token if is_filled else rows
 
 
-def _read_vision(raw: dict[str, Any]) -> SiglipConfig:
-    _require(raw, "model_type", ("siglip_vision_model", None))
-    _require(raw, "hidden_act", ("gelu_pytorch_tanh", None))
-    _require(raw, "num_channels", (3, None))
-    raw = SIGLIP | raw
+def _read_vision(raw: Fields) -> SiglipConfig:
+    raw.require("model_type", "siglip_vision_model", None)
+    raw.require("hidden_act", "gelu_pytorch_tanh", None)
+    raw.require("num_channels", 3, None)
+    raw.otherwise = SIGLIP | raw.otherwise
     config = SiglipConfig(
-        width=raw["hidden_size"],
-        depth=raw["num_hidden_layers"],
-        mlp_width=raw["intermediate_size"],
-        heads=raw["num_attention_heads"],
-        image_size=_square(raw["image_size"]),
-        patch_size=_square(raw["patch_size"]),
-        norm_epsilon=raw["layer_norm_eps"],
+        width=raw.whole("hidden_size", *WIDTH),
+        depth=raw.whole("num_hidden_layers", *DEPTH),
+        mlp_width=raw.whole("intermediate_size", *INNER),
+        heads=raw.whole("num_attention_heads", *HEADS),
+        image_size=_square(raw, "image_size"),
+        patch_size=_square(raw, "patch_size"),
+        norm_epsilon=raw.number("layer_norm_eps", *EPSILON),
     )
     if config.patches < 1:
         raise ModelError(f"Patches of {config.patch_size} pixels do not fit into pictures of {config.image_size}")
+    if config.patches > SOFT_TOKENS[1]:
+        raise raw.wrong("patch_size", f"one that makes at most {SOFT_TOKENS[1]} patches of a picture")
     if config.width % config.heads:
         raise ModelError(f"The vision tower's {config.width} numbers cannot be split among {config.heads} heads")
     return config
 
 
-def _square(side: int | list[int]) -> int:
-    sides = set(side) if isinstance(side, list) else {side}
-    if len(sides) != 1:
-        raise ModelError(f"The vision tower takes pictures or patches of {side}; only squares are supported")
-    return sides.pop()
+def _square(raw: Fields, key: str) -> int:
+    """A side in pixels, or both of a square."""
+    if not isinstance(raw.get(key), list):
+        return raw.whole(key, *SIDE)
+    height, width = raw.wholes(key, *SIDE, longest=2, length=2)
+    if height != width:
+        raise raw.wrong(key, "one side, for only squares are supported")
+    return height
 
 
-def _read_decoder(text: dict[str, Any], second: bool) -> DecoderConfig:
+def _read_decoder(text: Fields, second: bool) -> DecoderConfig:
     # "gelu" in old Gemma 1 files means the tanh form, by transformers' own reading.
-    _require(text, "hidden_activation", ("gelu_pytorch_tanh", None))
+    text.require("hidden_activation", "gelu_pytorch_tanh", None)
     if not second:
-        _require(text, "hidden_act", ("gelu_pytorch_tanh", "gelu", None))
-    _require(text, "attention_bias", (False, None))
-    depth = text["num_hidden_layers"]
-    kinds = text.get("layer_types") or [("full" if i % 2 else "sliding") + "_attention" for i in range(depth)]
-    if len(kinds) != depth or not set(kinds) <= {"full_attention", "sliding_attention"}:
-        raise ModelError(f"This text model's layer_types are {kinds}; expected {depth} of full_ or sliding_attention")
-    slides = second and text["sliding_window"] is not None
+        text.require("hidden_act", "gelu_pytorch_tanh", "gelu", None)
+    text.require("attention_bias", False, None)
+    depth = text.whole("num_hidden_layers", *DEPTH)
+    kinds = [("full" if i % 2 else "sliding") + "_attention" for i in range(depth)]
+    if text.get("layer_types"):
+        kinds = text.items("layer_types", longest=depth, length=depth)
+    if not all(kind in ("full_attention", "sliding_attention") for kind in kinds):
+        raise text.wrong("layer_types", f"a list of {depth} of full_ or sliding_attention")
+    # Null is not the same as left out: a window of none is no window, and a score scale of none no cap.
+    slides = second and text.raw.get("sliding_window", ...) is not None
+    heads, key_heads = (text.whole(f"num_{part}_heads", *HEADS) for part in ("attention", "key_value"))
+    if heads % key_heads:
+        raise ModelError(f"This PaliGemma's {heads} heads cannot be split among {key_heads} for keys and values")
+    head_width = text.whole("head_dim", *HEAD_WIDTH)
+    if head_width % 2:
+        raise text.wrong("head_dim", "an even number")
     return DecoderConfig(
-        vocabulary=text["vocab_size"],
-        width=text["hidden_size"],
+        vocabulary=text.whole("vocab_size", *ROWS),
+        width=text.whole("hidden_size", *WIDTH),
         depth=depth,
-        mlp_width=text["intermediate_size"],
-        heads=text["num_attention_heads"],
-        key_heads=text["num_key_value_heads"],
-        head_width=text["head_dim"],
-        query_scale=(text["query_pre_attn_scalar"] if second else text["head_dim"]) ** -0.5,
+        mlp_width=text.whole("intermediate_size", *INNER),
+        heads=heads,
+        key_heads=key_heads,
+        head_width=head_width,
+        query_scale=(text.positive("query_pre_attn_scalar", 1e6) if second else head_width) ** -0.5,
         rope_base=_rope_base(text),
-        norm_epsilon=text["rms_norm_eps"],
+        norm_epsilon=text.number("rms_norm_eps", *EPSILON),
         sandwich_norms=second,
-        attention_softcap=text["attn_logit_softcapping"] if second else None,
+        attention_softcap=_softcap(text, "attn_logit_softcapping") if second else None,
         # transformers applies this one wherever the text configuration has it, Gemma 1 included.
-        logit_softcap=text.get("final_logit_softcapping"),
+        logit_softcap=_softcap(text, "final_logit_softcapping"),
         sliding_layers=tuple(kind == "sliding_attention" for kind in kinds) if slides else (),
     )
 
 
-def _rope_base(text: dict[str, Any]) -> float:
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
+def _softcap(text: Fields, key: str) -> float | None:
+    absent = text.get(key) is None or text.raw.get(key, ...) is None
+    return None if absent else text.positive(key)
+
+
+def _rope_base(text: Fields) -> float:
+    key = "rope_parameters" if text.get("rope_parameters") else "rope_scaling"
+    rope = text.part(key, {"rope_theta": text.get("rope_theta"), "type": "default"})
+    kind = rope.get("rope_type") or rope.get("type")
     if kind != "default":
-        raise ModelError(f"This text model stretches its positions ({kind!r} rope); only the plain kind is supported")
-    return float(rope.get("rope_theta", text.get("rope_theta", 10_000.0)))
-
-
-def _require(raw: dict[str, Any], key: str, accepted: tuple) -> None:
-    if raw.get(key) not in accepted:
-        raise ModelError(f"This PaliGemma's config.json sets {key} to {raw[key]!r}; supported is {accepted[0]!r}")
-
-
-def _given(raw: dict[str, Any], key: str, otherwise: dict[str, Any]) -> dict[str, Any]:
-    """A part of the configuration; one that is there but empty is not the same as one left out."""
-    return otherwise if raw.get(key) is None else raw[key]
-
-
-def _first(*values: int | None) -> int:
-    return next(value for value in values if value is not None)
+        raise ModelError(f"This text model stretches its positions ({shown(kind)} rope); only the plain kind is known")
+    return rope.positive("rope_theta")

@@ -6,13 +6,12 @@ from typing import Any
 
 import torch
 from PIL import Image
-from tokenizers import Tokenizer
 
 from mmcli.decode import LOCATIONS, MASK_CODES, Vocabulary
 from mmcli.engine.inputs import Inputs, pad_left
-from mmcli.errors import ModelError, UsageError
+from mmcli.errors import UsageError
 from mmcli.hub.picture_settings import PictureSettings
-from mmcli.hub.tokenizer import begin_id, read_tokenizer, stop_ids
+from mmcli.hub.tokenizer import Tokenizer, begin_id, read_tokenizer, stop_ids
 from mmcli.models.paligemma.config import PaliGemmaConfig
 
 PROMPTS = {"caption": "caption en", "detect": "detect {}", "segment": "segment {}", "chat": "answer en {}"}
@@ -67,15 +66,11 @@ class PaliGemmaProcessor:
         The tokenizer reads bos as part of the text, since some put a space in front of whatever stands first.
         """
         text = self._bos_text + prompt.rstrip() + "\n"
-        ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+        ids = self.tokenizer.encode(text).ids
         ids = ids if ids[:1] == [self.bos] else [self.bos, *ids]
         if self.config.image_token in ids:
             raise UsageError("A prompt cannot hold the picture's own token <image>", "Leave it out")
-        if max(ids) >= self.config.decoder.vocabulary:
-            raise ModelError(
-                f"The tokenizer has a token ({self.tokenizer.id_to_token(max(ids))}) that the model has no row for",
-                "tokenizer.json and the weights are of different models; download the model again",
-            )
+        self.tokenizer.check_rows(ids, self.config.decoder.vocabulary)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmcli.errors import ModelError
+from mmcli.hub.fields import DEPTH, HEADS, INNER, ROWS, WIDTH, Fields
 
 ABSENT = {
     "vocab_size": 51865, "num_mel_bins": 80, "d_model": 384, "max_source_positions": 1500,
     "max_target_positions": 448, "encoder_layers": 4, "encoder_attention_heads": 6, "encoder_ffn_dim": 1536,
     "decoder_layers": 4, "decoder_attention_heads": 6, "decoder_ffn_dim": 1536, "decoder_start_token_id": 50257,
     "eos_token_id": 50256,
+}  # fmt: skip
+BOUNDS = {
+    "vocab_size": ROWS, "num_mel_bins": (1, 512), "d_model": WIDTH, "max_source_positions": (1, 15_000),
+    "max_target_positions": (8, 1 << 14), "encoder_layers": DEPTH, "encoder_attention_heads": HEADS,
+    "encoder_ffn_dim": INNER, "decoder_layers": DEPTH, "decoder_attention_heads": HEADS, "decoder_ffn_dim": INNER,
 }  # fmt: skip
 REQUIRED = {"activation_function": "gelu", "scale_embedding": False, "tie_word_embeddings": True}
 
@@ -49,29 +55,28 @@ class WhisperConfig:
     @classmethod
     def from_hf(cls, raw: dict[str, Any]) -> "WhisperConfig":
         """Read config.json. Raises ModelError for values that would change the computation but are not supported."""
+        fields = Fields(raw, "This Whisper's config.json", ABSENT)
         for key, value in REQUIRED.items():
-            if raw.get(key, value) != value:
-                raise ModelError(f"This Whisper's config.json sets {key} to {raw[key]!r}; supported is {value!r}")
-        raw = ABSENT | {key: value for key, value in raw.items() if value is not None}
-        wrong = [key for key in ABSENT if isinstance(raw[key], bool) or not isinstance(raw[key], int) or raw[key] < 1]
-        if wrong:
-            raise ModelError(f"This Whisper's config.json sets {wrong[0]} to {raw[wrong[0]]!r}, not to a number")
+            fields.require(key, value, None)
+        sizes = {key: fields.whole(key, *bounds) for key, bounds in BOUNDS.items()}
         for side in ("encoder", "decoder"):
-            if raw["d_model"] % raw[f"{side}_attention_heads"]:
-                heads = raw[f"{side}_attention_heads"]
-                raise ModelError(f"The {side}'s {raw['d_model']} numbers cannot be split among {heads} heads")
+            if sizes["d_model"] % sizes[f"{side}_attention_heads"]:
+                heads = sizes[f"{side}_attention_heads"]
+                raise ModelError(f"The {side}'s {sizes['d_model']} numbers cannot be split among {heads} heads")
+        for key in ("decoder_start_token_id", "eos_token_id"):
+            sizes[key] = fields.whole(key, 0, sizes["vocab_size"] - 1)
         return cls(
-            vocabulary=raw["vocab_size"],
-            mels=raw["num_mel_bins"],
-            width=raw["d_model"],
-            sound_positions=raw["max_source_positions"],
-            text_positions=raw["max_target_positions"],
-            encoder=_stack(raw, "encoder"),
-            decoder=_stack(raw, "decoder"),
-            start=raw["decoder_start_token_id"],
-            end=raw["eos_token_id"],
+            vocabulary=sizes["vocab_size"],
+            mels=sizes["num_mel_bins"],
+            width=sizes["d_model"],
+            sound_positions=sizes["max_source_positions"],
+            text_positions=sizes["max_target_positions"],
+            encoder=_stack(sizes, "encoder"),
+            decoder=_stack(sizes, "decoder"),
+            start=sizes["decoder_start_token_id"],
+            end=sizes["eos_token_id"],
         )
 
 
-def _stack(raw: dict[str, Any], side: str) -> StackConfig:
-    return StackConfig(raw[f"{side}_layers"], raw[f"{side}_attention_heads"], raw[f"{side}_ffn_dim"])
+def _stack(sizes: dict[str, int], side: str) -> StackConfig:
+    return StackConfig(sizes[f"{side}_layers"], sizes[f"{side}_attention_heads"], sizes[f"{side}_ffn_dim"])

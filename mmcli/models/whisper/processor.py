@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from mmcli.errors import ModelError, UsageError
+from mmcli.hub.fields import Fields, shown
 from mmcli.hub.json_files import read_json
+from mmcli.hub.tokenizer import Tokenizer
 from mmcli.models.whisper.config import WhisperConfig
 from mmcli.models.whisper.features import FFT, HOP, RATE, log_mel
 from mmcli.models.whisper.vocabulary import TIME_STEP, Special, read_special, read_tokenizer
@@ -36,12 +37,12 @@ class WhisperProcessor:
     def open(cls, folder: Path, config: WhisperConfig, raw: dict[str, Any]) -> "WhisperProcessor":
         """Read the tokenizer and the settings of a checkpoint. Raises ModelError."""
         path = folder / "preprocessor_config.json"
-        settings = read_json(path) if path.is_file() else {}
+        settings = Fields(read_json(path) if path.is_file() else {}, str(path))
         for key, expected in (
             ("feature_size", config.mels), ("sampling_rate", RATE), ("n_fft", FFT), ("hop_length", HOP),
         ):  # fmt: skip
-            if settings.get(key, expected) != expected:
-                raise ModelError(f"{path} sets {key} to {settings[key]}; this model needs {expected}")
+            if settings.get(key) not in (None, expected):
+                raise ModelError(f"{path} sets {key} to {shown(settings.get(key))}; this model needs {expected}")
         tokenizer = read_tokenizer(folder)
         return cls(config, tokenizer, read_special(folder, tokenizer, config, raw))
 
@@ -83,7 +84,7 @@ class WhisperProcessor:
             return []
         if self.special.previous is None:
             raise UsageError("This Whisper takes no hint: it has no <|startofprev|>")
-        ids = self.tokenizer.encode(" " + words, add_special_tokens=False).ids
+        ids = self.tokenizer.encode(" " + words).ids
         ids = [id for id in ids if id < self.special.end]
         return [self.special.previous, *ids[-(self.config.text_positions // 2 - 1) :]]
 

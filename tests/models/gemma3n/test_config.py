@@ -26,7 +26,11 @@ from mmcli.models.gemma3n.config import Gemma3nConfig
         ({"altup_num_inputs": 1}, "a single stream"),
         ({"num_key_value_heads": 3}, "cannot be split among 3"),
         ({"vocab_size": 262_500}, "do not fill its vocabulary of 262500 up"),
-        ({"hidden_size": "wide", "num_attention_heads": None, "num_hidden_layers": "many"}, "wrong type"),
+        ({"hidden_size": "wide"}, "text_config.hidden_size to 'wide'; expected a whole number"),
+        ({"num_hidden_layers": 10**7}, "text_config.num_hidden_layers to 10000000; expected a whole number from 1"),
+        ({"altup_correct_scale": 1}, "altup_correct_scale to 1; expected true or false"),
+        ({"final_logit_softcapping": 0}, "final_logit_softcapping to 0; expected a number above 0"),
+        ({"eos_token_id": [1, -2]}, "eos_token_id to [1, -2]"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -45,7 +49,7 @@ def test_a_text_configuration_that_is_not_supported_says_why(raw, message):
         ({"vision_soft_tokens_per_image": 64}, "vision_soft_tokens_per_image to 64"),
         ({"vision_config": {"vocab_offset": 262_300}}, "do not fill"),
         ({"audio_config": {"conf_num_attention_heads": 7}}, "cannot be split among 7 heads"),
-        ({"audio_config": {"sscp_conv_kernel_size": 3}}, "no size of a sound encoder"),
+        ({"audio_config": {"sscp_conv_kernel_size": 3}}, "audio_config.sscp_conv_kernel_size to 3"),
     ],
     ids=str,
 )

@@ -45,10 +45,12 @@ def test_settings_of_the_whole_processor_come_first(tmp_path):
         ({"feature_size": 80}, "feature_size to 80; this model is heard with 128"),
         ({"frame_length": 400}, "frame_length to 400, but by its other settings it is 512"),
         ({"fft_overdrive": False}, "fft_length to 1024, but"),
-        ({"mel_floor": "low"}, "wrong type"),
-        ({"mel_floor": [1, 2]}, "wrong type"),
-        ({"per_bin_mean": [1.0, 2.0]}, "wrong type"),
-        ({"frame_length_ms": 0}, "wrong type"),
+        ({"mel_floor": "low"}, "mel_floor to 'low'; expected a number"),
+        ({"mel_floor": [1, 2]}, "mel_floor"),
+        ({"per_bin_mean": [1.0, 2.0]}, "per_bin_mean to .*; expected a list of 128"),
+        ({"frame_length_ms": 0}, "frame_length_ms to 0; expected a number from 1 to 1000"),
+        ({"hop_length_ms": 1e-9}, "hop_length_ms"),
+        ({"min_frequency": 8000.0}, "max_frequency to 7600.0; expected a number above min_frequency, 8000"),
     ],
 )
 def test_what_cannot_be_followed_is_refused_by_name(changed, said, tmp_path):

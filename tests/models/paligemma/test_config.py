@@ -29,9 +29,13 @@ def raw(second: bool = False, text=(), vision=(), **top) -> dict:
         (raw(second=True, text={"layer_types": ["chunked_attention"] * 26}), "layer_types"),
         (raw(tie_word_embeddings=False), "tie_word_embeddings"),
         (raw(projection_dim=1024), "projects pictures to 1024 numbers .* 2048 wide"),
-        (raw(text={"vocab_size": "many"}), "wrong type"),
-        (raw(vision={"image_size": None}), "wrong type"),
-        ({"text_config": [1]}, "wrong type"),
+        (raw(text={"vocab_size": "many"}), "text_config.vocab_size to 'many'; expected a whole number"),
+        (raw(vision={"image_size": True}), "vision_config.image_size to True"),
+        (raw(text={"num_hidden_layers": 10**7}), "num_hidden_layers to 10000000; expected .* from 1 to 256"),
+        (raw(text={"hidden_size": 10**12}), "hidden_size to 1000000000000"),
+        (raw(text={"rms_norm_eps": float("nan")}), "rms_norm_eps to nan"),
+        (raw(text={"head_dim": 64.5}), "head_dim to 64.5"),
+        ({"text_config": [1]}, "text_config to .1., which is no JSON object"),
     ],
 )
 def test_values_without_support_are_model_errors(config, message):

@@ -144,7 +144,7 @@ def only_sentencepiece(folder):
     [
         (remove("tokenizer.json"), r"no tokenizer\.json\. "),
         (only_sentencepiece, r"tokenizer\.model alone is not enough"),
-        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer.json cannot be read"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer.json has no model.merges"),
         (remove("processor_config.json"), "has no preprocessor_config.json"),
         (image_settings(size={"height": 224, "width": 224}), r"takes 28 × 28"),
         (image_settings(size={"shortest_edge": 28}), "shortest_edge"),
