@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from mmcli.cli.app import run
 from mmcli.cli.libraries import Guarded
+from mmcli.cli.progress import SoundProgress
 
 BAD = "\x1b]0;t\x07\x1b[2J\rmmcli: all is well\nmmcli: forged\x9b31m\x85\u202egnp\u200b\u2028mmcli: forged"
 LONG = "x" * 5000
@@ -206,3 +207,11 @@ def test_a_librarys_progress_bar_stays_one():
         stream.write(text)
     assert kept.written.startswith("\rmodel.safetensors:  50%|#####     |\n\x1b[A\r\r\\x1b]0;t")
     assert kept.written.count("\x1b") == 1 and "\nmmcli:" not in kept.written
+
+
+def test_the_bar_of_a_recording_shows_its_name_safely():
+    streams = environment(stderr_tty=True)
+    with SoundProgress(streams) as progress:
+        progress.reach(BAD[-20:] + "\x1b[2J", 1.0, None)
+    check(without_bar(streams.stderr.getvalue()))
+    assert r"\x1b[2J" in streams.stderr.getvalue()
