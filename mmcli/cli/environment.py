@@ -11,6 +11,7 @@ from typing import BinaryIO, TextIO
 
 from mmcli.errors import MmcliError
 from mmcli.escape import LONGEST, NAME, escape, escape_line, shorten, wrap
+from mmcli.media.addresses import masked
 
 TRACED = 100  # lines of a traceback from its beginning, and as many from its end
 READER_GONE = 141  # what a shell reports for a program that SIGPIPE ended: 128 + 13
@@ -70,9 +71,10 @@ class Environment:
     def say(self, text: str, indent: str = "  ") -> None:
         """Write a line of talk to stderr, `--quiet` or not; trouble with stderr itself is nobody's concern.
 
-        It is one line whatever is in it, and not too long. On a terminal it is wrapped, `indent` before what follows.
+        It is one line whatever is in it, not too long, and shows no password of an address. On a terminal it is
+        wrapped, `indent` before what follows.
         """
-        line = shorten(escape_line(text))
+        line = shorten(escape_line(masked(text)))
         columns = self.columns(self.stderr) if self.stderr_tty else None
         lines = wrap(line, columns, indent) if columns else [line]
         with contextlib.suppress(OSError), self.aside():

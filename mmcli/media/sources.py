@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from mmcli.errors import InputError, UsageError
 from mmcli.escape import escape_line
+from mmcli.media.addresses import is_web, masked_address, place_of
 
 IMAGE_EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"}
@@ -37,7 +38,10 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Source:
-    """One input. `name` is what the user would recognise; it may hold any character, so show it with `printable`."""
+    """One input. `name` is what the user would recognise; it may hold any character, so show it with `printable`.
+
+    Passwords and tokens of an address stand in `url` alone.
+    """
 
     name: str
     path: Path | None
@@ -60,7 +64,7 @@ class Source:
         if self._kept:
             return _within(self._kept[0], limit, self.name)
         if self.url is not None:
-            from mmcli.media.web import fetch  # urllib costs 30 ms to import: only those who name an address pay
+            from mmcli.media.web import fetch  # costs 50 ms to import: only those who name an address pay
 
             return fetch(self.url, DOWNLOAD_LIMIT if limit is None else limit)
         if self.path is not None:
@@ -171,10 +175,11 @@ def _expand_one(name: str, extensions: frozenset[str]) -> Iterator[Source]:
         yield from files or [_nothing_in(name, extensions)]
     elif os.path.lexists(name):  # before globs: a file may well be called "a[red].png"
         yield _file(name)
-    elif name.lower().startswith(("http://", "https://")):
-        yield Source(name, None, name, _place_of_url(name))
+    elif is_web(name):
+        yield Source(masked_address(name), None, name, place_of(name))
     elif _scheme(name):
         do = "Give an http or https address, or download the file and name that"
+        name = masked_address(name)
         yield _failed(name, f"{printable(name)} is an address of a kind that is not fetched", do)
     elif _is_glob(name):
         yield from _glob(name, extensions)
@@ -319,7 +324,7 @@ def _names_in(folder: str) -> list[str]:
         return []
 
 
-# -- lists and addresses -----------------------------------------------------------------------------------------
+# -- lists -------------------------------------------------------------------------------------------------------
 
 
 def _read_list(files_from: str, stdin: BinaryIO | None) -> list[str]:
@@ -337,24 +342,6 @@ def _read_list(files_from: str, stdin: BinaryIO | None) -> list[str]:
     # A list written on Windows ends its lines in \r\n; a name that really ends in \r still wins.
     names = [name[:-1] if name.endswith("\r") and not os.path.lexists(name) else name for name in names]
     return [name for name in names if name]
-
-
-def _place_of_url(url: str) -> PurePosixPath:
-    """host/path/name of the address; what the query and the length limit take away comes back as a short hash."""
-    import hashlib
-    from urllib.parse import unquote
-
-    address = url.split("://", 1)[1].partition("#")[0]
-    address, _, query = address.partition("?")
-    parts = [unquote(part, errors="replace") for part in address.split("/")]
-    parts[0] = parts[0].rpartition("@")[2].lower()
-    parts = ["".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in part) for part in parts]
-    parts = [part for part in parts if part not in ("", ".", "..")] or ["unnamed"]
-    if query or any(len(part.encode()) > 200 for part in parts):
-        stem, ending = os.path.splitext(parts[-1])
-        parts = [part[:50] for part in parts[:-1]]
-        parts.append(f"{stem[:50]}-{hashlib.sha256(url.encode('utf-8', 'replace')).hexdigest()[:8]}{ending[:10]}")
-    return PurePosixPath(*parts)
 
 
 # -- bytes -------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 
@@ -65,17 +64,6 @@ class Site(BaseHTTPRequestHandler):
 
     def page_round(self):
         self.answer(307, Location="/round")
-
-    def page_silent(self):
-        time.sleep(1.5)
-
-    def page_trickle(self):
-        self.send_response(200)
-        self.end_headers()
-        for _ in range(30):
-            self.wfile.write(b"x")
-            self.wfile.flush()
-            time.sleep(0.05)
 
     def page_login(self):
         self.answer(401)
@@ -167,16 +155,6 @@ def test_a_limit_on_size(site, page):
         fetch(f"{site}/{page}", len(BODY) - 1)
 
 
-def test_a_server_that_keeps_silent(site):
-    with pytest.raises(InputError, match="no answer in time"):
-        fetch(f"{site}/silent", 1 << 20, timeout=0.2)
-
-
-def test_a_server_that_never_comes_to_an_end(site):
-    with pytest.raises(InputError, match="arriving too slowly"):
-        fetch(f"{site}/trickle", 1 << 20, deadline=0.2)
-
-
 @pytest.mark.parametrize(
     "url, message",
     [
@@ -185,7 +163,7 @@ def test_a_server_that_never_comes_to_an_end(site):
         ("http:///a.jpg", "names no host"),
         ("http://host:port/a.jpg", "no valid web address"),
         ("http://[::1/a.jpg", "no valid web address"),
-        ("http://name:word@host/a.jpg", "holds a user name"),
+        ("http://name:word@nowhere.invalid/a.jpg", r"^http://\*\*\*@nowhere.invalid/a.jpg cannot be fetched"),
         ("http://" + "a" * 70 + "é/", "no valid web address"),  # too long for a name of the network
     ],
 )
