@@ -35,6 +35,7 @@ class Outcome:
     record: dict[str, Any]
     error: InputError | None = None
     picture: "Picture | None" = None  # in full size, only where asked for
+    remarks: tuple[str, ...] = ()  # those of the record's notes that are about the request, not about this input
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ def _finish(
     from mmcli.tasks.answer import answer
     from mmcli.tasks.result import picture_record
 
+    remarks = tuple(request.remarks(loaded))
     reads = [read for _, read in batch if not isinstance(read, InputError)]
     answers = iter(answer(loaded, [[read.picture.image] for read in reads], request))
     for source, read in batch:
@@ -150,4 +152,5 @@ def _finish(
             yield _failed(source, read, request, model, revision)
         else:
             record = picture_record(request, next(answers), loaded, source.name, read.picture, read.seconds)
-            yield Outcome(source, record, picture=read.full)
+            record["notes"] += remarks
+            yield Outcome(source, record, picture=read.full, remarks=remarks)

@@ -7,7 +7,7 @@ import typer
 
 from mmcli.cli.environment import Environment
 from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, TalkOptions, option, spread
-from mmcli.errors import ExitCode, InputError, UsageError
+from mmcli.errors import ExitCode, InputError, ModelError, UsageError
 
 NAME = "chat"
 EPILOG = """\
@@ -80,7 +80,7 @@ def command(
         talker.waiting = load_attachments(environment, names)
         if not interactive:
             talker.ask(request.words, stream=environment.stdout_tty)
-    except InputError as error:
+    except (InputError, ModelError) as error:  # a question that the model cannot answer is a ModelError
         if output.json and not talker.exchanges:  # an answer that is there has its record
             from mmcli.output.record import failed_record
 

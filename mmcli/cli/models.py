@@ -1,6 +1,7 @@
 """`mmcli models`: what is on this machine, and how to get, look at, check and delete it."""
 
 import os
+import textwrap
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from mmcli.cli.units import bytes_text, count_text, table
 from mmcli.errors import ExitCode, ModelError, UsageError
 from mmcli.escape import escape_line
 from mmcli.output.record import to_json_line
+from mmcli.models.registry import FAMILIES, family_of
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -108,7 +110,10 @@ def info(
     *,
     talk: TalkOptions,
 ) -> int:
-    """Show a model's size, and the memory it will need, before it is downloaded or loaded."""
+    """Show a model's size, the memory it will need, and what it knows, before it is downloaded or loaded.
+
+    What it knows is told of models that were taught a list of things and a few kinds of question.
+    """
     environment = begin(ctx, talk, offline)
     facts = _facts(name, revision, offline)
     if json_:
@@ -121,8 +126,33 @@ def info(
     if facts["parameters"]:
         rows.append(("parameters", count_text(facts["parameters"])))
     rows += [(f"memory as {dtype}", bytes_text(size)) for dtype, size in facts["memory"].items()]
-    environment.write(table(rows))
+    environment.write(table(rows) + _knowledge_text(facts["knows"]))
     return ExitCode.OK
+
+
+def _knowledge_text(knows: dict | None) -> str:
+    """What a model knows, in paragraphs under a heading each."""
+    if knows is None:
+        return ""
+    things = textwrap.wrap(", ".join(knows["things"]), 98, break_on_hyphens=False)
+    parts = {
+        f"finds {len(knows['things'])} things (detect, segment)": things,
+        "answers questions of these kinds (chat)": knows["questions"],
+        "languages": knows["languages"],
+    }
+    return "".join(f"\n{title}:\n" + "".join(f"  {line}\n" for line in lines) for title, lines in parts.items())
+
+
+def _knowledge(config: dict, name: str) -> dict | None:
+    """What the family of a checkpoint declares to know."""
+    if config.get("model_type") not in FAMILIES:
+        return None
+    family = family_of(config, name)
+    if family.knowledge is None:
+        return None
+    knowledge = family.knowledge(family.read_config(config))
+    told = ("things", "questions", "languages", "things_per_prompt")
+    return {key: getattr(knowledge, key) for key in told}
 
 
 def _facts(name: str, revision: str | None, offline: bool) -> dict:
@@ -141,6 +171,7 @@ def _facts(name: str, revision: str | None, offline: bool) -> dict:
             "bytes": _folder_bytes(found.folder),
             "parameters": parameters,
             "memory": {dtype: parameters * size for dtype, size in DTYPE_BYTES.items()},
+            "knows": _knowledge(found.config, name),
         }
     from mmcli.hub.download import plan
 
@@ -153,6 +184,7 @@ def _facts(name: str, revision: str | None, offline: bool) -> dict:
         "bytes": todo.size,
         "parameters": None,
         "memory": {"stored": sum(size for file, size in todo.files.items() if file.endswith(".safetensors"))},
+        "knows": None,
     }
 
 

@@ -77,7 +77,7 @@ def finish(renderer: Renderer, outcome: "Outcome") -> bool:
         except InputError as trouble:
             error = trouble
         renderer.text(outcome.record)
-        renderer.notes(outcome.record)
+        renderer.notes(outcome.record, once=outcome.remarks)
     elif renderer.output.json:
         renderer.text(outcome.record)
     if error is not None:

@@ -1,5 +1,6 @@
 """Results as people and programs want them: text or JSON on stdout, pictures in files or in the terminal."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,8 @@ from mmcli.cli.options import OutputOptions
 from mmcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL import Image
 
     from mmcli.media.sources import Source
@@ -37,6 +40,7 @@ class Renderer:
             if mask is not None:
                 self.mask = Destination("--mask", mask, several, LOSSLESS_SUFFIXES)
         self.show = output.show and can_show(environment)
+        self._told: set[str] = set()  # what is said once in a run
 
     @property
     def needs_picture(self) -> bool:
@@ -54,29 +58,55 @@ class Renderer:
 
             self.environment.write(to_text(record, self.several))
 
-    def notes(self, record: Record, cut: str = CUT) -> None:
-        """Say on stderr what the text does not tell: remarks on the picture, faults of the answer, `cut` if it was."""
+    def notes(self, record: Record, cut: str = CUT, once: Sequence[str] = ()) -> None:
+        """Say on stderr what the text does not tell: remarks on the picture, faults of the answer, `cut` if it was.
+
+        Those of the notes that are said `once` are the same for every picture of a run.
+        """
+        for note in once:
+            if note not in self._told:
+                self._told.add(note)
+                self.environment.note(f"mmcli: {note}")
         name = record["source"] if isinstance(record["source"], str) else ""
-        for note in remarks(record, cut):
+        own = record | {"notes": [note for note in record["notes"] if note not in once]}
+        for note in remarks(own, cut):
             self.environment.note(f"mmcli: {name}: {note}" if name else f"mmcli: {note}")
 
     def files(self, source: "Source", record: Record, image: "Image.Image | None") -> None:
-        """Write the files that were asked for. Raises InputError where one cannot be written."""
-        if self.mask is not None:
-            from mmcli.output.files import save_picture
-            from mmcli.output.masks import mask_picture
+        """Write the files that were asked for. Raises InputError where one cannot be written.
 
-            save_picture(mask_picture(record), self.mask.path(source))
+        A mask without a mask's object, and a drawn picture without anything drawn in, would look like results: they
+        are not written, and that is said.
+        """
+        from mmcli.output.files import save_picture
+
+        if self.mask is not None:
+            path = self.mask.path(source)
+            if any("mask" in found for found in record["objects"]):
+                from mmcli.output.masks import mask_picture
+
+                save_picture(mask_picture(record), path)
+            else:
+                self._not_written(record, path, "no mask to write")
         if image is None:
             return
-        from mmcli.output.files import save_picture
         from mmcli.output.overlay import draw
 
         drawn = draw(image, record)
         if self.overlay is not None:
-            save_picture(drawn, self.overlay.path(source))
+            path = self.overlay.path(source)
+            if record["objects"]:
+                save_picture(drawn, path)
+            else:
+                self._not_written(record, path, "nothing to draw in")
         if self.show:
             show(self.environment, drawn)
+
+    def _not_written(self, record: Record, path: "Path", why: str) -> None:
+        """Say that a file does not come, and that an older one at its place is no result of this run."""
+        there = f"; the older file {path} is left as it is" if path.is_file() else f", so there is no {path}"
+        name = record["source"] if isinstance(record["source"], str) else ""
+        self.environment.note(f"mmcli: {name}: {why}{there}")
 
 
 def remarks(record: Record, cut: str = CUT) -> list[str]:

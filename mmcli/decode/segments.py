@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from mmcli.decode import Token, Vocabulary
-from mmcli.decode.locations import Loc
+from mmcli.decode.locations import Loc, overlap
 
 CORNERS = 4
 CODES = 16
+DOUBLE = 0.9  # intersection over union from which on two boxes of one label are one
 SEPARATOR = ";"
 
 DecodeText = Callable[[list[int]], str]
@@ -56,28 +57,38 @@ class _Draft:
         return f'"{shown}"' if shown else "an object"
 
 
-def parse(tokens: Sequence[Token], vocabulary: Vocabulary, decode_text: DecodeText) -> Parsed:
+def parse(
+    tokens: Sequence[Token], vocabulary: Vocabulary, decode_text: DecodeText, *, masks: bool = False
+) -> Parsed:
     """Read the objects in an answer; never raises, whatever the tokens.
 
     `tokens` are the answer without its stop token; `decode_text` gives the text of ids, locations and mask codes
-    as <locNNNN> and <segNNN>. Repetitions of an object, same place and same label, are kept once and reported.
+    as <locNNNN> and <segNNN>. Of objects of one label at the same place, or nearly so, the better one is kept, and
+    that is reported. With `masks` an object without mask codes is a fault.
     """
     drafts, stray = _drafts(tokens, vocabulary, decode_text)
     problems = Counter(stray)
-    objects: dict[tuple[str, Loc], ParsedObject] = {}
+    objects: list[ParsedObject] = []
     for draft in drafts:
         problem = _fault(draft)
         if problem is None:
-            problem = _mask_fault(draft)
+            problem = _mask_fault(draft, masks)
             found = _object(draft)
-            if (found.label, found.loc) in objects:
-                problem = f"{draft.name()} is repeated at the same place; it is kept once"
+            double = next((i for i, other in enumerate(objects) if coincide(found, other)), None)
+            if double is None:
+                objects.append(found)
             else:
-                objects[found.label, found.loc] = found
+                problem = f"{draft.name()} is repeated at the same place; it is kept once"
+                objects[double] = max(objects[double], found, key=lambda one: (one.seg is not None, one.score))
         if problem:
             problems[problem] += 1
     sentences = [text if count == 1 else f"{text} ({count} times)" for text, count in problems.items()]
-    return Parsed(list(objects.values()), decode_text([token.id for token in tokens]), sentences)
+    return Parsed(objects, decode_text([token.id for token in tokens]), sentences)
+
+
+def coincide(one: ParsedObject, other: ParsedObject, least: float = DOUBLE) -> bool:
+    """Whether two objects are one: the same label, and boxes that overlap (IoU) by at least `least`."""
+    return one.label == other.label and overlap(one.loc, other.loc) >= least
 
 
 def format_objects(objects: Iterable[tuple[Loc, Sequence[int] | None, str]]) -> str:
@@ -187,9 +198,11 @@ def _fault(draft: _Draft) -> str | None:
     return None
 
 
-def _mask_fault(draft: _Draft) -> str | None:
-    """Why a whole object's mask is left out, or None."""
+def _mask_fault(draft: _Draft, wanted: bool) -> str | None:
+    """Why a whole object's mask is left out, or None; that it has none is a fault where masks are `wanted`."""
     count = len(draft.codes)
+    if not count and wanted:
+        return f"{draft.name()} has no mask codes, so it has a box and no mask"
     if count in (0, CODES):
         return None
     amount = f"{count} of {CODES} mask codes" if count < CODES else f"{count} mask codes instead of {CODES}"

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mmcli.engine.generate import GenerativeModel, LogitRules, close_ranks, own_copy
 from mmcli.engine.inputs import Inputs
+from mmcli.engine.logits import LogitsProcessor
 from mmcli.errors import ModelError
 
 
@@ -70,11 +71,12 @@ def beam_search(
     max_tokens: int,
     beams: int,
     rules: LogitRules | None = None,
+    processor: LogitsProcessor | None = None,
 ) -> list[Answer]:
     """The best answer of up to `max_tokens` tokens for every row; a row is done when `beams` of its answers ended.
 
     The order of openai/whisper's `BeamSearchDecoder` with patience 1 (arXiv:2204.05424). `inputs.context` stays one
-    for all the beams of a row. With one beam this is greedy decoding. Raises ModelError where the logits are not
+    for all the beams of a row. `processor` restricts what a beam may go on with. With one beam this is greedy decoding. Raises ModelError where the logits are not
     numbers.
     """
     weight = next(model.parameters())
@@ -82,28 +84,38 @@ def beam_search(
     cache = model.new_cache(inputs.tokens.shape[0], inputs.tokens.shape[1] + max_tokens - 1)
     rows = [_Row(number) for number in range(inputs.tokens.shape[0])]
     done: dict[int, Answer] = {}
+    states = None if processor is None else processor.begin(weight.device)
     logits = own_copy(model.prefill(inputs, cache), rules)
     for step in range(max_tokens):
         if rules is not None:
             owners = [row.number for row in rows for _ in row.ids]
             logits = rules(logits, [ids for row in rows for ids in row.ids], owners)
-        sources = _advance(rows, logits, beams, stop_ids)
+        allowed = logits if processor is None else processor.restrict(logits, states)
+        sources = _advance(rows, logits, allowed, beams, stop_ids)
         going = [len(row.ended) < beams for row in rows]
         done |= {row.number: row.best(beams) for row, goes in zip(rows, going, strict=True) if not goes}
         if step == max_tokens - 1 or not any(going):
             break
         kept = close_ranks(going)
-        cache.keep([beam for place in kept for beam in sources[place]], context_rows=kept)
+        went_on = [beam for place in kept for beam in sources[place]]
+        cache.keep(went_on, context_rows=kept)
         rows = [rows[place] for place in kept]
         tokens = torch.tensor([ids[-1] for row in rows for ids in row.ids], device=weight.device)
+        if processor is not None:
+            states = processor.advance(states[torch.tensor(went_on, device=weight.device)], tokens)
         logits = model.step(tokens, cache)
     done |= {row.number: row.best(beams) for row in rows if row.number not in done}
     return [done[number] for number in range(len(done))]
 
 
-def _advance(rows: list[_Row], logits: Tensor, beams: int, stop_ids: frozenset[int]) -> list[list[int]]:
-    """One step of every row → the places in the cache that its new beams go on from."""
-    values, ids = logits.topk(min(beams + len(stop_ids), logits.shape[-1]), dim=-1)
+def _advance(
+    rows: list[_Row], logits: Tensor, allowed: Tensor, beams: int, stop_ids: frozenset[int]
+) -> list[list[int]]:
+    """One step of every row → the places in the cache that its new beams go on from.
+
+    Tokens are chosen among the `allowed` logits; their log-probabilities are those of `logits`.
+    """
+    values, ids = allowed.topk(min(beams + len(stop_ids), allowed.shape[-1]), dim=-1)
     before = torch.tensor([total for row in rows for total in row.sums], device=logits.device)
     totals = values - logits.logsumexp(dim=-1, keepdim=True) + before[:, None]
     every_id, every_total = ids.tolist(), totals.tolist()

@@ -11,6 +11,7 @@ from torch import Tensor
 from mmcli.engine import cuda_graph
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
+from mmcli.engine.logits import LogitsProcessor
 from mmcli.engine.sampling import Sampler, Sampling
 from mmcli.errors import ModelError
 
@@ -48,13 +49,15 @@ def generate(
     max_tokens: int,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     rules: LogitRules | None = None,
+    processor: LogitsProcessor | None = None,
     drop_ended: bool = False,
     cache: KVCache | None = None,
 ) -> Iterator[list[TokenEvent]]:
     """Write up to `max_tokens` tokens for every row; yields the events of one step as a list, in row order.
 
     A row's stop token is its last event; after it the row is absent. A row without one was cut off by `max_tokens`.
-    `rules` see every step's logits first; log-probabilities are those of what the rules left. With `drop_ended` the
+    `rules` see every step's logits first; log-probabilities are those of what the rules left. `processor` restricts the
+    choice behind them without changing log-probabilities, and without a wait for the host. With `drop_ended` the
     rows that ended leave the forward pass: it pays where a row costs much (cross-attention) and the cache is cheap to
     rearrange. With a `cache` it goes on behind what that holds, of the same rows: at the k-th step yielded, that was
     joined by `inputs` and k - 1 of the tokens written. Raises ModelError where the logits are not numbers (float16
@@ -70,11 +73,11 @@ def generate(
     drop_ended = drop_ended and weight.device.type != "cuda"  # there a step costs the same, and rows keep their graph
     if cache is not None:
         cache.grow(cache.length + length)
-        yield from _write(model, inputs, cache, stop_ids, sampler, max_tokens, rules, drop_ended, False)
+        yield from _write(model, inputs, cache, stop_ids, sampler, max_tokens, rules, processor, drop_ended, False)
         return
     cache = cuda_graph.take_cache(model, rows, length, weight.device)
     try:
-        yield from _write(model, inputs, cache, stop_ids, sampler, max_tokens, rules, drop_ended, True)
+        yield from _write(model, inputs, cache, stop_ids, sampler, max_tokens, rules, processor, drop_ended, True)
     finally:
         cuda_graph.give_back(model, cache)
 
@@ -87,6 +90,7 @@ def _write(
     sampler: Sampler,
     max_tokens: int,
     rules: LogitRules | None,
+    processor: LogitsProcessor | None,
     drop_ended: bool,
     own: bool,
 ) -> Iterator[list[TokenEvent]]:
@@ -95,11 +99,16 @@ def _write(
     running = set(rows_held)
     written: list[list[int]] = [[] for _ in rows_held]
     looks_ahead = own and rules is None and inputs.tokens.is_cuda and not cuda_graph.waits(model, inputs.tokens[:, -1])
+    states = None if processor is None else processor.begin(inputs.tokens.device)
     logits = own_copy(model.prefill(inputs, cache), rules)
     for step in range(max_tokens):
         if rules is not None:
             logits = rules(logits, [written[row] for row in rows_held], rows_held)
-        chosen = sampler.choose(logits, step, rows_held)
+        if processor is None:
+            chosen = sampler.choose(logits, step, rows_held)
+        else:
+            chosen = sampler.choose(processor.restrict(logits, states), step, rows_held)
+            states = processor.advance(states, chosen)
         reading = _Reading(logits, chosen)
         last = step == max_tokens - 1
         if looks_ahead and not last:  # the device need not wait until the host has read what it wrote
@@ -117,7 +126,8 @@ def _write(
             places = close_ranks([row in running for row in rows_held])
             cache.keep(places)
             rows_held = [rows_held[place] for place in places]
-            chosen = chosen[torch.tensor(places, device=chosen.device)]
+            kept = torch.tensor(places, device=chosen.device)
+            chosen, states = chosen[kept], None if states is None else states[kept]
         logits = cuda_graph.step(model, chosen, cache)
 
 

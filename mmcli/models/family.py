@@ -10,7 +10,8 @@ if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
     from PIL import Image
     from torch import nn
 
-    from mmcli.decode import Vocabulary
+    from mmcli.decode import Token, Vocabulary
+    from mmcli.decode.segments import ParsedObject
     from mmcli.engine.inputs import Inputs
     from mmcli.hub.weights import Rule
     from mmcli.tasks.conversation import Turn
@@ -86,6 +87,28 @@ class TurnProcessor(Processor, Protocol):
 
 
 @dataclass(frozen=True)
+class Knowledge:
+    """What a family was taught, where that is little enough to be told."""
+
+    things: tuple[str, ...]  # what `detect` and `segment` find
+    questions: tuple[str, ...]  # one of each kind of question that `chat` answers
+    languages: tuple[str, ...]  # of prompts and answers
+    things_per_prompt: int  # a longer list is asked in several prompts, side by side
+    known: Callable[[str], str | None]  # the one of `things` that a user's word names
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a family's own way of finding gave for one picture."""
+
+    objects: "tuple[ParsedObject, ...]"
+    text: str  # the objects in the model's language
+    tokens: "tuple[Token, ...]"  # what was written for them, prompt after prompt
+    truncated: bool
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Family:
     """A model family: from a checkpoint's configuration to a module, its weights' names and its processor."""
 
@@ -102,3 +125,8 @@ class Family:
     timestamps: str = "segment"
     """What a family that hears tells times of: "segment" (and of words where asked), or "window", which is no more than
     where the sound it was given lay in the recording."""
+    knowledge: Callable[[Any], Knowledge] | None = None  # configuration → what it knows; None: any words may be tried
+    find: "Callable[..., list[Found]] | None" = None
+    """For families that find things in a way of their own: (loaded, pictures, things, masks=, sampling=, max_tokens=) →
+    what was found in each picture, in the order of `things`. None: all things are named in one prompt, and the model's
+    answer is read as it is."""

@@ -38,6 +38,11 @@ def decode(rle: RLE) -> np.ndarray:
     return np.repeat(values, runs).reshape((height, width), order="F")
 
 
+def is_empty(rle: RLE) -> bool:
+    """Whether no pixel is inside: the mask itself is not made."""
+    return not any(list(_read(rle["counts"]))[1::2])
+
+
 def _write(runs: list[int]) -> Iterator[str]:
     for i, run in enumerate(runs):
         value = run - runs[i - 2] if i > 2 else run

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from mmcli.hub.load import Loaded
+    from mmcli.models.family import Found
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Answer:
     decode: float  # seconds to write the batch's tokens
     batch: int  # rows that shared those seconds
     stopped: bool = False  # by whoever reads it: there might have been more
+    found: "Found | None" = None  # where the family finds in a way of its own; else the tokens are read for objects
 
     @property
     def ids(self) -> list[int]:
@@ -44,6 +46,8 @@ def answer(
     from mmcli.engine.generate import generate
     from mmcli.engine.sampling import Sampling
 
+    if request.finds_objects and request.prompt is None and loaded.family is not None and loaded.family.find:
+        return _find(loaded, [picture for own in pictures for picture in own], request)
     processor = loaded.processor
     stop_ids = processor.stop_ids
     sampling = Sampling(request.temperature, request.top_k, request.top_p, request.seed)
@@ -71,6 +75,21 @@ def answer(
         Answer(tuple(tokens), not done, read - started, ended - read, len(rows))
         for tokens, done in zip(rows, stopped, strict=True)
     ]
+
+
+def _find(loaded: "Loaded", pictures: "Sequence[Image.Image]", request: Request) -> list[Answer]:
+    """The answers of a family that finds in a way of its own, to a request for things in one picture each."""
+    from mmcli.engine.sampling import Sampling
+
+    sampling = Sampling(request.temperature, request.top_k, request.top_p, request.seed)
+    settings = {"masks": request.finds_masks, "sampling": sampling, "max_tokens": request.token_limit}
+    started = time.perf_counter()
+    try:
+        every = loaded.family.find(loaded, pictures, request.things, **settings)
+    except RuntimeError as error:
+        raise in_words(error, len(pictures), "picture") from error
+    seconds = time.perf_counter() - started
+    return [Answer(found.tokens, found.truncated, 0.0, seconds, len(every), found=found) for found in every]
 
 
 def in_words(error: RuntimeError, rows: int, what: str) -> Exception:

@@ -1,5 +1,6 @@
 """From a model's answer to the record that tells of it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ def _record(
         width=size[0],
         height=size[1],
         prompt=request.prompt_for(loaded.processor),
-        text=loaded.processor.decode(said.ids),
+        text=loaded.processor.decode(said.ids) if said.found is None else said.found.text,
         truncated=said.truncated,
         objects=objects,
         problems=problems,
@@ -94,16 +95,28 @@ def find_objects(
     vocabulary = loaded.processor.vocabulary
     if vocabulary is None:
         return [], []
-    if not request.finds_objects and all(vocabulary.location(token.id) is None for token in said.tokens):
+    if said.found is not None:
+        found, problems = list(said.found.objects), list(said.found.problems)
+    elif not request.finds_objects and all(vocabulary.location(token.id) is None for token in said.tokens):
         return [], []
-    parsed = parse(said.tokens, vocabulary, loaded.processor.decode)
-    boxes = [decode_box(found.loc, width, height, request.loc_divisor) for found in parsed.objects]
-    masks = find_masks(parsed.objects, boxes, loaded, width, height) if request.finds_masks else [None] * len(boxes)
+    else:
+        parsed = parse(said.tokens, vocabulary, loaded.processor.decode, masks=request.finds_masks)
+        found, problems = parsed.objects, list(parsed.problems)
+    boxes = [decode_box(one.loc, width, height, request.loc_divisor) for one in found]
+    masks = find_masks(found, boxes, loaded, width, height) if request.finds_masks else [None] * len(boxes)
     objects = [
-        object_record(found.label, box, found.loc, found.score, mask)
-        for found, box, mask in zip(parsed.objects, boxes, masks, strict=True)
+        object_record(one.label, box, one.loc, one.score, mask)
+        for one, box, mask in zip(found, boxes, masks, strict=True)
     ]
-    return objects, parsed.problems
+    return objects, problems + _empty_masks(objects)
+
+
+def _empty_masks(objects: Sequence[Record]) -> list[str]:
+    """A sentence for each label whose masks hold no pixel."""
+    from mmcli.output.rle import is_empty
+
+    count = Counter(entry["label"] for entry in objects if "mask" in entry and is_empty(entry["mask"]))
+    return [f'the mask of "{label}" is empty' + (f" ({n} times)" if n > 1 else "") for label, n in count.items()]
 
 
 def find_masks(

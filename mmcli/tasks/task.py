@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 from mmcli.errors import ModelError
 
 if TYPE_CHECKING:
+    from mmcli.hub.load import Loaded
     from mmcli.models.family import Processor
 
 
@@ -37,6 +38,12 @@ class Request:
         """How many tokens an answer may have."""
         return self.max_tokens or self.default_max_tokens
 
+    @property
+    def things(self) -> list[str]:
+        """What is to be found, one thing an item; each is named once."""
+        parts = (part.strip() for part in text_of(self.words).split(";"))
+        return list(dict.fromkeys(part for part in parts if part))
+
     def prompt_for(self, processor: "Processor") -> str:
         """The text that goes to the model."""
         prompt = self.prompt if self.prompt is not None else processor.task_prompt(self.task, self.words)
@@ -51,6 +58,20 @@ class Request:
                 f"{model} cannot {self.task}: its vocabulary has no location tokens",
                 "Use nano or a PaliGemma checkpoint, or ask in words with mmcli chat",
             )
+
+    def remarks(self, loaded: "Loaded") -> list[str]:
+        """What must be said of the request itself, whatever the pictures: things that the model does not know."""
+        if not self.finds_objects or self.prompt is not None or loaded.family is None or not loaded.family.knowledge:
+            return []
+        name, knowledge = loaded.checkpoint.name, loaded.family.knowledge(loaded.config)
+        remarks = []
+        for thing in self.things:
+            known = knowledge.known(thing)
+            if known is None:
+                remarks.append(f'{name} does not know "{thing}"; mmcli models info {name} lists what it knows')
+            elif known != thing.lower():
+                remarks.append(f'{name} looks for "{thing}" as "{known}"')
+        return remarks
 
 
 def text_of(words: str) -> str:

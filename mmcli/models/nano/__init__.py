@@ -2,6 +2,8 @@
 
 from mmcli.models.family import Family
 from mmcli.models.nano.config import NanoConfig
+from mmcli.models.nano.find import find
+from mmcli.models.nano.knowledge import knowledge
 from mmcli.models.nano.model import Nano
 from mmcli.models.nano.processor import NanoProcessor
 from mmcli.models.nano.stages import stages
@@ -14,6 +16,8 @@ FAMILY = Family(
     rules=rules,
     processor=NanoProcessor.open,
     stages=stages,
+    knowledge=knowledge,
+    find=find,
 )
 
 __all__ = ["FAMILY", "Nano", "NanoConfig", "NanoProcessor"]

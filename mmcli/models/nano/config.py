@@ -28,6 +28,7 @@ class NanoConfig:
     bos_token: int
     finding_tokens: tuple[int, ...]  # first words of the prompts that look for things: "detect", "segment"
     absent_bias: float  # taken from the logit of an empty answer to those
+    things: tuple[str, ...]  # what it was taught to find; the first are the detector's classes, in their order
     decoder: DecoderConfig
 
     @property
@@ -42,7 +43,7 @@ class NanoConfig:
     @classmethod
     def from_json(cls, raw: dict) -> "NanoConfig":
         """Read config.json; ModelError if something is missing, unknown or of no use."""
-        whole = Fields(raw, "This nano model's config.json", {"finding_tokens": (), "absent_bias": 0.0})
+        whole = Fields(raw, "This nano model's config.json", {"finding_tokens": (), "absent_bias": 0.0, "things": ()})
         decoder = _read_decoder(whole.part("decoder"))
         rows = decoder.vocabulary
         own = {key: whole.whole(key, 0, rows - 1) for key in TOKENS}
@@ -58,9 +59,17 @@ class NanoConfig:
             proposals=whole.whole("proposals", 1, (side // LARGEST_STRIDE) ** 2),
             finding_tokens=whole.wholes("finding_tokens", 0, rows - 1, longest=16),
             absent_bias=whole.number("absent_bias", -100, 100),
+            things=_read_things(whole),
             decoder=decoder,
             **own,
         )
+
+
+def _read_things(raw: Fields) -> tuple[str, ...]:
+    things = raw.items("things", 2000)
+    if not all(isinstance(thing, str) and 0 < len(thing) <= 60 and ";" not in thing for thing in things):
+        raise raw.wrong("things", "a list of short names")
+    return tuple(things)
 
 
 def _read_decoder(raw: Fields) -> DecoderConfig:

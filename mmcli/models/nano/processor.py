@@ -1,6 +1,7 @@
 """What goes into nano and what comes out: squeezed pictures, PaliGemma's prompts, text."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.errors import UsageError
 from mmcli.hub.tokenizer import Tokenizer, read_tokenizer
 from mmcli.models.nano.config import NanoConfig
+from mmcli.models.nano.questions import taught
 
 PROMPTS = {"caption": "caption en", "detect": "detect {}", "segment": "segment {}", "chat": "answer en {}"}
 
 
 class NanoProcessor:
-    """Prompt layout: the picture's soft tokens, then <bos>, the prompt, and a line break."""
+    """Prompt layout: the picture's soft tokens, padding, then <bos>, the prompt, and a line break."""
 
     def __init__(self, config: NanoConfig, tokenizer: Tokenizer):
         self.config = config
@@ -40,10 +42,21 @@ class NanoProcessor:
         """One row for each prompt. Raises UsageError unless every row has one picture: nano was trained so."""
         if any(len(own) != 1 for own in pictures):
             raise UsageError("The bundled model reads exactly one picture at a time", "Give one, or another --model")
-        soft = [self.config.image_token] * self.soft_tokens
-        rows = [soft + self._prompt_tokens(prompt) for prompt in prompts]
-        tokens, valid = pad_left(rows, self.config.pad_token)
-        return Inputs(tokens, valid, torch.stack([self._pixels(own[0]) for own in pictures]))
+        return replace(self.rows(prompts), pixels=self.pixels([own[0] for own in pictures]))
+
+    def rows(self, prompts: Sequence[str]) -> Inputs:
+        """One row for each prompt, behind the soft tokens of a picture that is yet to come."""
+        tokens, valid = pad_left([self._prompt_tokens(prompt) for prompt in prompts], self.config.pad_token)
+        soft = torch.full((len(prompts), self.soft_tokens), self.config.image_token)
+        return Inputs(torch.cat((soft, tokens), 1), torch.cat((torch.ones_like(soft, dtype=torch.bool), valid), 1), None)
+
+    def pixels(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """RGB pictures of any size → float32 [pictures, 3, side, side] in 0..1, squeezed."""
+        return torch.stack([self._pixels(picture) for picture in pictures])
+
+    def text_ids(self, text: str) -> list[int]:
+        """The token ids of a text as it stands in an answer."""
+        return self.tokenizer.encode(text).ids
 
     def _prompt_tokens(self, prompt: str) -> list[int]:
         ids = self.tokenizer.encode(prompt.strip()).ids
@@ -53,7 +66,6 @@ class NanoProcessor:
         return [self.config.bos_token, *ids, *self._line_break]
 
     def _pixels(self, picture: Image.Image) -> Tensor:
-        """RGB picture of any size → float32 [3, side, side] in 0..1, squeezed."""
         if picture.mode != "RGB":
             raise ValueError(f"expected an RGB picture, got {picture.mode}")
         squeezed = picture.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
@@ -64,7 +76,9 @@ class NanoProcessor:
         return self.tokenizer.decode([i for i in ids if i not in self._control], skip_special_tokens=False)
 
     def task_prompt(self, task: str, words: str) -> str:
-        """PaliGemma's own words for a task."""
+        """PaliGemma's own words for a task. Raises ModelError for a question of a kind that nano was not taught."""
         if task not in PROMPTS:
             raise UsageError(f"The bundled model knows no task {task!r}", f"It knows {', '.join(PROMPTS)}")
+        if task == "chat":
+            words = taught(words, self.config.things)
         return PROMPTS[task].format(words.strip())

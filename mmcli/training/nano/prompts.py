@@ -10,18 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mmcli.models.nano.words import named, plural
 from mmcli.training.nano.annotations import ANIMALS, MOST_OBJECTS, Photo
-
-NUMBERS = ("no", "a", "two", "three", "four", "five", "six")
-PLURALS = {
-    "person": "people",
-    "sheep": "sheep",
-    "bus": "buses",
-    "couch": "couches",
-    "bench": "benches",
-    "dress": "dresses",
-}
-PAIRS = ("pants", "jeans", "shorts", "leggings", "sunglasses", "glasses", "scissors", "skis", "stockings", "tights")
 
 
 @dataclass
@@ -133,27 +123,6 @@ def plain_words(seen: Seen) -> str | None:
         first = photo.labels[0]
         words = [named(first, 1)] + [w for w, k in zip(words, kinds, strict=True) if k == "person" and k != first]
     return listed(words) if words else None
-
-
-def named(label: str, count: int) -> str:
-    """The label with its article or number: `a cat`, `two dogs`, `several people`."""
-    if count == 1:
-        if label in PAIRS or label.endswith(("shoes", "boots", "socks", "gloves", "heels", "vegetables")):
-            return label
-        return ("an " if label[0] in "aeiou" else "a ") + label
-    return (NUMBERS[count] if count < len(NUMBERS) else "several") + " " + plural(label)
-
-
-def plural(label: str) -> str:
-    if label in PLURALS:
-        return PLURALS[label]
-    if label.endswith("s"):
-        return label
-    if label.endswith(("ch", "sh", "x")):
-        return label + "es"
-    if label.endswith("y") and label[-2] not in "aeiou":
-        return label[:-1] + "ies"
-    return label.replace("man", "men") if label.endswith("man") else label + "s"
 
 
 def listed(words: list[str]) -> str:

@@ -38,8 +38,9 @@ def model() -> Nano:
 
 
 def batch_of(prompts: list[list[int]], pixels: torch.Tensor) -> Inputs:
-    soft = [CONFIG.image_token] * CONFIG.soft_tokens
-    return Inputs(*pad_left([soft + prompt for prompt in prompts], CONFIG.pad_token), pixels)
+    tokens, valid = pad_left(prompts, CONFIG.pad_token)
+    soft = torch.full((len(prompts), CONFIG.soft_tokens), CONFIG.image_token)
+    return Inputs(torch.cat((soft, tokens), 1), torch.cat((torch.ones_like(soft, dtype=torch.bool), valid), 1), pixels)
 
 
 def answers(model: Nano, inputs: Inputs, tokens: int = 8) -> list[list[int]]:

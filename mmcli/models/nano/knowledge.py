@@ -1,0 +1,19 @@
+"""What nano declares to know."""
+
+from functools import partial
+
+from mmcli.models.family import Knowledge
+from mmcli.models.nano.config import NanoConfig
+from mmcli.models.nano.questions import EXAMPLES
+from mmcli.models.nano.words import known
+
+
+def knowledge(config: NanoConfig) -> Knowledge:
+    """The things that the checkpoint's configuration names, and the kinds of question that training asked."""
+    return Knowledge(
+        things=config.things,
+        questions=EXAMPLES,
+        languages=("en",),
+        things_per_prompt=1,
+        known=partial(known, things=config.things),
+    )

@@ -1,0 +1,67 @@
+"""The kinds of question that nano was taught to answer, and the form in which each was taught."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from mmcli.errors import ModelError
+from mmcli.models.nano.words import ARTICLE, known, named, plural
+
+# What `models info` shows.
+EXAMPLES = (
+    "is there a cat?",
+    "how many cats are there?",
+    "where is the cat?",
+    "what animal is this?",
+    "what is in the picture?",
+    "what is the main thing in the picture?",
+)
+LONGEST = 4  # words of a thing that somebody may ask for, with its article
+HERE = r"(?: (?:here|(?:in|on) (?:this|the) (?:picture|photo|photograph|image)))?"
+THING = r"(?P<thing>.+?)"
+# Each kind: how people ask, and what nano is asked then. The first that fits is taken.
+KINDS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    (rf"(?:is|are) there {THING}{HERE}", lambda thing: f"is there {named(thing, 1)}?"),
+    (rf"(?:do|can) you see {THING}{HERE}", lambda thing: f"is there {named(thing, 1)}?"),
+    (
+        rf"how many {THING}(?: (?:are|is) there| (?:do|can) you see| are)?{HERE}",
+        lambda thing: f"how many {plural(thing)} are there?",
+    ),
+    (rf"where (?:is|are) {THING}{HERE}", lambda thing: f"where is the {thing}?"),
+    (
+        rf"(?:what|which) (?:kind of )?animal (?:is|can be seen)(?: this| that| it| there)?{HERE}",
+        lambda _: "what animal is this?",
+    ),
+    (
+        rf"what is the main (?:thing|object|subject){HERE}",
+        lambda _: "what is the main thing in the picture?",
+    ),
+    (
+        rf"what (?:is (?:this|that|it|there|seen|shown)|do you see|can you see|is){HERE}",
+        lambda _: "what is in the picture?",
+    ),
+)
+
+
+def taught(question: str, things: Sequence[str]) -> str:
+    """A question in the words in which nano was taught its kind.
+
+    Raises ModelError for a question of another kind, and for one about a thing that is none of `things`.
+    """
+    plain = " ".join(question.lower().replace("’", "'").split()).rstrip(" ?!.")
+    plain = re.sub(r"^(what|where)'s ", r"\1 is ", plain)
+    for pattern, form in KINDS:
+        if (match := re.fullmatch(pattern, plain)) is None:
+            continue
+        word = match.groupdict().get("thing")
+        thing = known(word, things) if word else ""
+        if thing is None and len(word.split()) > LONGEST:  # "a man with a red hat" is another kind of question
+            continue
+        if thing is None:
+            bare = ARTICLE.sub("", word)
+            raise ModelError(f'nano does not know "{bare}"', "mmcli models info nano lists what it knows")
+        return form(thing)
+    raise ModelError(
+        "nano cannot answer that question",
+        f"It was taught a few kinds only, such as {', '.join(EXAMPLES[:4])} Use another --model for others, such as "
+        "google/paligemma2-3b-mix-448",
+    )
