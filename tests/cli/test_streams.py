@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import support
@@ -125,20 +126,31 @@ def test_pictures_come_through_stdin_and_lists(album, tiny):
     assert listed.out == f"album/b.jpg: {plain}\n"
 
 
-def test_overlays_and_masks_go_where_they_are_named(album, tiny):
-    assert mmcli("detect", "cat", "album", "--model", tiny, "--overlay", "drawn/", *SHORT).code == 0
-    assert sorted(str(p) for p in (album.parent / "drawn").rglob("*.*")) == [
-        str(album.parent / "drawn" / "album" / name) for name in ("a[red].png", "b.png", "sub/c.png")
+@pytest.fixture
+def cats(album) -> Path:
+    """The album, full of cats."""
+    from PIL import Image
+
+    cat = Image.open(Path(__file__).parents[2] / "examples" / "cat.jpg")
+    for path in (path for path in album.rglob("*") if path.is_file()):
+        cat.save(path)
+    return album
+
+
+def test_overlays_and_masks_go_where_they_are_named(cats):
+    assert mmcli("detect", "cat", "album", "--overlay", "drawn/").code == 0
+    assert sorted(str(p) for p in (cats.parent / "drawn").rglob("*.*")) == [
+        str(cats.parent / "drawn" / "album" / name) for name in ("a[red].png", "b.png", "sub/c.png")
     ]
-    assert mmcli("segment", "cat", "album/b.jpg", "--model", tiny, "--mask", "one.png", "--max-tokens", "1").code == 0
+    assert mmcli("segment", "cat", "album/b.jpg", "--mask", "one.png").code == 0
     from PIL import Image
 
     assert Image.open("one.png").size == Image.open("album/b.jpg").size
 
 
-def test_an_overlay_that_cannot_be_written_fails_its_picture_but_not_its_result(album, tiny):
-    (album.parent / "file").write_text("in the way")
-    done = mmcli("caption", "album/b.jpg", "--model", tiny, "--overlay", "file/x.png", "--json", *SHORT)
+def test_an_overlay_that_cannot_be_written_fails_its_picture_but_not_its_result(cats):
+    (cats.parent / "file").write_text("in the way")
+    done = mmcli("detect", "cat", "album/b.jpg", "--overlay", "file/x.png", "--json")
     assert done.code == 1 and len(done.records) == 1 and "file/x.png cannot be written" in done.err
 
 

@@ -2,7 +2,7 @@
 
 from mmcli.models.family import Family
 from mmcli.models.nano.config import NanoConfig
-from mmcli.models.nano.find import find
+from mmcli.models.nano.finding import find
 from mmcli.models.nano.knowledge import knowledge
 from mmcli.models.nano.model import Nano
 from mmcli.models.nano.processor import NanoProcessor

@@ -1,0 +1,144 @@
+"""What a user is told about things that a model finds, does not find, and does not know."""
+
+from pathlib import Path
+
+import pytest
+from command import mmcli
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch) -> Path:
+    """A folder to work in, with two small photographs in photos/."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("cat", "coffee"):
+        Image.open(EXAMPLES / f"{name}.jpg").save(folder / f"{name}.png")
+    return folder
+
+
+def test_an_unknown_thing_is_told_apart_from_an_absent_one(photos):
+    unknown = mmcli("detect", "unicorn", "photos", "--json")
+    absent = mmcli("detect", "zebra", "photos", "--json")
+    assert unknown.code == absent.code == 0
+    sentence = 'nano does not know "unicorn"; mmcli models info nano lists what it knows'
+    assert unknown.err == f"mmcli: {sentence}\n" and absent.err == ""  # once, not once a picture
+    assert [record["notes"] for record in unknown.records] == [[sentence], [sentence]]
+    assert [record["notes"] for record in absent.records] == [[], []]
+    assert all(record["objects"] == [] for record in unknown.records + absent.records)
+
+
+def test_the_known_things_of_a_list_are_found_beside_an_unknown_one(photos):
+    done = mmcli("detect", "Cats ; unicorn", "photos/cat.png")
+    assert done.code == 0 and [line.split("\t")[0] for line in done.out.splitlines()] == ["Cats"]
+    assert 'does not know "unicorn"' in done.err and 'looks for "Cats" as "cat"' in done.err
+    assert mmcli("detect", "Cats ; unicorn", "photos/cat.png", "--quiet").err == ""
+
+
+def test_a_record_tells_the_whole_list_and_where_its_objects_are(photos):
+    [record] = mmcli("segment", "cup;cat; zebra", "photos/cat.png", "--json").records
+    assert record["prompt"] == "segment cup ; cat ; zebra"
+    assert [found["label"] for found in record["objects"]] == ["cat"]
+    assert record["text"].startswith("<loc") and record["text"].endswith("> cat") and record["text"].count("<seg") == 16
+    assert "mask" in record["objects"][0] and record["problems"] == []
+
+
+def test_no_mask_is_written_of_a_picture_without_any_object(photos):
+    done = mmcli("segment", "cat ; zebra", "photos", "--mask", "masks/")
+    assert done.code == 0 and [path.name for path in Path("masks").rglob("*.png")] == ["cat.png"]
+    assert "photos/coffee.png: no mask to write, so there is no masks/" in done.err
+    assert Image.open(next(Path("masks").rglob("cat.png"))).getextrema() == (0, 255)
+
+
+def test_an_older_mask_is_left_as_it_is_and_not_passed_off_as_a_result(photos):
+    Path("mask.png").write_bytes(b"older")
+    done = mmcli("segment", "zebra", "photos/cat.png", "--mask", "mask.png")
+    assert done.code == 0 and Path("mask.png").read_bytes() == b"older"
+    assert "no mask to write; the older file mask.png is left as it is" in done.err
+
+
+@pytest.mark.parametrize("command", [("detect", "zebra"), ("segment", "zebra"), ("caption",)])
+def test_no_picture_is_drawn_of_an_answer_without_boxes(photos, command):
+    done = mmcli(*command, "photos", "--overlay", "drawn/")
+    assert done.code == 0 and not Path("drawn").exists()
+    assert done.err.count("nothing to draw in, so there is no drawn/") == 2
+
+
+def test_a_chat_without_boxes_draws_nothing_either(photos):
+    done = mmcli("chat", "photos/cat.png", "-m", "is there a cat?", "--overlay", "drawn.png")
+    assert (done.code, done.out) == (0, "yes\n") and not Path("drawn.png").exists()
+    assert "nothing to draw in, so there is no drawn.png" in done.err
+
+
+def test_masks_that_a_model_did_not_write_are_said(album, tiny):
+    """A random PaliGemma writes boxes with few mask codes, or none."""
+    done = mmcli("segment", "cat", "album", "--model", tiny, "--json", "--max-tokens", "60")
+    told = [record for record in done.records if any("mask" not in found for found in record["objects"])]
+    assert told
+    for record in told:
+        assert any("no mask" in fault or "its mask is left out" in fault for fault in record["problems"])
+    assert "no mask" in done.err or "its mask is left out" in done.err
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+@pytest.mark.parametrize(
+    ("question", "sentence"),
+    [
+        ("What is the woman wearing?", "nano cannot answer that question. It was taught a few kinds only"),
+        ("is there a unicorn?", 'nano does not know "unicorn". mmcli models info nano lists what it knows.'),
+    ],
+)
+def test_a_question_of_a_kind_that_nano_was_not_taught_is_refused(photos, question, sentence, more):
+    for asked in (("-m", question), ()):
+        done = mmcli("chat", "photos/cat.png", *asked, *more, stdin=b"" if asked else question.encode())
+        assert done.code == 3 and sentence in done.err
+        if more:
+            [record] = done.records
+            assert sentence in record["error"] and record["source"] == "photos/cat.png"
+        else:
+            assert done.out == ""
+
+
+def test_a_conversation_goes_on_after_a_question_that_cannot_be_answered(photos):
+    lines = b"What is the woman wearing?\nHow many cats are in the picture?\n"
+    done = mmcli("chat", "photos/cat.png", "--json", stdin=lines, stdin_tty=True)
+    assert done.code == 0 and "nano cannot answer that question" in done.err
+    [record] = done.records
+    assert (record["prompt"], record["text"]) == ("answer en how many cats are there?", "1")
+
+
+def test_a_prompt_of_ones_own_goes_to_the_model_as_it_is(photos):
+    [record] = mmcli("detect", "unicorn", "photos/cat.png", "--prompt", "detect cat ; dog", "--json").records
+    assert record["prompt"] == "detect cat ; dog" and record["notes"] == []
+    [record] = mmcli("chat", "photos/cat.png", "--prompt", "answer en why?", "--json").records
+    assert record["prompt"] == "answer en why?"
+
+
+def test_a_family_without_a_way_of_its_own_is_asked_once_and_read_as_it_answers(album, loaded):
+    """PaliGemma's list is one prompt, and no grammar holds it: its tokens are those of plain greedy decoding."""
+    from mmcli.engine.generate import generate
+    from mmcli.media.image import load_picture
+    from mmcli.media.sources import IMAGE_EXTENSIONS, expand
+    from mmcli.tasks.answer import answer
+    from mmcli.tasks.detect import DetectRequest
+
+    [source] = expand(["album/b.jpg"], extensions=IMAGE_EXTENSIONS)
+    picture = load_picture(source).image
+    request = DetectRequest(words="cat ; dog", max_tokens=12)
+    [said] = answer(loaded, [[picture]], request)
+    inputs = loaded.processor.inputs([[picture]], ["detect cat ; dog"])
+    steps = generate(loaded.model, inputs, stop_ids=loaded.processor.stop_ids, max_tokens=12)
+    assert said.found is None and said.ids == [event.id for [event] in steps][: len(said.ids)]
+    assert len(said.ids) == 12 and request.remarks(loaded) == []
+
+
+def test_what_a_model_knows_is_listed(tiny):
+    told = mmcli("models", "info", "nano")
+    assert told.code == 0 and "finds 105 things (detect, segment):" in told.out and "hair drier" in told.out
+    assert "  is there a cat?\n" in told.out and "languages:\n  en\n" in told.out
+    [facts] = mmcli("models", "info", "nano", "--json").records
+    assert facts["knows"]["things_per_prompt"] == 1 and "toothbrush" in facts["knows"]["things"]
+    assert mmcli("models", "info", tiny, "--json").records[0]["knows"] is None

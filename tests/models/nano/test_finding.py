@@ -1,0 +1,99 @@
+"""Nano finds each thing of a list as well as alone, on real photographs with the bundled weights."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from mmcli.decode import Token
+from mmcli.decode.segments import parse
+from mmcli.hub.load import load
+from mmcli.hub.resolve import resolve
+from mmcli.models.nano import finding
+from mmcli.models.nano.finding import find
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+PICTURES = [Image.open(EXAMPLES / name).convert("RGB") for name in ("cat.jpg", "astronaut.jpg", "coffee.jpg")]
+LISTS = {
+    2: ["cat", "person"],
+    4: ["cat", "person", "spoon", "zebra"],
+    8: ["person", "cup", "zebra", "cat", "spoon", "bird", "bottle", "hot dog"],
+}
+
+
+@pytest.fixture(scope="module")
+def nano():
+    torch.set_num_threads(1)
+    return load(resolve("nano"), "cpu", "float32")
+
+
+@pytest.fixture(scope="module")
+def alone(nano):
+    """What each thing asked for alone gives on every picture."""
+    return cache(lambda thing, masks: [found.objects for found in find(nano, PICTURES, [thing], masks=masks)])
+
+
+def same(one, other):
+    """Objects that are equal but for the last digits of their scores, which depend on the shape of a batch."""
+    facts = [[(found.label, found.loc, found.seg) for found in objects] for objects in (one, other)]
+    scores = [[found.score for found in objects] for objects in (one, other)]
+    return facts[0] == facts[1] and scores[0] == pytest.approx(scores[1], abs=1e-3)
+
+
+@pytest.mark.parametrize("masks", [False, True], ids=["detect", "segment"])
+@pytest.mark.parametrize("count", LISTS)
+def test_each_thing_of_a_list_is_answered_as_alone_in_the_users_order(nano, alone, count, masks):
+    singles = [alone(thing, masks) for thing in LISTS[count]]
+    expected = [[found for single in singles for found in single[i]] for i in range(len(PICTURES))]
+    listed = [found.objects for found in find(nano, PICTURES, LISTS[count], masks=masks)]
+    assert all(same(one, other) for one, other in zip(listed, expected, strict=True))
+    assert {"cat", "person"} <= {found.label for objects in listed for found in objects}
+
+
+def test_the_questions_may_be_put_in_any_portions(nano, monkeypatch):
+    whole = [found.objects for found in find(nano, PICTURES, LISTS[4], masks=True)]
+    monkeypatch.setattr(finding, "ROWS", 3)
+    portions = [found.objects for found in find(nano, PICTURES, LISTS[4], masks=True)]
+    assert all(same(one, other) for one, other in zip(whole, portions, strict=True))
+
+
+def test_a_picture_is_read_once_however_many_things_are_asked(nano, monkeypatch):
+    read, really = [], nano.model.tower.read
+    monkeypatch.setattr(nano.model.tower, "read", lambda x, *rest: read.append(len(x)) or really(x, *rest))
+    find(nano, PICTURES, LISTS[8], masks=True)
+    assert read == [len(PICTURES)]
+
+
+def test_every_object_of_a_segmentation_has_a_mask_and_the_box_of_the_detection(nano):
+    things = LISTS[8]
+    boxes, masks = (find(nano, PICTURES, things, masks=masks) for masks in (False, True))
+    for box, mask in zip(boxes, masks, strict=True):
+        assert [(found.label, found.loc) for found in box.objects] == [(f.label, f.loc) for f in mask.objects]
+        assert all(len(found.seg) == 16 for found in mask.objects)
+    assert any(mask.objects for mask in masks)
+
+
+def test_the_text_of_an_answer_says_its_objects(nano):
+    for found in find(nano, PICTURES, ["person", "cat"], masks=True):
+        tokens = [Token(id, 0.0) for id in nano.processor.tokenizer.encode(found.text).ids]
+        parsed = parse(tokens, nano.processor.vocabulary, nano.processor.decode, masks=True)
+        assert parsed.problems == []
+        assert [(f.label, f.loc, f.seg) for f in parsed.objects] == [(f.label, f.loc, f.seg) for f in found.objects]
+
+
+def test_a_thing_keeps_the_name_that_the_user_gave_it(nano):
+    [named] = find(nano, PICTURES[:1], ["Cats"])
+    [plain] = find(nano, PICTURES[:1], ["cat"])
+    assert [found.label for found in named.objects] == ["Cats"]
+    assert [found.loc for found in named.objects] == [found.loc for found in plain.objects]
+
+
+def test_a_thing_that_nano_does_not_know_is_not_guessed_at(nano):
+    assert [found.objects for found in find(nano, PICTURES, ["unicorn"], masks=True)] == [(), (), ()]
+
+
+def test_an_answer_that_is_cut_off_says_so(nano):
+    [found] = find(nano, PICTURES[:1], ["cat"], max_tokens=3)
+    assert found.truncated
