@@ -12,8 +12,8 @@ from mmcli.cli.start import begin
 from mmcli.cli.units import bytes_text, count_text, table
 from mmcli.errors import ExitCode, ModelError, UsageError
 from mmcli.escape import escape_line
-from mmcli.output.record import to_json_line
 from mmcli.models.registry import FAMILIES, family_of
+from mmcli.output.record import to_json_line
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
