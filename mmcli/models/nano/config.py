@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from mmcli.errors import ModelError
 from mmcli.hub.fields import DEPTH, HEAD_WIDTH, HEADS, INNER, ROWS, WIDTH, Fields, shown
 from mmcli.layers.gemma import DecoderConfig
+from mmcli.models.nano.things import THINGS
 
 LOCATIONS = 1024
 MASK_CODES = 128
@@ -43,7 +44,7 @@ class NanoConfig:
     @classmethod
     def from_json(cls, raw: dict) -> "NanoConfig":
         """Read config.json; ModelError if something is missing, unknown or of no use."""
-        whole = Fields(raw, "This nano model's config.json", {"finding_tokens": (), "absent_bias": 0.0, "things": ()})
+        whole = Fields(raw, "This nano model's config.json", {"finding_tokens": (), "absent_bias": 0.0, "things": THINGS})
         decoder = _read_decoder(whole.part("decoder"))
         rows = decoder.vocabulary
         own = {key: whole.whole(key, 0, rows - 1) for key in TOKENS}

@@ -7,12 +7,13 @@ import pytest
 
 from mmcli.errors import ModelError
 from mmcli.hub.resolve import resolve
+from mmcli.models.nano import NanoConfig
 from mmcli.models.nano.questions import EXAMPLES, taught
 from mmcli.models.nano.words import known
 from mmcli.training.nano import prompts
 from mmcli.training.nano.annotations import Photo
 
-THINGS = resolve("nano").config["things"]
+THINGS = NanoConfig.from_json(resolve("nano").config).things
 
 
 @pytest.mark.parametrize(
