@@ -36,6 +36,12 @@ Exit codes:
   3    the model could not be found, downloaded or run
   130  interrupted; what was written by then is complete"""
 
+HELP_EPILOG = """\
+Examples:
+
+  mmcli help caption
+  mmcli help models pull"""
+
 # typer.BadParameter's ancestor that every complaint about a command line shares, in all versions of Typer.
 COMPLAINT = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
@@ -64,10 +70,35 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", "-V", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     pass
+
+
+def _commands(incomplete: str) -> list[str]:
+    return [name for name in get_command(app).commands if name.startswith(incomplete)]
+
+
+@app.command("help", cls=Command, epilog=HELP_EPILOG)
+def _help(
+    ctx: typer.Context,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="COMMAND", help="The command to explain (default: mmcli itself).", autocompletion=_commands
+        ),
+    ] = None,
+) -> int:
+    """Explain a command, as its --help does."""
+    context = ctx.parent
+    for word in words or []:
+        if not hasattr(context.command, "resolve_command"):
+            raise typer.BadParameter(f"{context.command_path} has no commands, so there is no {word!r}.", ctx)
+        name, command, _ = context.command.resolve_command(context, [word])
+        context = type(context)(command, info_name=name, parent=context)
+    ctx.obj.write(context.get_help() + "\n")
+    return ExitCode.OK
 
 
 def run(arguments: list[str], environment: Environment | None = None) -> int:
@@ -110,6 +141,17 @@ def _complain(environment: Environment, complaint: Any) -> None:
         environment.say(f"Try '{context.command_path} --help' for help.")
         environment.say("")
     environment.say(f"Error: {complaint.format_message()}")
+    if getattr(complaint, "option_name", "") in ("-m", "-M", "--model"):
+        environment.say(_how_to_choose(context))
+
+
+def _how_to_choose(context: Any) -> str:
+    """What to write instead of an option for the model that a command does not have."""
+    if any("--model" in param.opts for param in context.command.params):
+        return "The model is chosen with -M or --model; -m is a question, in mmcli chat only."
+    if any(param.metavar == "MODEL" for param in context.command.params):
+        return f"The model is named alone here: {context.command_path} nano"
+    return "The model is chosen behind a command, with -M or --model: mmcli caption photo.jpg -M nano"
 
 
 def _unexpected(error: Exception) -> MmcliError:

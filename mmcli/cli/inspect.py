@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmcli.cli import complete
 from mmcli.cli.options import Revision, TalkOptions, option, spread
 from mmcli.cli.start import begin
 from mmcli.cli.units import bytes_text, count_text, table
@@ -37,7 +38,10 @@ def command(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="nano, whisper-tiny.en, a folder, or a hub repository.", show_default=False
+            metavar="MODEL",
+            help="A bundled model (nano, whisper-tiny.en), a folder, or a hub repository as owner/name.",
+            show_default=False,
+            autocompletion=complete.models,
         ),
     ] = "nano",
     depth: Annotated[

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mmcli.cli import complete
 from mmcli.cli.help import Command
 from mmcli.cli.options import Revision, TalkOptions, option, spread
 from mmcli.cli.start import begin
@@ -36,7 +37,9 @@ on their page and `hf auth login` or HF_TOKEN.""",
 Name = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="A bundled model (nano, whisper-tiny.en), a folder, or a hub repository as owner/name."
+        metavar="MODEL",
+        help="A bundled model (nano, whisper-tiny.en), a folder, or a hub repository as owner/name.",
+        autocompletion=complete.models,
     ),
 ]
 Json = Annotated[bool, option("Output", "--json", help="One JSON object a line.")]

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mmcli.cli import complete
+
 
 def one_of(*allowed: str) -> Callable[[str], str]:
     """A check that a value is one of `allowed`, each a regular expression's full match."""
@@ -27,6 +29,7 @@ def one_of(*allowed: str) -> Callable[[str], str]:
 
 def option(panel: str, *names: str, help: str, **more: Any) -> Any:
     """A Typer option in a group of the help page; its help tells its default where that needs telling."""
+    more.setdefault("autocompletion", complete.values(more.get("metavar")))
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
 
 
@@ -56,7 +59,9 @@ class ModelOptions:
         option(
             "Model",
             "--model",
+            "-M",
             metavar="NAME|PATH|REPO",
+            autocompletion=complete.models,
             help="The bundled nano (default), a checkpoint's folder, or a repository of the Hugging Face hub such as "
             "google/paligemma2-3b-mix-448, downloaded at first use.",
         ),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmcli.cli import complete
 from mmcli.cli.environment import Environment
 from mmcli.cli.options import ModelOptions, one_of, option
 from mmcli.errors import UsageError
@@ -163,7 +164,9 @@ class EarsOptions(ModelOptions):
         option(
             "Model",
             "--model",
+            "-M",
             metavar="NAME|PATH|REPO",
+            autocompletion=complete.models,
             help="The bundled whisper-tiny.en (default), the folder of a Whisper or Gemma 3n checkpoint, or a "
             "repository of the Hugging Face hub such as openai/whisper-large-v3-turbo, downloaded at first use.",
         ),

@@ -9,7 +9,7 @@ import pytest
 from command import mmcli, process
 
 SNAPSHOT = Path(__file__).parent / "help.txt"
-COMMANDS = ["", "caption", "detect", "segment", "chat", "transcribe", "inspect", "doctor", "models"]
+COMMANDS = ["", "caption", "detect", "segment", "chat", "transcribe", "inspect", "doctor", "models", "help"]
 COMMANDS += [f"models {name}" for name in ("list", "pull", "info", "remove", "verify")]
 HEAVY = ("torch", "transformers", "numpy", "PIL", "tokenizers", "safetensors", "huggingface_hub", "rich")
 
@@ -48,6 +48,8 @@ def test_the_exit_codes_are_in_the_help(monkeypatch, capsys):
     [
         ["--help"],
         ["--version"],
+        ["-V"],
+        ["help", "models", "pull"],
         ["caption", "--help"],
         ["caption", "--top-p", "2", "x.jpg"],  # a usage error
         ["caption", "--no-such-option"],
@@ -79,3 +81,39 @@ def test_a_missing_picture_is_told_without_loading_a_model():
 def test_the_version_is_the_packages():
     done = process("--version")
     assert done.code == 0 and done.out.startswith("mmcli ") and done.out.count(".") >= 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_as_a_command_says_the_same(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    done = mmcli("help", *command.split())
+    assert (done.code, done.err) == (0, "") and done.out == page(command, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("words", [["captoin"], ["models", "pul"], ["caption", "more"]])
+def test_help_for_what_there_is_not_is_a_usage_error(words):
+    done = mmcli("help", *words)
+    assert done.code == 2 and words[-1] in done.err and not done.out
+
+
+@pytest.mark.parametrize("command", ["caption", "detect", "segment", "chat", "transcribe"])
+def test_the_model_has_a_short_option_everywhere(command, tmp_path):
+    words = ["cat"] if command in ("detect", "segment") else []
+    done = mmcli(command, *words, "-M", f"{tmp_path}/none", *(["-m", "what?"] if command == "chat" else ["x.jpg"]))
+    assert done.code in (1, 3) and "No such option" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["caption", "x.jpg", "-m", "nano"], "with -M or --model; -m is a question, in mmcli chat only"),
+        (["transcribe", "x.mp3", "-mnano"], "with -M or --model; -m is a question, in mmcli chat only"),
+        (["inspect", "-M", "nano"], "named alone here: mmcli inspect nano"),
+        (["models", "info", "--model", "nano"], "named alone here: mmcli models info nano"),
+        (["doctor", "-m", "nano"], "mmcli caption photo.jpg -M nano"),
+        (["-m", "nano", "caption", "x.jpg"], "mmcli caption photo.jpg -M nano"),
+    ],
+)
+def test_an_option_that_other_tools_have_for_the_model_gets_a_hint(arguments, hint):
+    done = mmcli(*arguments)
+    assert done.code == 2 and hint in done.err
