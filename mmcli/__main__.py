@@ -16,6 +16,7 @@ def main() -> None:
     """Run the command line and end the process with its exit code."""
     import signal
 
+    _occupy_streams()
     try:
         from mmcli.engine.cpu import settle_threads
 
@@ -24,26 +25,45 @@ def main() -> None:
 
         if callable(signal.getsignal(signal.SIGINT)):  # else it is ignored, as for a job in the background
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        _unwind_at_signals()
         code = run(sys.argv[1:])
-        for stream in (sys.stdout, sys.stderr):
-            if stream:
-                stream.flush()
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except OSError:  # stdout is closed or full: said already, or nobody listens
-        code = 141
+    except SystemExit as error:  # by a signal; or Typer's way to say that the reader is gone
+        code = 141 if error.code == 1 else error.code
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not change how this ends
+    _mute()
     if code not in (0, 2):
         import threading
 
-        _mute()
         if threading.active_count() > 1:  # threads inside PyTorch cannot be joined; the interpreter's end breaks them
             os._exit(code)
     sys.exit(code)
 
 
+def _occupy_streams() -> None:
+    """Let standard streams that were closed lead nowhere: else the next file that is opened would be one of them."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stderr is None:  # libraries write to it without looking
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")
+
+
+def _unwind_at_signals() -> None:
+    """Let a signal to end unwind the process first, so that no unfinished file is left behind."""
+    import signal
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+
+
 def _mute() -> None:
-    """Send what is still in the buffers nowhere, so that the interpreter does not complain about it at its end."""
+    """Send what could not be written (and was said so) nowhere: the interpreter would complain about it at its end."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream:

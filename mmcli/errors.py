@@ -10,6 +10,7 @@ class ExitCode(IntEnum):
     SOME_FAILED = 1
     USAGE = 2
     MODEL = 3
+    MACHINE = 4  # or a fault of our own
     INTERRUPTED = 130
 
 

@@ -34,6 +34,7 @@ Exit codes:
   1    some inputs failed; the rest are done
   2    the command line does not fit together
   3    the model could not be found, downloaded or run
+  4    the machine cannot go on (disk full, output closed, no memory), or a fault of mmcli
   130  interrupted; what was written by then is complete"""
 
 HELP_EPILOG = """\
@@ -59,11 +60,11 @@ for module in (caption, detect, segment, chat, transcribe, inspect, doctor):
 app.add_typer(models.app, name="models", cls=Group)
 
 
-def _version(wanted: bool) -> None:
+def _version(ctx: typer.Context, wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"mmcli {version('mmcli')}")
+        ctx.obj.write(f"mmcli {version('mmcli')}\n")
         raise typer.Exit
 
 
@@ -127,10 +128,13 @@ def _run(arguments: list[str], environment: Environment) -> int:
         return error.exit_code
     except OSError as error:
         environment.fail(MmcliError(f"{type(error).__name__}: {error}", "Check the disk and the paths you named"))
-        return ExitCode.MODEL
+        return ExitCode.MACHINE
+    except MemoryError as error:
+        environment.fail(MmcliError("There is not enough memory", "Close other programs, or give less"), cause=error)
+        return ExitCode.MACHINE
     except Exception as error:
         environment.fail(_unexpected(error), cause=error)
-        return ExitCode.MODEL
+        return ExitCode.MACHINE
 
 
 def _complain(environment: Environment, complaint: Any) -> None:

@@ -1,6 +1,7 @@
 """Where a command reads and writes: the three streams, whether they are terminals, and how to speak on them."""
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -9,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import BinaryIO, TextIO
 
-from mmcli.errors import MmcliError
+from mmcli.errors import ExitCode, MmcliError
 from mmcli.escape import LONGEST, NAME, escape, escape_line, shorten, wrap
 from mmcli.media.addresses import masked
 
@@ -22,7 +23,16 @@ class ReaderGone(Exception):
 
 
 class OutputError(MmcliError):
-    """Standard output cannot take the result (a full disk)."""
+    """Standard output cannot take the result (a full disk, a closed stream)."""
+
+    exit_code = ExitCode.MACHINE
+
+
+class Closed(io.TextIOBase):
+    """Standard output that was closed before we began (`>&-`): nothing can be written to it."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EBADF, "it is closed")
 
 
 @dataclass
@@ -49,7 +59,8 @@ class Environment:
     @classmethod
     def real(cls) -> "Environment":
         """The process's own streams; bytes of file names that are no valid text pass through them unchanged."""
-        streams = [stream or io.StringIO() for stream in (sys.stdout, sys.stderr)]  # None: closed (`>&-`)
+        sys.stdout = sys.stdout or Closed()  # None: closed
+        streams = [sys.stdout, sys.stderr or io.StringIO()]
         for stream in (sys.stdin, *streams):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="surrogateescape")
@@ -66,7 +77,8 @@ class Environment:
         except BrokenPipeError as error:
             raise ReaderGone from error
         except OSError as error:
-            raise OutputError(f"Standard output cannot be written: {error.strerror}", "Check the disk") from error
+            do = "Check the disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Send it somewhere else"
+            raise OutputError(f"Standard output cannot be written: {error.strerror}", do) from error
 
     def say(self, text: str, indent: str = "  ") -> None:
         """Write a line of talk to stderr, `--quiet` or not; trouble with stderr itself is nobody's concern.

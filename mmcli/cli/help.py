@@ -46,7 +46,23 @@ def _row(param: Any) -> tuple[str, str]:
     return f"{names} {param.metavar}" if param.metavar else names, param.help or ""
 
 
-class Command(TyperCommand):
+class _Helpful:
+    """What --help writes goes where results go, so that trouble with stdout is said here too."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.callback = _help
+        return option
+
+
+def _help(ctx: Any, param: Any, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        ctx.obj.write(ctx.get_help() + "\n")
+        ctx.exit()
+
+
+class Command(_Helpful, TyperCommand):
     """A command whose help groups its options by their panel and ends in its epilog."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -68,7 +84,7 @@ class Command(TyperCommand):
             _paragraphs(formatter, self.epilog)
 
 
-class Group(TyperGroup):
+class Group(_Helpful, TyperGroup):
     """A group of commands whose epilog keeps its line breaks."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:

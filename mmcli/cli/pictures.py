@@ -7,7 +7,7 @@ import typer
 
 from mmcli.cli.inputs import find_sources
 from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions
-from mmcli.cli.progress import Progress
+from mmcli.cli.progress import Count, Progress
 from mmcli.cli.render import Renderer
 from mmcli.cli.start import begin, loader
 from mmcli.errors import ExitCode, InputError
@@ -42,9 +42,7 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan) -> int:
     environment = begin(ctx, plan.talk, plan.model.offline)
     from mmcli.media.sources import IMAGE_EXTENSIONS
 
-    sources, several, total = find_sources(
-        environment, plan.images, plan.pictures.files_from, IMAGE_EXTENSIONS, "picture"
-    )
+    sources, several = find_sources(environment, plan.images, plan.pictures.files_from, IMAGE_EXTENSIONS, "picture")
     renderer = Renderer(environment, plan.output, plan.mask, several)
     from mmcli.batch.runner import run
 
@@ -59,7 +57,8 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan) -> int:
     )
     failed = 0
     wanted = several or plan.model.model != "nano"
-    with Progress(environment, wanted=wanted, total=total, words=request.task) as progress:
+    counted = Count("picture", len(sources)) if several else None
+    with Progress(environment, wanted=wanted, counted=counted, words=request.task) as progress:
         for outcome in outcomes:
             with progress.aside():
                 failed += not finish(renderer, outcome)

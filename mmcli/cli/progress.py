@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 from mmcli.cli.environment import Environment
@@ -12,15 +13,30 @@ from mmcli.output.text import clock
 NAME_WIDTH = 24  # columns for a recording's name, of which the end is shown
 
 
-class Progress:
-    """Counts finished inputs on a terminal; everywhere else every method does nothing.
+@dataclass
+class Count:
+    """How many inputs, each a `what`, are done, of how many."""
 
-    Rich is imported only when there is a bar to draw.
+    what: str
+    total: int
+    done: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.done} of {self.total} {self.what}{'s' * (self.total != 1)}"
+
+
+class Progress:
+    """Counts finished inputs: on a terminal with a bar; and when a run is interrupted, it says how far that came.
+
+    `counted` is None where there is nothing to count. Rich is imported only when there is a bar to draw.
     """
 
-    def __init__(self, environment: Environment, *, wanted: bool = True, total: int | None = None, words: str = ""):
+    def __init__(
+        self, environment: Environment, *, wanted: bool = True, counted: Count | None = None, words: str = ""
+    ):
         self._bar: Any = None
         self._environment = environment
+        self._count = counted
         self._is_aside = False
         if not wanted or environment.quiet or not environment.stderr_tty:
             return
@@ -28,6 +44,7 @@ class Progress:
         from rich.progress import Progress as Bar
         from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
+        total = counted.total if counted else None
         columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False), *self._columns(total)]
         console = Console(file=environment.stderr, force_terminal=True, markup=False, highlight=False)
         self._bar = Bar(*columns, TimeElapsedColumn(), console=console, transient=True)
@@ -44,13 +61,20 @@ class Progress:
             self._environment.aside = self.aside
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self._bar:
             self._environment.aside = nullcontext
             self._bar.stop()
+        if self._count and kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit):  # Ctrl-C, a signal
+            self._environment.note(f"mmcli: interrupted after {self._so_far()}; what was written by then is complete")
+
+    def _so_far(self) -> str:
+        return str(self._count)
 
     def step(self) -> None:
         """One more input is done."""
+        if self._count:
+            self._count.done += 1
         if self._bar:
             self._bar.advance(self._task)
 
@@ -72,8 +96,10 @@ class Progress:
 class SoundProgress(Progress):
     """The same in the time of recordings: how far into the present one, of how much, and how fast."""
 
-    def __init__(self, environment: Environment):
+    def __init__(self, environment: Environment, counted: Count | None = None):
         super().__init__(environment)
+        self._count = counted
+        self._reached = ""
         self._done = 0.0  # seconds of sound in the recordings before this one
         self._began = time.monotonic()
 
@@ -84,17 +110,26 @@ class SoundProgress(Progress):
 
     def reach(self, name: str, seconds: float, length: float | None) -> None:
         """So many seconds of the recording `name` are done."""
+        whole = f" of {clock(length)}" if length is not None else ""
+        self._reached = f"{clock(seconds)}{whole} of {name}"
         if not self._bar:
             return
         speed = (self._done + seconds) / max(time.monotonic() - self._began, 1e-3)
-        whole = f" of {clock(length)}" if length is not None else ""
         spoken = f"{clock(seconds)}{whole}, {speed:.1f} × real time"
         name = escape_line(name)
         short = name if len(name) <= NAME_WIDTH else f"…{name[1 - NAME_WIDTH :]}"
         self._bar.update(self._task, description=short, completed=seconds, total=length, spoken=spoken)
 
+    def _so_far(self) -> str:
+        if self._count.total == 1:
+            return self._reached or "nothing of the recording"
+        return f"{self._count}" + (f" and {self._reached}" if self._reached else "")
+
     def next(self, seconds: float) -> None:
         """The recording is finished; it had so many seconds."""
         self._done += seconds
+        self._reached = ""
+        if self._count:
+            self._count.done += 1
         if self._bar:
             self._bar.update(self._task, description="", completed=0, total=None, spoken="")

@@ -7,7 +7,7 @@ import typer
 from mmcli.cli.environment import Environment
 from mmcli.cli.inputs import find_sources
 from mmcli.cli.options import TalkOptions, spread
-from mmcli.cli.progress import SoundProgress
+from mmcli.cli.progress import Count, SoundProgress
 from mmcli.cli.recordings import EarsOptions, HearingOptions, RecordingOptions, TranscriptOptions, Transcripts
 from mmcli.cli.start import begin, loader
 from mmcli.errors import ExitCode, InputError
@@ -57,9 +57,7 @@ def command(
     environment = begin(ctx, talk, model.offline)
     from mmcli.media.sources import SOUND_EXTENSIONS
 
-    sources, several, _ = find_sources(
-        environment, audio or [], recordings.files_from, SOUND_EXTENSIONS, "recording", counted=False
-    )
+    sources, several = find_sources(environment, audio or [], recordings.files_from, SOUND_EXTENSIONS, "recording")
     transcripts = Transcripts(environment, output, several)
     from mmcli.batch.listen import Heard, Listener
     from mmcli.tasks.transcribe import TranscribeRequest
@@ -76,7 +74,7 @@ def command(
         first_soon=environment.stdout_tty and transcripts.streams,
     )
     failed = 0
-    with SoundProgress(environment) as progress:
+    with SoundProgress(environment, Count("recording", len(sources))) as progress:
         for event in listener.run(sources):
             if isinstance(event, Heard):
                 transcripts.segments(event.source.name, event.segments)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import support
-from command import PATIENCE, environment, mmcli, process, through_head
+from command import ONE_THREAD, PATIENCE, Done, environment, mmcli, process, through_head
 
 from mmcli.cli.app import run
 from mmcli.cli.environment import Environment, OutputError, ReaderGone
@@ -103,18 +103,50 @@ def test_head_ends_quietly(album, tiny):
     assert line.startswith(b"album/b.jpg: ") and (code, err) == (141, b"")
 
 
+def shell(command: str) -> Done:
+    """A command line of a shell, in which `mmcli` is ours."""
+    command = f"mmcli() {{ {sys.executable} -m mmcli \"$@\"; }}; {command}"
+    environment = os.environ | ONE_THREAD
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, timeout=PATIENCE)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+FULL = "Standard output cannot be written: No space left on device. Check the disk."
+CLOSED = "Standard output cannot be written: it is closed. Send it somewhere else."
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_is_said_in_a_sentence(album, tiny):
-    command = f"{sys.executable} -m mmcli caption album/b.jpg --model {tiny} -q > /dev/full"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode == 1
-    assert done.stderr == "mmcli: Standard output cannot be written: No space left on device. Check the disk.\n"
+@pytest.mark.parametrize(("redirection", "sentence"), [(">/dev/full", FULL), (">&-", CLOSED)])
+@pytest.mark.parametrize(
+    "command",
+    ["caption album/b.jpg -q --max-tokens 2 --model", "--help", "models list --help", "--version", "models list"],
+)
+def test_a_stdout_that_takes_nothing_is_said_in_a_sentence(album, tiny, command, redirection, sentence):
+    done = shell(f"mmcli {command.replace('--model', f'--model {tiny}')} {redirection}")
+    assert done == Done(4, "", f"mmcli: {sentence}\n")
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
-def test_closed_streams_do_not_matter(closed):
-    done = subprocess.run(f"{sys.executable} -m mmcli caption nothere.jpg {closed}", shell=True, capture_output=True)
-    assert done.returncode == 1 and b"Traceback" not in done.stderr
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&-"])
+def test_other_streams_may_be_closed_or_full(album, tiny, redirection):
+    done = shell(f"mmcli caption album/b.jpg nothere.jpg --max-tokens 2 --model {tiny} {redirection}")
+    assert done.code == 1 and done.out.startswith("album/b.jpg: ") and done.out.count("\n") == 1
+    assert shell(f"mmcli captoin {redirection}").code == 2
+
+
+def test_a_file_is_never_mistaken_for_a_stream_that_was_closed(album, tiny):
+    """The first file that is opened gets the number of a closed stream, and with it what others write there."""
+    code = "import os, sys; from mmcli.__main__ import _occupy_streams; _occupy_streams(); print(os.open('f', 65))"
+    done = shell(f"{sys.executable} -c \"{code}\" 3>&1 >&3 2>&- <&-")
+    assert int(done.out) > 2
+
+
+def test_a_reader_that_is_gone_before_the_help_is_no_trouble():
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "mmcli", "--help"], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_pictures_come_through_stdin_and_lists(album, tiny):

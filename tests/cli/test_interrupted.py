@@ -1,0 +1,48 @@
+"""Ctrl-C, and a signal to end, in a run over many inputs: how far it came is said, and nothing is left half done."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from command import Terminal, finish, running
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "jfk.flac"
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="no such signals")
+
+
+def interrupted_after_a_line(number: int, *arguments: object) -> tuple[int, bytes, str]:
+    """Send a signal to a command's group once a line is there → its exit code, all it wrote, what it said."""
+    with running(sys.executable, "-m", "mmcli", *arguments) as command:
+        line = command.stdout.readline()
+        os.killpg(command.pid, number)
+        rest, err = finish(command)
+        return command.returncode, line + rest, err.decode()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_over_pictures_says_how_far_it_came(album, tiny, number, code):
+    os.mkfifo("waiting.png")  # holds the last one back
+    command = ("caption", "album", "waiting.png", "--model", tiny, "--max-tokens", 2, "--batch-size", 3)
+    ended, out, err = interrupted_after_a_line(number, *command)
+    assert ended == code and "Traceback" not in err
+    assert "mmcli: interrupted after " in err and " of 4 pictures; what was written by then is complete\n" in err
+    assert out.count(b"album/") == out.count(b"\n") >= 1 and out.endswith(b"\n")
+
+
+def test_a_run_over_recordings_says_how_far_it_came(tmp_path):
+    os.mkfifo(tmp_path / "waiting.wav")
+    command = ("transcribe", EXAMPLE, tmp_path / "waiting.wav", "--json", "--batch-size", 1)
+    code, out, err = interrupted_after_a_line(signal.SIGINT, *command)
+    assert (code, out.count(b"\n")) == (130, 1) and "Traceback" not in err
+    assert "mmcli: interrupted after 1 of 2 recordings; " in err
+
+
+def test_a_recording_that_is_not_through_is_said_in_its_own_time():
+    terminal = Terminal("transcribe", *[EXAMPLE] * 2, "--batch-size", "1", "--format", "jsonl")
+    terminal.until("× real time")
+    terminal.type("\x03")
+    assert terminal.end() == 130
+    assert " of 2 recordings" in " ".join(terminal.screen.decode().split())
