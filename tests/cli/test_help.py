@@ -85,10 +85,10 @@ def test_the_version_is_the_packages():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_as_a_command_says_the_same(command, monkeypatch, capsys):
+def test_help_as_a_command_says_the_same(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     done = mmcli("help", *command.split())
-    assert (done.code, done.err) == (0, "") and done.out == page(command, monkeypatch, capsys)
+    assert (done.code, done.err) == (0, "") and done.out == page(command, monkeypatch)
 
 
 @pytest.mark.parametrize("words", [["captoin"], ["models", "pul"], ["caption", "more"]])
