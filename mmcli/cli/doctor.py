@@ -9,8 +9,9 @@ import typer
 
 from mmcli.cli.options import TalkOptions, device_option, dtype_option, option, spread
 from mmcli.cli.start import begin, memory_of
-from mmcli.cli.units import bytes_text, table
+from mmcli.cli.units import bytes_text, fit, table
 from mmcli.errors import ExitCode, MmcliError
+from mmcli.escape import escape_line
 from mmcli.output.record import to_json_line
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def command(
             except MmcliError as error:
                 environment.fail(error)
                 facts[check] = {"ok": False, "problem": str(error)}
-    environment.write(to_json_line(facts) if json_ else as_text(facts))
+    environment.write(to_json_line(facts) if json_ else as_text(facts, environment.width))
     sound = all(facts[check]["ok"] for check in CHECKED)
     return ExitCode.OK if sound and not facts["missing"] else ExitCode.MODEL
 
@@ -198,8 +199,8 @@ def forced_logits(model: Any, inputs: Any, tokens: "list[int] | None") -> "tuple
     return torch.stack(rows), chosen
 
 
-def as_text(facts: dict[str, Any]) -> str:
-    """The facts for people."""
+def as_text(facts: dict[str, Any], columns: int | None = None) -> str:
+    """The facts for people, on a terminal of so many `columns`."""
     rows = [("mmcli", facts["mmcli"] or "not installed"), ("python", f"{facts['python']} ({sys.executable})")]
     rows.append(("platform", facts["platform"]))
     for name, found in facts["packages"].items():
@@ -207,12 +208,12 @@ def as_text(facts: dict[str, Any]) -> str:
     for device in facts["devices"]:
         memory = f", {bytes_text(device['memory'])}" if device["memory"] else ""
         rows.append((device["device"], f"{device['name']}{memory}; large models run in {device['dtype']}"))
-    return table(rows) + "\n" + "".join(_verdict(facts[check]) for check in CHECKED)
+    return table(rows, columns) + "\n" + fit("".join(_verdict(facts[check]) for check in CHECKED), columns)
 
 
 def _verdict(check: dict[str, Any]) -> str:
     if "problem" in check:
-        return f"self-check: FAILED: {check['problem']}\n"
+        return f"self-check: FAILED: {escape_line(check['problem'])}\n"
     verdict = "ok" if check["ok"] else "FAILED: do not trust answers from this device"
     difference = "no number" if check["largest_difference"] is None else f"{check['largest_difference']:.2g}"
     return (

@@ -92,6 +92,11 @@ class Environment:
         with contextlib.suppress(OSError), self.aside():
             _put(self.stderr, "".join(f"{line}\n" for line in lines))
 
+    @property
+    def width(self) -> int | None:
+        """How many columns a result should fit into; None where it may be of any width, as in a pipe."""
+        return self.columns(self.stdout) if self.stdout_tty else None
+
     def columns(self, stream: TextIO) -> int | None:
         """How many columns the terminal has that a stream leads to; None where nobody tells."""
         with contextlib.suppress(ValueError):

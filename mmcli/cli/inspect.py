@@ -9,8 +9,9 @@ import typer
 from mmcli.cli import complete
 from mmcli.cli.options import Revision, TalkOptions, option, spread
 from mmcli.cli.start import begin
-from mmcli.cli.units import bytes_text, count_text, table
+from mmcli.cli.units import NARROWEST, bytes_text, count_text, table
 from mmcli.errors import ExitCode, ModelError
+from mmcli.escape import escape_line, wrap
 from mmcli.output.record import to_json_line
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def command(
     """Show a model's stages with their shapes and sizes, its vocabulary and its modules."""
     environment = begin(ctx, talk, offline)
     facts = describe(name, revision, offline)
-    environment.write(to_json_line(facts) if json_ else as_text(facts, depth))
+    environment.write(to_json_line(facts) if json_ else as_text(facts, depth, environment.width))
     return ExitCode.OK
 
 
@@ -144,8 +145,8 @@ def _shape(node: dict[str, Any]) -> tuple:
     return node["kind"], node["parameters"], node["weights"], [_shape(child) for child in node["children"]]
 
 
-def as_text(facts: dict[str, Any], depth: int) -> str:
-    """The facts for people."""
+def as_text(facts: dict[str, Any], depth: int, columns: int | None = None) -> str:
+    """The facts for people, on a terminal of so many `columns`."""
     size = facts["parameters"]
     head = [
         ("model", facts["name"]),
@@ -157,7 +158,8 @@ def as_text(facts: dict[str, Any], depth: int) -> str:
         *((name, f"ids {first} … {last}") for name, (first, last) in facts["vocabulary"].items()),
         *(("note", note) for note in facts["notes"]),
     ]
-    return f"{table(head)}\nStages\n\n{_diagram(facts['stages'])}\nModules\n\n{_tree(facts['modules'], depth)}"
+    diagram = _diagram(facts["stages"], columns)
+    return f"{table(head, columns)}\nStages\n\n{diagram}\nModules\n\n{_tree(facts['modules'], depth, columns)}"
 
 
 def _senses_text(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -173,38 +175,60 @@ def _senses_text(facts: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _diagram(stages: list[dict[str, Any]]) -> str:
-    """The stages from top to bottom: a box each with its facts beside it, and the shape that leaves it at the arrow."""
-    titles = [f"{stage['name']} · {stage['kind']}" for stage in stages]
+def _diagram(stages: list[dict[str, Any]], columns: int | None) -> str:
+    """The stages from top to bottom: a box each with its facts beside it, and the shape that leaves it at the arrow.
+
+    Where there is no room beside the boxes, the facts are in them.
+    """
+    titles = [escape_line(f"{stage['name']} · {stage['kind']}") for stage in stages]
     width = max(len(title) for title in titles) + 2
+    room = min(NOTE_WIDTH, (columns or 2 * NOTE_WIDTH) - width - 6)
+    beside = room >= NARROWEST
+    arrow, shape = ((width - 1) // 2, width + 6) if beside else (2, 8)  # where they stand
     lines = []
     for title, stage in zip(titles, stages, strict=True):
-        facts = [f"{count_text(stage['parameters'])} parameters"] if stage["parameters"] else []
-        beside = textwrap.wrap(", ".join([*facts, *stage["notes"]]), NOTE_WIDTH)
-        rows = [title, *[""] * (len(beside) - 3)]
-        box = [f"┌{'─' * width}┐", *(f"│ {row.ljust(width - 1)}│" for row in rows), f"└{'┬'.center(width, '─')}┘"]
-        beside = ["", *beside] if len(beside) == 1 else beside
-        lines += [f"  {part}  {note}".rstrip() for part, note in zip_longest(box, beside, fillvalue="")]
-        lines.append(f"  {'│'.center(width + 2)}  {stage['output']}")
+        size = [f"{count_text(stage['parameters'])} parameters"] if stage["parameters"] else []
+        facts = escape_line(", ".join([*size, *stage["notes"]]))
+        if beside:
+            notes = textwrap.wrap(facts, room)
+            box = _box([title, *[""] * (len(notes) - 3)], width, arrow)
+            notes = ["", *notes] if len(notes) == 1 else notes
+            lines += [f"{part}  {note}".rstrip() for part, note in zip_longest(box, notes, fillvalue="")]
+        else:
+            inside = [line for text in (title, facts) if text for line in wrap(text, columns - 6, "")]
+            lines += _box(inside, columns - 4, arrow)
+        lines.append(f"{' ' * (3 + arrow)}│".ljust(shape) + escape_line(stage["output"]))
     lines[-1] = lines[-1].replace("│", "▼")
     return "".join(f"{line}\n" for line in lines)
 
 
-def _tree(root: dict[str, Any], depth: int) -> str:
+def _box(rows: list[str], width: int, arrow: int) -> list[str]:
+    bottom = f"└{'─' * arrow}┬{'─' * (width - arrow - 1)}┘"
+    return [f"  {line}" for line in (f"┌{'─' * width}┐", *(f"│ {row.ljust(width - 1)}│" for row in rows), bottom)]
+
+
+def _tree(root: dict[str, Any], depth: int, columns: int | None) -> str:
     rows: list[tuple[str, str, str]] = []
+    below: list[str] = []  # what leads the lines of a row but the first
 
     def add(node: dict[str, Any], lead: str, branch: str, level: int) -> None:
         times = f"{node['count']} × " if node["count"] > 1 else ""
         weights = ", ".join(f"{key} {'×'.join(map(str, shape))}" for key, shape in node["weights"].items())
-        rows.append((f"{lead}{branch}{node['name']}: {times}{node['kind']}", _total(node), weights))
-        if level == depth:
-            return
-        below = lead + {"": "", "├─ ": "│  ", "└─ ": "   "}[branch]
-        for i, child in enumerate(node["children"]):
-            add(child, below, "└─ " if i == len(node["children"]) - 1 else "├─ ", level + 1)
+        rows.append((f"  {lead}{branch}{node['name']}: {times}{node['kind']}", _total(node), weights))
+        inner = lead + {"": "", "├─ ": "│  ", "└─ ": "   "}[branch]
+        goes_on = node["children"] and level < depth
+        below.append(f"  {inner}{'│  ' if goes_on else '   '}")
+        for i, child in enumerate(node["children"] if goes_on else ()):
+            add(child, inner, "└─ " if i == len(node["children"]) - 1 else "├─ ", level + 1)
 
     add(root, "", "", 0)
-    return table([(f"  {name}", total, weights) for name, total, weights in rows])
+    text = table(rows)
+    if columns is None or max(map(len, text.splitlines())) <= columns:
+        return text
+    lines = []
+    for (name, total, weights), lead in zip(rows, below, strict=True):
+        lines += wrap(escape_line(", ".join(part for part in (name, total, weights) if part)), columns, lead)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _total(node: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from mmcli.cli import complete
 from mmcli.cli.help import Command
 from mmcli.cli.options import Revision, TalkOptions, option, spread
 from mmcli.cli.start import begin
-from mmcli.cli.units import bytes_text, count_text, table
+from mmcli.cli.units import bytes_text, count_text, fit, table
 from mmcli.errors import ExitCode, ModelError, UsageError
 from mmcli.escape import escape_line
 from mmcli.models.registry import FAMILIES, family_of
@@ -66,19 +66,11 @@ def list_models(ctx: typer.Context, json_: Json = False, *, talk: TalkOptions) -
     if json_:
         environment.write("".join(to_json_line(row) for row in rows))
     else:
-        environment.write(
-            table(
-                [
-                    (
-                        row["name"],
-                        bytes_text(row["bytes"]),
-                        (row["revision"] or "bundled")[:12],
-                        ", ".join(row["references"]),
-                    )
-                    for row in rows
-                ]
-            )
-        )
+        cells = [
+            (row["name"], bytes_text(row["bytes"]), (row["revision"] or "bundled")[:12], ", ".join(row["references"]))
+            for row in rows
+        ]
+        environment.write(table(cells, environment.width))
     return ExitCode.OK
 
 
@@ -129,7 +121,7 @@ def info(
     if facts["parameters"]:
         rows.append(("parameters", count_text(facts["parameters"])))
     rows += [(f"memory as {dtype}", bytes_text(size)) for dtype, size in facts["memory"].items()]
-    environment.write(table(rows) + _knowledge_text(facts["knows"]))
+    environment.write(table(rows, environment.width) + fit(_knowledge_text(facts["knows"]), environment.width))
     return ExitCode.OK
 
 

@@ -1,9 +1,11 @@
 import json
 
 import support
-from command import mmcli
+import pytest
+from command import environment, mmcli
 
-from mmcli.cli.inspect import describe, module_tree
+from mmcli.cli.app import run
+from mmcli.cli.inspect import as_text, describe, module_tree
 
 
 def test_the_facts_add_up(tiny):
@@ -55,3 +57,28 @@ def test_a_configuration_alone_tells_what_the_model_is_made_of(tiny, tmp_path):
     [note] = [line for line in done.out.splitlines() if line.startswith("note")]
     assert str(tmp_path) in note and "json" in note
     assert "│ vision · SigLIP" in done.out
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+@pytest.mark.parametrize("model", ["nano", "whisper-tiny.en", "tiny"])
+def test_the_text_fits_a_terminal_and_says_the_same(columns, model, tiny):
+    facts = describe(str(tiny) if model == "tiny" else model) | {"name": model}
+    text, whole = as_text(facts, 3, columns), as_text(facts, 3)
+    assert max(map(len, text.splitlines())) <= columns
+
+    def words(page: str) -> list[str]:
+        return sorted(word.strip(",") for word in page.split() if any(map(str.isalnum, word)))
+
+    assert words(text) == words(whole)
+
+
+def test_only_a_terminal_gets_a_narrow_page(tiny):
+    def shown(tty: bool) -> str:
+        streams = environment(stdout_tty=tty)
+        streams.variables["COLUMNS"] = "40"
+        assert run(["inspect", str(tiny)], streams) == 0
+        return streams.stdout.getvalue()
+
+    longest = max(len(line) for line in shown(False).splitlines())
+    narrow = [line for line in shown(True).splitlines() if str(tiny) not in line]  # a path stays in one piece
+    assert longest > 40 >= max(map(len, narrow))

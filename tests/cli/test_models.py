@@ -8,7 +8,7 @@ import pytest
 from command import mmcli, process
 from hub_server import COMMIT, hub
 
-from mmcli.cli.units import bytes_text, count_text, table
+from mmcli.cli.units import bytes_text, count_text, fit, table
 
 NAME = "someone/tiny"
 
@@ -116,3 +116,15 @@ def test_counts_for_people(count, text):
 def test_columns_are_aligned():
     assert table([("a", "bb"), ("ccc", "")]) == "a    bb\nccc\n"
     assert table([]) == ""
+
+
+def test_columns_are_wrapped_where_a_terminal_is_narrow():
+    rows = [("name", "someone/some-model-of-theirs"), ("folder", "one two three four five")]
+    assert table(rows, 24) == "name    someone/some-model-of-theirs\nfolder  one two three\n        four five\n"
+    assert table(rows, 20) == "name\n    someone/some-model-of-theirs\nfolder\n    one two three\n    four five\n"
+    assert table(rows, 80) == table(rows)
+
+
+def test_paragraphs_are_wrapped_under_their_beginning():
+    assert fit("one two\n  three four\n", 9) == "one two\n  three\n    four\n"
+    assert fit("one two", None) == "one two"
