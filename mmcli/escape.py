@@ -47,15 +47,14 @@ def shorten(text: str, longest: int = LONGEST) -> str:
 def wrap(text: str, columns: int, indent: str = "  ") -> list[str]:
     """A line as several that fit, broken between words; `indent` leads all but the first.
 
-    A word is never broken: what is longer than a line, such as a path, stays whole to be copied.
+    A word is never broken: what is longer than a line, such as a path, stays where it is, whole to be copied.
     """
     lines, line, width = [], "", 0
     for word in re.findall(r" *[^ ]+", text):
-        size = _columns(word)
-        if line and width + size > columns:
+        size, moved = _columns(word), indent + word.lstrip()
+        if line and width + size > columns >= _columns(moved):
             lines.append(line)
-            word = indent + word.lstrip()
-            line, width = word, _columns(word)
+            line, width = moved, _columns(moved)
         else:
             line, width = line + word, width + size
     return [*lines, line]
