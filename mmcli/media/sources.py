@@ -32,7 +32,7 @@ VIDEO_EXTENSIONS = frozenset(  # no ".ts": in most folders that is TypeScript
 SOUND_EXTENSIONS = AUDIO_EXTENSIONS | VIDEO_EXTENSIONS
 
 STREAM_LIMIT = 2 << 30  # bytes read from a pipe or device when the caller sets no limit: /dev/zero has no end
-DOWNLOAD_LIMIT = 512 << 20  # bytes fetched from an address when the caller sets no limit
+DOWNLOAD_LIMIT = 512 << 20  # bytes fetched from an address, which all lie in memory
 _CHUNK = 1 << 20
 
 
@@ -66,7 +66,7 @@ class Source:
         if self.url is not None:
             from mmcli.media.web import fetch  # costs 50 ms to import: only those who name an address pay
 
-            return fetch(self.url, DOWNLOAD_LIMIT if limit is None else limit)
+            return fetch(self.url, DOWNLOAD_LIMIT if limit is None else min(limit, DOWNLOAD_LIMIT))
         if self.path is not None:
             return self._read_path(limit)
         data = _drain(self._standard_input(), STREAM_LIMIT if limit is None else limit, self.name)

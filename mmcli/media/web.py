@@ -53,13 +53,13 @@ class Target:
         return self.secure, self.host, self.port
 
 
-def fetch(url: str, limit: int, *, timeout: float = TIMEOUT, deadline: float = DEADLINE) -> bytes:
+def fetch(url: str, limit: int, *, timeout: float | None = None, deadline: float | None = None) -> bytes:
     """The bytes at `url` (http or https, redirects followed to these only); InputError for everything else."""
     name = printable(masked_address(url))
     if is_offline():
         what = f"{name} is not fetched: --offline (or HF_HUB_OFFLINE) forbids to use the network"
         raise InputError(what, "Download the file beforehand and name it")
-    budget = Budget(timeout, deadline)
+    budget = Budget(TIMEOUT if timeout is None else timeout, DEADLINE if deadline is None else deadline)
     try:
         return _follow(url, name, limit, budget)
     except (TooSlow, TimeoutError) as error:

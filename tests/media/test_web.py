@@ -170,3 +170,11 @@ def test_a_limit_on_size(site, page):
 def test_where_there_is_no_server(url, message):
     with pytest.raises(InputError, match=message):
         fetch(url, 1 << 20)
+
+
+def test_a_picture_by_its_address_may_not_fill_the_memory(site, monkeypatch):
+    """A reader that would take a file of any size still gets no more than a download may have."""
+    monkeypatch.setattr("mmcli.media.sources.DOWNLOAD_LIMIT", len(BODY) - 1)
+    (source,) = expand([f"{site}/unsized"], extensions=IMAGE_EXTENSIONS)
+    with pytest.raises(InputError, match="longer than 255,999 bytes"):
+        load_picture(source)
