@@ -12,12 +12,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-Repositories = dict[str, dict[str, bytes] | str]  # name → its files, or the error code of one that refuses
+Repositories = dict[str, dict[str, bytes] | str]  # name → its files, or the error code or status of one that refuses
+STATUS = {"RevisionNotFound": 404, "RepoNotFound": 401, "GatedRepo": 401, "BadToken": 401}
 
 
 class Handler(BaseHTTPRequestHandler):
     repositories: Repositories = {}
     asked: list[str] = []
+    breaks: dict[str, int] = {}  # file → how often its download breaks off half way
+    ranges: list[tuple[str, int]] = []  # downloads that were begun: file, first byte
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -31,13 +34,17 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(files, dict) and rest[:1] == ["revision"] and rest[1] not in ("main", COMMIT):
             files = "RevisionNotFound"
         if isinstance(files, str):
-            return self._answer(b"", 404 if files == "RevisionNotFound" else 401, {"X-Error-Code": files})
+            said = {"X-Error-Message": "Invalid credentials in Authorization header"} if files == "BadToken" else {}
+            return self._answer(b"", STATUS.get(files) or int(files), said or {"X-Error-Code": files})
         if rest[:1] == ["tree"]:
             return self._answer(json.dumps([self._entry(file, data) for file, data in files.items()]).encode())
         if rest[:1] == ["resolve"] and rest[2] in files:
             data = files[rest[2]]
             entry = self._entry(rest[2], data)
-            return self._answer(data, headers={"X-Repo-Commit": COMMIT, "ETag": f'"{checksum(entry)}"'})
+            headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{checksum(entry)}"'}
+            return (
+                self._answer_part(rest[2], data, headers) if self.command == "GET" else self._answer(data, 200, headers)
+            )
         siblings = [
             {"rfilename": file, "size": len(data), "blobId": self._entry(file, data)["oid"]}
             for file, data in files.items()
@@ -56,13 +63,26 @@ class Handler(BaseHTTPRequestHandler):
             entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
         return entry
 
-    def _answer(self, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
+    def _answer_part(self, file: str, data: bytes, headers: dict[str, str]) -> None:
+        """The content from where a download goes on, all of it or the half that comes before the connection breaks."""
+        start = int((self.headers.get("Range") or "bytes=0-")[6:].partition("-")[0])
+        self.ranges.append((file, start))
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        breaks = self.breaks.get(file, 0)
+        self.breaks[file] = breaks - 1
+        self._answer(data[start:], 206 if start else 200, headers, (len(data) - start) // 2 if breaks > 0 else None)
+
+    def _answer(
+        self, body: bytes, status: int = 200, headers: dict[str, str] | None = None, cut: int | None = None
+    ) -> None:
         self.send_response(status)
         for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(key, value)
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body)
+            self.wfile.write(body[:cut])
+            self.close_connection = True
 
     def log_message(self, *_) -> None:
         """Keep the tests' output quiet."""
@@ -73,9 +93,17 @@ def checksum(entry: dict) -> str:
 
 
 @contextmanager
-def hub(repositories: Repositories) -> Iterator[tuple[str, list[str]]]:
-    """Serve repositories → (address, list of paths asked for)."""
-    handler = type("Served", (Handler,), {"repositories": repositories, "asked": []})
+def hub(
+    repositories: Repositories, breaks: dict[str, int] | None = None, ranges: list | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Serve repositories → (address, list of paths asked for); `breaks` and `ranges` as in `Handler`."""
+    own = {
+        "repositories": repositories,
+        "asked": [],
+        "breaks": breaks or {},
+        "ranges": [] if ranges is None else ranges,
+    }
+    handler = type("Served", (Handler,), own)
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 from mmcli.cli.environment import Environment
 from mmcli.escape import escape
+from mmcli.media.addresses import masked
 
 _MOVES = re.compile(r"(?:\n|\x1b\[A)*")  # how tqdm goes from one of its bars to another
 _OURS = re.compile("^mmcli:", re.MULTILINE)
@@ -26,7 +27,7 @@ class Guarded:
     def write(self, text: str) -> int:
         if not _MOVES.fullmatch(text):
             start, body = ("\r", text[1:]) if text.startswith("\r") else ("", text)
-            text = start + _OURS.sub(" mmcli:", escape(body))
+            text = start + _OURS.sub(" mmcli:", escape(masked(body)))
         return self._stream.write(text)
 
     def __getattr__(self, name: str) -> Any:

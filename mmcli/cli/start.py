@@ -24,6 +24,7 @@ def begin(ctx: typer.Context, talk: TalkOptions, offline: bool = False) -> Envir
     environment.quiet, environment.debug = talk.quiet, talk.debug
     if offline:
         environment.variables["HF_HUB_OFFLINE"] = "1"
+    environment.variables.setdefault("HF_HUB_VERBOSITY", "error")  # what it does about a damaged cache is its affair
     if talk.quiet or not environment.stderr_tty:
         environment.variables["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     return environment

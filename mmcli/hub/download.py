@@ -1,19 +1,32 @@
 """Models on the hub: what a download would fetch, and the download into huggingface_hub's cache."""
 
+import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmcli.errors import ModelError
+from mmcli.errors import ExitCode, ModelError
 from mmcli.hub.offline import is_offline
 from mmcli.hub.other_formats import PICKLES
 from mmcli.hub.resolve import PATTERNS
 from mmcli.hub.safetensors_files import INDEX, SINGLE
 
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
+ROOM = "Free some space, or set HF_HOME to a folder on a larger disk"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LOG_IN = "then log in with `hf auth login` or set HF_TOKEN"
+
+
+class DiskError(ModelError):
+    """This machine cannot keep what is to be downloaded."""
+
+    exit_code = ExitCode.MACHINE
 
 
 @dataclass(frozen=True)
@@ -68,9 +81,8 @@ def fetch(name: str, revision: str | None = None, *, weights: bool = True) -> Pa
     place = next(path for path in (Path(HF_HUB_CACHE), *Path(HF_HUB_CACHE).parents) if path.exists())
     free = shutil.disk_usage(place).free
     if missing > free:
-        raise ModelError(
-            f"{name} needs {missing / 1e9:.1f} GB more, but {place} has only {free / 1e9:.1f} GB free",
-            "Free some space, or set HF_HOME to a folder on a larger disk",
+        raise DiskError(
+            f"{name} needs {missing / 1e9:.1f} GB more, but {place} has only {free / 1e9:.1f} GB free", ROOM
         )
     with _hub_errors(name, revision):
         # With the branch's own name a reference is kept, by which the model is found without network later.
@@ -111,16 +123,31 @@ def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
     except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
         raise _unreachable(name, error) from error
     except HfHubHTTPError as error:
-        raise ModelError(f"The hub refused {name} ({_first_line(error)})", "Try again later") from error
+        raise _refused(name, error) from error
     except OSError as error:
         if error.errno is not None and not isinstance(error, ConnectionError):  # the disk, not the network
-            raise ModelError(f"{name} cannot be saved ({error})") from error
+            do = ROOM if error.errno in FULL else "Set HF_HOME to a folder in which you may write"
+            raise DiskError(f"{name} cannot be saved ({error})", do) from error
         raise _unreachable(name, error) from error
+    except (ValueError, ImportError) as error:  # a proxy or a token that the HTTP library cannot use
+        what = f"The hub cannot be asked for {name} ({_first_line(error)})"
+        raise ModelError(what, "Check HF_TOKEN, HF_ENDPOINT and the proxy in HTTPS_PROXY or ALL_PROXY") from error
     except Exception as error:
         # The HTTP library below huggingface_hub differs by version; its transport errors share no base that both have.
         if not type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3")):
             raise
         raise _unreachable(name, error) from error
+
+
+def _refused(name: str, error: "HfHubHTTPError") -> ModelError:
+    """What the hub's status means: mostly something about the login."""
+    status = error.response.status_code if error.response is not None else 0
+    do = {
+        401: "Log in again with `hf auth login`, or correct or unset HF_TOKEN: the hub does not know that token",
+        403: f"Ask for access at https://huggingface.co/{name}, and use a token that may read gated models",
+        429: "The hub asks for patience: try again later, or log in with `hf auth login`",
+    }.get(status, "Try again later")
+    return ModelError(f"The hub refused {name} ({_first_line(error)})", do)
 
 
 def _unreachable(name: str, error: Exception) -> ModelError:

@@ -1,6 +1,7 @@
 """Downloading, listing, verifying and removing, against a hub that runs on this machine."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ WANTED = ["chat_template.jinja", "config.json", "model.safetensors", "tokenizer.
 
 SHOW = """
 import json
+import re
 from mmcli.errors import MmcliError
 from mmcli.hub.resolve import resolve
 from mmcli.hub import cache, download, verify
@@ -122,3 +124,75 @@ def test_without_network_it_says_so(tmp_path, environment, message):
     offline, undesired = run(code, tmp_path, "http://127.0.0.1:9", **environment)
     assert offline.startswith(f"ModelError: {NAME} is no folder here and not in the cache") and message in offline
     assert f"mmcli models pull {NAME}" in undesired
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_stopped(tmp_path):
+    ranges, content = [], bytes(range(256)) * (24 << 12)  # what is kept of it are blocks of 10 MB
+    with hub({NAME: FILES | {"model.safetensors": content}}, {"model.safetensors": 1}, ranges) as (endpoint, _):
+        run(f"download.fetch({NAME!r})", tmp_path, endpoint)
+    (weights,) = (tmp_path / "hub").rglob("model.safetensors")
+    assert weights.read_bytes() == content
+    first, second = [start for file, start in ranges if file == "model.safetensors"]
+    assert first == 0 < second
+
+
+@pytest.mark.parametrize(
+    "refusal, message",
+    [
+        ("BadToken", r"refused someone/model \(.*401.*Log in again"),
+        ("403", "403.*Ask for access at https://huggingface.co/someone/model"),
+        ("429", "asks for patience"),
+        ("500", "500.*Try again later"),
+    ],
+)
+def test_what_a_refusal_means(tmp_path, refusal, message):
+    with hub({NAME: refusal}) as (endpoint, _):
+        (said,) = run(f"show(attempt(lambda: resolve({NAME!r})))", tmp_path, endpoint)
+    assert re.search(f"^ModelError: .*{message}", said)
+
+
+@pytest.mark.parametrize(
+    "environment, message",
+    [
+        ({"HTTP_PROXY": "nonsense://x", "NO_PROXY": ""}, r"cannot be asked for someone/model .*Check HF_TOKEN.*proxy"),
+        ({"HTTP_PROXY": "socks5://127.0.0.1:1", "NO_PROXY": ""}, "cannot be asked|cannot be reached"),
+        ({"HF_TOKEN": "schlüssel"}, "cannot be asked for someone/model"),
+        ({"HF_ENDPOINT": "nonsense"}, "the hub cannot be reached"),
+        ({"HF_HOME": "/dev/null"}, r"DiskError: .*cannot be saved \(.*folder in which you may write"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_settings_that_make_no_sense(tmp_path, environment, message):
+    with hub({NAME: FILES}) as (endpoint, _):
+        (said,) = run(f"show(attempt(lambda: resolve({NAME!r})))", tmp_path, endpoint, **environment)
+    assert re.search(message, said)
+
+
+def test_a_disk_that_is_full_is_the_machines_fault(tmp_path):
+    """A limit on the size of files stands in for it: the system call fails in the same place."""
+    with hub({NAME: FILES | {"model.safetensors": bytes(1 << 20)}}) as (endpoint, _):
+        code = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, 1 << 19))
+from mmcli.cli.app import run
+show(run(["models", "pull", {NAME!r}]))
+show(attempt(lambda: resolve({NAME!r})))
+"""
+        code, said = run(code, tmp_path, endpoint)
+    assert code == 4 and "DiskError: someone/model cannot be saved" in said and "Free some space" in said
+
+
+def test_what_a_model_offers_twice_is_fetched_once(tmp_path):
+    shards = {"model-00001-of-00001.safetensors": FILES["model.safetensors"], "model.safetensors.index.json": b"{}"}
+    with hub({NAME: FILES | shards}) as (endpoint, _):
+        (files,) = run(f"show(sorted(download.plan({NAME!r}).files))", tmp_path, endpoint)
+    assert files == WANTED
+
+
+def test_the_older_revision_is_used_where_the_hub_is_out_of_reach(tmp_path):
+    with hub({NAME: FILES}) as (endpoint, _):
+        run(f"resolve({NAME!r})", tmp_path, endpoint)
+    (main,) = (tmp_path / "hub").rglob("refs/main")
+    main.write_text("b" * 40)  # an update that was begun
+    (revision, note) = run(f"m = resolve({NAME!r}); show(m.revision); show(m.note)", tmp_path, "http://127.0.0.1:9")
+    assert revision == COMMIT and "not complete" in note
