@@ -112,10 +112,13 @@ def in_python(code: str, folder: Path) -> subprocess.CompletedProcess:
     """`code` in a Python of its own, where no test runner stands between warnings and stderr."""
     prelude = (
         "from pathlib import Path, PurePosixPath\n"
-        "def load(name):\n"
+        "def load(name, **options):\n"
         "    from mmcli.media.image import load_picture\n"
         "    from mmcli.media.sources import Source\n"
-        "    return load_picture(Source(name, Path(name), None, PurePosixPath(name)))\n"
+        "    return load_picture(Source(name, Path(name), None, PurePosixPath(name)), **options)\n"
+        "def peak():\n"  # not ru_maxrss, which a child takes over from its parent
+        "    lines = Path('/proc/self/status').read_text().splitlines()\n"
+        "    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith('VmHWM'))\n"
     )
     root = str(Path(__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root, "PYTHONWARNINGS": "always"}

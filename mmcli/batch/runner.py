@@ -1,14 +1,15 @@
 """Many pictures through one model: read ahead, batched, answered in order, one failure never stopping the rest."""
 
-import io
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mmcli.batch.ahead import ahead
 from mmcli.errors import InputError, MmcliError
+from mmcli.media.limits import KEPT_PIXELS
 from mmcli.tasks.task import Request
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Outcome:
     source: "Source"
     record: dict[str, Any]
     error: InputError | None = None
-    picture: "Picture | None" = None  # in full size, only where asked for
+    full: "Callable[[], Picture] | None" = None  # the picture in full size, only where asked for; raises InputError
     remarks: tuple[str, ...] = ()  # those of the record's notes that are about the request, not about this input
 
 
@@ -61,7 +62,7 @@ def run(
 
     `load` is called once, when the first picture has been read: where no input is any good, no model is loaded.
     `model` and `revision` are what the records of failed inputs call it. At most one batch and `READ_AHEAD` pictures
-    are in memory.
+    are in memory, of large ones smaller copies: `full` of an outcome reads those again.
     Raises ModelError where the model cannot be loaded or run; the outcomes until then have been handed out.
     """
     loaded: Loaded | None = None
@@ -84,11 +85,11 @@ def run(
         good += not isinstance(read, InputError)
         del read
         if good == size:
-            yield from _finish(batch, request, loaded, model, revision)
+            yield from _finish(batch, request, loaded, model, revision, keep_pictures)
             good = 0
             batch.clear()
     if batch:
-        yield from _finish(batch, request, loaded, model, revision)
+        yield from _finish(batch, request, loaded, model, revision, keep_pictures)
 
 
 def default_batch_size(loaded: "Loaded") -> int:
@@ -103,13 +104,20 @@ def _read(source: "Source", keep: bool) -> _Read:
     from mmcli.media.image import load_picture
 
     started = time.perf_counter()
-    if keep and source.url is not None:  # to be decoded twice, but fetched once
-        source = replace(source, url=None, stream=io.BytesIO(source.read()))
     picture = load_picture(source, side=READ_SIDE)
-    full = picture if picture.image.size == (picture.width, picture.height) else None
-    if keep and full is None:
+    full = None
+    if keep and picture.image.size == (picture.width, picture.height):
+        full = picture
+    elif keep and picture.width * picture.height <= KEPT_PIXELS:
         full = load_picture(source)
-    return _Read(picture, full if keep else None, time.perf_counter() - started)
+    return _Read(picture, full, time.perf_counter() - started)
+
+
+def _full(source: "Source", read: _Read) -> "Picture":
+    """The picture in full size: large ones are read again, that no more than one of them is there."""
+    from mmcli.media.image import load_picture
+
+    return read.full or load_picture(source)
 
 
 def _result(source: "Source", future: "Future[_Read]") -> _Read | InputError:
@@ -139,6 +147,7 @@ def _finish(
     loaded: "Loaded",
     model: str,
     revision: str | None,
+    keep: bool,
 ) -> Iterator[Outcome]:
     """Run one batch and hand out its outcomes, failed inputs in their places."""
     from mmcli.tasks.answer import answer
@@ -153,4 +162,5 @@ def _finish(
         else:
             record = picture_record(request, next(answers), loaded, source.name, read.picture, read.seconds)
             record["notes"] += remarks
-            yield Outcome(source, record, picture=read.full, remarks=remarks)
+            full = partial(_full, source, read) if keep else None
+            yield Outcome(source, record, full=full, remarks=remarks)

@@ -1,6 +1,5 @@
 """What a question is about: pictures and recordings, told apart by what is in them."""
 
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -63,8 +62,7 @@ def load_attachments(environment: Environment, names: list[str], kind: str | Non
 
 
 def _load(source: "Source", kind: str | None) -> Attachment:
-    if kind is None:
-        source, kind = _told_apart(source)
+    kind = kind or _kind_of(source)
     if kind == "sound":
         from mmcli.media.audio import read_sound
 
@@ -77,22 +75,15 @@ def _load(source: "Source", kind: str | None) -> Attachment:
     return Attachment(source, picture, picture.notes)
 
 
-def _told_apart(source: "Source") -> "tuple[Source, str]":
-    """Whether a source is a "picture" or a "sound", and the source to read it from: what is fetched is kept."""
-    from mmcli.media.containers import open_file
+def _kind_of(source: "Source") -> str:
+    """Whether a source is a "picture" or a "sound"."""
     from mmcli.media.sniff import is_sound, picture_format
-    from mmcli.media.sources import SOUND_EXTENSIONS, trouble
+    from mmcli.media.sources import SOUND_EXTENSIONS
 
-    if source.url is not None:
-        source = replace(source, url=None, stream=io.BytesIO(source.read()))
-    try:
-        with open_file(source) as file:
-            head = file.read(4096)
-    except OSError as error:
-        raise trouble(source.name, error) from error
+    head = source.head()
     if picture_format(head) is None and (is_sound(head) or _suffix(source) in SOUND_EXTENSIONS):
-        return source, "sound"
-    return source, "picture"
+        return "sound"
+    return "picture"
 
 
 def _suffix(source: "Source") -> str:

@@ -26,6 +26,8 @@ the words around the question, and the question with them.
 
 Typed lines are remembered in a file of your own; MMCLI_HISTORY names another, or none if empty."""
 
+QUESTION = 1 << 20  # bytes of a question that comes through a pipe, which may have no end
+
 Attached = Annotated[
     list[str],
     typer.Argument(
@@ -100,4 +102,7 @@ def _piped_question(environment: Environment, names: list[str]) -> str:
         raise UsageError(
             "Standard input cannot be both what the question is about and the question", "Ask with -m TEXT"
         )
-    return environment.stdin.read().decode("utf-8", "replace").strip()
+    words = environment.stdin.read(QUESTION + 1)
+    if len(words) > QUESTION:
+        raise UsageError(f"The question on standard input is longer than {QUESTION >> 10} KiB", "Ask a shorter one")
+    return words.decode("utf-8", "replace").strip()

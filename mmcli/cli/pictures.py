@@ -70,8 +70,8 @@ def finish(renderer: Renderer, outcome: "Outcome") -> bool:
     """Write one outcome: its text or record, its files, what is to be said about it. False if anything failed."""
     environment, error = renderer.environment, outcome.error
     if error is None:
-        image = outcome.picture.image if outcome.picture else None
         try:
+            image = outcome.full().image if outcome.full else None
             renderer.files(outcome.source, outcome.record, image)
         except InputError as trouble:
             error = trouble

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from mmcli.errors import InputError
-from mmcli.media.containers import length, open_container, open_file, sound_track, stated_length
+from mmcli.media.containers import length, open_container, sound_track, stated_length
 from mmcli.media.mixing import BLOCK, RATE, Mixer, mixes
 from mmcli.media.sniff import describe_silent
 from mmcli.media.sources import Source, printable, trouble
@@ -44,15 +44,14 @@ def open_sound(source: Source, *, start: float = 0.0, duration: float | None = N
     disk as they are decoded; pipes and addresses are read whole first.
     """
     name = printable(source.name)
-    file = open_file(source)
+    head = source.head()
+    if not head:
+        raise InputError(f"{name} is empty", "Get the file again from where it came")
+    silent = describe_silent(head)
+    if silent is not None:
+        raise InputError(f"{name} is {silent[0]}", silent[1])
+    file = source.open()
     try:
-        head = file.read(4096)
-        file.seek(0)
-        if not head:
-            raise InputError(f"{name} is empty", "Get the file again from where it came")
-        silent = describe_silent(head)
-        if silent is not None:
-            raise InputError(f"{name} is {silent[0]}", silent[1])
         return SoundReader(file, name, start, duration)
     except OSError as error:
         file.close()

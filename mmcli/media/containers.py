@@ -1,14 +1,12 @@
 """Files and what FFmpeg makes of them: opening, the sound track, its length; what is refused, in words."""
 
 import io
-import os
 from fractions import Fraction
 from functools import cache
 from typing import TYPE_CHECKING, BinaryIO
 
 from mmcli.errors import InputError
 from mmcli.media.sniff import RECORDINGS
-from mmcli.media.sources import Source, trouble
 
 if TYPE_CHECKING:
     import av
@@ -25,16 +23,6 @@ class _Nameless:
 
     def __init__(self, file: BinaryIO):
         self.read, self.seek, self.tell = file.read, file.seek, file.tell
-
-
-def open_file(source: Source) -> BinaryIO:
-    """What `source` holds as a file that can seek: from disk where it lies there, else from memory."""
-    if source.path is not None and source.problem is None and os.path.isfile(source.path):
-        try:
-            return open(source.path, "rb")
-        except OSError as error:
-            raise trouble(source.name, error) from error
-    return io.BytesIO(source.read())  # shares the bytes
 
 
 @cache

@@ -6,15 +6,28 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from io import BytesIO
+from typing import BinaryIO
+from zlib import crc32
 
-from PIL import Image, ImageChops
+from PIL import Image
 
 from mmcli.errors import InputError
+from mmcli.media import jpeg, tiff
+from mmcli.media.budget import Budget
+from mmcli.media.colours import to_rgb
+from mmcli.media.limits import (
+    BYTES_PER_COEFFICIENT,
+    BYTES_PER_PIXEL,
+    DECODING,
+    FULL_PIXELS,
+    HELD_PIXELS,
+    PICTURE_FILE,
+    PIXELS,
+    STREAM,
+)
+from mmcli.media.look import Look, contents, look_at
 from mmcli.media.sniff import describe, picture_format
 from mmcli.media.sources import Source, printable
-
-PIXEL_LIMIT = 250_000_000  # about 1.5 GB while converting; the largest phone cameras make 200 megapixels
-FILE_LIMIT = 2 << 30  # bytes
 
 _PLUGINS = {  # imported when a file of the kind turns up: Pillow's own search imports some forty
     "JPEG": ("JpegImagePlugin", "MpoImagePlugin"),
@@ -39,7 +52,11 @@ _TURNS = {  # EXIF orientation → what makes the picture upright (EXIF 2.3, tag
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF 6.0 tags
+_READ_WHOLE = ("WEBP", "AVIF", "HEIF", "JPEG2000")  # by their decoders, from the file into memory
+
+_KIND = {"MPO": "JPEG", "DIB": "BMP"}  # Pillow's name of what it opened → of the format
+
+_decoding = Budget(DECODING)
 
 
 @dataclass(frozen=True)
@@ -56,20 +73,23 @@ class Picture:
 def load_picture(source: Source, *, side: int | None = None, frame: int = 0) -> Picture:
     """The picture in `source`, of which `frame` is taken where there are several (counted from 0).
 
-    `side` is what the caller will scale the picture to, in pixels: JPEGs are then decoded at 1/2, 1/4 or 1/8 as long
-    as both sides stay at least that long. Raises InputError for all that is wrong with the source or its content.
+    `side` is what the caller will scale the picture to, in pixels: it is then made smaller by 2, 4 or 8 as long as
+    both sides stay at least that long, JPEGs while they are decoded, and further where it would still have more than
+    HELD_PIXELS. Without it, pictures of more than FULL_PIXELS are refused. What all threads decode at one time takes
+    DECODING bytes at most. Raises InputError for all that is wrong with the source or its content.
     """
-    data = source.read(limit=FILE_LIMIT)
+    head = source.head()
     name = printable(source.name)
-    if not data:
+    if not head:
         raise InputError(f"{name} is empty", "Get the file again from where it came")
-    kind = picture_format(data)
+    kind = picture_format(head)
     if kind is None:
-        what, do = describe(data)
+        what, do = describe(head)
         raise InputError(f"{name} is {what}", do)
     _prepare(kind, name)
     try:
-        return _decode(data, kind, name, side, frame)
+        with source.open(PICTURE_FILE, STREAM) as file:
+            return _decode(file, kind, name, side, frame)
     except InputError:
         raise
     except MemoryError as error:
@@ -78,24 +98,142 @@ def load_picture(source: Source, *, side: int | None = None, frame: int = 0) -> 
         raise _damaged(name, kind, error) from error
 
 
-def _decode(data: bytes, kind: str, name: str, side: int | None, frame: int) -> Picture:
-    notes: list[str] = []
-    with Image.open(BytesIO(data), formats=(kind,)) as image:
-        _check_size(image, name)
-        _choose_frame(image, frame, name, notes)
-        _check_size(image, name)
-        width, height = image.size  # before draft mode changes it
-        if side is not None and image.format in ("JPEG", "MPO"):
-            image.draft(None, (side, side))
-        image.load()
-        orientation = _orientation(image)
-        upright = _to_rgb(image, notes)
+def _decode(file: BinaryIO, kind: str, name: str, side: int | None, frame: int) -> Picture:
+    look = look_at(file, kind, name)
+    notes = list(look.notes)
+    image = _open(file, kind)
+    _check_size(image, name, side)
+    _choose_frame(image, look, frame, name, notes)
+    _check_size(image, name, side)
+    full = image.size  # before draft mode changes it
+    _draft(image, side)
+    with _decoding.spend(_cost(image, look, file, full, name)):
+        if look.layout is not None:
+            image = _checked_jpeg(image, file, look.layout, side, name, notes)
+        orientation, upright = _upright(image, file, look, full, side, notes)
+        del image  # before others may decode
+    width, height = full if orientation < 5 else full[::-1]
+    return Picture(upright, width, height, tuple(notes))
+
+
+def _upright(
+    image: Image.Image, file: BinaryIO, look: Look, full: tuple[int, int], side: int | None, notes: list[str]
+) -> tuple[int, Image.Image]:
+    """Decode an opened picture → its orientation in the file, and the picture as it is to be seen."""
+    image.load()
+    low = _lower_bytes(file) if _deep_transparency(image, look) else None
+    if image.mode == "L" and look.bits < 8 and "transparency" in image.info:  # told as it is in the file
+        image.info["transparency"] *= 255 // (2**look.bits - 1)
+    orientation = _orientation(image)
+    upright = to_rgb(image, _factor(image.size, full, side), notes, low)
     if orientation in _TURNS:
         upright = upright.transpose(_TURNS[orientation])
-    if orientation >= 5:
-        width, height = height, width
     upright.info.clear()  # no profile or EXIF of the file may end up in what is drawn on it
-    return Picture(upright, width, height, tuple(notes))
+    return orientation, upright
+
+
+def _open(file: BinaryIO, kind: str) -> Image.Image:
+    file.seek(0)
+    return Image.open(file, formats=(kind,))
+
+
+def _draft(image: Image.Image, side: int | None) -> None:
+    """Let a JPEG be decoded at a half, a quarter or an eighth, which is quicker than making it smaller afterwards."""
+    if side is not None and image.format in ("JPEG", "MPO"):
+        image.draft(None, (side, side))
+
+
+def _factor(size: tuple[int, int], full: tuple[int, int], side: int | None) -> int:
+    """By what to divide the sides of a picture of `size`, which were `full` in the file."""
+    if side is None:
+        return 1
+    factor, drafted = 1, max(full[0] // size[0], 1)
+    while min(size) // (2 * factor) >= side and drafted * factor < 8:
+        factor *= 2
+    while size[0] * size[1] // factor**2 > HELD_PIXELS:
+        factor *= 2
+    return factor
+
+
+def _cost(image: Image.Image, look: Look, file: BinaryIO, full: tuple[int, int], name: str) -> int:
+    """The bytes that decoding takes at its greatest. InputError where those are more than there may be."""
+    pixels = image.size[0] * image.size[1]  # as they will be decoded
+    cost = pixels * BYTES_PER_PIXEL[_KIND.get(image.format, image.format)]
+    if look.layout is not None and look.layout.several_scans:
+        cost += look.layout.coefficients * BYTES_PER_COEFFICIENT
+    if _deep_transparency(image, look):
+        cost *= 2
+    if image.format in _READ_WHOLE:
+        cost += file.seek(0, 2)
+    if cost > DECODING:
+        what = f"{name} has {full[0]} × {full[1]} pixels, which would take {cost / 1e9:.1f} GB to decode"
+        raise InputError(what, "Make the picture smaller or cut it up")
+    return cost
+
+
+# -- JPEGs that are not whole ------------------------------------------------------------------------------------
+
+
+def _checked_jpeg(
+    image: Image.Image, file: BinaryIO, layout: jpeg.Layout, side: int | None, name: str, notes: list[str]
+) -> Image.Image:
+    """The JPEG to load: `image`, or with the end marker that it lacks. InputError where data of its pixels are missing.
+
+    libjpeg fills what is missing with grey and says so to nobody.
+    """
+    if layout.ended:
+        image.load()
+        if not _ends_grey(image):
+            return image
+    with contents(file) as data:
+        whole = jpeg.with_end(data, layout)
+        filled = jpeg.with_end(data, layout, filled=True)
+    del image
+    if not layout.complete or _checksum(whole, side) != _checksum(filled, side):
+        what = f"{name} is damaged or cut short (JPEG: data of the picture are missing)"
+        raise InputError(what, "Get the file again from where it came")
+    if not layout.ended:
+        notes.append("its end marker is missing, after the whole picture")
+    image = _open(BytesIO(whole), "JPEG")
+    _draft(image, side)
+    return image
+
+
+def _ends_grey(image: Image.Image) -> bool:
+    """Whether the last pixels are of the grey that stands for missing data."""
+    width, height = image.size
+    corner = image.crop((max(width - 4, 0), height - 1, width, height))
+    return all(low >= 126 and high <= 129 for low, high in _extrema(corner))
+
+
+def _extrema(image: Image.Image) -> list[tuple[int, int]]:
+    found = image.getextrema()
+    return list(found) if isinstance(found[0], tuple) else [found]
+
+
+def _checksum(data: bytes, side: int | None) -> int:
+    image = _open(BytesIO(data), "JPEG")
+    _draft(image, side)
+    value = 0
+    for top in range(0, image.height, 256):
+        value = crc32(image.crop((0, top, image.width, min(top + 256, image.height))).tobytes(), value)
+    return value
+
+
+def _deep_transparency(image: Image.Image, look: Look) -> bool:
+    """Whether one colour of a 16-bit RGB PNG is transparent."""
+    return look.bits == 16 and image.mode == "RGB" and "transparency" in image.info
+
+
+def _lower_bytes(file: BinaryIO) -> Image.Image:
+    """The lower bytes of a 16-bit RGB PNG, of which Pillow gives the upper: its rows read in the other byte order."""
+    image = _open(file, "PNG")
+    image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
+    image.load()
+    return image
+
+
+# -- opening -----------------------------------------------------------------------------------------------------
 
 
 def _prepare(kind: str, name: str) -> None:
@@ -115,14 +253,17 @@ def _prepare(kind: str, name: str) -> None:
             raise InputError(f"{name} is an AVIF picture, which this build of Pillow cannot read", do)
     for plugin in _PLUGINS[kind]:
         import_module(f"PIL.{plugin}")
+    if kind == "TIFF":
+        tiff.use_libtiff()
 
 
 @cache
 def _quieten() -> None:
-    """Pillow's warnings and its limit on pixels, once: both are global, and undoing them is not safe in threads."""
+    """Pillow's warnings, its limit on pixels and its blocks of memory, once: they are global."""
     warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors reach stderr
-    Image.MAX_IMAGE_PIXELS = None  # it refuses pictures of 180 megapixels; `_check_size` stands in for it
+    Image.core.set_block_size(64 << 20)  # blocks of up to 32 MiB glibc may keep for the thread when they are freed
+    Image.MAX_IMAGE_PIXELS = None  # it refuses pictures of 180 megapixels; `_check_size` and `_cost` stand in for it
 
 
 @cache
@@ -132,26 +273,32 @@ def _register_heif() -> None:
     pillow_heif.register_heif_opener()
 
 
-def _check_size(image: Image.Image, name: str) -> None:
+def _check_size(image: Image.Image, name: str, side: int | None) -> None:
     """Before any pixel is decoded: a few bytes of file can announce gigabytes."""
     width, height = image.size
-    if width * height > PIXEL_LIMIT:
-        what = f"{name} has {width} × {height} pixels, more than the {PIXEL_LIMIT // 10**6} million that are read"
+    limit, use = (FULL_PIXELS, "drawn on") if side is None else (PIXELS, "read")
+    if width * height > limit:
+        what = f"{name} has {width} × {height} pixels, more than the {limit // 10**6} million that are {use}"
         raise InputError(what, "Make the picture smaller or cut it up")
     if not width or not height:
         raise InputError(f"{name} has no pixels ({width} × {height})", "Get the file again from where it came")
 
 
-def _choose_frame(image: Image.Image, frame: int, name: str, notes: list[str]) -> None:
-    count = getattr(image, "n_frames", 1)
+def _choose_frame(image: Image.Image, look: Look, frame: int, name: str, notes: list[str]) -> None:
+    count = look.frames or getattr(image, "n_frames", 1)
     if not 0 <= frame < count:
         has = "only frame 0" if count == 1 else f"{count} frames, 0 to {count - 1}"
-        raise InputError(f"{name} has no frame {frame}: it has {has}", "Choose another --frame")
-    if frame:  # not for 0: a HEIC opens at its main picture, which may be any of them
-        image.seek(frame)
-        notes.append(f"frame {frame} of {count} is used (counted from 0)")
+        raise InputError(f"{name} has no frame {frame}: it has {has}", "Choose another frame")
+    place = look.pages[frame] if look.pages else frame
+    if place:  # not for 0: a HEIC opens at its main picture, which may be any of them
+        image.seek(place)
+    of = f"more than {count:,}" if look.more else str(count)
+    if frame:
+        notes.append(f"frame {frame} of {of} is used (counted from 0)")
     elif count > 1 and image.format != "MPO":  # what follows the first in an MPO is its preview or depth map
-        notes.append(f"the first of {count} frames is used")
+        notes.append(f"the first of {of} frames is used")
+    if image.format == "TIFF":
+        tiff.mend(image)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -161,85 +308,6 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # EXIF is written by all sorts of programs; a broken block takes nothing from the pixels
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-# -- to 8-bit RGB ------------------------------------------------------------------------------------------------
-
-
-def _to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
-    """A new RGB picture in sRGB, what is transparent in it on white."""
-    profile = image.info.get("icc_profile")
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _deep_grey(image, notes).convert("RGB")
-    if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
-        # Adobe writes CMYK JPEGs inverted and marks them; Pillow turns every one over, the unmarked too.
-        image = ImageChops.invert(image)
-    if not image.has_transparency_data:
-        return _to_srgb(image, profile, notes)
-    clear = image.convert("RGBA")  # also palettes and single see-through colours
-    colours = clear.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
-    result = Image.new("RGB", image.size, "white")
-    result.paste(_to_srgb(colours, profile, notes), mask=clear.getchannel("A"))
-    return result
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
-    """`image` as RGB, through its colour profile where that says anything but sRGB. Always a new picture."""
-    if not profile and image.mode != "LAB":
-        return image.convert("RGB")
-    from PIL import ImageCms
-
-    if image.mode in ("P", "RGBX"):
-        image = image.convert("RGB")
-    try:
-        origin = ImageCms.ImageCmsProfile(BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
-        space = (origin.profile.xcolor_space if profile else "LAB").strip()
-        description = (origin.profile.profile_description or "") if profile else ""
-        if {"GRAY": "L", "Lab": "LAB"}.get(space, space) == image.mode and not description.startswith("sRGB"):
-            return ImageCms.profileToProfile(image, origin, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        notes.append("its colour profile cannot be used, the colours are taken for sRGB")
-    return image.convert("RGB")
-
-
-def _deep_grey(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Greys of more than 8 bits as L, where Pillow's own conversion would clip all above 255 to white.
-
-    16-bit integers are scaled by the full range of their type (of their 12 bits, where a TIFF says so), as are PNMs;
-    floats within 0..1 by 255; other floats and 32-bit integers by their own least and greatest value, with a note,
-    except for integers within 0..255, which stay.
-    """
-    import numpy as np
-
-    tags = getattr(image, "tag_v2", {})
-    values = np.asarray(image)
-    if image.mode == "I" and tags and tags.get(_SAMPLE_FORMAT, (1,))[0] == 1:
-        values = values.view(np.uint32)  # unsigned in the file, signed in Pillow
-    hidden = image.info.get("transparency")
-    hidden = values == hidden if isinstance(hidden, int) else None  # a PNG's one see-through grey
-    known = values[np.isfinite(values)] if image.mode == "F" else values
-    if not known.size:
-        raise ValueError("no value in it is a finite number")
-    low, high = float(known.min()), float(known.max())
-    if image.mode.startswith("I;16"):
-        low, high = 0.0, float(2 ** tags.get(_BITS_PER_SAMPLE, (16,))[0] - 1)
-    elif image.format == "PPM" and image.mode == "I":
-        low, high = 0.0, 65535.0  # Pillow scales every PNM of more than 8 bits to this
-    elif image.mode == "F" and low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    elif image.mode == "I" and low >= 0 and high <= 255:
-        low, high = 0.0, 255.0
-    else:
-        notes.append(f"its grey values, {low:g} to {high:g}, are stretched to black to white")
-    grey = np.empty(values.shape, np.uint8)
-    for top in range(0, len(values), 256):  # in bands: float64 copies of the whole would be gigabytes
-        band = np.nan_to_num(values[top : top + 256].astype(np.float64), nan=low, posinf=high, neginf=low)
-        grey[top : top + 256] = np.rint((band - low) * (255 / ((high - low) or 1))).clip(0, 255)
-    if tags.get(_PHOTOMETRIC) == 0:  # white is zero
-        grey = 255 - grey
-    if hidden is not None:
-        grey[hidden] = 255
-    return Image.fromarray(grey)
 
 
 def _damaged(name: str, kind: str, error: Exception) -> InputError:

@@ -22,9 +22,21 @@ _PICTURES = (  # (offset, magic, Pillow's name of the format)
     (0, b"\xff\x4f\xff\x51", "JPEG2000"),
 )
 
+RAW = "a camera raw file, of which only the preview could be read here"
+DEVELOP = "Develop it into a JPEG or TIFF first, for instance with darktable-cli"
+
 _OTHERS = (  # (offset, magic, what it is, what to do)
     (0, b"%!PS", "PostScript, not a picture", "Turn it into a PNG first, for instance with Ghostscript"),
     (0, b"8BPS", "a Photoshop document", "Export it as PNG first"),
+    (0, b"FUJIFILMCCD-RAW", RAW, DEVELOP),
+    (0, b"IIU\0", RAW, DEVELOP),  # Panasonic and Leica
+    (0, b"IIRO", RAW, DEVELOP),  # Olympus
+    (0, b"IIRS", RAW, DEVELOP),
+    (0, b"MMOR", RAW, DEVELOP),
+    (0, b"FOVb", RAW, DEVELOP),  # Sigma
+    (0, b"\0MRM", RAW, DEVELOP),  # Minolta
+    (6, b"HEAPCCDR", RAW, DEVELOP),  # Canon, before 2004
+    (4, b"ftypcrx ", RAW, DEVELOP),  # Canon, since 2018
     (0, b"\xff\x0a", "a JPEG XL picture, which is not read here", "Turn it into a PNG first, for instance with djxl"),
     (0, b"\0\0\0\x0cJXL ", "a JPEG XL picture, which is not read here", "Turn it into a PNG first, with djxl"),
     (8, b"WAVE", "audio, not a picture", ""),

@@ -5,18 +5,20 @@ whose `read` says what is wrong.
 """
 
 import errno
+import io
 import os
-import stat
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
 from mmcli.errors import InputError, UsageError
 from mmcli.escape import escape_line
 from mmcli.media.addresses import is_web, masked_address, place_of
+from mmcli.media.folders import Unlisted, is_glob, matches, walk
+from mmcli.media.limits import LIST
+from mmcli.media.pipes import NoWriter, is_pipe, open_pipe, up_to
 
 IMAGE_EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"}
@@ -34,6 +36,7 @@ SOUND_EXTENSIONS = AUDIO_EXTENSIONS | VIDEO_EXTENSIONS
 STREAM_LIMIT = 2 << 30  # bytes read from a pipe or device when the caller sets no limit: /dev/zero has no end
 DOWNLOAD_LIMIT = 512 << 20  # bytes fetched from an address, which all lie in memory
 _CHUNK = 1 << 20
+_HEAD = 4096  # bytes that tell what something is
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,40 @@ class Source:
     problem: InputError | None = field(default=None, repr=False, compare=False)
     """Set where it is known already that there is nothing to read; `read` raises it."""
     _kept: list[bytes] = field(default_factory=list, init=False, repr=False, compare=False)
+    _begun: "list[tuple[BinaryIO, bytes]]" = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def head(self, size: int = _HEAD) -> bytes:
+        """The first `size` bytes, or all if there are fewer: of a pipe no more is read than that. Raises as `read`."""
+        if self.problem is not None:
+            raise InputError(self.problem.what, self.problem.do)
+        if self.url is not None or self._kept:
+            return self.read()[:size]
+        try:
+            if self.path is not None and not is_pipe(self.path):
+                with open(self.path, "rb", buffering=0) as file:
+                    return up_to(file, size)
+            if not self._begun:
+                stream, first = (self._standard_input(), b"") if self.path is None else open_pipe(self.path)
+                self._begun.append((stream, up_to(stream, size, first)))
+        except (OSError, ValueError) as error:  # ValueError: a NUL inside the name
+            raise trouble(self.name, error) from error
+        return self._begun[0][1]
+
+    def open(self, limit: int | None = None, stream_limit: int | None = None) -> BinaryIO:
+        """The content as a file that can seek: from disk where it lies there, else from memory.
+
+        What is read into memory may have `stream_limit` bytes at most. Raises as `read`.
+        """
+        if self.problem is None and self.path is not None and os.path.isfile(self.path):
+            try:
+                file = open(self.path, "rb")  # noqa: SIM115 (the caller closes it)
+            except OSError as error:
+                raise trouble(self.name, error) from error
+            if limit is not None and os.fstat(file.fileno()).st_size > limit:
+                file.close()
+                raise too_long(self.name, limit)
+            return file
+        return io.BytesIO(self.read(stream_limit))  # shares the bytes
 
     def read(self, limit: int | None = None) -> bytes:
         """The whole content. Pipes are read once and kept, so a second call answers the same.
@@ -66,27 +103,24 @@ class Source:
         if self.url is not None:
             from mmcli.media.web import fetch  # costs 50 ms to import: only those who name an address pay
 
-            return fetch(self.url, DOWNLOAD_LIMIT if limit is None else min(limit, DOWNLOAD_LIMIT))
-        if self.path is not None:
-            return self._read_path(limit)
-        data = _drain(self._standard_input(), STREAM_LIMIT if limit is None else limit, self.name)
-        self._kept.append(data)
-        return data
-
-    def _read_path(self, limit: int | None) -> bytes:
+            limit = DOWNLOAD_LIMIT if limit is None else min(limit, DOWNLOAD_LIMIT)
+            self._kept.append(fetch(self.url, limit))
+            return self._kept[0]
         try:
-            with open(self.path, "rb", buffering=0) as file:
-                status = os.fstat(file.fileno())
-                regular = stat.S_ISREG(status.st_mode)
-                if regular and limit is not None and status.st_size > limit:
-                    raise too_long(self.name, limit)
-                if limit is None:
-                    limit = sys.maxsize if regular else STREAM_LIMIT
-                data = _drain(file, limit, self.name)
-        except (OSError, ValueError) as error:  # ValueError: a NUL inside the name
+            if self.path is not None and not is_pipe(self.path):
+                with open(self.path, "rb", buffering=0) as file:
+                    if limit is not None and os.fstat(file.fileno()).st_size > limit:
+                        raise too_long(self.name, limit)
+                    return _drain(file, sys.maxsize if limit is None else limit, self.name)
+            self.head()
+            stream, head = self._begun[0]
+            data = _drain(stream, STREAM_LIMIT if limit is None else limit, self.name, head)
+        except (OSError, ValueError) as error:
             raise trouble(self.name, error) from error
-        if not regular:  # a FIFO or <(...) cannot be opened a second time: the writer is gone
-            self._kept.append(data)
+        self._begun.clear()
+        if self.path is not None:
+            stream.close()
+        self._kept.append(data)  # a FIFO or <(...) cannot be opened a second time: the writer is gone
         return data
 
     def _standard_input(self) -> BinaryIO:
@@ -151,6 +185,8 @@ def relative_place(name: str) -> PurePosixPath:
 def trouble(name: str, error: OSError | ValueError) -> InputError:
     """The InputError for what the operating system said about `name`."""
     name = printable(name)
+    if isinstance(error, NoWriter):
+        return InputError(f"{name} is a FIFO that nobody writes to", "Start what writes to it first")
     number = getattr(error, "errno", None)
     if number in (errno.ENOENT, errno.ENOTDIR):
         return InputError(f"{name} does not exist", "Check the name and the folder you are in")
@@ -181,7 +217,7 @@ def _expand_one(name: str, extensions: frozenset[str]) -> Iterator[Source]:
         do = "Give an http or https address, or download the file and name that"
         name = masked_address(name)
         yield _failed(name, f"{printable(name)} is an address of a kind that is not fetched", do)
-    elif _is_glob(name):
+    elif is_glob(name):
         yield from _glob(name, extensions)
     else:
         yield _file(name)  # missing: its read says so
@@ -210,43 +246,12 @@ def _scheme(name: str) -> bool:
 
 
 def _folder(folder: str, extensions: frozenset[str]) -> Iterator[Source]:
-    for entry in _walk(folder, set()):
-        if isinstance(entry, Source):
-            yield entry
+    for entry in walk(folder):
+        if isinstance(entry, Unlisted):
+            problem = trouble(entry.path, entry.error)
+            yield _failed(entry.path, problem.what, problem.do)
         elif _has_extension(entry.name, extensions) and _is_file_or_dangling(entry.path):
             yield _file(entry.path)
-
-
-def _walk(folder: str, visited: set[tuple[int, int]]) -> Iterator[os.DirEntry | Source]:
-    """Everything below `folder` that is not hidden, sorted by name; a folder that cannot be listed is a failed source.
-
-    Links to folders are followed, and each folder is entered once (`visited`: device and inode), however many links
-    lead to it: loops end, and n folders that link to each other do not give n! paths.
-    """
-    try:
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in visited:
-            return
-        visited.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
-    except OSError as error:
-        problem = trouble(folder, error)
-        yield _failed(folder, problem.what, problem.do)
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        yield entry
-        if _is_folder(entry):
-            yield from _walk(entry.path, visited)
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 def _has_extension(name: str, extensions: frozenset[str]) -> bool:
@@ -261,17 +266,13 @@ def _is_file_or_dangling(path: str) -> bool:
 # -- globs -------------------------------------------------------------------------------------------------------
 
 
-def _is_glob(text: str) -> bool:
-    return any(char in text for char in "*?[")
-
-
 def _glob(pattern: str, extensions: frozenset[str]) -> Iterator[Source]:
     """What the shell would have given for the unquoted pattern, folders opened; every file once."""
     ending = os.path.splitext(pattern)[1]
-    takes_all = bool(ending) and not _is_glob(ending)
+    takes_all = bool(ending) and not is_glob(ending)
     seen: set[str] = set()
     anchor = PurePath(pattern).anchor
-    for name in _matches(anchor, list(PurePath(pattern).parts[1 if anchor else 0 :])):
+    for name in matches(anchor, list(PurePath(pattern).parts[1 if anchor else 0 :])):
         if os.path.isdir(name):
             files = list(_folder(name, extensions))
         else:
@@ -285,77 +286,55 @@ def _glob(pattern: str, extensions: frozenset[str]) -> Iterator[Source]:
         yield _failed(pattern, what, "Check the pattern and the folder you are in")
 
 
-def _matches(base: str, parts: list[str]) -> Iterator[str]:
-    """The existing paths that the pattern `parts` names below `base` ("": here), sorted part by part.
-
-    The standard `glob` follows links in `**` without looking for loops, hence this one.
-    """
-    if not parts:
-        yield base
-        return
-    part, rest = parts[0], parts[1:]
-    if part == "**":
-        if rest:
-            yield from _matches(base, rest)
-        for entry in _walk(base or ".", set()):
-            unlisted = isinstance(entry, Source)
-            path = entry.name if unlisted else entry.path
-            path = path if base else os.path.relpath(path)
-            if rest and not unlisted and _is_folder(entry):
-                yield from _matches(path, rest)
-            elif not rest and (unlisted or not _is_folder(entry)):
-                yield path
-    elif not _is_glob(part):
-        path = os.path.join(base, part)
-        if os.path.lexists(path):
-            yield from _matches(path, rest)
-    else:
-        for name in _names_in(base or "."):
-            if fnmatch(name, part) and (part.startswith(".") or not name.startswith(".")):
-                path = os.path.join(base, name)
-                if not rest or os.path.isdir(path):
-                    yield from _matches(path, rest)
-
-
-def _names_in(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:  # not a folder, or not ours to list: nothing there that a pattern could match, as in the shell
-        return []
-
-
 # -- lists -------------------------------------------------------------------------------------------------------
 
 
-def _read_list(files_from: str, stdin: BinaryIO | None) -> list[str]:
+def _read_list(files_from: str, stdin: BinaryIO | None) -> Iterator[str]:
+    """The names in a list, which is read at once; they come one by one, for there may be millions."""
     source = Source("-", None, None, PurePosixPath("stdin"), stream=stdin) if files_from == "-" else _file(files_from)
     try:
-        data = source.read()
+        data = source.read(LIST)
     except InputError as error:
         raise UsageError(f"The list of files cannot be read: {error.what}", error.do) from error
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):  # what `>` writes in Windows PowerShell
         data = data.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
-    data = data.removeprefix(b"\xef\xbb\xbf")
+    return _listed(data.removeprefix(b"\xef\xbb\xbf"))
+
+
+def _listed(data: bytes) -> Iterator[str]:
     if b"\0" in data:
-        return [os.fsdecode(name) for name in data.split(b"\0") if name.strip(b"\r\n")]
-    names = [os.fsdecode(line) for line in data.split(b"\n")]
-    # A list written on Windows ends its lines in \r\n; a name that really ends in \r still wins.
-    names = [name[:-1] if name.endswith("\r") and not os.path.lexists(name) else name for name in names]
-    return [name for name in names if name]
+        yield from (os.fsdecode(name) for name in _parts(data, b"\0") if name.strip(b"\r\n"))
+        return
+    for line in _parts(data, b"\n"):
+        name = os.fsdecode(line)
+        # A list written on Windows ends its lines in \r\n; a name that really ends in \r still wins.
+        name = name[:-1] if name.endswith("\r") and not os.path.lexists(name) else name
+        if name:
+            yield name
+
+
+def _parts(data: bytes, end: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(data):
+        to = data.find(end, at)
+        to = len(data) if to < 0 else to
+        yield data[at:to]
+        at = to + 1
 
 
 # -- bytes -------------------------------------------------------------------------------------------------------
 
 
-def _drain(stream: BinaryIO, limit: int, name: str) -> bytes:
-    """All of `stream`, never asking it to seek."""
-    chunks, total = [], 0
-    while chunk := stream.read(_CHUNK):
-        total += len(chunk)
-        if total > limit:
+def _drain(stream: BinaryIO, limit: int, name: str, head: bytes = b"") -> bytes:
+    """`head` and all that is left of `stream`, never asking it to seek."""
+    data = io.BytesIO()
+    data.write(head)
+    while True:
+        if data.tell() > limit:
             raise too_long(name, limit)
-        chunks.append(chunk)
-    return b"".join(chunks)
+        if not (chunk := stream.read(_CHUNK)):
+            return data.getvalue()  # shares the bytes
+        data.write(chunk)
 
 
 def _within(data: bytes, limit: int | None, name: str) -> bytes:

@@ -44,7 +44,7 @@ def draw(image: Image.Image, record: Mapping) -> Image.Image:
 
     A label has the same colour in every picture, unless two labels of one picture would share it.
     """
-    canvas = image.convert("RGB").copy()
+    canvas = image.copy() if image.mode == "RGB" else image.convert("RGB")
     objects = sorted(record.get("objects", ()), key=lambda found: -_area(found["box"]))  # the large ones below
     colours = label_colours([found["label"] for found in objects])
     style = Style.of(canvas.size, len(objects))

@@ -61,7 +61,7 @@ def test_a_model_without_locations_is_refused_before_anything_is_asked(album, lo
 
 def test_an_error_that_nobody_foresaw_is_one_failed_input(album, loaded):
     class Strange(Source):
-        def read(self, limit=None):
+        def head(self, size=4096):
             raise ZeroDivisionError("strange")
 
     mixed = [Strange("strange.png", None, None, PurePosixPath("strange.png")), *sources("album/b.jpg")]
@@ -108,9 +108,19 @@ def test_pictures_are_kept_in_full_size_only_on_request(tmp_path, loaded):
     def outcome(keep):
         return next(run(sources(str(path)), REQUEST, lambda: loaded, model="tiny", keep_pictures=keep))
 
-    assert outcome(False).picture is None
-    assert outcome(True).picture.image.size == (4000, 3000)
+    assert outcome(False).full is None
+    assert outcome(True).full().image.size == (4000, 3000)
     assert outcome(True).record["text"] == outcome(False).record["text"]
+
+
+def test_a_picture_too_large_to_be_kept_is_read_again(tmp_path, loaded, monkeypatch):
+    """Large pictures that wait to be drawn on would fill the memory."""
+    path = tmp_path / "large.png"
+    support.picture(0, 2000, 1900).save(path)
+    monkeypatch.setattr(runner, "KEPT_PIXELS", 1000)
+    done = next(run(sources(str(path)), REQUEST, lambda: loaded, model="tiny", keep_pictures=True))
+    support.picture(1, 20, 30).save(path)  # seen only if it is read now
+    assert done.full().image.size == (20, 30)
 
 
 def test_pictures_do_not_pile_up(album, loaded, monkeypatch):

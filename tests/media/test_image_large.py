@@ -1,12 +1,20 @@
 """Large pictures, and what opening one costs: no more pixels, modules or words than needed."""
 
+import io
 import struct
+import sys
+import threading
 
 import pytest
 from picture_files import RAMP, assert_like, fails, in_python, load, png, scene, see_through, tiff
 from PIL import Image
 
-from mmcli.media.image import PIXEL_LIMIT
+from mmcli.errors import InputError
+from mmcli.media import jpeg
+from mmcli.media.budget import Budget
+from mmcli.media.image import _cost
+from mmcli.media.limits import DECODING, FULL_PIXELS, HELD_PIXELS
+from mmcli.media.look import Look
 
 # -- large pictures ----------------------------------------------------------------------------------------------
 
@@ -34,16 +42,86 @@ def test_reduced_decoding_and_a_turn_go_together(tmp_path):
 def test_too_many_pixels_are_refused_before_decoding(tmp_path, width, height):
     (tmp_path / "bomb.png").write_bytes(png(width, height, 8, 2, b""))
     message = fails(tmp_path / "bomb.png")
-    assert f"{width} × {height}" in message and str(PIXEL_LIMIT // 10**6) in message
+    assert f"{width} × {height}" in message and str(FULL_PIXELS // 10**6) in message
 
 
 def test_a_picture_beyond_pillows_own_limit_opens(tmp_path):
     """200 megapixels come out of phones; Pillow alone refuses from 179 on."""
     size = (20_000, 10_000)
     (tmp_path / "large.png").write_bytes(png(*size, 1, 0, (b"\0" + b"\xff" * 2500) * size[1]))
-    message = in_python("picture = load('large.png'); print(picture.width, picture.height)", tmp_path)
+    message = in_python("picture = load('large.png', side=896); print(picture.width, picture.height)", tmp_path)
     assert message.stdout.split() == ["20000", "10000"]
     assert message.stderr == ""
+
+
+# -- memory ------------------------------------------------------------------------------------------------------
+
+MEASURED = """
+from mmcli.media import image, limits
+from mmcli.media.budget import Budget
+from concurrent.futures import ThreadPoolExecutor
+load("small.png", side=896)
+before = peak()
+image._decoding = Budget(170_000_000)
+with ThreadPoolExecutor(4) as pool:
+    pictures = list(pool.map(lambda name: load(name, side=896), ["large.png"] * 4))
+print({picture.image.size for picture in pictures}, {(p.width, p.height) for p in pictures})
+print(round(peak() - before))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_threads_decode_within_one_budget_and_without_second_copies(tmp_path):
+    """Four pictures of 36 megapixels with alpha: 144 MB each as Pillow holds them, one at a time."""
+    rows = (b"\0" + bytes(4 * 6000)) * 6000
+    (tmp_path / "large.png").write_bytes(png(6000, 6000, 8, 6, rows))
+    (tmp_path / "small.png").write_bytes(png(8, 8, 8, 6, (b"\0" + bytes(32)) * 8))
+    sizes, mebibytes = in_python(MEASURED, tmp_path).stdout.splitlines()
+    assert sizes == "{(1500, 1500)} {(6000, 6000)}"
+    assert 100 < int(mebibytes) < 350
+
+
+def test_a_picture_of_any_form_is_made_small_enough_to_wait_for_a_model(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(200, 100_000, 1, 0, (b"\0" + bytes(25)) * 100_000))
+    picture = load(tmp_path / "a.png", side=896)
+    assert picture.image.width * picture.image.height <= HELD_PIXELS
+    assert (picture.width, picture.height) == (200, 100_000)
+
+
+@pytest.mark.parametrize("kind, limit", [("WEBP", 65), ("JPEG2000", 51), ("AVIF", 85)])
+def test_decoders_that_take_much_are_asked_for_less(kind, limit):
+    image = Image.new("1", (1000, limit * 1000 + 10_000))
+    image.format = kind
+    with pytest.raises(InputError, match="GB to decode"):
+        _cost(image, Look(), io.BytesIO(), image.size, "a")
+    image = image.crop((0, 0, 1000, limit * 1000))
+    image.format = kind
+    assert _cost(image, Look(), io.BytesIO(), image.size, "a") <= DECODING
+
+
+def test_a_progressive_jpeg_needs_its_coefficients_too():
+    image = Image.new("1", (10_000, 13_000))
+    image.format = "JPEG"
+    layout = jpeg.Layout(coding=2, pixels=130_000_000, sampling=[(n, 1, 1) for n in range(3)])
+    with pytest.raises(InputError, match="1.3 GB to decode"):
+        _cost(image, Look(layout=layout), io.BytesIO(), image.size, "a")
+
+
+def test_who_would_exceed_the_budget_waits_and_then_goes_on():
+    budget, order = Budget(10), []
+    waiting = threading.Thread(target=lambda: _spend(budget, 5, order))
+    with budget.spend(6):
+        waiting.start()
+        order.append("first")
+    waiting.join()
+    assert order == ["first", 5]
+    _spend(budget, 1000, order)  # more than the total: alone
+    assert order == ["first", 5, 1000]
+
+
+def _spend(budget, amount, order):
+    with budget.spend(amount):
+        order.append(amount)
 
 
 # -- stderr, and what is imported --------------------------------------------------------------------------------

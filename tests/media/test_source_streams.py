@@ -11,6 +11,7 @@ import pytest
 from naming import make, names, only
 
 from mmcli.errors import InputError, UsageError
+from mmcli.media.image import load_picture
 from mmcli.media.sources import IMAGE_EXTENSIONS, expand
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -90,6 +91,77 @@ def test_the_shells_substituted_process():
         assert source.read() == b"from a command" == source.read()
     finally:
         os.close(reading)
+
+
+class Endless(io.RawIOBase):
+    """What `yes` or /dev/zero gives; `given` counts it."""
+
+    def __init__(self, content: bytes, begin: bytes = b""):
+        self.content, self.begin, self.given = content, begin, 0
+
+    def readable(self):
+        return True
+
+    def read(self, size=-1):
+        assert 0 <= size <= 1 << 20, "all of it is asked for"
+        piece = (self.begin + self.content * (size // len(self.content) + 1))[:size]
+        self.begin = b""
+        self.given += len(piece)
+        return piece
+
+
+@pytest.mark.parametrize("content", [b"y\n", b"\0", bytes(range(256))])
+def test_of_an_endless_stream_that_is_no_picture_only_the_head_is_read(content):
+    stream = Endless(content)
+    with pytest.raises(InputError, match="text, not a picture|not a picture of a known kind"):
+        load_picture(only("-", stdin=stream))
+    assert stream.given == 4096
+
+
+def test_an_endless_stream_that_begins_like_a_picture_is_read_to_the_limit(monkeypatch):
+    monkeypatch.setattr("mmcli.media.image.STREAM", 3 << 20)
+    stream = Endless(b"\0", begin=b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(InputError, match="longer than 3 MiB"):
+        load_picture(only("-", stdin=stream))
+    assert stream.given <= 5 << 20
+
+
+def test_an_endless_list_of_names_is_a_usage_error(monkeypatch):
+    monkeypatch.setattr("mmcli.media.sources.LIST", 2 << 20)
+    with pytest.raises(UsageError, match="longer than 2 MiB"):
+        expand([], files_from="-", extensions=IMAGE_EXTENSIONS, stdin=Endless(b"y\n"))
+
+
+def test_an_endless_device():
+    with pytest.raises(InputError, match="not a picture of a known kind"):
+        load_picture(only("/dev/zero"))
+
+
+def test_a_sparse_file_is_not_read_to_be_told_from_a_picture():
+    with open("a.jpg", "wb") as file:
+        file.truncate(2 << 30)
+    with pytest.raises(InputError, match="not a picture of a known kind"):
+        load_picture(only("a.jpg"))
+
+
+def test_a_fifo_that_nobody_writes_to(monkeypatch):
+    monkeypatch.setattr("mmcli.media.pipes.FIFO_WAIT", 0.0)
+    os.mkfifo("pipe.jpg")
+    with pytest.raises(InputError, match="a FIFO that nobody writes to"):
+        load_picture(only("pipe.jpg"))
+
+
+def test_a_fifo_whose_writer_takes_its_time(monkeypatch):
+    monkeypatch.setattr("mmcli.media.pipes.FIFO_WAIT", 0.0)
+    os.mkfifo("pipe.jpg")
+    writing = os.open("pipe.jpg", os.O_RDWR)  # it is there, and has written nothing
+    source, read = only("pipe.jpg"), []
+    reader = threading.Thread(target=lambda: read.append(source.head(3)))
+    reader.start()
+    os.write(writing, b"abc")
+    reader.join()
+    os.close(writing)
+    assert read == [b"abc"] and source.read() == b"abc" == source.read()
 
 
 def test_a_socket_is_an_error():

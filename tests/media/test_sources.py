@@ -1,6 +1,7 @@
 """Naming inputs: files, folders and globs as they really are, and the names that come of them."""
 
 import os
+import subprocess
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -63,6 +64,41 @@ def test_loops_of_links_end_and_every_folder_is_entered_once():
     os.symlink("../a", "d/b/over")
     os.symlink("self", "d/self")
     assert [Path(name).name for name in names("d")] == ["1.jpg", "2.jpg"]
+
+
+@pytest.fixture
+def pit(tmp_path, monkeypatch):
+    """A folder, and a function that digs so many levels below it; pytest's own cleaning would not reach them."""
+    monkeypatch.chdir(tmp_path)
+
+    def dig(levels: int) -> None:
+        os.mkdir("pit")
+        os.chdir("pit")
+        for _ in range(levels):
+            os.mkdir("d")
+            os.chdir("d")
+        Path("deep.jpg").touch()
+        os.chdir(tmp_path)
+
+    yield dig
+    subprocess.run(["rm", "-rf", tmp_path / "pit"], check=True)
+
+
+@pytest.mark.parametrize("pattern", ["pit", "pit/**/*.jpg"])
+def test_a_folder_deeper_than_python_calls_itself(pit, pattern):
+    pit(1100)
+    [found] = expand([pattern], extensions=IMAGE_EXTENSIONS)
+    assert found.name == "pit/" + "d/" * 1100 + "deep.jpg"
+    found.open().close()
+
+
+def test_a_folder_deeper_than_paths_are_long_is_said_and_stops_nothing(pit):
+    pit(2100)
+    make("pit/z.jpg")
+    lost, found = expand(["pit"], extensions=IMAGE_EXTENSIONS)
+    with pytest.raises(InputError, match="name too long"):
+        lost.read()
+    assert found.name == "pit/z.jpg"
 
 
 def test_a_folder_with_a_pictures_ending_is_a_folder():

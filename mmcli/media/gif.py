@@ -1,0 +1,32 @@
+"""How many frames a GIF has, from its blocks: decoding them all to count them takes minutes (GIF89a)."""
+
+from typing import BinaryIO
+
+from mmcli.media.limits import FRAMES
+
+_IMAGE, _EXTENSION = 0x2C, 0x21
+
+
+def frame_count(file: BinaryIO) -> int:
+    """The number of frames of the GIF in `file`, at most FRAMES + 1; the file is left at its beginning."""
+    file.seek(10)
+    _skip_table(file, file.read(3)[:1])
+    count = 0
+    while count <= FRAMES and (kind := file.read(1)):
+        if kind[0] == _IMAGE:
+            _skip_table(file, file.read(9)[8:])
+            file.seek(1, 1)  # the size of the first codes
+            count += 1
+        elif kind[0] == _EXTENSION:
+            file.seek(1, 1)
+        else:  # the end, or damage
+            break
+        while (length := file.read(1)) not in (b"", b"\0"):
+            file.seek(length[0], 1)
+    file.seek(0)
+    return count
+
+
+def _skip_table(file: BinaryIO, flags: bytes) -> None:
+    if flags and flags[0] & 0x80:
+        file.seek(3 << (flags[0] & 7) + 1, 1)
