@@ -21,7 +21,7 @@ HELP = (
     "Beside questions there are",
     ("/image PATH…", "{image}"),
     ("/audio PATH…", "{audio}"),
-    ("/clear", "forget what was said, seen and heard"),
+    ("/clear", "forget what was said, and the pictures and recordings with it"),
     ("/save FILE", "write it all down: .json or .jsonl as records, .md as Markdown, else as text"),
     ("/help", "this"),
     ("/quit", "leave, as Ctrl-D does"),
@@ -32,7 +32,7 @@ LASTING = {
     "image": "show pictures with the next question; without a PATH: take those back",
     "audio": "play recordings with the next question; without a PATH: take those back",
 }
-PASSING = {"image": "look at these pictures from now on", "audio": "play recordings (this model has no ears)"}
+PASSING = {"image": "look at these pictures from now on", "audio": "play recordings (this model cannot hear)"}
 
 _SPACE = re.compile(r"(?<!\\)\s")  # what ends a name that is typed with escapes
 
@@ -47,6 +47,8 @@ def converse(talker: Talker) -> int:
     environment = talker.renderer.environment
     commands = Commands(talker)
     environment.log(WELCOME)
+    if talker.conversation.pictures_each and not talker.waiting:
+        environment.log(f"{talker.conversation.loaded.checkpoint.name} needs a picture first: /image PATH")
     keyboard = Keyboard(environment, commands.complete)
     while (line := _next(keyboard, environment)) is not None:
         try:
@@ -146,8 +148,13 @@ class Commands:
             self._environment.log(f"{known}: looked at from now on")
 
     def _clear(self, words: list[str]) -> None:
+        seen = list(dict.fromkeys([*self._talker.shown, *self._talker.waiting]))
         self._talker.clear()
-        self._environment.log("All that was said, seen and heard is forgotten")
+        forgotten = "All that was said, seen and heard is forgotten"
+        if seen:
+            back = "it" if len(seen) == 1 else "them"
+            forgotten += f", {', '.join(names_of(seen))} too: /image or /audio brings {back} back"
+        self._environment.log(forgotten)
 
     def _save(self, names: list[str]) -> None:
         count = self._talker.save(names[0])

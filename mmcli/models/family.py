@@ -125,6 +125,7 @@ class Family:
     timestamps: str = "segment"
     """What a family that hears tells times of: "segment" (and of words where asked), or "window", which is no more than
     where the sound it was given lay in the recording."""
+    pictures_each: int | None = None  # how many pictures every question must be about; None: as many as there are
     knowledge: Callable[[Any], Knowledge] | None = None  # configuration → what it knows; None: any words may be tried
     find: "Callable[..., list[Found]] | None" = None
     """For families that find things in a way of their own: (loaded, pictures, things, masks=, sampling=, max_tokens=) →

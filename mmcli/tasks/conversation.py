@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mmcli.decode import Token
-from mmcli.errors import InputError, ModelError
+from mmcli.errors import InputError, ModelError, UsageError
 from mmcli.tasks.answer import Answer, in_words
 from mmcli.tasks.task import Request, text_of
 
@@ -119,6 +119,7 @@ class Conversation:
         conversation is longer than the model reads, UsageError and ModelError where the model cannot take it.
         """
         started = time.perf_counter()
+        self._check_number(Turn("user", tuple(parts)).pictures())
         prompt = request.prompt_for(self.loaded.processor)
         if not self.keeps_turns:
             pictures = Turn("user", tuple(parts)).pictures()
@@ -134,6 +135,26 @@ class Conversation:
         self.turns = [*turns, Turn("model", (self.loaded.processor.decode(said.ids),))]
         self.full = room < wanted and said.truncated and not said.stopped
         return said
+
+    @property
+    def pictures_each(self) -> int | None:
+        """How many pictures every question must be about; None: as many as there are, or none."""
+        return self.loaded.family.pictures_each if self.loaded.family else None
+
+    def _check_number(self, pictures: "list[Image.Image]") -> None:
+        wanted, name = self.pictures_each, self.loaded.checkpoint.name
+        if wanted is None or len(pictures) == wanted:
+            return
+        number = "one picture" if wanted == 1 else f"{wanted} pictures"
+        if not pictures:
+            raise UsageError(
+                f"{name} answers questions about {number}, and there is none",
+                "Name one behind mmcli chat, or with /image PATH in a conversation",
+            )
+        raise UsageError(
+            f"{name} answers questions about {number} at a time, and there are {len(pictures)}",
+            "Leave out the others, or choose a model that sees several, with --model",
+        )
 
     def _unread(self, text: str, turns: list[Turn]) -> "Inputs":
         """What of `text`, the template's of `turns`, the cache does not hold; the cache is left with the rest."""

@@ -101,3 +101,19 @@ def test_a_conversation_survives_what_cannot_be_done(album, tiny):
     lines = b"/image 'unbalanced\n/image nothere.jpg\n/nonsense\nwhat?\n"
     done = mmcli("chat", "album/b.jpg", "--model", tiny, "--json", *SHORT, stdin=lines, stdin_tty=True)
     assert done.code == 0 and [record["source"] for record in done.records] == ["album/b.jpg"]
+
+
+def test_a_model_that_needs_a_picture_says_so(album):
+    done = mmcli("chat", "-m", "is there a cat?")
+    assert (done.code, done.out) == (2, "") and "nano answers questions about one picture, and there is none" in done.err
+    done = mmcli("chat", "album/b.jpg", "album/sub/c.png", "-m", "is there a cat?")
+    assert done.code == 2 and "one picture at a time, and there are 2" in done.err
+
+
+def test_a_conversation_without_a_picture_goes_on_when_one_comes(album):
+    lines = b"is there a cat?\n/image album/b.jpg\nis there a cat?\n/clear\nis there a cat?\n"
+    done = mmcli("chat", "--json", stdin=lines, stdin_tty=True, stderr_tty=True)
+    assert done.code == 0 and [record["source"] for record in done.records] == ["album/b.jpg"]
+    assert "nano needs a picture first: /image PATH\n" in done.err
+    assert done.err.count("and there is none. Name one behind mmcli chat, or with /image PATH in a conversation.") == 2
+    assert "is forgotten, album/b.jpg too: /image or /audio brings it back\n" in done.err

@@ -16,6 +16,7 @@ FAMILY = Family(
     rules=rules,
     processor=NanoProcessor.open,
     stages=stages,
+    pictures_each=1,
     knowledge=knowledge,
     find=find,
 )
