@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from mmcli.cli import app
 from mmcli.cli.environment import Environment
+from mmcli.hub.safetensors_files import parameter_count, read_header
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "mmcli").rglob("*.py"))
@@ -222,3 +223,12 @@ def test_pictures_that_the_first_command_names_are_there():
 def test_links_to_files_lead_somewhere(path):
     links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page(path))
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("path", (PAGES[0], PAGES[2]), ids=name_of)
+def test_a_page_says_how_large_nano_is(path):
+    """The number that `inspect` and `models info` count; a page may tell of the mask decoder beside it."""
+    counted = parameter_count(ROOT / "mmcli/assets/nano")
+    assert set(re.findall(r"([\d.]+)\s+million\s+parameters", page(path))) == {f"{counted / 1e6:.1f}"}
+    beside = sum(info.count for info in read_header(ROOT / "mmcli/assets/nano/mask_decoder.safetensors").values())
+    assert set(re.findall(r"codebook\s+of\s+([\d.]+)\s+million", page(path))) <= {f"{beside / 1e6:.1f}"}
