@@ -18,6 +18,9 @@ def main() -> None:
 
     _occupy_streams()
     try:
+        from mmcli.cli.confined import run_apart
+
+        run_apart()
         from mmcli.engine.cpu import settle_threads
 
         settle_threads(os.environ)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mmcli.batch.ahead import ahead
-from mmcli.errors import InputError, MmcliError
+from mmcli.errors import InputError, MmcliError, ran_out_of_memory
 from mmcli.media.limits import KEPT_PIXELS
 from mmcli.tasks.task import Request
 
@@ -127,7 +127,7 @@ def _result(source: "Source", future: "Future[_Read]") -> _Read | InputError:
         return future.result()
     if isinstance(error, InputError):
         return error
-    if isinstance(error, MmcliError) or not isinstance(error, Exception):
+    if isinstance(error, MmcliError) or not isinstance(error, Exception) or ran_out_of_memory(error):
         raise error
     unforeseen = InputError(f"{source.name} cannot be read ({type(error).__name__}: {error})", "Try --debug")
     unforeseen.__cause__ = error

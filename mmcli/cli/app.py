@@ -9,7 +9,7 @@ from mmcli.cli import caption, chat, detect, doctor, inspect, models, segment, t
 from mmcli.cli.environment import READER_GONE, Environment, ReaderGone
 from mmcli.cli.help import Command, Group
 from mmcli.cli.libraries import guarded
-from mmcli.errors import ExitCode, MmcliError
+from mmcli.errors import ExitCode, InputError, MachineError, MemoryShortage, MmcliError, ran_out_of_memory
 
 HELP = (
     "Caption, detect, segment and chat about pictures, and write down what is said in recordings. "
@@ -123,18 +123,27 @@ def _run(arguments: list[str], environment: Environment) -> int:
     except COMPLAINT as complaint:
         _complain(environment, complaint)
         return ExitCode.USAGE
-    except MmcliError as error:
+    except InputError as error:
         environment.fail(error)
-        return error.exit_code
-    except OSError as error:
-        environment.fail(MmcliError(f"{type(error).__name__}: {error}", "Check the disk and the paths you named"))
-        return ExitCode.MACHINE
-    except MemoryError as error:
-        environment.fail(MmcliError("There is not enough memory", "Close other programs, or give less"), cause=error)
-        return ExitCode.MACHINE
+        return ExitCode.MACHINE if ran_out_of_memory(error) else error.exit_code
     except Exception as error:
-        environment.fail(_unexpected(error), cause=error)
-        return ExitCode.MACHINE
+        told = _told(error)
+        environment.fail(told, cause=error)
+        return told.exit_code
+
+
+def _told(error: Exception) -> MmcliError:
+    """An error as a sentence for the user and an exit code."""
+    if isinstance(error, MmcliError) and (error.exit_code == ExitCode.MACHINE or not ran_out_of_memory(error)):
+        return error
+    if ran_out_of_memory(error):
+        return MemoryShortage("There is not enough memory", "Close other programs, raise ulimit -v, or give less")
+    if isinstance(error, OSError):
+        return MachineError(f"{type(error).__name__}: {error}", "Check the disk and the paths you named")
+    return MachineError(
+        f"An unexpected error: {type(error).__name__}: {error}",
+        "This is a fault of mmcli; run it again with --debug and report the traceback",
+    )
 
 
 def _complain(environment: Environment, complaint: Any) -> None:
@@ -156,10 +165,3 @@ def _how_to_choose(context: Any) -> str:
     if any(param.metavar == "MODEL" for param in context.command.params):
         return f"The model is named alone here: {context.command_path} nano"
     return "The model is chosen behind a command, with -M or --model: mmcli caption photo.jpg -M nano"
-
-
-def _unexpected(error: Exception) -> MmcliError:
-    return MmcliError(
-        f"An unexpected error: {type(error).__name__}: {error}",
-        "This is a fault of mmcli; run it again with --debug and report the traceback",
-    )

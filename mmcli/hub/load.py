@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from mmcli.decode import MASK_CODES
 from mmcli.engine.device import choose_device, choose_dtype
-from mmcli.errors import ModelError
+from mmcli.errors import MemoryShortage, ModelError, ran_out_of_memory
 from mmcli.hub.resolve import Checkpoint
 from mmcli.hub.safetensors_files import parameter_count
 from mmcli.hub.weights import kept_mapped, load_strict
@@ -78,8 +78,10 @@ def load(
     mapped = frozenset() if table == "device" else kept_mapped(model)
     try:
         load_strict(model, checkpoint.folder, family.rules(config), device, dtype, mapped)
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise MemoryShortage(
             f"{checkpoint.name} needs {memory_estimate(checkpoint, dtype, table) / 1e9:.1f} GB for its weights, "
             f"more than {device} has free",
             "Choose --dtype bfloat16, --device cpu or a smaller model",

@@ -11,7 +11,7 @@ from zlib import crc32
 
 from PIL import Image
 
-from mmcli.errors import InputError
+from mmcli.errors import InputError, ran_out_of_memory
 from mmcli.media import jpeg, tiff
 from mmcli.media.budget import Budget
 from mmcli.media.colours import to_rgb
@@ -92,9 +92,9 @@ def load_picture(source: Source, *, side: int | None = None, frame: int = 0) -> 
             return _decode(file, kind, name, side, frame)
     except InputError:
         raise
-    except MemoryError as error:
-        raise InputError(f"{name} does not fit into memory", "Make the picture smaller") from error
     except Exception as error:  # decoders meet damaged bytes with a dozen types of exception, OSError being only one
+        if ran_out_of_memory(error):
+            raise InputError(f"{name} does not fit into memory", "Make the picture smaller") from error
         raise _damaged(name, kind, error) from error
 
 

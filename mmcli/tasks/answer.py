@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmcli.decode import Token
-from mmcli.errors import ModelError
+from mmcli.errors import MemoryShortage, ran_out_of_memory
 from mmcli.tasks.task import Request
 
 if TYPE_CHECKING:
@@ -97,11 +97,8 @@ def in_words(error: RuntimeError, rows: int, what: str) -> Exception:
 
     Any other fault of PyTorch stays what it is.
     """
-    import torch
-
-    message = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in message or "out of memory" in message:
+    if ran_out_of_memory(error):
         several = f"one {what}" if rows == 1 else f"{rows} {what}s at once"
         remedy = "" if rows == 1 else "--batch-size 1, "
-        return ModelError(f"Memory ran out on {several}", f"Try {remedy}--dtype bfloat16, or a smaller model")
+        return MemoryShortage(f"Memory ran out on {several}", f"Try {remedy}--dtype bfloat16, or a smaller model")
     return error
