@@ -73,7 +73,7 @@ def describe(name: str, revision: str | None = None, offline: bool = False) -> d
     family = family_of(checkpoint.config, name)
     config = family.read_config(checkpoint.config)
     model = build_empty(family, config)
-    processor, notes = None, []
+    processor, notes = None, [checkpoint.note] if checkpoint.note else []
     try:
         processor = family.processor(checkpoint.folder, config, checkpoint.config)
     except ModelError as error:  # a config.json alone still tells what the model is made of
@@ -110,13 +110,23 @@ def senses(processor: Any) -> dict[str, Any]:
 
 def configuration(name: str, revision: str | None, offline: bool) -> "Checkpoint":
     """The checkpoint called `name`, perhaps without its weights. Raises ModelError."""
+    from mmcli.hub import cache
+    from mmcli.hub.offline import is_offline
     from mmcli.hub.resolve import cached_folder, is_local, open_folder, resolve
 
-    if offline or is_local(name) or cached_folder(name, revision):
+    if is_local(name) or cached_folder(name, revision):
         return resolve(name, revision, download=False)
+    found = cache.find(cache.storage(name), revision, any_revision=True, weights=False)
+    if offline or is_offline():
+        return open_folder(name, found.folder, found.folder.name) if found else resolve(name, revision, download=False)
     from mmcli.hub.download import fetch
 
-    folder = fetch(name, revision, weights=False)
+    try:
+        folder = fetch(name, revision, weights=False)
+    except ModelError:  # the hub is out of reach: what it said before will do
+        if found is None:
+            raise
+        folder = found.folder
     return open_folder(name, folder, folder.name)
 
 

@@ -68,7 +68,7 @@ class ModelOptions:
     ] = "nano"
     revision: Revision = None
     offline: Annotated[
-        bool, option("Model", "--offline", help="Never use the network; the model must be here already.")
+        bool, option("Model", "--offline", help="Never use the network: the model must be here already, and no address is fetched.")
     ] = False
     device: Annotated[str, device_option("Where to run (default auto: a GPU if there is one).")] = "auto"
     dtype: Annotated[

@@ -59,13 +59,15 @@ def model_name(place: Path) -> str:
     return place.name.removeprefix(PREFIX).replace("--", "/")
 
 
-def find(place: Path, revision: str | None = None, *, any_revision: bool = False) -> Found | None:
+def find(
+    place: Path, revision: str | None = None, *, any_revision: bool = False, weights: bool = True
+) -> Found | None:
     """The complete snapshot in `place` that `revision` means: a branch, a tag, a commit or its beginning.
 
     None means main. Where the cache does not know main, or with `any_revision` where main is not complete, the newest
-    complete snapshot is taken.
+    complete snapshot is taken. Without `weights`, a snapshot with a config.json is as good as complete.
     """
-    whole = [folder for folder in snapshots(place) if not lacking(folder)]
+    whole = [f for f in snapshots(place) if not (lacking(f) if weights else not (f / "config.json").is_file())]
     known = references(place)
     wanted = known.get(revision or "main", revision)
     for folder in whole:

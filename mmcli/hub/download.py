@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmcli.errors import ExitCode, ModelError
+from mmcli.hub.cache import broken_off
 from mmcli.hub.offline import is_offline
 from mmcli.hub.other_formats import PICKLES
 from mmcli.hub.resolve import PATTERNS
@@ -151,13 +152,15 @@ def _refused(name: str, error: "HfHubHTTPError") -> ModelError:
 
 
 def _unreachable(name: str, error: Exception) -> ModelError:
+    part = broken_off(name)
+    here = f"{name} is in the cache only in part" if part else f"{name} is no folder here and not in the cache"
     if is_offline():
         return ModelError(
-            f"{name} is no folder here and not in the cache, and HF_HUB_OFFLINE forbids to download it",
+            f"{here}, and HF_HUB_OFFLINE forbids to download it",
             "Unset HF_HUB_OFFLINE, or name a folder or a model that is here (nano is bundled)",
         )
     return ModelError(
-        f"{name} is no folder here and not in the cache, and the hub cannot be reached ({_first_line(error)})",
+        f"{here}, and the hub cannot be reached ({_first_line(error)})",
         "Connect to the network, or name a folder or a model that is here (nano is bundled)",
     )
 

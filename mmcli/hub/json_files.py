@@ -1,4 +1,4 @@
-"""The JSON files of a checkpoint: each is an object, of a bounded size and depth, in characters that exist."""
+"""The JSON and text files of a checkpoint: of a bounded size and depth, in characters that exist."""
 
 import json
 import re
@@ -18,6 +18,23 @@ _HALF = re.compile("[\ud800-\udfff]")  # JSON can spell halves of characters, wh
 
 def read_json(path: Path, largest: int = LARGEST) -> dict[str, Any]:
     """The object in a JSON file, with or without a byte order mark. Raises ModelError where there is none."""
+    data = _read(path, largest)
+    try:
+        return parse_json(data)
+    except ValueError as error:
+        raise ModelError(f"{path} cannot be read ({not_the_content(data[:64]) or error})", AGAIN) from error
+
+
+def read_text(path: Path, largest: int = LARGEST) -> str:
+    """A file's text: UTF-8, with or without a byte order mark, or UTF-16 with one. Raises ModelError."""
+    data = _read(path, largest)
+    try:
+        return data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+    except ValueError as error:
+        raise ModelError(f"{path} cannot be read ({error})", AGAIN) from error
+
+
+def _read(path: Path, largest: int) -> bytes:
     if not path.is_file():  # nor would a pipe or a device ever come to an end
         what = f"{path} is no file" if path.exists() else f"{path.parent} has no {path.name}"
         raise ModelError(f"{what}, so it is not a complete model", "Name another folder")
@@ -28,10 +45,7 @@ def read_json(path: Path, largest: int = LARGEST) -> dict[str, Any]:
         raise ModelError(f"{path} cannot be read ({error.strerror})") from error
     if len(data) > largest:
         raise ModelError(f"{path} is larger than any such file should be ({largest / 1e6:.0f} MB)", AGAIN)
-    try:
-        return parse_json(data)
-    except ValueError as error:
-        raise ModelError(f"{path} cannot be read ({not_the_content(data[:64]) or error})", AGAIN) from error
+    return data
 
 
 def parse_json(data: bytes, unique: bool = False) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from mmcli.errors import ModelError
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 ADAPTER = "adapter_config.json"
+LOCAL = Path(".cache", "huggingface", "download")  # where `hf download --local-dir` keeps what is not yet whole
 _MOST = 5000  # entries of a folder that are looked at
 
 _ORIGINAL = "Name the model's original repository or folder, the one with model.safetensors"
@@ -69,6 +70,7 @@ def not_a_checkpoint(folder: Path, otherwise: str) -> ModelError:
         what = f"{folder} holds links whose content is gone ({', '.join(gone[:3])})"
         return ModelError(what, "Download the model again, or copy its folder anew with cp -rL")
     unfinished = [name for name in names if name.lower().endswith(UNFINISHED)]
+    unfinished += [file.name for file in (folder / LOCAL).rglob("*.incomplete")] if ".cache" in names else []
     if unfinished:
         return ModelError(f"{folder} holds a download that broke off ({unfinished[0]})", "Download the model again")
     return (

@@ -22,6 +22,8 @@ PATTERNS = ("*.json", "*.safetensors", "tokenizer.model", "merges.txt", "chat_te
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 _PAGE = re.compile(r"(?:https?://)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(?:/(?:tree|blob)/([\w.-]+).*)?/?")
 
+_TAGGED = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)[@:]([\w./-]+)", re.ASCII)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -91,10 +93,10 @@ def _is_storage(path: Path) -> bool:
 
 def _no_such_model(name: str) -> ModelError:
     """For a name that can be neither a folder here nor a model of the hub."""
-    page = _PAGE.fullmatch(name.strip())
+    page = _PAGE.fullmatch(name.strip()) or _TAGGED.fullmatch(name.strip())
     if page:
         at = f" --revision {page[2]}" if page[2] else ""
-        return ModelError(f"{name} is the address of a page", f"Name the model as {page[1]}{at}")
+        return ModelError(f"There is no model {name}", f"Name it as {page[1]}{at}")
     if "://" in name:
         return ModelError(f"{name} is an address", "Name a folder, or a model of the hub as owner/name")
     if looks_like_path(name):

@@ -87,11 +87,11 @@ def _follow(url: str, name: str, limit: int, budget: Budget) -> bytes:
             wire, reach, request = _open(target, name, reach, budget, closing)
             wire.send(request)
             response = wire.answer()
-            place = response.headers.get("location")
+            place = response.headers.get("location")  # its bytes, as Latin-1
             if response.status not in (301, 302, 303, 307, 308) or not place:
                 return _body(response, name, limit, budget)
         # The body of a redirect is never read: it is nothing to anybody, and may have no end.
-        url = urljoin(url, place)
+        url = urljoin(url, place.encode("latin-1").decode("utf-8", "surrogateescape"))
         if _split(url).scheme not in ("http", "https"):
             what = f"{name} sends on to {_brief(masked_address(url))}, which is no web address"
             raise InputError(what, "Download the file yourself and name that")

@@ -162,3 +162,11 @@ def test_what_is_left_of_a_broken_download_can_be_removed(place):
     (place / "blobs" / "0123.incomplete").write_bytes(b"half")
     done = mmcli("models", "remove", NAME, "--yes")
     assert done.code == 0 and not place.exists()
+
+
+def test_what_a_model_is_made_of_is_told_without_its_weights(place):
+    snapshot(place, NEW, without="model.safetensors")
+    refer(place, "main", NEW)
+    done = mmcli("inspect", NAME, "--offline", "--json")
+    assert done.code == 0 and done.records[0]["revision"] == NEW, done.err
+    assert mmcli("caption", CAT, "--model", NAME, "--offline").code == 3

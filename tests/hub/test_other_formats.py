@@ -48,6 +48,7 @@ def fill(folder: Path, files: dict[str, bytes]) -> Path:
         (CONFIG | {"consolidated.safetensors": b""}, "under another name than model.safetensors"),
         ({"model.safetensors": b""}, r"weights \(model.safetensors\) without the config.json"),
         (CONFIG | {"model.safetensors.incomplete": b""}, "download that broke off"),
+        (CONFIG | {".cache/huggingface/download/x=.4.incomplete": b""}, "download that broke off"),
         (CONFIG, "holds no weights: there is neither model.safetensors nor"),
         ({"a/config.json": b"{}", "b/config.json": b"{}"}, "holds models. Name .*/a or 1 more"),
         ({"snapshots/x/config.json": b"{}"}, "has no config.json"),
@@ -112,9 +113,11 @@ def test_a_file_of_a_model_leads_to_its_folder(tmp_path):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("https://huggingface.co/google/paligemma2-3b-mix-448", "Name the model as google/paligemma2-3b-mix-448"),
-        ("hf.co/google/gemma-3n-E2B-it/tree/v2/onnx", "Name the model as google/gemma-3n-E2B-it --revision v2"),
+        ("https://huggingface.co/google/paligemma2-3b-mix-448", "Name it as google/paligemma2-3b-mix-448"),
+        ("hf.co/google/gemma-3n-E2B-it/tree/v2/onnx", "Name it as google/gemma-3n-E2B-it --revision v2"),
         ("https://example.com/model", "is an address.*owner/name"),
+        ("google/gemma-3n-E2B-it@v2", "google/gemma-3n-E2B-it --revision v2"),
+        ("google/gemma-3n-E2B-it:v2", "google/gemma-3n-E2B-it --revision v2"),
         ("~nobody-of-this-name/model", "There is no folder ~nobody"),
         ("m" * 5000, "There is no folder m+ "),
     ],
@@ -135,7 +138,7 @@ def test_a_whole_file_wins_over_an_index_whose_shards_are_gone(tmp_path):
     assert mmcli("models", "verify", tmp_path).code == 0
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 @pytest.mark.parametrize(
     "data, message",
     [

@@ -259,3 +259,9 @@ def test_offline_as_an_option(server):
     address = server.play(PAGE) + "/a.jpg"
     done = process("caption", address, "--offline")
     assert done.code == 1 and "--offline (or HF_HUB_OFFLINE) forbids" in done.err and server.requests == []
+
+
+def test_a_redirect_in_letters_of_any_script(server):
+    place = "Location: /übung/猫.jpg".encode().decode("latin-1")
+    assert fetch(server.play([("send", answer("302 Found", place))], PAGE), LIMIT) == b"content"
+    assert server.requests[1].startswith(b"GET /%C3%BCbung/%E7%8C%AB.jpg HTTP/1.1\r\n")

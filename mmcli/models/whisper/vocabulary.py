@@ -10,7 +10,7 @@ from tokenizers import AddedToken
 
 from mmcli.errors import ModelError
 from mmcli.hub.fields import ID, Fields
-from mmcli.hub.json_files import read_json
+from mmcli.hub.json_files import read_json, read_text
 from mmcli.hub.tokenizer import Tokenizer, reading
 from mmcli.hub.tokenizer_file import check_vocabulary
 from mmcli.models.whisper.config import StackConfig, WhisperConfig
@@ -55,15 +55,16 @@ def _from_parts(folder: Path) -> Tokenizer:
     missing = [path.name for path in (vocabulary, merges) if not path.is_file()]
     if missing:
         raise ModelError(f"{folder} has neither tokenizer.json nor {' and '.join(missing)}", "Download the model again")
-    if merges.stat().st_size > LARGEST_MERGES:
-        raise ModelError(f"{merges} is larger than any such file should be ({LARGEST_MERGES / 1e6:.0f} MB)")
-    check_vocabulary(Fields({"vocab": read_json(vocabulary)}, str(vocabulary)), "vocab")
+    lines = [line.rstrip("\r") for line in read_text(merges, LARGEST_MERGES).split("\n")]
+    pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+    ids = read_json(vocabulary)
+    check_vocabulary(Fields({"vocab": ids}, str(vocabulary)), "vocab")
     added = Fields(read_json(more) if more.is_file() else {}, str(more)).raw
     for name in added:
         Fields(added, str(more)).whole(name, *ID)
     tokens = [name for name in ("<|endoftext|>",) if name not in added] + sorted(added, key=added.get)
     with reading(vocabulary):
-        tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE.from_file(str(vocabulary), str(merges)))
+        tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(ids, pairs))
         tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = tokenizers.decoders.ByteLevel()
         tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in tokens])

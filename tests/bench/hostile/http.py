@@ -15,7 +15,7 @@ from bench.hostile.damage import damage
 from scripted_server import ScriptedServer, Step, answer, chunked
 
 ENDLESS = 1 << 40
-SECONDS = 5.0
+SECONDS = 4.0
 CAT = Path(__file__).parents[3] / "examples" / "cat.jpg"
 Script = list[Step]
 
@@ -36,7 +36,7 @@ def prepare() -> None:
     from mmcli.media import web
 
     torch.set_num_threads(1)
-    web.TIMEOUT, web.DEADLINE = 0.5, 2.0
+    web.TIMEOUT, web.DEADLINE = 0.25, 1.0
     _server()
 
 
