@@ -19,7 +19,18 @@ from mmcli.batch.runner import Outcome
 from mmcli.batch.speech import RATE, Speech, Window
 from mmcli.engine.cpu import allowed_cores
 from mmcli.errors import InputError, MmcliError
-from mmcli.tasks.transcribe import Passage, TranscribeRequest, joined, main_language, notes_of, passage
+from mmcli.media.parts import quietest
+from mmcli.tasks.transcribe import (
+    Passage,
+    TranscribeRequest,
+    better,
+    joined,
+    main_language,
+    notes_of,
+    passage,
+    repeats,
+    unused,
+)
 
 if TYPE_CHECKING:
     from mmcli.hub.load import Loaded
@@ -38,6 +49,7 @@ USUAL_WINDOW = 27.0  # seconds of sound that a window of a long recording takes 
 MOST_LANES = 4
 
 SHORTEST_REST = 0.5  # seconds at a window's end that a model may leave unheard
+SHORTEST_HALVED = 4.0  # seconds of a window that is heard in halves
 
 
 @dataclass(frozen=True)
@@ -243,16 +255,23 @@ class Listener:
             yield Heard(recording.source, segments, window.end - recording.start, recording.length)
 
     def _hear(self, loaded: "Loaded", windows: list[Window]) -> list[list[Passage]]:
-        """What was said in each window; what the model left unheard at its end is listened to again."""
-        found: list[list[Passage]] = [[] for _ in windows]
-        todo = list(enumerate(windows))
-        while todo:
-            texts = self._transcribe(loaded, [window.sound for _, window in todo])
-            again = []
-            for (place, window), text in zip(todo, texts, strict=True):
-                found[place].append(passage(window, text, loaded))
-                again += [(place, rest) for rest in self._rest(window, text)]
-            todo = again
+        """What was said in each window; what the model left unheard at its end is listened to again.
+
+        Where a text repeats itself, the halves of its window are heard too: a model that only turns in circles does so
+        less in a shorter one, and what is really said over and over is found there as well.
+        """
+        if not windows:
+            return []
+        whole = [passage(window, text) for window, text in zip(windows, self._transcribe(loaded, windows), strict=True)]
+        parts = [
+            halves(window) if is_long(window) and repeats(one.text) else self._rest(window, one.text)
+            for window, one in zip(windows, whole, strict=True)
+        ]
+        heard = iter(self._hear(loaded, [part for own in parts for part in own]))
+        found = []
+        for one, own in zip(whole, parts, strict=True):
+            again = [each for _ in own for each in next(heard)]
+            found.append(better(one, again) if repeats(one.text) else [one, *again])
         return found
 
     def _rest(self, window: Window, text: Any) -> list[Window]:
@@ -262,17 +281,25 @@ class Listener:
             return []
         return list(Speech([window.sound[heard:]], self._detector_here(), start=window.start + heard / RATE).windows())
 
-    def _transcribe(self, loaded: "Loaded", sounds: list[np.ndarray]) -> list[Any]:
+    def _transcribe(self, loaded: "Loaded", windows: list[Window]) -> list[Any]:
         from mmcli.tasks.answer import in_words
 
         size = self._batch_size or default_batch_size(loaded)
-        texts: list[Any] = []
-        try:
-            for at in range(0, len(sounds), size):
-                texts += loaded.family.transcribe(loaded, sounds[at : at + size], **self._request.settings())
-        except RuntimeError as error:
-            raise in_words(error, min(size, len(sounds)), "window") from error
-        return texts
+        texts: dict[int, Any] = {}
+        # Of a window that can be halved a text that turns in circles need not be tried again as it is.
+        for settings, places in (
+            ({"compression_ratio_limit": None}, [at for at, window in enumerate(windows) if is_long(window)]),
+            ({}, [at for at, window in enumerate(windows) if not is_long(window)]),
+        ):
+            for first in range(0, len(places), size):
+                batch = places[first : first + size]
+                sounds = [windows[at].sound for at in batch]
+                try:
+                    answers = loaded.family.transcribe(loaded, sounds, **self._request.settings(), **settings)
+                except RuntimeError as error:
+                    raise in_words(error, len(batch), "window") from error
+                texts.update(zip(batch, answers, strict=True))
+        return [texts[at] for at in range(len(windows))]
 
     def _outcome(self, recording: _Recording) -> Outcome:
         from mmcli.output.record import failed_record, transcript_record
@@ -302,10 +329,23 @@ class Listener:
                 "real_time_factor": spent / seconds if seconds else 0.0,
                 "windows": recording.speech.count,
                 "left_out": recording.speech.left_out,
+                "unused": unused(passages),
             },
             token_ids=[id for one in passages for id in one.text.token_ids] if request.token_ids else None,
         )
         return Outcome(source, record)
+
+
+def is_long(window: Window) -> bool:
+    """Whether a window can be heard in halves."""
+    return len(window.sound) >= SHORTEST_HALVED * RATE
+
+
+def halves(window: Window) -> list[Window]:
+    """A window in two, cut at the quietest place of its middle half."""
+    quarter = len(window.sound) // 4
+    at = quietest(window.sound, quarter, 3 * quarter)
+    return [Window(window.start, window.sound[:at]), Window(window.start + at / RATE, window.sound[at:])]
 
 
 def default_batch_size(loaded: "Loaded") -> int:

@@ -114,7 +114,8 @@ def remarks(record: dict[str, Any], form: str) -> list[str]:
     windows, left_out = int(record["timings"]["windows"]), record["timings"]["left_out"]
     if windows > 1 or (windows and left_out >= 1):
         several = "1 window" if windows == 1 else f"{windows} windows"
-        said.append(f"{several}, {clock(left_out)} of pauses left out; all speech used")
+        used = "" if record["truncated"] or record["timings"]["unused"] else "; all speech found is used"
+        said.append(f"{several}, {clock(left_out)} without speech left out{used}")
     if record["timestamps"] == "window" and record["segments"] and form in TIMED:
         said.append("the model tells no times: they are those of the windows, and inside one by the length of the text")
     if record["truncated"]:

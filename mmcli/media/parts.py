@@ -20,13 +20,13 @@ def cut(samples: np.ndarray, longest: float) -> list[np.ndarray]:
     parts = []
     while len(samples) > limit:
         even = len(samples) // math.ceil(len(samples) / (limit - reach))
-        at = _quietest(samples, even - reach, even + reach)
+        at = quietest(samples, even - reach, even + reach)
         parts.append(samples[:at])
         samples = samples[at:]
     return [*parts, samples]
 
 
-def _quietest(samples: np.ndarray, first: int, last: int) -> int:
+def quietest(samples: np.ndarray, first: int, last: int) -> int:
     """The middle of the quietest quarter of a second between two places."""
     frames = (last - first) // FRAME
     loudness = np.square(samples[first : first + frames * FRAME].reshape(frames, FRAME)).mean(axis=1)

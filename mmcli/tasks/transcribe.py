@@ -1,5 +1,6 @@
 """Transcription: what is asked of a model that hears, and the record of what it heard."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
-REPEATED = 3  # times that a single token makes up a whole text: it was not said
-COMPRESSION_LIMIT = 2.4  # a text that zlib shrinks more repeats itself
+COMPRESSION_LIMIT = 2.0  # a text that zlib shrinks more repeats itself; others reach 1.8 in half a minute
+LOGPROB_LIMIT = -1.0  # mean over the tokens of a text: below it is unlikely
+FASTEST = 30.0  # characters a second that anybody speaks
+SAME = 0.9  # of the letters of a text: what is shorter says less
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,27 +66,77 @@ class Passage:
     text: Any  # a family's WindowText
     dropped: str = ""  # why it is not believed; empty: it is
 
+    @property
+    def used(self) -> bool:
+        """Whether anything of it is written down: dots and notes of music are no words."""
+        return not self.dropped and any(char.isalnum() for char in spoken(self.text))
+
     def segments(self) -> list[Record]:
         """Its segments, in seconds of the recording."""
-        if self.dropped:
+        if not self.used:
             return []
         return [segment_record(self, segment) for segment in self.text.segments if segment.text.strip()]
 
     def raw(self) -> str:
         """The text with its own spaces."""
-        return "" if self.dropped else "".join(segment.text for segment in self.text.segments)
+        return spoken(self.text) if self.used else ""
 
 
-def passage(window: "Window", text: Any, loaded: "Loaded") -> Passage:
-    """Judge the text of a window: one that only repeats itself, warmer attempts included, was not said."""
-    ids = [id for id in text.token_ids if loaded.processor.is_text(id)]
-    if not text.segments:
-        return Passage(window.start, window.end, text)
-    if len(ids) >= REPEATED and len(set(ids)) == 1:
-        return Passage(window.start, window.end, text, f"one token {len(ids)} times")
+def passage(window: "Window", text: Any) -> Passage:
+    """What a model heard in a window; what nobody can have said in that time is not believed."""
+    dropped = ""
+    if repeats(text) and text.truncated:
+        dropped = "a text that repeats itself without an end"
+    elif repeats(text) and len(spoken(text)) > FASTEST * (window.end - window.start):
+        dropped = "a text that repeats itself faster than anybody speaks"
+    elif text.compression_ratio > COMPRESSION_LIMIT and text.logprob < LOGPROB_LIMIT:
+        dropped = "an unlikely text that repeats itself"
+    return Passage(window.start, window.end, text, dropped)
+
+
+def repeats(text: Any) -> bool:
+    """Whether the text of a window says the same again and again, or at once: most of it is a phrase said twice."""
     if text.compression_ratio > COMPRESSION_LIMIT:
-        return Passage(window.start, window.end, text, "a text that repeats itself")
-    return Passage(window.start, window.end, text)
+        return True
+    words = [letters for word in spoken(text).split() if (letters := _letters(word))]
+    return any(_run(words, length) > max(length, len(words) / 2) for length in range(1, len(words) // 2 + 1))
+
+
+def _run(words: list[str], length: int) -> int:
+    """The longest run of words in which those that lie `length` apart are the same; 0 where there is none."""
+    longest = run = 0
+    for one, other in zip(words, words[length:], strict=False):
+        run = run + 1 if one == other else 0
+        longest = max(longest, run)
+    return longest + length if longest >= length else 0
+
+
+def better(whole: Passage, halves: list[Passage]) -> list[Passage]:
+    """A window whose text repeats itself, or its halves, where these say something else.
+
+    Where one has more text than the other, the halves are right: a model leaves repetitions out, or adds some, the less
+    the shorter a window is. Of about the same text the likelier one is taken.
+    """
+    if not halves or (not whole.dropped and any(half.dropped for half in halves)):
+        return [whole]
+    lengths = len(_letters(whole.raw())), sum(len(_letters(half.raw())) for half in halves)
+    alike = min(lengths) > SAME * max(lengths)
+    return [whole] if alike and _logprob([whole]) >= _logprob(halves) else halves
+
+
+def _logprob(passages: list[Passage]) -> float:
+    """The mean over all tokens."""
+    counts = [len(one.text.token_ids) + 1 for one in passages]
+    return sum(count * one.text.logprob for count, one in zip(counts, passages, strict=True)) / sum(counts)
+
+
+def spoken(text: Any) -> str:
+    """All that was written for a window, with its own spaces."""
+    return "".join(segment.text for segment in text.segments)
+
+
+def _letters(text: str) -> str:
+    return "".join(char for char in text.lower() if char.isalnum())
 
 
 def segment_record(place: Passage, segment: Any) -> Record:
@@ -125,10 +178,22 @@ def main_language(passages: Sequence[Passage]) -> str | None:
     return max(seconds, key=seconds.get) if seconds else None
 
 
+def unused(passages: Sequence[Passage]) -> float:
+    """Seconds of what was taken for speech that nothing is written of."""
+    return sum(one.end - one.start for one in passages if not one.used)
+
+
 def notes_of(passages: Sequence[Passage]) -> list[str]:
-    """What was heard and not believed, and where."""
-    return [
-        f"what was heard from {clock(one.start)} to {clock(one.end)} is left out: it is {one.dropped}"
-        for one in passages
-        if one.dropped
+    """What was heard and not believed, and where no words were made out."""
+    notes = [
+        f"what was heard from {span(one)} is left out: it is {one.dropped}" for one in passages if one.dropped
     ]
+    wordless = [one for one in passages if not one.dropped and not one.used]
+    if wordless:
+        notes.append(f"no words were made out from {', '.join(map(span, wordless))}")
+    return notes
+
+
+def span(place: Passage) -> str:
+    """From when to when in whole seconds, none of it left out: 0:03 to 0:07."""
+    return f"{clock(math.floor(place.start))} to {clock(math.ceil(place.end))}"

@@ -30,6 +30,7 @@ class Text:
     token_ids: tuple = (1, 2, 3)
     heard_until: float | None = None
     compression_ratio: float = 1.0
+    logprob: float = -0.3
     language: str = "en"
     truncated: bool = False
     segments: tuple = field(init=False)
@@ -197,21 +198,54 @@ def test_a_model_that_gets_nowhere_is_left_alone():
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ({"token_ids": (7, 7, 7)}, "one token 3 times"),
-        ({"token_ids": (100, 7, 7, 7, 7, 150)}, "one token 4 times"),  # times do not count
-        ({"compression_ratio": 2.5}, "a text that repeats itself"),
+        ({"truncated": True}, "a text that repeats itself without an end"),
+        ({"logprob": -1.2}, "an unlikely text that repeats itself"),
+        ({"text": "no no " * 20}, "a text that repeats itself faster than anybody speaks"),
     ],
 )
-def test_a_text_that_only_repeats_itself_is_dropped_and_said(said, reason):
-    [record] = records([recording("a", 0.2)], Ears(lambda sound: Text("x x x", len(sound) / RATE, **said)))
+def test_what_nobody_can_have_said_is_left_out_and_said(said, reason):
+    said = {"text": "no no no", "compression_ratio": 2.5} | said
+    [record] = records([recording("a", 0.2)], Ears(lambda sound: Text(seconds=len(sound) / RATE, **said)))
     assert (record["text"], record["segments"], record["language"]) == ("", [], None)
-    assert record["notes"] == [f"what was heard from 0:00 to 0:02 is left out: it is {reason}"]
+    assert record["notes"] == [f"what was heard from 0:00 to 0:03 is left out: it is {reason}"]
+    assert record["timings"]["unused"] == pytest.approx(2.3, abs=0.1)
 
 
-@pytest.mark.parametrize("said", [{"token_ids": (7, 7)}, {"token_ids": (7, 8, 7)}, {"compression_ratio": 2.4}])
+@pytest.mark.parametrize("said", [{"token_ids": (7, 7, 7, 7)}, {"compression_ratio": 9.0}, {"logprob": -1.5}])
 def test_what_may_well_have_been_said_stays(said):
     [record] = records([recording("a", 0.2)], Ears(lambda sound: Text("no no", len(sound) / RATE, **said)))
     assert record["text"] == "no no" and record["notes"] == []
+
+
+@pytest.mark.parametrize("text", ["", " . . .", "♪♪"])
+def test_where_no_words_were_made_out_is_said(text):
+    ears = Ears(lambda sound: Text(text if np.abs(sound).max() < 0.25 else "words", len(sound) / RATE))
+    [record] = records([recording("a", 0.2, 0.3)], ears)
+    assert record["text"] == "words" and record["notes"] == ["no words were made out from 0:00 to 0:03"]
+    assert record["timings"]["unused"] > 2
+
+
+def halved(whole: dict, part: dict) -> tuple[list[str], int]:
+    """What is written of six seconds of which the whole and any shorter part are heard so."""
+
+    def say(sound):
+        seconds = len(sound) / RATE
+        return Text(seconds=seconds, **(whole if seconds > 5 else part))
+
+    ears = Ears(say)
+    [record] = records([recording("a", 0.2, 0.2, 0.2, pause=0.1)], ears)
+    return [segment["text"] for segment in record["segments"]], sum(ears.batches)
+
+
+def test_a_text_that_repeats_itself_is_compared_with_those_of_the_halves():
+    circles = {"text": "so so so so so so", "compression_ratio": 9.0, "truncated": True, "logprob": -0.1}
+    assert halved(circles, {"text": "so it is"}) == (["so it is", "so it is"], 3)
+    twice = {"text": "so it is so it is", "compression_ratio": 2.2}
+    assert halved(twice, {"text": "so it is", "logprob": -0.5}) == (["so it is so it is"], 3)
+    assert halved(twice, {"text": "so it is", "logprob": -0.2}) == (["so it is", "so it is"], 3)
+    assert halved(twice, {"text": "so it is and is"}) == (["so it is and is", "so it is and is"], 3)
+    assert halved({"text": "so it is"}, circles) == (["so it is"], 1)
+    assert halved(twice, circles)[0] == ["so it is so it is"]
 
 
 def test_without_speech_nothing_is_loaded():

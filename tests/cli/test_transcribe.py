@@ -134,7 +134,7 @@ def test_pauses_hold_no_words_and_times_are_those_of_the_recording(speech, tmp_p
         assert any(a <= segment["start"] <= segment["end"] <= b + 0.4 for a, b in spoken), segment
     starts = [segment["start"] for segment in record["segments"]]
     assert starts == sorted(starts)
-    assert f"{path}: 3 windows, 0:2" in done.err and done.err.endswith("of pauses left out; all speech used\n")
+    assert f"{path}: 3 windows, 0:2" in done.err and done.err.endswith("without speech left out; all speech found is used\n")
 
 
 # -- what cannot be heard ----------------------------------------------------------------------------------------

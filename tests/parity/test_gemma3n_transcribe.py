@@ -72,7 +72,7 @@ def test_the_tokens_are_those_of_the_reference(gemma3n, talk, windows):
     assert len(windows) == 3 and len(set(map(len, expected))) > 1
     assert record["token_ids"] == [id for ids in expected for id in ids]
     assert (record["timestamps"], record["language"], record["model"]) == ("window", None, str(gemma3n.folder))
-    assert f"{talk}: 3 windows, 0:" in done.err and "all speech used" in done.err
+    assert f"{talk}: 3 windows, 0:" in done.err and "all speech found is used" in done.err
 
 
 def test_language_task_and_hint_are_words_of_the_prompt(gemma3n, talk, windows):

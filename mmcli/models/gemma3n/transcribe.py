@@ -30,7 +30,7 @@ class Settings:
     hint: str | None = None  # words as they are spelt
     beams: int = 1
     temperatures: tuple[float, ...] = TEMPERATURES  # tried in turn while a text repeats itself
-    compression_ratio_limit: float = 2.4  # a text that shrinks more does
+    compression_ratio_limit: float | None = 2.4  # a text that shrinks more does; None: one attempt is enough
     words: bool = False
     seed: int | None = 0
     max_tokens: int = MAX_TOKENS
@@ -96,7 +96,7 @@ def transcribe(loaded: Loaded, sounds: Sequence[np.ndarray], **settings: object)
             best = texts.get(row)
             if best is None or _rank(found, options) > _rank(best, options):
                 texts[row] = found
-        pending = [row for row in pending if texts[row].compression_ratio > options.compression_ratio_limit]
+        pending = [row for row in pending if _repeats(texts[row], options)]
     return [texts[row] for row in range(len(sounds))]
 
 
@@ -141,4 +141,8 @@ def _read(
 
 def _rank(text: WindowText, options: Settings) -> tuple[bool, float]:
     """What repeats itself is worse than all that does not; among equals the likelier is better."""
-    return text.compression_ratio <= options.compression_ratio_limit, text.logprob
+    return not _repeats(text, options), text.logprob
+
+
+def _repeats(text: WindowText, options: Settings) -> bool:
+    return options.compression_ratio_limit is not None and text.compression_ratio > options.compression_ratio_limit

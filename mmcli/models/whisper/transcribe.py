@@ -21,6 +21,7 @@ from mmcli.models.whisper.segments import HOLE, Segment, Stretch, before_hole, d
 from mmcli.models.whisper.words import with_words
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+FASTEST = 30.0  # characters a second that anybody speaks
 
 
 @dataclass(frozen=True)
@@ -271,12 +272,16 @@ def compression_ratio(text: str) -> float:
 
 
 def _fails(text: WindowText, options: DecodingOptions) -> bool:
-    """Whether to try again warmer: it repeats itself or is unsure, and it is not simply silence."""
-    return (_repeats(text, options) or _unsure(text, options)) and not _silent(text, options)
+    """Whether to try again warmer: it turns in circles or is unsure, and it is not simply silence."""
+    return (_circles(text, options) or _unsure(text, options)) and not _silent(text, options)
 
 
-def _repeats(text: WindowText, options: DecodingOptions) -> bool:
-    return options.compression_ratio_limit is not None and text.compression_ratio > options.compression_ratio_limit
+def _circles(text: WindowText, options: DecodingOptions) -> bool:
+    """It repeats itself as nobody can: without an end, or too fast. Else it may well have been said so."""
+    limit = options.compression_ratio_limit
+    if limit is None or text.compression_ratio <= limit:
+        return False
+    return text.truncated or len(text.text) > FASTEST * text.heard_until
 
 
 def _unsure(text: WindowText, options: DecodingOptions) -> bool:
@@ -290,10 +295,10 @@ def _silent(text: WindowText, options: DecodingOptions) -> bool:
 
 
 def _best(tried: list[WindowText], options: DecodingOptions) -> WindowText:
-    """The last attempt if it passed; else the likeliest of those that do not repeat themselves, if there are any."""
+    """The last attempt if it passed; else the likeliest of those that do not turn in circles, if there are any."""
     if not _fails(tried[-1], options):
         return tried[-1]
-    plain = [text for text in tried if not _repeats(text, options)]
+    plain = [text for text in tried if not _circles(text, options)]
     return max(plain or tried, key=lambda text: text.logprob)
 
 

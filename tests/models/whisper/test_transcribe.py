@@ -11,6 +11,7 @@ from mmcli.engine.beams import beam_search
 from mmcli.engine.inputs import Inputs
 from mmcli.errors import UsageError
 from mmcli.models.whisper.rules import WritingRules
+from mmcli.models.whisper.segments import Segment
 from mmcli.models.whisper.transcribe import (
     DecodingOptions,
     WindowText,
@@ -135,8 +136,9 @@ def test_a_window_that_is_too_long_is_refused(whisper):
         transcribe_windows(whisper, [np.zeros(40_000, np.float32)], GREEDY)
 
 
-def text_of(logprob=-0.5, no_speech=0.1, ratio=1.5, temperature=0.0) -> WindowText:
-    return WindowText("en", ("a",), (1,), logprob, no_speech, ratio, temperature, False, 1.0)
+def text_of(logprob=-0.5, no_speech=0.1, ratio=1.5, temperature=0.0, truncated=False, text="a") -> WindowText:
+    segments = (Segment(0.0, 1.0, text),)
+    return WindowText("en", segments, (1,), logprob, no_speech, ratio, temperature, truncated, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -144,10 +146,13 @@ def text_of(logprob=-0.5, no_speech=0.1, ratio=1.5, temperature=0.0) -> WindowTe
     [
         (text_of(), False, False, "a good text"),
         (text_of(logprob=-1.2), True, False, "unsure"),
-        (text_of(ratio=2.5), True, False, "it repeats itself"),
+        (text_of(ratio=2.5), False, False, "it repeats itself, and may have been said so"),
+        (text_of(ratio=2.5, truncated=True), True, False, "it repeats itself without an end"),
+        (text_of(ratio=2.5, text="no " * 20), True, False, "it repeats itself faster than anybody speaks"),
+        (text_of(truncated=True), False, False, "a long text"),
         (text_of(logprob=-1.2, no_speech=0.7), False, True, "silence needs no second try"),
         (text_of(no_speech=0.9), False, False, "a sure text counts more than the token of silence"),
-        (text_of(ratio=2.5, no_speech=0.9), True, False, "repeated, and sure of it"),
+        (text_of(ratio=2.5, no_speech=0.9, truncated=True), True, False, "repeated, and sure of it"),
     ],
 )
 def test_when_a_text_fails_and_when_it_is_silence(text, fails, silent, reason):
@@ -156,11 +161,13 @@ def test_when_a_text_fails_and_when_it_is_silence(text, fails, silent, reason):
     assert (_silenced(text, options).segments == ()) is silent, reason
 
 
-def test_the_best_of_failed_attempts_repeats_itself_least():
+def test_the_best_of_failed_attempts_turns_in_no_circles_and_is_the_likeliest():
     options = DecodingOptions()
-    loud, unsure, worse = text_of(ratio=5, logprob=-0.1), text_of(logprob=-1.5), text_of(logprob=-3)
-    assert _best([loud, unsure, worse], options) is unsure
-    assert _best([loud, text_of()], options).logprob == -0.5
+    circles, unsure, worse = text_of(ratio=5, logprob=-0.1, truncated=True), text_of(logprob=-1.5), text_of(logprob=-3)
+    assert _best([circles, unsure, worse], options) is unsure
+    assert _best([circles, text_of()], options).logprob == -0.5
+    repeated = text_of(ratio=5, logprob=-1.1)
+    assert _best([repeated, unsure, worse], options) is repeated
 
 
 def test_a_failed_attempt_is_made_again_warmer_and_the_others_stay(whisper):
