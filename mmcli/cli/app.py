@@ -24,9 +24,9 @@ Examples:
   mmcli segment "cat" photo.jpg --json | jq .objects
   mmcli chat photo.jpg -m "How many cats are there?"
   mmcli transcribe talk.mp3
-  mmcli caption holiday/ --model google/paligemma2-3b-mix-448
+  mmcli caption holiday/ -M google/paligemma2-3b-mix-448
 
-Results go to stdout, everything else to stderr. `mmcli COMMAND --help` explains a command.
+Results go to stdout, everything else to stderr. `mmcli help COMMAND` explains a command.
 
 Exit codes:
 
@@ -35,7 +35,8 @@ Exit codes:
   2    the command line does not fit together
   3    the model could not be found, downloaded or run
   4    the machine cannot go on (disk full, output closed, no memory), or a fault of mmcli
-  130  interrupted; what was written by then is complete"""
+  130  interrupted; what was written by then is complete
+  141  whoever read the output has gone (as `| head` does)"""
 
 HELP_EPILOG = """\
 Examples:

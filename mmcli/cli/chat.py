@@ -49,7 +49,7 @@ def command(
     ] = None,
     system: Annotated[
         str,
-        option("Answer", "--system", metavar="TEXT", help="How to answer, for models that converse."),
+        option("Answer", "--system", metavar="TEXT", help="Tell the model how to answer, where it converses."),
     ] = "",
     *,
     answer: AnswerOptions,
@@ -59,7 +59,8 @@ def command(
 ) -> int:
     """Answer questions about pictures and recordings, all of which the model takes in at once.
 
-    Without any it answers where the model can.
+    Without a file the question stands alone, for models that can answer so; nano needs a picture. Without a question it
+    asks for one after another on the terminal.
     """
     from mmcli.cli.attachments import load_attachments
     from mmcli.cli.pictures import request_fields

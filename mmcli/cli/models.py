@@ -42,7 +42,7 @@ Name = Annotated[
         autocompletion=complete.models,
     ),
 ]
-Json = Annotated[bool, option("Output", "--json", help="One JSON object a line.")]
+Json = Annotated[bool, option("Output", "--json", help="Print one JSON object a model, each on a line.")]
 Offline = Annotated[bool, option("Model", "--offline", help="Never use the network.")]
 
 
@@ -189,7 +189,7 @@ def remove(
     ctx: typer.Context,
     name: Name,
     revision: Revision = None,
-    yes: Annotated[bool, option("Other", "--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, option("Other", "--yes", "-y", help="Remove it without asking.")] = False,
     *,
     talk: TalkOptions,
 ) -> int:

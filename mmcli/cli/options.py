@@ -46,7 +46,8 @@ def dtype_option(help: str) -> Any:
 
 
 Revision = Annotated[
-    str | None, option("Model", "--revision", metavar="REV", help="Branch, tag or commit of a hub repository.")
+    str | None,
+    option("Model", "--revision", metavar="REV", help="Branch, tag or commit of a hub repository (default: main)."),
 ]
 
 
@@ -93,21 +94,42 @@ class AnswerOptions:
 
     prompt: Annotated[
         str | None,
-        option("Answer", "--prompt", metavar="TEXT", help="Replaces the task's own prompt word for word."),
+        option(
+            "Answer",
+            "--prompt",
+            metavar="TEXT",
+            help="Give the model this text, word for word, instead of the task's own prompt.",
+        ),
     ] = None
     max_tokens: Annotated[
         int | None,
         option(
-            "Answer", "--max-tokens", metavar="N", min=1, help="Stop an answer after N tokens (it is marked truncated)."
+            "Answer",
+            "--max-tokens",
+            metavar="N",
+            min=1,
+            help="Stop an answer after N tokens, which are words or parts of words (it is marked truncated).",
         ),
     ] = None
     temperature: Annotated[
         float,
-        option("Answer", "--temperature", metavar="T", min=0.0, help="0 (default): always the likeliest token."),
+        option(
+            "Answer",
+            "--temperature",
+            metavar="T",
+            min=0.0,
+            help="0 (default): always the likeliest token; the higher, the freer the answer.",
+        ),
     ] = 0.0
     top_k: Annotated[
         int,
-        option("Answer", "--top-k", metavar="K", min=0, help="Draw among the K likeliest tokens only (0: all)."),
+        option(
+            "Answer",
+            "--top-k",
+            metavar="K",
+            min=0,
+            help="With a temperature: draw among the K likeliest tokens only (0, the default: all).",
+        ),
     ] = 0
     top_p: Annotated[
         float,
@@ -116,12 +138,19 @@ class AnswerOptions:
             "--top-p",
             metavar="P",
             callback=lambda value: _share(value),
-            help="Draw among the likeliest tokens that together hold probability P (1: all).",
+            help="With a temperature: draw among the likeliest tokens that together hold probability P (1, the "
+            "default: all).",
         ),
     ] = 1.0
     seed: Annotated[
         int | None,
-        option("Answer", "--seed", metavar="N", min=0, help="Makes draws with a temperature repeatable."),
+        option(
+            "Answer",
+            "--seed",
+            metavar="N",
+            min=0,
+            help="With a temperature: the same number draws the same answer again.",
+        ),
     ] = None
 
 

@@ -58,7 +58,13 @@ class RecordingOptions:
     ] = 0.0
     duration: Annotated[
         float | None,
-        option("Recordings", "--duration", metavar="TIME", parser=seconds_of, help="Listen to so much of it only."),
+        option(
+            "Recordings",
+            "--duration",
+            metavar="TIME",
+            parser=seconds_of,
+            help="Hear so much of the recording only, from --start on.",
+        ),
     ] = None
     batch_size: Annotated[
         int | None,
@@ -97,11 +103,18 @@ class HearingOptions:
     ] = "transcribe"
     hint: Annotated[
         str | None,
-        option("Transcript", "--hint", metavar="TEXT", help="Names and words as they are to be spelt."),
+        option("Transcript", "--hint", metavar="TEXT", help="Names and words that may be said, as they are spelt."),
     ] = None
     words: Annotated[bool, option("Transcript", "--words", help="Find the time of every word too (Whisper).")] = False
     beams: Annotated[
-        int, option("Transcript", "--beams", metavar="N", min=1, help="Follow the N likeliest texts (default 1).")
+        int,
+        option(
+            "Transcript",
+            "--beams",
+            metavar="N",
+            min=1,
+            help="Follow the N likeliest texts (default 1); more take longer.",
+        ),
     ] = 1
     temperature: Annotated[
         float | None,
