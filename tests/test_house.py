@@ -119,6 +119,15 @@ def test_importing_what_is_no_model_imports_no_torch():
     assert done.returncode == 0, done.stderr
 
 
+def test_only_the_streams_own_module_writes_to_them():
+    """So that what is written is made fit for a terminal; a child process speaks to its parent."""
+    own = ("mmcli.cli.environment", "mmcli.cli.libraries", "mmcli.cli.confined", "mmcli.__main__", "mmcli.training")
+    spoken = ("print", "sys.stdout.write", "sys.stderr.write", "typer.echo", "typer.secho", "warnings.warn")
+    others = [path for path in SOURCES if not is_within(module_of(path), own) and "template_process" not in path.name]
+    writing = [f"{name_of(path)}:{line}" for path in others for line, called, _ in calls(path) if called in spoken]
+    assert writing == []
+
+
 # -- what is said ------------------------------------------------------------------------------------------------
 
 
@@ -211,6 +220,12 @@ def test_what_is_installed_by_a_page_exists():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     wanted = set(re.findall(r"pip install '?(?:\.|mmcli)\[(\w+)\]", "\n".join(map(page, PAGES[:1]))))
     assert wanted and wanted <= extras.keys()
+
+
+def test_the_build_for_the_cpu_is_one_that_the_package_takes():
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    [torch] = re.findall(r"pip install '(torch[^']*)' --index-url", page(PAGES[0]))
+    assert torch in needed  # else the next pip install would fetch the other one
 
 
 def test_pictures_that_the_first_command_names_are_there():

@@ -26,6 +26,11 @@ def _begin(command: Any, ctx: Any, formatter: Any) -> None:
     _paragraphs(formatter, command.help or "")
 
 
+def _column(formatter: Any) -> int:
+    """How wide the column of names may be; what is longer has its explanation below it."""
+    return max(10, min(28, formatter.width // 3))
+
+
 def _summary(command: Any) -> str:
     """The first sentence of a command's help."""
     return " ".join(command.help.split()).split(". ")[0].rstrip(".")
@@ -79,7 +84,7 @@ class Command(_Helpful, TyperCommand):
         for name, rows in groups.items():
             if rows:
                 with formatter.section(name):
-                    formatter.write_dl(rows, col_max=28)
+                    formatter.write_dl(rows, col_max=_column(formatter))
         if self.epilog:
             _paragraphs(formatter, self.epilog)
 
@@ -96,6 +101,6 @@ class Group(_Helpful, TyperGroup):
             commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
             formatter.write_dl([(name, _summary(command)) for name, command in commands])
         with formatter.section("Options"):
-            formatter.write_dl([_row(param) for param in self.get_params(ctx) if not param.hidden], col_max=28)
+            formatter.write_dl([_row(param) for param in self.get_params(ctx) if not param.hidden], col_max=_column(formatter))
         if self.epilog:
             _paragraphs(formatter, self.epilog)
