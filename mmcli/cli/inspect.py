@@ -46,7 +46,7 @@ def command(
         ),
     ] = "nano",
     depth: Annotated[
-        int, option("Output", "--depth", metavar="N", min=1, help="Levels of the tree of modules (default 3).")
+        int, option("Output", "--depth", metavar="N", help="Levels of the tree of modules (default 3).")
     ] = 3,
     json_: Annotated[bool, option("Output", "--json", help="Print one JSON object.")] = False,
     revision: Revision = None,

@@ -27,8 +27,34 @@ def one_of(*allowed: str) -> Callable[[str], str]:
     return check
 
 
+RANGES: dict[str, tuple[float, float]] = {  # of every option that is a number, in all commands that have it
+    "--max-tokens": (1, 100_000),
+    "--temperature": (0, 10),
+    "--top-k": (0, 1_000_000),
+    "--top-p": (1e-9, 1),
+    "--seed": (0, 2**63 - 1),
+    "--batch-size": (1, 256),
+    "--beams": (1, 32),
+    "--depth": (1, 64),
+}
+LONGEST_TIME = 10_000_000  # seconds: 115 days
+
+
+def _within(low: float, high: float) -> Callable[[Any], Any]:
+    """A check that a number is given, if at all, within a range; nan is within none."""
+
+    def check(value: Any) -> Any:
+        if value is not None and not low <= value <= high:
+            raise typer.BadParameter(f"{value} is not between {low:g} and {high:,}.")
+        return value
+
+    return check
+
+
 def option(panel: str, *names: str, help: str, **more: Any) -> Any:
     """A Typer option in a group of the help page; its help tells its default where that needs telling."""
+    if names[0] in RANGES:
+        more["callback"] = _within(*RANGES[names[0]])
     more.setdefault("autocompletion", complete.values(more.get("metavar")))
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
 
@@ -69,7 +95,12 @@ class ModelOptions:
     ] = "nano"
     revision: Revision = None
     offline: Annotated[
-        bool, option("Model", "--offline", help="Never use the network: the model must be here already, and no address is fetched.")
+        bool,
+        option(
+            "Model",
+            "--offline",
+            help="Never use the network: the model must be here already, and no address is fetched.",
+        ),
     ] = False
     device: Annotated[str, device_option("Where to run (default auto: a GPU if there is one).")] = "auto"
     dtype: Annotated[
@@ -107,7 +138,6 @@ class AnswerOptions:
             "Answer",
             "--max-tokens",
             metavar="N",
-            min=1,
             help="Stop an answer after N tokens, which are words or parts of words (it is marked truncated).",
         ),
     ] = None
@@ -117,7 +147,6 @@ class AnswerOptions:
             "Answer",
             "--temperature",
             metavar="T",
-            min=0.0,
             help="0 (default): always the likeliest token; the higher, the freer the answer.",
         ),
     ] = 0.0
@@ -127,7 +156,6 @@ class AnswerOptions:
             "Answer",
             "--top-k",
             metavar="K",
-            min=0,
             help="With a temperature: draw among the K likeliest tokens only (0, the default: all).",
         ),
     ] = 0
@@ -137,7 +165,6 @@ class AnswerOptions:
             "Answer",
             "--top-p",
             metavar="P",
-            callback=lambda value: _share(value),
             help="With a temperature: draw among the likeliest tokens that together hold probability P (1, the "
             "default: all).",
         ),
@@ -148,7 +175,6 @@ class AnswerOptions:
             "Answer",
             "--seed",
             metavar="N",
-            min=0,
             help="With a temperature: the same number draws the same answer again.",
         ),
     ] = None
@@ -173,7 +199,6 @@ class PictureOptions:
             "Pictures",
             "--batch-size",
             metavar="N",
-            min=1,
             help="Pictures that go through the model together (default: by device). Answers do not depend on it.",
         ),
     ] = None
@@ -221,12 +246,6 @@ class TalkOptions:
 
     quiet: Annotated[bool, option("Other", "--quiet", "-q", help="Say nothing on stderr but errors.")] = False
     debug: Annotated[bool, option("Other", "--debug", help="Show the traceback of an error.")] = False
-
-
-def _share(value: float) -> float:
-    if not 0 < value <= 1:
-        raise typer.BadParameter(f"{value} is not above 0 and at most 1.")
-    return value
 
 
 def _divisor(value: int) -> int:

@@ -9,7 +9,7 @@ import typer
 
 from mmcli.cli import complete
 from mmcli.cli.environment import Environment
-from mmcli.cli.options import ModelOptions, one_of, option
+from mmcli.cli.options import LONGEST_TIME, ModelOptions, one_of, option
 from mmcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def seconds_of(value: str | float) -> float:
     total = 0.0
     for part in value.strip().split(":"):
         total = 60 * total + float(part)
+    if total > LONGEST_TIME:
+        raise typer.BadParameter(f"{value!r} is more than {LONGEST_TIME:,} seconds.")
     return total
 
 
@@ -72,7 +74,6 @@ class RecordingOptions:
             "Recordings",
             "--batch-size",
             metavar="N",
-            min=1,
             help="Windows of up to 30 s that go through the model together (default: by device).",
         ),
     ] = None
@@ -112,7 +113,6 @@ class HearingOptions:
             "Transcript",
             "--beams",
             metavar="N",
-            min=1,
             help="Follow the N likeliest texts (default 1); more take longer.",
         ),
     ] = 1
@@ -122,14 +122,12 @@ class HearingOptions:
             "Transcript",
             "--temperature",
             metavar="T",
-            min=0.0,
-            max=1.0,
             help="Draw with this temperature only (default: 0, and warmer where a text repeats or is unlikely).",
         ),
     ] = None
     seed: Annotated[
         int | None,
-        option("Transcript", "--seed", metavar="N", min=0, help="Another seed draws other texts (default 0)."),
+        option("Transcript", "--seed", metavar="N", help="Another seed draws other texts (default 0)."),
     ] = None
 
 
