@@ -13,8 +13,9 @@ import numpy as np
 
 from mmcli.errors import InputError
 from mmcli.media.containers import length, open_container, sound_track, stated_length
+from mmcli.media.limits import UNKNOWN_STREAM
 from mmcli.media.mixing import BLOCK, RATE, Mixer, mixes
-from mmcli.media.sniff import describe_silent
+from mmcli.media.sniff import describe_silent, is_sound
 from mmcli.media.sources import Source, printable, trouble
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def open_sound(source: Source, *, start: float = 0.0, duration: float | None = N
     silent = describe_silent(head)
     if silent is not None:
         raise InputError(f"{name} is {silent[0]}", silent[1])
-    file = source.open()
+    # What has no end is seldom a recording; what is told by its first bytes may be long.
+    file = source.open(stream_limit=None if is_sound(head) else UNKNOWN_STREAM)
     try:
         return SoundReader(file, name, start, duration)
     except OSError as error:

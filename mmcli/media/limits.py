@@ -2,6 +2,7 @@
 
 PICTURE_FILE = 2 << 30  # bytes of a picture that lies on the disk and is read piece by piece
 STREAM = 512 << 20  # bytes from a pipe or an address, which are kept in memory
+UNKNOWN_STREAM = 256 << 20  # bytes of a pipe that does not begin like a recording of a well-known kind
 LIST = 64 << 20  # bytes of a list of names
 FIFO_WAIT = 10.0  # seconds for something to begin to write to a named FIFO
 
@@ -26,7 +27,7 @@ BYTES_PER_PIXEL = {  # what Pillow and the libraries below it take at their grea
 BYTES_PER_COEFFICIENT = 2  # a JPEG of several scans keeps all its coefficients
 
 SCANS = 100  # of a JPEG: progressive ones have about 10
-SCANNED = 1_000_000_000  # coefficients that a JPEG's scans may go over, all together
+SCANNED = 4_000_000_000  # coefficients that a JPEG's scans may go over, all together
 SEGMENTS = 20_000  # of a JPEG, before its first scan
 CHUNKS = 100_000  # of a PNG, beyond one for every 4096 bytes
 PROFILE = 4 << 20  # bytes of a colour profile

@@ -11,6 +11,7 @@ import pytest
 from naming import make, names, only
 
 from mmcli.errors import InputError, UsageError
+from mmcli.media.audio import open_sound
 from mmcli.media.image import load_picture
 from mmcli.media.sources import IMAGE_EXTENSIONS, expand
 
@@ -123,6 +124,15 @@ def test_an_endless_stream_that_begins_like_a_picture_is_read_to_the_limit(monke
     stream = Endless(b"\0", begin=b"\x89PNG\r\n\x1a\n")
     with pytest.raises(InputError, match="longer than 3 MiB"):
         load_picture(only("-", stdin=stream))
+    assert stream.given <= 5 << 20
+
+
+@pytest.mark.parametrize("content", [b"y\n", b"\0", bytes(range(256))])
+def test_an_endless_stream_that_is_no_recording(monkeypatch, content):
+    monkeypatch.setattr("mmcli.media.audio.UNKNOWN_STREAM", 3 << 20)
+    stream = Endless(content)
+    with pytest.raises(InputError, match="text, not a recording|longer than 3 MiB"):
+        open_sound(only("-", stdin=stream))
     assert stream.given <= 5 << 20
 
 
