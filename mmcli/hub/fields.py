@@ -5,7 +5,7 @@ The bounds are some four times beyond the largest published models. They keep wh
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from reprlib import Repr
 from typing import Any
 
@@ -131,13 +131,17 @@ class Fields:
             return frozenset(self.wholes(key, *ID, longest=MOST_STOPS))
         return frozenset({self.whole(key, *ID)})
 
+    def unlike(self, key: str, value: int, others: Collection[int]) -> int:
+        """`value`, the token under `key`. Raises ModelError if it is one of the others that mean something else."""
+        if value in others:
+            raise self.wrong(key, "a token of its own, which stands for nothing else")
+        return value
+
     def require(self, key: str, *accepted: Any) -> None:
         """Raise ModelError unless a field is one of these (None: or absent), type and all."""
         value = self.get(key)
         if not any(type(value) is type(one) and value == one for one in accepted):
-            raise ModelError(
-                f"{self.where} sets {self.path}{key} to {shown(value)}; supported is {shown(accepted[0])}"
-            )
+            raise ModelError(f"{self.where} sets {self.path}{key} to {shown(value)}; supported is {shown(accepted[0])}")
 
 
 def _is_whole(value: Any, low: int, high: int) -> bool:

@@ -13,7 +13,8 @@ from mmcli.hub.other_formats import not_a_checkpoint, not_the_content
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-LARGEST_HEADER = 16_000_000  # bytes; those of the largest published files have some hundred thousand
+LARGEST_HEADER = 8_000_000  # bytes; those of the largest published files have some hundred thousand
+MOST_TENSORS = 20_000  # of one file
 MOST_SHARDS = 2000
 MOST_SIDES = 8  # dimensions of a tensor
 _SHARD = re.compile(r"[\w-][\w.-]{0,200}\.safetensors")  # a file beside the index
@@ -99,6 +100,8 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     except ValueError as error:
         raise damaged(path, error) from error
     header.pop("__metadata__", None)
+    if len(header) > MOST_TENSORS:
+        raise damaged(path, ValueError(f"it holds {len(header)} tensors; expected at most {MOST_TENSORS}"))
     tensors: dict[str, TensorInfo] = {}
     spans: list[tuple[int, int]] = []
     try:

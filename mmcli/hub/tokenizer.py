@@ -14,7 +14,7 @@ from mmcli.hub.tokenizer_file import check_tokenizer
 
 
 class Tokenizer:
-    """A tokenizer of the `tokenizers` library, which neither pads nor cuts nor adds tokens; all it raises is ModelError.
+    """A tokenizer of the library of that name, which neither pads nor cuts nor adds tokens; it raises ModelError only.
 
     It adds nothing because its file cannot be trusted to: processors put tokens in front of a text themselves.
     """

@@ -31,8 +31,11 @@ LISTS = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder
 # Regular expressions can take for ever on some text; those of published tokenizers do not.
 PATTERNS = {
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    *(
+        rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        for digits in (r"\p{N}{1,3}", r"\p{N}")
+    ),
     r" {2,}",
     r"\s+",
 }
@@ -111,7 +114,7 @@ def _check_added(whole: Fields) -> None:
 
 
 def _check_model(model: Fields) -> None:
-    """Byte-pair encoding, without what would make the library draw lots, fail or cut tokens where they are too short."""
+    """Byte-pair encoding, without what makes the library draw lots, fail, or cut tokens that are too short."""
     if model.get("type") not in ("BPE", None):  # old files do not name it
         raise model.wrong("type", "'BPE'")
     for key in ("continuing_subword_prefix", "end_of_word_suffix"):

@@ -12,8 +12,14 @@ from torch import Tensor, nn
 
 from mmcli.errors import ModelError
 from mmcli.hub.safetensors_files import (
-    INDEX, SINGLE, TensorInfo, damaged, read_header, read_index, weight_files,
-)  # fmt: skip
+    INDEX,
+    SINGLE,
+    TensorInfo,
+    damaged,
+    read_header,
+    read_index,
+    weight_files,
+)
 
 SCALE = "_scale"  # behind the name of an int8 tensor: the factor of each of its rows
 COMPARED_ROWS = 64  # of a tied tensor: enough to find a head that was trained on its own

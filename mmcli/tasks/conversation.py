@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mmcli.decode import Token
 from mmcli.errors import InputError, ModelError, UsageError
+from mmcli.hub.fields import Fields
 from mmcli.tasks.answer import Answer, in_words
 from mmcli.tasks.task import Request, text_of
 
@@ -259,4 +260,6 @@ def _behind(ids: list[int], inputs: "Inputs") -> "Inputs":
 
 def _context(raw: dict[str, Any]) -> int | None:
     """How many tokens a model was made to read, from its config.json; None where that does not say."""
-    return (raw.get("text_config") or raw).get("max_position_embeddings")
+    whole = Fields(raw, "config.json")
+    text = whole.part("text_config") if "text_config" in whole else whole
+    return text.maybe_whole("max_position_embeddings", 1, 1 << 30)

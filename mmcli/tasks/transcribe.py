@@ -45,10 +45,18 @@ class TranscribeRequest:
 
     def require(self, loaded: "Loaded", model: str) -> None:
         """Raise ModelError if the model has no ears, UsageError if it cannot tell the times that are asked for."""
+        from mmcli.batch.speech import WINDOW
+
         if loaded.family is None or loaded.family.transcribe is None:
             raise ModelError(
                 f"{model} cannot hear",
                 "Use whisper-tiny.en, which is bundled, or another checkpoint of Whisper or Gemma 3n",
+            )
+        seconds = getattr(loaded.processor, "window_seconds", WINDOW)
+        if seconds < WINDOW:
+            raise ModelError(
+                f"{model} hears {seconds:g} s at once, but recordings are cut into windows of up to {WINDOW:g} s",
+                "Use a checkpoint that hears as much, as all published ones do",
             )
         if self.words and loaded.family.timestamps == "window":
             raise UsageError(

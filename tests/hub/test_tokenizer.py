@@ -42,12 +42,17 @@ def nested(levels: int) -> dict:
 
 
 HOSTILE = {
-    "a pattern that backtracks": ({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a|a)*$"}}}, "pattern.Regex"),
+    "a pattern that backtracks": (
+        {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a|a)*$"}}},
+        "pattern.Regex",
+    ),
     "a pattern that explodes": (
-        {"normalizer": {"type": "Replace", "pattern": {"Regex": "((a{999}){999}){999}"}, "content": ""}}, "pattern.Regex",
+        {"normalizer": {"type": "Replace", "pattern": {"Regex": "((a{999}){999}){999}"}, "content": ""}},
+        "pattern.Regex",
     ),
     "a text doubled ten times": (
-        {"normalizer": {"type": "Sequence", "normalizers": [DOUBLING] * 10}}, "times as long",
+        {"normalizer": {"type": "Sequence", "normalizers": [DOUBLING] * 10}},
+        "times as long",
     ),
     "a space that becomes a book": ({"normalizer": DOUBLING | {"content": "x" * 10_000}}, "normalizer.content"),
     "normalizers of normalizers": ({"normalizer": nested(40)}, "nested more than"),
@@ -64,17 +69,28 @@ HOSTILE = {
     "ids that are texts": ({"model": {"type": "BPE", "vocab": {"a": "0"}, "merges": []}}, "model.vocab.a"),
     "negative ids": ({"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}, "model.vocab.a"),
     "a merge of one": ({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a"]}}, "model.merges.0"),
-    "a merge of unknown tokens": ({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "z"]]}}, "cannot be read"),
+    "a merge of unknown tokens": (
+        {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "z"]]}},
+        "cannot be read",
+    ),
     # The library panics: it cuts the prefix off tokens that are shorter.
     "a prefix longer than tokens": (
-        {"model": {"type": "BPE", "vocab": {"a": 0, "aa": 1}, "merges": [["a", "a"]],
-                   "continuing_subword_prefix": "prefix"}}, "continuing_subword_prefix",
+        {
+            "model": {
+                "type": "BPE",
+                "vocab": {"a": 0, "aa": 1},
+                "merges": [["a", "a"]],
+                "continuing_subword_prefix": "prefix",
+            }
+        },
+        "continuing_subword_prefix",
     ),
     "lots are drawn": ({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [], "dropout": 0.5}}, "dropout"),
     "an unknown token nobody knows": (
-        {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [], "unk_token": "?"}}, "unk_token",
+        {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [], "unk_token": "?"}},
+        "unk_token",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("change", "field"), HOSTILE.values(), ids=HOSTILE)

@@ -9,8 +9,18 @@ from typing import Any
 
 from mmcli.errors import ModelError
 from mmcli.hub.fields import (
-    DEPTH, EPSILON, HEAD_WIDTH, HEADS, ID, INNER, ROWS, SOFT_TOKENS, WIDTH, Fields, shown,
-)  # fmt: skip
+    DEPTH,
+    EPSILON,
+    HEAD_WIDTH,
+    HEADS,
+    ID,
+    INNER,
+    ROWS,
+    SOFT_TOKENS,
+    WIDTH,
+    Fields,
+    shown,
+)
 from mmcli.layers.conformer import ConformerConfig
 from mmcli.layers.mobilenet_v5 import GRID
 from mmcli.layers.mobilenet_v5 import WIDTH as WIDTH_OF_TOWER
@@ -21,7 +31,7 @@ TEXT = {
     "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 256, "rms_norm_eps": 1e-6, "sliding_window": 512,
     "final_logit_softcapping": 30.0, "vocab_size_per_layer_input": 262_144, "hidden_size_per_layer_input": 256,
     "altup_num_inputs": 4, "altup_correct_scale": True, "num_kv_shared_layers": 15, "laurel_rank": 64,
-    "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1,
+    "max_position_embeddings": 32_768, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1,
 }  # fmt: skip
 VISION = {"hidden_size": 2048, "vocab_size": 128, "vocab_offset": 262_144, "rms_norm_eps": 1e-6}
 AUDIO = {"hidden_size": 1536, "vocab_size": 128, "vocab_offset": 262_272, "rms_norm_eps": 1e-6}
@@ -71,6 +81,7 @@ class TextConfig:
     streams: int  # of AltUp
     corrects_scale: bool
     laurel_rank: int
+    positions: int  # tokens that it was made to read
 
     @property
     def depth(self) -> int:
@@ -132,6 +143,8 @@ class Gemma3nConfig:
         )
         if not alone:
             _check_hard_tokens(config)
+            whole.unlike("image_token_id", config.vision.token, [config.pad, config.bos, config.audio.token])
+            whole.unlike("audio_token_id", config.audio.token, [config.pad, config.bos])
         return config
 
 
@@ -169,6 +182,7 @@ def _read_text(raw: Fields) -> TextConfig:
         streams=streams,
         corrects_scale=raw.flag("altup_correct_scale"),
         laurel_rank=raw.whole("laurel_rank", *WIDTH),
+        positions=raw.whole("max_position_embeddings", 1, 1 << 20),
     )
 
 

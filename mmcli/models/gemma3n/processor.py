@@ -121,9 +121,7 @@ class Gemma3nProcessor:
 
     # -- inputs ------------------------------------------------------------------------------------------------------
 
-    def text_inputs(
-        self, text: str, pictures: Sequence[Image.Image] = (), sounds: Sequence[np.ndarray] = ()
-    ) -> Inputs:
+    def text_inputs(self, text: str, pictures: Sequence[Image.Image] = (), sounds: Sequence[np.ndarray] = ()) -> Inputs:
         """One row of a `chat_text`, or of the rest of one; its placeholders take the pictures and sounds in order.
 
         Raises UsageError for a sound that is too long, ModelError where placeholders and parts do not match.
@@ -165,6 +163,7 @@ class Gemma3nProcessor:
         senses = (self.config.vision, pictures, "picture"), (self.config.audio, sounds, "sound")
         for sense, count, what in senses:
             text = self._opened(text, sense, count, what)
+        text = text.encode("utf-8", "replace").decode()  # a template may write halves of characters
         pieces = (self.tokenizer.encode(piece).ids for piece in text.split(GUARD))
         ids = [id for piece in pieces for id in piece]
         for sense, count, what in senses:
@@ -174,6 +173,10 @@ class Gemma3nProcessor:
                     f"tokenizer.json does not read {name}, a {what}'s place, as a token", "Download the model again"
                 )
         self.tokenizer.check_rows(ids, self.config.text.vocabulary)
+        if len(ids) > self.config.text.positions:
+            raise ModelError(
+                f"The conversation's {len(ids)} tokens are more than the {self.config.text.positions} this model reads"
+            )
         return ids
 
     def _opened(self, text: str, sense: SenseConfig | None, count: int, what: str) -> str:

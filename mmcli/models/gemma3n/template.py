@@ -19,7 +19,8 @@ Message = dict[str, Any]
 
 PLACES = ("processor_config.json", "chat_template.json", "chat_template.jinja", "tokenizer_config.json")
 PROGRAM = Path(__file__).with_name("template_process.py")
-PATIENCE = 20  # seconds until a rendering is given up: far more than starting and stopping one takes
+LARGEST = 1_000_000  # bytes of a template; published ones have some thousand
+PATIENCE = 10  # seconds until a rendering is given up: far more than starting and stopping one takes
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class ChatTemplate:
         asked = json.dumps({"template": self.source, "variables": self.tokens | variables})
         answer = _rendered(asked, str(self.path))
         if "error" in answer:
-            raise ModelError(f"The chat template in {self.path} cannot lay out this conversation: {answer['error']}")
+            words = " ".join(answer["error"].split())
+            raise ModelError(f"The chat template in {self.path} cannot lay out this conversation: {words}")
         text = answer["text"]
         return text if text.startswith(begin) else begin + text
 
@@ -62,17 +64,22 @@ def find_template(folder: Path) -> tuple[Path, str | None]:
             continue
         found = _read(path) if path.suffix == ".jinja" else read_json(path).get("chat_template")
         if isinstance(found, list):  # several templates with names
-            found = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
+            found = next((one for one in found if isinstance(one, dict) and one.get("name") == "default"), {})
+            found = {"default": found.get("template")}
         if isinstance(found, dict):
             found = found.get("default")
         if isinstance(found, str):
+            if len(found) > LARGEST:
+                raise ModelError(f"{path} holds a template larger than any should be ({LARGEST / 1e6:.0f} MB)")
             return path, found
     return folder, None
 
 
 def _read(path: Path) -> str:
+    if path.stat().st_size > LARGEST:
+        raise ModelError(f"{path} is larger than any template should be ({LARGEST / 1e6:.0f} MB)")
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read ({error})", "Download the model again") from error
 
@@ -88,7 +95,7 @@ def _rendered(asked: str, name: str) -> dict[str, str]:
         raise ModelError(f"The chat template in {name} cannot be run ({error})") from error
     if done.returncode > 0:  # not the template's fault: its errors are answers
         reason = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        raise ModelError(f"The chat template in {name} cannot be run ({reason})")
+        raise ModelError(f"The chat template in {name} cannot be run ({reason[:200]})")
     if done.returncode < 0:  # the system ended it
         raise ModelError(f"The chat template in {name} had to be stopped: it takes too much time or memory")
     return json.loads(done.stdout)

@@ -8,22 +8,33 @@ filling the memory. Here the system stops it, where it can limit processes, and 
 The settings, filters and functions are those of transformers' `render_jinja_template`.
 """
 
-import encodings.unicode_escape  # noqa: F401 (Jinja and Python fetch these when they first need them: too late here)
+import contextlib
+import html  # noqa: F401 (Jinja, MarkupSafe and Python fetch these when they first need them, which is too late here)
 import json
+import pprint  # noqa: F401
 import sys
-from contextlib import suppress
+import textwrap  # noqa: F401
+import time
 from datetime import datetime
+from html import entities  # noqa: F401
 from typing import Any, NoReturn
 
+import jinja2.constants  # noqa: F401
 import jinja2.debug  # noqa: F401
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-LONGEST = 4_000_000  # characters of a rendered text
+LONGEST = 1_000_000  # characters of a rendered text: some ten times what the model reads
+LONGEST_ERROR = 300  # characters
 MEMORY = 1 << 29  # bytes of address space
-SECONDS = 5  # of computing
+SECONDS = 2  # of computing
+
+# What Python looks up by name when a template first asks for it.
+for _codec in ("ascii", "latin-1", "unicode_escape", "utf-8", "utf-16", "utf-32", "idna", "punycode"):
+    "".encode(_codec)
+datetime.now().strftime("%A %B %c %x %X %p")
 
 
 class Generation(Extension):
@@ -71,10 +82,25 @@ def limit() -> None:
         import resource
     except ImportError:  # Windows; the caller's clock remains
         return
-    limits = {"AS": MEMORY, "CPU": SECONDS, "FSIZE": 0, "NOFILE": 3, "NPROC": 0, "CORE": 0}
+    limits = {"AS": MEMORY, "CPU": int(time.process_time()) + SECONDS, "FSIZE": 0, "NOFILE": 3, "NPROC": 0, "CORE": 0}
     for name, most in limits.items():
-        with suppress(AttributeError, ValueError, OSError):
+        with contextlib.suppress(AttributeError, ValueError, OSError):
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
+
+
+def answer(asked: dict[str, Any]) -> dict[str, str]:
+    """The text of a template, or what is wrong with it in a few words."""
+    try:
+        return {"text": render(asked["template"], asked["variables"])}
+    except TemplateSyntaxError as error:
+        words = f"line {error.lineno}: {error.message}"
+    except TemplateError as error:
+        words = str(error.message or type(error).__name__)
+    except MemoryError:
+        words = "it takes too much memory"
+    except Exception as error:  # a template can raise whatever Python raises
+        words = f"{type(error).__name__}: {error}"
+    return {"error": words if len(words) <= LONGEST_ERROR else f"{words[:LONGEST_ERROR]}…"}
 
 
 def main() -> None:
@@ -82,16 +108,10 @@ def main() -> None:
     asked = json.loads(sys.stdin.buffer.read())
     limit()
     try:
-        answer = {"text": render(asked["template"], asked["variables"])}
-    except TemplateSyntaxError as error:
-        answer = {"error": f"line {error.lineno}: {error.message}"}
-    except TemplateError as error:
-        answer = {"error": str(error.message or type(error).__name__)}
-    except MemoryError:
-        answer = {"error": "it takes too much memory"}
-    except Exception as error:  # a template can raise whatever Python raises
-        answer = {"error": f"{type(error).__name__}: {error}"}
-    sys.stdout.write(json.dumps(answer))
+        said = json.dumps(answer(asked))
+    except Exception as error:  # of a template's own error, whose words take too much
+        said = json.dumps({"error": f"it fails in more words than there is room for ({type(error).__name__})"})
+    sys.stdout.write(said)
 
 
 if __name__ == "__main__":

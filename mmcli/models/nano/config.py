@@ -48,6 +48,7 @@ class NanoConfig:
         decoder = _read_decoder(whole.part("decoder"))
         rows = decoder.vocabulary
         own = {key: whole.whole(key, 0, rows - 1) for key in TOKENS}
+        whole.unlike("image_token", own["image_token"], [own["pad_token"], own["bos_token"]])
         unknown = raw.keys() - {field.name for field in fields(cls)} - {"model_type", "architectures"}
         if unknown:
             raise ModelError(f"{whole.where} does not fit: {shown(min(unknown))} is unknown")

@@ -9,8 +9,19 @@ from typing import Any
 
 from mmcli.errors import ModelError
 from mmcli.hub.fields import (
-    DEPTH, EPSILON, HEAD_WIDTH, HEADS, ID, INNER, ROWS, SIDE, SOFT_TOKENS, WIDTH, Fields, shown,
-)  # fmt: skip
+    DEPTH,
+    EPSILON,
+    HEAD_WIDTH,
+    HEADS,
+    ID,
+    INNER,
+    ROWS,
+    SIDE,
+    SOFT_TOKENS,
+    WIDTH,
+    Fields,
+    shown,
+)
 from mmcli.layers.gemma import DecoderConfig
 from mmcli.layers.siglip import SiglipConfig
 
@@ -76,15 +87,17 @@ class PaliGemmaConfig:
                 f"This PaliGemma projects pictures to {width} numbers (projection_dim), "
                 f"but its text model is {decoder.width} wide (hidden_size)"
             )
-        image_token = whole.whole("image_token_index" if "image_token_index" in whole else "image_token_id", *ID)
+        pad, bos = (_row(whole, text, f"{name}_token_id", decoder.vocabulary) for name in ("pad", "bos"))
+        key = "image_token_index" if "image_token_index" in whole else "image_token_id"
+        image_token = whole.unlike(key, whole.whole(key, *ID), [pad, bos])
         return cls(
             vision=_read_vision(vision),
             decoder=decoder,
             sliding_window=text.whole("sliding_window", *WINDOW) if any(decoder.sliding_layers) else None,
             image_token=image_token,
             vocabulary_end=_vocabulary_end(decoder.vocabulary, image_token),
-            pad=_row(whole, text, "pad_token_id", decoder.vocabulary),
-            bos=_row(whole, text, "bos_token_id", decoder.vocabulary),
+            pad=pad,
+            bos=bos,
             stop_ids=whole.ids("eos_token_id") or text.ids("eos_token_id"),
         )
 

@@ -11,13 +11,17 @@ from pathlib import Path
 
 from bench.hostile.worker import Result, work
 
-_OTHERS = {"__init__", "__main__", "runner", "worker", "damage", "command"}
+_OTHERS = {"__init__", "__main__", "runner", "worker", "command", "checkpoint_bases"}
 READY = 300.0  # seconds that a worker may take to import what it needs
 
 
 def kinds() -> list[str]:
     """The names of all kinds of input."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in _OTHERS)
+    return sorted(
+        path.stem
+        for path in Path(__file__).parent.glob("*.py")
+        if not path.stem.endswith("damage") and path.stem not in _OTHERS
+    )
 
 
 @dataclass

@@ -6,6 +6,7 @@ import time
 
 import gemma3n_folders
 import pytest
+from jinja2.defaults import DEFAULT_FILTERS
 
 from mmcli.errors import ModelError
 from mmcli.models.gemma3n import template as templates
@@ -163,3 +164,46 @@ def test_a_template_that_is_no_text_is_a_model_error(tmp_path):
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ModelError, match="chat_template.jinja cannot be read"):
         find_template(tmp_path)
+
+
+# Filters with arguments, or for something else than a text; all others are given one.
+FILTERS = {
+    "attr": "'a' | attr('x')", "batch": "[1] | batch(2) | list", "dictsort": "{'b': 1} | dictsort", "sum": "[1] | sum",
+    "format": "'%d' | format(1)", "groupby": "[{'a': 1}] | groupby('a')", "items": "{'b': 1} | items | list",
+    "map": "['a'] | map('upper') | list", "max": "[1] | max", "min": "[1] | min", "abs": "-1 | abs",
+    "replace": "'a' | replace('a', 'b')", "round": "1.5 | round", "slice": "[1] | slice(2) | list",
+    "xmlattr": "{'b': 1} | xmlattr", "filesizeformat": "12345 | filesizeformat", "random": "['a'] | random",
+}  # fmt: skip
+
+
+def test_every_filter_works_within_the_limits():
+    """Some fetch a module when they are first used, which a process that may open no file cannot do."""
+    used = [FILTERS.get(name, f"'<b>two words</b> http://a.b' | {name}") for name in DEFAULT_FILTERS]
+    used += ["lipsum()", "strftime_now('%A %d %B %c %x %X')", "'a'.encode('utf-16')", "'ß'.casefold()"]
+    text("".join(f"{{{{ {expression} }}}}" for expression in used))
+    assert text("{{ '<b>a</b> &amp; c' | striptags }}") == "<bos>a & c"
+    assert text("{{ 'two words' | wordwrap(5) }}").split() == ["<bos>two", "words"]
+    assert text("{{ {'a': 1} | pprint }}") == "<bos>{'a': 1}"
+
+
+def test_an_error_is_short_and_one_line_however_long_its_words_are():
+    for words in ("'no\n' * 10 ** 6", "messages | string * 99999", "range(99999) | list"):
+        with pytest.raises(ModelError) as error:
+            text(f"{{{{ raise_exception({words}) }}}}")
+        assert len(str(error.value)) < 500 and "\n" not in str(error.value)
+
+
+def test_a_template_is_of_a_size_that_templates_have(tmp_path):
+    (tmp_path / "chat_template.jinja").write_text("a" * 1_000_001)
+    with pytest.raises(ModelError, match="chat_template.jinja is larger than any template"):
+        find_template(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "a" * 1_000_001}))
+    with pytest.raises(ModelError, match="chat_template.json holds a template larger"):
+        find_template(tmp_path)
+
+
+def test_templates_whose_names_are_none_are_passed_over(tmp_path):
+    several = [{"name": {}, "template": "no"}, {"name": ["default"]}, {"name": "default", "template": "yes"}]
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": several}))
+    assert find_template(tmp_path)[1] == "yes"
