@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path[0] = str(Path(__file__).parents[2])  # in place of this folder, where http.py would hide Python's own
 
 import support  # noqa: E402 (before transformers)
 
