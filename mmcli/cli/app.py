@@ -151,7 +151,7 @@ def _complain(environment: Environment, complaint: Any) -> None:
     """Say what is wrong with a command line, with its usage, as the library would, but safely."""
     context = getattr(complaint, "ctx", None)
     if context is not None:
-        environment.say(context.get_usage())
+        environment.say(" ".join(context.get_usage().split()))
         environment.say(f"Try '{context.command_path} --help' for help.")
         environment.say("")
     environment.say(f"Error: {complaint.format_message()}")

@@ -118,3 +118,11 @@ def test_the_model_has_a_short_option_everywhere(command, tmp_path):
 def test_an_option_that_other_tools_have_for_the_model_gets_a_hint(arguments, hint):
     done = mmcli(*arguments)
     assert done.code == 2 and hint in done.err
+
+
+@pytest.mark.parametrize("columns", [24, 200])
+def test_a_usage_error_is_wrapped_on_a_terminal_only(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = mmcli("models", "info", "nano", "--no-such").err.split("\n")
+    assert lines[0] == "Usage: mmcli models info [OPTIONS] MODEL"
+    assert lines[3].startswith("Error: No such option: --no-such")
