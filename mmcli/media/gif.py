@@ -1,5 +1,6 @@
 """How many frames a GIF has, from its blocks: decoding them all to count them takes minutes (GIF89a)."""
 
+from struct import unpack
 from typing import BinaryIO
 
 from mmcli.media.limits import FRAMES
@@ -7,14 +8,21 @@ from mmcli.media.limits import FRAMES
 _IMAGE, _EXTENSION = 0x2C, 0x21
 
 
-def frame_count(file: BinaryIO) -> int:
-    """The number of frames of the GIF in `file`, at most FRAMES + 1; the file is left at its beginning."""
+def frames(file: BinaryIO) -> tuple[int, tuple[int, int, int, int]]:
+    """The number of frames of the GIF in `file`, at most FRAMES + 1, and where in the picture the first of them is.
+
+    The file is left at its beginning.
+    """
     file.seek(10)
     _skip_table(file, file.read(3)[:1])
-    count = 0
+    count, first = 0, (0, 0, 0, 0)
     while count <= FRAMES and (kind := file.read(1)):
         if kind[0] == _IMAGE:
-            _skip_table(file, file.read(9)[8:])
+            place = file.read(9)
+            _skip_table(file, place[8:])
+            if count == 0 and len(place) == 9:
+                left, top, width, height = unpack("<4H", place[:8])
+                first = (left, top, left + width, top + height)
             file.seek(1, 1)  # the size of the first codes
             count += 1
         elif kind[0] == _EXTENSION:
@@ -24,7 +32,7 @@ def frame_count(file: BinaryIO) -> int:
         while (length := file.read(1)) not in (b"", b"\0"):
             file.seek(length[0], 1)
     file.seek(0)
-    return count
+    return count, first
 
 
 def _skip_table(file: BinaryIO, flags: bytes) -> None:

@@ -121,6 +121,10 @@ def _upright(
 ) -> tuple[int, Image.Image]:
     """Decode an opened picture → its orientation in the file, and the picture as it is to be seen."""
     image.load()
+    if look.first_frame is not None and image.tell() == 0 and look.first_frame != (0, 0, *image.size):
+        whole = Image.new("RGBA", image.size)  # around it there is nothing, which Pillow fills with a colour
+        whole.paste(image.crop(look.first_frame).convert("RGBA"), look.first_frame)
+        image = whole
     low = _lower_bytes(file) if _deep_transparency(image, look) else None
     if image.mode == "L" and look.bits < 8 and "transparency" in image.info:  # told as it is in the file
         image.info["transparency"] *= 255 // (2**look.bits - 1)

@@ -19,6 +19,7 @@ class Look:
     frames: int | None = None
     more: bool = False  # frames than were counted
     pages: tuple[int, ...] = ()  # of a TIFF, those that are whole pictures
+    first_frame: tuple[int, int, int, int] | None = None  # of a GIF, where it is in the picture
     bits: int = 8  # of a sample of a PNG
     layout: jpeg.Layout | None = None  # of a JPEG
     notes: tuple[str, ...] = ()
@@ -31,8 +32,8 @@ def look_at(file: BinaryIO, kind: str, name: str) -> Look:
 
 
 def _gif(file: BinaryIO, name: str) -> Look:
-    count = gif.frame_count(file)
-    return Look(frames=min(count, FRAMES) or 1, more=count > FRAMES)
+    count, first = gif.frames(file)
+    return Look(frames=min(count, FRAMES) or 1, more=count > FRAMES, first_frame=first)
 
 
 def _png(file: BinaryIO, name: str) -> Look:

@@ -177,3 +177,36 @@ def test_the_preview_inside_a_phone_jpeg_is_no_frame_to_speak_of(tmp_path):
     picture = load(tmp_path / "phone.jpg")
     assert picture.notes == ()
     assert_like(picture.image, scene())
+
+
+def _gif(*frames: bytes, size=(12, 12)) -> bytes:
+    """A GIF of frames as `_frame` makes them, with red as the first colour and its background."""
+    return b"GIF89a" + struct.pack("<HHBBB", *size, 0x80, 0, 0) + b"\xc8\0\0\0\0\xc8" + b"".join(frames) + b";"
+
+
+def _frame(left=0, top=0, palette=b"") -> bytes:
+    """Four by four pixels of the second colour, perhaps of a palette of the frame's own."""
+    buffer = io.BytesIO()
+    Image.new("P", (4, 4), 1).save(buffer, "GIF", optimize=False)
+    data = buffer.getvalue()
+    pixels = data[data.rindex(b"\0\4\0\4\0") + 6 : -1]
+    return struct.pack("<BHHHHB", 0x2C, left, top, 4, 4, 0x80 if palette else 0) + palette + pixels
+
+
+def test_around_a_small_first_frame_there_is_nothing(tmp_path):
+    """Pillow paints it in the background colour, which no viewer does."""
+    (tmp_path / "a.gif").write_bytes(_gif(_frame(4, 4)))
+    picture = load(tmp_path / "a.gif").image
+    assert picture.getpixel((5, 5)) == (0, 0, 200)
+    assert picture.getpixel((0, 0)) == picture.getpixel((11, 11)) == (255, 255, 255)
+
+
+def test_a_frames_own_palette(tmp_path):
+    (tmp_path / "a.gif").write_bytes(_gif(_frame(palette=b"\0\0\0\0\xc8\0"), size=(4, 4)))
+    assert load(tmp_path / "a.gif").image.getpixel((1, 1)) == (0, 200, 0)
+
+
+def test_of_very_many_frames_not_all_are_counted(tmp_path):
+    (tmp_path / "a.gif").write_bytes(_gif(*[_frame()] * 3000))
+    assert load(tmp_path / "a.gif").notes == ("the first of more than 1,000 frames is used",)
+    assert load(tmp_path / "a.gif", frame=2).notes == ("frame 2 of more than 1,000 is used (counted from 0)",)
