@@ -9,6 +9,7 @@ import pytest
 from picture_files import assert_like, fails, in_python, load, scene, with_orientation
 from PIL import Image, ImageOps
 
+from mmcli.media.gif import frames
 from mmcli.media.image import load_picture
 from mmcli.media.sources import Source
 
@@ -208,5 +209,7 @@ def test_a_frames_own_palette(tmp_path):
 
 def test_of_very_many_frames_not_all_are_counted(tmp_path):
     (tmp_path / "a.gif").write_bytes(_gif(*[_frame()] * 3000))
+    with open(tmp_path / "a.gif", "rb") as file:
+        assert frames(file) == (1001, (0, 0, 4, 4))
     assert load(tmp_path / "a.gif").notes == ("the first of more than 1,000 frames is used",)
     assert load(tmp_path / "a.gif", frame=2).notes == ("frame 2 of more than 1,000 is used (counted from 0)",)
