@@ -150,6 +150,10 @@ def _told(error: Exception) -> MmcliError:
 def _complain(environment: Environment, complaint: Any) -> None:
     """Say what is wrong with a command line, with its usage, as the library would, but safely."""
     context = getattr(complaint, "ctx", None)
+    if type(complaint).__name__ == "NoArgsIsHelpError":
+        for line in context.get_help().splitlines():
+            environment.say(line)
+        return
     if context is not None:
         environment.say(" ".join(context.get_usage().split()))
         environment.say(f"Try '{context.command_path} --help' for help.")

@@ -126,3 +126,10 @@ def test_a_usage_error_is_wrapped_on_a_terminal_only(columns, monkeypatch):
     lines = mmcli("models", "info", "nano", "--no-such").err.split("\n")
     assert lines[0] == "Usage: mmcli models info [OPTIONS] MODEL"
     assert lines[3].startswith("Error: No such option: --no-such")
+
+
+@pytest.mark.parametrize("command", ["", "models"])
+def test_without_a_command_the_help_comes_as_talk(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    done = mmcli(*command.split())
+    assert (done.code, done.out) == (2, "") and done.err == page(command, monkeypatch)
