@@ -25,13 +25,16 @@ DecodeText = Callable[[list[int]], str]
 class ParsedObject:
     """One object: its label, its locations y0 x0 y1 x1, its mask codes where it has them, and its score.
 
-    The score is the mean log-probability of the object's own tokens: locations, mask codes and label.
+    The score is the mean log-probability of the object's own tokens: locations, mask codes and label. A family that
+    finds in a way of its own may know how likely the object is right, and what found it.
     """
 
     label: str
     loc: Loc
     seg: tuple[int, ...] | None
-    score: float
+    score: float  # NaN where nothing was written
+    probability: float | None = None
+    found_by: str | None = None
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ class GrammarProcessor:
         kinds[named] = torch.arange(3, 3 + len(named))
         facts = [(n.least, n.most, n.keeps, n.above, n.begins, limit) for n, limit in zip(nodes, limits, strict=True)]
         again = {grammar.separator[0] for grammar in grammars if grammar.separator}
+        self.end = grammars[0].end
         self._begin = torch.tensor([[first[grammar], 0, 0, 0] for grammar in grammars])
         self._next, self._kinds, self._facts = table.to(device), kinds.to(device), torch.tensor(facts).to(device)
         self._again = torch.tensor(sorted(again), dtype=torch.long, device=device)

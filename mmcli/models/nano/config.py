@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from mmcli.errors import ModelError
 from mmcli.hub.fields import DEPTH, HEAD_WIDTH, HEADS, INNER, ROWS, WIDTH, Fields, shown
 from mmcli.layers.gemma import DecoderConfig
+from mmcli.models.nano.joining import CALIBRATION, FEATURES, KINDS, Calibration
 from mmcli.models.nano.things import THINGS
 
 LOCATIONS = 1024
@@ -30,6 +31,7 @@ class NanoConfig:
     finding_tokens: tuple[int, ...]  # first words of the prompts that look for things: "detect", "segment"
     absent_bias: float  # taken from the logit of an empty answer to those
     things: tuple[str, ...]  # what it was taught to find; the first are the detector's classes, in their order
+    finding: Calibration  # how boxes of decoder and detector are weighed
     decoder: DecoderConfig
 
     @property
@@ -44,7 +46,8 @@ class NanoConfig:
     @classmethod
     def from_json(cls, raw: dict) -> "NanoConfig":
         """Read config.json; ModelError if something is missing, unknown or of no use."""
-        whole = Fields(raw, "This nano model's config.json", {"finding_tokens": (), "absent_bias": 0.0, "things": THINGS})
+        otherwise = {"finding_tokens": (), "absent_bias": 0.0, "things": THINGS}
+        whole = Fields(raw, "This nano model's config.json", otherwise)
         decoder = _read_decoder(whole.part("decoder"))
         rows = decoder.vocabulary
         own = {key: whole.whole(key, 0, rows - 1) for key in TOKENS}
@@ -62,6 +65,7 @@ class NanoConfig:
             finding_tokens=whole.wholes("finding_tokens", 0, rows - 1, longest=16),
             absent_bias=whole.number("absent_bias", -100, 100),
             things=_read_things(whole),
+            finding=_read_finding(whole.part("finding", vars(CALIBRATION))),
             decoder=decoder,
             **own,
         )
@@ -72,6 +76,11 @@ def _read_things(raw: Fields) -> tuple[str, ...]:
     if not all(isinstance(thing, str) and 0 < len(thing) <= 60 and ";" not in thing for thing in things):
         raise raw.wrong("things", "a list of short names")
     return tuple(things)
+
+
+def _read_finding(raw: Fields) -> Calibration:
+    weights = {kind: raw.numbers(kind, -100, 100, FEATURES, FEATURES) for kind in KINDS}
+    return Calibration(least=raw.number("least", 0, 1), **weights)
 
 
 def _read_decoder(raw: Fields) -> DecoderConfig:

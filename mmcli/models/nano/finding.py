@@ -1,13 +1,14 @@
 """How nano finds things: each thing is asked for alone, in words that parse; the questions run side by side.
 
-The boxes of `segment` are those of `detect`: masks are written for boxes that are there already.
+What the decoder writes and what the detector proposes become one answer (`joining`). The boxes of `segment` are those of `detect`: masks are written for boxes that are there already.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from mmcli.decode import Token
 from mmcli.decode.grammar import CODES, CORNERS, Grammar
@@ -16,7 +17,9 @@ from mmcli.engine.generate import generate
 from mmcli.engine.logits import GrammarProcessor
 from mmcli.engine.sampling import Sampling
 from mmcli.models.family import Found
+from mmcli.models.nano.joining import LEAST_LOGIT, Candidate, Detection, candidates, join, located
 from mmcli.models.nano.model import Seen
+from mmcli.models.nano.picodet import CLASSES, detections
 from mmcli.models.nano.words import known
 
 if TYPE_CHECKING:
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
     from mmcli.hub.load import Loaded
 
 ROWS = 64  # questions that are asked side by side, at most: each has a cache of its own
-MOST_OBJECTS = 12  # of one thing in one answer, as in training
+MOST_OBJECTS = 12  # of one thing in one answer that is written, as in training
+MOST_DETECTIONS = 64  # of one thing, overlapping ones included
+ABSENT = 0.98  # share of an empty answer from which on none is written
 
 
 @dataclass
@@ -35,10 +40,11 @@ class Asked:
     picture: int
     label: str  # as the user calls it
     thing: str  # as the model knows it
-    tokens: list[Token]
+    tokens: list[Token] = field(default_factory=list)
     truncated: bool = False
-    objects: tuple[ParsedObject, ...] = ()
     problems: tuple[str, ...] = ()
+    candidates: list[Candidate] = field(default_factory=list)
+    objects: tuple[ParsedObject, ...] = ()
 
 
 @torch.inference_mode()
@@ -50,24 +56,28 @@ def find(
     masks: bool = False,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     max_tokens: int = 512,
+    least: float | None = None,
 ) -> list[Found]:
     """What each RGB picture shows of `things`, in their order; things that nano does not know are not asked for.
 
-    Every object of the answer keeps the name that the user gave it. With `masks` each has its codes.
+    Every object of the answer keeps the name that the user gave it, and is there with a probability of at least
+    `least` (None: what the checkpoint was calibrated to). With `masks` each has its codes.
     """
     taught = loaded.config.things
     asked = [
-        Asked(picture, label, thing, [])
+        Asked(picture, label, thing)
         for picture in range(len(pictures))
         for label in dict.fromkeys(things)
         if (thing := known(label, taught)) is not None
     ]
     if not asked:
         return [Found((), "", (), False)] * len(pictures)
-    weight = next(loaded.model.parameters())
-    seen = loaded.model.look(loaded.processor.pixels(pictures).to(weight.device, weight.dtype))
-    for some in _portions(asked):
-        _boxes(loaded, seen, some, sampling, max_tokens)
+    seen = propose(loaded, pictures, asked, sampling, max_tokens)
+    for one in asked:
+        kept = join(one.candidates, loaded.config.finding, least)
+        one.objects = tuple(
+            ParsedObject(one.label, box.loc, None, box.score, box.probability, box.found_by) for box in kept
+        )
     if masks:
         wanted = [(one, i) for one in asked for i in range(len(one.objects))]
         for some in _portions(wanted):
@@ -75,24 +85,81 @@ def find(
     return [_found([one for one in asked if one.picture == picture]) for picture in range(len(pictures))]
 
 
+@torch.inference_mode()
+def propose(
+    loaded: "Loaded",
+    pictures: "Sequence[Image.Image]",
+    asked: list[Asked],
+    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    max_tokens: int = 512,
+) -> Seen:
+    """Give each of `asked` all the boxes that may be right, from the decoder and from the detector."""
+    weight = next(loaded.model.parameters())
+    seen = loaded.model.look(loaded.processor.pixels(pictures).to(weight.device, weight.dtype))
+    for some in _portions(asked):
+        written = _boxes(loaded, seen, some, sampling, max_tokens)
+        detected = _detections(loaded, seen, some)
+        for one, (objects, presence), boxes in zip(some, written, detected, strict=True):
+            one.candidates = candidates(objects, presence, boxes)
+    return seen
+
+
 def _portions(items: list) -> Iterator[list]:
     return (items[start : start + ROWS] for start in range(0, len(items), ROWS))
 
 
-def _boxes(loaded: "Loaded", seen: Seen, asked: list[Asked], sampling: Sampling, max_tokens: int) -> None:
-    """Let nano write the boxes of each thing."""
+def _boxes(
+    loaded: "Loaded", seen: Seen, asked: list[Asked], sampling: Sampling, max_tokens: int
+) -> list[tuple[list[ParsedObject], float]]:
+    """Let nano write boxes of each thing → the boxes, and the log-odds that the thing is there.
+
+    Unless it is sure that nothing is there it writes one box at least: how likely that is right is judged afterwards.
+    """
     ids = loaded.processor.text_ids
     separator, end = tuple(ids(" ;")), loaded.config.eos_token
     grammars = [Grammar((tuple(ids(f" {one.thing}")),), separator, end, most=MOST_OBJECTS) for one in asked]
     longest = MOST_OBJECTS * (CORNERS + max(len(grammar.labels[0]) for grammar in grammars) + len(separator))
     prompts = [f"detect {one.thing}" for one in asked]
-    answers = _write(
-        loaded, seen, prompts, [one.picture for one in asked], grammars, min(max_tokens, longest), sampling
-    )
-    for one, (tokens, ended) in zip(asked, answers, strict=True):
+    pictures = [one.picture for one in asked]
+    rules = Doubtful(grammars, loaded.processor.vocabulary, loaded.config.decoder.vocabulary, seen.store.device)
+    answers = _write(loaded, seen, prompts, pictures, rules, min(max_tokens, longest), sampling)
+    written = []
+    for one, (tokens, ended), presence in zip(asked, answers, rules.presence.tolist(), strict=True):
         parsed = parse(tokens, loaded.processor.vocabulary, loaded.processor.decode)
         one.tokens, one.truncated, one.problems = tokens, not ended, tuple(parsed.problems)
-        one.objects = tuple(replace(found, label=one.label) for found in parsed.objects)
+        written.append((parsed.objects, presence))
+    return written
+
+
+def _detections(loaded: "Loaded", seen: Seen, asked: list[Asked]) -> list[list[Detection] | None]:
+    """The detector's boxes of each thing, best first; None for things that it does not know."""
+    classes = {thing: number for number, thing in enumerate(loaded.config.things[:CLASSES])}
+    rows = [i for i, one in enumerate(asked) if one.thing in classes]
+    found: list[list[Detection] | None] = [None] * len(asked)
+    if not rows:
+        return found
+    device = seen.store.device
+    pictures = torch.tensor([asked[i].picture for i in rows], device=device)
+    labels = torch.tensor([classes[asked[i].thing] for i in rows], device=device)
+    boxes, logits, others = detections(seen.raw, loaded.config.image_size, pictures, labels, MOST_DETECTIONS)
+    for i, *own in zip(rows, boxes.tolist(), logits.tolist(), others.tolist(), strict=True):
+        places = [(located(box), logit, other) for box, logit, other in zip(*own, strict=True) if logit > LEAST_LOGIT]
+        found[i] = [Detection(loc, logit, other) for loc, logit, other in places if loc is not None]
+    return found
+
+
+class Doubtful(GrammarProcessor):
+    """Notes how likely a model thinks an empty answer, and lets only a sure one be empty."""
+
+    presence: Tensor | None = None  # [B] log-odds that anything is there
+
+    def restrict(self, logits: Tensor, states: Tensor) -> Tensor:
+        allowed = super().restrict(logits, states)
+        if self.presence is None:  # the first step
+            absent = logits.softmax(-1)[:, self.end].double()
+            self.presence = -torch.logit(absent, eps=1e-6)
+            allowed[:, self.end].masked_fill_(absent < ABSENT, -torch.inf)
+        return allowed
 
 
 def _masks(loaded: "Loaded", seen: Seen, wanted: list[tuple[Asked, int]], sampling: Sampling) -> None:
@@ -102,7 +169,10 @@ def _masks(loaded: "Loaded", seen: Seen, wanted: list[tuple[Asked, int]], sampli
     grammars = [Grammar((), (), end, masks=True, box=box) for box in boxes]
     prompts = [f"segment {one.thing}" for one, _ in wanted]
     pictures = [one.picture for one, _ in wanted]
-    answers = _write(loaded, seen, prompts, pictures, grammars, CORNERS + CODES, sampling)
+    rules = GrammarProcessor(
+        grammars, loaded.processor.vocabulary, loaded.config.decoder.vocabulary, seen.store.device
+    )
+    answers = _write(loaded, seen, prompts, pictures, rules, CORNERS + CODES, sampling)
     for (one, i), (tokens, _) in zip(wanted, answers, strict=True):
         codes = tokens[CORNERS:]
         seg = tuple(loaded.processor.vocabulary.mask_code(token.id) for token in codes)
@@ -115,14 +185,13 @@ def _write(
     seen: Seen,
     prompts: list[str],
     pictures: list[int],
-    grammars: list[Grammar],
+    rules: GrammarProcessor,
     max_tokens: int,
     sampling: Sampling,
 ) -> list[tuple[list[Token], bool]]:
     """Each row's tokens without the end, and whether it came to one."""
     processor, end = loaded.processor, loaded.config.eos_token
     inputs = replace(processor.rows(prompts), context=seen.about(pictures))
-    rules = GrammarProcessor(grammars, processor.vocabulary, loaded.config.decoder.vocabulary, seen.store.device)
     rows: list[list[Token]] = [[] for _ in prompts]
     ended = [False] * len(rows)
     steps = generate(

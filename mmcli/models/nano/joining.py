@@ -1,0 +1,120 @@
+"""One answer from two: boxes that the decoder wrote and boxes that the detector proposes, with the odds that each is right.
+
+A written box is moved onto the detection it overlaps most; detections that were not written are candidates too; of
+candidates that nearly coincide the likelier one stays. How likely one is follows from a logistic regression on what
+decoder and detector thought (`training.nano.calibrate` fits it on pictures that were held out; the coefficients are
+the checkpoint's `finding`), so it holds for whatever was asked, and in `detect` as in `segment`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mmcli.decode.locations import Loc, encode_box, overlap
+from mmcli.decode.segments import ParsedObject
+
+SAME = 0.5  # overlap from which on a written box and a detection are of one thing
+DOUBLE = 0.6  # … from which on two candidates are
+LEAST_LOGIT = -4.0  # detections below are never right
+BOTH, DETECTOR, DECODER, UNSEEN = "both", "detector", "decoder", "unseen"
+KINDS = (BOTH, DETECTOR, DECODER, UNSEEN)
+FEATURES = 6  # 1, detection, best detection of the thing in the picture, best other class there, presence, written score
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One of the detector's boxes for the class that was asked for."""
+
+    loc: Loc
+    logit: float
+    other: float  # the largest logit of another class at the same place
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A box that may be in the answer."""
+
+    loc: Loc
+    kind: str  # a row of the calibration: BOTH, DETECTOR, DECODER, or UNSEEN (the decoder's of a class the detector lacks)
+    features: tuple[float, ...]
+    score: float  # mean log-probability of what the decoder wrote; NaN where it wrote nothing
+    probability: float = 0.0
+
+    @property
+    def found_by(self) -> str:
+        return DECODER if self.kind == UNSEEN else self.kind
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Coefficients of FEATURES for each kind of candidate, and the probability from which on it is in the answer."""
+
+    least: float
+    both: tuple[float, ...]
+    detector: tuple[float, ...]
+    decoder: tuple[float, ...]
+    unseen: tuple[float, ...]
+
+    def probability(self, candidate: Candidate) -> float:
+        weights = getattr(self, candidate.kind)
+        logit = sum(weight * feature for weight, feature in zip(weights, candidate.features, strict=True))
+        return 1 / (1 + math.exp(-max(-30.0, min(30.0, logit))))
+
+
+# Where a configuration has none: the detector as it is, and of what only the decoder says what it is sure of.
+CALIBRATION = Calibration(
+    least=0.3,
+    both=(0.5, 1.0, 0.0, 0.0, 0.0, 0.0),
+    detector=(0.0, 1.0, 0.0, 0.0, 0.0, 0.0),
+    decoder=(-1.0, 0.0, 0.0, 0.0, 0.5, 0.0),
+    unseen=(0.0, 0.0, 0.0, 0.0, 0.5, 0.0),
+)
+
+
+def candidates(
+    written: Sequence[ParsedObject], presence: float, detections: Sequence[Detection] | None
+) -> list[Candidate]:
+    """All boxes that may be right. `presence` is the decoder's log-odds that the thing is there at all; `detections`
+    are the best of the thing first, None where the detector does not know it."""
+    if detections is None:
+        return [Candidate(o.loc, UNSEEN, _features(presence=presence, score=o.score), o.score) for o in written]
+    kept: list[Detection] = []
+    for one in detections:
+        if one.logit > LEAST_LOGIT and all(overlap(one.loc, other.loc) < DOUBLE for other in kept):
+            kept.append(one)
+    best = kept[0].logit if kept else LEAST_LOGIT
+    scores: dict[int, float] = {}  # of detections that were written
+    found = []
+    for o in sorted(written, key=lambda o: -o.score):
+        near = max(range(len(kept)), key=lambda i: overlap(o.loc, kept[i].loc), default=None)
+        if near is not None and overlap(o.loc, kept[near].loc) > SAME:
+            scores.setdefault(near, o.score)
+        else:
+            found.append(Candidate(o.loc, DECODER, _features(0.0, best, 0.0, presence, o.score), o.score))
+    for i, one in enumerate(kept):
+        score = scores.get(i, math.nan)
+        kind = DETECTOR if math.isnan(score) else BOTH
+        told = 0.0 if kind == DETECTOR else score
+        found.append(Candidate(one.loc, kind, _features(one.logit, best, one.other, presence, told), score))
+    return found
+
+
+def join(found: Sequence[Candidate], calibration: Calibration, least: float | None = None) -> list[Candidate]:
+    """The candidates with a probability of at least `least`, likeliest first, each thing once."""
+    least = calibration.least if least is None else least
+    rated = [replace(one, probability=calibration.probability(one)) for one in found]
+    kept: list[Candidate] = []
+    for one in sorted(rated, key=lambda one: -one.probability):
+        if one.probability >= least and all(overlap(one.loc, other.loc) < DOUBLE for other in kept):
+            kept.append(one)
+    return kept
+
+
+def _features(own: float = 0.0, best: float = 0.0, other: float = 0.0, presence: float = 0.0, score: float = 0.0):
+    return (1.0, own, best, max(other, -8.0), max(-8.0, min(8.0, presence)), max(score, -8.0))
+
+
+def located(box: Sequence[float]) -> Loc | None:
+    """A box (x0, y0, x1, y1) in 0..1 as locations; None where they leave no room between them."""
+    loc = encode_box(tuple(box), 1, 1)
+    return loc if loc[0] < loc[2] and loc[1] < loc[3] else None

@@ -1,0 +1,142 @@
+"""Fit how decoder and detector are weighed: `python -m mmcli.training.nano.calibrate --data FOLDER --model nano`.
+
+On training pictures that were held out (and, for things that the detector does not know, on some that were not: too
+few are left), every class that is boxed exhaustively is asked where it is, and others where they are not. A logistic
+regression of each kind of candidate gives its probability of being right; `least` is the smallest probability at which
+no more than `--false` of the questions for absent things get a box. Prints the `finding` of config.json, how far
+the probabilities can be trusted, and what they reach here. `--write` puts them into the model's config.json.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from mmcli.hub.resolve import resolve
+from mmcli.models.nano.config import NanoConfig
+from mmcli.models.nano.joining import CALIBRATION, FEATURES, KINDS, Calibration, Candidate, join
+from mmcli.models.nano.things import COCO
+from mmcli.training.nano.annotations import ALL, Photo, read_photos, split_training
+from mmcli.training.nano.boxes import (
+    Answered,
+    Source,
+    collect,
+    detector_alone,
+    hits,
+    joined,
+    present_and_absent,
+    summary,
+)
+
+ABSENT = 8  # things asked of each picture in vain
+LEARNED = 160  # pictures of training with things that the detector does not know
+ROUNDS = 4  # which of two boxes of one thing is the right one depends on what is being fitted
+DECAY = 1.0  # of the coefficients, but for the constant
+
+
+def questions(data: Path, things: Sequence[str], seed: int) -> list[tuple[Photo, list[str]]]:
+    """Held-out pictures with all that may be asked of them, and pictures of things that the detector does not know."""
+    train, held_out = split_training(read_photos(data, ALL))
+    rng = random.Random(seed)
+    asked = [(photo, present_and_absent(photo, things, ABSENT, rng)) for photo in held_out]
+    others = [thing for thing in things if thing not in COCO]
+    strange = [photo for photo in train if any(t.label in others and t.by_hand for t in photo.things)]
+    asked += [(p, present_and_absent(p, others, 3, rng)) for p in rng.sample(strange, min(LEARNED, len(strange)))]
+    return [(photo, labels) for photo, labels in asked if labels]
+
+
+def fit(answers: Sequence[Answered]) -> Calibration:
+    """The coefficients of every kind; `least` is that of before."""
+    calibration = CALIBRATION
+    for _ in range(ROUNDS):
+        rows: dict[str, list[tuple[tuple[float, ...], bool]]] = {kind: [] for kind in KINDS}
+        for one in answers:
+            boxes = join(one.candidates, calibration, 0.0)
+            for box, right in zip(boxes, hits(boxes, one.truth), strict=True):
+                rows[box.kind].append((box.features, right))
+        weights = {kind: _regression(own, getattr(CALIBRATION, kind)) for kind, own in rows.items()}
+        calibration = replace(calibration, **weights)
+    return calibration
+
+
+def _regression(rows: list[tuple[tuple[float, ...], bool]], before: Sequence[float]) -> tuple[float, ...]:
+    """Logistic regression by Newton's method; where there is next to nothing to learn from, what was before."""
+    if len(rows) < 20:
+        return tuple(before)
+    x = np.array([features for features, _ in rows])
+    y = np.array([right for _, right in rows], dtype=float)
+    decay = np.diag([1e-3] + [DECAY] * (FEATURES - 1))
+    weights = np.zeros(FEATURES)
+    for _ in range(30):
+        p = 1 / (1 + np.exp(-(x @ weights).clip(-30, 30)))
+        slope = x.T @ (y - p) - decay @ weights
+        weights += np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + decay, slope)
+    return tuple(round(float(w), 4) for w in weights)
+
+
+def least_for(answers: Sequence[Answered], calibration: Calibration, false: float) -> float:
+    """The probability that no more than a share `false` of the questions for absent things reach."""
+    best = [_best(join(one.candidates, calibration, 0.0)) for one in answers if not one.truth]
+    return round(float(np.quantile(best, 1 - false)) + 1e-3, 3) if best else calibration.least
+
+
+def _best(boxes: Sequence[Candidate]) -> float:
+    return boxes[0].probability if boxes else 0.0
+
+
+def reliability(answers: Sequence[Answered], calibration: Calibration, bins: int = 10) -> list[tuple[str, int, float]]:
+    """Of boxes of about the same probability how many there are, and the share that is right."""
+    marks = []
+    for one in answers:
+        boxes = join(one.candidates, calibration, 0.0)
+        marks += [(box.probability, right) for box, right in zip(boxes, hits(boxes, one.truth), strict=True)]
+    table = []
+    for i in range(bins):
+        own = [right for p, right in marks if i / bins <= p < (i + 1) / bins or (p == 1 and i == bins - 1)]
+        table.append((f"{i / bins:.1f}–{(i + 1) / bins:.1f}", len(own), round(float(np.mean(own)), 3) if own else 0.0))
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--false", type=float, default=0.02, help="share of absent things that may get a box")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=int, default=1, help="use only every n-th picture")
+    parser.add_argument("--write", action="store_true", help="put the result into the model's config.json")
+    args = parser.parse_args()
+    path = resolve(args.model, download=False).folder / "config.json"
+    raw = json.loads(path.read_text("utf-8"))
+    things = NanoConfig.from_json(raw).things
+    source = Source(args.model, args.data, args.device, args.dtype)
+    answers = collect(source, questions(args.data, things, args.seed)[:: args.every], args.jobs)
+    calibration = fit(answers)
+    known = [one for one in answers if one.label in COCO]
+    calibration = replace(calibration, least=least_for(known, calibration, args.false))
+    names = sorted({one.photo for one in answers})
+    for part, other in ((names[::2], names[1::2]), (names[1::2], names[::2])):
+        fitted = fit([one for one in answers if one.photo in set(part)])
+        print("reliability on the other half", reliability([one for one in answers if one.photo in set(other)], fitted))
+    for least in (calibration.least, 0.1, 0.2, 0.3, 0.4, 0.5):
+        print(f"nano at {least}", _short(summary(joined(known, calibration, least))))
+    for least in (0.1, 0.2, 0.3, 0.4, 0.5):
+        print(f"detector at {least}", _short(summary(detector_alone(known, least))))
+    print(json.dumps({"finding": asdict(calibration)}))
+    if args.write:
+        path.write_text(json.dumps(raw | {"finding": asdict(calibration)}, indent=2) + "\n", "utf-8")
+
+
+def _short(result: dict) -> dict:
+    return {key: value for key, value in result.items() if key != "by class"}
+
+
+if __name__ == "__main__":
+    main()
