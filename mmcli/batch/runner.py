@@ -79,6 +79,7 @@ def run(
         elif loaded is None:
             loaded = load()
             request.require(loaded.processor, model)
+            request.require_probabilities(loaded)
             revision = loaded.checkpoint.revision
             size = batch_size or default_batch_size(loaded)
         batch.append((source, read))

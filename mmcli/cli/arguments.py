@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from mmcli.cli.options import option
 from mmcli.tasks.detect import tidy_things
 
 
@@ -17,6 +18,18 @@ def _things(value: str) -> str:
     return tidy
 
 
+MinScore = Annotated[
+    float | None,
+    option(
+        "Answer",
+        "--min-score",
+        metavar="P",
+        min=0.0,
+        max=1.0,
+        help="Leave out objects that are right with a probability below P (default: the model's own limit; for models "
+        "that give probabilities, as nano does).",
+    ),
+]
 Images = Annotated[
     list[str],
     typer.Argument(

@@ -2,7 +2,7 @@
 
 import typer
 
-from mmcli.cli.arguments import Images, Things
+from mmcli.cli.arguments import Images, MinScore, Things
 from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, spread
 
 NAME = "detect"
@@ -13,10 +13,12 @@ Examples:
   mmcli detect "cat ; dog" photos/ --overlay boxes/
   mmcli detect "traffic light" photo.jpg --json | jq '.objects[].box'
   mmcli detect "cat" photo.jpg --overlay cat.png --show
+  mmcli detect "bottle" photos/ --min-score 0.5
 
 Coordinates are pixels of the picture as it is displayed (turned by its EXIF tag), from its upper
-left corner: x0 y0 x1 y1. The score is the mean log-probability of the object's tokens: 0 is
-certain, and the more negative the less sure the model is; it is no probability of being right."""
+left corner: x0 y0 x1 y1. nano's score is the probability that the object is right, from 0 to 1.
+Other models give none: theirs is the mean log-probability of the object's tokens, 0 or below, which
+is no probability of being right. --json has both, as probability and score."""
 
 
 @spread
@@ -24,6 +26,7 @@ def command(
     ctx: typer.Context,
     things: Things,
     images: Images = None,
+    min_score: MinScore = None,
     *,
     pictures: PictureOptions,
     answer: AnswerOptions,
@@ -39,5 +42,5 @@ def command(
     from mmcli.cli.pictures import Plan, request_fields, run_pictures
     from mmcli.tasks.detect import DetectRequest
 
-    request = DetectRequest(words=things, **request_fields(answer, output))
+    request = DetectRequest(words=things, min_score=min_score, **request_fields(answer, output))
     return run_pictures(ctx, request, Plan(images or [], pictures, output, model, talk))

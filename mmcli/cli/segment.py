@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mmcli.cli.arguments import Images, Things
+from mmcli.cli.arguments import Images, MinScore, Things
 from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, option, spread
 
 NAME = "segment"
@@ -43,6 +43,7 @@ def command(
             help="The decoder of mask tokens, .npz or .safetensors (default: the model's own).",
         ),
     ] = None,
+    min_score: MinScore = None,
     *,
     pictures: PictureOptions,
     answer: AnswerOptions,
@@ -58,6 +59,6 @@ def command(
     from mmcli.cli.pictures import Plan, request_fields, run_pictures
     from mmcli.tasks.segment import SegmentRequest
 
-    request = SegmentRequest(words=things, **request_fields(answer, output))
+    request = SegmentRequest(words=things, min_score=min_score, **request_fields(answer, output))
     plan = Plan(images or [], pictures, output, model, talk, mask=mask, mask_decoder=mask_decoder)
     return run_pictures(ctx, request, plan)

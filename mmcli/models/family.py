@@ -126,8 +126,9 @@ class Family:
     """What a family that hears tells times of: "segment" (and of words where asked), or "window", which is no more than
     where the sound it was given lay in the recording."""
     pictures_each: int | None = None  # how many pictures every question must be about; None: as many as there are
+    probabilities: bool = False  # whether objects come with a calibrated probability of being right
     knowledge: Callable[[Any], Knowledge] | None = None  # configuration → what it knows; None: any words may be tried
     find: "Callable[..., list[Found]] | None" = None
-    """For families that find things in a way of their own: (loaded, pictures, things, masks=, sampling=, max_tokens=) →
-    what was found in each picture, in the order of `things`. None: all things are named in one prompt, and the model's
+    """For families that find things in a way of their own: (loaded, pictures, things, masks=, sampling=, max_tokens=,
+    least=) → what was found in each picture, in the order of `things`; `least` is the smallest probability. None: all things are named in one prompt, and the model's
     answer is read as it is."""

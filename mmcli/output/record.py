@@ -2,7 +2,8 @@
 
 A box is [x0, y0, x1, y1] in pixels of the picture as displayed (after its EXIF turn), from the upper left corner;
 `loc` holds the location integers y0 x0 y1 x1 that it came from; a score is the mean log-probability of the object's
-own tokens; a mask is COCO's compressed run-length encoding of the whole picture.
+own tokens, null where it wrote none; `probability` is how likely the object is right, where a model is calibrated, and
+`found_by` says which part of such a model found it; a mask is COCO's compressed run-length encoding of the picture.
 """
 
 import json
@@ -19,15 +20,28 @@ Record = dict[str, Any]
 
 
 def object_record(
-    label: str, box: Sequence[float], loc: Sequence[int], score: float, mask: Mapping | None = None
+    label: str,
+    box: Sequence[float],
+    loc: Sequence[int],
+    score: float,
+    mask: Mapping | None = None,
+    probability: float | None = None,
+    found_by: str | None = None,
 ) -> Record:
-    """One object; the key `mask` is there only with a mask. A score that is no finite number becomes null."""
+    """One object; `probability`, `found_by` and `mask` are keys only where there is one.
+
+    A score that is no finite number becomes null.
+    """
     entry: Record = {
         "label": label,
         "box": [round(float(edge), 2) for edge in box],
         "loc": [int(value) for value in loc],
         "score": round(score, 4) if math.isfinite(score) else None,
     }
+    if probability is not None:
+        entry["probability"] = round(probability, 4)
+    if found_by is not None:
+        entry["found_by"] = found_by
     if mask is not None:
         entry["mask"] = dict(mask)
     return entry

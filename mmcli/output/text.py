@@ -10,7 +10,8 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udc7f\udd
 def to_text(record: Mapping, several: bool = False) -> str:
     """The lines of a record, each with its newline; "" where there is nothing to say.
 
-    Detection and segmentation: one line an object, `label x0 y0 x1 y1 score` with tabs between. Transcripts: one line
+    Detection and segmentation: one line an object, `label x0 y0 x1 y1 score` with tabs between; the score is
+    the probability where the model gives one, else the mean log-probability. Transcripts: one line
     a segment. Other tasks: the answer. With `several` inputs the source's name comes first, and an answer is kept on
     one line. A failed record has no text: its error belongs to stderr.
 
@@ -48,7 +49,8 @@ def clock(seconds: float) -> str:
 
 def _columns(found: Mapping) -> list[str]:
     edges = [f"{edge:.2f}".rstrip("0").rstrip(".") for edge in found["box"]]
-    return [_one_line(found["label"]), *edges, "" if found["score"] is None else f"{found['score']:.4f}"]
+    score = found.get("probability", found["score"])
+    return [_one_line(found["label"]), *edges, "" if score is None else f"{score:.4f}"]
 
 
 def _one_line(text: str) -> str:

@@ -83,6 +83,7 @@ def _find(loaded: "Loaded", pictures: "Sequence[Image.Image]", request: Request)
 
     sampling = Sampling(request.temperature, request.top_k, request.top_p, request.seed)
     settings = {"masks": request.finds_masks, "sampling": sampling, "max_tokens": request.token_limit}
+    settings["least"] = request.min_score
     started = time.perf_counter()
     try:
         every = loaded.family.find(loaded, pictures, request.things, **settings)

@@ -105,7 +105,7 @@ def find_objects(
     boxes = [decode_box(one.loc, width, height, request.loc_divisor) for one in found]
     masks = find_masks(found, boxes, loaded, width, height) if request.finds_masks else [None] * len(boxes)
     objects = [
-        object_record(one.label, box, one.loc, one.score, mask)
+        object_record(one.label, box, one.loc, one.score, mask, one.probability, one.found_by)
         for one, box, mask in zip(found, boxes, masks, strict=True)
     ]
     return objects, problems + _empty_masks(objects)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from mmcli.errors import ModelError
+from mmcli.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from mmcli.hub.load import Loaded
@@ -32,6 +32,7 @@ class Request:
     seed: int | None = None
     loc_divisor: int = 1023
     token_ids: bool = False
+    min_score: float | None = None  # objects that are less likely than this are left out; None: the model's own limit
 
     @property
     def token_limit(self) -> int:
@@ -57,6 +58,18 @@ class Request:
             raise ModelError(
                 f"{model} cannot {self.task}: its vocabulary has no location tokens",
                 "Use nano or a PaliGemma checkpoint, or ask in words with mmcli chat",
+            )
+
+    def require_probabilities(self, loaded: "Loaded") -> None:
+        """Raise UsageError if answers are to be sifted by a probability that the model does not give."""
+        if self.min_score is None:
+            return
+        if self.prompt is not None:
+            raise UsageError("--min-score has no use beside --prompt: such an answer is read as it is", "Leave one out")
+        if not (loaded.family and loaded.family.probabilities):
+            raise UsageError(
+                f"{loaded.checkpoint.name} gives no probabilities, so --min-score has nothing to go by",
+                "Leave it out; --json has each object's score, the mean log-probability of its tokens",
             )
 
     def remarks(self, loaded: "Loaded") -> list[str]:

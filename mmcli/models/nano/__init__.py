@@ -19,6 +19,7 @@ FAMILY = Family(
     pictures_each=1,
     knowledge=knowledge,
     find=find,
+    probabilities=True,
 )
 
 __all__ = ["FAMILY", "Nano", "NanoConfig", "NanoProcessor"]

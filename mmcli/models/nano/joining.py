@@ -1,4 +1,4 @@
-"""One answer from two: boxes that the decoder wrote and boxes that the detector proposes, with the odds that each is right.
+"""One answer from two: boxes that the decoder wrote, boxes that the detector proposes, and how likely each is right.
 
 A written box is moved onto the detection it overlaps most; detections that were not written are candidates too; of
 candidates that nearly coincide the likelier one stays. How likely one is follows from a logistic regression on what
@@ -18,7 +18,7 @@ DOUBLE = 0.6  # … from which on two candidates are
 LEAST_LOGIT = -4.0  # detections below are never right
 BOTH, DETECTOR, DECODER, UNSEEN = "both", "detector", "decoder", "unseen"
 KINDS = (BOTH, DETECTOR, DECODER, UNSEEN)
-FEATURES = 6  # 1, detection, best detection of the thing in the picture, best other class there, presence, written score
+FEATURES = 6  # 1, detection, best detection of the thing, best other class there, presence, score of what was written
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Candidate:
     """A box that may be in the answer."""
 
     loc: Loc
-    kind: str  # a row of the calibration: BOTH, DETECTOR, DECODER, or UNSEEN (the decoder's of a class the detector lacks)
+    kind: str  # BOTH, DETECTOR, DECODER, or UNSEEN: the decoder's, of a class that the detector does not know
     features: tuple[float, ...]
     score: float  # mean log-probability of what the decoder wrote; NaN where it wrote nothing
     probability: float = 0.0

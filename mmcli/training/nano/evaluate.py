@@ -1,19 +1,21 @@
 """Measure a model on the check pictures: `python -m mmcli.training.nano.evaluate --data FOLDER --model nano`.
 
-Boxes: average precision at overlap 0.5 for each class with at least ten check boxes, asked one class a prompt on every
-picture that has it and on others that surely lack it, next to the teacher's boxes on the same pictures.
-False boxes: prompts for absent classes that give a box. Masks: mean overlap on things whose box was found.
-Captions: CIDEr-D against people's sentences, and how often the main thing is named.
+Boxes, on the mixed check pictures: average precision at overlap 0.5 for each class with at least ten check boxes, asked
+on every picture that has it and on others that surely lack it, next to the teacher's boxes on the same pictures.
+False boxes: questions for absent classes that give a box. COCO: the same on the COCO check photographs, for classes with
+at least eight boxes, each asked where it is and three absent ones on every photograph, beside the detector alone at
+several thresholds. Lists: things asked together against the same things one by one. Masks: how many of the things found
+have one, and mean overlap on things whose box was found. Captions: CIDEr-D against people's sentences, and how often the
+main thing is named.
 """
 
 import argparse
 import json
 import random
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -21,17 +23,32 @@ from PIL import Image
 
 from mmcli.decode import Token
 from mmcli.decode.locations import decode_box, pixel_box
-from mmcli.decode.segments import ParsedObject, parse
+from mmcli.decode.segments import ParsedObject
 from mmcli.engine.generate import generate
-from mmcli.hub.load import Loaded, load
+from mmcli.hub.load import load
 from mmcli.hub.resolve import resolve
+from mmcli.models.nano.finding import find
+from mmcli.models.nano.joining import Candidate
 from mmcli.output.masks import paste_mask
 from mmcli.training.nano import masks
-from mmcli.training.nano.annotations import COCO_CLASSES, Photo, Thing, overlap, read_photos
+from mmcli.training.nano.annotations import COCO_CLASSES, MIXED, Photo, Thing, overlap, read_photos
+from mmcli.training.nano.boxes import (
+    SCALE,
+    Answered,
+    Source,
+    collect,
+    detector_alone,
+    joined,
+    picture,
+    present_and_absent,
+    summary,
+    truth_of,
+)
 from mmcli.training.nano.cider import cider
 from mmcli.training.nano.packing import COMMON
 
-Question = tuple[Photo, str]
+Question = tuple[Photo, str]  # and a prompt
+COCO_FILES = ("coco.jsonl.gz",)
 PEOPLE = (
     "person people man men woman women boy boys girl girls child children kid kids baby toddler player players lady "
     "guy crowd skateboarder surfer rider cyclist biker climber hiker team group someone couple friends snowboarder "
@@ -51,15 +68,22 @@ ALSO = {
 
 
 class Judge:
-    """A loaded model, the check pictures, and what each prompt gave."""
+    """A loaded model, the check pictures, and what is asked of them."""
 
-    def __init__(self, loaded: Loaded, photos: list[Photo], data: Path, batch: int):
-        self.loaded, self.photos, self.data, self.batch = loaded, photos, data, batch
-        self.archives = {name: ZipFile(data / name) for name in {p.archive for p in photos}}
+    def __init__(self, source: Source, photos: list[Photo], batch: int, jobs: int):
+        self.source, self.photos, self.batch, self.jobs = source, photos, batch, jobs
+        self.data = source.data
+        self.loaded = load(resolve(source.model, download=False), source.device, source.dtype)
+        self.named = {photo.file: photo for photo in photos}
 
     def picture(self, photo: Photo) -> Image.Image:
-        with self.archives[photo.archive].open(photo.file) as file:
-            return Image.open(file).convert("RGB")
+        return picture(self.data, photo)
+
+    def collect(self, questions: list[tuple[Photo, list[str]]]) -> list[Answered]:
+        return collect(self.source, questions, self.jobs)
+
+    def joined(self, answers: list[Answered], least: float | None = None) -> list[tuple[Answered, list[Candidate]]]:
+        return joined(answers, self.loaded.config.finding, least)
 
     def ask(self, questions: list[Question], max_tokens: int) -> Iterator[tuple[Question, list[Token]]]:
         for start in range(0, len(questions), self.batch):
@@ -74,11 +98,6 @@ class Judge:
                         answers[event.row].append(Token(event.id, event.logprob))
             yield from zip(part, answers, strict=True)
 
-    def objects(self, questions: list[Question]) -> Iterator[tuple[Question, list[ParsedObject]]]:
-        processor = self.loaded.processor
-        for question, tokens in self.ask(questions, 160):
-            yield question, parse(tokens, processor.vocabulary, processor.decode).objects
-
 
 def box_questions(photos: list[Photo], label: str, rng: random.Random, most: int = 120) -> list[Photo]:
     """Pictures with hand-drawn boxes of the class, and others that surely lack it."""
@@ -87,94 +106,132 @@ def box_questions(photos: list[Photo], label: str, rng: random.Random, most: int
     return there + rng.sample(lacking, min(most, len(lacking)))
 
 
-def average_precision(guesses: list[tuple[float, int, np.ndarray]], truth: dict[int, list[np.ndarray]]) -> float:
-    """All-point average precision at overlap 0.5. guesses: score, picture, box; truth: picture → boxes."""
-    taken = {picture: [False] * len(boxes) for picture, boxes in truth.items()}
-    hits = []
-    for _, picture, box in sorted(guesses, key=lambda g: -g[0]):
-        over = [overlap(box, t) for t in truth.get(picture, [])]
-        best = int(np.argmax(over)) if over else -1
-        hit = best >= 0 and over[best] >= 0.5 and not taken[picture][best]
-        if hit:
-            taken[picture][best] = True
-        hits.append(hit)
-    total = sum(len(boxes) for boxes in truth.values())
-    if not hits or not total:
-        return 0.0
-    recall = np.cumsum(hits) / total
-    precision = np.maximum.accumulate((np.cumsum(hits) / np.arange(1, len(hits) + 1))[::-1])[::-1]
-    return float(np.sum(np.diff(np.concatenate(([0.0], recall))) * precision))
+def by_photo(pairs: list[tuple[Photo, str]]) -> list[tuple[Photo, list[str]]]:
+    """Each photograph once, with all that is asked of it."""
+    labels: dict[str, list[str]] = defaultdict(list)
+    for photo, label in pairs:
+        labels[photo.file].append(label)
+    photos = {photo.file: photo for photo, _ in pairs}
+    return [(photos[name], own) for name, own in labels.items()]
 
 
 def measure_boxes(judge: Judge, seed: int) -> dict:
     count = Counter(t.label for p in judge.photos for t in p.things if t.by_hand)
     rng = random.Random(seed)
     asked = {label: box_questions(judge.photos, label, rng) for label, n in count.most_common() if n >= 10}
-    questions = [(p, f"detect {label}") for label, photos in asked.items() for p in photos]
-    found: dict[str, list] = {label: [] for label in asked}
-    for (photo, prompt), objects in judge.objects(questions):
-        label = prompt.removeprefix("detect ")
-        for o in objects:
-            box = np.array(decode_box(o.loc, photo.width, photo.height))
-            found[label].append((o.score, id(photo), box))
-    result = {}
-    for label, photos in asked.items():
-        size = {id(p): np.array([p.width, p.height] * 2) for p in photos}
-        hand = {
-            id(p): [np.array(t.box) * size[id(p)] for t in p.things if t.label == label and t.by_hand] for p in photos
-        }
-        teacher = [(g["score"], id(p), np.array(g["box"])) for p in photos for g in p.teacher if g["label"] == label]
-        guesses = found[label]
-        result[label] = {
-            "boxes": count[label],
-            "ap50": round(average_precision(guesses, hand), 3),
-            "recall": round(_recall(guesses, hand), 3),
-            "teacher": round(average_precision(teacher, hand), 3) if label in COCO_CLASSES else None,
-        }
-    return result
+    answers = judge.collect(by_photo([(p, label) for label, photos in asked.items() for p in photos]))
+    ours = summary(judge.joined(answers))
+    teacher = summary((one, _teacher(judge.named[one.photo], one.label)) for one in answers)
+    classes = {
+        label: {"boxes": count[label], "ap50": ours["by class"][label]}
+        | {"teacher": teacher["by class"][label] if label in COCO_CLASSES else None}
+        for label in asked
+    }
+    both = [label for label in classes if label in COCO_CLASSES]
+    return {
+        "by class": classes,
+        **{key: value for key, value in ours.items() if key != "by class"},
+        "mean ap50, classes the teacher knows": round(float(np.mean([classes[c]["ap50"] for c in both])), 3),
+        "teacher's mean ap50": round(float(np.mean([classes[c]["teacher"] for c in both])), 3),
+    }
 
 
-def _recall(guesses: list, truth: dict) -> float:
-    total = sum(len(boxes) for boxes in truth.values())
-    met = sum(
-        any(overlap(g[2], t) >= 0.5 for g in guesses if g[1] == key) for key, boxes in truth.items() for t in boxes
-    )
-    return met / max(total, 1)
+def _teacher(photo: Photo, label: str) -> list[Candidate]:
+    """The boxes that a photograph's line in the data gives for a class."""
+    found = []
+    for guess in photo.teacher:
+        x0, y0, x1, y1 = (v / s * SCALE for v, s in zip(guess["box"], (photo.width, photo.height) * 2, strict=True))
+        if guess["label"] == label:
+            found.append(Candidate((y0, x0, y1, x1), "detector", (), 0.0, guess["score"]))
+    return sorted(found, key=lambda box: -box.probability)
 
 
 def measure_false(judge: Judge, seed: int) -> dict:
     rng = random.Random(seed)
-    questions: list[tuple[str, Question]] = []
-    for photo in judge.photos:
-        any_class = [label for label in photo.absent if label in COCO_CLASSES]
-        common = [label for label in any_class if label in COMMON]
-        for kind, labels, n in (("any of 80", any_class, 4), ("common", common, 3)):
-            questions += [(kind, (photo, f"detect {label}")) for label in rng.sample(labels, min(n, len(labels)))]
-    false: Counter = Counter()
-    for (kind, _), (_, objects) in zip(questions, judge.objects([q for _, q in questions]), strict=True):
-        false[kind] += bool(objects)
-    asked = Counter(kind for kind, _ in questions)
-    return {kind: {"prompts": n, "with boxes": round(false[kind] / n, 4)} for kind, n in asked.items()}
+    result = {}
+    for kind, among, n in (("any of 80", COCO_CLASSES, 4), ("common", COMMON & set(COCO_CLASSES), 3)):
+        pairs = []
+        for photo in judge.photos:
+            absent = [label for label in photo.absent if label in among]
+            pairs += [(photo, label) for label in rng.sample(absent, min(n, len(absent)))]
+        found = [bool(boxes) for _, boxes in judge.joined(judge.collect(by_photo(pairs)))]
+        result[kind] = {"questions": len(found), "with boxes": round(float(np.mean(found)), 4)}
+    return result
+
+
+def coco_questions(photos: list[Photo], seed: int) -> list[tuple[Photo, list[str]]]:
+    """Of each photograph its own classes among those with at least eight boxes in all, and three that it lacks."""
+    count = Counter(t.label for photo in photos for t in photo.things if t.by_hand)
+    classes = [label for label in COCO_CLASSES if count[label] >= 8]
+    rng = random.Random(seed)
+    asked = [(photo, present_and_absent(photo, classes, 3, rng)) for photo in photos]
+    return [(photo, labels) for photo, labels in asked if labels]
+
+
+def measure_coco(judge: Judge, seed: int) -> dict:
+    answers = judge.collect(coco_questions(judge.photos, seed))
+    own = judge.loaded.config.finding
+    result = {f"nano, at its own {own.least}": summary(judge.joined(answers))}
+    for least in (0.1, 0.2, 0.3, 0.5):
+        result[f"nano at {least}"] = _short(summary(judge.joined(answers, least)))
+    alone = {least: _short(summary(detector_alone(answers, least))) for least in (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)}
+    few = [figures for figures in alone.values() if figures["absent with boxes"] <= 0.03]
+    best = max(few, key=lambda figures: figures["mean ap50"], default=None)
+    result |= {f"detector alone at {least}": value for least, value in alone.items()}
+    return result | {"detector alone, best with at most 3 % false": best}
+
+
+def _short(result: dict) -> dict:
+    return {key: value for key, value in result.items() if key != "by class"}
+
+
+def measure_lists(judge: Judge, seed: int, most: int = 50) -> dict:
+    """Eight things of each photograph, asked one by one and in lists: the same questions, the same measure."""
+    rng = random.Random(seed)
+    asked = []
+    for photo, own in coco_questions(judge.photos, seed)[:: max(1, len(judge.photos) // most)]:
+        lacking = [label for label in COCO_CLASSES if label in photo.absent and label not in own]
+        labels = [*own, *rng.sample(lacking, max(0, 8 - len(own)))][:8]
+        asked.append((photo, rng.sample(labels, len(labels))))
+    result = {}
+    for size in (1, 2, 4, 8):
+        answers = []
+        for photo, labels in asked:
+            for start in range(0, len(labels), size):
+                part = labels[start : start + size]
+                [found] = find(judge.loaded, [judge.picture(photo)], part)
+                for label in part:
+                    truth = Answered(photo.file, label, [], truth_of(photo, label))
+                    answers.append((truth, [o for o in found.objects if o.label == label]))
+        result[f"lists of {size}" if size > 1 else "one by one"] = _short(summary(answers))
+    return result
 
 
 def measure_masks(judge: Judge) -> dict:
     """Overlap with masks drawn by hand, and with those the class maps give; in the things' own boxes where found."""
     truth = masks.collect(judge.photos, judge.data)
-    labels = {}
+    labels: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
     for photo in judge.photos:
         for i, thing in enumerate(photo.things):
             if thing.mask >= 0:
-                labels.setdefault((id(photo), thing.label), (photo, []))[1].append((thing, i in photo.polygons))
-    questions = [(photo, f"segment {label}") for (_, label), (photo, _) in labels.items()]
+                labels[photo.file][thing.label].append((thing, i in photo.polygons))
     scores: dict[str, list[float]] = {}
     decoder = judge.loaded.mask_vqvae()
-    for (photo, prompt), objects in judge.objects(questions):
-        label = prompt.removeprefix("segment ")
-        for thing, by_hand in labels[(id(photo), label)][1]:
-            value = _mask_overlap(photo, thing, truth[thing.mask], objects, decoder)
-            if value is not None:
-                scores.setdefault(f"{label}, {'by hand' if by_hand else 'class map'}", []).append(value)
-    return {k: {"masks": len(v), "iou": round(float(np.mean(v)), 3)} for k, v in sorted(scores.items()) if len(v) >= 5}
+    objects = masked = 0
+    for name, own in labels.items():
+        photo = judge.named[name]
+        [found] = find(judge.loaded, [judge.picture(photo)], list(own), masks=True)
+        objects += len(found.objects)
+        masked += sum(o.seg is not None for o in found.objects)
+        for label, things in own.items():
+            boxes = [o for o in found.objects if o.label == label]
+            for thing, by_hand in things:
+                value = _mask_overlap(photo, thing, truth[thing.mask], boxes, decoder)
+                if value is not None:
+                    scores.setdefault(f"{label}, {'by hand' if by_hand else 'class map'}", []).append(value)
+    many = {kind: own for kind, own in sorted(scores.items()) if len(own) >= 5}
+    overlaps = {kind: {"masks": len(own), "iou": round(float(np.mean(own)), 3)} for kind, own in many.items()}
+    return overlaps | {"objects found": objects, "of them with a mask": masked}
 
 
 @torch.inference_mode()
@@ -236,29 +293,27 @@ def main() -> None:
     parser.add_argument("--model", default="nano")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=64, help="captions written together")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that look for boxes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=1, help="use only every n-th check picture")
-    parser.add_argument("--only", default="boxes,false,masks,captions")
+    parser.add_argument("--only", default="boxes,false,coco,lists,masks,captions")
     args = parser.parse_args()
-    photos = [p for p in read_photos(args.data) if p.split == "check"][:: args.every]
-    judge = Judge(load(resolve(args.model, download=False), args.device, args.dtype), photos, args.data, args.batch)
-    parts = args.only.split(",")
-    result: dict = {}
-    if "boxes" in parts:
-        result["boxes"] = measure_boxes(judge, args.seed)
-        result["mean ap50"] = round(float(np.mean([r["ap50"] for r in result["boxes"].values()])), 3)
-        both = [r for r in result["boxes"].values() if r["teacher"] is not None]
-        result["mean ap50, classes the teacher knows"] = round(float(np.mean([r["ap50"] for r in both])), 3)
-        result["teacher's mean ap50"] = round(float(np.mean([r["teacher"] for r in both])), 3)
-    if "false" in parts:
-        result["false boxes"] = measure_false(judge, args.seed)
-    if "masks" in parts:
-        result["masks"] = measure_masks(judge)
-    if "captions" in parts:
-        result["captions"] = measure_captions(judge)
-    for key, value in result.items():
-        print(key, json.dumps(value, ensure_ascii=False, indent=None if not isinstance(value, dict) else 1))
+    source = Source(args.model, args.data, args.device, args.dtype)
+    mixed, coco = (
+        Judge(source, [p for p in photos if p.split == "check"][:: args.every], args.batch, args.jobs)
+        for photos in (read_photos(args.data, MIXED), read_photos(args.data, COCO_FILES))
+    )
+    measures = {
+        "boxes": lambda: measure_boxes(mixed, args.seed),
+        "false": lambda: measure_false(mixed, args.seed),
+        "coco": lambda: measure_coco(coco, args.seed),
+        "lists": lambda: measure_lists(coco, args.seed),
+        "masks": lambda: measure_masks(mixed),
+        "captions": lambda: measure_captions(mixed),
+    }
+    for part in args.only.split(","):
+        print(part, json.dumps(measures[part](), ensure_ascii=False, indent=1), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from mmcli.models.nano.joining import Candidate
 from mmcli.training.nano.annotations import overlap
+from mmcli.training.nano.boxes import Answered, summary
 from mmcli.training.nano.cider import cider
-from mmcli.training.nano.evaluate import average_precision
 
 
 def box(*sides: float) -> np.ndarray:
@@ -18,16 +19,27 @@ A, B, FAR = box(0, 0, 10, 10), box(20, 20, 40, 40), box(50, 50, 60, 60)
 @pytest.mark.parametrize(
     ("guesses", "truth", "expected", "why"),
     [
-        ([(0.9, 1, A), (0.8, 1, B)], {1: [A, B]}, 1.0, "all found, nothing else"),
-        ([(0.9, 1, A)], {1: [A, B]}, 0.5, "half found"),
-        ([(0.9, 1, FAR), (0.8, 1, A)], {1: [A]}, 0.5, "a better-scored wrong box halves the precision"),
-        ([(0.9, 1, A), (0.8, 1, A)], {1: [A, B]}, 0.5, "the second box on one thing is wrong"),
-        ([(0.9, 2, A)], {1: [A], 2: []}, 0.0, "the right box in the wrong picture"),
-        ([], {1: [A]}, 0.0, "nothing found"),
+        ([[(0.9, A), (0.8, B)]], [[A, B]], 1.0, "all found, nothing else"),
+        ([[(0.9, A)]], [[A, B]], 0.5, "half found"),
+        ([[(0.9, FAR), (0.8, A)]], [[A]], 0.5, "a likelier wrong box halves the precision"),
+        ([[(0.9, A), (0.8, A)]], [[A, B]], 0.5, "the second box on one thing is wrong"),
+        ([[], [(0.9, A)]], [[A], []], 0.0, "the right box in the wrong picture"),
+        ([[(0.6, FAR)], [(0.9, A)]], [[], [A]], 1.0, "boxes of all pictures are ranked together"),
+        ([[]], [[A]], 0.0, "nothing found"),
     ],
 )
 def test_average_precision(guesses, truth, expected, why):
-    assert average_precision(guesses, truth) == pytest.approx(expected), why
+    answers = [
+        (
+            Answered(str(i), "cat", [], [tuple(box) for box in real]),
+            [Candidate(tuple(box), "both", (), 0.0, p) for p, box in own],
+        )
+        for i, (own, real) in enumerate(zip(guesses, truth, strict=True))
+    ]
+    result = summary(answers)
+    assert result["mean ap50"] == pytest.approx(expected), why
+    empty = [own for own, real in zip(guesses, truth, strict=True) if not real]
+    assert result["absent"] == len(empty) and result["absent with boxes"] == (1.0 if any(empty) else 0.0)
 
 
 def test_overlap_of_boxes():
