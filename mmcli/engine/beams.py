@@ -76,8 +76,8 @@ def beam_search(
     """The best answer of up to `max_tokens` tokens for every row; a row is done when `beams` of its answers ended.
 
     The order of openai/whisper's `BeamSearchDecoder` with patience 1 (arXiv:2204.05424). `inputs.context` stays one
-    for all the beams of a row. `processor` restricts what a beam may go on with. With one beam this is greedy decoding. Raises ModelError where the logits are not
-    numbers.
+    for all the beams of a row. `processor` restricts what a beam may go on with. With one beam this is greedy decoding.
+    Raises ModelError where the logits are not numbers.
     """
     weight = next(model.parameters())
     inputs = inputs.to(weight.device, weight.dtype)

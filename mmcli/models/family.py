@@ -130,5 +130,5 @@ class Family:
     knowledge: Callable[[Any], Knowledge] | None = None  # configuration → what it knows; None: any words may be tried
     find: "Callable[..., list[Found]] | None" = None
     """For families that find things in a way of their own: (loaded, pictures, things, masks=, sampling=, max_tokens=,
-    least=) → what was found in each picture, in the order of `things`; `least` is the smallest probability. None: all things are named in one prompt, and the model's
-    answer is read as it is."""
+    least=) → what was found in each picture, in the order of `things`; `least` is the smallest probability. None: all
+    things are named in one prompt, and the model's answer is read as it is."""

@@ -1,7 +1,7 @@
 """How nano finds things: each thing is asked for alone, in words that parse; the questions run side by side.
 
-What the decoder writes and what the detector proposes become one answer (`joining`). The boxes of `segment` are those of
-`detect`: masks are written for boxes that are there already.
+What the decoder writes and what the detector proposes become one answer (`joining`). The boxes of `segment` are those
+of `detect`: masks are written for boxes that are there already.
 """
 
 from collections.abc import Iterator, Sequence

@@ -58,7 +58,7 @@ class Calibration:
     def probability(self, candidate: Candidate) -> float:
         weights = getattr(self, candidate.kind)
         logit = sum(weight * feature for weight, feature in zip(weights, candidate.features, strict=True))
-        return 1 / (1 + math.exp(-max(-30.0, min(30.0, logit))))
+        return 0.0 if math.isnan(logit) else 1 / (1 + math.exp(-_within(30.0, logit)))
 
 
 # Where a configuration has none: the detector as it is, and of what only the decoder says what it is sure of.
@@ -110,8 +110,15 @@ def join(found: Sequence[Candidate], calibration: Calibration, least: float | No
     return kept
 
 
-def _features(own: float = 0.0, best: float = 0.0, other: float = 0.0, presence: float = 0.0, score: float = 0.0):
-    return (1.0, own, best, max(other, -8.0), max(-8.0, min(8.0, presence)), max(score, -8.0))
+def _features(
+    own: float = 0.0, best: float = 0.0, other: float = 0.0, presence: float = 0.0, score: float = 0.0
+) -> tuple[float, ...]:
+    return (1.0, own, best, *(_within(8.0, value) for value in (other, presence, score)))
+
+
+def _within(most: float, value: float) -> float:
+    """A number no farther from 0 than `most`; NaN stays what it is."""
+    return value if math.isnan(value) else max(-most, min(most, value))
 
 
 def located(box: Sequence[float]) -> Loc | None:

@@ -48,7 +48,8 @@ class NanoProcessor:
         """One row for each prompt, behind the soft tokens of a picture that is yet to come."""
         tokens, valid = pad_left([self._prompt_tokens(prompt) for prompt in prompts], self.config.pad_token)
         soft = torch.full((len(prompts), self.soft_tokens), self.config.image_token)
-        return Inputs(torch.cat((soft, tokens), 1), torch.cat((torch.ones_like(soft, dtype=torch.bool), valid), 1), None)
+        there = torch.ones_like(soft, dtype=torch.bool)
+        return Inputs(torch.cat((soft, tokens), 1), torch.cat((there, valid), 1), None)
 
     def pixels(self, pictures: Sequence[Image.Image]) -> Tensor:
         """RGB pictures of any size → float32 [pictures, 3, side, side] in 0..1, squeezed."""

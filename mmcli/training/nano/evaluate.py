@@ -1,12 +1,12 @@
 """Measure a model on the check pictures: `python -m mmcli.training.nano.evaluate --data FOLDER --model nano`.
 
-Boxes, on the mixed check pictures: average precision at overlap 0.5 for each class with at least ten check boxes, asked
-on every picture that has it and on others that surely lack it, next to the teacher's boxes on the same pictures.
-False boxes: questions for absent classes that give a box. COCO: the same on the COCO check photographs, for classes with
-at least eight boxes, each asked where it is and three absent ones on every photograph, beside the detector alone at
-several thresholds. Lists: things asked together against the same things one by one. Masks: how many of the things found
-have one, and mean overlap on things whose box was found. Captions: CIDEr-D against people's sentences, and how often the
-main thing is named.
+Boxes, on the mixed check pictures: average precision at overlap 0.5 for each class with at least ten check boxes,
+asked on every picture that has it and on others that surely lack it, next to the teacher's boxes on the same pictures.
+False boxes: questions for absent classes that give a box. COCO: the same on the COCO check photographs, for classes
+with at least eight boxes, each asked where it is and three absent ones on every photograph, beside the detector alone
+at several thresholds. Lists: things asked together against the same things one by one. Masks: how many of the things
+found have one, and mean overlap on things whose box was found. Captions: CIDEr-D against people's sentences, and how
+often the main thing is named.
 """
 
 import argparse
