@@ -142,3 +142,36 @@ def test_what_a_model_knows_is_listed(tiny):
     [facts] = mmcli("models", "info", "nano", "--json").records
     assert facts["knows"]["things_per_prompt"] == 1 and "toothbrush" in facts["knows"]["things"]
     assert mmcli("models", "info", tiny, "--json").records[0]["knows"] is None
+
+
+def test_objects_of_nano_have_a_probability_that_min_score_goes_by(photos):
+    [record] = mmcli("detect", "cup ; spoon", "photos/coffee.png", "--min-score", "0.05", "--json").records
+    likely = [found["probability"] for found in record["objects"]]
+    assert all(0.05 <= p <= 1 for p in likely) and min(likely) < 0.5 <= max(likely)
+    assert {found["found_by"] for found in record["objects"]} <= {"both", "decoder", "detector"}
+    told = mmcli("detect", "cup ; spoon", "photos/coffee.png", "--min-score", "0.5")
+    expected = [f"{found['label']} {found['probability']:.4f}" for found in record["objects"] if found["probability"] >= 0.5]
+    lines = [line.split("\t") for line in told.out.splitlines()]
+    assert [f"{line[0]} {line[-1]}" for line in lines] == expected
+
+
+def test_segmentation_finds_what_detection_finds(photos):
+    detected, segmented = (
+        mmcli(task, "cup ; spoon ; dining table", "photos/coffee.png", "--json").records[0] for task in ("detect", "segment")
+    )
+    bare = [{key: value for key, value in found.items() if key != "mask"} for found in segmented["objects"]]
+    assert bare == detected["objects"] and all("mask" in found for found in segmented["objects"])
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "sentence"),
+    [
+        (("--model", "TINY"), 2, "gives no probabilities, so --min-score has nothing to go by"),
+        (("--prompt", "detect cat"), 2, "--min-score has no use beside --prompt"),
+        (("--min-score", "1.5"), 2, "--min-score"),
+    ],
+)
+def test_min_score_is_refused_where_there_is_nothing_to_go_by(album, tiny, more, code, sentence):
+    more = [str(tiny) if argument == "TINY" else argument for argument in more]
+    done = mmcli("detect", "cat", "album/b.jpg", "--min-score", "0.5", *more)
+    assert done.code == code and sentence in done.err and "Traceback" not in done.err

@@ -66,7 +66,7 @@ def test_the_likeliest_comes_first_and_what_is_too_unlikely_goes():
 
 
 def test_numbers_that_are_none_give_no_object():
-    assert joined([wrote(CAT, math.nan)], None, presence=math.nan) == []
+    assert joined([wrote(CAT, math.nan)], None, presence=math.nan, least=0.01) == []
 
 
 @pytest.mark.parametrize(
