@@ -80,7 +80,7 @@ def _read_things(raw: Fields) -> tuple[str, ...]:
 
 def _read_finding(raw: Fields) -> Calibration:
     weights = {kind: raw.numbers(kind, -100, 100, FEATURES, FEATURES) for kind in KINDS}
-    return Calibration(least=raw.number("least", 0, 1), **weights)
+    return Calibration(raw.number("least", 0, 1), raw.number("further", 0, 1), **weights)
 
 
 def _read_decoder(raw: Fields) -> DecoderConfig:

@@ -14,7 +14,8 @@ from mmcli.decode.locations import Loc, encode_box, overlap
 from mmcli.decode.segments import ParsedObject
 
 SAME = 0.5  # overlap from which on a written box and a detection are of one thing
-DOUBLE = 0.6  # … from which on two candidates are
+CROWDED = 0.6  # … from which on two detections are
+DOUBLE = 0.5  # … from which on two candidates are
 LEAST_LOGIT = -4.0  # detections below are never right
 BOTH, DETECTOR, DECODER, UNSEEN = "both", "detector", "decoder", "unseen"
 KINDS = (BOTH, DETECTOR, DECODER, UNSEEN)
@@ -47,9 +48,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Coefficients of FEATURES for each kind of candidate, and the probability from which on it is in the answer."""
+    """Coefficients of FEATURES for each kind of candidate, and the probabilities from which on one is in the answer."""
 
-    least: float
+    least: float  # for the likeliest box of a thing: whether it is there at all
+    further: float  # for the others, where it is
     both: tuple[float, ...]
     detector: tuple[float, ...]
     decoder: tuple[float, ...]
@@ -61,13 +63,14 @@ class Calibration:
         return 0.0 if math.isnan(logit) else 1 / (1 + math.exp(-_within(30.0, logit)))
 
 
-# Where a configuration has none: the detector as it is, and of what only the decoder says what it is sure of.
+# As `training.nano.calibrate` fitted it to the bundled weights; a configuration may have its own.
 CALIBRATION = Calibration(
-    least=0.3,
-    both=(0.5, 1.0, 0.0, 0.0, 0.0, 0.0),
-    detector=(0.0, 1.0, 0.0, 0.0, 0.0, 0.0),
-    decoder=(-1.0, 0.0, 0.0, 0.0, 0.5, 0.0),
-    unseen=(0.0, 0.0, 0.0, 0.0, 0.5, 0.0),
+    least=0.113,
+    further=0.057,
+    both=(2.0828, 1.9802, -0.4817, 0.3619, 0.1499, 0.1269),
+    detector=(0.4858, 2.4977, -0.3662, -0.22, -0.0037, 0.0),
+    decoder=(-7.1239, 0.0, -0.1829, 0.0, 0.7498, 0.6889),
+    unseen=(4.7697, 0.0, 0.0, 0.0, 0.2423, 3.0622),
 )
 
 
@@ -80,7 +83,7 @@ def candidates(
         return [Candidate(o.loc, UNSEEN, _features(presence=presence, score=o.score), o.score) for o in written]
     kept: list[Detection] = []
     for one in detections:
-        if one.logit > LEAST_LOGIT and all(overlap(one.loc, other.loc) < DOUBLE for other in kept):
+        if one.logit > LEAST_LOGIT and all(overlap(one.loc, other.loc) < CROWDED for other in kept):
             kept.append(one)
     best = kept[0].logit if kept else LEAST_LOGIT
     scores: dict[int, float] = {}  # of detections that were written
@@ -100,12 +103,12 @@ def candidates(
 
 
 def join(found: Sequence[Candidate], calibration: Calibration, least: float | None = None) -> list[Candidate]:
-    """The candidates with a probability of at least `least`, likeliest first, each thing once."""
-    least = calibration.least if least is None else least
+    """The candidates with a probability of at least `least` (None: as calibrated), likeliest first, each thing once."""
+    first, further = (calibration.least, calibration.further) if least is None else (least, least)
     rated = [replace(one, probability=calibration.probability(one)) for one in found]
     kept: list[Candidate] = []
     for one in sorted(rated, key=lambda one: -one.probability):
-        if one.probability >= least and all(overlap(one.loc, other.loc) < DOUBLE for other in kept):
+        if one.probability >= (further if kept else first) and all(overlap(one.loc, other.loc) < DOUBLE for other in kept):
             kept.append(one)
     return kept
 

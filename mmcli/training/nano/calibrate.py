@@ -1,9 +1,10 @@
 """Fit how decoder and detector are weighed: `python -m mmcli.training.nano.calibrate --data FOLDER --model nano`.
 
-On training pictures that were held out (and, for things that the detector does not know, on some that were not: too
-few are left), every class that is boxed exhaustively is asked where it is, and others where they are not. A logistic
-regression of each kind of candidate gives its probability of being right; `least` is the smallest probability at which
-no more than `--false` of the questions for absent things get a box. Prints the `finding` of config.json, how far
+On training pictures that were held out every class that is boxed exhaustively is asked where it is, and others where
+they are not. (Of things that the detector does not know too few are held out: what the decoder writes of the others, and
+the detector unasked, stands in for them.) A logistic regression of each kind of candidate gives its probability of being right; `least` is the smallest probability at which
+no more than `--false` of the questions for absent things get a box; half of it is enough for the further boxes of a
+thing that is there. Prints the `finding` of config.json, how far
 the probabilities can be trusted, and what they reach here. `--write` puts them into the model's config.json.
 """
 
@@ -18,7 +19,17 @@ import numpy as np
 
 from mmcli.hub.resolve import resolve
 from mmcli.models.nano.config import NanoConfig
-from mmcli.models.nano.joining import CALIBRATION, FEATURES, KINDS, Calibration, Candidate, join
+from mmcli.models.nano.joining import (
+    BOTH,
+    CALIBRATION,
+    DECODER,
+    FEATURES,
+    KINDS,
+    UNSEEN,
+    Calibration,
+    Candidate,
+    join,
+)
 from mmcli.models.nano.things import COCO
 from mmcli.training.nano.annotations import ALL, Photo, read_photos, split_training
 from mmcli.training.nano.boxes import (
@@ -33,19 +44,15 @@ from mmcli.training.nano.boxes import (
 )
 
 ABSENT = 8  # things asked of each picture in vain
-LEARNED = 160  # pictures of training with things that the detector does not know
 ROUNDS = 4  # which of two boxes of one thing is the right one depends on what is being fitted
 DECAY = 1.0  # of the coefficients, but for the constant
 
 
 def questions(data: Path, things: Sequence[str], seed: int) -> list[tuple[Photo, list[str]]]:
-    """Held-out pictures with all that may be asked of them, and pictures of things that the detector does not know."""
-    train, held_out = split_training(read_photos(data, ALL))
+    """Held-out pictures with all that may be asked of them."""
+    _, held_out = split_training(read_photos(data, ALL))
     rng = random.Random(seed)
     asked = [(photo, present_and_absent(photo, things, ABSENT, rng)) for photo in held_out]
-    others = [thing for thing in things if thing not in COCO]
-    strange = [photo for photo in train if any(t.label in others and t.by_hand for t in photo.things)]
-    asked += [(p, present_and_absent(p, others, 3, rng)) for p in rng.sample(strange, min(LEARNED, len(strange)))]
     return [(photo, labels) for photo, labels in asked if labels]
 
 
@@ -58,6 +65,8 @@ def fit(answers: Sequence[Answered]) -> Calibration:
             boxes = join(one.candidates, calibration, 0.0)
             for box, right in zip(boxes, hits(boxes, one.truth), strict=True):
                 rows[box.kind].append((box.features, right))
+                if box.kind in (BOTH, DECODER):
+                    rows[UNSEEN].append(((1.0, 0.0, 0.0, 0.0, *box.features[4:]), right))
         weights = {kind: _regression(own, getattr(CALIBRATION, kind)) for kind, own in rows.items()}
         calibration = replace(calibration, **weights)
     return calibration
@@ -76,6 +85,23 @@ def _regression(rows: list[tuple[tuple[float, ...], bool]], before: Sequence[flo
         slope = x.T @ (y - p) - decay @ weights
         weights += np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + decay, slope)
     return tuple(round(float(w), 4) for w in weights)
+
+
+def with_limits(answers: Sequence[Answered], calibration: Calibration, false: float) -> Calibration:
+    """The limits by which no more than a share `false` of the absent things get a box.
+
+    For things that the detector does not know the constant is lowered until the same limits do that.
+    """
+    known, others = ([one for one in answers if (one.label in COCO) is known] for known in (True, False))
+    least = least_for(known, calibration, false)
+    too_much = _log_odds(least_for(others, calibration, false)) - _log_odds(least)
+    constant, *rest = calibration.unseen
+    unseen = (round(constant - max(0.0, too_much), 4), *rest)
+    return replace(calibration, least=least, further=round(least / 2, 3), unseen=unseen)
+
+
+def _log_odds(p: float) -> float:
+    return float(np.log(p / (1 - p)))
 
 
 def least_for(answers: Sequence[Answered], calibration: Calibration, false: float) -> float:
@@ -120,13 +146,13 @@ def main() -> None:
     answers = collect(source, questions(args.data, things, args.seed)[:: args.every], args.jobs)
     calibration = fit(answers)
     known = [one for one in answers if one.label in COCO]
-    calibration = replace(calibration, least=least_for(known, calibration, args.false))
+    calibration = with_limits(answers, calibration, args.false)
     names = sorted({one.photo for one in answers})
     for part, other in ((names[::2], names[1::2]), (names[1::2], names[::2])):
         fitted = fit([one for one in answers if one.photo in set(part)])
         print("reliability on the other half", reliability([one for one in answers if one.photo in set(other)], fitted))
-    for least in (calibration.least, 0.1, 0.2, 0.3, 0.4, 0.5):
-        print(f"nano at {least}", _short(summary(joined(known, calibration, least))))
+    for least in (None, 0.1, 0.2, 0.3, 0.4, 0.5):
+        print(f"nano at {least or 'its own limits'}", _short(summary(joined(known, calibration, least))))
     for least in (0.1, 0.2, 0.3, 0.4, 0.5):
         print(f"detector at {least}", _short(summary(detector_alone(known, least))))
     print(json.dumps({"finding": asdict(calibration)}))

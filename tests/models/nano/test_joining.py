@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -9,8 +10,16 @@ from mmcli.decode.segments import ParsedObject
 from mmcli.errors import ModelError
 from mmcli.hub.resolve import resolve
 from mmcli.models.nano import NanoConfig
-from mmcli.models.nano.joining import CALIBRATION, Calibration, Detection, candidates, join, located
+from mmcli.models.nano.joining import Calibration, Detection, candidates, join, located
 
+PLAIN = Calibration(
+    least=0.3,
+    further=0.3,
+    both=(0.5, 1.0, 0.0, 0.0, 0.0, 0.0),
+    detector=(0.0, 1.0, 0.0, 0.0, 0.0, 0.0),
+    decoder=(-1.0, 0.0, 0.0, 0.0, 0.5, 0.0),
+    unseen=(0.0, 0.0, 0.0, 0.0, 0.5, 0.0),
+)
 CAT = (100, 100, 500, 500)
 NEARLY = (110, 105, 505, 490)  # overlaps CAT by 0.9
 ELSEWHERE = (600, 600, 900, 900)
@@ -21,7 +30,7 @@ def wrote(loc, score=-1.0):
 
 
 def joined(written, detections, presence=2.0, least=0.0):
-    return join(candidates(written, presence, detections), CALIBRATION, least)
+    return join(candidates(written, presence, detections), PLAIN, least)
 
 
 def test_a_written_box_moves_onto_the_detection_it_overlaps():
@@ -65,6 +74,13 @@ def test_the_likeliest_comes_first_and_what_is_too_unlikely_goes():
     assert joined([], detections, least=1.0) == []
 
 
+def test_further_boxes_of_a_thing_that_is_there_may_be_less_likely():
+    calibration = replace(PLAIN, least=0.7, further=0.2)
+    sure, unsure = Detection(CAT, 2.0, -3.0), Detection(ELSEWHERE, -1.0, -3.0)
+    assert [one.loc for one in join(candidates([], 2.0, [sure, unsure]), calibration)] == [CAT, ELSEWHERE]
+    assert join(candidates([], 2.0, [unsure]), calibration) == []
+
+
 def test_numbers_that_are_none_give_no_object():
     assert joined([wrote(CAT, math.nan)], None, presence=math.nan, least=0.01) == []
 
@@ -79,8 +95,8 @@ def test_a_box_without_room_is_none(box, loc):
 def test_the_calibration_is_read_from_the_configuration():
     raw = dict(resolve("nano").config)
     weights = {kind: [0.5, 1, 0, 0, 0, 0] for kind in ("both", "detector", "decoder", "unseen")}
-    read = NanoConfig.from_json(raw | {"finding": {"least": 0.25, **weights}}).finding
-    assert read == Calibration(0.25, *[(0.5, 1.0, 0.0, 0.0, 0.0, 0.0)] * 4)
-    for wrong in ({"least": 2, **weights}, {"least": 0.2, **weights, "both": [1, 2]}, {"least": 0.2, "both": "x"}):
+    read = NanoConfig.from_json(raw | {"finding": {"least": 0.25, "further": 0.1, **weights}}).finding
+    assert read == Calibration(0.25, 0.1, *[(0.5, 1.0, 0.0, 0.0, 0.0, 0.0)] * 4)
+    for wrong in ({"least": 2, **weights}, {**weights, "both": [1, 2]}, {"both": "x"}):
         with pytest.raises(ModelError, match="finding.(least|both)"):
             NanoConfig.from_json(json.loads(json.dumps(raw | {"finding": wrong})))
