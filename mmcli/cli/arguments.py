@@ -24,8 +24,6 @@ MinScore = Annotated[
         "Answer",
         "--min-score",
         metavar="P",
-        min=0.0,
-        max=1.0,
         help="Leave out objects that are right with a probability below P (default: the model's own limit; for models "
         "that give probabilities, as nano does).",
     ),

@@ -32,7 +32,7 @@ class Request:
     seed: int | None = None
     loc_divisor: int = 1023
     token_ids: bool = False
-    min_score: float | None = None  # objects that are less likely than this are left out; None: the model's own limit
+    min_score: float | None = None  # less likely objects are left out; None: the model's own limit
 
     @property
     def token_limit(self) -> int:
