@@ -106,6 +106,7 @@ class Found:
     tokens: "tuple[Token, ...]"  # what was written for them, prompt after prompt
     truncated: bool
     problems: tuple[str, ...] = ()
+    prefill: float = 0.0  # seconds in which the pictures of the call were read, all together
 
 
 @dataclass(frozen=True)

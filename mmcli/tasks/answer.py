@@ -90,7 +90,10 @@ def _find(loaded: "Loaded", pictures: "Sequence[Image.Image]", request: Request)
     except RuntimeError as error:
         raise in_words(error, len(pictures), "picture") from error
     seconds = time.perf_counter() - started
-    return [Answer(found.tokens, found.truncated, 0.0, seconds, len(every), found=found) for found in every]
+    return [
+        Answer(found.tokens, found.truncated, found.prefill, seconds - found.prefill, len(every), found=found)
+        for found in every
+    ]
 
 
 def in_words(error: RuntimeError, rows: int, what: str) -> Exception:

@@ -4,6 +4,7 @@ What the decoder writes and what the detector proposes become one answer (`joini
 of `detect`: masks are written for boxes that are there already.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -73,7 +74,10 @@ def find(
     ]
     if not asked:
         return [Found((), "", (), False)] * len(pictures)
-    seen = propose(loaded, pictures, asked, sampling, max_tokens)
+    started = time.perf_counter()
+    seen = look(loaded, pictures)
+    prefill = time.perf_counter() - started
+    propose(loaded, seen, asked, sampling, max_tokens)
     for one in asked:
         kept = join(one.candidates, loaded.config.finding, least)
         one.objects = tuple(
@@ -83,26 +87,30 @@ def find(
         wanted = [(one, i) for one in asked for i in range(len(one.objects))]
         for some in _portions(wanted):
             _masks(loaded, seen, some, sampling)
-    return [_found([one for one in asked if one.picture == picture]) for picture in range(len(pictures))]
+    return [_found([one for one in asked if one.picture == i], prefill) for i in range(len(pictures))]
+
+
+@torch.inference_mode()
+def look(loaded: "Loaded", pictures: "Sequence[Image.Image]") -> Seen:
+    """Read RGB pictures, once for all that is asked of them."""
+    weight = next(loaded.model.parameters())
+    return loaded.model.look(loaded.processor.pixels(pictures).to(weight.device, weight.dtype))
 
 
 @torch.inference_mode()
 def propose(
     loaded: "Loaded",
-    pictures: "Sequence[Image.Image]",
+    seen: Seen,
     asked: list[Asked],
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     max_tokens: int = 512,
-) -> Seen:
+) -> None:
     """Give each of `asked` all the boxes that may be right, from the decoder and from the detector."""
-    weight = next(loaded.model.parameters())
-    seen = loaded.model.look(loaded.processor.pixels(pictures).to(weight.device, weight.dtype))
     for some in _portions(asked):
         written = _boxes(loaded, seen, some, sampling, max_tokens)
         detected = _detections(loaded, seen, some)
         for one, (objects, presence), boxes in zip(some, written, detected, strict=True):
             one.candidates = candidates(objects, presence, boxes)
-    return seen
 
 
 def _portions(items: list) -> Iterator[list]:
@@ -213,10 +221,10 @@ def _write(
     return list(zip(rows, ended, strict=True))
 
 
-def _found(asked: list[Asked]) -> Found:
+def _found(asked: list[Asked], prefill: float) -> Found:
     """The answers about one picture as one."""
     objects = tuple(found for one in asked for found in one.objects)
     text = format_objects((found.loc, found.seg, found.label) for found in objects)
     tokens = tuple(token for one in asked for token in one.tokens)
     problems = tuple(dict.fromkeys(problem for one in asked for problem in one.problems))
-    return Found(objects, text, tokens, any(one.truncated for one in asked), problems)
+    return Found(objects, text, tokens, any(one.truncated for one in asked), problems, prefill)

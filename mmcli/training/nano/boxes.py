@@ -20,7 +20,7 @@ from PIL import Image
 from mmcli.decode.locations import overlap
 from mmcli.hub.load import Loaded, load
 from mmcli.hub.resolve import resolve
-from mmcli.models.nano.finding import Asked, propose
+from mmcli.models.nano.finding import Asked, look, propose
 from mmcli.models.nano.joining import BOTH, DETECTOR, Calibration, Candidate, join
 from mmcli.training.nano.annotations import Photo
 
@@ -74,7 +74,7 @@ def _ask(part: Questions) -> list[Answered]:
 def ask(loaded: Loaded, data: Path, questions: Questions) -> list[Answered]:
     pictures = [picture(data, photo) for photo, _ in questions]
     asked = [Asked(i, label, label) for i, (_, labels) in enumerate(questions) for label in labels]
-    propose(loaded, pictures, asked)
+    propose(loaded, look(loaded, pictures), asked)
     return [
         Answered(photo.file, one.label, one.candidates, truth_of(photo, one.label))
         for one, photo in ((one, questions[one.picture][0]) for one in asked)
