@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 from command import environment
+from PIL import Image
 from sound_files import save
 from turns import turn_model
 
@@ -50,7 +51,10 @@ def test_pictures_and_sounds_go_with_the_next_question_and_are_remembered(folder
     assert first["source"] == "album/b.jpg" and first["width"] == 50
     assert second["source"] == third["source"] == ["album/b.jpg", "album/sub/c.png", "short"]
     assert second["width"] is None
-    kinds = [[type(part).__name__ for part in turn.parts] for turn in talker.conversation.turns]
+    kinds = [
+        ["Image" if isinstance(part, Image.Image) else type(part).__name__ for part in turn.parts]
+        for turn in talker.conversation.turns
+    ]
     assert kinds == [["Image", "str"], ["str"], ["Image", "Sound", "str"], ["str"], ["str"], ["str"]]
     assert list(first) == list(third)
 
