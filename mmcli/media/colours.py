@@ -174,7 +174,8 @@ def _deep_grey(image: Image.Image, notes: list[str]) -> Converter:
     def convert(band: Image.Image) -> Image.Image:
         values = np.asarray(band)
         values = values.view(np.uint32) if unsigned else values  # unsigned in the file, signed in Pillow
-        known = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
+        with np.errstate(invalid="ignore"):  # some of the numbers that are none make noise when they are widened
+            known = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
         grey = np.rint((known - low) * (255 / ((high - low) or 1))).clip(0, 255).astype(np.uint8)
         grey = 255 - grey if tags.get(_PHOTOMETRIC) == 0 else grey  # white is zero
         if isinstance(hidden, int):

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -37,6 +38,7 @@ def work(kind: str, seed: int, pipe: Connection) -> None:
 
     _bound()
     module = importlib.import_module(f"bench.hostile.{kind}")
+    warnings.filterwarnings("error", module=r"mmcli(\.|$)")  # users would see them
     getattr(module, "prepare", lambda: None)()
     pipe.send("ready")
     while (index := pipe.recv()) is not None:
