@@ -55,6 +55,10 @@ class MachineError(MmcliError):
     exit_code = ExitCode.MACHINE
 
 
+class WriteError(MachineError):
+    """The machine does not let a file be written, and likely no other: a full disk, a folder that is read-only."""
+
+
 class MemoryShortage(ModelError):
     """The machine has not as much memory as it takes."""
 

@@ -78,18 +78,25 @@ def command(
     if request.prompt is None and not interactive and not request.words.strip():
         raise UsageError("The question is empty", 'Ask one: mmcli chat photo.jpg -m "What is this?"')
     renderer = Renderer(environment, output, None, several=False)
+    if interactive and not renderer.results.on_stdout:
+        raise UsageError("--output takes one answer, and this is a conversation", "Ask with -m TEXT, or use /save")
     talker = Talker(renderer, request, loader(environment, model), system=system)
     try:
         talker.waiting = load_attachments(environment, names)
+        if renderer.results.in_folder and len(talker.waiting) != 1:
+            do = "Name a file: --output answer.txt"
+            raise UsageError("In a folder each input has an answer of its own, and this is one about several", do)
         if not interactive:
-            talker.ask(request.words, stream=environment.stdout_tty)
+            with renderer.results:
+                talker.ask(request.words, stream=environment.stdout_tty)
     except (InputError, ModelError) as error:  # a question that the model cannot answer is a ModelError
-        if output.json and not talker.exchanges:  # an answer that is there has its record
+        if renderer.json and not talker.exchanges:  # an answer that is there has its record
             from mmcli.output.record import failed_record
 
             source = names[0] if len(names) == 1 else names or None
             failed = {"source": source, "revision": model.revision, "error": error}
-            renderer.text(failed_record(task=request.task, model=model.model, **failed))
+            with renderer.results:
+                renderer.text(failed_record(task=request.task, model=model.model, **failed))
         raise
     if not interactive:
         return ExitCode.OK

@@ -1,6 +1,7 @@
 """The file of lines that were typed in a conversation: called back with the arrow keys, another day as well."""
 
 import os
+import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,10 +45,12 @@ class History:
         lines = text.replace("\0", "").split("\n")[:-1]
         if len(lines) > 2 * LINES:
             target = Path(os.path.realpath(self._path))
-            temporary = target.with_name(f"{target.name}.{os.getpid()}.part")
-            temporary.unlink(missing_ok=True)
-            self._write(temporary, "".join(f"{line}\n" for line in lines[-LINES:]))
-            os.replace(temporary, target)
+            temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+            try:
+                self._write(temporary, "".join(f"{line}\n" for line in lines[-LINES:]), os.O_EXCL)
+                os.replace(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
         return lines[-LINES:]
 
     def add(self, line: str) -> None:
@@ -59,7 +62,7 @@ class History:
             self._last = line
 
     @staticmethod
-    def _write(path: Path, text: str) -> None:
-        number = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    def _write(path: Path, text: str, flags: int = 0) -> None:
+        number = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | flags, 0o600)
         with open(number, "a", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             file.write(text)

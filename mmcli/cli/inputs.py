@@ -1,5 +1,8 @@
 """From the names on a command line to inputs, and whether they count as several."""
 
+import os
+from collections.abc import Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from mmcli.cli.environment import Environment
@@ -15,11 +18,13 @@ def find_sources(
     listed: str | None,
     extensions: frozenset[str],
     what: str,
+    outputs: Sequence[str | None] = (),
 ) -> "tuple[list[Source], bool]":
     """The inputs, each a `what`, as they are when the run begins, and whether they count as several.
 
     `listed` is the value of --files-from. A folder, a pattern or a list counts as several whatever is in it, so that
-    the form of the output does not hang on a folder's content. Raises UsageError where nothing is named.
+    the form of the output does not hang on a folder's content. What lies in one of the `outputs` from an earlier run
+    is not found in a folder around it. Raises UsageError where nothing is named.
     """
     from mmcli.media.sources import expand
 
@@ -27,5 +32,41 @@ def find_sources(
         raise UsageError(f"No {what} was named", "Name files, folders or addresses, or - for standard input")
 
     sources = list(expand(names, extensions=extensions, files_from=listed, stdin=environment.stdin))
+    sources = without_results(environment, sources, names, what, outputs)
     several = listed is not None or len(names) > 1 or sources[0].name != names[0]
     return sources, several
+
+
+def without_results(
+    environment: Environment, sources: "list[Source]", names: list[str], what: str, outputs: Sequence[str | None]
+) -> "list[Source]":
+    """The sources but those in output folders, except where something in such a folder was named itself."""
+    roots = [PurePath(os.path.realpath(name)) for name in names]
+    folders = [PurePath(os.path.realpath(output)) for output in outputs if output and os.path.isdir(output)]
+    folders = [folder for folder in folders if not any(root.is_relative_to(folder) for root in roots)]
+    if not folders:
+        return sources
+
+    def is_result(source: "Source") -> bool:
+        if source.path is None or source.name in names or source.problem:
+            return False
+        path = PurePath(os.path.realpath(source.path.parent))
+        return any(path.is_relative_to(folder) for folder in folders)
+
+    kept = [source for source in sources if not is_result(source)]
+    if kept and len(kept) < len(sources):
+        left_out = len(sources) - len(kept)
+        some = f"1 {what} is" if left_out == 1 else f"{left_out} {what}s are"
+        environment.note(f"mmcli: {some} in a folder for results and not read")
+    return kept or sources
+
+
+def read_beside(*names: str | None) -> list[str]:
+    """The files that a run reads beside its inputs, as far as they are here: each of the names, or what is in it."""
+    files: list[str] = []
+    for name in names:
+        if name and os.path.isdir(name):
+            files += [entry.path for entry in os.scandir(name) if entry.is_file()]
+        elif name and os.path.isfile(name):
+            files.append(name)
+    return files

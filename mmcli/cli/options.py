@@ -205,6 +205,23 @@ class PictureOptions:
     ] = None
 
 
+Output = Annotated[
+    str | None,
+    option(
+        "Output",
+        "--output",
+        "-o",
+        metavar="FILE|FOLDER",
+        help="Write results there and not to stdout: all into one file, whose suffix tells its format, or into a file "
+        "for each input in a folder that mirrors the inputs' tree.",
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    option("Output", "--overwrite", help="Replace files in output folders that mmcli did not write, or you changed."),
+]
+
+
 @dataclass(frozen=True)
 class OutputOptions:
     """The form of the results."""
@@ -224,6 +241,8 @@ class OutputOptions:
             help="Write the picture with boxes, masks and labels drawn in; a folder mirrors the pictures' tree.",
         ),
     ] = None
+    output: Output = None
+    overwrite: Overwrite = False
     show: Annotated[
         bool,
         option("Output", "--show", help="Show the picture with its result in the terminal (needs mmcli[show])."),

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mmcli.cli.inputs import find_sources
+from mmcli.cli.inputs import find_sources, read_beside
 from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions
 from mmcli.cli.progress import Count, Progress
 from mmcli.cli.render import Renderer
 from mmcli.cli.start import begin, loader
-from mmcli.errors import ExitCode, InputError
+from mmcli.errors import ExitCode, InputError, WriteError
 from mmcli.tasks.task import Request
 
 if TYPE_CHECKING:
@@ -42,8 +42,11 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan) -> int:
     environment = begin(ctx, plan.talk, plan.model.offline)
     from mmcli.media.sources import IMAGE_EXTENSIONS
 
-    sources, several = find_sources(environment, plan.images, plan.pictures.files_from, IMAGE_EXTENSIONS, "picture")
-    renderer = Renderer(environment, plan.output, plan.mask, several)
+    listed, output = plan.pictures.files_from, plan.output
+    outputs = (output.overlay, plan.mask, output.output)
+    sources, several = find_sources(environment, plan.images, listed, IMAGE_EXTENSIONS, "picture", outputs)
+    others = read_beside(listed, plan.model.model, plan.mask_decoder)
+    renderer = Renderer(environment, output, plan.mask, several, sources, others)
     from mmcli.batch.runner import run
 
     outcomes = run(
@@ -58,7 +61,8 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan) -> int:
     failed = 0
     wanted = several or plan.model.model != "nano"
     counted = Count("picture", len(sources)) if several else None
-    with Progress(environment, wanted=wanted, counted=counted, words=request.task) as progress:
+    progress = Progress(environment, wanted=wanted, counted=counted, words=request.task)
+    with renderer.results, progress:
         for outcome in outcomes:
             with progress.aside():
                 failed += not finish(renderer, outcome)
@@ -70,15 +74,20 @@ def finish(renderer: Renderer, outcome: "Outcome") -> bool:
     """Write one outcome: its text or record, its files, what is to be said about it. False if anything failed."""
     environment, error = renderer.environment, outcome.error
     if error is None:
-        try:
-            image = outcome.full().image if outcome.full else None
-            renderer.files(outcome.source, outcome.record, image)
-        except InputError as trouble:
-            error = trouble
-        renderer.text(outcome.record)
+
+        def files() -> None:
+            renderer.files(outcome.source, outcome.record, outcome.full().image if outcome.full else None)
+
+        for write in (files, lambda: renderer.text(outcome.record, outcome.source)):
+            try:
+                write()
+            except (InputError, WriteError) as trouble:
+                error = error or trouble
         renderer.notes(outcome.record, once=outcome.remarks)
-    elif renderer.output.json:
+    elif renderer.json:
         renderer.text(outcome.record)
+    if isinstance(error, WriteError):
+        raise error  # neither could the next be written
     if error is not None:
         environment.fail(error, outcome.source.name)
     return error is None

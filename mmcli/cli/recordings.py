@@ -1,6 +1,7 @@
 """The options of `mmcli transcribe`, and where a transcript goes: to stdout as it comes, or whole into files."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,8 @@ import typer
 
 from mmcli.cli import complete
 from mmcli.cli.environment import Environment
-from mmcli.cli.options import LONGEST_TIME, ModelOptions, one_of, option
+from mmcli.cli.options import LONGEST_TIME, ModelOptions, Output, Overwrite, one_of, option
+from mmcli.cli.results import own_suffixes, results
 from mmcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -150,17 +152,8 @@ class TranscriptOptions:
         bool,
         option("Output", "--json", help="The same as --format jsonl; a failed recording is a record with an error."),
     ] = False
-    output: Annotated[
-        str | None,
-        option(
-            "Output",
-            "--output",
-            "-o",
-            metavar="FILE|FOLDER",
-            help="Write there and not to stdout; a folder mirrors the recordings' tree. A file's suffix tells its "
-            "format.",
-        ),
-    ] = None
+    output: Output = None
+    overwrite: Overwrite = False
     token_ids: Annotated[
         bool, option("Output", "--token-ids", help="Add the model's token ids to each record (json, jsonl).")
     ] = False
@@ -187,22 +180,39 @@ class EarsOptions(ModelOptions):
 class Transcripts:
     """Writes transcripts in the form that was asked for.
 
-    Text goes to stdout segment by segment; everything else, and every file, when its recording is finished. Raises
-    UsageError at once where options do not fit together.
+    Text goes out segment by segment; everything else, and every file in a folder, when its recording is finished.
+    `sources`, and `others` by name, are the files that the run reads. Raises UsageError at once where options do not
+    fit together.
     """
 
-    def __init__(self, environment: Environment, options: TranscriptOptions, several: bool):
-        self.environment, self.several = environment, several
+    def __init__(
+        self,
+        environment: Environment,
+        options: TranscriptOptions,
+        several: bool,
+        sources: "Sequence[Source]" = (),
+        others: Sequence[str] = (),
+    ):
         self.form = chosen_format(options)
-        self.place = None
+        ledger = None
         if options.output is not None:
-            from mmcli.output.files import Destination
+            from mmcli.output.ledger import Ledger
 
-            # Where the format is given, a file may be called anything.
-            known = [Path(options.output).suffix.lower()] if options.format or options.json else SUFFIXES.values()
-            suffixes = dict.fromkeys(known, "")
-            self.place = Destination("--output", options.output, several, suffixes, SUFFIXES[self.form], "recording")
-        elif several and self.form in ("json", "srt", "vtt", "tsv"):
+            ledger = Ledger(sources, others)
+        joins = self.form in ("text", "jsonl")
+        self.results = results(
+            environment,
+            options.output,
+            several,
+            ledger,
+            suffix=SUFFIXES[self.form],
+            suffixes=own_suffixes(options.output) if options.format or options.json else tuple(SUFFIXES.values()),
+            joins=joins,
+            what="recording",
+            overwrite=options.overwrite,
+        )
+        self.several = several and not self.results.in_folder
+        if self.several and not joins:
             raise UsageError(
                 f"A {self.form} document holds one recording, but there are several",
                 "Name a folder with --output, or choose --format text or jsonl",
@@ -211,31 +221,23 @@ class Transcripts:
     @property
     def streams(self) -> bool:
         """Whether segments are written as they come."""
-        return self.form == "text" and self.place is None
+        return self.form == "text" and not self.results.in_folder
 
     def segments(self, name: str, segments: list[Record]) -> None:
         """Write some more segments of a recording, if that is how it is written."""
         if self.streams and segments:
             from mmcli.output.text import segment_lines
 
-            self.environment.write(segment_lines(name, segments, self.several))
+            self.results.write(segment_lines(name, segments, self.several))
 
     def finished(self, source: "Source", record: Record) -> None:
-        """Write a whole recording, if that is how it is written. Raises InputError where a file cannot be."""
-        if self.streams:
-            return
-        if self.place is None:
-            self.environment.write(document(record, self.form))
-        elif "error" not in record:
-            from mmcli.output.files import atomic_write
-
-            text = document(record, self.form)
-            atomic_write(self.place.path(source), text.encode("utf-8", "surrogateescape"))
+        """Write a whole recording, if that is how it is written. Raises what `Results.write` does."""
+        self.results.write("" if self.streams else document(record, self.form), source)
 
     def failed(self, record: Record) -> None:
         """Write the record of a failure where records are read."""
-        if self.place is None and self.form in ("json", "jsonl"):
-            self.environment.write(document(record, self.form))
+        if self.form in ("json", "jsonl") and not self.results.in_folder:
+            self.results.write(document(record, self.form))
 
 
 def chosen_format(options: TranscriptOptions) -> str:

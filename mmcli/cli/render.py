@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmcli.cli.environment import Environment
 from mmcli.cli.options import OutputOptions
+from mmcli.cli.results import SUFFIXES, names_records, own_suffixes, results
 from mmcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,18 +28,43 @@ class Renderer:
     Raises UsageError at once where an option cannot be met: a file named for many pictures, a missing extra.
     """
 
-    def __init__(self, environment: Environment, output: OutputOptions, mask: str | None, several: bool):
+    def __init__(
+        self,
+        environment: Environment,
+        output: OutputOptions,
+        mask: str | None,
+        several: bool,
+        sources: "Sequence[Source]" = (),
+        others: Sequence[str] = (),
+    ):
+        """`sources`, and `others` by name, are the files that the run reads: none of them is written over."""
         self.environment = environment
         self.output = output
-        self.several = several
-        self.overlay = self.mask = None
-        if output.overlay is not None or mask is not None:
-            from mmcli.output.files import LOSSLESS_SUFFIXES, Destination
+        self.json = output.json or names_records(output.output)
+        if several and names_records(output.output) and output.output.lower().endswith(".json") and not output.json:
+            raise UsageError("A json document holds one record, but there are several pictures", "Call it .jsonl")
+        self.overlay = self.mask = self.ledger = None
+        if any(named is not None for named in (output.overlay, mask, output.output)):
+            from mmcli.output.files import LOSSLESS_SUFFIXES, PICTURE_SUFFIXES, Destination
+            from mmcli.output.ledger import Ledger
 
+            self.ledger = Ledger(sources, others)
+            common = {"ledger": self.ledger, "overwrite": output.overwrite}
             if output.overlay is not None:
-                self.overlay = Destination("--overlay", output.overlay, several)
+                kept = tuple(PICTURE_SUFFIXES)
+                self.overlay = Destination("--overlay", output.overlay, several, kept=kept, **common)
             if mask is not None:
-                self.mask = Destination("--mask", mask, several, LOSSLESS_SUFFIXES)
+                self.mask = Destination("--mask", mask, several, LOSSLESS_SUFFIXES, **common)
+        self.results = results(
+            environment,
+            output.output,
+            several,
+            self.ledger,
+            suffix=".jsonl" if self.json else ".txt",
+            suffixes=own_suffixes(output.output) if output.json else SUFFIXES,
+            overwrite=output.overwrite,
+        )
+        self.several = several and not self.results.in_folder
         self.show = output.show and can_show(environment)
         self._told: set[str] = set()  # what is said once in a run
 
@@ -47,16 +73,18 @@ class Renderer:
         """Whether `files` and `shown` will ask for the picture in full size."""
         return self.overlay is not None or self.show
 
-    def text(self, record: Record) -> None:
-        """Write the record to stdout, as text or as a line of JSON."""
-        if self.output.json:
+    def text(self, record: Record, source: "Source | None" = None) -> None:
+        """Write the record where results go, as text or as a line of JSON. Raises what `Results.write` does."""
+        if self.results.in_folder and "error" in record:
+            return  # the file of an input holds its result
+        if self.json:
             from mmcli.output.record import to_json_line
 
-            self.environment.write(to_json_line(record))
+            self.results.write(to_json_line(record), source)
         else:
             from mmcli.output.text import to_text
 
-            self.environment.write(to_text(record, self.several))
+            self.results.write(to_text(record, self.several), source)
 
     def notes(self, record: Record, cut: str = CUT, once: Sequence[str] = ()) -> None:
         """Say on stderr what the text does not tell: remarks on the picture, faults of the answer, `cut` if it was.
@@ -78,27 +106,23 @@ class Renderer:
         A mask without a mask's object, and a drawn picture without anything drawn in, would look like results: they
         are not written, and that is said.
         """
-        from mmcli.output.files import save_picture
-
         if self.mask is not None:
-            path = self.mask.path(source)
             if any("mask" in found for found in record["objects"]):
                 from mmcli.output.masks import mask_picture
 
-                save_picture(mask_picture(record), path)
+                self.mask.save(source, mask_picture(record))
             else:
-                self._not_written(record, path, "no mask to write")
+                self._not_written(record, self.mask.path(source), "no mask to write")
         if image is None:
             return
         from mmcli.output.overlay import draw
 
         drawn = draw(image, record)
         if self.overlay is not None:
-            path = self.overlay.path(source)
             if record["objects"]:
-                save_picture(drawn, path)
+                self.overlay.save(source, drawn)
             else:
-                self._not_written(record, path, "nothing to draw in")
+                self._not_written(record, self.overlay.path(source), "nothing to draw in")
         if self.show:
             show(self.environment, drawn)
 

@@ -79,7 +79,7 @@ class Talker:
         conversation, renderer = self.ready(), self.renderer
         loaded, request = conversation.loaded, replace(self.request, words=question)
         teller = None
-        if stream and not renderer.output.json:
+        if stream and not renderer.json and renderer.results.on_stdout:
             teller = Teller(loaded.processor.decode, renderer.environment.write)
         parts: list[Part] = []
         notes: list[tuple[str, str]] = []
@@ -101,7 +101,7 @@ class Talker:
             if teller:
                 teller.end()
         if not teller:
-            renderer.text(record)
+            renderer.text(record, self.shown[0].source if self.shown else None)
         if conversation.full:
             full = f"the {conversation.context} tokens that {loaded.checkpoint.name} reads are full"
             renderer.notes(record, f"the answer was cut off: {full}; /clear begins another conversation")
@@ -137,6 +137,8 @@ class Talker:
         if self.renderer.needs_picture and len(seen) == 1 and seen[0].kind == "picture":
             from mmcli.media.image import load_picture
 
+            if self.renderer.ledger is not None:
+                self.renderer.ledger.reads(seen[0].source)
             self.renderer.files(seen[0].source, record, load_picture(seen[0].source).image)
 
     def save(self, name: str) -> int:
@@ -145,7 +147,7 @@ class Talker:
         A file that is there already is left alone, unless it is this conversation's own.
         """
         from mmcli.output.conversation import document
-        from mmcli.output.files import atomic_write
+        from mmcli.output.drafts import atomic_write
 
         if not self.exchanges:
             raise InputError("There is nothing to save yet", "Ask something first")

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmcli.cli.environment import Environment
-from mmcli.cli.inputs import find_sources
+from mmcli.cli.inputs import find_sources, read_beside
 from mmcli.cli.options import TalkOptions, spread
 from mmcli.cli.progress import Count, SoundProgress
 from mmcli.cli.recordings import EarsOptions, HearingOptions, RecordingOptions, TranscriptOptions, Transcripts
 from mmcli.cli.start import begin, loader
-from mmcli.errors import ExitCode, InputError
+from mmcli.errors import ExitCode, InputError, WriteError
 
 if TYPE_CHECKING:
     from mmcli.batch.runner import Outcome
@@ -57,8 +57,9 @@ def command(
     environment = begin(ctx, talk, model.offline)
     from mmcli.media.sources import SOUND_EXTENSIONS
 
-    sources, several = find_sources(environment, audio or [], recordings.files_from, SOUND_EXTENSIONS, "recording")
-    transcripts = Transcripts(environment, output, several)
+    names, listed = audio or [], recordings.files_from
+    sources, several = find_sources(environment, names, listed, SOUND_EXTENSIONS, "recording", [output.output])
+    transcripts = Transcripts(environment, output, several, sources, read_beside(listed, model.model))
     from mmcli.batch.listen import Heard, Listener
     from mmcli.tasks.transcribe import TranscribeRequest
 
@@ -71,10 +72,10 @@ def command(
         batch_size=recordings.batch_size,
         start=recordings.start,
         duration=recordings.duration,
-        first_soon=environment.stdout_tty and transcripts.streams,
+        first_soon=environment.stdout_tty and transcripts.streams and transcripts.results.on_stdout,
     )
     failed = 0
-    with SoundProgress(environment, Count("recording", len(sources))) as progress:
+    with transcripts.results, SoundProgress(environment, Count("recording", len(sources))) as progress:
         for event in listener.run(sources):
             if isinstance(event, Heard):
                 transcripts.segments(event.source.name, event.segments)
@@ -92,12 +93,14 @@ def finish(environment: Environment, transcripts: Transcripts, outcome: "Outcome
     if error is None:
         try:
             transcripts.finished(outcome.source, outcome.record)
-        except InputError as trouble:
+        except (InputError, WriteError) as trouble:
             error = trouble
         for remark in remarks(outcome.record, transcripts.form):
             environment.note(f"mmcli: {outcome.source.name}: {remark}")
     else:
         transcripts.failed(outcome.record)
+    if isinstance(error, WriteError):
+        raise error  # neither could the next be written
     if error is not None:
         environment.fail(error, outcome.source.name, cause=error.__cause__)
     return error is None

@@ -1,7 +1,6 @@
-"""Files that are written: where they go, and that they are there whole or not at all."""
+"""Where the files go that a run writes, and what may be written over."""
 
-import contextlib
-import errno
+import hashlib
 import io
 import os
 from dataclasses import dataclass, field
@@ -12,40 +11,18 @@ from PIL import Image
 
 from mmcli.errors import InputError, UsageError
 from mmcli.media.sources import Source
+from mmcli.output.drafts import Draft, check_writable, in_words, is_special, open_draft
+from mmcli.output.ledger import Ledger
 
 PICTURE_SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 LOSSLESS_SUFFIXES = {".png": "PNG"}
 
-_serial = count()
+LARGEST = 1 << 30  # bytes of a file that is looked at to see whether it is ours
+MARK = "user.mmcli"  # an attribute that holds the SHA-256 of a file as we wrote it
 
 
-def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file through a temporary one beside it, so that nobody ever sees half of it; makes its folder.
-
-    A link keeps pointing where it did; pipes and devices (/dev/stdout) are written to as they are. Raises InputError
-    with the reason: the disk is full, the folder may not be written, …
-    """
-    temporary = None
-    try:
-        target = Path(os.path.realpath(path))
-        if target.exists() and not target.is_file() and not target.is_dir():
-            target.write_bytes(data)
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".mmcli-{os.getpid()}-{next(_serial)}.part"
-        with temporary.open("xb") as file:
-            file.write(data)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise _in_words(path, error) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-
-def save_picture(image: Image.Image, path: Path) -> None:
-    """Write a picture in the format that the path's suffix names (PNG, JPEG or WebP); InputError as `atomic_write`."""
+def encoded(image: Image.Image, path: Path) -> bytes:
+    """A picture as a file in the format that a path's suffix names (PNG, JPEG or WebP). InputError if it cannot be."""
     options = {"PNG": {"compress_level": 4}, "JPEG": {"quality": 92, "subsampling": 0}, "WEBP": {"quality": 92}}
     kind = PICTURE_SUFFIXES.get(path.suffix.lower(), "PNG")
     buffer = io.BytesIO()
@@ -53,16 +30,22 @@ def save_picture(image: Image.Image, path: Path) -> None:
         image.save(buffer, kind, **options[kind])
     except (OSError, ValueError) as error:  # WebP ends at 16383 pixels, JPEG at 65535
         raise InputError(f"{path} cannot be written as {kind} ({error})", "Choose another suffix") from error
-    atomic_write(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 @dataclass
 class Destination:
     """Where an option such as --overlay puts its files, one for each `what`: PATH for one, FOLDER for many.
 
-    A folder is what exists as one, what ends with a slash or has no suffix, and whatever is given for `many` sources;
-    in it each file lies where `Source.relative` says, under `suffix`. Raises UsageError for a PATH whose suffix is
-    none of `suffixes`, and for a PATH that many sources would write to.
+    A folder is what exists as one, what ends with a slash or has no suffix, and whatever is given for `many` sources.
+    In it the file of a single source lies flat and those of many where `Source.relative` says, under `suffix`, or
+    under the source's own where that is one of `kept`. `joins`: PATH may hold the results of many.
+
+    PATH is written over as `cp` would. In a folder nothing is written over but what mmcli has written there before
+    and nobody has changed since, unless `overwrite`. An input of the run is never written over.
+
+    Raises UsageError for a PATH whose suffix is none of `suffixes`, that many sources would write to, that is an
+    input or another option's; WriteError where it is clear that nothing can be written.
     """
 
     option: str
@@ -71,16 +54,26 @@ class Destination:
     suffixes: dict[str, str] = field(default_factory=lambda: PICTURE_SUFFIXES)
     suffix: str = ".png"
     what: str = "picture"
-    _taken: dict[Path, str] = field(default_factory=dict, init=False, repr=False)
+    kept: tuple[str, ...] = ()
+    joins: bool = False
+    overwrite: bool = False
+    ledger: Ledger = field(default_factory=Ledger)
 
     def __post_init__(self):
-        path = Path(self.argument)
-        special = path.exists() and not path.is_dir() and not path.is_file()
-        ends_as_folder = self.argument.endswith(("/", os.sep)) or path.is_dir() or not (path.suffix or special)
-        self._folder = ends_as_folder
-        if self._folder:
-            return
-        if self.many:
+        path = self.named = Path(self.argument)
+        if self.argument in ("", "-"):
+            raise UsageError(f"{self.option} {self.argument!r} is no file or folder", "Name one")
+        with in_words(path):
+            special = is_special(path)
+            self.folder = self.argument.endswith(("/", os.sep)) or path.is_dir() or not (path.suffix or special)
+            if not self.folder:
+                self._check_file(special)
+            if not special:
+                check_writable(path)
+
+    def _check_file(self, special: bool) -> None:
+        path = self.named
+        if self.many and not self.joins and not special:
             raise UsageError(
                 f"{self.option} {self.argument} names one file, but there are several {self.what}s",
                 f"Name a folder: {self.option} {path.with_suffix('')}/",
@@ -90,47 +83,73 @@ class Destination:
                 f"{self.option} {self.argument} has no suffix that can be written",
                 f"Use {', '.join(self.suffixes)}, or a folder",
             )
+        if (name := self.ledger.input_at(path)) is not None:
+            raise UsageError(f"{self.option} would write over {name}, which is read in this run", "Choose another place")
+        if not special and not self.ledger.claim(path, self.option):
+            raise UsageError(f"{self.option} {self.argument} is where other results go", "Choose another place")
 
     def path(self, source: Source) -> Path:
-        """The file for a source; two sources never share one. Raises UsageError if that is the input itself."""
-        if not self._folder:
-            path = Path(self.argument)
-        else:
-            plain = Path(self.argument) / source.relative
-            path = self._free(plain, source.name)
-        if source.path is not None and path.exists() and _same_file(path, source.path):
-            raise UsageError(f"{self.option} would write over the {self.what} {path} itself", "Choose another place")
-        return path
+        """The file for a source; two results never share one."""
+        if not self.folder:
+            return self.named
+        relative = source.relative if self.many else source.relative.name
+        return self._free(self.named / relative, source.name)
 
     def _free(self, plain: Path, name: str) -> Path:
-        """`photo.jpg` → `photo.png`, or `photo.jpg.png` if another source has that, or `photo.jpg-2.png`, …"""
-        longer = (plain.with_name(f"{plain.name}{tail}{self.suffix}") for tail in _tails())
-        path = plain.with_suffix(self.suffix)
-        while self._taken.setdefault(path, name) != name:
+        """`photo.jpg` → `photo.png`, or `photo.jpg.png` if another result has that, or `photo.jpg-2.png`, …"""
+        keeps = plain.suffix.lower() in self.kept
+        suffix, stem = (plain.suffix, plain.stem) if keeps else (self.suffix, plain.name)
+        path = plain.with_suffix(suffix)
+        longer = (plain.with_name(f"{stem}{tail}{suffix}") for tail in _tails())
+        while not self.ledger.claim(path, (self.option, name)):
             path = next(longer)
         return path
+
+    def save(self, source: Source, image: Image.Image) -> None:
+        """Write the picture for a source; raises as `write` does."""
+        self.write(source, encoded(image, self.path(source)))
+
+    def write(self, source: Source, data: bytes) -> None:
+        """Write the file for a source. Raises InputError if it may not or cannot be written, WriteError if none can."""
+        path = self.path(source)
+        if (name := self.ledger.input_at(path)) is not None:
+            do = f"Name another folder with {self.option}"
+            raise InputError(f"{path} is not written: it would take the place of {name}, which is read in this run", do)
+        if not self.folder:
+            with open_draft(path) as draft:
+                draft.write(data)
+                self.ledger.wrote(path, draft.commit())
+            return
+        with Draft(path, below=self.named) as draft:
+            if not (self.overwrite or self.ledger.made(path) or is_replaceable(path, data)):
+                do = "Name another folder, or replace it with --overwrite"
+                raise InputError(f"{path} is there already, not as mmcli wrote it, and is left as it is", do)
+            draft.write(data)
+            draft.mark(MARK, digest(data))
+            self.ledger.wrote(path, draft.commit())
+
+
+def is_replaceable(path: Path, data: bytes) -> bool:
+    """Whether nothing is lost when a file gets this content: there is none, it has it, or it is as we wrote it once."""
+    try:
+        if path.stat().st_size > LARGEST:
+            return False
+        old = path.read_bytes()
+        if old == data:
+            return True
+        return hasattr(os, "getxattr") and os.getxattr(path, MARK) == digest(old)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def digest(data: bytes) -> bytes:
+    """What MARK holds for a file with this content."""
+    return hashlib.sha256(data).hexdigest().encode()
 
 
 def _tails():
     yield ""
     for number in count(2):
         yield f"-{number}"
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
-
-
-def _in_words(path: Path, error: OSError) -> InputError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return InputError(f"{path} cannot be written: the disk is full", "Free some space or choose another place")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return InputError(f"{path} cannot be written: the folder may not be written to", "Choose another place")
-    if error.errno == errno.EISDIR:
-        return InputError(f"{path} cannot be written: it is a folder", "Name a file")
-    if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return InputError(f"{path} cannot be written: a part of its path is a file", "Choose another place")
-    return InputError(f"{path} cannot be written ({error.strerror or error})", "Choose another place")

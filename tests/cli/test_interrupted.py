@@ -44,5 +44,5 @@ def test_a_recording_that_is_not_through_is_said_in_its_own_time():
     terminal = Terminal("transcribe", *[EXAMPLE] * 2, "--batch-size", "1", "--format", "jsonl")
     terminal.until("× real time")
     terminal.type("\x03")
-    assert terminal.end() == 130
+    assert terminal.end() == 130, terminal.screen
     assert " of 2 recordings" in " ".join(terminal.screen.decode().split())

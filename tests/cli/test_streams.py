@@ -172,7 +172,7 @@ def cats(album) -> Path:
 def test_overlays_and_masks_go_where_they_are_named(cats):
     assert mmcli("detect", "cat", "album", "--overlay", "drawn/").code == 0
     assert sorted(str(p) for p in (cats.parent / "drawn").rglob("*.*")) == [
-        str(cats.parent / "drawn" / "album" / name) for name in ("a[red].png", "b.png", "sub/c.png")
+        str(cats.parent / "drawn" / "album" / name) for name in ("a[red].png", "b.jpg", "sub/c.png")
     ]
     assert mmcli("segment", "cat", "album/b.jpg", "--mask", "one.png").code == 0
     from PIL import Image
