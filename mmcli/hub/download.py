@@ -161,7 +161,9 @@ def _unreachable(name: str, error: Exception) -> ModelError:
         )
     return ModelError(
         f"{here}, and the hub cannot be reached ({_first_line(error)})",
-        "Connect to the network, or name a folder or a model that is here (nano is bundled)",
+        "Connect to the network and run again: the download goes on where it stopped"
+        if part
+        else "Connect to the network, or name a folder or a model that is here (nano is bundled)",
     )
 
 

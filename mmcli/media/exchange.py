@@ -11,6 +11,7 @@ from http.client import HTTPResponse
 
 SLOWEST = 16 << 10  # bytes a second; less than that over the whole time is too slow
 HEADS = 256 << 10  # bytes of all heads together, those of redirects and interim answers included
+CHUNKING = 32  # bytes of a body for each byte of lengths between its chunks: tiny chunks are all work and no content
 
 
 class TooSlow(Exception):
@@ -47,9 +48,14 @@ class Budget:
         if self.received > self._allowed:
             raise TooMuch
 
-    def allow(self, count: int) -> None:
-        """Let a body of `count` bytes come after what came so far, with what chunking adds to it."""
-        self._allowed = self.received + count + count // 8 + HEADS
+    def begin_body(self) -> None:
+        """From here on what comes is a body: much of it may come, but little beside it."""
+        self._before = self.received
+        self.body(0)
+
+    def body(self, count: int) -> None:
+        """Let a body of which `count` bytes came go on, with what dividing it into chunks adds."""
+        self._allowed = self._before + count + count // CHUNKING + HEADS
 
 
 class Wire:

@@ -223,17 +223,15 @@ def _body(response: HTTPResponse, name: str, limit: int, budget: Budget) -> byte
     announced = response.length  # None where the server does not say
     if announced is not None and announced > limit:
         raise too_long(name, limit)
-    budget.allow(limit)
+    budget.begin_body()
     unpack = zlib.decompressobj(wbits=47) if packed != "identity" else None
     body, received = io.BytesIO(), 0
-    try:
-        while chunk := response.read1(_CHUNK):
-            received += len(chunk)
-            body.write(unpack.decompress(chunk, limit - body.tell() + 1) if unpack else chunk)
-            if body.tell() > limit:
-                raise TooMuch
-    except TooMuch as error:
-        raise too_long(name, limit) from error
+    while chunk := response.read1(_CHUNK):
+        received += len(chunk)
+        budget.body(received)
+        body.write(unpack.decompress(chunk, limit - body.tell() + 1) if unpack else chunk)
+        if body.tell() > limit:
+            raise too_long(name, limit)
     if announced is not None and received < announced:
         raise InputError(f"{name} broke off after {received:,} of {announced:,} bytes", "Try again")
     if not received:

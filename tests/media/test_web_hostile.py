@@ -174,3 +174,12 @@ def test_a_secure_connection(server, monkeypatch):
 def test_a_secure_connection_that_does_not_come_about(server, script):
     address = server.play(script).replace("http:", "https:")
     assert re.search("secure connection|too slowly|no answer in time|reset|broke", refused(address, timeout=0.1))
+
+
+@pytest.mark.parametrize("size, message", [(1, "does not come to the point"), (1000, "longer than 8 MiB")])
+def test_chunks_that_are_all_lengths_and_no_content(server, size, message):
+    """They would keep the processor busy for minutes before the limit on the size is reached."""
+    chunk = b"%x\r\n%s\r\n" % (size, b"x" * size)
+    server.play([("send", CHUNKED), ("flood", chunk, ENDLESS)])
+    with pytest.raises(InputError, match=message):
+        fetch(server.address, 8 << 20, timeout=30.0, deadline=90.0)
