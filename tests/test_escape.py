@@ -34,7 +34,9 @@ def test_what_a_terminal_would_obey_or_hide_is_spelt_out(text, shown):
     assert escape_line(text) == shown
 
 
-@pytest.mark.parametrize("text", ["[bold]", "ein Kätzchen", "猫　🐈", "👩\u200d🚀", "می\u200cخواهم", "x\u00a0y", "\\n", "שלום"])
+@pytest.mark.parametrize(
+    "text", ["[bold]", "ein Kätzchen", "猫　🐈", "👩\u200d🚀", "می\u200cخواهم", "x\u00a0y", "\\n", "שלום"]
+)
 def test_what_people_write_stays(text):
     assert escape_line(text) == escape(text) == escape_json(text) == text
 

@@ -20,7 +20,8 @@ def packed(tmp_path_factory):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     [folder] = place.iterdir()
-    return message_from_string((folder / "PKG-INFO").read_text("utf-8")), (folder / "SOURCES.txt").read_text().split("\n")
+    about, listed = ((folder / name).read_text("utf-8") for name in ("PKG-INFO", "SOURCES.txt"))
+    return message_from_string(about), listed.split("\n")
 
 
 def test_the_metadata_is_complete(packed):

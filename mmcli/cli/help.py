@@ -101,6 +101,7 @@ class Group(_Helpful, TyperGroup):
             commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
             formatter.write_dl([(name, _summary(command)) for name, command in commands])
         with formatter.section("Options"):
-            formatter.write_dl([_row(param) for param in self.get_params(ctx) if not param.hidden], col_max=_column(formatter))
+            rows = [_row(param) for param in self.get_params(ctx) if not param.hidden]
+            formatter.write_dl(rows, col_max=_column(formatter))
         if self.epilog:
             _paragraphs(formatter, self.epilog)

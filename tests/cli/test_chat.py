@@ -105,7 +105,8 @@ def test_a_conversation_survives_what_cannot_be_done(album, tiny):
 
 def test_a_model_that_needs_a_picture_says_so(album):
     done = mmcli("chat", "-m", "is there a cat?")
-    assert (done.code, done.out) == (2, "") and "nano answers questions about one picture, and there is none" in done.err
+    assert (done.code, done.out) == (2, "")
+    assert "nano answers questions about one picture, and there is none" in done.err
     done = mmcli("chat", "album/b.jpg", "album/sub/c.png", "-m", "is there a cat?")
     assert done.code == 2 and "one picture at a time, and there are 2" in done.err
 

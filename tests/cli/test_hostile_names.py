@@ -163,7 +163,7 @@ def test_in_a_pipe_talk_is_safe_and_results_are_whole(place, tiny):
 def test_a_conversation_lets_none_through(place, tiny):
     lines = [f"/image album/{BAD}.jpg", f"/{BAD}", f"/image '{BAD}", f"/save {BAD}.md", f"/image {BAD}", BAD]
     lines = [line.replace("\n", " ") for line in lines]
-    lines += ["/image album/*.png", "what?", "/save talk\x1b[2J.md", "/save talk\x1b[2J.md", "/clear", "/help", "/help x"]
+    lines += ["/image album/*.png", "what?", *2 * ["/save talk\x1b[2J.md"], "/clear", "/help", "/help x"]
     streams = environment("\n".join(lines).encode(), stdin_tty=True, stdout_tty=True, stderr_tty=True)
     assert run(["chat", "album/b.jpg", "--model", str(tiny), "--max-tokens", "4", "--debug"], streams) == 0
     check(without_bar(streams.stderr.getvalue()))
@@ -201,7 +201,7 @@ def test_a_librarys_progress_bar_stays_one():
 
     kept = io.StringIO()
     stream = Guarded(kept)
-    with tqdm(total=2, desc=BAD, file=stream, mininterval=0) as outer, tqdm(total=2, desc="inner", file=stream) as inner:
+    with tqdm(total=2, desc=BAD, file=stream, mininterval=0) as outer, tqdm(total=2, file=stream) as inner:
         for bar in (outer, inner, inner, outer):
             bar.update()
     text = kept.getvalue()
