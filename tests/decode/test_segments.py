@@ -216,3 +216,37 @@ def test_a_long_answer_is_read_in_linear_time():
 def test_importing_brings_neither_torch_nor_numpy():
     code = "import mmcli.decode.segments, sys; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'PIL')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+LARGE, NEARLY, HALF = locs(100, 100, 500, 500), locs(102, 100, 505, 498), locs(100, 100, 300, 500)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        (f"{LARGE} cat ; {NEARLY} cat", [(100, 100, 500, 500)]),
+        (f"{LARGE} cat ; {NEARLY}{SEG} cat", [(102, 100, 505, 498)]),  # the one with a mask is the better one
+        (f"{LARGE} cat ; {NEARLY} dog", [(100, 100, 500, 500), (102, 100, 505, 498)]),
+        (f"{LARGE} cat ; {HALF} cat", [(100, 100, 500, 500), (100, 100, 300, 500)]),
+    ],
+)
+def test_boxes_of_one_label_that_nearly_coincide_are_one(answer, kept):
+    parsed = read(answer)
+    assert [found.loc for found in parsed.objects] == kept
+    assert bool(parsed.problems) == (len(kept) == 1)
+
+
+def test_of_two_equal_things_the_likelier_one_is_kept():
+    likely, unlikely = tokens(f"{LARGE} cat", -0.1), tokens(f"{NEARLY} cat", -2.0)
+    for first, second in ((likely, unlikely), (unlikely, likely)):
+        [found] = parse([*first, *tokens(" ; "), *second], VOCABULARY, decode_text).objects
+        assert found.loc == (100, 100, 500, 500)
+
+
+@pytest.mark.parametrize(
+    ("masks", "problems"), [(True, ['"dog" has no mask codes, so it has a box and no mask']), (False, [])]
+)
+def test_where_masks_are_asked_for_an_object_without_one_is_a_fault(masks, problems):
+    parsed = parse(tokens(f"{BOX}{SEG} cat ; {OTHER} dog"), VOCABULARY, decode_text, masks=masks)
+    assert [found.seg is None for found in parsed.objects] == [False, True]
+    assert parsed.problems == problems

@@ -101,6 +101,23 @@ def test_a_segmentation_has_a_mask_in_the_frame_of_its_box(loaded):
     assert abs(mask.sum() / (400 * 200) - (small > 0).mean()) < 0.05
 
 
+def test_a_mask_that_holds_no_pixel_is_said(loaded):
+    class Nothing(torch.nn.Module):
+        """A codebook whose every mask is empty."""
+
+        def decode(self, codes):
+            return torch.full((len(codes), 64, 64), -1.0)
+
+    vars(loaded)["_mask_vqvae"] = nothing = Nothing()
+    nothing.register_parameter("w", torch.nn.Parameter(torch.zeros(1)))
+    try:
+        ids = [*locations(1, 2, 30, 40), *[support.SEG] * 16, *words(loaded, " cat")]
+        entry = record(loaded, ids, SegmentRequest(words="cat"))
+    finally:
+        del vars(loaded)["_mask_vqvae"]
+    assert entry["problems"] == ['the mask of "cat" is empty'] and not decode(entry["objects"][0]["mask"]).any()
+
+
 def pictures(*names):
     from mmcli.media.image import load_picture
 

@@ -165,7 +165,7 @@ class Doubtful(GrammarProcessor):
     def restrict(self, logits: Tensor, states: Tensor) -> Tensor:
         allowed = super().restrict(logits, states)
         if self.presence is None:  # the first step
-            absent = logits.softmax(-1)[:, self.end].double()
+            absent = logits.softmax(-1)[:, self.end]
             self.presence = -torch.logit(absent, eps=1e-6)
             allowed[:, self.end].masked_fill_(absent < ABSENT, -torch.inf)
         return allowed
