@@ -87,6 +87,19 @@ def save(path, channels, *, layout: str = "mono", picture: bool = False, tracks:
     return Path(path)
 
 
+def save_tracks(path, sounds, rate: int, languages) -> Path:
+    """Sound tracks of different sounds in a container that takes FLAC, each with its language."""
+    with av.open(str(path), "w") as container:
+        tracks = [container.add_stream("flac", rate=rate, layout="mono") for _ in sounds]
+        for track, language in zip(tracks, languages, strict=True):
+            track.metadata["language"] = language
+        for track, samples in zip(tracks, sounds, strict=True):
+            for frame in _frames(np.asarray(samples, np.float32)[None], "mono", rate=rate):
+                container.mux(track.encode(frame))
+            container.mux(track.encode(None))
+    return Path(path)
+
+
 @cache
 def swept(kind: str, seconds: float) -> bytes:
     """The bytes of a sweep in a container, encoded once."""

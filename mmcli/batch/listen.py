@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mmcli.batch.ahead import ahead
+from mmcli.batch.channels import Voices
+from mmcli.batch.levels import levelled
 from mmcli.batch.runner import Outcome
-from mmcli.batch.speech import RATE, Speech, Window
+from mmcli.batch.speech import RATE, Speech, Window, halves, is_long
 from mmcli.engine.cpu import allowed_cores
 from mmcli.errors import InputError, MmcliError
-from mmcli.media.parts import quietest
 from mmcli.tasks.transcribe import (
     Passage,
     TranscribeRequest,
@@ -49,7 +48,6 @@ USUAL_WINDOW = 27.0  # seconds of sound that a window of a long recording takes 
 MOST_LANES = 4
 
 SHORTEST_REST = 0.5  # seconds at a window's end that a model may leave unheard
-SHORTEST_HALVED = 4.0  # seconds of a window that is heard in halves
 
 
 @dataclass(frozen=True)
@@ -123,17 +121,18 @@ class Listener:
         batch_size: int | None = None,
         start: float = 0.0,
         duration: float | None = None,
+        track: int | None = None,
         first_soon: bool = False,
         lanes: int | None = None,
     ):
-        """`first_soon` makes the first batch a small one, for those who watch.
-
-        `lanes`: how many batches are heard at the same time; None: as many as pay on the model's device.
+        """`track` is the number of the sound track to hear, from 1; None: the one that a player takes, or where nobody
+        speaks in it, the first in which somebody does. `first_soon` makes the first batch a small one, for those who
+        watch. `lanes`: how many batches are heard at the same time; None: as many as pay on the model's device.
         """
         self._request, self._load = request, load
         self._model, self._revision = model, revision
         self._batch_size = batch_size
-        self._start, self._duration = start, duration
+        self._start, self._duration, self._track = start, duration, track
         self._first = first_soon
         self._most_lanes = lanes or min(MOST_LANES, allowed_cores())
         self._threads: int | None = None  # that PyTorch would use
@@ -214,18 +213,40 @@ class Listener:
             yield recording, None
 
     def _read(self, recording: _Recording) -> Iterator[tuple[_Recording, Window]]:
+        """The windows of the sound track to hear; where nobody speaks in the one a player takes, of the next."""
+        silent: list[int] = []
+        track, tracks = self._track, [self._track]
+        while True:
+            yield from self._read_track(recording, track, tracks)
+            if recording.speech.count or self._track is not None or len(silent) + 1 == len(tracks):
+                break
+            silent.append(tracks[0] if track is None else track)
+            track = next(number for number in tracks[1:] if number not in silent)
+        if silent and recording.speech.count:
+            several = "track" if len(silent) == 1 else "tracks"
+            recording.notes += (f"in sound {several} {', '.join(map(str, silent))} nobody speaks",)
+
+    def _read_track(
+        self, recording: _Recording, track: int | None, tracks: list[int | None]
+    ) -> Iterator[tuple[_Recording, Window]]:
+        """The windows of a sound track, None for the one a player takes; `tracks` is told all, that one first."""
         from mmcli.media.audio import open_sound
 
         started = time.perf_counter()
-        with open_sound(recording.source, start=self._start, duration=self._duration) as reader:
+        options = {"start": self._start, "duration": self._duration, "track": track, "channels": True}
+        with open_sound(recording.source, **options) as reader:
+            if track is None:
+                tracks[:] = [reader.track, *(n for n in range(1, reader.tracks + 1) if n != reader.track)]
             recording.length = _part(reader.sound.seconds, self._start, self._duration)
             self._spare_threads()
-            recording.speech = speech = Speech(reader, self._detector_here(), start=self._start)
+            detector = self._detector_here()
+            voices = Voices(reader, detector)
+            recording.speech = speech = Speech(levelled(voices), detector, start=self._start)
             for window in speech.windows():
                 recording.read += time.perf_counter() - started
                 yield recording, window
                 started = time.perf_counter()
-            recording.notes = reader.sound.notes
+            recording.notes = reader.sound.notes + voices.notes
         recording.read += time.perf_counter() - started
 
     # -- hearing -------------------------------------------------------------------------------------------------
@@ -334,18 +355,6 @@ class Listener:
             token_ids=[id for one in passages for id in one.text.token_ids] if request.token_ids else None,
         )
         return Outcome(source, record)
-
-
-def is_long(window: Window) -> bool:
-    """Whether a window can be heard in halves."""
-    return len(window.sound) >= SHORTEST_HALVED * RATE
-
-
-def halves(window: Window) -> list[Window]:
-    """A window in two, cut at the quietest place of its middle half."""
-    quarter = len(window.sound) // 4
-    at = quietest(window.sound, quarter, 3 * quarter)
-    return [Window(window.start, window.sound[:at]), Window(window.start + at / RATE, window.sound[at:])]
 
 
 def default_batch_size(loaded: "Loaded") -> int:

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mmcli.batch.levels import lifted
+from mmcli.media.parts import quietest
+
 if TYPE_CHECKING:
     from mmcli.layers.silero_vad import SileroVAD
 
 RATE = 16_000
 FRAME = 512  # samples: 32 ms, one probability of speech each
 CONTEXT = 64  # samples that the detector sees before a frame
+DETECTABLE = 0.1  # peak to which softer sound is lifted for the detector: after loud speech it misses soft one
 BLOCK = 512  # frames that go through the detector together: 16 s
 
 # Hysteresis: speech begins at START, and ends where the probability falls below STOP and does not come back to START
@@ -25,6 +29,7 @@ PAD = 10
 SHORTEST = 2  # frames: what is shorter is a click
 
 WINDOW = 30.0  # seconds
+SHORTEST_HALVED = 4.0  # seconds of a window that is heard in halves
 LONGEST_GAP = 93  # frames (3 s): a longer pause ends a window
 REST = 125  # frames (4 s): how much of a window may be given up to cut it at a better pause
 SMOOTH = 5  # frames over which loudness is averaged to find the quietest place
@@ -40,6 +45,18 @@ class Window:
     @property
     def end(self) -> float:
         return self.start + len(self.sound) / RATE
+
+
+def is_long(window: Window) -> bool:
+    """Whether a window can be heard in halves."""
+    return len(window.sound) >= SHORTEST_HALVED * RATE
+
+
+def halves(window: Window) -> list[Window]:
+    """A window in two, cut at the quietest place of its middle half."""
+    quarter = len(window.sound) // 4
+    at = quietest(window.sound, quarter, 3 * quarter)
+    return [Window(window.start, window.sound[:at]), Window(window.start + at / RATE, window.sound[at:])]
 
 
 @dataclass
@@ -195,13 +212,19 @@ class Speech:
         before = np.zeros(CONTEXT, np.float32)
         for piece in _pieces(self._blocks, BLOCK * FRAME):
             self.samples += len(piece)
-            whole = np.pad(piece, (0, -len(piece) % FRAME))
-            frames = np.lib.stride_tricks.sliding_window_view(np.concatenate((before, whole)), CONTEXT + FRAME)[::FRAME]
+            frames, before = framed(piece, before)
             with torch.inference_mode():
-                probabilities, state = self._detector(torch.from_numpy(frames.copy()), state)
-            before = whole[-CONTEXT:]
+                probabilities, state = self._detector(torch.from_numpy(frames), state)
+            whole = np.pad(piece, (0, -len(piece) % FRAME))
             loudness = np.square(whole.reshape(-1, FRAME)).mean(axis=1)
             yield piece, probabilities.tolist(), loudness.tolist()
+
+
+def framed(piece: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sound as the detector takes it [frames, CONTEXT + FRAME], and what it sees `before` the next piece."""
+    asked = lifted(np.pad(piece, (0, -len(piece) % FRAME)), DETECTABLE)
+    frames = np.lib.stride_tricks.sliding_window_view(np.concatenate((before, asked)), CONTEXT + FRAME)[::FRAME]
+    return frames.copy(), asked[-CONTEXT:]
 
 
 def _pieces(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:

@@ -70,6 +70,16 @@ class RecordingOptions:
             help="Hear so much of the recording only, from --start on.",
         ),
     ] = None
+    track: Annotated[
+        int | None,
+        option(
+            "Recordings",
+            "--track",
+            metavar="N",
+            min=1,
+            help="Listen to sound track N of a video (default: the first in which somebody speaks).",
+        ),
+    ] = None
     batch_size: Annotated[
         int | None,
         option(

@@ -72,6 +72,7 @@ def command(
         batch_size=recordings.batch_size,
         start=recordings.start,
         duration=recordings.duration,
+        track=recordings.track,
         first_soon=environment.stdout_tty and transcripts.streams and transcripts.results.on_stdout,
     )
     failed = 0

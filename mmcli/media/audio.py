@@ -14,7 +14,7 @@ import numpy as np
 from mmcli.errors import InputError
 from mmcli.media.containers import length, open_container, sound_track, stated_length
 from mmcli.media.limits import UNKNOWN_STREAM
-from mmcli.media.mixing import BLOCK, RATE, Mixer, mixes
+from mmcli.media.mixing import BLOCK, RATE, TURNED, Alignment, Mixer, mixes
 from mmcli.media.sniff import describe_silent, is_sound
 from mmcli.media.sources import Source, printable, trouble
 
@@ -38,11 +38,20 @@ class Sound:
     """What the user should know, each a phrase: damage, gaps, tracks left out. Complete once all has been read."""
 
 
-def open_sound(source: Source, *, start: float = 0.0, duration: float | None = None) -> "SoundReader":
+def open_sound(
+    source: Source,
+    *,
+    start: float = 0.0,
+    duration: float | None = None,
+    track: int | None = None,
+    channels: bool = False,
+) -> "SoundReader":
     """Open the recording, or the sound track of the video, in `source`; `start` and `duration` (seconds) take a part.
 
-    Raises InputError for what cannot be read, is empty, is no recording or has no sound track. Files are read from
-    disk as they are decoded; pipes and addresses are read whole first.
+    `track` is the number of the sound track, from 1; None: the one that a player takes. With `channels` blocks may be
+    [samples, channels] where they are not to be mixed by their places. Raises InputError for what cannot be read, is
+    empty, is no recording or has no such sound track. Files are read from disk as they are decoded; pipes and addresses
+    are read whole first.
     """
     name = printable(source.name)
     head = source.head()
@@ -54,7 +63,7 @@ def open_sound(source: Source, *, start: float = 0.0, duration: float | None = N
     # What has no end is seldom a recording; what is told by its first bytes may be long.
     file = source.open(stream_limit=None if is_sound(head) else UNKNOWN_STREAM)
     try:
-        return SoundReader(file, name, start, duration)
+        return SoundReader(file, name, start, duration, track, channels)
     except OSError as error:
         file.close()
         raise trouble(source.name, error) from error
@@ -82,20 +91,33 @@ def read_sound(source: Source, *, start: float = 0.0, duration: float | None = N
 class SoundReader:
     """Blocks of float32 samples at 16 kHz, one channel: [at most 16000] each. To be iterated once, and closed.
 
+    `track` of `tracks` sound tracks is read.
+
     Iterating raises InputError where nothing can be decoded, where the recording holds no sample and where it ends
     before `start`. What is damaged is passed over; `sound.notes` says so.
     """
 
-    def __init__(self, file: BinaryIO, name: str, start: float, duration: float | None):
-        self._file, self._name = file, name
+    def __init__(
+        self,
+        file: BinaryIO,
+        name: str,
+        start: float,
+        duration: float | None,
+        track: int | None = None,
+        channels: bool = False,
+    ):
+        self._file, self._name, self._wanted, self._separate = file, name, track, channels
         self._start, self._end = round(max(start, 0.0) * RATE), None
         if duration is not None:
             self._end = self._start + round(max(duration, 0.0) * RATE)
         self._notes: list[str] = []
+        self._alignment = Alignment()
         self._damaged, self._gaps, self._missing, self._leaps, self._numberless = 0, 0, 0.0, 0, False
         self._container = open_container(file, name)
         try:
-            self._stream = sound_track(self._container, name, self._notes)
+            self._stream = sound_track(self._container, name, self._notes, track)
+            self.tracks = len(self._container.streams.audio)
+            self.track = self._container.streams.audio.index(self._stream) + 1
             self._origin = (self._container.start_time or 0) / 1_000_000
             self._seconds = length(self._container, self._stream)
             self._stated = stated_length(self._container, self._stream, file)
@@ -117,6 +139,8 @@ class SoundReader:
             notes.append("its clock leaps on the way, times are counted by what is heard")
         if self._numberless:
             notes.append("samples that are no finite numbers are taken for silence")
+        if self._alignment.turned:
+            notes.append(TURNED)
         return Sound(self._name, self._seconds, tuple(notes))
 
     def __enter__(self) -> "SoundReader":
@@ -139,7 +163,8 @@ class SoundReader:
             last = len(block) if self._end is None else min(self._end - position, len(block))
             if first < last:
                 given = True
-                yield self._finite(block[first:last])
+                part = self._finite(block[first:last])
+                yield part if self._separate else self._alignment.mix(part)
             position += len(block)
             if self._end is not None and position >= self._end:
                 return
@@ -221,7 +246,7 @@ class SoundReader:
         self._container.close()
         self._file.seek(0)
         self._container = open_container(self._file, self._name)
-        self._stream = sound_track(self._container, self._name, [])
+        self._stream = sound_track(self._container, self._name, [], self._wanted)
 
     # -- decoding ------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, BinaryIO
 
 from mmcli.errors import InputError
+from mmcli.media.sample_widths import whole_places
 from mmcli.media.sniff import RECORDINGS
 
 if TYPE_CHECKING:
@@ -16,13 +17,6 @@ _READ = (  # FFmpeg's names of the containers that are opened: none that opens f
     "wv,ape,tta,dts,voc"
 )
 _EXACT = ("mp3", "w64", "aiff", "au", "caf", "flac", "mov", "matroska", "asf")  # their length is stated, not estimated
-
-
-class _Nameless:
-    """A file without its name, from which FFmpeg would guess at the content."""
-
-    def __init__(self, file: BinaryIO):
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
 @cache
@@ -41,7 +35,7 @@ def open_container(file: BinaryIO, name: str) -> "av.container.InputContainer":
     # Tags that are no UTF-8 are common; from PyAV 19 on they are no error and there is nothing to set.
     lenient = {"metadata_errors": "replace"} if hasattr(av.container.InputContainer, "metadata_errors") else {}
     try:
-        return av.open(_Nameless(file), container_options={"format_whitelist": _READ}, **lenient)
+        return av.open(whole_places(file), container_options={"format_whitelist": _READ}, **lenient)
     except av.error.ArgumentError as error:  # a format that is known to FFmpeg and not read here
         raise InputError(f"{name} is not a recording of a known kind", RECORDINGS) from error
     except (av.error.FFmpegError, EOFError) as error:
@@ -61,8 +55,13 @@ def _begins_like_sound(head: bytes) -> bool:
     )
 
 
-def sound_track(container: "av.container.InputContainer", name: str, notes: list[str]) -> "av.AudioStream":
-    """The track to hear; `notes` is told where there are several. Raises InputError where there is none."""
+def sound_track(
+    container: "av.container.InputContainer", name: str, notes: list[str], wanted: int | None = None
+) -> "av.AudioStream":
+    """The track to hear, or the one `wanted`, from 1; `notes` is told where there are several.
+
+    Raises InputError where there is none.
+    """
     from av.stream import Discard
 
     tracks = container.streams.audio
@@ -70,12 +69,18 @@ def sound_track(container: "av.container.InputContainer", name: str, notes: list
         if container.streams.video:
             raise InputError(f"{name} is a video without a sound track", "Choose a file that has one")
         raise InputError(f"{name} has no sound track", RECORDINGS)
-    track = container.streams.best("audio") or tracks[0]
+    if wanted is not None and not 1 <= wanted <= len(tracks):
+        several = "one sound track" if len(tracks) == 1 else f"{len(tracks)} sound tracks"
+        remedy = "Leave --track out" if len(tracks) == 1 else f"Choose --track 1 to {len(tracks)}"
+        raise InputError(f"{name} has {several} and no track {wanted}", remedy)
+    track = tracks[wanted - 1] if wanted is not None else container.streams.best("audio") or tracks[0]
     if track.codec_context is None:
         what = f"{name} holds sound of a kind that cannot be decoded here"
         raise InputError(what, "Turn it into FLAC or MP3 first, with the program that made it")
     if len(tracks) > 1:
-        notes.append(f"sound track {tracks.index(track) + 1} of {len(tracks)} is used")
+        language = track.metadata.get("language", "und")
+        spoken = f" ({language})" if language.isalpha() and language != "und" else ""
+        notes.append(f"sound track {tracks.index(track) + 1} of {len(tracks)}{spoken} is used")
     for stream in container.streams:
         if stream is not track:
             stream.discard = Discard.all  # the pictures of a video are not even read where the container allows it

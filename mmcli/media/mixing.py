@@ -1,4 +1,8 @@
-"""Frames of sound, whatever their rate and channels, as one channel at 16 kHz."""
+"""Frames of sound, whatever their rate and channels, at 16 kHz, and channels as one.
+
+Where channels are told apart by loudspeakers (5.1 and the like) FFmpeg mixes them. Two channels, and several of which
+nobody says what they are, are mixed here: one may be the other upside down, and their mean would be silence.
+"""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,6 +17,9 @@ RATE = 16_000  # samples a second of all that is given out
 BLOCK = RATE  # samples of a full block
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000  # others are damage, and would cost memory without end
 MOST_CHANNELS = 64  # that FFmpeg mixes
+MOST_SEPARATE = 8  # that are mixed here
+OPPOSITE = 0.6  # correlation from which on channels are the same sound, or the same upside down
+SLICE = RATE // 4  # samples in which that is measured
 
 # FFmpeg's resampler with a longer filter than its default of 32 taps, measured with sines from 44.1 and 48 kHz:
 #                             7.0 kHz  7.5 kHz | 8.1 kHz  8.3 kHz  8.5 kHz  9 kHz | CPU seconds an hour of sound
@@ -33,7 +40,7 @@ def mixes(frame: "av.AudioFrame") -> bool:
 
 
 class Mixer:
-    """Frames of one rate, sample type and channel layout → blocks at 16 kHz, one channel."""
+    """Frames of one rate, sample type and channel layout → blocks at 16 kHz: [samples], or [samples, channels]."""
 
     def __init__(self, frame: "av.AudioFrame"):
         from av.filter import Graph
@@ -47,12 +54,13 @@ class Mixer:
             time_base=frame.time_base or Fraction(1, frame.sample_rate),
         )
         channels = frame.layout.nb_channels
+        self._channels = channels if channels == 2 or (channels <= MOST_SEPARATE and not _has_places(frame)) else 1
         filters = [
             ("apad", "pad_dur=0.05"),
             ("aresample", _RESAMPLER),
-            ("aformat", "sample_fmts=flt:channel_layouts=mono"),
+            ("aformat", "sample_fmts=flt" if self._channels > 1 else "sample_fmts=flt:channel_layouts=mono"),
         ]
-        if channels > 2 and not _has_places(frame):  # FFmpeg mixes by where loudspeakers stand, which is not known here
+        if channels > MOST_SEPARATE and not _has_places(frame):  # FFmpeg mixes by places, which are not known here
             share = "+".join(f"{1 / channels:.6f}*c{index}" for index in range(channels))
             filters.insert(0, ("pan", f"mono|c0={share}"))
         self._exit = self._graph.add("abuffersink")
@@ -92,7 +100,42 @@ class Mixer:
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
             self._given += frame.samples
-            yield frame.to_ndarray().reshape(-1)
+            block = frame.to_ndarray().reshape(-1)
+            yield block if self._channels == 1 else block.reshape(-1, self._channels)
+
+
+class Alignment:
+    """Turns channels that are upside down. Which are is kept where the sound does not tell."""
+
+    def __init__(self) -> None:
+        self._signs = np.ones(1, np.float32)
+        self.turned = False  # any so far
+
+    def align(self, block: np.ndarray) -> np.ndarray:
+        """[samples, channels] → the same, so that no channel takes another one away."""
+        if len(self._signs) != block.shape[1]:
+            self._signs = np.ones(block.shape[1], np.float32)
+        return np.concatenate([self._turn(block[at : at + SLICE]) for at in range(0, len(block), SLICE)])
+
+    def _turn(self, slice_: np.ndarray) -> np.ndarray:
+        centred = slice_ - slice_.mean(axis=0)
+        products = centred.T @ centred
+        energy = products.diagonal()
+        loudest = int(energy.argmax())
+        alike = products[loudest] / np.sqrt(energy[loudest] * energy).clip(min=1e-12)
+        for channel, value in enumerate(alike):
+            if abs(value) > OPPOSITE:
+                self._signs[channel] = self._signs[loudest] * (1.0 if value > 0 else -1.0)
+        self._signs *= self._signs[0]  # the first stays as it is
+        self.turned |= bool((self._signs < 0).any())
+        return slice_ * self._signs
+
+    def mix(self, block: np.ndarray) -> np.ndarray:
+        """[samples, channels] or [samples] → [samples]."""
+        return block if block.ndim == 1 else self.align(block).mean(axis=1)
+
+
+TURNED = "its channels are upside down to each other, and turned before they are mixed"
 
 
 def _kind(frame: "av.AudioFrame") -> tuple[int, str, str]:

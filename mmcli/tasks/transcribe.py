@@ -196,9 +196,7 @@ PLACES = 8  # in one note; a message is cut where it is too long
 
 def notes_of(passages: Sequence[Passage]) -> list[str]:
     """What was heard and not believed, and where no words were made out."""
-    notes = [
-        f"what was heard from {span(one)} is left out: it is {one.dropped}" for one in passages if one.dropped
-    ]
+    notes = [f"what was heard from {span(one)} is left out: it is {one.dropped}" for one in passages if one.dropped]
     wordless = [one for one in passages if not one.dropped and not one.used]
     for first in range(0, len(wordless), PLACES):
         places = ", ".join(map(span, wordless[first : first + PLACES]))

@@ -1,0 +1,122 @@
+"""Several channels and several sound tracks: what is said in them is heard, whatever the others hold."""
+
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+import torch
+from sound_files import save_tracks, source, wav_bytes
+
+from mmcli.batch.listen import Listener
+from mmcli.batch.runner import Outcome
+from mmcli.hub.load import load
+from mmcli.hub.resolve import resolve
+from mmcli.media.audio import RATE, read_sound
+from mmcli.media.sources import Source, expand
+from mmcli.tasks.transcribe import TranscribeRequest
+
+SAID = "whatyourcountrycandoforyou"
+TURNED = "its channels are upside down to each other, and turned before they are mixed"
+LEFT_OUT = "a channel is left out where it disturbs the others and nobody speaks on it"
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    torch.set_num_threads(1)
+    return load(resolve("whisper-tiny.en"), "cpu")
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    [example] = expand([Path(__file__).parents[2] / "examples" / "jfk.flac"], extensions=frozenset())
+    return read_sound(example)[0]
+
+
+def in_memory(*channels: np.ndarray) -> Source:
+    found = Source("talk.wav", None, None, PurePosixPath("talk.wav"))
+    found._kept.append(wav_bytes(np.clip(np.stack(channels, axis=1), -1, 1), RATE))
+    return found
+
+
+def heard(loaded, recording: Source, **options) -> dict:
+    listener = Listener(TranscribeRequest(), lambda: loaded, model="whisper-tiny.en", lanes=1, **options)
+    return next(event.record for event in listener.run([recording]) if isinstance(event, Outcome))
+
+
+def letters(record: dict) -> str:
+    return "".join(char for char in record["text"].lower() if char.isalpha())
+
+
+def noise(speech: np.ndarray, level: float) -> np.ndarray:
+    return level * np.random.default_rng(0).standard_normal(len(speech))
+
+
+CHANNELS = {
+    "upside down": (lambda x: (x, -x), [TURNED]),
+    "upside down from the middle on": (lambda x: (x, np.where(np.arange(len(x)) < len(x) // 2, x, -x)), [TURNED]),
+    "upside down with other offsets": (lambda x: (0.1 * x + 0.2, -0.1 * x - 0.2), [TURNED]),
+    "a silent one": (lambda x: (0 * x, x), []),
+    "loud noise": (lambda x: (0.2 * x, noise(x, 0.3)), [LEFT_OUT]),
+    "a hum": (lambda x: (0.8 * np.sin(np.arange(len(x)) / 50), x), [LEFT_OUT]),
+    "four, two upside down": (lambda x: (x, -x, x, -x), [TURNED]),
+    "four, one with speech": (lambda x: (noise(x, 0.1), 0 * x, x, noise(x, 0.2)), [LEFT_OUT]),
+}
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_speech_is_heard_whatever_the_other_channels_hold(name, bundled, speech):
+    make, notes = CHANNELS[name]
+    record = heard(bundled, in_memory(*make(speech)))
+    assert SAID in letters(record) and record["notes"] == notes
+
+
+def test_two_who_speak_on_a_channel_each_are_both_heard(bundled, speech):
+    silence = np.zeros_like(speech)
+    record = heard(bundled, in_memory(np.concatenate((speech, silence)), np.concatenate((silence, speech))))
+    assert letters(record).count(SAID) == 2 and record["notes"] == []
+
+
+def test_a_sound_read_at_once_is_turned_too(speech):
+    samples, sound = read_sound(in_memory(speech, -speech))
+    np.testing.assert_allclose(samples, speech, atol=1e-3)
+    assert sound.notes == (TURNED,)
+
+
+@pytest.fixture(scope="module")
+def film(speech, tmp_path_factory) -> Path:
+    """Three tracks: silence, speech, and half a second of it."""
+    sounds = (np.zeros_like(speech), speech, speech[: RATE // 2])
+    return save_tracks(tmp_path_factory.mktemp("film") / "film.mkv", sounds, RATE, ("eng", "deu", "fra"))
+
+
+def test_the_first_sound_track_in_which_somebody_speaks_is_heard(bundled, film):
+    record = heard(bundled, source(film))
+    assert SAID in letters(record)
+    assert record["notes"] == ["sound track 2 of 3 (deu) is used", "in sound track 1 nobody speaks"]
+
+
+def test_a_track_that_is_asked_for_is_heard(bundled, film):
+    assert SAID in letters(heard(bundled, source(film), track=2))
+    silent = heard(bundled, source(film), track=1)
+    assert silent["notes"] == ["sound track 1 of 3 (eng) is used", "no speech was found in it"]
+
+
+@pytest.mark.parametrize(
+    ("track", "sentence"), [(4, "film.mkv has 3 sound tracks and no track 4. Choose --track 1 to 3.")]
+)
+def test_a_track_that_is_missing(bundled, film, track, sentence):
+    assert heard(bundled, source(film), track=track)["error"].endswith(sentence)
+
+
+def test_one_track_and_no_second(bundled, tmp_path, speech):
+    path = save_tracks(tmp_path / "one.mkv", (speech[:RATE],), RATE, ("eng",))
+    assert (
+        "one.mkv has one sound track and no track 2. Leave --track out"
+        in heard(bundled, source(path), track=2)["error"]
+    )
+
+
+def test_without_speech_in_any_track_that_is_said(bundled, tmp_path):
+    silence = np.zeros(RATE, np.float32)
+    path = save_tracks(tmp_path / "mute.mkv", (silence, silence), RATE, ("eng", "deu"))
+    assert heard(bundled, source(path))["notes"][-1] == "no speech was found in it"

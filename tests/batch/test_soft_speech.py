@@ -1,0 +1,91 @@
+"""Speech that is soft, and levels that change: how much of it the detector and the model are given."""
+
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+import torch
+from sound_files import wav_bytes
+
+from mmcli.batch.levels import BLOCK, LOUD_ENOUGH, MARGIN, levelled
+from mmcli.batch.listen import Listener
+from mmcli.batch.runner import Outcome
+from mmcli.hub.load import load
+from mmcli.hub.resolve import resolve
+from mmcli.media.audio import RATE, read_sound
+from mmcli.media.sources import Source, expand
+from mmcli.tasks.transcribe import TranscribeRequest
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    torch.set_num_threads(1)
+    return load(resolve("whisper-tiny.en"), "cpu")
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    [source] = expand([Path(__file__).parents[2] / "examples" / "jfk.flac"], extensions=frozenset())
+    samples = read_sound(source)[0]
+    return samples / np.abs(samples).max()
+
+
+def heard(loaded, samples: np.ndarray) -> dict:
+    source = Source("talk.wav", None, None, PurePosixPath("talk.wav"))
+    source._kept.append(wav_bytes(np.clip(samples, -1, 1), RATE))
+    listener = Listener(TranscribeRequest(), lambda: loaded, model="whisper-tiny.en", lanes=1)
+    return next(event.record for event in listener.run([source]) if isinstance(event, Outcome))
+
+
+def letters(text: str) -> str:
+    return "".join(char for char in text.lower() if char.isalpha())
+
+
+def at(level: float, sound: np.ndarray) -> np.ndarray:
+    return sound * 10 ** (level / 20)
+
+
+@pytest.mark.parametrize("level", [-43, -60])
+def test_soft_speech_is_heard_whole(bundled, speech, level):
+    record = heard(bundled, at(level, speech))
+    assert "whatyourcountrycandoforyou" in letters(record["text"])
+    assert letters(record["text"]).startswith("andso") and record["timings"]["left_out"] < 1
+
+
+@pytest.mark.parametrize("levels", [(-50, 0), (0, -50)])
+def test_a_soft_speaker_beside_a_loud_one(bundled, speech, levels):
+    pause = np.zeros(RATE, np.float32)
+    record = heard(bundled, np.concatenate([part for level in levels for part in (at(level, speech), pause)]))
+    assert letters(record["text"]).count("whatyourcountrycandoforyou") == 2 and record["timings"]["left_out"] < 3
+
+
+def test_an_offset_of_the_recorder_hides_nothing(bundled, speech):
+    record = heard(bundled, at(-45, speech) + 0.4)
+    assert "whatyourcountrycandoforyou" in letters(record["text"])
+
+
+@pytest.mark.parametrize("level", [-20, -50, -80])
+def test_soft_noise_is_no_speech(bundled, level):
+    noise = np.random.default_rng(0).standard_normal(20 * RATE)
+    record = heard(bundled, at(level, noise / np.abs(noise).max()))
+    assert record["text"] == "" and record["notes"] == ["no speech was found in it"]
+
+
+def test_what_is_loud_enough_stays_as_it_is_and_the_rest_is_lifted(speech):
+    loud = np.concatenate([speech[RATE : 2 * RATE]] * 40)
+    assert np.array_equal(np.concatenate(list(levelled([loud]))), loud)
+    soft = np.concatenate(list(levelled([at(-70, loud)])))
+    assert 0.5 * LOUD_ENOUGH < np.abs(soft).max() < 2 * LOUD_ENOUGH
+    assert np.array_equal(np.concatenate(list(levelled([np.zeros(RATE, np.float32)]))), np.zeros(RATE, np.float32))
+
+
+@pytest.mark.parametrize("length", [1, 511, BLOCK, BLOCK + MARGIN, 2 * BLOCK + 2 * MARGIN + 7, 3 * BLOCK])
+@pytest.mark.parametrize("size", [1600, 50_000, 10**6])
+def test_the_gain_does_not_depend_on_blocks(length, size):
+    sound = np.random.default_rng(1).standard_normal(length).astype(np.float32) * 0.001
+    sound *= 1 + np.sin(np.arange(length) / 40_000).astype(np.float32)
+    blocks = (sound[first : first + size] for first in range(0, length, size))
+    found = np.concatenate(list(levelled(blocks)))
+    whole = np.concatenate(list(levelled([sound])))
+    assert len(found) == length
+    np.testing.assert_allclose(found, whole, rtol=1e-3, atol=1e-6)
