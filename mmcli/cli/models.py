@@ -1,7 +1,7 @@
 """`mmcli models`: what is on this machine, and how to get, look at, check and delete it."""
 
-import os
 import textwrap
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -244,5 +244,7 @@ def _only_hub(name: str) -> None:
         raise UsageError(f"{name} is a folder", "Name a repository of the hub as owner/name")
 
 
-def _folder_bytes(folder: os.PathLike) -> int:
-    return sum(os.path.getsize(os.path.join(base, file)) for base, _, files in os.walk(folder) for file in files)
+def _folder_bytes(folder: str | Path) -> int:
+    from mmcli.hub.files import below
+
+    return sum(path.stat().st_size for path in below(Path(folder)) if path.is_file())

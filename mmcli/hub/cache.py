@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmcli.errors import ModelError
+from mmcli.hub.files import below
 from mmcli.hub.other_formats import not_a_checkpoint
 from mmcli.hub.safetensors_files import weight_files
 
@@ -101,7 +102,7 @@ def references(place: Path) -> dict[str, str]:
 
 
 def _reference_files(place: Path) -> Iterator[tuple[Path, str]]:
-    for path in sorted((place / "refs").rglob("*")):
+    for path in sorted(below(place / "refs")):
         with contextlib.suppress(OSError, ValueError):
             if path.is_file():
                 yield path, path.read_bytes()[:256].decode("utf-8-sig").strip("\0 \t\r\n")
@@ -148,7 +149,7 @@ def cached_models() -> list[CachedModel]:
 
 def _contents(folder: Path) -> set[Path]:
     """The files that a snapshot's links lead to; links to nothing are passed over."""
-    return {path.resolve() for path in folder.rglob("*") if path.is_file()}
+    return {path.resolve() for path in below(folder) if path.is_file()}
 
 
 def cached(name: str, revision: str | None) -> list[CachedModel]:
@@ -167,7 +168,7 @@ def cached(name: str, revision: str | None) -> list[CachedModel]:
 
 def disk_size(name: str) -> int:
     """Bytes that everything of the model `name` takes in the cache, what broke off included."""
-    files = storage(name).rglob("*")
+    files = below(storage(name))
     return sum(path.lstat().st_size for path in files if path.is_file() and not path.is_symlink())
 
 
@@ -187,8 +188,8 @@ def remove(name: str, revision: str | None = None) -> int:
             shutil.rmtree(place)
         else:
             _remove_snapshots(place, doomed)
-    except OSError as error:
-        raise ModelError(f"{name} cannot be removed ({error})", "Check the permissions of the cache") from error
+    except (OSError, RecursionError) as error:  # the latter: folders a thousand deep
+        raise ModelError(f"{name} cannot be removed ({error})", f"Check {place}, or delete it yourself") from error
     return before - disk_size(name)
 
 

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from mmcli.errors import ModelError
+from mmcli.hub.files import below
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 ADAPTER = "adapter_config.json"
@@ -70,7 +71,8 @@ def not_a_checkpoint(folder: Path, otherwise: str) -> ModelError:
         what = f"{folder} holds links whose content is gone ({', '.join(gone[:3])})"
         return ModelError(what, "Download the model again, or copy its folder anew with cp -rL")
     unfinished = [name for name in names if name.lower().endswith(UNFINISHED)]
-    unfinished += [file.name for file in (folder / LOCAL).rglob("*.incomplete")] if ".cache" in names else []
+    if ".cache" in names:
+        unfinished += [file.name for file in below(folder / LOCAL) if file.suffix == ".incomplete"]
     if unfinished:
         return ModelError(f"{folder} holds a download that broke off ({unfinished[0]})", "Download the model again")
     return (

@@ -82,6 +82,8 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     The file must be what its header promises, byte for byte: as long, every tensor as large as its type and shape say,
     one behind the other without holes or overlaps. So a truncated download is found here.
     """
+    if not path.is_file():  # a pipe would be waited for
+        raise ModelError(f"{path} is no file", "Download the model again")
     try:
         with path.open("rb") as file:
             head = file.read(64)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmcli.errors import ModelError
 from mmcli.hub.cache import cached
+from mmcli.hub.files import below
 from mmcli.hub.safetensors_files import INDEX, SINGLE, read_header, read_index
 
 
@@ -30,7 +31,7 @@ def verify(name: str, revision: str | None = None) -> list[Finding]:
 
 def verify_folder(folder: Path) -> list[Finding]:
     """`verify` for one folder; also for folders outside the cache, whose files have no checksums."""
-    findings = [_verify_file(file) for file in sorted(folder.rglob("*")) if file.is_file() or file.is_symlink()]
+    findings = [_verify_file(file) for file in sorted(below(folder)) if file.is_file() or file.is_symlink()]
     for index in sorted(folder.glob("*.safetensors.index.json")):
         try:
             absent = {shard for shard in read_index(index).values() if not (folder / shard).exists()}

@@ -307,3 +307,52 @@ def test_loading_leaves_the_files_alone(tmp_path):
     with torch.no_grad():
         module.table.weight.zero_()  # mapped privately: writing to memory does not write to the file
     assert torch.equal(load_file(tmp_path / "model.safetensors")["table.weight"], tensors()["table.weight"])
+
+
+LIES = {
+    "overlapping": ({"a": ["F32", [2], [0, 8]], "b": ["F32", [2], [4, 12]]}, "overlap"),
+    "a hole": ({"a": ["F32", [1], [0, 4]], "b": ["F32", [1], [8, 12]]}, "overlap, or there is something between"),
+    "beyond the file": ({"a": ["F32", [4], [0, 16]]}, "12 bytes|promises"),
+    "longer than its header says": ({"a": ["F32", [1], [0, 4]]}, "promises"),
+    "a shape that overflows": ({"a": ["F32", [1 << 61, 1 << 61], [0, 12]]}, "does not take 12 bytes"),
+    "a negative side": ({"a": ["F32", [-3], [0, 12]]}, "which is none"),
+    "an unknown type": ({"a": ["F7", [3], [0, 12]]}, "of the type 'F7'"),
+    "a type that is a list": ({"a": [["F32"], [3], [0, 12]]}, "of the type"),
+    "offsets that are texts": ({"a": ["F32", [3], ["0", "12"]]}, "data_offsets"),
+    "too many": ({f"t{i}": ["F32", [0], [0, 0]] for i in range(20_001)}, "20001 tensors"),
+}
+
+
+@pytest.mark.parametrize(("entries", "words"), LIES.values(), ids=LIES)
+def test_headers_that_lie_are_found_before_anything_is_read(tmp_path, entries, words):
+    keys = ("dtype", "shape", "data_offsets")
+    header = json.dumps({name: dict(zip(keys, entry, strict=True)) for name, entry in entries.items()}).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(12))
+    with pytest.raises(ModelError, match=words) as error:
+        read_header(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_header_of_nine_gigabytes_is_not_read(tmp_path):
+    path = tmp_path / "model.safetensors"
+    with path.open("wb") as file:
+        file.write((9 << 30).to_bytes(8, "little"))
+        file.truncate(10 << 30)  # it takes no place on the disk
+    with pytest.raises(ModelError, match="its header of 9664 MB is larger"):
+        read_header(path)
+
+
+def test_a_tensor_named_twice_is_damage(tmp_path):
+    entry = '"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}'
+    header = f"{{{entry}, {entry}}}".encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ModelError, match="'a' twice"):
+        read_header(path)
+
+
+def test_whole_numbers_in_the_place_of_weights_are_refused(tmp_path):
+    save(tmp_path, tensors() | {"table.weight": torch.zeros(10, 4, dtype=torch.int64)})
+    with pytest.raises(ModelError, match="table.weight is of the type I64"):
+        load(tmp_path)
