@@ -30,6 +30,7 @@ _CODES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # the types that t
 _VALUES = 64  # of one tag, at most
 _SENSOR = (32803, 34892)  # photometric interpretations: colour filter array, linear raw
 _RAW_CODECS = (32767, 32769, 32770, 34713, 65000, 65535)  # Sony, Epson, Samsung, Nikon, Kodak, Pentax
+_COLOURS, _OTHER_LAB = (2, 5, 6, 8), {9: "ICC Lab", 10: "ITU Lab"}  # photometric interpretations
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 
 Tags = dict[int, tuple[int, ...]]
@@ -84,13 +85,25 @@ def _is_part(tags: Tags) -> bool:
 
 
 def _problem(tags: Tags) -> str | None:
-    """What Pillow would take for something else."""
-    bits, kinds = tags.get(_BITS, (1,)), tags.get(_FORMAT, (1,))
+    """What Pillow would take for something else, or not know."""
+    from PIL.TiffImagePlugin import COMPRESSION_INFO
+
+    bits, kinds, photometric = tags.get(_BITS, (1,)), tags.get(_FORMAT, (1,)), tags.get(_PHOTOMETRIC, (0,))[0]
+    if tags.get(_COMPRESSION, (1,))[0] not in COMPRESSION_INFO:
+        return f"compression {tags[_COMPRESSION][0]}"
+    if photometric in _OTHER_LAB:
+        return f"{_OTHER_LAB[photometric]} colours"
+    if photometric in _COLOURS and (kinds[0] == 3 or bits[0] > 16):
+        return f"colours of {bits[0]} bits a sample"
+    if photometric in (0, 1) and tags.get(_EXTRA) and bits[0] > 8:
+        return f"grey and transparency of {bits[0]} bits a sample"
+    if bits[0] > 32:
+        return f"{bits[0]} bits a sample"
     if len(set(kinds)) > 1 or len(set(bits)) > 1:
         return "samples of several types"
     if kinds[0] == 2 and bits[0] <= 8:
         return "signed 8-bit samples"
-    if tags.get(_PLANAR, (1,))[0] == 2 and tags.get(_PHOTOMETRIC, (0,))[0] in (0, 1, 3) and tags.get(_EXTRA):
+    if tags.get(_PLANAR, (1,))[0] == 2 and photometric in (0, 1, 3) and tags.get(_EXTRA):
         return "grey and transparency in separate planes"
     return None
 

@@ -79,6 +79,12 @@ def test_a_colour_map_written_as_bytes(tmp_path):
         (page((RAMP - 128).astype(np.int8)), "signed 8-bit samples"),
         (page(np.dstack([GREY, CLEAR]), photometric=1, planar=2, t338=[2]), "transparency in separate planes"),
         (page(RGB, t339=[1, 1, 2]), "samples of several types"),
+        (page(RGB / np.float32(255)), "colours of 32 bits a sample"),
+        (page(RGB.astype(np.uint32)), "colours of 32 bits a sample"),
+        (page(deep(np.dstack([GREY, CLEAR]), 16), photometric=1, t338=[2]), "grey and transparency of 16 bits"),
+        (page(GREY.astype(np.float64)), "64 bits a sample"),
+        (page(RGB, photometric=9), "ICC Lab colours"),
+        (page(RGB, t259=[50002]), "compression 50002"),
     ],
 )
 def test_what_would_be_read_wrongly_is_refused(tmp_path, made, why):
