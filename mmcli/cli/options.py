@@ -37,6 +37,7 @@ RANGES: dict[str, tuple[float, float]] = {  # of every option that is a number, 
     "--batch-size": (1, 256),
     "--beams": (1, 32),
     "--depth": (1, 64),
+    "--track": (1, 1000),
 }
 LONGEST_TIME = 10_000_000  # seconds: 115 days
 

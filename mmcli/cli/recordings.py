@@ -76,7 +76,6 @@ class RecordingOptions:
             "Recordings",
             "--track",
             metavar="N",
-            min=1,
             help="Listen to sound track N of a video (default: the first in which somebody speaks).",
         ),
     ] = None
