@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 RATE = 16_000
 FRAME = 512  # samples: 32 ms, one probability of speech each
 CONTEXT = 64  # samples that the detector sees before a frame
-DETECTABLE = 0.1  # peak to which softer sound is lifted for the detector: after loud speech it misses soft one
+DETECTABLE = 0.03  # peak to which softer sound is lifted for the detector: after loud speech it misses soft one
 BLOCK = 512  # frames that go through the detector together: 16 s
 
 # Hysteresis: speech begins at START, and ends where the probability falls below STOP and does not come back to START

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mmcli.cli.environment import Environment
+from mmcli.cli.options import ModelOptions
+from mmcli.cli.start import checkpoint_here
 from mmcli.tasks.conversation import Sound, sound_seconds
 
 if TYPE_CHECKING:
@@ -46,11 +48,28 @@ class Attachment:
         return [replace(self.content, samples=part) for part in samples], (*self.notes, said)
 
 
-def load_attachments(environment: Environment, names: list[str], kind: str | None = None) -> list[Attachment]:
+LONGEST_SOUND = 5400.0  # seconds: more than any model reads at once
+
+
+def require_ears(options: ModelOptions) -> None:
+    """Raise ModelError where a model that is on this machine cannot hear."""
+    checkpoint = checkpoint_here(options)
+    if checkpoint is not None:
+        from mmcli.models.registry import family_of
+
+        family = family_of(checkpoint.config, checkpoint.name)
+        config = family.read_config(checkpoint.config)
+        sound_seconds(family.processor(checkpoint.folder, config, checkpoint.config), options.model)
+
+
+def load_attachments(
+    environment: Environment, names: list[str], kind: str | None = None, model: ModelOptions | None = None
+) -> list[Attachment]:
     """Everything that `names` name: files, folders, globs, addresses, standard input.
 
     `kind` ("picture" or "sound") says what they must be; else each is what its content is like, or where that does
-    not tell, its suffix. Raises InputError at the first that cannot be read.
+    not tell, its suffix. Raises InputError at the first that cannot be read, and ModelError before a sound is decoded
+    that the `model` cannot hear.
     """
     if not names:
         return []
@@ -58,15 +77,17 @@ def load_attachments(environment: Environment, names: list[str], kind: str | Non
 
     extensions = {"picture": IMAGE_EXTENSIONS, "sound": SOUND_EXTENSIONS, None: IMAGE_EXTENSIONS | AUDIO_EXTENSIONS}
     sources = expand(names, extensions=extensions[kind], stdin=environment.stdin)
-    return [_load(source, kind) for source in sources]
+    return [_load(source, kind, model) for source in sources]
 
 
-def _load(source: "Source", kind: str | None) -> Attachment:
+def _load(source: "Source", kind: str | None, model: ModelOptions | None) -> Attachment:
     kind = kind or _kind_of(source)
     if kind == "sound":
         from mmcli.media.audio import read_sound
 
-        samples, sound = read_sound(source)
+        if model is not None:
+            require_ears(model)
+        samples, sound = read_sound(source, longest=LONGEST_SOUND)
         return Attachment(source, Sound(source.name, samples), sound.notes)
     from mmcli.batch.runner import READ_SIDE
     from mmcli.media.image import load_picture

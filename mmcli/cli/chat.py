@@ -82,7 +82,7 @@ def command(
         raise UsageError("--output takes one answer, and this is a conversation", "Ask with -m TEXT, or use /save")
     talker = Talker(renderer, request, loader(environment, model), system=system)
     try:
-        talker.waiting = load_attachments(environment, names)
+        talker.waiting = load_attachments(environment, names, model=model)
         if renderer.results.in_folder and len(talker.waiting) != 1:
             do = "Name a file: --output answer.txt"
             raise UsageError("In a folder each input has an answer of its own, and this is one about several", do)

@@ -117,7 +117,15 @@ class HearingOptions:
         str | None,
         option("Transcript", "--hint", metavar="TEXT", help="Names and words that may be said, as they are spelt."),
     ] = None
-    words: Annotated[bool, option("Transcript", "--words", help="Find the time of every word too (Whisper).")] = False
+    words: Annotated[
+        bool,
+        option(
+            "Transcript",
+            "--words",
+            help="Find the time of every word too (Whisper): in json and jsonl, in vtt as tags, in tsv as rows; srt is "
+            "timed by them.",
+        ),
+    ] = False
     beams: Annotated[
         int,
         option(
@@ -201,8 +209,11 @@ class Transcripts:
         several: bool,
         sources: "Sequence[Source]" = (),
         others: Sequence[str] = (),
+        words: bool = False,
     ):
         self.form = chosen_format(options)
+        if words and self.form == "text":
+            raise UsageError("A text shows no times, so --words does nothing for it", "Add --json or --format vtt")
         ledger = None
         if options.output is not None:
             from mmcli.output.ledger import Ledger
@@ -278,4 +289,4 @@ def document(record: Record, form: str) -> str:
     if form == "tsv":
         return subtitles.to_tsv(record["segments"])
     cues = subtitles.cues(record["segments"], until=record["seconds"])
-    return subtitles.to_srt(cues) if form == "srt" else subtitles.to_vtt(cues)
+    return subtitles.to_srt(cues) if form == "srt" else subtitles.to_vtt(cues, record["timestamps"] == "word")

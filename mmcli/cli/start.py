@@ -10,6 +10,7 @@ import typer
 from mmcli.cli.environment import Environment
 from mmcli.cli.options import ModelOptions, TalkOptions
 from mmcli.cli.units import bytes_text
+from mmcli.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +51,19 @@ def loader(environment: Environment, options: ModelOptions, mask_decoder: str | 
         return load_checkpoint(checkpoint, device, options.dtype, decoder, options.table)
 
     return load
+
+
+def checkpoint_here(options: ModelOptions) -> "Checkpoint | None":
+    """The model as far as it is on this machine, None where it is not: what is wrong with it is said when it is loaded.
+
+    What a model cannot do is known from it before an input is read.
+    """
+    from mmcli.hub.resolve import resolve
+
+    try:
+        return resolve(options.model, options.revision, download=False)
+    except ModelError:
+        return None
 
 
 def tell_size(

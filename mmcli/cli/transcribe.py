@@ -9,7 +9,7 @@ from mmcli.cli.inputs import find_sources, read_beside
 from mmcli.cli.options import TalkOptions, spread
 from mmcli.cli.progress import Count, SoundProgress
 from mmcli.cli.recordings import EarsOptions, HearingOptions, RecordingOptions, TranscriptOptions, Transcripts
-from mmcli.cli.start import begin, loader
+from mmcli.cli.start import begin, checkpoint_here, loader
 from mmcli.errors import ExitCode, InputError, WriteError
 
 if TYPE_CHECKING:
@@ -59,11 +59,15 @@ def command(
 
     names, listed = audio or [], recordings.files_from
     sources, several = find_sources(environment, names, listed, SOUND_EXTENSIONS, "recording", [output.output])
-    transcripts = Transcripts(environment, output, several, sources, read_beside(listed, model.model))
+    transcripts = Transcripts(environment, output, several, sources, read_beside(listed, model.model), hearing.words)
     from mmcli.batch.listen import Heard, Listener
     from mmcli.tasks.transcribe import TranscribeRequest
 
     request = TranscribeRequest(**vars(hearing), token_ids=output.token_ids)
+    if (checkpoint := checkpoint_here(model)) is not None:
+        from mmcli.models.registry import family_of
+
+        request.require_family(family_of(checkpoint.config, checkpoint.name), model.model)
     listener = Listener(
         request,
         loader(environment, model),

@@ -72,18 +72,31 @@ def open_sound(
         raise
 
 
-def read_sound(source: Source, *, start: float = 0.0, duration: float | None = None) -> tuple[np.ndarray, Sound]:
-    """All of it at once: float32 [samples] at 16 kHz, and what is known of it. Raises as `open_sound` and reading."""
+def read_sound(
+    source: Source, *, start: float = 0.0, duration: float | None = None, longest: float | None = None
+) -> tuple[np.ndarray, Sound]:
+    """All of it at once: float32 [samples] at 16 kHz, and what is known of it. Raises as `open_sound` and reading.
+
+    What is longer than `longest` seconds raises InputError, by its header where that tells.
+    """
     with open_sound(source, start=start, duration=duration) as reader:
         expected = max((reader.sound.seconds or 0.0) - start, 0.0)
-        expected = min(expected, expected if duration is None else duration, 3600.0)  # a header may say anything
-        samples = np.empty(int(expected * RATE) + BLOCK, np.float32)
+        expected = min(expected, expected if duration is None else duration)
+        limit = float("inf") if longest is None else longest * RATE
+        samples = np.empty(int(min(expected, 3600.0) * RATE) + BLOCK, np.float32)  # a header may say anything
         filled = 0
-        for block in reader:
-            if filled + len(block) > len(samples):  # realloc: large arrays are moved by the kernel, not copied
+        for block in reader if expected * RATE <= limit else ():
+            if filled + len(block) > min(len(samples), limit):
+                if filled + len(block) > limit:
+                    expected = float("inf")
+                    break
+                # realloc: large arrays are moved by the kernel, not copied
                 samples.resize(filled + len(block) + len(samples) // 4, refcheck=False)
             samples[filled : filled + len(block)] = block
             filled += len(block)
+        if expected * RATE > limit:
+            what = f"{printable(source.name)} is longer than {longest / 60:g} minutes, too long to be heard at once"
+            raise InputError(what, "Give a part of it, or write it down with mmcli transcribe")
         samples.resize(filled, refcheck=False)
         return samples, reader.sound
 

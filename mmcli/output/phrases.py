@@ -73,10 +73,10 @@ def joined(parts: Sequence[Piece]) -> str:
     return "".join(" " * (part.spaced and index > 0) + part.text for index, part in enumerate(parts))
 
 
-def lines(parts: Sequence[Piece]) -> tuple[str, ...]:
+def lines(parts: Sequence[Piece]) -> tuple[Sequence[Piece], ...]:
     """The pieces on one line where they fit, else on two of about the same length, broken where it reads well."""
     if width(joined(parts)) <= COLUMNS:
-        return (joined(parts),)
+        return (parts,)
     best, cost = 1, float("inf")
     for at in range(1, len(parts)):
         first, second = width(joined(parts[:at])), width(joined(parts[at:]))
@@ -84,7 +84,7 @@ def lines(parts: Sequence[Piece]) -> tuple[str, ...]:
         price = 1000 * over + abs(first - second) + 2 * (first > second) + 40 * _price_of_break(parts[at - 1])
         if price < cost:
             best, cost = at, price
-    return joined(parts[:best]), joined(parts[best:])
+    return parts[:best], parts[best:]
 
 
 def groups(parts: Sequence[Piece]) -> list[Sequence[Piece]]:

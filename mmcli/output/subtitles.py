@@ -5,7 +5,7 @@ never overlap, and every word of the segments is in one of them. Nothing here ne
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mmcli.output.phrases import COLUMNS, LONGEST, SHORTEST, Piece, groups, joined, lines, pieces, visible, width
 
@@ -14,11 +14,15 @@ _READ = 20.0  # columns a second that are read with ease: a cue stays that long 
 
 @dataclass(frozen=True)
 class Cue:
-    """One subtitle: `start` and `end` in seconds, to the millisecond, and its one or two lines."""
+    """One subtitle: `start` and `end` in seconds, to the millisecond, and its one or two lines.
+
+    `pieces` are those of each line, with the times at which they are said.
+    """
 
     start: float
     end: float
     lines: tuple[str, ...]
+    pieces: tuple[Sequence[Piece], ...] = field(default=(), compare=False, repr=False)
 
 
 def cues(segments: Iterable[Mapping], *, until: float | None = None) -> list[Cue]:
@@ -48,7 +52,12 @@ def _belongs(before: Sequence[Piece], run: Sequence[Piece]) -> bool:
     )
     text = f"{joined(before)} {joined(run)}"
     both = [*before, Piece(run[0].text, True, run[0].start, run[0].end), *run[1:]]
-    return brief and end - begin <= LONGEST and width(text) <= 2 * COLUMNS and max(map(width, lines(both))) <= COLUMNS
+    return (
+        brief
+        and end - begin <= LONGEST
+        and width(text) <= 2 * COLUMNS
+        and max(width(joined(line)) for line in lines(both)) <= COLUMNS
+    )
 
 
 def _timed(runs: Sequence[Sequence[Piece]], until: float | None) -> list[Cue]:
@@ -63,7 +72,8 @@ def _timed(runs: Sequence[Sequence[Piece]], until: float | None) -> list[Cue]:
         if follows is not None:
             end = max(end, min(start + round(wanted * 1000), int(follows * 1000)))
         end = min(end, start + round(LONGEST * 1000))
-        found.append(Cue(start / 1000, end / 1000, lines(run)))
+        parts = lines(run)
+        found.append(Cue(start / 1000, end / 1000, tuple(map(joined, parts)), parts))
         free = end
     return found
 
@@ -77,21 +87,44 @@ def to_srt(cues: Iterable[Cue]) -> str:
     return "\n".join(blocks)
 
 
-def to_vtt(cues: Iterable[Cue]) -> str:
-    """WebVTT (W3C): `&`, `<` and `>` of the text are escaped."""
+def to_vtt(cues: Iterable[Cue], words: bool = False) -> str:
+    """WebVTT (W3C): `&`, `<` and `>` of the text are escaped. With `words` the time of its start precedes each."""
     blocks = ["WEBVTT\n"]
     for cue in cues:
-        text = "\n".join(cue.lines).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        text = _timed_lines(cue) if words else "\n".join(map(_escaped, cue.lines))
         blocks.append(f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{text}\n")
     return "\n".join(blocks)
 
 
+def _timed_lines(cue: Cue) -> str:
+    """The lines of a cue with timestamp tags: they rise, and lie behind the cue's start and before its end."""
+    shown, reached = [], round(cue.start * 1000)
+    for parts in cue.pieces:
+        line = ""
+        for part in parts:
+            start = round(part.start * 1000)
+            line += " " * (part.spaced and bool(line))
+            if reached < start < round(cue.end * 1000):
+                line += f"<{_clock(part.start, '.')}>"
+                reached = start
+            line += _escaped(part.text)
+        shown.append(line)
+    return "\n".join(shown)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
 def to_tsv(segments: Iterable[Mapping]) -> str:
-    """A heading, then start and end in milliseconds and the text of each segment, with tabs between."""
+    """A heading, then start and end in milliseconds and the text of each segment, with tabs between.
+
+    Segments whose words have times are a row a word.
+    """
     rows = ["start\tend\ttext\n"]
-    for segment in segments:
-        text = visible(" ".join(segment["text"].split()))
-        rows.append(f"{round(segment['start'] * 1000)}\t{round(segment['end'] * 1000)}\t{text}\n")
+    for entry in (word for segment in segments for word in segment.get("words") or [segment]):
+        text = visible(" ".join(entry["text"].split()))
+        rows.append(f"{round(entry['start'] * 1000)}\t{round(entry['end'] * 1000)}\t{text}\n")
     return "".join(rows)
 
 

@@ -12,6 +12,7 @@ from mmcli.tasks.task import text_of
 if TYPE_CHECKING:
     from mmcli.batch.speech import Window
     from mmcli.hub.load import Loaded
+    from mmcli.models.family import Family
 
 Record = dict[str, Any]
 
@@ -43,15 +44,19 @@ class TranscribeRequest:
             settings["temperatures"] = (self.temperature,)
         return settings | ({} if self.seed is None else {"seed": self.seed})
 
-    def require(self, loaded: "Loaded", model: str) -> None:
-        """Raise ModelError if the model has no ears, UsageError if it cannot tell the times that are asked for."""
-        from mmcli.batch.speech import WINDOW
-
-        if loaded.family is None or loaded.family.transcribe is None:
+    def require_family(self, family: "Family | None", model: str) -> None:
+        """Raise ModelError if models of the family have no ears."""
+        if family is None or family.transcribe is None:
             raise ModelError(
                 f"{model} cannot hear",
                 "Use whisper-tiny.en, which is bundled, or another checkpoint of Whisper or Gemma 3n",
             )
+
+    def require(self, loaded: "Loaded", model: str) -> None:
+        """Raise ModelError if the model has no ears, UsageError if it cannot tell the times that are asked for."""
+        from mmcli.batch.speech import WINDOW
+
+        self.require_family(loaded.family, model)
         seconds = getattr(loaded.processor, "window_seconds", WINDOW)
         if seconds < WINDOW:
             raise ModelError(

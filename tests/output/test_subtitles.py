@@ -6,7 +6,7 @@ import io
 import pytest
 import srt
 import webvtt
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mmcli.output.phrases import width
@@ -76,6 +76,7 @@ def transcripts(draw):
     return found
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # which looks at a clock
 @given(transcripts())
 @example([segment(5, 5, "one"), segment(5, 5, "two"), segment(5, 5, "x" * 200)])
 @example([segment(0, 30, "word " * 200)])
