@@ -3,7 +3,8 @@
 import pytest
 from bench.hostile.runner import bounds, kinds, trial
 
-FEW = {"http": 20, "caches": 12, "checkpoints": 30, "templates": 12}  # kind → inputs in this slice, where 40 would take long
+# Kind → inputs in this slice, where 40 would take long.
+FEW = {"http": 20, "caches": 12, "checkpoints": 30, "templates": 12}
 
 
 @pytest.mark.parametrize("kind", kinds())
