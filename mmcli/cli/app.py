@@ -128,9 +128,17 @@ def _run(arguments: list[str], environment: Environment) -> int:
         environment.fail(error)
         return ExitCode.MACHINE if ran_out_of_memory(error) else error.exit_code
     except Exception as error:
+        if _was_interrupted(error):
+            environment.log("mmcli: interrupted")
+            return ExitCode.INTERRUPTED
         told = _told(error)
         environment.fail(told, cause=error)
         return told.exit_code
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether an error is what a library made of a Ctrl-C, as imports that fail in C do."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or _was_interrupted(error.__context__))
 
 
 def _told(error: Exception) -> MmcliError:

@@ -25,7 +25,7 @@ SHORT = ("--max-tokens", 4)
         (["detect", "", "album"], 2, "it is empty"),
         (["detect", "album/b.jpg", "cat"], 2, "name what to find first"),  # arguments the wrong way round
         (["caption", "album", "--temperature", "-1"], 2, "--temperature"),
-        (["caption", "album", "--top-p", "0"], 2, "not above 0"),
+        (["caption", "album", "--top-p", "0"], 2, "--top-p"),
         (["caption", "album", "--device", "tpu"], 2, "'tpu' is none of auto, cpu, cuda, cuda:N, mps"),
         (["caption", "album", "--dtype", "int8"], 2, "'int8' is none of"),
         (["caption", "album", "--loc-divisor", "1000"], 2, "neither 1023 nor 1024"),
@@ -88,15 +88,32 @@ def test_an_interruption_keeps_what_is_done_and_says_130(album, tiny):
 
 @pytest.mark.parametrize("module", ["signal", "typer", "mmcli.cli.app", "numpy", "torch._utils", "torch.nn"])
 def test_an_interruption_while_modules_load_is_130_too(module, album, tiny):
-    """The interpreter tells on stderr what it imports, from the first milliseconds on; Ctrl-C comes right after."""
-    with running(sys.executable, "-X", "importtime", "-m", "mmcli", "caption", "album", "--model", tiny) as child:
+    """The interpreter tells on stderr what it imports, from the first milliseconds on; Ctrl-C comes right after.
+
+    A second picture in a pipe that nobody writes to keeps the command from ending before.
+    """
+    os.mkfifo("waiting.png")
+    command = [sys.executable, "-X", "importtime", "-m", "mmcli", "caption", "album/b.jpg", "waiting.png"]
+    with running(*command, "--model", tiny, *SHORT) as child:
         while line := child.stderr.readline():
             if line.split(b"|")[-1].strip() == module.encode():
                 break
         child.send_signal(signal.SIGINT)
-        out, err = finish(child)
-    assert line and child.returncode == 130 and out == b""
+        _, err = finish(child)
+    assert line and child.returncode == 130
     assert b"Traceback" not in err and b"KeyboardInterrupt" not in err
+
+
+def test_an_interruption_that_a_library_turns_into_another_error_is_130_too(monkeypatch, album, tiny):
+    def fail(*arguments, **options):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise SystemError("an import failed") from None
+
+    monkeypatch.setattr("mmcli.cli.start.tell_size", fail)
+    done = mmcli("caption", "album/b.jpg", "--model", tiny, stderr_tty=True)
+    assert done.code == 130 and done.err.endswith("mmcli: interrupted\n")
 
 
 def test_the_code_of_the_process_is_that_of_the_command(album):
