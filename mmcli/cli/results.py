@@ -41,7 +41,7 @@ class Results:
         return self._place is None
 
     def write(self, text: str, source: "Source | None" = None) -> None:
-        """Write a result, in a folder the whole of `source`'s. Raises InputError or WriteError where a file cannot be."""
+        """Write a result, in a folder the whole of `source`'s. Raises InputError or WriteError for a file."""
         if self._place is None:
             self._environment.write(text)
             return

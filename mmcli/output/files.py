@@ -84,7 +84,8 @@ class Destination:
                 f"Use {', '.join(self.suffixes)}, or a folder",
             )
         if (name := self.ledger.input_at(path)) is not None:
-            raise UsageError(f"{self.option} would write over {name}, which is read in this run", "Choose another place")
+            what = f"{self.option} would write over {name}, which is read in this run"
+            raise UsageError(what, "Choose another place")
         if not special and not self.ledger.claim(path, self.option):
             raise UsageError(f"{self.option} {self.argument} is where other results go", "Choose another place")
 

@@ -150,14 +150,16 @@ def test_objects_of_nano_have_a_probability_that_min_score_goes_by(photos):
     assert all(0.05 <= p <= 1 for p in likely) and min(likely) < 0.5 <= max(likely)
     assert {found["found_by"] for found in record["objects"]} <= {"both", "decoder", "detector"}
     told = mmcli("detect", "cup ; spoon", "photos/coffee.png", "--min-score", "0.5")
-    expected = [f"{found['label']} {found['probability']:.4f}" for found in record["objects"] if found["probability"] >= 0.5]
+    sure = [found for found in record["objects"] if found["probability"] >= 0.5]
+    expected = [f"{found['label']} {found['probability']:.4f}" for found in sure]
     lines = [line.split("\t") for line in told.out.splitlines()]
     assert [f"{line[0]} {line[-1]}" for line in lines] == expected
 
 
 def test_segmentation_finds_what_detection_finds(photos):
     detected, segmented = (
-        mmcli(task, "cup ; spoon ; dining table", "photos/coffee.png", "--json").records[0] for task in ("detect", "segment")
+        mmcli(task, "cup ; spoon ; dining table", "photos/coffee.png", "--json").records[0]
+        for task in ("detect", "segment")
     )
     bare = [{key: value for key, value in found.items() if key != "mask"} for found in segmented["objects"]]
     assert bare == detected["objects"] and all("mask" in found for found in segmented["objects"])

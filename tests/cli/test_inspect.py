@@ -1,7 +1,7 @@
 import json
 
-import support
 import pytest
+import support
 from command import environment, mmcli
 
 from mmcli.cli.app import run

@@ -182,12 +182,13 @@ def test_a_full_disk_is_one_sentence_and_the_old_file_stays(photos):
 def test_a_file_of_an_interrupted_run_holds_its_results_so_far(album, tiny, number):
     os.mkfifo("waiting.png")
     command = (sys.executable, "-m", "mmcli", "detect", "cat", "album", "waiting.png", "--model", tiny)
-    with running(*command, "--batch-size", 1, "--json", "-o", "all.jsonl", "--overlay", "drawn", *SHORT) as child:
-        with open("waiting.png", "wb"):  # opens when its turn to be read comes, and holds it back
-            while not any(len(path.read_bytes().splitlines()) == 3 for path in Path().glob(".mmcli-*.part")):
-                assert child.poll() is None
-            os.killpg(child.pid, number)
-            _, err = finish(child)
+    args = ("--batch-size", 1, "--json", "-o", "all.jsonl", "--overlay", "drawn", *SHORT)
+    # The pipe opens when its turn to be read comes, and holds it back.
+    with running(*command, *args) as child, open("waiting.png", "wb"):
+        while not any(len(path.read_bytes().splitlines()) == 3 for path in Path().glob(".mmcli-*.part")):
+            assert child.poll() is None
+        os.killpg(child.pid, number)
+        _, err = finish(child)
     assert child.returncode == (130 if number == signal.SIGINT else 143)
     assert len([json.loads(line) for line in Path("all.jsonl").read_text().splitlines()]) == 3
     assert nothing_unfinished() and re.search(rb"interrupted after [23] of 4 pictures", err)

@@ -108,7 +108,8 @@ def join(found: Sequence[Candidate], calibration: Calibration, least: float | No
     rated = [replace(one, probability=calibration.probability(one)) for one in found]
     kept: list[Candidate] = []
     for one in sorted(rated, key=lambda one: -one.probability):
-        if one.probability >= (further if kept else first) and all(overlap(one.loc, other.loc) < DOUBLE for other in kept):
+        likely = one.probability >= (further if kept else first)
+        if likely and all(overlap(one.loc, other.loc) < DOUBLE for other in kept):
             kept.append(one)
     return kept
 

@@ -178,9 +178,9 @@ def _teacher(row: dict, things: list[Thing], complete: set[str], size: Sequence[
         if label in wrong:
             continue
         if label in complete:
-            if _seldom_boxed(row, label) and guess["score"] >= SURE:
-                if not any(name == label and overlap(box, other) > 0.5 for name, other in hand):
-                    doubtful.add(label)
+            drawn = any(name == label and overlap(box, other) > 0.5 for name, other in hand)
+            if _seldom_boxed(row, label) and guess["score"] >= SURE and not drawn:
+                doubtful.add(label)
             continue
         over = [(name, overlap(box, other)) for name, other in hand + kept]
         if any(value > 0.5 and name == label for name, value in over):

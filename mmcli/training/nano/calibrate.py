@@ -1,10 +1,10 @@
 """Fit how decoder and detector are weighed: `python -m mmcli.training.nano.calibrate --data FOLDER --model nano`.
 
 On training pictures that were held out every class that is boxed exhaustively is asked where it is, and others where
-they are not. (Of things that the detector does not know too few are held out: what the decoder writes of the others, and
-the detector unasked, stands in for them.) A logistic regression of each kind of candidate gives its probability of being right; `least` is the smallest probability at which
-no more than `--false` of the questions for absent things get a box; half of it is enough for the further boxes of a
-thing that is there. Prints the `finding` of config.json, how far
+they are not. (Of things that the detector does not know too few are held out: what the decoder writes of the others,
+and the detector unasked, stands in for them.) A logistic regression of each kind of candidate gives its probability of
+being right; `least` is the smallest probability at which no more than `--false` of the questions for absent things get
+a box; half of it is enough for the further boxes of a thing that is there. Prints the `finding` of config.json, how far
 the probabilities can be trusted, and what they reach here. `--write` puts them into the model's config.json.
 """
 

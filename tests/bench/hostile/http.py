@@ -1,7 +1,7 @@
-"""Hostile HTTP: what servers, proxies and networks that are broken or malicious answer, through what fetches addresses.
+"""Hostile HTTP: what broken or malicious servers, proxies and networks answer, through what fetches addresses.
 
-All traffic stays on this machine. mmcli's limits of time are shortened (its module's constants: 1 s for an exchange), so
-that five hundred exchanges take two minutes; a tenth are whole commands, which may load the model and caption.
+All traffic stays on this machine. mmcli's limits of time are shortened (its module's constants: 1 s for an exchange),
+so that five hundred exchanges take two minutes; a tenth are whole commands, which may load the model and caption.
 """
 
 import gzip
