@@ -66,7 +66,7 @@ def read_beside(*names: str | None) -> list[str]:
     files: list[str] = []
     for name in names:
         if name and os.path.isdir(name):
-            files += [entry.path for entry in os.scandir(name) if entry.is_file()]
+            files += [path for path in (os.path.join(name, own) for own in os.listdir(name)) if os.path.isfile(path)]
         elif name and os.path.isfile(name):
             files.append(name)
     return files

@@ -4,6 +4,7 @@ import os
 import subprocess
 
 import pytest
+from command import mmcli
 
 from mmcli.errors import ModelError
 from mmcli.hub.files import DEEPEST, below
@@ -37,3 +38,10 @@ def test_a_pipe_in_the_place_of_weights_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "model.safetensors")
     with pytest.raises(ModelError, match="model.safetensors is no file"):
         read_header(tmp_path / "model.safetensors")
+
+
+def test_a_model_with_a_link_to_itself_in_it_is_one_sentence(tmp_path):
+    (tmp_path / "config.json").symlink_to("config.json")
+    for arguments in (("caption", "examples/cat.jpg", "--model", tmp_path), ("inspect", tmp_path)):
+        done = mmcli(*arguments)
+        assert done.code == 3 and done.err.count("\n") == 1 and str(tmp_path) in done.err

@@ -18,6 +18,7 @@ from mmcli.decode.segments import ParsedObject, format_objects, parse
 from mmcli.engine.generate import generate
 from mmcli.engine.logits import GrammarProcessor
 from mmcli.engine.sampling import Sampling
+from mmcli.errors import ModelError
 from mmcli.models.family import Found
 from mmcli.models.nano.joining import LEAST_LOGIT, Candidate, Detection, candidates, join, located
 from mmcli.models.nano.model import Seen
@@ -127,6 +128,8 @@ def _boxes(
     ids = loaded.processor.text_ids
     separator, end = tuple(ids(" ;")), loaded.config.eos_token
     grammars = [Grammar((tuple(ids(f" {one.thing}")),), separator, end, most=MOST_OBJECTS) for one in asked]
+    if not separator or not all(grammar.labels[0] for grammar in grammars):
+        raise ModelError("The model's tokenizer.json has no tokens for what is asked", "Download the model again")
     longest = MOST_OBJECTS * (CORNERS + max(len(grammar.labels[0]) for grammar in grammars) + len(separator))
     prompts = [f"detect {one.thing}" for one in asked]
     pictures = [one.picture for one in asked]

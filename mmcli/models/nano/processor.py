@@ -57,7 +57,9 @@ class NanoProcessor:
 
     def text_ids(self, text: str) -> list[int]:
         """The token ids of a text as it stands in an answer."""
-        return self.tokenizer.encode(text).ids
+        ids = self.tokenizer.encode(text).ids
+        self.tokenizer.check_rows(ids, self.config.decoder.vocabulary)
+        return ids
 
     def _prompt_tokens(self, prompt: str) -> list[int]:
         ids = self.tokenizer.encode(prompt.strip()).ids
