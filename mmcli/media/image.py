@@ -18,6 +18,7 @@ from mmcli.media.colours import to_rgb
 from mmcli.media.limits import (
     BYTES_PER_COEFFICIENT,
     BYTES_PER_PIXEL,
+    BYTES_PER_ROW,
     DECODING,
     FULL_PIXELS,
     HELD_PIXELS,
@@ -162,7 +163,7 @@ def _factor(size: tuple[int, int], full: tuple[int, int], side: int | None) -> i
 def _cost(image: Image.Image, look: Look, file: BinaryIO, full: tuple[int, int], name: str) -> int:
     """The bytes that decoding takes at its greatest. InputError where those are more than there may be."""
     pixels = image.size[0] * image.size[1]  # as they will be decoded
-    cost = pixels * BYTES_PER_PIXEL[_KIND.get(image.format, image.format)]
+    cost = pixels * BYTES_PER_PIXEL[_KIND.get(image.format, image.format)] + image.size[1] * BYTES_PER_ROW
     if look.layout is not None and look.layout.several_scans:
         cost += look.layout.coefficients * BYTES_PER_COEFFICIENT
     if _deep_transparency(image, look):

@@ -24,6 +24,7 @@ BYTES_PER_PIXEL = {  # what Pillow and the libraries below it take at their grea
     "JPEG2000": 20,  # samples of 32 bits
     "PPM": 4,
 }
+BYTES_PER_ROW = 24  # Pillow points to each row of a picture, and of a copy that is turned or drawn on
 BYTES_PER_COEFFICIENT = 2  # a JPEG of several scans keeps all its coefficients
 
 SCANS = 100  # of a JPEG: progressive ones have about 10

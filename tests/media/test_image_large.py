@@ -107,6 +107,14 @@ def test_a_progressive_jpeg_needs_its_coefficients_too():
         _cost(image, Look(layout=layout), io.BytesIO(), image.size, "a")
 
 
+@pytest.mark.parametrize("side", [None, 896])
+def test_many_rows_cost_more_than_their_pixels(tmp_path, side):
+    """Pillow points to every row: 250 million of one pixel would take 3 GB."""
+    for rows in (100_000_000, 250_000_000):
+        (tmp_path / "tall.png").write_bytes(png(1, rows, 8, 2, b""))
+        assert f"1 × {rows} pixels" in fails(tmp_path / "tall.png", side=side)
+
+
 def test_who_would_exceed_the_budget_waits_and_then_goes_on():
     budget, order = Budget(10), []
     waiting = threading.Thread(target=lambda: _spend(budget, 5, order))
