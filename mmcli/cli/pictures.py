@@ -76,7 +76,7 @@ def finish(renderer: Renderer, outcome: "Outcome") -> bool:
     if error is None:
 
         def files() -> None:
-            renderer.files(outcome.source, outcome.record, outcome.full().image if outcome.full else None)
+            renderer.files(outcome.source, outcome.record, outcome.full)
 
         for write in (files, lambda: renderer.text(outcome.record, outcome.source)):
             try:

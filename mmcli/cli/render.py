@@ -1,6 +1,6 @@
 """Results as people and programs want them: text or JSON on stdout, pictures in files or in the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from mmcli.media.image import Picture
     from mmcli.media.sources import Source
 
 Record = dict[str, Any]
@@ -100,9 +101,10 @@ class Renderer:
         for note in remarks(own, cut):
             self.environment.note(f"mmcli: {name}: {note}" if name else f"mmcli: {note}")
 
-    def files(self, source: "Source", record: Record, image: "Image.Image | None") -> None:
+    def files(self, source: "Source", record: Record, full: "Callable[[], Picture] | None") -> None:
         """Write the files that were asked for. Raises InputError where one cannot be written.
 
+        `full` reads the picture in full size, which is done only where there is something to draw or to show.
         A mask without a mask's object, and a drawn picture without anything drawn in, would look like results: they
         are not written, and that is said.
         """
@@ -113,16 +115,15 @@ class Renderer:
                 self.mask.save(source, mask_picture(record))
             else:
                 self._not_written(record, self.mask.path(source), "no mask to write")
-        if image is None:
+        if self.overlay is not None and not record["objects"]:
+            self._not_written(record, self.overlay.path(source), "nothing to draw in")
+        if full is None or not (record["objects"] or self.show):
             return
         from mmcli.output.overlay import draw
 
-        drawn = draw(image, record)
-        if self.overlay is not None:
-            if record["objects"]:
-                self.overlay.save(source, drawn)
-            else:
-                self._not_written(record, self.overlay.path(source), "nothing to draw in")
+        drawn = draw(full().image, record)
+        if self.overlay is not None and record["objects"]:
+            self.overlay.save(source, drawn)
         if self.show:
             show(self.environment, drawn)
 

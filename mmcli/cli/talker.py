@@ -139,7 +139,7 @@ class Talker:
 
             if self.renderer.ledger is not None:
                 self.renderer.ledger.reads(seen[0].source)
-            self.renderer.files(seen[0].source, record, load_picture(seen[0].source).image)
+            self.renderer.files(seen[0].source, record, lambda: load_picture(seen[0].source))
 
     def save(self, name: str) -> int:
         """Write all questions and answers into a file → how many. InputError where that cannot be.

@@ -131,6 +131,8 @@ def _upright(
         image.info["transparency"] *= 255 // (2**look.bits - 1)
     orientation = _orientation(image)
     upright = to_rgb(image, _factor(image.size, full, side), notes, low)
+    if upright is not image:
+        image.close()  # its pixels go before a third whole is made in turning
     if orientation in _TURNS:
         upright = upright.transpose(_TURNS[orientation])
     upright.info.clear()  # no profile or EXIF of the file may end up in what is drawn on it

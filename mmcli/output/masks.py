@@ -7,6 +7,8 @@ from PIL import Image
 
 from mmcli.output import rle
 
+STRIP = 1 << 20  # pixels of a mask stretched at a time
+
 
 def paste_mask(mask: np.ndarray, box: tuple[int, int, int, int], width: int, height: int) -> np.ndarray:
     """A float mask [64, 64], positive inside, stretched over the pixels of `box` → boolean mask [height, width].
@@ -18,15 +20,21 @@ def paste_mask(mask: np.ndarray, box: tuple[int, int, int, int], width: int, hei
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         raise ValueError(f"the box {box} is empty or leaves the {width} × {height} picture")
     small = Image.fromarray(np.ascontiguousarray(mask, dtype=np.float32))
-    whole = np.zeros((height, width), dtype=bool)
-    whole[y0:y1, x0:x1] = np.asarray(small.resize((x1 - x0, y1 - y0), Image.Resampling.BILINEAR)) > 0
+    # Widths first, as Pillow itself does, then heights in strips: the floats of a whole picture would be gigabytes.
+    wide = small.resize((x1 - x0, small.height), Image.Resampling.BILINEAR)
+    whole = np.zeros((height, width), dtype=bool, order="F")  # by columns, as run-length encoding goes over it
+    step = max(STRIP // (y1 - y0), 1)
+    for left in range(0, wide.width, step):
+        right = min(left + step, wide.width)
+        strip = wide.crop((left, 0, right, wide.height)).resize((right - left, y1 - y0), Image.Resampling.BILINEAR)
+        whole[y0:y1, x0 + left : x0 + right] = np.asarray(strip) > 0
     return whole
 
 
 def mask_picture(record: Mapping) -> Image.Image:
     """All masks of a record as one picture of its size: 255 where an object is, 0 elsewhere."""
-    whole = np.zeros((record["height"], record["width"]), dtype=bool)
+    pixels = np.zeros((record["height"], record["width"]), dtype=np.uint8)
     for found in record["objects"]:
         if found.get("mask"):
-            whole |= rle.decode(found["mask"])
-    return Image.fromarray(np.where(whole, np.uint8(255), np.uint8(0)))
+            np.copyto(pixels, 255, where=rle.decode(found["mask"]))
+    return Image.fromarray(pixels)

@@ -40,11 +40,11 @@ class Style:
 
 
 def draw(image: Image.Image, record: Mapping) -> Image.Image:
-    """The RGB picture of a record, full size, with its objects drawn in; the input stays as it is.
+    """The picture of a record, full size, with its objects drawn in: on itself if it is RGB, for it may be large.
 
     A label has the same colour in every picture, unless two labels of one picture would share it.
     """
-    canvas = image.copy() if image.mode == "RGB" else image.convert("RGB")
+    canvas = image if image.mode == "RGB" else image.convert("RGB")
     objects = sorted(record.get("objects", ()), key=lambda found: -_area(found["box"]))  # the large ones below
     colours = label_colours([found["label"] for found in objects])
     style = Style.of(canvas.size, len(objects))
@@ -117,8 +117,11 @@ def _draw_mask(canvas: Image.Image, mask: np.ndarray, colour: Colour, style: Sty
     margin = round(3 * radius) + 1
     x0, y0 = max(columns[0] - margin, 0), max(rows[0] - margin, 0)
     x1, y1 = min(columns[-1] + margin + 1, canvas.width), min(rows[-1] + margin + 1, canvas.height)
-    part = Image.fromarray(mask[y0:y1, x0:x1].astype(np.uint8) * 255)
-    blurred = part.filter(ImageFilter.GaussianBlur(radius))
+    part = np.zeros((y1 - y0, x1 - x0), np.uint8)
+    np.copyto(part, 255, where=mask[y0:y1, x0:x1])
+    del mask  # of a large picture no more is kept than one at a time needs
+    blurred = Image.fromarray(part).filter(ImageFilter.GaussianBlur(radius))
+    del part
     distance = _DISTANCE * radius
 
     def within(reach: float) -> np.ndarray:

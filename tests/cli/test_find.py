@@ -67,6 +67,18 @@ def test_no_picture_is_drawn_of_an_answer_without_boxes(photos, command):
     assert done.err.count("nothing to draw in, so there is no drawn/") == 2
 
 
+def test_a_picture_is_not_read_in_full_where_nothing_is_drawn(tmp_path, monkeypatch):
+    """It may be larger than what is drawn on."""
+    monkeypatch.setattr("mmcli.media.image.FULL_PIXELS", 100)
+    monkeypatch.setattr("mmcli.batch.runner.KEPT_PIXELS", 100)
+    picture = tmp_path / "cat.jpg"
+    Image.open(EXAMPLES / "cat.jpg").resize((2600, 1900)).save(picture)
+    done = mmcli("detect", "zebra", str(picture), "--overlay", str(tmp_path / "drawn.png"))
+    assert done.code == 0 and "nothing to draw in" in done.err
+    done = mmcli("detect", "cat", str(picture), "--overlay", str(tmp_path / "drawn.png"))
+    assert done.code == 1 and "that are drawn on" in done.err
+
+
 def test_a_chat_without_boxes_draws_nothing_either(photos):
     done = mmcli("chat", "photos/cat.png", "-m", "is there a cat?", "--overlay", "drawn.png")
     assert (done.code, done.out) == (0, "yes\n") and not Path("drawn.png").exists()

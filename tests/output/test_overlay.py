@@ -24,10 +24,11 @@ def test_without_objects_the_picture_is_the_same():
     assert (drawn([], "red") == (255, 0, 0)).all()
 
 
-def test_the_given_picture_is_not_drawn_on():
+def test_no_second_picture_is_made():
+    """Of 120 million pixels there is room for one beside the model."""
     image = Image.new("RGB", (64, 64))
-    draw(image, {"objects": [found("cat", (5, 5, 60, 60))]})
-    assert image.getbbox() is None
+    assert draw(image, {"objects": [found("cat", (5, 5, 60, 60))]}) is image
+    assert image.getbbox()
 
 
 @pytest.mark.parametrize("background", ["black", "white", "grey", PALETTE[0], PALETTE[5]])
