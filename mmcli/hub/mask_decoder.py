@@ -15,7 +15,7 @@ def fetch_vae_oid(cache_dir: Path | None = None) -> Path:
 
     Raises ModelError where it can be had from neither, or where the file is another one.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     where = {"repo_id": SPACE, "filename": FILE, "repo_type": "space", "cache_dir": cache_dir}
@@ -23,6 +23,8 @@ def fetch_vae_oid(cache_dir: Path | None = None) -> Path:
         try:
             path = Path(hf_hub_download(**where, local_files_only=True))
         except LocalEntryNotFoundError:
+            # Where the hub is out of reach this fails at once; the download would try again for half a minute.
+            get_hf_file_metadata(hf_hub_url(SPACE, FILE, repo_type="space"))
             path = Path(hf_hub_download(**where))
     except Exception as error:  # whatever the network, the hub or the disk came up with: all of it ends the same way
         raise ModelError(
