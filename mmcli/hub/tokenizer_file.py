@@ -114,9 +114,12 @@ def _check_added(whole: Fields) -> None:
 
 
 def _check_model(model: Fields) -> None:
-    """Byte-pair encoding, without what makes the library draw lots, fail, or cut tokens that are too short."""
+    """Whole words, or byte-pair encoding without what makes the library draw lots, fail, or cut short tokens."""
+    if model.get("type") == "WordLevel":
+        check_vocabulary(model, "vocab")
+        return
     if model.get("type") not in ("BPE", None):  # old files do not name it
-        raise model.wrong("type", "'BPE'")
+        raise model.wrong("type", "'BPE' or 'WordLevel'")
     for key in ("continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key) not in (None, ""):
             raise model.wrong(key, "none")

@@ -116,7 +116,7 @@ def test_a_segment_is_a_line(gemma3n, talk):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--words"], "writes down what is said and not when: it has no --words"),
+        (["--words", "--json"], "writes down what is said and not when: it has no --words"),
         (["--language", "xx"], "There is no language 'xx'"),
     ],
 )

@@ -151,9 +151,10 @@ def _read(raw: Fields, mels: int) -> MelSettings:
         if key not in raw:
             return None
         values = raw.get(key)
-        if isinstance(values, list) and len(values) == 1 and isinstance(values[0], list):  # one row for all frames
-            return Fields({key: values[0]}, raw.where).numbers(key, low, 1e6, longest=mels, length=mels)
-        return raw.numbers(key, low, 1e6, longest=mels, length=mels)
+        for _ in range(2):  # it may be saved as a tensor [1, 1, mels]
+            if isinstance(values, list) and len(values) == 1 and isinstance(values[0], list):
+                values = values[0]
+        return Fields({key: values}, raw.where).numbers(key, low, 1e6, longest=mels, length=mels)
 
     frame = round(RATE * raw.number("frame_length_ms", *MILLISECONDS) / 1000)
     emphasis = raw.number("preemphasis", 0, 1)
