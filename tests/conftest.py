@@ -1,10 +1,16 @@
 """What tests of several parts share."""
 
+import os
 import signal
 from pathlib import Path
 
-import command
 import pytest
+
+# Before PyTorch is imported: the models here are so small that threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import command  # noqa: E402
 
 
 def pytest_configure(config):
