@@ -65,22 +65,27 @@ def require_ears(options: ModelOptions) -> None:
 def load_attachments(
     environment: Environment, names: list[str], kind: str | None = None, model: ModelOptions | None = None
 ) -> list[Attachment]:
-    """Everything that `names` name: files, folders, globs, addresses, standard input.
+    """Everything that `names` name, read; raises as `load_attachment`."""
+    return [load_attachment(source, kind, model) for source in find_attachments(environment, names, kind)]
 
-    `kind` ("picture" or "sound") says what they must be; else each is what its content is like, or where that does
-    not tell, its suffix. Raises InputError at the first that cannot be read, and ModelError before a sound is decoded
-    that the `model` cannot hear.
-    """
+
+def find_attachments(environment: Environment, names: list[str], kind: str | None = None) -> "list[Source]":
+    """What `names` name: files, folders, globs, addresses, standard input. `kind` as for `load_attachment`."""
     if not names:
         return []
     from mmcli.media.sources import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS, SOUND_EXTENSIONS, expand
 
     extensions = {"picture": IMAGE_EXTENSIONS, "sound": SOUND_EXTENSIONS, None: IMAGE_EXTENSIONS | AUDIO_EXTENSIONS}
-    sources = expand(names, extensions=extensions[kind], stdin=environment.stdin)
-    return [_load(source, kind, model) for source in sources]
+    return list(expand(names, extensions=extensions[kind], stdin=environment.stdin))
 
 
-def _load(source: "Source", kind: str | None, model: ModelOptions | None) -> Attachment:
+def load_attachment(source: "Source", kind: str | None = None, model: ModelOptions | None = None) -> Attachment:
+    """One source, read.
+
+    `kind` ("picture" or "sound") says what it must be; else it is what its content is like, or where that does not
+    tell, its suffix. Raises InputError where it cannot be read, and ModelError before a sound is decoded that the
+    `model` cannot hear.
+    """
     kind = kind or _kind_of(source)
     if kind == "sound":
         from mmcli.media.audio import read_sound

@@ -62,7 +62,8 @@ def command(
     Without a file the question stands alone, for models that can answer so; nano needs a picture. Without a question it
     asks for one after another on the terminal.
     """
-    from mmcli.cli.attachments import load_attachments
+    from mmcli.cli.attachments import find_attachments, load_attachment
+    from mmcli.cli.inputs import not_on_stdout, read_beside
     from mmcli.cli.pictures import request_fields
     from mmcli.cli.render import Renderer
     from mmcli.cli.start import begin, loader
@@ -77,12 +78,14 @@ def command(
         request = replace(request, words=_piped_question(environment, names))
     if request.prompt is None and not interactive and not request.words.strip():
         raise UsageError("The question is empty", 'Ask one: mmcli chat photo.jpg -m "What is this?"')
-    renderer = Renderer(environment, output, None, several=False)
+    sources = find_attachments(environment, names)
+    not_on_stdout(environment, sources)
+    renderer = Renderer(environment, output, None, False, sources, read_beside(model.model))
     if interactive and not renderer.results.on_stdout:
         raise UsageError("--output takes one answer, and this is a conversation", "Ask with -m TEXT, or use /save")
     talker = Talker(renderer, request, loader(environment, model), system=system)
     try:
-        talker.waiting = load_attachments(environment, names, model=model)
+        talker.waiting = [load_attachment(source, model=model) for source in sources]
         if renderer.results.in_folder and len(talker.waiting) != 1:
             do = "Name a file: --output answer.txt"
             raise UsageError("In a folder each input has an answer of its own, and this is one about several", do)

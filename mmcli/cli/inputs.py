@@ -1,6 +1,8 @@
 """From the names on a command line to inputs, and whether they count as several."""
 
+import contextlib
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -32,9 +34,25 @@ def find_sources(
         raise UsageError(f"No {what} was named", "Name files, folders or addresses, or - for standard input")
 
     sources = list(expand(names, extensions=extensions, files_from=listed, stdin=environment.stdin))
+    not_on_stdout(environment, sources, listed)
     sources = without_results(environment, sources, names, what, outputs)
     several = listed is not None or len(names) > 1 or sources[0].name != names[0]
     return sources, several
+
+
+def not_on_stdout(environment: Environment, sources: "Sequence[Source]", listed: str | None = None) -> None:
+    """Raise UsageError where results would be written behind what is in one of the inputs (`>>`)."""
+    try:
+        status = os.fstat(environment.stdout.fileno())
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(status.st_mode) or not status.st_size:  # an empty one has nothing to lose
+        return
+    names = [str(source.path) for source in sources if source.path is not None]
+    for name in [*names, listed] if listed else names:
+        with contextlib.suppress(OSError, ValueError):
+            if os.path.samestat(os.stat(name), status):
+                raise UsageError(f"Standard output leads into {name}, which is read in this run", "Send it elsewhere")
 
 
 def without_results(

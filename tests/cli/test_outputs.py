@@ -55,6 +55,27 @@ def test_inputs_of_the_run_stay_and_the_others_go_on(photos, monkeypatch, option
     assert files(".") | before == files(".")
 
 
+@pytest.mark.parametrize("options", [("-o", "x.jpg", "--json"), ("-o", "folder/../x.jpg", "--json"), ("-o", "link.txt")])
+def test_a_chat_does_not_answer_into_its_picture(photos, monkeypatch, options):
+    monkeypatch.chdir(photos)
+    Path("folder").mkdir()
+    Path("link.txt").symlink_to("x.jpg")
+    before = files(".")
+    done = mmcli("chat", "x.jpg", "-m", "what animal is this?", *options)
+    assert done.code == 2 and "--output would write over x.jpg, which is read in this run" in done.err
+    assert files(".") == before
+
+
+@pytest.mark.parametrize("command", [("caption", "x.jpg"), ("chat", "x.jpg", "-m", "hm"), ("transcribe", "x.jpg")])
+def test_nothing_is_written_behind_an_input(photos, monkeypatch, command):
+    monkeypatch.chdir(photos)
+    before = files(".")
+    with open("x.jpg", "ab") as stdout, running(sys.executable, "-m", "mmcli", *command, stdout=stdout) as run:
+        _, err = finish(run)
+    assert run.returncode == 2 and b"Standard output leads into x.jpg, which is read in this run" in err
+    assert files(".") == before
+
+
 def test_a_file_named_in_a_list_is_an_input_too(photos):
     Path("list").write_text("photos/x.jpg\nphotos/x.png\nphotos/nothere.png\n")
     before = files("photos")
