@@ -5,6 +5,7 @@ import signal
 import sys
 
 _CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS")
+_LINKER_GAVE_UP = 127  # an exit code of the dynamic linker, which has no memory for a library, and none of ours
 
 
 def run_apart() -> None:
@@ -22,7 +23,7 @@ def run_apart() -> None:
         signal.signal(getattr(signal, name), lambda number, _: os.kill(child, number))
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
-    if code < 0 and signal.Signals(-code).name in _CRASHES:
+    if code == _LINKER_GAVE_UP or (code < 0 and signal.Signals(-code).name in _CRASHES):
         from mmcli.errors import ExitCode
 
         print("mmcli: There is not enough memory. Raise ulimit -v.", file=sys.stderr, flush=True)

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from mmcli.media.addresses import masked
+
 LINES = 1000  # kept; the file may have twice as many before the older ones go
 VARIABLE = "MMCLI_HISTORY"
 
@@ -54,8 +56,8 @@ class History:
         return lines[-LINES:]
 
     def add(self, line: str) -> None:
-        """Put a line behind the others unless it is the last one again."""
-        line = line.replace("\n", " ")
+        """Put a line behind the others unless it is the last one again; passwords in its addresses are left out."""
+        line = masked(line.replace("\n", " "))
         if line.strip() and line != self._last:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._write(self._path, line + "\n")

@@ -25,6 +25,7 @@ _WARM_UP = 0.5  # seconds decoded before `start`: MP3 and Opus need up to 0.25 s
 _GAP = 0.1  # seconds by which times may jump: less is the rounding of a container, or a sloppy clock
 _LONGEST_GAP = 3600.0  # seconds of silence put in at most, in all: a longer leap is an error of the clock
 _SHORTFALL = 0.5  # seconds that may be missing at the end before a recording is said to be cut short
+_HOPELESS = 2_000  # damaged pieces from the beginning on after which no sound is waited for
 _TRIES = 20  # errors of the container in a row before the rest is given up
 
 
@@ -267,8 +268,8 @@ class SoundReader:
         """All that can be decoded from here on, each frame with its time in seconds from the origin, if it has one."""
         import av
 
-        packets, errors = self._container.demux(self._stream), 0
-        while errors < _TRIES:
+        packets, errors, decoded = self._container.demux(self._stream), 0, False
+        while errors < _TRIES and (decoded or self._damaged < _HOPELESS):
             try:
                 packet = next(packets)
             except StopIteration:
@@ -291,6 +292,7 @@ class SoundReader:
                 if not mixes(frame):
                     self._damaged += 1
                 elif frame.samples:
+                    decoded = True
                     time = None if frame.pts is None else float(frame.pts * frame.time_base) - self._origin
                     yield time, frame
         self._damaged += 1

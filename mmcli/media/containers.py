@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, BinaryIO
 
 from mmcli.errors import InputError
+from mmcli.media.mixing import fits
 from mmcli.media.sample_widths import whole_places
 from mmcli.media.sniff import RECORDINGS
 
@@ -77,6 +78,11 @@ def sound_track(
     if track.codec_context is None:
         what = f"{name} holds sound of a kind that cannot be decoded here"
         raise InputError(what, "Turn it into FLAC or MP3 first, with the program that made it")
+    context = track.codec_context
+    if context.name.startswith("pcm_") and not fits(context.sample_rate, context.channels):
+        # Before a piece is decoded: one of 65,535 channels takes gigabytes.
+        what = f"{name} is damaged or cut short: no sound in it can be decoded"
+        raise InputError(what, "Get the file again from where it came")
     if len(tracks) > 1:
         language = track.metadata.get("language", "und")
         spoken = f" ({language})" if language.isalpha() and language != "und" else ""

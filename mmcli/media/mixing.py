@@ -36,7 +36,12 @@ _RESAMPLER = f"{RATE}:filter_size=128:cutoff=0.97:rematrix_maxval=1"
 
 def mixes(frame: "av.AudioFrame") -> bool:
     """Whether a `Mixer` takes such a frame; what it does not take is damaged."""
-    return LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE and frame.layout.nb_channels <= MOST_CHANNELS
+    return fits(frame.sample_rate, frame.layout.nb_channels)
+
+
+def fits(rate: int, channels: int) -> bool:
+    """Whether a recording may have so many samples a second and channels."""
+    return LOWEST_RATE <= rate <= HIGHEST_RATE and 1 <= channels <= MOST_CHANNELS
 
 
 class Mixer:

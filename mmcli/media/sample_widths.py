@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 PLAIN, FLOAT, EXTENSIBLE = 0x0001, 0x0003, 0xFFFE  # tags of a WAV's format
 LOOK = 4096  # samples that are looked at where the header could mean two things
+READ = 1 << 20  # bytes given at a time: a header may have FFmpeg ask for gigabytes, which would be held twice
 CHUNKS = 100  # more stand before the format in no file
 W64_TAIL = 12  # bytes of a chunk's name behind its four letters in W64
 
@@ -23,7 +24,7 @@ class Patched:
 
     def read(self, size: int = -1) -> bytes:
         at = self._file.tell() if self._patches else 0
-        data = self._file.read(size)
+        data = self._file.read(min(size, READ) if size >= 0 else size)
         for place, new in self._patches.items():
             first, last = max(place, at), min(place + len(new), at + len(data))
             if first < last:

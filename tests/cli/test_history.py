@@ -41,6 +41,13 @@ def test_lines_come_back_in_order_and_none_twice_in_a_row(tmp_path):
     assert history.lines() == ["one", "two", "one", "a b", "caf\udce9"]
 
 
+def test_no_password_of_an_address_is_kept(tmp_path):
+    history = History(tmp_path / "history")
+    history.add("/image https://me:secret@example.org/a.jpg?token=secret 'b c.jpg'")
+    assert history.lines() == ["/image https://***@example.org/a.jpg?token=*** 'b c.jpg'"]
+    assert "secret" not in (tmp_path / "history").read_text()
+
+
 def test_it_does_not_grow_for_ever(tmp_path):
     path, link = tmp_path / "history", tmp_path / "link"
     os.symlink(path, link)

@@ -8,6 +8,7 @@ from PIL import Image
 from sound_files import KINDS, fails, lag, load, save, save_sweep, sweep, tone, wav_bytes
 
 from mmcli.media.audio import RATE
+from mmcli.media.sample_widths import whole_places
 
 
 @pytest.fixture(autouse=True)
@@ -204,6 +205,29 @@ def test_a_rate_that_no_recording_has(tmp_path, rate):
     data[24:28] = rate.to_bytes(4, "little")
     (tmp_path / "a.wav").write_bytes(data)
     assert "no sound in it can be decoded" in fails(tmp_path / "a.wav")
+
+
+def test_no_piece_of_a_hopeless_recording_is_decoded(tmp_path, monkeypatch):
+    """Each piece may be a gigabyte, or so small that there are millions."""
+    monkeypatch.setattr("mmcli.media.audio.SoundReader._frames", None)
+    (tmp_path / "a.wav").write_bytes(wav_bytes(np.zeros((100, 300)), 16000))
+    (tmp_path / "b.wav").write_bytes(wav_bytes(np.zeros(100), 1))
+    for name in "a.wav", "b.wav":
+        assert "no sound in it can be decoded" in fails(tmp_path / name)
+
+
+def test_of_nothing_but_damage_a_beginning_is_enough(tmp_path, monkeypatch):
+    decoded = []
+    monkeypatch.setattr("mmcli.media.audio._HOPELESS", 20)
+    monkeypatch.setattr("mmcli.media.audio.mixes", lambda frame: decoded.append(frame) and False)
+    (tmp_path / "a.wav").write_bytes(wav_bytes(tone(440, 60, 16000), 16000))
+    assert "no sound in it can be decoded" in fails(tmp_path / "a.wav") and len(decoded) == 20
+
+
+def test_large_reads_are_answered_in_parts(tmp_path):
+    (tmp_path / "a.wav").write_bytes(bytes(3 << 20))
+    with open(tmp_path / "a.wav", "rb") as file:
+        assert len(whole_places(file).read(2 << 30)) == 1 << 20
 
 
 def test_more_channels_than_any_recording_has(tmp_path):
