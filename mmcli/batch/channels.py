@@ -32,7 +32,7 @@ class Voices:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know, each a phrase."""
-        left_out = "a channel is left out where it disturbs the others and nobody speaks on it"
+        left_out = "a channel without speech is left out where it would disturb the others"
         return (TURNED,) * self._alignment.turned + (left_out,) * self._left_out
 
     def __iter__(self) -> Iterator[np.ndarray]:

@@ -224,7 +224,7 @@ class Listener:
             track = next(number for number in tracks[1:] if number not in silent)
         if silent and recording.speech.count:
             several = "track" if len(silent) == 1 else "tracks"
-            recording.notes += (f"in sound {several} {', '.join(map(str, silent))} nobody speaks",)
+            recording.notes += (f"no speech was found in sound {several} {', '.join(map(str, silent))}",)
 
     def _read_track(
         self, recording: _Recording, track: int | None, tracks: list[int | None]

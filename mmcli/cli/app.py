@@ -96,7 +96,7 @@ def _help(
     context = ctx.parent
     for word in words or []:
         if not hasattr(context.command, "resolve_command"):
-            raise typer.BadParameter(f"{context.command_path} has no commands, so there is no {word!r}.", ctx)
+            raise typer.BadParameter(f"{context.command_path} has no command {word!r}.", ctx)
         name, command, _ = context.command.resolve_command(context, [word])
         context = type(context)(command, info_name=name, parent=context)
     ctx.obj.write(context.get_help() + "\n")
@@ -176,5 +176,5 @@ def _how_to_choose(context: Any) -> str:
     if any("--model" in param.opts for param in context.command.params):
         return "The model is chosen with -M or --model; -m is a question, in mmcli chat only."
     if any(param.metavar == "MODEL" for param in context.command.params):
-        return f"The model is named alone here: {context.command_path} nano"
-    return "The model is chosen behind a command, with -M or --model: mmcli caption photo.jpg -M nano"
+        return f"This command takes the model without an option: {context.command_path} nano"
+    return "-M and --model come after the command: mmcli caption photo.jpg -M nano"

@@ -32,7 +32,7 @@ class Attachment:
     def parts(self, processor: "Processor", model: str) -> "tuple[list[Part], tuple[str, ...]]":
         """What the model is given, and what is to be said about it: a sound longer than it hears becomes several.
 
-        Raises ModelError if there is a sound and the model has no ears.
+        Raises ModelError if there is a sound and the model takes no audio.
         """
         if not isinstance(self.content, Sound):
             return [self.content.image], self.notes
@@ -44,15 +44,15 @@ class Attachment:
         if len(samples) == 1:
             return [self.content], self.notes
         seconds = clock(sum(map(len, samples)) / 16_000)
-        said = f"heard in {len(samples)} parts of at most {longest:g} s, cut at pauses; all {seconds} are used"
+        said = f"read in {len(samples)} parts of at most {longest:g} s, cut at pauses; all {seconds} are used"
         return [replace(self.content, samples=part) for part in samples], (*self.notes, said)
 
 
 LONGEST_SOUND = 5400.0  # seconds: more than any model reads at once
 
 
-def require_ears(options: ModelOptions) -> None:
-    """Raise ModelError where a model that is on this machine cannot hear."""
+def require_audio(options: ModelOptions) -> None:
+    """Raise ModelError where a model that is on this machine takes no audio."""
     checkpoint = checkpoint_here(options)
     if checkpoint is not None:
         from mmcli.models.registry import family_of
@@ -91,7 +91,7 @@ def load_attachment(source: "Source", kind: str | None = None, model: ModelOptio
         from mmcli.media.audio import read_sound
 
         if model is not None:
-            require_ears(model)
+            require_audio(model)
         samples, sound = read_sound(source, longest=LONGEST_SOUND)
         return Attachment(source, Sound(source.name, samples), sound.notes)
     from mmcli.batch.runner import READ_SIDE

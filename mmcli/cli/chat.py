@@ -32,8 +32,8 @@ Attached = Annotated[
     list[str],
     typer.Argument(
         metavar="FILE",
-        help="Pictures, and recordings for models that hear: files, folders (with all below them), globs in quotes, "
-        "http addresses, or - for stdin.",
+        help="Pictures, and recordings for models that take audio: files, folders (with all below them), globs in "
+        "quotes, http addresses, or - for stdin.",
         show_default=False,
     ),
 ]
@@ -49,7 +49,7 @@ def command(
     ] = None,
     system: Annotated[
         str,
-        option("Answer", "--system", metavar="TEXT", help="Tell the model how to answer, where it converses."),
+        option("Answer", "--system", metavar="TEXT", help="Tell the model how to answer (models that converse)."),
     ] = "",
     *,
     answer: AnswerOptions,
@@ -82,13 +82,13 @@ def command(
     not_on_stdout(environment, sources)
     renderer = Renderer(environment, output, None, False, sources, read_beside(model.model))
     if interactive and not renderer.results.on_stdout:
-        raise UsageError("--output takes one answer, and this is a conversation", "Ask with -m TEXT, or use /save")
+        raise UsageError("--output is for a single answer, not for a conversation", "Ask with -m TEXT, or use /save")
     talker = Talker(renderer, request, loader(environment, model), system=system)
     try:
         talker.waiting = [load_attachment(source, model=model) for source in sources]
         if renderer.results.in_folder and len(talker.waiting) != 1:
             do = "Name a file: --output answer.txt"
-            raise UsageError("In a folder each input has an answer of its own, and this is one about several", do)
+            raise UsageError("A folder gets an answer for each input, but this is one answer about all of them", do)
         if not interactive:
             with renderer.results:
                 talker.ask(request.words, stream=environment.stdout_tty)

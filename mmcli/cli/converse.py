@@ -15,24 +15,24 @@ from mmcli.cli.talker import Talker
 from mmcli.errors import ExitCode, MmcliError, UsageError
 from mmcli.escape import escape_line
 
-WELCOME = "Ask what you like. /help tells what else can be typed, Ctrl-D ends."
+WELCOME = "Ask what you like. /help lists the commands, Ctrl-D ends."
 HELP = (
     "Ask what you like; a line that ends in \\ goes on in the next.",
-    "Beside questions there are",
+    "Commands:",
     ("/image PATH…", "{image}"),
     ("/audio PATH…", "{audio}"),
     ("/clear", "forget what was said, and the pictures and recordings with it"),
     ("/save FILE", "write it all down: .json or .jsonl as records, .md as Markdown, else as text"),
     ("/help", "this"),
     ("/quit", "leave, as Ctrl-D does"),
-    "Ctrl-C stops an answer, and what is there of it stays.",
+    "Ctrl-C stops an answer and keeps what there is of it.",
     "At the prompt it leaves at once.",
 )
 LASTING = {
     "image": "show pictures with the next question; without a PATH: take those back",
     "audio": "play recordings with the next question; without a PATH: take those back",
 }
-PASSING = {"image": "look at these pictures from now on", "audio": "play recordings (this model cannot hear)"}
+PASSING = {"image": "ask about these pictures from now on", "audio": "play recordings (this model takes no audio)"}
 
 _SPACE = re.compile(r"(?<!\\)\s")  # what ends a name that is typed with escapes
 
@@ -59,7 +59,7 @@ def converse(talker: Talker) -> int:
         except KeyboardInterrupt:
             environment.write("\n")
             if not line.startswith("/"):
-                environment.log("Stopped before there was an answer: it is as if you had not asked")
+                environment.log("Stopped before there was an answer; the question is forgotten")
         except _Leave:
             break
         except OutputError:
@@ -105,11 +105,11 @@ class Commands:
         command = self._commands.get(self._other_names.get(name, name))
         if command is None:
             known = ", ".join(self._commands)
-            raise UsageError(f"There is no {name}; there are {known}", "Begin a question with another sign")
+            raise UsageError(f"There is no command {name}; the commands are {known}", "A question cannot begin with /")
         words = split(rest[0] if rest else "")
         least, most = command.names
         if not least <= len(words) <= most:
-            what = "takes one name" if most else "takes nothing behind it"
+            what = "takes one name" if most else "takes no argument"
             do = 'Put it in quotes if there is a space in it: /save "my talk.md"' if most else "Leave that out"
             raise UsageError(f"{name} {what}", do)
         command.run(words)
@@ -137,15 +137,15 @@ class Commands:
     def _show(self, names: list[str], kind: str) -> None:
         if not names:
             self._talker.take_back(kind)
-            self._environment.log(f"No {kind} is part of the next question")
+            self._environment.log(f"No {kind} goes with the next question")
             return
         attachments = load_attachments(self._environment, names, kind)
         self._talker.show(attachments)
         known = ", ".join(names_of(attachments))
         if self._talker.ready().keeps_turns:
-            self._environment.log(f"{known}: part of the next question")
+            self._environment.log(f"{known}: goes with the next question")
         else:
-            self._environment.log(f"{known}: looked at from now on")
+            self._environment.log(f"{known}: used from now on")
 
     def _clear(self, words: list[str]) -> None:
         seen = list(dict.fromkeys([*self._talker.shown, *self._talker.waiting]))

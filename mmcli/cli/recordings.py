@@ -213,7 +213,7 @@ class Transcripts:
     ):
         self.form = chosen_format(options)
         if words and self.form == "text":
-            raise UsageError("A text shows no times, so --words does nothing for it", "Add --json or --format vtt")
+            raise UsageError("Plain text shows no times, so --words has no effect on it", "Add --json or --format vtt")
         ledger = None
         if options.output is not None:
             from mmcli.output.ledger import Ledger

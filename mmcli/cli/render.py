@@ -114,9 +114,9 @@ class Renderer:
 
                 self.mask.save(source, mask_picture(record))
             else:
-                self._not_written(record, self.mask.path(source), "no mask to write")
+                self._not_written(record, self.mask.path(source), "no mask" if record["objects"] else "nothing")
         if self.overlay is not None and not record["objects"]:
-            self._not_written(record, self.overlay.path(source), "nothing to draw in")
+            self._not_written(record, self.overlay.path(source), "nothing")
         if full is None or not (record["objects"] or self.show):
             return
         from mmcli.output.overlay import draw
@@ -127,11 +127,11 @@ class Renderer:
         if self.show:
             show(self.environment, drawn)
 
-    def _not_written(self, record: Record, path: "Path", why: str) -> None:
+    def _not_written(self, record: Record, path: "Path", found: str) -> None:
         """Say that a file does not come, and that an older one at its place is no result of this run."""
-        there = f"; the older file {path} is left as it is" if path.is_file() else f", so there is no {path}"
+        old = "; the older file there is left as it is" if path.is_file() else ""
         name = record["source"] if isinstance(record["source"], str) else ""
-        self.environment.note(f"mmcli: {name}: {why}{there}")
+        self.environment.note(f"mmcli: {name}: {found} was found, so {path} was not written{old}")
 
 
 def remarks(record: Record, cut: str = CUT) -> list[str]:

@@ -125,7 +125,7 @@ def remarks(record: dict[str, Any], form: str) -> list[str]:
         used = "" if record["truncated"] or record["timings"]["unused"] else "; all speech found is used"
         said.append(f"{several}, {clock(left_out)} without speech left out{used}")
     if record["timestamps"] == "window" and record["segments"] and form in TIMED:
-        said.append("the model tells no times: they are those of the windows, and inside one by the length of the text")
+        said.append("the model gives no times: these are estimated from the windows and the lengths of the texts")
     if record["truncated"]:
         said.append("a window's text was cut off: it had more tokens than the model can write")
     return said

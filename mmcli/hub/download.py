@@ -146,7 +146,7 @@ def _refused(name: str, error: "HfHubHTTPError") -> ModelError:
     do = {
         401: "Log in again with `hf auth login`, or correct or unset HF_TOKEN: the hub does not know that token",
         403: f"Ask for access at https://huggingface.co/{name}, and use a token that may read gated models",
-        429: "The hub asks for patience: try again later, or log in with `hf auth login`",
+        429: "The hub has had too many requests: try again later, or log in with `hf auth login`",
     }.get(status, "Try again later")
     return ModelError(f"The hub refused {name} ({_first_line(error)})", do)
 

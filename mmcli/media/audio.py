@@ -57,7 +57,7 @@ def open_sound(
     name = printable(source.name)
     head = source.head()
     if not head:
-        raise InputError(f"{name} is empty", "Get the file again from where it came")
+        raise InputError(f"{name} is empty", "Get a fresh copy of the file")
     silent = describe_silent(head)
     if silent is not None:
         raise InputError(f"{name} is {silent[0]}", silent[1])
@@ -309,7 +309,7 @@ class SoundReader:
             return InputError(what, "Choose an earlier --start")
         if self._damaged:
             what = f"{self._name} is damaged or cut short: no sound in it can be decoded"
-            return InputError(what, "Get the file again from where it came")
+            return InputError(what, "Get a fresh copy of the file")
         return InputError(f"{self._name} holds no sound: it is a recording of no length", "Record it again")
 
 

@@ -43,7 +43,7 @@ def open_container(file: BinaryIO, name: str) -> "av.container.InputContainer":
         file.seek(0)
         if _begins_like_sound(file.read(16)):
             what = f"{name} is damaged or cut short: no sound in it can be found"
-            raise InputError(what, "Get the file again from where it came") from error
+            raise InputError(what, "Get a fresh copy of the file") from error
         raise InputError(f"{name} is not a recording of a known kind", RECORDINGS) from error
 
 

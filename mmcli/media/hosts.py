@@ -66,7 +66,7 @@ def check(name: str, host: str, address: str, before: Reach | None) -> Reach:
         wrong = found == Reach.INTERNAL or found > before
     if wrong:
         kind = {Reach.INTERNAL: "link-local, cloud metadata or the like", Reach.LOOPBACK: "this machine itself"}
-        what = f"{name} leads to {address} ({kind.get(found, 'a private network')}), where it must not lead"
+        what = f"{name} leads to {address} ({kind.get(found, 'a private network')}), which is refused"
         raise InputError(what, "Name that address itself if it is meant")
     return found
 
@@ -74,7 +74,7 @@ def check(name: str, host: str, address: str, before: Reach | None) -> Reach:
 def check_unresolved(name: str, host: str, before: Reach | None) -> Reach:
     """`check` where a proxy looks the name up, as far as the name tells; what it does not tell counts as public."""
     if host.rstrip(".").lower() in METADATA_HOSTS:
-        raise InputError(f"{name} leads to the metadata of a cloud, where it must not lead", "Check the address")
+        raise InputError(f"{name} leads to the metadata of a cloud, which is refused", "Check the address")
     with suppress(ValueError, OSError):
         spelled = host if is_plain(host) else socket.inet_ntoa(socket.inet_aton(host))
         return check(name, host, spelled, before)

@@ -82,7 +82,7 @@ def load_picture(source: Source, *, side: int | None = None, frame: int = 0) -> 
     head = source.head()
     name = printable(source.name)
     if not head:
-        raise InputError(f"{name} is empty", "Get the file again from where it came")
+        raise InputError(f"{name} is empty", "Get a fresh copy of the file")
     kind = picture_format(head)
     if kind is None:
         what, do = describe(head)
@@ -198,9 +198,9 @@ def _checked_jpeg(
     del image
     if not layout.complete or _checksum(whole, side) != _checksum(filled, side):
         what = f"{name} is damaged or cut short (JPEG: data of the picture are missing)"
-        raise InputError(what, "Get the file again from where it came")
+        raise InputError(what, "Get a fresh copy of the file")
     if not layout.ended:
-        notes.append("its end marker is missing, after the whole picture")
+        notes.append("its end marker is missing, but all of the picture is there")
     image = _open(BytesIO(whole), "JPEG")
     _draft(image, side)
     return image
@@ -288,7 +288,7 @@ def _check_size(image: Image.Image, name: str, side: int | None) -> None:
         what = f"{name} has {width} × {height} pixels, more than the {limit // 10**6} million that are {use}"
         raise InputError(what, "Make the picture smaller or cut it up")
     if not width or not height:
-        raise InputError(f"{name} has no pixels ({width} × {height})", "Get the file again from where it came")
+        raise InputError(f"{name} has no pixels ({width} × {height})", "Get a fresh copy of the file")
 
 
 def _choose_frame(image: Image.Image, look: Look, frame: int, name: str, notes: list[str]) -> None:
@@ -319,7 +319,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _damaged(name: str, kind: str, error: Exception) -> InputError:
     kind = {"HEIF": "HEIC", "WEBP": "WebP", "JPEG2000": "JPEG 2000"}.get(kind, kind)
-    do = "Get the file again from where it came, or save it anew as PNG"
+    do = "Get a fresh copy of the file, or save it again as PNG"
     if isinstance(error, Image.UnidentifiedImageError):  # says no more than that
         return InputError(f"{name} begins like {kind} but is damaged, cut short or of a rare variety", do)
     reason = printable(str(error).split("\n")[0][:200]) or type(error).__name__

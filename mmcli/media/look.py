@@ -9,7 +9,7 @@ from mmcli.media import gif, jpeg, png, tiff
 from mmcli.media.limits import FRAMES, SCANNED, SCANS
 from mmcli.media.sniff import DEVELOP, RAW
 
-_AGAIN = "Get the file again from where it came"
+_AGAIN = "Get a fresh copy of the file"
 
 
 @dataclass
@@ -39,10 +39,10 @@ def _gif(file: BinaryIO, name: str) -> Look:
 def _png(file: BinaryIO, name: str) -> Look:
     found = png.chunks(file)
     if found.too_many:
-        raise InputError(f"{name} is a PNG of far too many pieces", "Save it anew with another program")
+        raise InputError(f"{name} is a PNG of far too many pieces", "Save it again with another program")
     if not found.sound:
         raise InputError(f"{name} is damaged (PNG: its checksums do not fit its data)", _AGAIN)
-    notes = () if found.ended else ("its end is missing, after the whole picture",)
+    notes = () if found.ended else ("its end is missing, but all of the picture is there",)
     return Look(bits=found.bits, notes=notes)
 
 
@@ -70,7 +70,8 @@ def _jpeg(file: BinaryIO, name: str) -> Look:
     scanned = found.scans * found.coefficients
     if found.scans > SCANS or (found.several_scans and scanned > SCANNED):
         what = f"{name} is a JPEG of {'over ' if found.scans > SCANS else ''}{min(found.scans, SCANS)} scans"
-        raise InputError(f"{what}, too many for its size to be read here", "Save it anew, not progressive")
+        do = "Save it again as a baseline (not progressive) JPEG"
+        raise InputError(f"{what}, too many for its size to be read here", do)
     return Look(layout=found)
 
 

@@ -140,7 +140,7 @@ class Alignment:
         return block if block.ndim == 1 else self.align(block).mean(axis=1)
 
 
-TURNED = "its channels are upside down to each other, and turned before they are mixed"
+TURNED = "its channels have opposite phase, so some are inverted before they are mixed"
 
 
 def _kind(frame: "av.AudioFrame") -> tuple[int, str, str]:

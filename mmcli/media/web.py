@@ -67,7 +67,7 @@ def fetch(url: str, limit: int, *, timeout: float | None = None, deadline: float
             raise InputError(f"{name} is arriving too slowly", _YOURSELF) from error
         raise InputError(f"{name} cannot be fetched: no answer in time", "Try again later") from error
     except TooMuch as error:
-        raise InputError(f"{name} cannot be fetched: its server does not come to the point", _YOURSELF) from error
+        raise InputError(f"{name} cannot be fetched: its server takes too long over its answer", _YOURSELF) from error
     except (OSError, HTTPException, ValueError, zlib.error) as error:
         raise _unreachable(name, error) from error
 
@@ -98,7 +98,7 @@ def _follow(url: str, name: str, limit: int, budget: Budget) -> bytes:
         before, target = target, _target(url)
         if target.login is None and target.origin == before.origin:
             target = Target(*target.origin, target.path, before.login)
-    raise InputError(f"{name} cannot be fetched: its redirects have no end", "Check the address")
+    raise InputError(f"{name} cannot be fetched: too many redirects", "Check the address")
 
 
 # -- the connection ----------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def _split(url: str) -> SplitResult:
     try:
         parts.port  # noqa: B018 (it is read, and may be wrong)
     except ValueError:
-        raise ValueError("its port is no number of a port") from None
+        raise ValueError("its port is not a valid number") from None
     return parts
 
 
@@ -176,7 +176,7 @@ def _proxy(target: Target) -> Target | None:
     address = address if "://" in address else f"http://{address}"
     if urlsplit(address).scheme != "http":
         raise InputError(
-            f"The proxy {masked_address(address)} is of a kind that is not spoken", "Name one with http://"
+            f"The proxy {masked_address(address)} is of an unsupported kind", "Name one with http://"
         )
     return _target(address)
 
@@ -219,7 +219,7 @@ def _body(response: HTTPResponse, name: str, limit: int, budget: Budget) -> byte
         raise _refused(name, response)
     packed = (response.headers.get("content-encoding") or "identity").strip().lower()
     if packed not in ("identity", "gzip", "x-gzip", "deflate"):
-        raise InputError(f"{name} comes packed in a way that was not asked for ({_brief(packed)})", _YOURSELF)
+        raise InputError(f"{name} is compressed in an unsupported way ({_brief(packed)})", _YOURSELF)
     announced = response.length  # None where the server does not say
     if announced is not None and announced > limit:
         raise too_long(name, limit)
@@ -266,9 +266,9 @@ def _unreachable(name: str, error: Exception) -> InputError:
     if isinstance(error, (RemoteDisconnected, IncompleteRead)):
         return InputError(f"{failed}: the server broke the connection off", "Try again")
     if isinstance(error, (BadStatusLine, LineTooLong, HTTPException)):
-        return InputError(f"{failed}: what answers there is not HTTP as it should be", _CHECK)
+        return InputError(f"{failed}: the answer is not valid HTTP", _CHECK)
     if isinstance(error, zlib.error):
-        return InputError(f"{failed}: it comes packed, and damaged", _YOURSELF)
+        return InputError(f"{failed}: its compressed data is damaged", _YOURSELF)
     if isinstance(error, OSError):
         return InputError(f"{failed}: {_brief(error.strerror or str(error) or type(error).__name__)}", _CHECK)
     return InputError(f"{name} is no valid web address: {_brief(str(error))}", "Check the address")

@@ -122,7 +122,7 @@ class Family:
     transcribe: "Callable[..., list[Any]] | None" = None
     """For families that hear: (loaded, sounds, **settings) → what was said in each sound (segments with times,
     language, token ids, …), all of them in one batch. Settings and the result's fields are those of
-    `models/whisper/transcribe.py`. None: this family has no ears."""
+    `models/whisper/transcribe.py`. None: this family takes no audio."""
     timestamps: str = "segment"
     """What a family that hears tells times of: "segment" (and of words where asked), or "window", which is no more than
     where the sound it was given lay in the recording."""

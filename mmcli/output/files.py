@@ -115,7 +115,7 @@ class Destination:
         path = self.path(source)
         if (name := self.ledger.input_at(path)) is not None:
             do = f"Name another folder with {self.option}"
-            raise InputError(f"{path} is not written: it would take the place of {name}, which is read in this run", do)
+            raise InputError(f"{path} is not written: it would overwrite {name}, which is read in this run", do)
         if not self.folder:
             with open_draft(path) as draft:
                 draft.write(data)
@@ -124,7 +124,8 @@ class Destination:
         with Draft(path, below=self.named) as draft:
             if not (self.overwrite or self.ledger.made(path) or is_replaceable(path, data)):
                 do = "Name another folder, or replace it with --overwrite"
-                raise InputError(f"{path} is there already, not as mmcli wrote it, and is left as it is", do)
+                what = f"{path} exists, and mmcli did not write it or it was changed since: it is left as it is"
+                raise InputError(what, do)
             draft.write(data)
             draft.mark(MARK, digest(data))
             self.ledger.wrote(path, draft.commit())

@@ -59,12 +59,12 @@ def knows_turns(processor: "Processor") -> bool:
 
 
 def sound_seconds(processor: "Processor", model: str) -> float:
-    """The longest sound, in seconds, that a model hears in one piece. ModelError if it has no ears."""
+    """The longest sound, in seconds, that a model hears in one piece. ModelError if it takes no audio."""
     longest = getattr(processor, "sound_seconds", 0.0)
     if not longest:
         raise ModelError(
-            f"{model} cannot hear",
-            "Ask a model with eyes and ears, such as google/gemma-3n-E2B-it, or write the words down with "
+            f"{model} takes no audio",
+            "Choose a model that does, such as google/gemma-3n-E2B-it, or write the words down with "
             "mmcli transcribe",
         )
     return longest
@@ -149,12 +149,12 @@ class Conversation:
         number = "one picture" if wanted == 1 else f"{wanted} pictures"
         if not pictures:
             raise UsageError(
-                f"{name} answers questions about {number}, and there is none",
-                "Name one behind mmcli chat, or with /image PATH in a conversation",
+                f"{name} answers questions about {number}, but none was given",
+                "Name one after mmcli chat, or with /image PATH in a conversation",
             )
         raise UsageError(
-            f"{name} answers questions about {number} at a time, and there are {len(pictures)}",
-            "Leave out the others, or choose a model that sees several, with --model",
+            f"{name} answers questions about {number} at a time, but {len(pictures)} were given",
+            "Leave out the others, or choose a model that takes several, with --model",
         )
 
     def _unread(self, text: str, turns: list[Turn]) -> "Inputs":

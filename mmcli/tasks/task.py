@@ -1,5 +1,6 @@
 """What the tasks have in common: a request is a question to a model, worded by the model's own processor."""
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -8,6 +9,9 @@ from mmcli.errors import ModelError, UsageError
 if TYPE_CHECKING:
     from mmcli.hub.load import Loaded
     from mmcli.models.family import Processor
+
+
+JOINED = re.compile(r"\s*(?:[,&+/]|\b(?:and|or)\b)\s*")  # between things, where people take a list for one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,8 @@ class Request:
     def require(self, processor: "Processor", model: str) -> None:
         """Raise ModelError if the model lacks what the task is made of."""
         if hasattr(processor, "window_seconds"):
-            raise ModelError(f"{model} hears and does not see", "Use mmcli transcribe with it, or a model that sees")
+            do = "Use it with mmcli transcribe, or choose a model that takes pictures"
+            raise ModelError(f"{model} takes recordings, no pictures", do)
         if self.finds_objects and processor.vocabulary is None:
             raise ModelError(
                 f"{model} cannot {self.task}: its vocabulary has no location tokens",
@@ -65,10 +70,10 @@ class Request:
         if self.min_score is None:
             return
         if self.prompt is not None:
-            raise UsageError("--min-score has no use beside --prompt: such an answer is read as it is", "Leave one out")
+            raise UsageError("--min-score cannot be used with --prompt", "Leave one out")
         if not (loaded.family and loaded.family.probabilities):
             raise UsageError(
-                f"{loaded.checkpoint.name} gives no probabilities, so --min-score has nothing to go by",
+                f"{loaded.checkpoint.name} gives no probabilities, so --min-score cannot be used",
                 "Leave it out; --json has each object's score, the mean log-probability of its tokens",
             )
 
@@ -81,7 +86,11 @@ class Request:
         for thing in self.things:
             known = knowledge.known(thing)
             if known is None:
-                remarks.append(f'{name} does not know "{thing}"; mmcli models info {name} lists what it knows')
+                parts = [part for part in JOINED.split(thing) if part]
+                do = f"mmcli models info {name} lists what it knows"
+                if any(map(knowledge.known, parts)):
+                    do = f'several things are written with semicolons: "{" ; ".join(parts)}"'
+                remarks.append(f'{name} does not know "{thing}"; {do}')
             elif known != thing.lower():
                 remarks.append(f'{name} looks for "{thing}" as "{known}"')
         return remarks

@@ -45,15 +45,15 @@ class TranscribeRequest:
         return settings | ({} if self.seed is None else {"seed": self.seed})
 
     def require_family(self, family: "Family | None", model: str) -> None:
-        """Raise ModelError if models of the family have no ears."""
+        """Raise ModelError if models of the family take no audio."""
         if family is None or family.transcribe is None:
             raise ModelError(
-                f"{model} cannot hear",
+                f"{model} takes no audio",
                 "Use whisper-tiny.en, which is bundled, or another checkpoint of Whisper or Gemma 3n",
             )
 
     def require(self, loaded: "Loaded", model: str) -> None:
-        """Raise ModelError if the model has no ears, UsageError if it cannot tell the times that are asked for."""
+        """Raise ModelError if the model takes no audio, UsageError if it does not give the times that are asked for."""
         from mmcli.batch.speech import WINDOW
 
         self.require_family(loaded.family, model)
@@ -65,7 +65,7 @@ class TranscribeRequest:
             )
         if self.words and loaded.family.timestamps == "window":
             raise UsageError(
-                f"{model} writes down what is said and not when: it has no --words",
+                f"{model} gives no times of words, so --words cannot be used",
                 "Leave that out, or use a Whisper checkpoint",
             )
 
@@ -99,11 +99,11 @@ def passage(window: "Window", text: Any) -> Passage:
     """What a model heard in a window; what nobody can have said in that time is not believed."""
     dropped = ""
     if repeats(text) and text.truncated:
-        dropped = "a text that repeats itself without an end"
+        dropped = "one that repeats itself endlessly"
     elif repeats(text) and len(spoken(text)) > FASTEST * (window.end - window.start):
-        dropped = "a text that repeats itself faster than anybody speaks"
+        dropped = "one that repeats itself faster than anybody speaks"
     elif text.compression_ratio > COMPRESSION_LIMIT and text.logprob < LOGPROB_LIMIT:
-        dropped = "an unlikely text that repeats itself"
+        dropped = "an unlikely one that repeats itself"
     return Passage(window.start, window.end, text, dropped)
 
 
@@ -201,11 +201,11 @@ PLACES = 8  # in one note; a message is cut where it is too long
 
 def notes_of(passages: Sequence[Passage]) -> list[str]:
     """What was heard and not believed, and where no words were made out."""
-    notes = [f"what was heard from {span(one)} is left out: it is {one.dropped}" for one in passages if one.dropped]
+    notes = [f"the text for {span(one)} is left out: it is {one.dropped}" for one in passages if one.dropped]
     wordless = [one for one in passages if not one.dropped and not one.used]
     for first in range(0, len(wordless), PLACES):
         places = ", ".join(map(span, wordless[first : first + PLACES]))
-        notes.append(f"no words were made out from {places}")
+        notes.append(f"no words were recognised from {places}")
     return notes
 
 

@@ -16,8 +16,8 @@ from mmcli.media.sources import Source, expand
 from mmcli.tasks.transcribe import TranscribeRequest
 
 SAID = "whatyourcountrycandoforyou"
-TURNED = "its channels are upside down to each other, and turned before they are mixed"
-LEFT_OUT = "a channel is left out where it disturbs the others and nobody speaks on it"
+TURNED = "its channels have opposite phase, so some are inverted before they are mixed"
+LEFT_OUT = "a channel without speech is left out where it would disturb the others"
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def film(speech, tmp_path_factory) -> Path:
 def test_the_first_sound_track_in_which_somebody_speaks_is_heard(bundled, film):
     record = heard(bundled, source(film))
     assert SAID in letters(record)
-    assert record["notes"] == ["sound track 2 of 3 (deu) is used", "in sound track 1 nobody speaks"]
+    assert record["notes"] == ["sound track 2 of 3 (deu) is used", "no speech was found in sound track 1"]
 
 
 def test_a_track_that_is_asked_for_is_heard(bundled, film):

@@ -198,9 +198,9 @@ def test_a_model_that_gets_nowhere_is_left_alone():
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ({"truncated": True}, "a text that repeats itself without an end"),
-        ({"logprob": -1.2}, "an unlikely text that repeats itself"),
-        ({"text": "no no " * 20}, "a text that repeats itself faster than anybody speaks"),
+        ({"truncated": True}, "one that repeats itself endlessly"),
+        ({"logprob": -1.2}, "an unlikely one that repeats itself"),
+        ({"text": "no no " * 20}, "one that repeats itself faster than anybody speaks"),
     ],
 )
 def test_what_nobody_can_have_said_is_left_out_and_said(said, reason):
@@ -221,7 +221,7 @@ def test_what_may_well_have_been_said_stays(said):
 def test_where_no_words_were_made_out_is_said(text):
     ears = Ears(lambda sound: Text(text if np.abs(sound).max() < 0.25 else "words", len(sound) / RATE))
     [record] = records([recording("a", 0.2, 0.3)], ears)
-    assert record["text"] == "words" and record["notes"] == ["no words were made out from 0:00 to 0:03"]
+    assert record["text"] == "words" and record["notes"] == ["no words were recognised from 0:00 to 0:03"]
     assert record["timings"]["unused"] > 2
 
 
@@ -277,7 +277,7 @@ def test_an_error_that_nobody_foresaw_is_one_failed_recording():
 def test_a_model_without_ears_is_refused():
     deaf = Ears()
     deaf.family = SimpleNamespace(transcribe=None)
-    with pytest.raises(ModelError, match="ears cannot hear"):
+    with pytest.raises(ModelError, match="ears takes no audio"):
         events([recording("a", 0.2)], deaf)
 
 

@@ -94,7 +94,7 @@ def test_a_picture_that_cannot_be_read_is_a_record_too(album):
 def test_a_recording_for_a_model_without_ears_is_a_sentence(album, tiny):
     save("talk.mp3", np.ones(16_000, np.float32), rate=16_000)
     done = mmcli("chat", "album/b.jpg", "talk.mp3", "-m", "what is said?", "--model", tiny, *SHORT)
-    assert (done.code, done.out) == (3, "") and "cannot hear. Ask a model with eyes and ears" in done.err
+    assert (done.code, done.out) == (3, "") and "takes no audio. Choose a model that does" in done.err
 
 
 def test_a_conversation_survives_what_cannot_be_done(album, tiny):
@@ -116,5 +116,5 @@ def test_a_conversation_without_a_picture_goes_on_when_one_comes(album):
     done = mmcli("chat", "--json", stdin=lines, stdin_tty=True, stderr_tty=True)
     assert done.code == 0 and [record["source"] for record in done.records] == ["album/b.jpg"]
     assert "nano needs a picture first: /image PATH\n" in done.err
-    assert done.err.count("and there is none. Name one behind mmcli chat, or with /image PATH in a conversation.") == 2
+    assert done.err.count("and there is none. Name one after mmcli chat, or with /image PATH in a conversation.") == 2
     assert "is forgotten, album/b.jpg too: /image or /audio brings it back\n" in done.err

@@ -67,7 +67,7 @@ def test_a_picture_without_an_answer_still_goes_with_the_next_question(folder):
 
 def test_a_long_sound_is_heard_in_parts_and_nothing_is_lost(folder):
     out, err, talker = talk("what is said?\n", ["long.flac"])
-    note = "heard in 2 parts of at most 20 s, cut at pauses; all 0:26 are used"
+    note = "read in 2 parts of at most 20 s, cut at pauses; all 0:26 are used"
     assert f"mmcli: long.flac: {note}" in err
     [record] = records(out)
     assert record["source"] == "long.flac" and record["notes"] == [note]
@@ -120,12 +120,12 @@ def test_a_question_may_have_several_lines(folder):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("/nonsense", "There is no /nonsense; there are /image, /audio, /clear, /save, /help, /quit"),
+        ("/nonsense", "There is no command /nonsense; the commands are /image, /audio, /clear, /save, /help, /quit"),
         ("/image nothere.jpg", "nothere.jpg does not exist"),
         ("/image short", "short is audio, not a picture"),
         ("/audio album/b.jpg", "is a JPEG picture, not a recording"),
         ("/image 'a", "A quote is opened and not closed"),
-        ("/clear all", "/clear takes nothing behind it"),
+        ("/clear all", "/clear takes no argument"),
         ("/save a b", "/save takes one name"),
         ("/save x.md", "There is nothing to save yet"),
         ("/save", "/save takes one name"),
@@ -154,7 +154,7 @@ def test_a_model_without_ears_says_so_before_it_is_asked(folder, loaded):
     streams = environment()
     renderer = Renderer(streams, OutputOptions(), None, several=False)
     talker = Talker(renderer, ChatRequest(), lambda: loaded, load_attachments(streams, ["short"]))
-    with pytest.raises(ModelError, match="cannot hear"):
+    with pytest.raises(ModelError, match="takes no audio"):
         talker.ready()
 
 

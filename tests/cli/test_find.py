@@ -31,6 +31,13 @@ def test_an_unknown_thing_is_told_apart_from_an_absent_one(photos):
     assert all(record["objects"] == [] for record in unknown.records + absent.records)
 
 
+@pytest.mark.parametrize("words", ["cat, zebra", "cat and zebra", "cat,zebra", "cat & zebra"])
+def test_a_list_without_semicolons_is_told_how_lists_are_written(photos, words):
+    done = mmcli("detect", words, "photos")
+    sentence = f'nano does not know "{words}"; several things are written with semicolons: "cat ; zebra"'
+    assert (done.code, done.out, done.err) == (0, "", f"mmcli: {sentence}\n")
+
+
 def test_the_known_things_of_a_list_are_found_beside_an_unknown_one(photos):
     done = mmcli("detect", "Cats ; unicorn", "photos/cat.png")
     assert done.code == 0 and [line.split("\t")[0] for line in done.out.splitlines()] == ["Cats"]
@@ -49,7 +56,7 @@ def test_a_record_tells_the_whole_list_and_where_its_objects_are(photos):
 def test_no_mask_is_written_of_a_picture_without_any_object(photos):
     done = mmcli("segment", "cat ; zebra", "photos", "--mask", "masks/")
     assert done.code == 0 and [path.name for path in Path("masks").rglob("*.png")] == ["cat.png"]
-    assert "photos/coffee.png: no mask to write, so there is no masks/" in done.err
+    assert "photos/coffee.png: nothing was found, so masks/" in done.err
     assert Image.open(next(Path("masks").rglob("cat.png"))).getextrema() == (0, 255)
 
 
@@ -57,14 +64,14 @@ def test_an_older_mask_is_left_as_it_is_and_not_passed_off_as_a_result(photos):
     Path("mask.png").write_bytes(b"older")
     done = mmcli("segment", "zebra", "photos/cat.png", "--mask", "mask.png")
     assert done.code == 0 and Path("mask.png").read_bytes() == b"older"
-    assert "no mask to write; the older file mask.png is left as it is" in done.err
+    assert "nothing was found, so mask.png was not written; the older file there is left as it is" in done.err
 
 
 @pytest.mark.parametrize("command", [("detect", "zebra"), ("segment", "zebra"), ("caption",)])
 def test_no_picture_is_drawn_of_an_answer_without_boxes(photos, command):
     done = mmcli(*command, "photos", "--overlay", "drawn/")
     assert done.code == 0 and not Path("drawn").exists()
-    assert done.err.count("nothing to draw in, so there is no drawn/") == 2
+    assert done.err.count("nothing was found, so drawn/") == 2
 
 
 def test_a_picture_is_not_read_in_full_where_nothing_is_drawn(tmp_path, monkeypatch):
@@ -82,7 +89,7 @@ def test_a_picture_is_not_read_in_full_where_nothing_is_drawn(tmp_path, monkeypa
 def test_a_chat_without_boxes_draws_nothing_either(photos):
     done = mmcli("chat", "photos/cat.png", "-m", "is there a cat?", "--overlay", "drawn.png")
     assert (done.code, done.out) == (0, "yes\n") and not Path("drawn.png").exists()
-    assert "nothing to draw in, so there is no drawn.png" in done.err
+    assert "nothing was found, so drawn.png was not written" in done.err
 
 
 def test_masks_that_a_model_did_not_write_are_said(album, tiny):
@@ -99,7 +106,10 @@ def test_masks_that_a_model_did_not_write_are_said(album, tiny):
 @pytest.mark.parametrize(
     ("question", "sentence"),
     [
-        ("What is the woman wearing?", "nano cannot answer that question. It was taught a few kinds only"),
+        (
+            "What is the woman wearing?",
+            'nano cannot answer that question. It answers only a few kinds, such as "is there a cat?"',
+        ),
         ("is there a unicorn?", 'nano does not know "unicorn". mmcli models info nano lists what it knows.'),
     ],
 )
@@ -180,7 +190,7 @@ def test_segmentation_finds_what_detection_finds(photos):
 @pytest.mark.parametrize(
     ("more", "code", "sentence"),
     [
-        (("--model", "TINY"), 2, "gives no probabilities, so --min-score has nothing to go by"),
+        (("--model", "TINY"), 2, "gives no probabilities, so --min-score cannot be used"),
         (("--prompt", "detect cat"), 2, "--min-score has no use beside --prompt"),
         (("--min-score", "1.5"), 2, "--min-score"),
     ],

@@ -109,8 +109,8 @@ def test_the_model_has_a_short_option_everywhere(command, tmp_path):
     [
         (["caption", "x.jpg", "-m", "nano"], "with -M or --model; -m is a question, in mmcli chat only"),
         (["transcribe", "x.mp3", "-mnano"], "with -M or --model; -m is a question, in mmcli chat only"),
-        (["inspect", "-M", "nano"], "named alone here: mmcli inspect nano"),
-        (["models", "info", "--model", "nano"], "named alone here: mmcli models info nano"),
+        (["inspect", "-M", "nano"], "without an option: mmcli inspect nano"),
+        (["models", "info", "--model", "nano"], "without an option: mmcli models info nano"),
         (["doctor", "-m", "nano"], "mmcli caption photo.jpg -M nano"),
         (["-m", "nano", "caption", "x.jpg"], "mmcli caption photo.jpg -M nano"),
     ],

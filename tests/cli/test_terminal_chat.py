@@ -26,7 +26,7 @@ def test_a_conversation(album, tiny):
     terminal.type("/image nothere.jpg\n")
     terminal.until("nothere.jpg does not exist")  # and the conversation goes on
     terminal.type("/image album/sub/c.png\n")
-    terminal.until("album/sub/c.png: looked at from now on")
+    terminal.until("album/sub/c.png: used from now on")
     terminal.type("and now?\n")
     terminal.until("raise --max-tokens", times=2)
     terminal.until("\n> ", times=5)
@@ -46,7 +46,7 @@ def test_every_command_does_what_the_help_says(album, tiny):
     terminal.type("what?\n")
     terminal.until("raise --max-tokens")
     terminal.type("/picture 'album/a[red].png'\n")  # the old name
-    terminal.until("album/a[red].png: looked at")
+    terminal.until("album/a[red].png: used from now on")
     terminal.type("and this\\\none?\n")
     terminal.until("raise --max-tokens", times=2)
     terminal.type("/save talk.md\n/save talk.jsonl\n")
@@ -114,5 +114,5 @@ def test_commands_and_names_are_completed(album, tiny):
     terminal.type("/im\talb\tmy\t")
     terminal.until("/image album/my\\ cat.jpg")
     terminal.type("\n")
-    terminal.until("album/my cat.jpg: looked at")
+    terminal.until("album/my cat.jpg: used from now on")
     assert terminal.end("/quit\n") == 0

@@ -174,9 +174,9 @@ def test_without_speech_no_model_is_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["transcribe", EXAMPLE, "--model", "nano"], "nano cannot hear"),
-        (["caption", EXAMPLE.parent / "cat.jpg", "--model", "whisper-tiny.en"], "hears and does not see"),
-        (["chat", EXAMPLE.parent / "cat.jpg", "-m", "x", "--model", "whisper-tiny.en"], "hears and does not see"),
+        (["transcribe", EXAMPLE, "--model", "nano"], "nano takes no audio"),
+        (["caption", EXAMPLE.parent / "cat.jpg", "--model", "whisper-tiny.en"], "takes recordings, no pictures"),
+        (["chat", EXAMPLE.parent / "cat.jpg", "-m", "x", "--model", "whisper-tiny.en"], "takes recordings, no pictures"),
         (["transcribe", EXAMPLE, "--model", "./nothere"], "There is no folder ./nothere"),
     ],
 )
@@ -379,7 +379,7 @@ def test_a_model_without_ears_is_refused_before_a_recording_is_decoded(arguments
     path = tmp_path / "long.wav"
     path.write_bytes(wav_bytes(np.zeros(RATE), RATE)[:30])
     done = mmcli(*arguments[:1], path, *arguments[1:], "--model", "nano")
-    assert done.code == 3 and "nano cannot hear" in done.err
+    assert done.code == 3 and "nano takes no audio" in done.err
 
 
 def test_what_is_too_long_to_be_heard_at_once_is_refused_by_its_header(tmp_path):

@@ -25,7 +25,7 @@ def test_only_the_end_marker_is_missing(tmp_path, kind, end):
     (tmp_path / "cut.jpg").write_bytes(whole[:-2] + end)
     picture = load(tmp_path / "cut.jpg")
     assert np.array_equal(np.asarray(picture.image), np.asarray(load(tmp_path / "whole.jpg").image))
-    assert picture.notes == ("its end marker is missing, after the whole picture",)
+    assert picture.notes == ("its end marker is missing, but all of the picture is there",)
     assert load(tmp_path / "whole.jpg").notes == ()
 
 

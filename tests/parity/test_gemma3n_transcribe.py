@@ -103,8 +103,8 @@ def test_segments_and_subtitles_have_the_times_of_windows(gemma3n, talk, windows
     times = [time.total_seconds() for cue in srt.parse(done.out) for time in (cue.start, cue.end)]
     assert times == sorted(times)
     assert all(any(first <= time <= last for first, last in kept) for time in times[::2])
-    assert "the model tells no times" in done.err
-    assert "tells no times" not in run(gemma3n, talk, "--temperature", "0").err
+    assert "the model gives no times" in done.err
+    assert "gives no times" not in run(gemma3n, talk, "--temperature", "0").err
 
 
 def test_a_segment_is_a_line(gemma3n, talk):
@@ -116,7 +116,7 @@ def test_a_segment_is_a_line(gemma3n, talk):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--words", "--json"], "writes down what is said and not when: it has no --words"),
+        (["--words", "--json"], "gives no times of words, so --words cannot be used"),
         (["--language", "xx"], "There is no language 'xx'"),
     ],
 )

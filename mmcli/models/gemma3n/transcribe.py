@@ -23,7 +23,7 @@ MAX_TOKENS = 512  # more than anybody says in half a minute
 
 @dataclass(frozen=True)
 class Settings:
-    """How windows are transcribed; the names are those that other families with ears know."""
+    """How windows are transcribed; the names are those that other families that take audio know."""
 
     task: str = "transcribe"  # or "translate" (into English)
     language: str | None = None  # None: the model hears which
@@ -81,7 +81,7 @@ def transcribe(loaded: Loaded, sounds: Sequence[np.ndarray], **settings: object)
     """
     options = Settings(**settings)
     if options.words:
-        raise UsageError("Gemma 3n tells no times of words", "Leave --words out, or choose a Whisper checkpoint")
+        raise UsageError("Gemma 3n gives no times of words", "Leave --words out, or choose a Whisper checkpoint")
     if not options.temperatures:
         raise UsageError("There is no temperature to decode with", "Give at least one, such as 0")
     prompt = hearing_prompt(options.task, options.language, options.hint)

@@ -16,6 +16,7 @@ EXAMPLES = (
     "what is the main thing in the picture?",
 )
 LONGEST = 4  # words of a thing that somebody may ask for, with its article
+JOINED = re.compile(r"\b(?:and|or|no|not)\b|,")  # several things, or none of them
 HERE = r"(?: (?:here|(?:in|on) (?:this|the) (?:picture|photo|photograph|image)))?"
 THING = r"(?P<thing>.+?)"
 # Each kind: how people ask, and what nano is asked then. The first that fits is taken.
@@ -54,14 +55,15 @@ def taught(question: str, things: Sequence[str]) -> str:
             continue
         word = match.groupdict().get("thing")
         thing = known(word, things) if word else ""
-        if thing is None and len(word.split()) > LONGEST:  # "a man with a red hat" is another kind of question
-            continue
+        if thing is None and (len(word.split()) > LONGEST or JOINED.search(word)):  # another kind of question:
+            continue  # "a man with a red hat", "cats and dogs"
         if thing is None:
             bare = ARTICLE.sub("", word)
             raise ModelError(f'nano does not know "{bare}"', "mmcli models info nano lists what it knows")
         return form(thing)
+    such = ", ".join(f'"{example}"' for example in EXAMPLES[:3])
     raise ModelError(
         "nano cannot answer that question",
-        f"It was taught a few kinds only, such as {', '.join(EXAMPLES[:4])} Use another --model for others, such as "
-        "google/paligemma2-3b-mix-448",
+        f"It answers only a few kinds, such as {such}; "
+        "mmcli models info nano lists them all. Others are for another --model, such as google/paligemma2-3b-mix-448",
     )

@@ -45,12 +45,15 @@ def test_a_question_is_put_in_the_words_it_was_taught_in(asked, as_taught):
         "What colour is the car?",
         "How many people are wearing a red hat today?",
         "Write a poem about the cat",
+        "How many cats and dogs?",
+        "Is there a cat or a dog?",
+        "Is there no cat?",
         "What does the sign say?",
         "",
     ],
 )
 def test_other_questions_are_refused_with_what_can_be_asked(asked):
-    with pytest.raises(ModelError, match="nano cannot answer that question. It was taught .* is there a cat?"):
+    with pytest.raises(ModelError, match=r'cannot answer that question. It answers only .*, such as "is there a cat\?"'):
         taught(asked, THINGS)
 
 
