@@ -78,8 +78,12 @@ def _root(
     pass
 
 
-def _commands(incomplete: str) -> list[str]:
-    return [name for name in get_command(app).commands if name.startswith(incomplete)]
+def _commands(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The commands that may come next; below `models`, its own."""
+    group = get_command(app)
+    for word in ctx.params.get("words") or []:
+        group = getattr(group, "commands", {}).get(word)
+    return [name for name in getattr(group, "commands", {}) if name.startswith(incomplete)]
 
 
 @app.command("help", cls=Command, epilog=HELP_EPILOG)

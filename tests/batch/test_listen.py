@@ -207,7 +207,7 @@ def test_what_nobody_can_have_said_is_left_out_and_said(said, reason):
     said = {"text": "no no no", "compression_ratio": 2.5} | said
     [record] = records([recording("a", 0.2)], Ears(lambda sound: Text(seconds=len(sound) / RATE, **said)))
     assert (record["text"], record["segments"], record["language"]) == ("", [], None)
-    assert record["notes"] == [f"what was heard from 0:00 to 0:03 is left out: it is {reason}"]
+    assert record["notes"] == [f"the text for 0:00 to 0:03 is left out: it is {reason}"]
     assert record["timings"]["unused"] == pytest.approx(2.3, abs=0.1)
 
 

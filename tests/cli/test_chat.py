@@ -106,9 +106,9 @@ def test_a_conversation_survives_what_cannot_be_done(album, tiny):
 def test_a_model_that_needs_a_picture_says_so(album):
     done = mmcli("chat", "-m", "is there a cat?")
     assert (done.code, done.out) == (2, "")
-    assert "nano answers questions about one picture, and there is none" in done.err
+    assert "nano answers questions about one picture, but none was given" in done.err
     done = mmcli("chat", "album/b.jpg", "album/sub/c.png", "-m", "is there a cat?")
-    assert done.code == 2 and "one picture at a time, and there are 2" in done.err
+    assert done.code == 2 and "one picture at a time, but 2" in done.err
 
 
 def test_a_conversation_without_a_picture_goes_on_when_one_comes(album):
@@ -116,5 +116,5 @@ def test_a_conversation_without_a_picture_goes_on_when_one_comes(album):
     done = mmcli("chat", "--json", stdin=lines, stdin_tty=True, stderr_tty=True)
     assert done.code == 0 and [record["source"] for record in done.records] == ["album/b.jpg"]
     assert "nano needs a picture first: /image PATH\n" in done.err
-    assert done.err.count("and there is none. Name one after mmcli chat, or with /image PATH in a conversation.") == 2
+    assert done.err.count("but none was given. Name one after mmcli chat, or with /image PATH in a conversation.") == 2
     assert "is forgotten, album/b.jpg too: /image or /audio brings it back\n" in done.err

@@ -51,6 +51,8 @@ def shell(tmp_path):
         (("caption", "--model", "./"), []),  # for the shell itself
         (("caption", "--prompt", ""), []),
         (("help", "ca"), ["caption"]),
+        (("help", "models", "re"), ["remove"]),
+        (("help", "caption", ""), []),
         (("models", "p"), ["pull"]),
     ],
 )

@@ -191,7 +191,7 @@ def test_segmentation_finds_what_detection_finds(photos):
     ("more", "code", "sentence"),
     [
         (("--model", "TINY"), 2, "gives no probabilities, so --min-score cannot be used"),
-        (("--prompt", "detect cat"), 2, "--min-score has no use beside --prompt"),
+        (("--prompt", "detect cat"), 2, "--min-score cannot be used with --prompt"),
         (("--min-score", "1.5"), 2, "--min-score"),
     ],
 )

@@ -141,7 +141,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(tmp_path):
     [
         ("BadToken", r"refused someone/model \(.*401.*Log in again"),
         ("403", "403.*Ask for access at https://huggingface.co/someone/model"),
-        ("429", "asks for patience"),
+        ("429", "too many requests"),
         ("500", "500.*Try again later"),
     ],
 )
