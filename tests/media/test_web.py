@@ -139,7 +139,7 @@ def test_addresses_as_people_paste_them(site):
         ("chunked-short", "cannot be fetched"),
         ("to-ftp", "sends on to ftp://127.0.0.1/file, which is no web address"),
         ("to-disk", "sends on to file:///etc/passwd"),
-        ("round", "redirects have no end"),
+        ("round", "too many redirects"),
     ],
 )
 def test_what_servers_answer(site, page, message):
