@@ -84,7 +84,7 @@ def load_attachment(source: "Source", kind: str | None = None, model: ModelOptio
 
     `kind` ("picture" or "sound") says what it must be; else it is what its content is like, or where that does not
     tell, its suffix. Raises InputError where it cannot be read, and ModelError before a sound is decoded that the
-    `model` cannot hear.
+    `model` takes no audio.
     """
     kind = kind or _kind_of(source)
     if kind == "sound":

@@ -124,7 +124,7 @@ class Destination:
         with Draft(path, below=self.named) as draft:
             if not (self.overwrite or self.ledger.made(path) or is_replaceable(path, data)):
                 do = "Name another folder, or replace it with --overwrite"
-                what = f"{path} exists, and mmcli did not write it or it was changed since: it is left as it is"
+                what = f"{path} exists already and was not written by mmcli, or was changed since: it is left as it is"
                 raise InputError(what, do)
             draft.write(data)
             draft.mark(MARK, digest(data))

@@ -81,7 +81,7 @@ def test_a_picture_is_not_read_in_full_where_nothing_is_drawn(tmp_path, monkeypa
     picture = tmp_path / "cat.jpg"
     Image.open(EXAMPLES / "cat.jpg").resize((2600, 1900)).save(picture)
     done = mmcli("detect", "zebra", str(picture), "--overlay", str(tmp_path / "drawn.png"))
-    assert done.code == 0 and "nothing to draw in" in done.err
+    assert done.code == 0 and "nothing was found" in done.err
     done = mmcli("detect", "cat", str(picture), "--overlay", str(tmp_path / "drawn.png"))
     assert done.code == 1 and "that are drawn on" in done.err
 

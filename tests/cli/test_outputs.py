@@ -89,7 +89,7 @@ def test_a_file_that_nobody_read_stays_unless_it_was_named(photos):
     Path("masks").mkdir()
     Path("masks/x.png").write_bytes(b"mine")
     done = mmcli("segment", "cat", "photos/x.jpg", "--mask", "masks")
-    assert done.code == 1 and "is there already" in done.err and files("masks") == {"x.png": b"mine"}
+    assert done.code == 1 and "exists already" in done.err and files("masks") == {"x.png": b"mine"}
     assert mmcli("segment", "cat", "photos/x.jpg", "--mask", "masks", "--overwrite").code == 0
     Path("masks/x.png").write_bytes(b"mine")
     assert mmcli("segment", "cat", "photos/x.jpg", "--mask", "masks/x.png").code == 0

@@ -184,7 +184,7 @@ def test_what_the_run_did_not_write_stays_and_what_mmcli_wrote_is_renewed(tmp_pa
             try:
                 destination.write(one, data)
             except InputError as error:
-                assert "is there already" in str(error) and "--overwrite" in str(error)
+                assert "exists already" in str(error) and "--overwrite" in str(error)
                 failed.append(one.name)
         return failed
 
