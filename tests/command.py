@@ -82,7 +82,7 @@ class Done:
 
 def environment(stdin: bytes = b"", **settings) -> Environment:
     """Streams in memory, which are terminals only where a test says so, and no variables."""
-    return Environment(io.BytesIO(stdin), io.StringIO(), io.StringIO(), variables={}, **settings)
+    return Environment(io.BytesIO(stdin), io.StringIO(), io.StringIO(), **{"variables": {}} | settings)
 
 
 def mmcli(*arguments: object, stdin: bytes = b"", **settings) -> Done:

@@ -10,7 +10,7 @@ import typer
 from mmcli.cli.environment import Environment
 from mmcli.cli.options import ModelOptions, TalkOptions
 from mmcli.cli.units import bytes_text
-from mmcli.errors import ModelError
+from mmcli.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +23,10 @@ def begin(ctx: typer.Context, talk: TalkOptions, offline: bool = False) -> Envir
     """Set the environment up for one command, before huggingface_hub, which reads its variables once, is imported."""
     environment: Environment = ctx.obj
     environment.quiet, environment.debug = talk.quiet, talk.debug
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):  # huggingface_hub breaks off as it is imported
+        value = environment.variables.get(name)
+        if value is not None and not (value.isascii() and value.isdigit()):
+            raise UsageError(f"The variable {name} is {value!r}, which is no number of seconds", "Set it right or unset it")
     if offline:
         environment.variables["HF_HUB_OFFLINE"] = "1"
     environment.variables.setdefault("HF_HUB_VERBOSITY", "error")  # what it does about a damaged cache is its affair

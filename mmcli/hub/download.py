@@ -23,6 +23,8 @@ ROOM = "Free some space, or set HF_HOME to a folder on a larger disk"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LOG_IN = "then log in with `hf auth login` or set HF_TOKEN"
 
+ANSWER = 8.0  # seconds that the hub may take to begin to answer; without a number it may take for ever
+
 
 class DiskError(ModelError):
     """This machine cannot keep what is to be downloaded."""
@@ -49,7 +51,7 @@ def plan(name: str, revision: str | None = None) -> Plan:
     from huggingface_hub import HfApi
 
     with _hub_errors(name, revision):
-        info = HfApi().model_info(name, revision=revision, files_metadata=True)
+        info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=ANSWER)
     names = {file.rfilename: file.size or 0 for file in info.siblings or []}
     files = {file: size for file, size in names.items() if any(fnmatch(file, pattern) for pattern in PATTERNS)}
     if SINGLE in files:  # the same weights in shards would come for nothing

@@ -33,7 +33,7 @@ VIDEO_EXTENSIONS = frozenset(  # no ".ts": in most folders that is TypeScript
 )
 SOUND_EXTENSIONS = AUDIO_EXTENSIONS | VIDEO_EXTENSIONS
 
-STREAM_LIMIT = 2 << 30  # bytes read from a pipe or device when the caller sets no limit: /dev/zero has no end
+STREAM_LIMIT = 1200 << 20  # bytes of a pipe or device where the caller sets no limit, which all lie in memory
 DOWNLOAD_LIMIT = 512 << 20  # bytes fetched from an address, which all lie in memory
 _CHUNK = 1 << 20
 _HEAD = 4096  # bytes that tell what something is
@@ -345,5 +345,6 @@ def _within(data: bytes, limit: int | None, name: str) -> bytes:
 
 def too_long(name: str, limit: int) -> InputError:
     """The InputError for an input of more than `limit` bytes."""
+    do = "Give a smaller file, or if it comes through a pipe, save it as a file and name that"
     size = f"{limit / (1 << 20):,.0f} MiB" if limit >= 1 << 20 else f"{limit:,} bytes"
-    return InputError(f"{printable(name)} is longer than {size}", "Give a smaller file")
+    return InputError(f"{printable(name)} is longer than {size}", do if limit == STREAM_LIMIT else "Give a smaller file")

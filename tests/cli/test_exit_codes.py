@@ -119,3 +119,10 @@ def test_an_interruption_that_a_library_turns_into_another_error_is_130_too(monk
 def test_the_code_of_the_process_is_that_of_the_command(album):
     assert process("caption", "nothere.jpg").code == 1
     assert process("caption").code == 2
+
+
+@pytest.mark.parametrize("value", ["", "soon", "-1"])
+def test_a_timeout_of_the_hub_that_is_no_number(value):
+    """huggingface_hub turns it into a number as it is imported."""
+    done = mmcli("models", "list", variables={"HF_HUB_ETAG_TIMEOUT": value})
+    assert done.code == 2 and f"HF_HUB_ETAG_TIMEOUT is {value!r}" in done.err

@@ -196,3 +196,17 @@ def test_the_older_revision_is_used_where_the_hub_is_out_of_reach(tmp_path):
     main.write_text("b" * 40)  # an update that was begun
     (revision, note) = run(f"m = resolve({NAME!r}); show(m.revision); show(m.note)", tmp_path, "http://127.0.0.1:9")
     assert revision == COMMIT and "not complete" in note
+
+
+def test_a_hub_that_never_answers_is_not_waited_for(tmp_path):
+    import os
+    import socket
+    import subprocess
+    import sys
+
+    code = "from mmcli.hub import download; download.ANSWER = 0.2; download.plan('a/b')"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        variables = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
+        done = subprocess.run([sys.executable, "-c", code], env=os.environ | variables, capture_output=True, timeout=100)
+    assert b"the hub cannot be reached" in done.stderr

@@ -13,7 +13,7 @@ from naming import make, names, only
 from mmcli.errors import InputError, UsageError
 from mmcli.media.audio import open_sound
 from mmcli.media.image import load_picture
-from mmcli.media.sources import IMAGE_EXTENSIONS, expand
+from mmcli.media.sources import IMAGE_EXTENSIONS, STREAM_LIMIT, expand
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -241,3 +241,8 @@ def test_nothing_is_opened_before_it_is_asked_for():
     sources = expand(["later", "a.jpg"], extensions=IMAGE_EXTENSIONS)
     make("later/b.jpg")
     assert [source.name for source in sources] == ["later/b.jpg", "a.jpg"]
+
+
+def test_what_has_no_end_leaves_room_for_a_model():
+    """All that comes through a pipe lies in memory: 2 GB are the bound of a whole command."""
+    assert STREAM_LIMIT < 1_300_000_000
