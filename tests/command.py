@@ -22,7 +22,7 @@ from mmcli.cli.environment import Environment
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MMCLI_HISTORY": ""}
 
 # Seconds after which something hangs on any machine. No test waits so long for anything that happens.
-PATIENCE = 600
+PATIENCE = 300
 
 _libc = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1  # prctl(2), Linux

@@ -61,13 +61,19 @@ class _Draft:
 
 
 def parse(
-    tokens: Sequence[Token], vocabulary: Vocabulary, decode_text: DecodeText, *, masks: bool = False
+    tokens: Sequence[Token],
+    vocabulary: Vocabulary,
+    decode_text: DecodeText,
+    *,
+    masks: bool = False,
+    merge: bool = True,
 ) -> Parsed:
     """Read the objects in an answer; never raises, whatever the tokens.
 
     `tokens` are the answer without its stop token; `decode_text` gives the text of ids, locations and mask codes
     as <locNNNN> and <segNNN>. Of objects of one label at the same place, or nearly so, the better one is kept, and
-    that is reported. With `masks` an object without mask codes is a fault.
+    that is reported; without `merge` all are kept, for who chooses among them. With `masks` an object without mask
+    codes is a fault.
     """
     drafts, stray = _drafts(tokens, vocabulary, decode_text)
     problems = Counter(stray)
@@ -77,7 +83,7 @@ def parse(
         if problem is None:
             problem = _mask_fault(draft, masks)
             found = _object(draft)
-            double = next((i for i, other in enumerate(objects) if coincide(found, other)), None)
+            double = next((i for i, other in enumerate(objects) if merge and coincide(found, other)), None)
             if double is None:
                 objects.append(found)
             else:

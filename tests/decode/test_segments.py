@@ -243,6 +243,12 @@ def test_of_two_equal_things_the_likelier_one_is_kept():
         assert found.loc == (100, 100, 500, 500)
 
 
+def test_whoever_chooses_among_the_objects_gets_them_all():
+    both = [*tokens(f"{LARGE} cat"), *tokens(" ; "), *tokens(f"{NEARLY} cat")]
+    parsed = parse(both, VOCABULARY, decode_text, merge=False)
+    assert len(parsed.objects) == 2 and parsed.problems == []
+
+
 @pytest.mark.parametrize(
     ("masks", "problems"), [(True, ['"dog" has no mask codes, so it has a box and no mask']), (False, [])]
 )

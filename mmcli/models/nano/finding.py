@@ -137,7 +137,7 @@ def _boxes(
     answers = _write(loaded, seen, prompts, pictures, rules, min(max_tokens, longest), sampling)
     written = []
     for one, (tokens, ended), presence in zip(asked, answers, rules.presence.tolist(), strict=True):
-        parsed = parse(tokens, loaded.processor.vocabulary, loaded.processor.decode)
+        parsed = parse(tokens, loaded.processor.vocabulary, loaded.processor.decode, merge=False)
         one.tokens, one.truncated, one.problems = tokens, not ended, tuple(parsed.problems)
         written.append((parsed.objects, presence))
     return written
