@@ -10,6 +10,7 @@ from mmcli.models.nano.things import THINGS
 
 LOCATIONS = 1024
 MASK_CODES = 128
+CLASSES = 80  # that the detector knows
 CELL = 16  # pixels of the feature tower's input that one grid token stands for
 LARGEST_STRIDE = 32  # pixels of a picture's side that one cell of the coarsest maps stands for
 TOKENS = ("image_token", "loc_token", "seg_token", "pad_token", "eos_token", "bos_token")
@@ -32,6 +33,11 @@ class NanoConfig:
     absent_bias: float  # taken from the logit of an empty answer to those
     things: tuple[str, ...]  # what it was taught to find; the first are the detector's classes, in their order
     finding: Calibration  # how boxes of decoder and detector are weighed
+    class_tokens: tuple[tuple[int, ...], ...]  # the detector's classes in the decoder's own words
+    first_words: tuple[int, int]  # ids from … to before …: whole words that may begin a sentence
+    later_words: tuple[int, int]  # whole words and marks that may follow; between and behind them are pieces of words
+    names: tuple[tuple[int, ...], ...]  # words for things that the detector knows: a token, then the classes it may mean
+    least_evidence: float  # the detector's logit below which nothing of a class is named in a sentence
     decoder: DecoderConfig
 
     @property
@@ -46,7 +52,7 @@ class NanoConfig:
     @classmethod
     def from_json(cls, raw: dict) -> "NanoConfig":
         """Read config.json; ModelError if something is missing, unknown or of no use."""
-        otherwise = {"finding_tokens": (), "absent_bias": 0.0, "things": THINGS}
+        otherwise = {"finding_tokens": (), "absent_bias": 0.0, "things": THINGS, "names": (), "least_evidence": 0.0}
         whole = Fields(raw, "This nano model's config.json", otherwise)
         decoder = _read_decoder(whole.part("decoder"))
         rows = decoder.vocabulary
@@ -66,6 +72,11 @@ class NanoConfig:
             absent_bias=whole.number("absent_bias", -100, 100),
             things=_read_things(whole),
             finding=_read_finding(whole.part("finding", vars(CALIBRATION))),
+            class_tokens=_read_class_tokens(whole, rows),
+            first_words=_read_range(whole, "first_words", rows),
+            later_words=_read_range(whole, "later_words", rows),
+            names=_read_names(whole, rows),
+            least_evidence=whole.number("least_evidence", -100, 100),
             decoder=decoder,
             **own,
         )
@@ -81,6 +92,32 @@ def _read_things(raw: Fields) -> tuple[str, ...]:
 def _read_finding(raw: Fields) -> Calibration:
     weights = {kind: raw.numbers(kind, -100, 100, FEATURES, FEATURES) for kind in KINDS}
     return Calibration(raw.number("least", 0, 1), raw.number("further", 0, 1), **weights)
+
+
+def _read_class_tokens(raw: Fields, rows: int) -> tuple[tuple[int, ...], ...]:
+    names = raw.items("class_tokens", CLASSES)
+    right = len(names) == CLASSES and all(
+        isinstance(ids, list) and ids and all(type(i) is int and 0 <= i < rows for i in ids) for ids in names
+    )
+    if not right:
+        raise raw.wrong("class_tokens", f"{CLASSES} lists of token ids")
+    return tuple(tuple(ids) for ids in names)
+
+
+def _read_names(raw: Fields, rows: int) -> tuple[tuple[int, ...], ...]:
+    names = raw.items("names", 4000)
+    for entry in names:
+        right = isinstance(entry, list) and len(entry) > 1 and all(type(i) is int and i >= 0 for i in entry)
+        if not right or entry[0] >= rows or max(entry[1:]) >= CLASSES:
+            raise raw.wrong("names", "lists of a token id and the numbers of classes")
+    return tuple(tuple(entry) for entry in names)
+
+
+def _read_range(raw: Fields, name: str, rows: int) -> tuple[int, int]:
+    ends = raw.wholes(name, 0, rows, longest=2)
+    if len(ends) != 2 or ends[0] > ends[1]:
+        raise raw.wrong(name, "where a range of token ids begins and ends")
+    return ends[0], ends[1]
 
 
 def _read_decoder(raw: Fields) -> DecoderConfig:

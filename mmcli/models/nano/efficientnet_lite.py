@@ -17,8 +17,8 @@ STAGES = (
     (5, 2, 6, 208, 5),
     (3, 1, 6, 352, 1),
 )
-# Stages whose output leaves the tower: strides 8, 16 and 32.
-OUTPUTS = (2, 4, 6)
+# Stages whose output leaves the tower: strides 4, 8, 16 and 32.
+OUTPUTS = (1, 2, 4, 6)
 CHANNELS = tuple(STAGES[i][3] for i in OUTPUTS)
 
 
@@ -54,7 +54,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """Pictures [B, 3, side, side] as (value − 127) / 128, side a multiple of 32 → maps of strides 8, 16 and 32."""
+    """Pictures [B, 3, side, side] as (value − 127) / 128, side a multiple of 32 → maps of strides 4, 8, 16 and 32."""
 
     def __init__(self):
         super().__init__()

@@ -5,6 +5,7 @@ from torch import nn
 
 from mmcli.models.family import Stage
 from mmcli.models.nano.config import NanoConfig
+from mmcli.models.nano.mask_tokens import CODES, CUT
 from mmcli.models.nano.model import Nano
 from mmcli.models.nano.picodet import STRIDES
 
@@ -14,7 +15,7 @@ def stages(config: NanoConfig) -> list[Stage]:
     with torch.device("meta"):
         model = Nano(config)
     tower, decoder, width = model.tower, config.decoder, config.decoder.width
-    between = _count(tower) - _count(tower.features) - _count(tower.detector)
+    between = _count(tower) - _count(tower.features) - _count(tower.detector) - _count(tower.masks)
     side, small = config.image_size, config.feature_size
     strides = ", ".join(str(s) for s in STRIDES)
     return [
@@ -29,7 +30,7 @@ def stages(config: NanoConfig) -> list[Stage]:
         Stage(
             "features",
             "EfficientNet-Lite2",
-            f"{config.grid} × {config.grid} × 3 strides",
+            f"{config.grid} × {config.grid}, strides 4 to 32",
             _count(tower.features),
             (f"on the picture reduced to {small} × {small}",),
         ),
@@ -59,6 +60,13 @@ def stages(config: NanoConfig) -> list[Stage]:
             ),
         ),
         Stage("head", "tied", f"{decoder.vocabulary}", 0),
+        Stage(
+            "mask tokens",
+            "convolutions",
+            f"{CODES} × {width}",
+            _count(tower.masks),
+            (f"cut to a box at {CUT} × {CUT} points, added to what the decoder reads while it writes its mask",),
+        ),
     ]
 
 

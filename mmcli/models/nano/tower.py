@@ -8,17 +8,22 @@ from torch import Tensor, nn
 
 from mmcli.models.nano.config import CELL, NanoConfig
 from mmcli.models.nano.efficientnet_lite import CHANNELS, EfficientNetLite
+from mmcli.models.nano.mask_tokens import MaskTokens
 from mmcli.models.nano.picodet import CLASSES, NECK, PicoDet, proposals
 
 OCTAVES = 10  # the finest wave of the box encoding is 4 of the 1024 location bins long
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+Proposed = tuple[Tensor, Tensor, Tensor]  # boxes, class logits and features, as `picodet.proposals` gives them
+
+
 class NanoTower(nn.Module):
-    """Pictures [B, 3, side, side] in 0..1 → soft tokens [B, grid² + proposals, D].
+    """Pictures [B, 3, side, side] in 0..1 → soft tokens [B, grid² + proposals, D] and the plane that masks are cut from.
 
     The grid carries what is where (EfficientNet-Lite2 on a reduced picture, PicoDet's neck beside it); the proposals
-    carry PicoDet's best boxes with their class logits, so that the decoder can name, choose and write them down.
+    carry PicoDet's best boxes with their class logits and the decoder's own words for the likely classes, so that the
+    decoder can name, choose and write them down.
     """
 
     def __init__(self, config: NanoConfig):
@@ -27,46 +32,65 @@ class NanoTower(nn.Module):
         width = config.decoder.width
         self.features = EfficientNetLite()
         self.detector = PicoDet()
-        self.grid_in = nn.Linear(4 * CHANNELS[0] + CHANNELS[1] + CHANNELS[2] + 2 * NECK, width)
+        self.grid_in = nn.Linear(4 * CHANNELS[1] + CHANNELS[2] + CHANNELS[3] + 2 * NECK, width)
         self.grid_norm = nn.LayerNorm(width)
         self.grid_position = nn.Parameter(torch.zeros(config.grid**2, width))
         self.proposal_in = nn.Linear(CLASSES + NECK + 8 * OCTAVES + width, width)
         self.proposal_out = nn.Linear(width, width)
+        self.proposal_word = nn.Linear(width, width, bias=False)
         self.proposal_norm = nn.LayerNorm(width)
+        self.masks = MaskTokens(width)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.read(pixels, *self.detect(pixels))
+    def forward(self, pixels: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """words [80, D]: the decoder's embeddings of the detector's classes."""
+        found, raw = self.detect(pixels)
+        return self.read(pixels, found, self.propose(raw, found), words)
 
-    def read(self, pixels: Tensor, found: list[Tensor], raw: list[Tensor]) -> Tensor:
-        """The soft tokens, given what `detect` found in the same pixels."""
-        grid = self.grid_in(self._grid(pixels, found))
-        things = self._things(raw, found, grid)
-        return torch.cat((self.grid_norm(grid) + self.grid_position, things), 1)
+    def read(self, pixels: Tensor, found: list[Tensor], proposed: Proposed, words: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, given what the detector found in the same pixels."""
+        maps = self._maps(pixels)
+        grid = self.grid_in(self._grid(maps, found))
+        things = self._things(proposed, grid, words)
+        plane = self.masks.plane(maps[0], maps[1], found[0], self._as_map(grid))
+        return torch.cat((self.grid_norm(grid) + self.grid_position, things), 1), plane
 
     def detect(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The detector's features and raw outputs, as `PicoDet.forward` gives them."""
         mean, std = (pixels.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
         return self.detector((pixels - mean) / std)
 
-    def _grid(self, pixels: Tensor, found: list[Tensor]) -> Tensor:
-        size, grid = self.config.feature_size, self.config.grid
+    def propose(self, raw: list[Tensor], found: list[Tensor]) -> Proposed:
+        return proposals(raw, found, self.config.image_size, self.config.proposals)
+
+    def _maps(self, pixels: Tensor) -> list[Tensor]:
+        """EfficientNet's maps of the reduced picture, of strides 4, 8, 16 and 32."""
+        size = self.config.feature_size
         small = F.interpolate(pixels.float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-        fine, middle, coarse = self.features(((small * 255 - 127) / 128).to(pixels.dtype))
+        return self.features(((small * 255 - 127) / 128).to(pixels.dtype))
+
+    def _grid(self, maps: list[Tensor], found: list[Tensor]) -> Tensor:
+        _, fine, middle, coarse = maps
 
         def fit(x: Tensor) -> Tensor:
-            return F.interpolate(x, size=(grid, grid), mode="bilinear", align_corners=False)
+            side = self.config.grid
+            return F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
 
-        maps = (F.pixel_unshuffle(fine, CELL // 8), middle, fit(coarse), fit(found[1]), fit(found[2]))
-        return torch.cat(maps, 1).flatten(2).transpose(1, 2)
+        parts = (F.pixel_unshuffle(fine, CELL // 8), middle, fit(coarse), fit(found[1]), fit(found[2]))
+        return torch.cat(parts, 1).flatten(2).transpose(1, 2)
 
-    def _things(self, raw: list[Tensor], found: list[Tensor], grid: Tensor) -> Tensor:
-        boxes, logits, features = proposals(raw, found, self.config.image_size, self.config.proposals)
+    def _as_map(self, grid: Tensor) -> Tensor:
+        """[B, grid², D] → [B, D, grid, grid]."""
+        return grid.transpose(1, 2).unflatten(2, (self.config.grid, self.config.grid))
+
+    def _things(self, proposed: Proposed, grid: Tensor, words: Tensor) -> Tensor:
+        boxes, logits, features = proposed
         waves = boxes[..., None] * (math.pi * 2.0 ** torch.arange(OCTAVES, device=boxes.device))
         waves = torch.cat((waves.sin(), waves.cos()), -1).flatten(2)
         middles = (boxes[..., :2] + boxes[..., 2:]) - 1  # in −1..1, as grid_sample counts
-        side = self.config.grid
-        plane = grid.transpose(1, 2).unflatten(2, (side, side))
         # In float32: PyTorch's CPU kernel for bfloat16 returns wrong numbers and NaN (seen in 2.15).
-        seen = F.grid_sample(plane.float(), middles[:, :, None], align_corners=False)[..., 0].transpose(1, 2)
+        plane = self._as_map(grid).float()
+        seen = F.grid_sample(plane, middles[:, :, None], align_corners=False)[..., 0].transpose(1, 2)
         x = torch.cat((logits.clamp(min=-8) / 4, features.float(), waves, seen), -1).to(grid.dtype)
-        return self.proposal_norm(self.proposal_out(F.gelu(self.proposal_in(x))))
+        named = logits.float().sigmoid().to(words.dtype) @ words
+        x = self.proposal_out(F.gelu(self.proposal_in(x))) + self.proposal_word(named).to(grid.dtype)
+        return self.proposal_norm(x)

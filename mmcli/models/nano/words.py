@@ -10,6 +10,8 @@ PLURALS = {
     "bus": "buses",
     "couch": "couches",
     "bench": "benches",
+    "knife": "knives",
+    "mouse": "mice",
     "dress": "dresses",
 }
 PAIRS = ("pants", "jeans", "shorts", "leggings", "sunglasses", "glasses", "scissors", "skis", "stockings", "tights")

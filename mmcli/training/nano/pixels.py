@@ -71,6 +71,13 @@ def crop(pictures: Tensor, maps: Tensor, batch: Batch, side: int, map_side: int)
     return _jitter(x), labels
 
 
+def outlines(masks: Tensor, batch: Batch, side: int) -> Tensor:
+    """The masks of a batch's answers [B, MASKS, side, side] in 0..1; masks uint8 [count, 64, 64]."""
+    own = masks[batch.masks.clamp(min=0)].float() / 255
+    own = torch.where(batch.flipped[:, None, None, None], own.flip(-1), own)
+    return F.avg_pool2d(own, own.shape[-1] // side)
+
+
 def _grid(window: Tensor, flipped: Tensor, side: int) -> Tensor:
     steps = (torch.arange(side, device=window.device) + 0.5) / side
     across = torch.where(flipped[:, None], 1 - steps, steps)

@@ -1,6 +1,6 @@
 """What to ask about a picture and what to answer, in PaliGemma's language.
 
-A question is a prompt and a list of answer pieces: strings, or places and mask codes as token ids.
+A question is a prompt and a list of answer pieces: strings, places as token ids, or boxes with their masks.
 """
 
 import random
@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mmcli.models.nano.words import named, plural
+from mmcli.models.nano.words import NUMBERS, named, plural
 from mmcli.training.nano.annotations import ANIMALS, MOST_OBJECTS, Photo
+from mmcli.training.nano.texts import clean
+
+TINY = 0.01  # of the side: smaller things are not asked for
 
 
 @dataclass
@@ -25,6 +28,35 @@ class Seen:
     doubtful: set[str] = field(default_factory=set)
 
 
+# Questions that no picture answers, or not for so small a model: better to say so than to guess.
+UNANSWERABLE = (
+    "what is the name of this person?", "who is this?", "who is in the picture?", "what is his name?",
+    "what is her name?", "how old is this person?", "what does the sign say?", "what is written there?",
+    "what does the text say?", "read the text", "where was this taken?", "which city is this?",
+    "which country is this?", "when was this taken?", "what year is it?", "what day is it?", "what time is it?",
+    "who took this picture?", "how much does it cost?", "what is the price?", "what is he thinking?",
+    "what happened before?", "what will happen next?", "how tall is this person?", "what is the phone number?",
+    "what language is this?", "what does it smell like?", "what sound does it make?", "what is the dog's name?",
+    "who won the game?", "what is the score?", "what is the capital of france?", "how far away is it?",
+)  # fmt: skip
+UNKNOWN = "unknown"
+BORROWED = 1 / 3  # weight of a sentence that was written of another picture
+# Words that prompts and answers use beside those of the data.
+FIXED_TEXTS = (
+    "caption en", "describe en", "detect", "segment", "answer en", UNKNOWN, "yes", "no", "on the left",
+    "on the right", "in the middle", "what is in the picture", "what do you see", "how many are there", "is there a",
+    "do you see an", "several", "wearing", "one", *NUMBERS, *UNANSWERABLE,
+)  # fmt: skip
+
+@dataclass
+class Mask:
+    """A piece of an answer: a box [4] and the number of its mask."""
+
+    box: np.ndarray
+    number: int
+    flipped: bool
+
+
 Ids = Callable[[tuple[float, ...]], list[int]]
 
 
@@ -33,6 +65,7 @@ def see(photo: Photo, window: tuple[float, float, float, float], flipped: bool) 
     x0, y0, x1, y1 = window
     seen = Seen(photo, flipped, False, [], set(photo.doubtful))
     size = np.array([x1 - x0, y1 - y0] * 2)
+    tiny: set[str] = set()
     for thing in photo.things:
         box = (np.array(thing.box) - (x0, y0, x0, y0)) / size
         cut = box.clip(0, 1)
@@ -40,12 +73,16 @@ def see(photo: Photo, window: tuple[float, float, float, float], flipped: bool) 
         share = np.prod(cut[2:] - cut[:2]) / area if area > 0 else 0.0
         if share < 0.1:
             continue
-        if share < 0.4 or (cut[2:] - cut[:2]).min() < 0.012:
+        if share < 0.4:
             seen.doubtful.add(thing.label)
+            continue
+        if (cut[2:] - cut[:2]).min() < TINY:
+            tiny.add(thing.label)
             continue
         if flipped:
             cut = np.array([1 - cut[2], cut[1], 1 - cut[0], cut[3]])
         seen.things.append((thing.label, cut, thing.mask if share > 0.97 else -1))
+    seen.doubtful |= tiny - {label for label, _, _ in seen.things}
     shown = max(0.0, min(x1, 1) - max(x0, 0)) * max(0.0, min(y1, 1) - max(y0, 0))
     seen.whole = shown > 0.6
     # Largest first: one consistent order, and what matters is written before an answer may be cut.
@@ -66,19 +103,19 @@ def detect(seen: Seen, labels: list[str], loc: Ids) -> tuple[str, list]:
     return "detect " + " ; ".join(labels), _joined(answer)
 
 
-def segment(seen: Seen, label: str, loc: Ids, codes: Callable[[int, bool], list[int]]) -> tuple[str, list] | None:
-    """`segment a` → boxes with mask codes; None where a large thing of the label has no mask."""
+def segment(seen: Seen, label: str) -> tuple[str, list] | None:
+    """`segment a` → boxes with masks; None where a large thing of the label has no mask."""
     found = boxes_of(seen, label)
     if found and found[0][1] < 0:
         return None
     largest = np.prod(found[0][0][2:] - found[0][0][:2]) if found else 0.0
     answer: list = []
-    for box, mask in found[:6]:
+    for box, mask in found[:4]:
         if mask < 0:
             if np.prod(box[2:] - box[:2]) > 0.3 * largest:
                 return None
             continue
-        answer += ([" ; "] if answer else []) + [loc(tuple(box)) + codes(mask, seen.flipped), " " + label]
+        answer += ([" ; "] if answer else []) + [Mask(box, mask, seen.flipped), " " + label]
     return f"segment {label}", _joined(answer)
 
 
@@ -93,15 +130,18 @@ def _joined(answer: list) -> list:
     return joined
 
 
-def caption(seen: Seen, rng: random.Random) -> str | None:
-    """A sentence written by a person where one holds, else the main things in plain words."""
+def caption(seen: Seen, rng: random.Random) -> tuple[str, float] | None:
+    """A sentence and its weight: one that a person wrote of this picture, else one borrowed from a picture alike."""
     photo = seen.photo
-    if photo.captions and seen.whole:
-        text = rng.choice(photo.captions).strip().rstrip(".").strip().lower()
-        if not (seen.flipped and (" left" in text or " right" in text)):
-            return text
+    if not seen.whole or not (photo.captions or photo.borrowed):
         return None
-    return None if photo.captions else plain_words(seen)
+    if photo.captions:
+        text, weight = clean(rng.choice(photo.captions)), 1.0
+    else:
+        text, weight = clean(rng.choice(photo.borrowed)[0]), BORROWED
+    if seen.flipped and (" left" in text or " right" in text):
+        return None
+    return text, weight
 
 
 def plain_words(seen: Seen) -> str | None:
@@ -133,8 +173,14 @@ def answer(seen: Seen, rng: random.Random, absent: list[str]) -> tuple[str, str]
     """One question of many kinds with a short answer, or None where nothing is sure enough to ask."""
     count: Counter[str] = Counter(label for label, _, _ in seen.things)
     sure = [label for label in count if label not in seen.doubtful]
-    kinds = ["yes", "no", "count", "what", "animal", "where", "main", "none"]
+    if seen.photo.questions and seen.whole and rng.random() < 0.7:
+        question, told = rng.choice(seen.photo.questions)
+        sided = any(word in (question + told).lower() for word in ("left", "right"))
+        return None if seen.flipped and sided else (question.lower().strip(), told.lower().strip())
+    kinds = ["yes", "no", "count", "what", "animal", "where", "main", "none", "unknown"]
     kind = rng.choice(kinds)
+    if kind == "unknown":
+        return (rng.choice(UNANSWERABLE), UNKNOWN) if seen.photo.source != "layout" else None
     if kind == "yes" and sure:
         label = rng.choice(sure)
         return rng.choice(_presence(label)), "yes"

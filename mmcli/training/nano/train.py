@@ -1,111 +1,31 @@
 """Train nano: `python -m mmcli.training.nano.train --data FOLDER --init FILE --out FOLDER --minutes 25`.
 
 The run goes by the clock: the learning rate falls to zero when the minutes are over, so the same command suits any
-machine. `--resume` goes on from the checkpoint in the output folder, `--weights` starts from finished weights.
+machine. `--resume` goes on from what an earlier run saved, `--weights` starts from finished weights.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mmcli.layers.mask_vqvae import load_mask_vqvae
 from mmcli.models.nano.config import NanoConfig
-from mmcli.models.nano.model import Nano
 from mmcli.training.nano import mask_codes, masks, packing, pixels
-from mmcli.training.nano.annotations import read_photos
-
-MAP_CELL = 4  # the auxiliary class map has this many cells along a grid token
-VOC_CLASSES = 21
-SIGMA = 3.0  # of the softened places, in location bins
-
-
-class Lesson(nn.Module):
-    """Nano with a class-map head on its grid, which keeps features in their places; it is dropped after training."""
-
-    def __init__(self, config: NanoConfig):
-        super().__init__()
-        self.nano = Nano(config)
-        self.map_head = nn.Linear(config.decoder.width, MAP_CELL**2 * VOC_CLASSES)
-        bins = torch.arange(1024.0)
-        soft = torch.exp(-0.5 * ((bins[:, None] - bins[None, :]) / SIGMA) ** 2)
-        self.register_buffer("soft_places", soft / soft.sum(1, keepdim=True), persistent=False)
-
-    def forward(self, x: Tensor, maps: Tensor, *fields: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixels and the fields of a batch → (loss, text loss, map loss)."""
-        nano, config, b = self.nano, self.nano.tower.config, packing.Batch(*fields)
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            found, raw = nano.tower.detect(x)  # frozen, and in full precision: boxes are copied from it
-        soft = nano.tower.read(x, found, raw)
-        map_loss = self._map_loss(soft[:, : config.grid**2], maps)
-        words = nano.decoder.embedding(b.tokens) * config.decoder.width**0.5
-        soft = soft.to(words.dtype)
-        places = torch.arange(soft.shape[1], device=x.device).expand(len(x), -1)
-        hidden = nano.decoder(torch.cat((soft, words), 1), torch.cat((places, b.position), 1), self._mask(b, soft))
-        logp = nano.decoder.logits(hidden[:, soft.shape[1] :]).log_softmax(-1)
-        text_loss = self._text_loss(logp, b, config)
-        return text_loss + 0.3 * map_loss, text_loss.detach(), map_loss.detach()
-
-    def _mask(self, b: packing.Batch, soft: Tensor) -> Tensor:
-        """Soft tokens see each other but for some dropped ones; a question sees them and itself, answers causally."""
-        batch, places, length = soft.shape[0], soft.shape[1], b.tokens.shape[1]
-        rate = (torch.rand(batch, 1, device=soft.device) - 0.5).clamp(min=0) * 0.6
-        keep = torch.rand(batch, places, device=soft.device) >= rate
-        same = (b.question[:, :, None] == b.question[:, None, :]) & (b.question[:, None, :] > 0)
-        order = torch.arange(length, device=soft.device)
-        ahead = (order[:, None] >= order[None, :]) | (b.part == packing.PREFIX)[:, None, :]
-        ahead = ahead & ~((b.part == packing.PREFIX)[:, :, None] & (b.part == packing.SUFFIX)[:, None, :])
-        top = torch.cat((keep[:, None, :].expand(-1, places, -1), same.new_zeros(batch, places, length)), 2)
-        low = torch.cat((keep[:, None, :].expand(-1, length, -1), same & ahead), 2)
-        own = torch.eye(places + length, dtype=torch.bool, device=soft.device)
-        return (torch.cat((top, low), 1) | own)[:, None]
-
-    def _text_loss(self, logp: Tensor, b: packing.Batch, config: NanoConfig) -> Tensor:
-        target = b.target.clamp(min=0)
-        hard = logp.gather(-1, target[..., None])[..., 0]
-        low = config.loc_token
-        is_place = (target >= low) & (target < low + 1024)
-        softened = self.soft_places[(target - low).clamp(0, 1023)]
-        soft = (softened * logp[..., low : low + 1024]).sum(-1)
-        weight = b.weight * (b.target >= 0)
-        return -(torch.where(is_place, soft, hard) * weight).sum() / weight.sum()
-
-    def _map_loss(self, grid: Tensor, maps: Tensor) -> Tensor:
-        side = self.nano.tower.config.grid
-        out = self.map_head(grid).unflatten(1, (side, side)).unflatten(-1, (MAP_CELL, MAP_CELL, VOC_CLASSES))
-        out = out.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
-        return F.cross_entropy(out.float(), maps, ignore_index=255)
-
-
-def initial(config: NanoConfig, init: Path) -> Lesson:
-    """Fresh weights, published towers. Places start as waves, so that neighbours are alike from the first step."""
-    lesson = Lesson(config)
-    width = config.decoder.width
-    for name, p in lesson.nano.decoder.named_parameters():
-        if p.dim() == 2:
-            std = width**-0.5 if "embedding" in name else p.shape[1] ** -0.5
-            if name.endswith(("out.weight", "down.weight")):
-                std /= math.sqrt(2 * config.decoder.depth)
-            nn.init.normal_(p, std=std)
-    rate = torch.logspace(0, math.log10(256), width // 2) * math.pi
-    angle = torch.linspace(0, 1, 1024)[:, None] * rate
-    with torch.no_grad():
-        rows = slice(config.loc_token, config.loc_token + 1024)
-        lesson.nano.decoder.embedding.weight[rows] = torch.cat((angle.sin(), angle.cos()), 1) * width**-0.5
-        nn.init.normal_(lesson.nano.tower.grid_position, std=0.5)
-    towers = load_file(init)
-    for name in ("features", "detector"):
-        part = {key.removeprefix(name + "."): value for key, value in towers.items() if key.startswith(name + ".")}
-        getattr(lesson.nano.tower, name).load_state_dict(part)
-    return lesson
+from mmcli.training.nano.annotations import ALL, Photo, read_layouts, read_photos, split_training
+from mmcli.training.nano.lesson import MAP_CELL, OUTLINE, Lesson, initial
+from mmcli.training.nano.start import from_earlier, from_towers
 
 
 def groups(lesson: Lesson) -> list[dict]:
@@ -116,15 +36,10 @@ def groups(lesson: Lesson) -> list[dict]:
         if p.requires_grad:
             (tower if "tower.features" in name else decay if p.dim() > 1 else plain).append(p)
     return [
-        {"params": tower, "scale": 0.25, "weight_decay": 0.02},
-        {"params": decay, "scale": 1.0, "weight_decay": 0.1},
+        {"params": tower, "scale": 0.15, "weight_decay": 0.05},
+        {"params": decay, "scale": 1.0, "weight_decay": 0.2},
         {"params": plain, "scale": 1.0, "weight_decay": 0.0},
     ]
-
-
-def save_half(lesson: Lesson, path: Path) -> None:
-    state = {k: v.detach().half().contiguous().cpu() for k, v in lesson.nano.state_dict().items()}
-    save_file(state, path)
 
 
 def main() -> None:
@@ -133,89 +48,156 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     config = NanoConfig.from_json(json.loads(args.config.read_text()))
     began = time.time()
-    photos = [p for p in read_photos(args.data) if p.split == "train"]
+    photos = [p for p in read_photos(args.data, ALL) if p.split == "train"]
     all_masks = masks.collect(photos, args.data)
-    print(f"{len(photos)} photos, {len(all_masks)} masks, {time.time() - began:.0f} s", flush=True)
-    mask_file = args.out / "mask_vqvae.safetensors"
-    if not mask_file.exists():
-        model = mask_codes.train(all_masks, device, args.mask_steps)
-        save_file({k: v.contiguous().cpu() for k, v in model.state_dict().items()}, mask_file)
-    codes = mask_codes.encode_all(load_mask_vqvae(mask_file).to(device), all_masks, device)
-    pictures, maps = (t.to(device) for t in pixels.load(photos, args.data, args.workers))
+    learned, held_out = split_training(photos)
+    layouts = read_layouts(args.data)
+    print(f"{len(learned)} photos, {len(layouts)} layouts, {len(all_masks)} masks, {time.time() - began:.0f} s", flush=True)
+    if args.masks:
+        codebook = load_mask_vqvae(args.masks).to(device)
+    else:
+        codebook = mask_codes.train(all_masks, device, args.mask_steps)
+        state = {k: v.contiguous().cpu() for k, v in codebook.state_dict().items()}
+        save_file(state, args.out / "mask_decoder.safetensors")
+    codes = mask_codes.encode_all(codebook, all_masks, device)
+    ordered = [*learned, *held_out]
+    stored = [t.to(device) for t in pixels.load(ordered, args.data, args.workers)]
+    stored.append(torch.from_numpy(all_masks).to(device))
     print(f"pictures loaded, {time.time() - began:.0f} s", flush=True)
-    data = packing.Questions(photos, codes, args.tokenizer.read_text(), config, args.batch, args.seed)
-    loader = DataLoader(data, batch_size=None, num_workers=args.workers, prefetch_factor=4 if args.workers else None)
+    tokenizer = args.tokenizer.read_text()
+
+    def questions(pictures: list[Photo], boxes: list[Photo], seed: int) -> packing.Questions:
+        return packing.Questions(pictures, boxes, codes, tokenizer, config, args.batch, seed)
+
+    loader = DataLoader(
+        questions(learned, layouts, args.seed),
+        batch_size=None,
+        num_workers=args.workers,
+        prefetch_factor=8 if args.workers else None,
+        pin_memory=device.type == "cuda",
+    )
     torch.manual_seed(args.seed)
-    lesson = initial(config, args.init)
+    lesson = initial(config, args.kept)
     if args.weights:
-        lesson.nano.load_state_dict(load_file(args.weights))
+        old = Tokenizer.from_file(str(args.weights_tokenizer or args.tokenizer))
+        left = from_earlier(lesson.nano, load_file(args.weights), old, Tokenizer.from_str(tokenizer))
+        print(f"{len(left)} tensors begin anew: {', '.join(left[:12])}", flush=True)
+    elif args.init:
+        from_towers(lesson.nano, args.init)
+    spent, step = 0.0, 0
+    if args.resume:
+        lesson.load_state_dict({k: v.float() for k, v in load_file(args.resume / "lesson.safetensors").items()})
+        progress = json.loads((args.resume / "progress.json").read_text())
+        spent, step = progress["spent"], progress["step"]
+        print(f"going on at step {step}, {spent:.0f} s", flush=True)
     lesson.to(device)
-    _run(lesson, loader, pictures, maps, config, args)
+    judged = list(itertools.islice(questions(held_out, [], 1), args.judged))
+    for batch in judged:
+        batch.photo += len(learned)
+    _run(lesson, loader, judged, stored, config, args, spent, step)
 
 
-def _run(lesson: Lesson, loader: DataLoader, pictures: Tensor, maps: Tensor, config: NanoConfig, args) -> None:
-    device = pictures.device
+def _inputs(batch: packing.Batch, stored: list[Tensor], config: NanoConfig) -> list[Tensor]:
+    """Pixels, class maps, outlines and the batch's fields, on the pictures' device."""
+    pictures, maps, all_masks = stored
+    names = [f.name for f in dataclasses.fields(batch)]
+    fields = [getattr(batch, name).to(pictures.device, non_blocking=True) for name in names]
+    on_device = packing.Batch(*fields)
+    with torch.no_grad():
+        x, m = pixels.crop(pictures, maps, on_device, config.image_size, config.grid * MAP_CELL)
+        return [x, m, pixels.outlines(all_masks, on_device, OUTLINE), *fields]
+
+
+def _run(
+    lesson: Lesson,
+    loader: DataLoader,
+    judged: list,
+    stored: list[Tensor],
+    config: NanoConfig,
+    args: argparse.Namespace,
+    spent: float,
+    step: int,
+) -> None:
+    device = stored[0].device
     torch.set_float32_matmul_precision("high")
     optimizer = torch.optim.AdamW(groups(lesson), lr=args.rate, betas=(0.9, 0.98), fused=device.type == "cuda")
-    shadow = [p.detach().clone() for p in lesson.parameters()]
+    learned = [p for p in lesson.parameters() if p.requires_grad]
+    shadow = [p.detach().clone() for p in learned]
     step_of = torch.compile(lesson) if args.compile else lesson
-    spent, step, checkpoint = 0.0, 0, args.out / "checkpoint.pt"
-    if args.resume and checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        lesson.load_state_dict(saved["lesson"])
-        optimizer.load_state_dict(saved["optimizer"])
-        shadow, spent, step = saved["shadow"], saved["spent"], saved["step"]
-    total, last, sums, warm = args.minutes * 60, time.time(), torch.zeros(2, device=device), step + 300
-    saved_at = last
+    total, last, sums, begun = args.minutes * 60, time.time(), torch.zeros(4, device=device), step
+    saved_at, waited = last, 0.0
+    asked_at = last
     for batch in loader:
-        fields = [getattr(batch, f.name).to(device, non_blocking=True) for f in dataclasses.fields(batch)]
-        with torch.no_grad():
-            x, m = pixels.crop(pictures, maps, packing.Batch(*fields), config.image_size, config.grid * MAP_CELL)
-        rate = args.rate * min(1.0, (step + 1) / warm) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * spent / total)))
+        waited += time.time() - asked_at
+        if spent > args.full_from * total:
+            lesson.kept = config.grid**2
+        inputs = _inputs(batch, stored, config)
+        warm = min(1.0, (step - begun + 1) / args.warm)
+        rate = args.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, spent / total))))
         for group in optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         with torch.autocast(device.type, torch.bfloat16):
-            loss, text, dense = step_of(x, m, *fields)
+            loss, parts = step_of(*inputs)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(lesson.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
         step += 1
-        torch._foreach_lerp_(shadow, list(lesson.parameters()), 1 - min(0.999, step / (step + 20)))
-        sums += torch.stack((text, dense))
+        torch._foreach_lerp_(shadow, learned, 1 - min(0.9993, step / (step + 20)))
+        sums += parts
         if step % args.log == 0:
+            text, *rest = (sums / args.log).tolist()
             now = time.time()
-            text_mean, dense_mean = (sums / args.log).tolist()
-            if step > args.log or spent:  # the first steps compile; they do not count as training time
+            if step > begun + args.log:  # the first steps compile; they do not count as training time
                 spent += now - last
             print(
-                f"step {step} {spent:.0f}/{total:.0f} s, {args.log * args.batch / (now - last):.0f} pictures/s, "
-                f"rate {rate:.2e}, text {text_mean:.4f}, map {dense_mean:.4f}",
+                f"step {step} {spent:.0f}/{total:.0f} s, {args.log * args.batch / (now - last):.0f} crops/s, "
+                f"waited {waited:.1f} s, rate {rate:.2e}, text {text:.4f}, map, cells, outline "
+                + " ".join(f"{v:.4f}" for v in rest),
                 flush=True,
             )
-            last = now
+            last, waited = now, 0.0
             sums.zero_()
             over = spent >= total or now - args.started > args.until
             if over or now - saved_at > args.save_every:
-                _save(lesson, optimizer, shadow, spent, step, args.out)
+                with _averaged(learned, shadow):
+                    told = _judge(lesson, judged, stored, config, device)
+                    _save(lesson, spent, step, args.out)
+                print(f"saved at step {step}; held out: text, map, cells, outline {told}", flush=True)
                 saved_at = last = time.time()
             if over:
                 break
+        asked_at = time.time()
 
 
-def _save(lesson: Lesson, optimizer, shadow: list[Tensor], spent: float, step: int, out: Path) -> None:
-    state = {"lesson": lesson.state_dict(), "optimizer": optimizer.state_dict()}
-    torch.save(state | {"shadow": shadow, "spent": spent, "step": step}, out / "checkpoint.part")
-    (out / "checkpoint.part").rename(out / "checkpoint.pt")
-    live = [p.detach().clone() for p in lesson.parameters()]
+@contextlib.contextmanager
+def _averaged(learned: list[Tensor], shadow: list[Tensor]) -> Iterator[None]:
+    """The averaged weights in the place of those of the last step."""
+    live = [p.detach().clone() for p in learned]
     with torch.no_grad():
-        for p, s in zip(lesson.parameters(), shadow, strict=True):
+        for p, s in zip(learned, shadow, strict=True):
             p.copy_(s)
-        save_half(lesson, out / "nano.part")
-        (out / "nano.part").rename(out / "nano.safetensors")
-        for p, s in zip(lesson.parameters(), live, strict=True):
+        yield
+        for p, s in zip(learned, live, strict=True):
             p.copy_(s)
-    print(f"saved at step {step}", flush=True)
+
+
+@torch.no_grad()
+def _judge(lesson: Lesson, judged: list, stored: list[Tensor], config: NanoConfig, device: torch.device) -> str:
+    """Mean losses on held-out pictures, nothing hidden or disturbed."""
+    lesson.eval()
+    with torch.autocast(device.type, torch.bfloat16):
+        parts = [lesson(*_inputs(batch, stored, config))[1] for batch in judged]
+    lesson.train()
+    return " ".join(f"{v:.4f}" for v in torch.stack(parts).mean(0).tolist())
+
+
+def _save(lesson: Lesson, spent: float, step: int, out: Path) -> None:
+    """The averaged weights, from which a later run goes on with a fresh optimiser; `export` makes the model of them."""
+    state = {k: v.detach().half().contiguous().cpu() for k, v in lesson.state_dict().items()}
+    save_file(state, out / "lesson.part")
+    (out / "lesson.part").rename(out / "lesson.safetensors")
+    (out / "progress.json").write_text(json.dumps({"spent": spent, "step": step}))
 
 
 def _arguments() -> argparse.Namespace:
@@ -223,8 +205,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of annotations, pictures and class maps")
     parser.add_argument("--config", type=Path, required=True, help="config.json")
     parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.json")
-    parser.add_argument("--init", type=Path, required=True, help="published towers, as towers.py writes them")
+    parser.add_argument("--init", type=Path, help="published towers, as towers.py writes them")
     parser.add_argument("--weights", type=Path, help="start from these finished weights instead")
+    parser.add_argument("--weights-tokenizer", type=Path, help="tokenizer.json of those weights, where it is another")
+    parser.add_argument("--masks", type=Path, help="a mask codebook that is trained already")
+    parser.add_argument("--kept", type=int, default=0, help="grid tokens that the decoder reads in training (0: all)")
+    parser.add_argument("--full-from", type=float, default=0.7, help="share of the time from which it reads all of them")
+    parser.add_argument("--warm", type=int, default=300, help="steps until the full rate")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=25, help="training time that the schedule is made for")
     parser.add_argument("--until", type=float, default=math.inf, help="stop after this many seconds, whatever is left")
@@ -237,7 +224,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--resume", type=Path, help="folder of lesson.safetensors and progress.json to go on from")
+    parser.add_argument("--judged", type=int, default=4, help="batches of held-out pictures to measure the loss on")
     args = parser.parse_args()
     args.started = time.time()
     return args

@@ -75,7 +75,7 @@ def test_every_question_that_training_asks_is_answered():
         boxes = [(label, np.array([0.1, 0.1, 0.4, 0.5]), -1)] * rng.choice((1, 1, 2))
         photo = Photo("", "", 1, 1, "coco", "train", (), (), [], frozenset(), ("zebra", "boat"), frozenset(), {}, [])
         pair = prompts.answer(prompts.Seen(photo, False, True, boxes), rng, ["zebra", "boat"])
-        if pair is not None:
+        if pair is not None and pair[1] != prompts.UNKNOWN:  # those are refused before they are asked
             kinds.add(pair[0].split()[0])
             assert taught(pair[0], THINGS)
     assert {"is", "do", "how", "what", "which", "where"} <= kinds

@@ -1,0 +1,52 @@
+"""Make the bundled model of a finished training: `python -m mmcli.training.nano.export --run FOLDER --out FOLDER`.
+
+FOLDER of the run holds lesson.safetensors; what served training alone is left out. Matrices and kernels are kept in
+int8 with a scale for each row (an output channel of a convolution), all else in float16.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mmcli.hub.weights import SCALE
+
+PREFIX = "nano."
+LARGEST = 127
+SMALLEST = 4096  # numbers of a tensor: below this the saving is not worth the rounding
+# The detector's boxes are copied by the decoder, digit by digit; it is small.
+EXACT = ("tower.detector.",)
+
+
+def stored(state: dict[str, Tensor], storage: str) -> dict[str, Tensor]:
+    """The tensors as they are kept."""
+    out: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if storage == "int8" and tensor.dim() > 1 and tensor.numel() >= SMALLEST and not name.startswith(EXACT):
+            rows = tensor.float().flatten(1)
+            scale = (rows.abs().amax(1).clamp(min=1e-12) / LARGEST).half()
+            whole = (rows / scale.float()[:, None]).round().clamp(-LARGEST, LARGEST)
+            out[name], out[name + SCALE] = whole.to(torch.int8).view_as(tensor), scale
+        else:
+            out[name] = tensor.half()
+    return {name: tensor.contiguous() for name, tensor in out.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="folder that a training wrote")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--storage", choices=("float16", "int8"), default="int8")
+    args = parser.parse_args()
+    lesson = load_file(args.run / "lesson.safetensors")
+    state = {name.removeprefix(PREFIX): tensor for name, tensor in lesson.items() if name.startswith(PREFIX)}
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / "model.safetensors"
+    save_file(stored(state, args.storage), path)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {sum(t.numel() for t in state.values()) / 1e6:.1f} M parameters")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""What a training step computes: nano's losses on a batch, with its soft tokens and proposals disturbed."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmcli.models.nano.config import NanoConfig
+from mmcli.models.nano.mask_tokens import INNER
+from mmcli.models.nano.model import Nano
+from mmcli.models.nano.picodet import CLASSES
+from mmcli.models.nano.tower import Proposed
+from mmcli.training.nano import packing
+
+MAP_CELL = 4  # the auxiliary class map has this many cells along a grid token
+VOC_CLASSES = 21
+SIGMA = 3.0  # of the softened places, in location bins
+OUTLINE = 32  # side of the auxiliary masks
+NO_GRID, NO_PROPOSALS = 0.12, 0.08  # rows that see only the one or only the other
+DROPOUT, BLOCK_DROP = 0.1, 0.2
+GRID_WEIGHTS = {"map": 0.2, "cells": 1.0, "outline": 0.5}
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """How much less the detector is believed: on photographs at large, and on those it was trained on."""
+
+    drop: tuple[float, float] = (0.05, 0.25)  # proposals left out
+    shift: tuple[float, float] = (0.4, 1.5)  # logits lowered by up to this
+    noise: tuple[float, float] = (0.2, 0.6)  # deviation added to each logit
+    jitter: tuple[float, float] = (0.015, 0.04)  # of the boxes' corners, in shares of their sides
+
+
+class Lesson(nn.Module):
+    """Nano with heads that keep features in their places; they are dropped after training."""
+
+    def __init__(self, config: NanoConfig, kept: int = 0):
+        super().__init__()
+        self.nano = Nano(config)
+        self.kept = kept or config.grid**2  # grid tokens that the decoder gets to read
+        self.map_head = nn.Linear(config.decoder.width, MAP_CELL**2 * VOC_CLASSES)
+        self.cell_head = nn.Linear(config.decoder.width, CLASSES)
+        self.outline_head = nn.Conv2d(INNER, 4, 1)
+        nn.init.constant_(self.cell_head.bias, -4.0)
+        bins = torch.arange(1024.0)
+        soft = torch.exp(-0.5 * ((bins[:, None] - bins[None, :]) / SIGMA) ** 2)
+        self.register_buffer("soft_places", soft / soft.sum(1, keepdim=True), persistent=False)
+        self.doubt = Doubt()
+        # Against learning the pictures by heart; hooks, so that the model itself knows nothing of it.
+        for layer in self.nano.decoder.layers:
+            for half in (layer.attention, layer.mlp):
+                half.register_forward_hook(self._dropout)
+        blocks = [block for stage in self.nano.tower.features.stages for block in stage if block.residual]
+        for i, block in enumerate(blocks):
+            rate = BLOCK_DROP * (i + 1) / len(blocks)
+            block.project.register_forward_hook(lambda _, __, out, rate=rate: self._drop_rows(out, rate))
+        self.nano.tower.grid_in.register_forward_pre_hook(lambda _, inputs: (self._dropout(None, None, inputs[0]),))
+
+    def _dropout(self, _: nn.Module | None, __: tuple | None, out: Tensor) -> Tensor:
+        return F.dropout(out, DROPOUT, self.training)
+
+    def _drop_rows(self, out: Tensor, rate: float) -> Tensor:
+        """Stochastic depth (arXiv:1603.09382): some pictures pass a block by."""
+        if not self.training:
+            return out
+        keep = (torch.rand(len(out), 1, 1, 1, device=out.device) >= rate).to(out.dtype)
+        return out * keep / (1 - rate)
+
+    def forward(self, x: Tensor, maps: Tensor, outlines: Tensor, *fields: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels, class maps, masks [B, MASKS, 32, 32] and the fields of a batch → (loss, its parts [4])."""
+        nano, config, b = self.nano, self.nano.config, packing.Batch(*fields)
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            found, raw = nano.tower.detect(x)  # frozen, and in full precision: boxes are copied from it
+            proposed, dropped = self._doubted(nano.tower.propose(raw, found), b)
+        soft, plane = nano.tower.read(x, found, proposed, nano.class_words())
+        grid = soft[:, : config.grid**2]
+        map_loss, cell_loss = self._map_loss(grid, maps), self._cell_loss(grid, b)
+        inside = nano.tower.masks.inside(plane, b.mask_boxes)
+        outline_loss = self._outline_loss(inside, outlines, b)
+        words = nano.decoder.embedding(b.tokens) * config.decoder.width**0.5
+        words = words + self._mask_vectors(inside, b).to(words.dtype)
+        soft, places, hidden = self._hidden(soft.to(words.dtype), dropped, b)
+        mask = self.mask(b, hidden)
+        count = soft.shape[1]
+        out = nano.decoder(torch.cat((soft, words), 1), torch.cat((places, b.position), 1), mask)
+        text_loss = self._text_loss(nano.decoder.logits(out[:, count:]).log_softmax(-1), b, config)
+        w = GRID_WEIGHTS
+        loss = text_loss + w["map"] * map_loss + w["cells"] * cell_loss + w["outline"] * outline_loss
+        return loss, torch.stack((text_loss, map_loss, cell_loss, outline_loss)).detach()
+
+    def _doubted(self, proposed: Proposed, b: packing.Batch) -> tuple[Proposed, Tensor]:
+        """The proposals as the decoder gets to see them, and which of them [B, P] are left out."""
+        boxes, logits, features = proposed
+        layout, known = b.kind == packing.LAYOUT, (b.kind == packing.KNOWN).float()
+        made = self._from_layout(b, boxes.shape[1])
+        boxes = torch.where(layout[:, None, None], made[0], boxes)
+        logits = torch.where(layout[:, None, None], made[1], logits)
+        features = torch.where(layout[:, None, None], torch.zeros_like(features), features)
+
+        def of(pair: tuple[float, float]) -> Tensor:
+            return (pair[0] + (pair[1] - pair[0]) * known)[:, None, None]
+
+        d = self.doubt
+        if not self.training:
+            d = Doubt((0, 0), (0, 0), (0, 0), (0, 0))
+        shift = torch.rand(logits.shape[:2], device=logits.device)[..., None] * of(d.shift)
+        logits = logits - shift + torch.randn_like(logits) * of(d.noise)
+        size = (boxes[..., 2:] - boxes[..., :2]).repeat(1, 1, 2)
+        boxes = (boxes + torch.randn_like(boxes) * size * of(d.jitter)).clamp(0, 1)
+        dropped = torch.rand(boxes.shape[:2], device=boxes.device) < of(d.drop)[..., 0]
+        return (boxes, logits, features), dropped | (layout[:, None] & made[2])
+
+    def _from_layout(self, b: packing.Batch, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What a detector might propose for the things of a row: boxes, logits, and which places stay empty."""
+        boxes, labels = b.boxes[:, :count], b.labels[:, :count]
+        there = labels >= 0
+        logits = torch.randn(*labels.shape, CLASSES, device=boxes.device) * 1.2 - 5.5
+        sure = torch.randn(labels.shape, device=boxes.device) * 1.3 + 0.6
+        logits = logits.scatter(-1, labels.clamp(min=0)[..., None], sure[..., None])
+        return boxes, logits, ~there
+
+    def _hidden(self, soft: Tensor, dropped: Tensor, b: packing.Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Soft tokens of a part of the grid and all proposals, their places, and which of them [B, S] nobody sees."""
+        batch, device, cells = len(soft), soft.device, self.nano.config.grid**2
+        count = soft.shape[1]
+        rows = torch.rand(batch, 1, device=device)
+        layout = (b.kind == packing.LAYOUT)[:, None]
+        if not self.training:
+            rows = torch.full_like(rows, 0.5)
+        no_grid = (rows < NO_GRID) | layout
+        no_things = (rows > 1 - NO_PROPOSALS) & ~layout
+        hidden = torch.cat((no_grid.expand(-1, cells), dropped | no_things), 1)
+        places = torch.arange(count, device=device).expand(batch, -1)
+        if self.kept < cells and self.training:
+            chosen = torch.rand(batch, cells, device=device).topk(self.kept, dim=1).indices
+            chosen = torch.cat((chosen, places[:, cells:]), 1)
+            soft = soft.gather(1, chosen[..., None].expand(-1, -1, soft.shape[-1]))
+            places, hidden = chosen, hidden.gather(1, chosen)
+        return soft, places, hidden
+
+    def mask(self, b: packing.Batch, hidden: Tensor) -> Tensor:
+        """Soft tokens see each other but for the hidden; a question sees them and itself, answers causally."""
+        (batch, places), length, keep = hidden.shape, b.tokens.shape[1], ~hidden
+        same = (b.question[:, :, None] == b.question[:, None, :]) & (b.question[:, None, :] > 0)
+        order = torch.arange(length, device=hidden.device)
+        ahead = (order[:, None] >= order[None, :]) | (b.part == packing.PREFIX)[:, None, :]
+        ahead = ahead & ~((b.part == packing.PREFIX)[:, :, None] & (b.part == packing.SUFFIX)[:, None, :])
+        top = torch.cat((keep[:, None, :].expand(-1, places, -1), same.new_zeros(batch, places, length)), 2)
+        low = torch.cat((keep[:, None, :].expand(-1, length, -1), same & ahead), 2)
+        own = torch.eye(places + length, dtype=torch.bool, device=hidden.device)
+        return (torch.cat((top, low), 1) | own)[:, None]
+
+    def _mask_vectors(self, inside: Tensor, b: packing.Batch) -> Tensor:
+        """What is added to the embeddings of tokens that a mask code follows: [B, T, D]."""
+        vectors = self.nano.tower.masks.vectors(inside).unflatten(0, b.masks.shape).flatten(1, 2)
+        vectors = F.pad(vectors, (0, 0, 1, 0))  # cell 0: nothing
+        return vectors.gather(1, b.cell[..., None].expand(-1, -1, vectors.shape[-1]))
+
+    def _text_loss(self, logp: Tensor, b: packing.Batch, config: NanoConfig) -> Tensor:
+        target = b.target.clamp(min=0)
+        hard = logp.gather(-1, target[..., None])[..., 0]
+        low = config.loc_token
+        is_place = (target >= low) & (target < low + 1024)
+        softened = self.soft_places[(target - low).clamp(0, 1023)]
+        soft = (softened * logp[..., low : low + 1024]).sum(-1)
+        weight = b.weight * (b.target >= 0)
+        return -(torch.where(is_place, soft, hard) * weight).sum() / weight.sum()
+
+    def _map_loss(self, grid: Tensor, maps: Tensor) -> Tensor:
+        side = self.nano.config.grid
+        out = self.map_head(grid).unflatten(1, (side, side)).unflatten(-1, (MAP_CELL, MAP_CELL, VOC_CLASSES))
+        out = out.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+        return F.cross_entropy(out.float(), maps, ignore_index=255)
+
+    def _cell_loss(self, grid: Tensor, b: packing.Batch) -> Tensor:
+        """Which classes' boxes cover the middle of each cell, on pictures whose every box is known."""
+        side = self.nano.config.grid
+        at = (torch.arange(side, device=grid.device) + 0.5) / side
+        low, high = b.boxes[..., :2], b.boxes[..., 2:]
+        across = (at >= low[..., 0:1]) & (at <= high[..., 0:1])  # [B, M, side]
+        down = (at >= low[..., 1:2]) & (at <= high[..., 1:2])
+        covered = (down[..., :, None] & across[..., None, :]).flatten(2) & (b.labels >= 0)[..., None]
+        classes = F.one_hot(b.labels.clamp(min=0), CLASSES).float()
+        target = (covered.float().transpose(1, 2) @ classes).clamp(max=1)
+        loss = F.binary_cross_entropy_with_logits(self.cell_head(grid).float(), target, reduction="none").mean((1, 2))
+        use = (b.complete & (b.kind != packing.LAYOUT)).float()
+        return (loss * use).sum() / use.sum().clamp(min=1) * 10
+
+    def _outline_loss(self, inside: Tensor, outlines: Tensor, b: packing.Batch) -> Tensor:
+        out = F.pixel_shuffle(self.outline_head(inside), 2)[:, 0].float().unflatten(0, b.masks.shape)
+        loss = F.binary_cross_entropy_with_logits(out, outlines, reduction="none").mean((2, 3))
+        use = (b.masks >= 0).float()
+        return (loss * use).sum() / use.sum().clamp(min=1)
+
+
+def initial(config: NanoConfig, kept: int = 0) -> Lesson:
+    """Fresh weights. Places start as waves, so that neighbours are alike from the first step."""
+    lesson = Lesson(config, kept)
+    width = config.decoder.width
+    for name, p in lesson.nano.decoder.named_parameters():
+        if p.dim() == 2:
+            std = width**-0.5 if "embedding" in name else p.shape[1] ** -0.5
+            if name.endswith(("out.weight", "down.weight")):
+                std /= math.sqrt(2 * config.decoder.depth)
+            nn.init.normal_(p, std=std)
+    rate = torch.logspace(0, math.log10(256), width // 2) * math.pi
+    angle = torch.linspace(0, 1, 1024)[:, None] * rate
+    with torch.no_grad():
+        rows = slice(config.loc_token, config.loc_token + 1024)
+        lesson.nano.decoder.embedding.weight[rows] = torch.cat((angle.sin(), angle.cos()), 1) * width**-0.5
+        nn.init.normal_(lesson.nano.tower.grid_position, std=0.5)
+        lesson.nano.tower.proposal_word.weight.copy_(torch.eye(width) * 0.5)
+        lesson.nano.tower.masks.out.weight.mul_(0.5)
+    return lesson
