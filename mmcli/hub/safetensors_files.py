@@ -11,6 +11,7 @@ from mmcli.hub.json_files import parse_json, read_json
 from mmcli.hub.other_formats import not_a_checkpoint, not_the_content
 
 SINGLE = "model.safetensors"
+SCALE = "_scale"  # behind the name of an int8 tensor: the factor of each of its rows
 INDEX = "model.safetensors.index.json"
 
 LARGEST_HEADER = 8_000_000  # bytes; those of the largest published files have some hundred thousand
@@ -148,5 +149,11 @@ def damaged(path: Path, error: Exception) -> ModelError:
 
 
 def parameter_count(folder: Path) -> int:
-    """Numbers in all weight files of `folder`, from the headers alone."""
-    return sum(info.count for path in weight_files(folder) for info in read_header(path).values())
+    """Numbers in all weight files of `folder`, from the headers alone; the scales of int8 tensors are none."""
+    headers = [read_header(path) for path in weight_files(folder)]
+    return sum(
+        info.count
+        for header in headers
+        for name, info in header.items()
+        if not (name.endswith(SCALE) and name.removesuffix(SCALE) in header)
+    )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmcli.errors import ModelError
 from mmcli.hub.safetensors_files import (
     INDEX,
+    SCALE,
     SINGLE,
     TensorInfo,
     damaged,
@@ -21,7 +22,6 @@ from mmcli.hub.safetensors_files import (
     weight_files,
 )
 
-SCALE = "_scale"  # behind the name of an int8 tensor: the factor of each of its rows
 COMPARED_ROWS = 64  # of a tied tensor: enough to find a head that was trained on its own
 
 

@@ -36,7 +36,7 @@ class NanoConfig:
     class_tokens: tuple[tuple[int, ...], ...]  # the detector's classes in the decoder's own words
     first_words: tuple[int, int]  # ids from … to before …: whole words that may begin a sentence
     later_words: tuple[int, int]  # whole words and marks that may follow; between and behind them are pieces of words
-    names: tuple[tuple[int, ...], ...]  # words for things that the detector knows: a token, then the classes it may mean
+    names: tuple[tuple[int, ...], ...]  # words for what the detector knows: a token, then the classes it may mean
     least_evidence: float  # the detector's logit below which nothing of a class is named in a sentence
     decoder: DecoderConfig
 

@@ -30,7 +30,7 @@ def stages(config: NanoConfig) -> list[Stage]:
         Stage(
             "features",
             "EfficientNet-Lite2",
-            f"{config.grid} × {config.grid}, strides 4 to 32",
+            f"{config.grid} × {config.grid} × 4 strides",
             _count(tower.features),
             (f"on the picture reduced to {small} × {small}",),
         ),
@@ -65,7 +65,7 @@ def stages(config: NanoConfig) -> list[Stage]:
             "convolutions",
             f"{CODES} × {width}",
             _count(tower.masks),
-            (f"cut to a box at {CUT} × {CUT} points, added to what the decoder reads while it writes its mask",),
+            (f"cut to a box at {CUT} × {CUT} points", "read while its mask is written"),
         ),
     ]
 

@@ -19,7 +19,7 @@ Proposed = tuple[Tensor, Tensor, Tensor]  # boxes, class logits and features, as
 
 
 class NanoTower(nn.Module):
-    """Pictures [B, 3, side, side] in 0..1 → soft tokens [B, grid² + proposals, D] and the plane that masks are cut from.
+    """Pictures [B, 3, side, side] in 0..1 → soft tokens [B, grid² + proposals, D] and a plane to cut masks from.
 
     The grid carries what is where (EfficientNet-Lite2 on a reduced picture, PicoDet's neck beside it); the proposals
     carry PicoDet's best boxes with their class logits and the decoder's own words for the likely classes, so that the

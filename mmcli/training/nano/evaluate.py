@@ -6,7 +6,8 @@ False boxes: questions for absent classes that give a box. COCO: the same on the
 with at least eight boxes, each asked where it is and three absent ones on every photograph, beside the detector alone
 at several thresholds. Lists: things asked together against the same things one by one. Masks: how many of the things
 found have one, and mean overlap on things whose box was found. Captions: CIDEr-D against people's sentences, and how
-often the main thing is named.
+often the main thing is named. Told: on COCO's check photographs, captions that name a COCO thing that is not there.
+Likeness: CIDEr-D on those with people's sentences. Questions: VQA's, answered in the words that most people chose.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import json
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +47,10 @@ from mmcli.training.nano.boxes import (
 )
 from mmcli.training.nano.cider import cider
 from mmcli.training.nano.packing import COMMON
+from mmcli.training.nano.told import measure_likeness, measure_questions, measure_told
 
 Question = tuple[Photo, str]  # and a prompt
-COCO_FILES = ("coco.jsonl.gz",)
+COCO_FILES, MASKED_FILES = ("coco.jsonl.gz",), ("cocomini.jsonl.gz",)
 PEOPLE = (
     "person people man men woman women boy boys girl girls child children kid kids baby toddler player players lady "
     "guy crowd skateboarder surfer rider cyclist biker climber hiker team group someone couple friends snowboarder "
@@ -97,6 +99,12 @@ class Judge:
                     if event.id not in stop:
                         answers[event.row].append(Token(event.id, event.logprob))
             yield from zip(part, answers, strict=True)
+
+
+    def tell(self, questions: Sequence[Question], max_tokens: int) -> list[str]:
+        """The answers as text."""
+        tokens = (answer for _, answer in self.ask(list(questions), max_tokens))
+        return [self.loaded.processor.decode([t.id for t in own]).strip() for own in tokens]
 
 
 def box_questions(photos: list[Photo], label: str, rng: random.Random, most: int = 120) -> list[Photo]:
@@ -296,12 +304,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes that look for boxes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=1, help="use only every n-th check picture")
-    parser.add_argument("--only", default="boxes,false,coco,lists,masks,captions")
+    parser.add_argument("--only", default="boxes,false,coco,lists,masks,captions,told,likeness,questions")
     args = parser.parse_args()
     source = Source(args.model, args.data, args.device, args.dtype)
-    mixed, coco = (
+    mixed, coco, masked = (
         Judge(source, [p for p in photos if p.split == "check"][:: args.every], args.batch, args.jobs)
-        for photos in (read_photos(args.data, MIXED), read_photos(args.data, COCO_FILES))
+        for photos in (read_photos(args.data, files) for files in (MIXED, COCO_FILES, MASKED_FILES))
     )
     measures = {
         "boxes": lambda: measure_boxes(mixed, args.seed),
@@ -310,6 +318,9 @@ def main() -> None:
         "lists": lambda: measure_lists(coco, args.seed),
         "masks": lambda: measure_masks(mixed),
         "captions": lambda: measure_captions(mixed),
+        "told": lambda: measure_told(coco.tell, coco.photos),
+        "likeness": lambda: measure_likeness(masked.tell, masked.photos),
+        "questions": lambda: measure_questions(coco.tell, coco.photos),
     }
     for part in args.only.split(","):
         print(part, json.dumps(measures[part](), ensure_ascii=False, indent=1), flush=True)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mmcli.hub.weights import SCALE
+from mmcli.hub.safetensors_files import SCALE
 
 PREFIX = "nano."
 LARGEST = 127
@@ -34,6 +34,18 @@ def stored(state: dict[str, Tensor], storage: str) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in out.items()}
 
 
+def unpacked(kept: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What `stored` keeps, in floating point again."""
+    out = {}
+    for name, tensor in kept.items():
+        if tensor.dtype == torch.int8 and name + SCALE in kept:
+            scale = kept[name + SCALE].float()
+            out[name] = tensor.float() * scale.view(-1, *[1] * (tensor.dim() - 1))
+        elif not (name.endswith(SCALE) and name.removesuffix(SCALE) in kept):
+            out[name] = tensor.float()
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder that a training wrote")
@@ -45,7 +57,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "model.safetensors"
     save_file(stored(state, args.storage), path)
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {sum(t.numel() for t in state.values()) / 1e6:.1f} M parameters")
+    count = sum(tensor.numel() for tensor in state.values())
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {count / 1e6:.1f} M parameters")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """CHAIR (Rohrbach et al., arXiv:1809.02156): how many captions name a COCO thing that is not there.
 
 A caption's words are taken for COCO classes by name, plural or synonym; longer names go first, so that a hot dog is no
-dog. "Sentences" is the share of captions with at least one such thing, "named" of those with at least one that is there.
+dog. "Sentences" is the share of captions with at least one such thing, "named" of those with one that is there.
 """
 
 import re

@@ -24,6 +24,7 @@ from mmcli.layers.mask_vqvae import load_mask_vqvae
 from mmcli.models.nano.config import NanoConfig
 from mmcli.training.nano import mask_codes, masks, packing, pixels
 from mmcli.training.nano.annotations import ALL, Photo, read_layouts, read_photos, split_training
+from mmcli.training.nano.export import unpacked
 from mmcli.training.nano.lesson import MAP_CELL, OUTLINE, Lesson, initial
 from mmcli.training.nano.start import from_earlier, from_towers
 
@@ -52,7 +53,8 @@ def main() -> None:
     all_masks = masks.collect(photos, args.data)
     learned, held_out = split_training(photos)
     layouts = read_layouts(args.data)
-    print(f"{len(learned)} photos, {len(layouts)} layouts, {len(all_masks)} masks, {time.time() - began:.0f} s", flush=True)
+    counted = f"{len(learned)} photos, {len(layouts)} layouts, {len(all_masks)} masks"
+    print(f"{counted}, {time.time() - began:.0f} s", flush=True)
     if args.masks:
         codebook = load_mask_vqvae(args.masks).to(device)
     else:
@@ -80,7 +82,7 @@ def main() -> None:
     lesson = initial(config, args.kept)
     if args.weights:
         old = Tokenizer.from_file(str(args.weights_tokenizer or args.tokenizer))
-        left = from_earlier(lesson.nano, load_file(args.weights), old, Tokenizer.from_str(tokenizer))
+        left = from_earlier(lesson.nano, unpacked(load_file(args.weights)), old, Tokenizer.from_str(tokenizer))
         print(f"{len(left)} tensors begin anew: {', '.join(left[:12])}", flush=True)
     elif args.init:
         from_towers(lesson.nano, args.init)
@@ -210,7 +212,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--weights-tokenizer", type=Path, help="tokenizer.json of those weights, where it is another")
     parser.add_argument("--masks", type=Path, help="a mask codebook that is trained already")
     parser.add_argument("--kept", type=int, default=0, help="grid tokens that the decoder reads in training (0: all)")
-    parser.add_argument("--full-from", type=float, default=0.7, help="share of the time from which it reads all of them")
+    parser.add_argument("--full-from", type=float, default=0.7, help="share of the time after which it reads all")
     parser.add_argument("--warm", type=int, default=300, help="steps until the full rate")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=25, help="training time that the schedule is made for")

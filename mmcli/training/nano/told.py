@@ -1,0 +1,45 @@
+"""What is measured of sentences on COCO's check photographs: things that are not there, likeness, questions."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from mmcli.training.nano.annotations import Photo
+from mmcli.training.nano.cider import cider
+from mmcli.training.nano.hallucination import chair, named_classes
+
+# Asks each picture its prompt and gives the answers in order.
+Tell = Callable[[Sequence[tuple[Photo, str]], int], list[str]]
+LONGEST, ANSWER = 48, 12  # tokens
+
+
+def measure_told(tell: Tell, photos: Sequence[Photo]) -> dict:
+    """Captions of photographs with every box: which things they name."""
+    captions = tell([(photo, "caption en") for photo in photos], LONGEST)
+    there = [{thing.label for thing in photo.things} for photo in photos]
+    wrong = Counter(label for text, own in zip(captions, there, strict=True) for label in named_classes(text) - own)
+    shown = random.Random(0).sample(captions, min(12, len(captions)))
+    return {**chair(captions, there), "named most though absent": wrong.most_common(8), "examples": shown}
+
+
+def measure_likeness(tell: Tell, photos: Sequence[Photo]) -> dict:
+    """CIDEr-D against people's sentences."""
+    told = [photo for photo in photos if photo.captions]
+    captions = tell([(photo, "caption en") for photo in told], LONGEST)
+    return {"pictures": len(told), "cider": round(cider(captions, [list(photo.captions) for photo in told]), 3)}
+
+
+def measure_questions(tell: Tell, photos: Sequence[Photo]) -> dict:
+    """Share of people's questions (VQA) answered with the very words that most people chose, by kind."""
+    asked = [(photo, *pair) for photo in photos for pair in photo.questions]
+    answers = tell([(photo, f"answer en {question.lower().strip()}") for photo, question, _ in asked], ANSWER)
+    right: dict[str, list[bool]] = {}
+    for (_, question, truth), answer in zip(asked, answers, strict=True):
+        right.setdefault(_kind(question, truth), []).append(answer == truth.lower().strip())
+    return {kind: {"questions": len(own), "right": round(sum(own) / len(own), 3)} for kind, own in right.items()}
+
+
+def _kind(question: str, answer: str) -> str:
+    if answer in ("yes", "no"):
+        return "yes or no"
+    return "number" if answer.isdigit() else "colour" if "color" in question.lower() else "other"
