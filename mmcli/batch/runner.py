@@ -35,7 +35,7 @@ class Outcome:
     source: "Source"
     record: dict[str, Any]
     error: InputError | None = None
-    full: "Callable[[], Picture] | None" = None  # the picture in full size, to be drawn on, if asked for; raises InputError
+    full: "Callable[[], Picture] | None" = None  # in full size, if asked for; raises InputError
     remarks: tuple[str, ...] = ()  # those of the record's notes that are about the request, not about this input
 
 

@@ -26,7 +26,8 @@ def begin(ctx: typer.Context, talk: TalkOptions, offline: bool = False) -> Envir
     for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):  # huggingface_hub breaks off as it is imported
         value = environment.variables.get(name)
         if value is not None and not (value.isascii() and value.isdigit()):
-            raise UsageError(f"The variable {name} is {value!r}, which is no number of seconds", "Set it right or unset it")
+            what = f"The variable {name} is {value!r}, which is no number of seconds"
+            raise UsageError(what, "Set it right or unset it")
     if offline:
         environment.variables["HF_HUB_OFFLINE"] = "1"
     environment.variables.setdefault("HF_HUB_VERBOSITY", "error")  # what it does about a damaged cache is its affair

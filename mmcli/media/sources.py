@@ -347,4 +347,5 @@ def too_long(name: str, limit: int) -> InputError:
     """The InputError for an input of more than `limit` bytes."""
     do = "Give a smaller file, or if it comes through a pipe, save it as a file and name that"
     size = f"{limit / (1 << 20):,.0f} MiB" if limit >= 1 << 20 else f"{limit:,} bytes"
-    return InputError(f"{printable(name)} is longer than {size}", do if limit == STREAM_LIMIT else "Give a smaller file")
+    do = do if limit == STREAM_LIMIT else "Give a smaller file"
+    return InputError(f"{printable(name)} is longer than {size}", do)

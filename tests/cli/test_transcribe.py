@@ -20,6 +20,7 @@ from mmcli.media.audio import read_sound
 from mmcli.media.sources import expand
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "jfk.flac"
+CAT = EXAMPLE.parent / "cat.jpg"
 SAID = "ask not what your country can do for you"
 SECONDS = 11.0
 
@@ -175,8 +176,8 @@ def test_without_speech_no_model_is_loaded(tmp_path):
     ("arguments", "sentence"),
     [
         (["transcribe", EXAMPLE, "--model", "nano"], "nano takes no audio"),
-        (["caption", EXAMPLE.parent / "cat.jpg", "--model", "whisper-tiny.en"], "takes recordings, no pictures"),
-        (["chat", EXAMPLE.parent / "cat.jpg", "-m", "x", "--model", "whisper-tiny.en"], "takes recordings, no pictures"),
+        (["caption", CAT, "--model", "whisper-tiny.en"], "takes recordings, no pictures"),
+        (["chat", CAT, "-m", "x", "--model", "whisper-tiny.en"], "takes recordings, no pictures"),
         (["transcribe", EXAMPLE, "--model", "./nothere"], "There is no folder ./nothere"),
     ],
 )

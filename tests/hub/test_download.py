@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from command import PATIENCE
 from hub_server import COMMIT, hub, run_python
 from safetensors.torch import save
 
@@ -208,5 +209,7 @@ def test_a_hub_that_never_answers_is_not_waited_for(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         variables = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
-        done = subprocess.run([sys.executable, "-c", code], env=os.environ | variables, capture_output=True, timeout=100)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | variables, capture_output=True, timeout=PATIENCE
+        )
     assert b"the hub cannot be reached" in done.stderr

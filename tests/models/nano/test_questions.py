@@ -53,7 +53,8 @@ def test_a_question_is_put_in_the_words_it_was_taught_in(asked, as_taught):
     ],
 )
 def test_other_questions_are_refused_with_what_can_be_asked(asked):
-    with pytest.raises(ModelError, match=r'cannot answer that question. It answers only .*, such as "is there a cat\?"'):
+    expected = r'cannot answer that question. It answers only .*, such as "is there a cat\?"'
+    with pytest.raises(ModelError, match=expected):
         taught(asked, THINGS)
 
 
