@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from mmcli.models.nano.words import plural
 from mmcli.training.nano.annotations import COCO_CLASSES
 
-PEOPLE = (
-    "people man men woman women boy boys girl girls child children kid kids baby babies toddler player players lady "
-    "ladies guy guys crowd skateboarder skateboarders surfer surfers rider riders cyclist biker climber hiker team "
-    "couple friends snowboarder snowboarders skier skiers swimmer runner dancer worker family adult adults teenager "
-    "teenagers bikers pitcher batter catcher umpire soldier soldiers policeman chef farmer"
-).split()
+PEOPLE = [
+    "people", "man", "men", "woman", "women", "boy", "boys", "girl", "girls", "child", "children", "kid", "kids",
+    "baby", "babies", "toddler", "player", "players", "lady", "ladies", "guy", "guys", "crowd", "skateboarder",
+    "skateboarders", "surfer", "surfers", "rider", "riders", "cyclist", "biker", "climber", "hiker", "team", "couple",
+    "friends", "snowboarder", "snowboarders", "skier", "skiers", "swimmer", "runner", "dancer", "worker", "family",
+    "adult", "adults", "teenager", "teenagers", "bikers", "pitcher", "batter", "catcher", "umpire", "soldier",
+    "soldiers", "policeman", "chef", "farmer",
+]  # fmt: skip
 SYNONYMS: dict[str, Sequence[str]] = {
     "person": PEOPLE,
     "bicycle": ("bike", "bikes"),
