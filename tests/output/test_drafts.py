@@ -90,8 +90,8 @@ def ordinary_user():
 
 @pytest.fixture
 def open_folder(tmp_path):
-    """A folder that any user can enter."""
-    with tempfile.TemporaryDirectory() as name:
+    """A folder that any user can enter: TMPDIR may lie in one that belongs to root alone."""
+    with tempfile.TemporaryDirectory(dir="/tmp" if os.name == "posix" else None) as name:
         Path(name).chmod(0o777)
         yield Path(name)
 
