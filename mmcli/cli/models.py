@@ -13,7 +13,8 @@ from mmcli.cli.start import begin
 from mmcli.cli.units import bytes_text, count_text, fit, table
 from mmcli.errors import ExitCode, ModelError, UsageError
 from mmcli.escape import escape_line
-from mmcli.models.registry import FAMILIES, family_of
+from mmcli.hub.fields import shown
+from mmcli.models.registry import family_of
 from mmcli.output.record import to_json_line
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
@@ -140,9 +141,10 @@ def _knowledge_text(knows: dict | None) -> str:
 
 def _knowledge(config: dict, name: str) -> dict | None:
     """What the family of a checkpoint declares to know."""
-    if config.get("model_type") not in FAMILIES:
+    try:
+        family = family_of(config, name)
+    except ModelError:  # a type that no family reads, whatever it is: the rest can be told
         return None
-    family = family_of(config, name)
     if family.knowledge is None:
         return None
     knowledge = family.knowledge(family.read_config(config))
@@ -157,10 +159,10 @@ def _facts(name: str, revision: str | None, offline: bool) -> dict:
 
     if is_local(name) or offline or cached_folder(name, revision):
         found = resolve(name, revision, download=False)
-        parameters = parameter_count(found.folder)
+        parameters, kind = parameter_count(found.folder), found.config.get("model_type")
         return {
             "name": name,
-            "type": found.config.get("model_type"),
+            "type": kind if kind is None or isinstance(kind, str) else shown(kind),
             "revision": found.revision,
             "folder": str(found.folder),
             "bytes": _folder_bytes(found.folder),

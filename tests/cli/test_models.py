@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,17 @@ def test_inspect_downloads_no_weights(shell):
 def test_what_can_be_wrong_is_a_sentence_and_exit_code_3(shell, arguments, words):
     done = shell(*arguments)
     assert done.code == 3 and words in done.err and "Traceback" not in done.err and done.out == ""
+
+
+@pytest.mark.parametrize("kind", ["llava", None, ["paligemma"], {"a": 1}, 7])
+@pytest.mark.parametrize("arguments", [("info",), ("info", "--json"), ("verify",)])
+def test_a_model_of_whatever_type_can_be_looked_at(kind, arguments, tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": kind}))
+    command, *options = arguments
+    done = mmcli("models", command, tmp_path / "model", *options)
+    assert done.code in (0, 3) and "unexpected" not in done.err.lower() and done.err.count("\n") <= 1
 
 
 def test_a_folder_can_be_looked_at_and_verified(tiny):
