@@ -31,9 +31,7 @@ class Progress:
     `counted` is None where there is nothing to count. Rich is imported only when there is a bar to draw.
     """
 
-    def __init__(
-        self, environment: Environment, *, wanted: bool = True, counted: Count | None = None, words: str = ""
-    ):
+    def __init__(self, environment: Environment, *, wanted: bool = True, counted: Count | None = None, words: str = ""):
         self._bar: Any = None
         self._environment = environment
         self._count = counted

@@ -40,9 +40,7 @@ def table(rows: list[tuple[str, ...]], columns: int | None = None) -> str:
         lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
         if columns:
             lines = [
-                part
-                for line in lines
-                for part in (wrap(line, columns, " " * start) if len(line) > columns else [line])
+                part for line in lines for part in (wrap(line, columns, " " * start) if len(line) > columns else [line])
             ]
     return "".join(f"{line}\n" for line in lines)
 

@@ -11,7 +11,7 @@ SMALL_MODEL = 1 << 30
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """"auto" (CUDA, else Metal, else CPU), "cpu", "cuda", "cuda:N" or "mps" → a device that is there.
+    """ "auto" (CUDA, else Metal, else CPU), "cpu", "cuda", "cuda:N" or "mps" → a device that is there.
 
     Raises UsageError for an unknown name and for a device this machine or this build of PyTorch lacks.
     """
@@ -30,7 +30,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device, parameters: int | None = None) -> torch.dtype:
-    """"auto", "float32", "bfloat16" or "float16" → a type.
+    """ "auto", "float32", "bfloat16" or "float16" → a type.
 
     "auto" is bfloat16 where the device computes in it natively and float32 elsewhere (Metal included, whose
     bfloat16 depends on the system's version); a model known to be small (`parameters`) stays in float32.

@@ -60,9 +60,7 @@ def model_name(place: Path) -> str:
     return place.name.removeprefix(PREFIX).replace("--", "/")
 
 
-def find(
-    place: Path, revision: str | None = None, *, any_revision: bool = False, weights: bool = True
-) -> Found | None:
+def find(place: Path, revision: str | None = None, *, any_revision: bool = False, weights: bool = True) -> Found | None:
     """The complete snapshot in `place` that `revision` means: a branch, a tag, a commit or its beginning.
 
     None means main. Where the cache does not know main, or with `any_revision` where main is not complete, the newest

@@ -175,9 +175,7 @@ def _proxy(target: Target) -> Target | None:
         return None
     address = address if "://" in address else f"http://{address}"
     if urlsplit(address).scheme != "http":
-        raise InputError(
-            f"The proxy {masked_address(address)} is of an unsupported kind", "Name one with http://"
-        )
+        raise InputError(f"The proxy {masked_address(address)} is of an unsupported kind", "Name one with http://")
     return _target(address)
 
 

@@ -64,8 +64,7 @@ def sound_seconds(processor: "Processor", model: str) -> float:
     if not longest:
         raise ModelError(
             f"{model} takes no audio",
-            "Choose a model that does, such as google/gemma-3n-E2B-it, or write the words down with "
-            "mmcli transcribe",
+            "Choose a model that does, such as google/gemma-3n-E2B-it, or write the words down with mmcli transcribe",
         )
     return longest
 
@@ -196,9 +195,7 @@ class Conversation:
 
         sampling = Sampling(request.temperature, request.top_k, request.top_p, request.seed)
         stop_ids = self.loaded.processor.stop_ids
-        return generate(
-            self.loaded.model, inputs, stop_ids=stop_ids, max_tokens=limit, sampling=sampling, cache=cache
-        )
+        return generate(self.loaded.model, inputs, stop_ids=stop_ids, max_tokens=limit, sampling=sampling, cache=cache)
 
     def _kept(self, steps: Steps, text: str, turns: int) -> Steps:
         """Pass steps on, and keep account of what the cache holds, whatever ends them."""

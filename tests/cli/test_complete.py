@@ -64,7 +64,7 @@ def test_what_is_offered(shell, words, offered):
 def test_bash_itself_completes_a_model(shell, tmp_path):
     """With the script that --show-completion gives, as bash runs it."""
     program = tmp_path / "mmcli"
-    program.write_text(f"#!/bin/sh\nexec {sys.executable} -m mmcli \"$@\"\n")
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m mmcli "$@"\n')
     program.chmod(0o755)
     lines = [
         'eval "$(_MMCLI_COMPLETE=source_bash mmcli)"',

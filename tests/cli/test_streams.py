@@ -105,7 +105,7 @@ def test_head_ends_quietly(album, tiny):
 
 def shell(command: str) -> Done:
     """A command line of a shell, in which `mmcli` is ours."""
-    command = f"mmcli() {{ {sys.executable} -m mmcli \"$@\"; }}; {command}"
+    command = f'mmcli() {{ {sys.executable} -m mmcli "$@"; }}; {command}'
     environment = os.environ | ONE_THREAD
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, timeout=PATIENCE)
     return Done(done.returncode, done.stdout, done.stderr)
@@ -137,7 +137,7 @@ def test_other_streams_may_be_closed_or_full(album, tiny, redirection):
 def test_a_file_is_never_mistaken_for_a_stream_that_was_closed(album, tiny):
     """The first file that is opened gets the number of a closed stream, and with it what others write there."""
     code = "import os, sys; from mmcli.__main__ import _occupy_streams; _occupy_streams(); print(os.open('f', 65))"
-    done = shell(f"{sys.executable} -c \"{code}\" 3>&1 >&3 2>&- <&-")
+    done = shell(f'{sys.executable} -c "{code}" 3>&1 >&3 2>&- <&-')
     assert int(done.out) > 2
 
 

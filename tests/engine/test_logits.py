@@ -79,9 +79,7 @@ def written(seed, mode, grammars=GRAMMARS, steps=80):
         assert all(answer.ended for answer in answers)
         return [[Token(id, -1.0) for id in answer.ids] for answer in answers]
     rows = [[] for _ in grammars]
-    steps = generate(
-        Noise(seed), inputs, stop_ids=frozenset({END}), max_tokens=steps, processor=rules, **MODES[mode]
-    )
+    steps = generate(Noise(seed), inputs, stop_ids=frozenset({END}), max_tokens=steps, processor=rules, **MODES[mode])
     for events in steps:
         for event in events:
             rows[event.row].append(Token(event.id, event.logprob))

@@ -61,9 +61,7 @@ SPELLINGS = ["2852039166", "0xa9fea9fe", "0xa9.0xfe.0xa9.0xfe", "0251.0376.0251.
 @pytest.mark.parametrize("host", SPELLINGS)
 def test_an_internal_address_in_disguise(host):
     """The system itself reads these as 169.254.169.254 or 0.0.0.0; no packet is sent."""
-    with pytest.raises(
-        InputError, match=r"leads to .*(169\.254\.169\.254|0\.0\.0\.0|a9fe:a9fe).*which is refused"
-    ):
+    with pytest.raises(InputError, match=r"leads to .*(169\.254\.169\.254|0\.0\.0\.0|a9fe:a9fe).*which is refused"):
         fetch(f"http://{host}/latest/meta-data/", LIMIT)
 
 

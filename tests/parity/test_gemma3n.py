@@ -35,9 +35,7 @@ class Pair:
             return self.ours.model.prefill(inputs, self.ours.model.new_cache(*inputs.tokens.shape))
 
     def tokens(self, inputs: Inputs) -> list[list[int]]:
-        events = generate(
-            self.ours.model, inputs, stop_ids=frozenset(), max_tokens=STEPS, sampling=Sampling()
-        )
+        events = generate(self.ours.model, inputs, stop_ids=frozenset(), max_tokens=STEPS, sampling=Sampling())
         return [list(ids) for ids in zip(*([event.id for event in step] for step in events), strict=True)]
 
     def reference_logits(self, inputs: Inputs) -> torch.Tensor:
@@ -45,9 +43,7 @@ class Pair:
             return self.reference(**named(inputs)).logits[:, -1]
 
     def reference_tokens(self, inputs: Inputs) -> list[list[int]]:
-        output = self.reference.generate(
-            **named(inputs), max_new_tokens=STEPS, do_sample=False, eos_token_id=NEVER
-        )
+        output = self.reference.generate(**named(inputs), max_new_tokens=STEPS, do_sample=False, eos_token_id=NEVER)
         return output[:, inputs.tokens.shape[1] :].tolist()
 
 

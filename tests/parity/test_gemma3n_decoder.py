@@ -62,9 +62,7 @@ def read(model: Gemma3n, *rows: list[int], cache=None) -> torch.Tensor:
 
 def write(model: Gemma3n, *rows: list[int], steps: int = STEPS) -> list[list[int]]:
     tokens, valid = pad_left(list(rows), 0)
-    events = generate(
-        model, Inputs(tokens, valid, None), stop_ids=frozenset(), max_tokens=steps, sampling=Sampling()
-    )
+    events = generate(model, Inputs(tokens, valid, None), stop_ids=frozenset(), max_tokens=steps, sampling=Sampling())
     return [list(ids) for ids in zip(*([event.id for event in step] for step in events), strict=True)]
 
 

@@ -48,7 +48,7 @@ def hearing_prompt(task: str, language: str | None, hint: str | None) -> str:
 
 
 def language_name(language: str) -> str:
-    """"de" → "German"; a name stays what it is. Raises UsageError for a code that nobody knows."""
+    """ "de" → "German"; a name stays what it is. Raises UsageError for a code that nobody knows."""
     code = language.strip().lower()
     if code in LANGUAGES:
         return LANGUAGES[code]

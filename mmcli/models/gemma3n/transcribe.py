@@ -122,9 +122,7 @@ def _write(loaded: Loaded, inputs: Inputs, options: Settings, temperature: float
     return [_Written(*row) for row in zip(ids, sums, ended, strict=True)]
 
 
-def _read(
-    loaded: Loaded, written: _Written, seconds: float, language: str | None, temperature: float
-) -> WindowText:
+def _read(loaded: Loaded, written: _Written, seconds: float, language: str | None, temperature: float) -> WindowText:
     text = " ".join(loaded.processor.decode(written.ids).split())  # a segment is a line
     raw = text.encode()
     return WindowText(

@@ -181,9 +181,7 @@ def _masks(loaded: "Loaded", seen: Seen, wanted: list[tuple[Asked, int]], sampli
     grammars = [Grammar((), (), end, masks=True, box=box) for box in boxes]
     prompts = [f"segment {one.thing}" for one, _ in wanted]
     pictures = [one.picture for one, _ in wanted]
-    rules = GrammarProcessor(
-        grammars, loaded.processor.vocabulary, loaded.config.decoder.vocabulary, seen.store.device
-    )
+    rules = GrammarProcessor(grammars, loaded.processor.vocabulary, loaded.config.decoder.vocabulary, seen.store.device)
     answers = _write(loaded, seen, prompts, pictures, rules, CORNERS + CODES, sampling)
     for (one, i), (tokens, _) in zip(wanted, answers, strict=True):
         codes = tokens[CORNERS:]

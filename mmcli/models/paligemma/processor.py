@@ -52,9 +52,7 @@ class PaliGemmaProcessor:
         if len(pictures) != len(prompts):
             raise ValueError(f"{len(pictures)} lists of pictures for {len(prompts)} prompts")
         soft = [self.config.image_token] * self.soft_tokens
-        rows = [
-            soft * len(own) + self._prompt_tokens(prompt) for own, prompt in zip(pictures, prompts, strict=True)
-        ]
+        rows = [soft * len(own) + self._prompt_tokens(prompt) for own, prompt in zip(pictures, prompts, strict=True)]
         tokens, valid = pad_left(rows, self.config.pad)
         pixels = [torch.from_numpy(self.pictures.pixels(picture)) for own in pictures for picture in own]
         return Inputs(tokens, valid, torch.stack(pixels) if pixels else None)

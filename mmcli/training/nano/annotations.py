@@ -98,8 +98,20 @@ def read_layouts(folder: Path) -> list[Photo]:
         absent = tuple(label for label in COCO_CLASSES if label not in labels)
         photos.append(
             Photo(
-                f"layout_{row['coco_id']}", "", 0, 0, "layout", "train", tuple(row["captions"]), tuple(sorted(labels)),
-                things, frozenset(), absent, frozenset(COCO_CLASSES), {}, [],
+                f"layout_{row['coco_id']}",
+                "",
+                0,
+                0,
+                "layout",
+                "train",
+                tuple(row["captions"]),
+                tuple(sorted(labels)),
+                things,
+                frozenset(),
+                absent,
+                frozenset(COCO_CLASSES),
+                {},
+                [],
             )  # fmt: skip
         )
     return photos

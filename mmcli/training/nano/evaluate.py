@@ -100,7 +100,6 @@ class Judge:
                         answers[event.row].append(Token(event.id, event.logprob))
             yield from zip(part, answers, strict=True)
 
-
     def tell(self, questions: Sequence[Question], max_tokens: int) -> list[str]:
         """The answers as text."""
         tokens = (answer for _, answer in self.ask(list(questions), max_tokens))

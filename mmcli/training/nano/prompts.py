@@ -48,6 +48,7 @@ FIXED_TEXTS = (
     "do you see an", "several", "wearing", "one", *NUMBERS, *UNANSWERABLE,
 )  # fmt: skip
 
+
 @dataclass
 class Mask:
     """A piece of an answer: a box [4] and the number of its mask."""
