@@ -91,12 +91,12 @@ def test_no_text_is_run_as_code():
 
 
 def test_nothing_outside_a_familys_folder_knows_the_family():
-    """Except the registry, which names modules as text, and the recipe that trains a family."""
+    """Except the registry, which names modules as text, and the recipe that trains a bundled model."""
     knowing = []
     for path in SOURCES:
         for module in imports(path):
             if match := re.match(r"mmcli\.models\.(?!registry|family)(\w+)", module):
-                own = (f"mmcli.models.{match[1]}", f"mmcli.training.{match[1]}")
+                own = (f"mmcli.models.{match[1]}", f"mmcli.training.recipes.{match[1]}")
                 knowing += [] if is_within(module_of(path), own) else [(name_of(path), module)]
     assert knowing == []
 

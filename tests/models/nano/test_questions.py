@@ -10,8 +10,8 @@ from mmcli.hub.resolve import resolve
 from mmcli.models.nano import NanoConfig
 from mmcli.models.nano.questions import EXAMPLES, taught
 from mmcli.models.nano.words import known
-from mmcli.training.nano import prompts
-from mmcli.training.nano.annotations import Photo
+from mmcli.training.recipes.nano import prompts
+from mmcli.training.recipes.nano.annotations import Photo
 
 THINGS = NanoConfig.from_json(resolve("nano").config).things
 

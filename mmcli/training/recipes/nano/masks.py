@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mmcli.training.nano.annotations import VOC20, Photo, Thing, overlap
+from mmcli.training.recipes.nano.annotations import VOC20, Photo, Thing, overlap
 
 SIDE = 64
 FIT = 0.6  # how well the class's own extent must fill the box

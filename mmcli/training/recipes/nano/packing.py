@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from mmcli.models.nano.config import MASK_CODES, NanoConfig
-from mmcli.training.nano import prompts
-from mmcli.training.nano.annotations import COCO_CLASSES, KNOWN_TO_DETECTOR, Photo
+from mmcli.training.recipes.nano import prompts
+from mmcli.training.recipes.nano.annotations import COCO_CLASSES, KNOWN_TO_DETECTOR, Photo
 
 LENGTH = 128  # text tokens of a row
 BOXES = 48  # things of a row that the device is told of

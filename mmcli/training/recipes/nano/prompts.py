@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mmcli.models.nano.words import NUMBERS, named, plural
-from mmcli.training.nano.annotations import ANIMALS, MOST_OBJECTS, Photo
-from mmcli.training.nano.texts import clean
+from mmcli.training.recipes.nano.annotations import ANIMALS, MOST_OBJECTS, Photo
+from mmcli.training.recipes.nano.texts import clean
 
 TINY = 0.01  # of the side: smaller things are not asked for
 

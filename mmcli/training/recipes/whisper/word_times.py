@@ -1,4 +1,4 @@
-"""How right word times are: `python -m mmcli.training.whisper.word_times --data FOLDER`.
+"""How right word times are: `python -m mmcli.training.recipes.whisper.word_times --data FOLDER`.
 
 FOLDER holds clips.zip and manifest.jsonl, as for `evaluate`. Clips are heard as `mmcli transcribe --words` hears them;
 those whose every word is right are aligned a second time, independently: a CTC model of phonemes (the package hama,
@@ -26,7 +26,7 @@ from mmcli.hub.resolve import resolve
 from mmcli.media.audio import read_sound
 from mmcli.media.sources import Source
 from mmcli.tasks.transcribe import TranscribeRequest
-from mmcli.training.whisper.evaluate import Clip, read_clips
+from mmcli.training.recipes.whisper.evaluate import Clip, read_clips
 
 CLEAN = ("librispeech", "ljspeech")  # sources that are read aloud in a quiet room, by how their names begin
 FRAME = 0.02  # seconds between the CTC model's outputs

@@ -1,4 +1,4 @@
-"""Nano's tokenizer: `python -m mmcli.training.nano.tokenizer --data FOLDER --out FOLDER`.
+"""Nano's tokenizer: `python -m mmcli.training.recipes.nano.tokenizer --data FOLDER --out FOLDER`.
 
 Byte-level sub-words learned on the training words (so that nearly each is one token), then PaliGemma's 1,024 places and
 128 mask codes. Beside tokenizer.json it writes the ids that depend on it into config.json.
@@ -13,9 +13,9 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from mmcli.models.nano.config import LOCATIONS, MASK_CODES
-from mmcli.training.nano import prompts, texts
-from mmcli.training.nano.annotations import ALL, COCO_CLASSES, read_layouts, read_photos
-from mmcli.training.nano.hallucination import single_words
+from mmcli.training.recipes.nano import prompts, texts
+from mmcli.training.recipes.nano.annotations import ALL, COCO_CLASSES, read_layouts, read_photos
+from mmcli.training.recipes.nano.hallucination import single_words
 
 WORDS = 8192  # ids below this are special tokens and sub-words
 FILLER = 8  # rows behind the last token, so that the table's length is a multiple of eight

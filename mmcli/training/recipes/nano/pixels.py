@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from mmcli.training.nano.annotations import Photo
-from mmcli.training.nano.packing import Batch
+from mmcli.training.recipes.nano.annotations import Photo
+from mmcli.training.recipes.nano.packing import Batch
 
 STORED = 320  # pixels; pictures are kept squeezed to this square
 MAP = 128

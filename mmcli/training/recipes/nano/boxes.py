@@ -22,7 +22,7 @@ from mmcli.hub.load import Loaded, load
 from mmcli.hub.resolve import resolve
 from mmcli.models.nano.finding import Asked, look, propose
 from mmcli.models.nano.joining import BOTH, DETECTOR, Calibration, Candidate, join
-from mmcli.training.nano.annotations import Photo
+from mmcli.training.recipes.nano.annotations import Photo
 
 HIT = 0.5  # overlap from which on a box is right
 BATCH = 8  # photographs read together

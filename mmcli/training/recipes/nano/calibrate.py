@@ -1,4 +1,6 @@
-"""Fit how decoder and detector are weighed: `python -m mmcli.training.nano.calibrate --data FOLDER --model nano`.
+"""Fit how decoder and detector are weighed.
+
+    python -m mmcli.training.recipes.nano.calibrate --data FOLDER --model nano
 
 On training pictures that were held out every class that is boxed exhaustively is asked where it is, and others where
 they are not. (Of things that the detector does not know too few are held out: what the decoder writes of the others,
@@ -31,8 +33,8 @@ from mmcli.models.nano.joining import (
     join,
 )
 from mmcli.models.nano.things import COCO
-from mmcli.training.nano.annotations import ALL, Photo, read_photos, split_training
-from mmcli.training.nano.boxes import (
+from mmcli.training.recipes.nano.annotations import ALL, Photo, read_photos, split_training
+from mmcli.training.recipes.nano.boxes import (
     Answered,
     Source,
     collect,

@@ -7,8 +7,8 @@ from dataclasses import asdict
 import pytest
 
 from mmcli.models.nano.joining import Candidate, join
-from mmcli.training.nano.boxes import Answered, detector_alone, joined, summary
-from mmcli.training.nano.calibrate import fit, least_for, reliability, with_limits
+from mmcli.training.recipes.nano.boxes import Answered, detector_alone, joined, summary
+from mmcli.training.recipes.nano.calibrate import fit, least_for, reliability, with_limits
 
 BOX = (100, 100, 300, 300)
 

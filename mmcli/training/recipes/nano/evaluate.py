@@ -1,4 +1,4 @@
-"""Measure a model on the check pictures: `python -m mmcli.training.nano.evaluate --data FOLDER --model nano`.
+"""Measure a model on the check pictures: `python -m mmcli.training.recipes.nano.evaluate --data FOLDER --model nano`.
 
 Boxes, on the mixed check pictures: average precision at overlap 0.5 for each class with at least ten check boxes,
 asked on every picture that has it and on others that surely lack it, next to the teacher's boxes on the same pictures.
@@ -31,9 +31,9 @@ from mmcli.hub.resolve import resolve
 from mmcli.models.nano.finding import find
 from mmcli.models.nano.joining import Candidate
 from mmcli.output.masks import paste_mask
-from mmcli.training.nano import masks
-from mmcli.training.nano.annotations import COCO_CLASSES, MIXED, Photo, Thing, overlap, read_photos
-from mmcli.training.nano.boxes import (
+from mmcli.training.recipes.nano import masks
+from mmcli.training.recipes.nano.annotations import COCO_CLASSES, MIXED, Photo, Thing, overlap, read_photos
+from mmcli.training.recipes.nano.boxes import (
     SCALE,
     Answered,
     Source,
@@ -45,9 +45,9 @@ from mmcli.training.nano.boxes import (
     summary,
     truth_of,
 )
-from mmcli.training.nano.cider import cider
-from mmcli.training.nano.packing import COMMON
-from mmcli.training.nano.told import measure_likeness, measure_questions, measure_told
+from mmcli.training.recipes.nano.cider import cider
+from mmcli.training.recipes.nano.packing import COMMON
+from mmcli.training.recipes.nano.told import measure_likeness, measure_questions, measure_told
 
 Question = tuple[Photo, str]  # and a prompt
 COCO_FILES, MASKED_FILES = ("coco.jsonl.gz",), ("cocomini.jsonl.gz",)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from mmcli.models.nano.words import plural
-from mmcli.training.nano.annotations import COCO_CLASSES
+from mmcli.training.recipes.nano.annotations import COCO_CLASSES
 
 PEOPLE = [
     "people", "man", "men", "woman", "women", "boy", "boys", "girl", "girls", "child", "children", "kid", "kids",

@@ -12,7 +12,7 @@ from mmcli.models.nano.mask_tokens import INNER
 from mmcli.models.nano.model import Nano
 from mmcli.models.nano.picodet import CLASSES
 from mmcli.models.nano.tower import Proposed
-from mmcli.training.nano import packing
+from mmcli.training.recipes.nano import packing
 
 MAP_CELL = 4  # the auxiliary class map has this many cells along a grid token
 VOC_CLASSES = 21

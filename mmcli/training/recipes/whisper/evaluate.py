@@ -1,4 +1,6 @@
-"""Word and character errors on clips with known words: `python -m mmcli.training.whisper.evaluate --data FOLDER`.
+"""Word and character errors on clips with known words.
+
+    python -m mmcli.training.recipes.whisper.evaluate --data FOLDER
 
 FOLDER holds clips.zip and manifest.jsonl (`file`, `text`, `source` a line). Every clip is a recording of its own on the
 way that `mmcli transcribe` takes, voice activity included; with `--peer`, faster-whisper hears the same clips with the

@@ -1,4 +1,4 @@
-"""Train nano: `python -m mmcli.training.nano.train --data FOLDER --init FILE --out FOLDER --minutes 25`.
+"""Train nano: `python -m mmcli.training.recipes.nano.train --data FOLDER --init FILE --out FOLDER --minutes 25`.
 
 The run goes by the clock: the learning rate falls to zero when the minutes are over, so the same command suits any
 machine. `--resume` goes on from what an earlier run saved, `--weights` starts from finished weights.
@@ -22,11 +22,11 @@ from torch.utils.data import DataLoader
 
 from mmcli.layers.mask_vqvae import load_mask_vqvae
 from mmcli.models.nano.config import NanoConfig
-from mmcli.training.nano import mask_codes, masks, packing, pixels
-from mmcli.training.nano.annotations import ALL, Photo, read_layouts, read_photos, split_training
-from mmcli.training.nano.export import unpacked
-from mmcli.training.nano.lesson import MAP_CELL, OUTLINE, Lesson, initial
-from mmcli.training.nano.start import from_earlier, from_towers
+from mmcli.training.recipes.nano import mask_codes, masks, packing, pixels
+from mmcli.training.recipes.nano.annotations import ALL, Photo, read_layouts, read_photos, split_training
+from mmcli.training.recipes.nano.export import unpacked
+from mmcli.training.recipes.nano.lesson import MAP_CELL, OUTLINE, Lesson, initial
+from mmcli.training.recipes.nano.start import from_earlier, from_towers
 
 
 def groups(lesson: Lesson) -> list[dict]:

@@ -1,4 +1,6 @@
-"""Make the bundled model of a finished training: `python -m mmcli.training.nano.export --run FOLDER --out FOLDER`.
+"""Make the bundled model of a finished training.
+
+    python -m mmcli.training.recipes.nano.export --run FOLDER --out FOLDER
 
 FOLDER of the run holds lesson.safetensors; what served training alone is left out. Matrices and kernels are kept in
 int8 with a scale for each row (an output channel of a convolution), all else in float16.

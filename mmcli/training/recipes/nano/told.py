@@ -4,9 +4,9 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from mmcli.training.nano.annotations import Photo
-from mmcli.training.nano.cider import cider
-from mmcli.training.nano.hallucination import chair, named_classes
+from mmcli.training.recipes.nano.annotations import Photo
+from mmcli.training.recipes.nano.cider import cider
+from mmcli.training.recipes.nano.hallucination import chair, named_classes
 
 # Asks each picture its prompt and gives the answers in order.
 Tell = Callable[[Sequence[tuple[Photo, str]], int], list[str]]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmcli.training.nano.hallucination import chair, named_classes
+from mmcli.training.recipes.nano.hallucination import chair, named_classes
 
 
 @pytest.mark.parametrize(

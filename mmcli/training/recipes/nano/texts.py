@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from mmcli.training.nano.annotations import COCO_CLASSES, Photo
+from mmcli.training.recipes.nano.annotations import COCO_CLASSES, Photo
 
 SELDOM = 4  # a word that comes less often is not taught to be written
 OFTEN = 40  # beyond this a word's count does not matter for the choice of sub-words

@@ -12,9 +12,9 @@ from mmcli.decode.segments import parse
 from mmcli.engine.inputs import Inputs
 from mmcli.hub.load import load
 from mmcli.hub.resolve import BUNDLED, resolve
-from mmcli.training.nano import packing, prompts
-from mmcli.training.nano.annotations import Photo, Thing
-from mmcli.training.nano.train import Lesson
+from mmcli.training.recipes.nano import packing, prompts
+from mmcli.training.recipes.nano.annotations import Photo, Thing
+from mmcli.training.recipes.nano.train import Lesson
 
 
 def photo(

@@ -10,9 +10,9 @@ from torch import nn
 
 from mmcli.hub.resolve import BUNDLED
 from mmcli.hub.weights import Rule, load_strict
-from mmcli.training.nano import export, texts
-from mmcli.training.nano.start import from_earlier
-from mmcli.training.nano.tokenizer import names, train
+from mmcli.training.recipes.nano import export, texts
+from mmcli.training.recipes.nano.start import from_earlier
+from mmcli.training.recipes.nano.tokenizer import names, train
 
 WORDS = Counter({"cat": 9, "dog": 9, "sitting": 5, "a": 40, "table": 4, "bears": 4})
 
