@@ -23,7 +23,7 @@ LONGEST = 400  # lines
 
 # What a model is made of needs torch as it is imported; everything else must start in milliseconds.
 NEEDS_TORCH = ("mmcli.engine", "mmcli.layers", "mmcli.models", "mmcli.training")
-NEEDS_TORCH += ("mmcli.hub.load", "mmcli.hub.weights", "mmcli.hub.array_files")
+NEEDS_TORCH += ("mmcli.hub.load", "mmcli.hub.weights", "mmcli.hub.array_files", "mmcli.speech.silero_vad")
 STARTS_AT_ONCE = ("mmcli.models.registry", "mmcli.models.family")
 
 

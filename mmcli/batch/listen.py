@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mmcli.batch.ahead import ahead
-from mmcli.batch.channels import Voices
-from mmcli.batch.levels import levelled
 from mmcli.batch.runner import Outcome
-from mmcli.batch.speech import RATE, Speech, Window, halves, is_long
 from mmcli.engine.cpu import allowed_cores
 from mmcli.errors import InputError, MmcliError
+from mmcli.speech.channels import Voices
+from mmcli.speech.levels import levelled
+from mmcli.speech.windows import RATE, Speech, Window, halves, is_long
 from mmcli.tasks.transcribe import (
     Passage,
     TranscribeRequest,
@@ -33,8 +33,8 @@ from mmcli.tasks.transcribe import (
 
 if TYPE_CHECKING:
     from mmcli.hub.load import Loaded
-    from mmcli.layers.silero_vad import SileroVAD
     from mmcli.media.sources import Source
+    from mmcli.speech.silero_vad import SileroVAD
 
 BATCH_ON_GPU = 16
 BATCH_ON_CPU = 8
@@ -182,7 +182,7 @@ class Listener:
 
     def _detector_here(self) -> "SileroVAD":
         if self._detector is None:
-            from mmcli.layers.silero_vad import load_silero_vad
+            from mmcli.speech.silero_vad import load_silero_vad
 
             self._detector = load_silero_vad()
         return self._detector

@@ -36,8 +36,8 @@ class Attachment:
         """
         if not isinstance(self.content, Sound):
             return [self.content.image], self.notes
-        from mmcli.media.parts import cut
         from mmcli.output.text import clock
+        from mmcli.speech.pauses import cut
 
         longest = sound_seconds(processor, model)
         samples = cut(self.content.samples, longest)

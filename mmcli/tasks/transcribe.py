@@ -10,9 +10,9 @@ from mmcli.output.text import clock
 from mmcli.tasks.task import text_of
 
 if TYPE_CHECKING:
-    from mmcli.batch.speech import Window
     from mmcli.hub.load import Loaded
     from mmcli.models.family import Family
+    from mmcli.speech.windows import Window
 
 Record = dict[str, Any]
 
@@ -54,7 +54,7 @@ class TranscribeRequest:
 
     def require(self, loaded: "Loaded", model: str) -> None:
         """Raise ModelError if the model takes no audio, UsageError if it does not give the times that are asked for."""
-        from mmcli.batch.speech import WINDOW
+        from mmcli.speech.windows import WINDOW
 
         self.require_family(loaded.family, model)
         seconds = getattr(loaded.processor, "window_seconds", WINDOW)

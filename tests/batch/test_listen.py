@@ -15,9 +15,9 @@ from sound_files import wav_bytes
 from mmcli.batch import listen
 from mmcli.batch.listen import Heard, Listener, even, shares
 from mmcli.batch.runner import Outcome
-from mmcli.batch.speech import RATE
 from mmcli.errors import InputError, ModelError
 from mmcli.media.sources import Source
+from mmcli.speech.windows import RATE
 from mmcli.tasks.transcribe import TranscribeRequest, joined
 
 

@@ -13,9 +13,9 @@ import webvtt
 from command import Terminal, mmcli, process, through_head
 from sound_files import KINDS, save, save_pictures, wav_bytes
 
-from mmcli.batch.speech import RATE
 from mmcli.media.audio import read_sound
 from mmcli.media.sources import expand
+from mmcli.speech.windows import RATE
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "jfk.flac"
 CAT = EXAMPLE.parent / "cat.jpg"

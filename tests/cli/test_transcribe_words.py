@@ -10,10 +10,10 @@ import webvtt
 from command import mmcli
 from sound_files import wav_bytes
 
-from mmcli.batch.speech import RATE
 from mmcli.errors import InputError
 from mmcli.media.audio import read_sound
 from mmcli.media.sources import expand
+from mmcli.speech.windows import RATE
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "jfk.flac"
 SAID = "ask not what your country can do for you"

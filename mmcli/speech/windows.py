@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmcli.batch.levels import lifted
-from mmcli.media.parts import quietest
+from mmcli.speech.levels import lifted
+from mmcli.speech.pauses import quietest
 
 if TYPE_CHECKING:
-    from mmcli.layers.silero_vad import SileroVAD
+    from mmcli.speech.silero_vad import SileroVAD
 
 RATE = 16_000
 FRAME = 512  # samples: 32 ms, one probability of speech each

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmcli.media.parts import REACH, cut
+from mmcli.speech.pauses import REACH, cut
 
 RATE = 16_000
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmcli.batch.speech import FRAME, LONGEST_GAP, PAD, RATE, Cutter, Speech, _pieces
+from mmcli.speech.windows import FRAME, LONGEST_GAP, PAD, RATE, Cutter, Speech, _pieces
 
 LIMIT = int(30 * RATE) // FRAME
 

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file
 
 from mmcli.errors import ModelError
-from mmcli.layers import silero_vad
-from mmcli.layers.silero_vad import CONTEXT, FRAME, load_silero_vad, weights_path
+from mmcli.speech import silero_vad
+from mmcli.speech.silero_vad import CONTEXT, FRAME, load_silero_vad, weights_path
 
 # The package's own network, filled with the weights that lie beside it: name there → name in the safetensors file.
 NAMES = {"stft.forward_basis_buffer": "stft_conv.weight", "decoder.rnn.": "lstm_cell."}

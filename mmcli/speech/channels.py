@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmcli.batch.speech import CONTEXT, FRAME, START, framed
 from mmcli.media.mixing import TURNED, Alignment
+from mmcli.speech.windows import CONTEXT, FRAME, START, framed
 
 if TYPE_CHECKING:
-    from mmcli.layers.silero_vad import SileroVAD
+    from mmcli.speech.silero_vad import SileroVAD
 
 PIECE = 125 * FRAME  # samples that are judged together: 4 s
 ALIKE = 0.7  # correlation with the loudest channel from which on nothing is lost in the mean

@@ -7,13 +7,13 @@ import pytest
 import torch
 from sound_files import wav_bytes
 
-from mmcli.batch.levels import BLOCK, LOUD_ENOUGH, MARGIN, levelled
 from mmcli.batch.listen import Listener
 from mmcli.batch.runner import Outcome
 from mmcli.hub.load import load
 from mmcli.hub.resolve import resolve
 from mmcli.media.audio import RATE, read_sound
 from mmcli.media.sources import Source, expand
+from mmcli.speech.levels import BLOCK, LOUD_ENOUGH, MARGIN, levelled
 from mmcli.tasks.transcribe import TranscribeRequest
 
 
