@@ -14,7 +14,8 @@ from typer.main import get_command
 
 from mmcli.cli import app
 from mmcli.cli.environment import Environment
-from mmcli.hub.safetensors_files import parameter_count, read_header
+from mmcli.hub.quantized import parameter_count
+from mmcli.hub.safetensors_files import read_header
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "mmcli").rglob("*.py"))

@@ -154,8 +154,8 @@ def _knowledge(config: dict, name: str) -> dict | None:
 
 def _facts(name: str, revision: str | None, offline: bool) -> dict:
     """What `info` tells; memory is that of the weights, to which pictures and the KV cache add some."""
+    from mmcli.hub.quantized import parameter_count
     from mmcli.hub.resolve import cached_folder, is_local, resolve
-    from mmcli.hub.safetensors_files import parameter_count
 
     if is_local(name) or offline or cached_folder(name, revision):
         found = resolve(name, revision, download=False)

@@ -77,7 +77,7 @@ def tell_size(
     """Say how much memory the weights will take, loudly where the device has not that much."""
     from mmcli.engine.device import choose_dtype
     from mmcli.hub.load import memory_estimate
-    from mmcli.hub.safetensors_files import parameter_count
+    from mmcli.hub.quantized import parameter_count
 
     dtype = choose_dtype(options.dtype, device, parameter_count(checkpoint.folder))
     needed, there = memory_estimate(checkpoint, dtype, options.table), memory_of(device)

@@ -12,8 +12,8 @@ from torch.overrides import TorchFunctionMode
 from mmcli.decode import MASK_CODES
 from mmcli.engine.device import choose_device, choose_dtype
 from mmcli.errors import MemoryShortage, ModelError, ran_out_of_memory
+from mmcli.hub.quantized import parameter_count
 from mmcli.hub.resolve import Checkpoint
-from mmcli.hub.safetensors_files import parameter_count
 from mmcli.hub.weights import kept_mapped, load_strict
 from mmcli.models.family import Family, Processor
 from mmcli.models.registry import family_of

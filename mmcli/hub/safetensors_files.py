@@ -11,7 +11,7 @@ from mmcli.hub.json_files import parse_json, read_json
 from mmcli.hub.other_formats import not_a_checkpoint, not_the_content
 
 SINGLE = "model.safetensors"
-SCALE = "_scale"  # behind the name of an int8 tensor: the factor of each of its rows
+SCALE = "_scale"  # behind the name of a quantised tensor: its factors
 INDEX = "model.safetensors.index.json"
 
 LARGEST_HEADER = 8_000_000  # bytes; those of the largest published files have some hundred thousand
@@ -146,14 +146,3 @@ def _wholes(values: Any) -> bool:
 def damaged(path: Path, error: Exception) -> ModelError:
     """The error of a weight file that cannot be read."""
     return ModelError(f"{path} is damaged: {error}", "Download the model again (mmcli models verify finds such files)")
-
-
-def parameter_count(folder: Path) -> int:
-    """Numbers in all weight files of `folder`, from the headers alone; the scales of int8 tensors are none."""
-    headers = [read_header(path) for path in weight_files(folder)]
-    return sum(
-        info.count
-        for header in headers
-        for name, info in header.items()
-        if not (name.endswith(SCALE) and name.removesuffix(SCALE) in header)
-    )

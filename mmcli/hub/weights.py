@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mmcli.errors import ModelError
+from mmcli.hub.quantized import meant_in, multiplied
 from mmcli.hub.safetensors_files import (
     INDEX,
     SCALE,
@@ -59,9 +60,9 @@ def load_strict(
     """Fill `module`, which was built on the meta device, from the safetensors files in `folder`.
 
     Files are memory-mapped and tensors are assigned one by one, cast once, so there is never a second copy of the
-    whole. Those named in `mapped` (see `kept_mapped`) stay in the file as they are, mapped into the CPU's memory. A
-    tensor stored in int8 beside one of its name and "_scale" means their product, row by row. Raises ModelError where
-    names, shapes or files do not fit, before anything is read where possible.
+    whole. Those named in `mapped` (see `kept_mapped`) stay in the file as they are, mapped into the CPU's memory.
+    Quantised tensors (see `mmcli.hub.quantized`) are multiplied out. Raises ModelError where names, shapes or files do
+    not fit, before anything is read where possible.
     """
     table = list(rules)
     wanted = module.state_dict()
@@ -107,7 +108,7 @@ def kept_mapped(module: nn.Module) -> frozenset[str]:
 
 
 def _tensors(folder: Path) -> Iterator[tuple[Path, str, TensorInfo]]:
-    """(file, name, type and shape) of every tensor but scales; that of scaled ones is the type of their scales.
+    """(file, name, type and shape) of every tensor, quantised ones as what they mean.
 
     An index that names what is not there raises ModelError.
     """
@@ -116,11 +117,8 @@ def _tensors(folder: Path) -> Iterator[tuple[Path, str, TensorInfo]]:
     for path in files:
         header = read_header(path)
         seen.update(header)
-        for name, info in header.items():
-            scaled = header.get(name.removesuffix(SCALE)) if name.endswith(SCALE) else None
-            if scaled is None or scaled.dtype != "I8" or info.shape != scaled.shape[:1]:
-                scale = header.get(name + SCALE) if info.dtype == "I8" else None
-                yield path, name, TensorInfo(scale.dtype, info.shape) if scale else info
+        for name, info in meant_in(path, header):
+            yield path, name, info
     if files[0].name != SINGLE:  # the index was followed
         absent = sorted(set(read_index(folder / INDEX)) - seen)
         if absent:
@@ -153,12 +151,11 @@ def _read(
     for path in dict.fromkeys(path for path, _, _ in plan):
         try:
             with safe_open(path, framework="pt", device=str(device)) as file:
-                scales = {name for name in file.keys() if name.endswith(SCALE)}  # noqa: SIM118 (no mapping)
+                names = set(file.keys())
                 for name, target in ((name, target) for where, name, target in plan if where == path):
                     tensor = file.get_tensor(name)
-                    if tensor.dtype == torch.int8 and name + SCALE in scales:
-                        scale = file.get_tensor(name + SCALE).float()
-                        tensor = tensor * scale.view(-1, *[1] * (tensor.ndim - 1))
+                    if name + SCALE in names and not tensor.is_floating_point():
+                        tensor = multiplied(tensor, file.get_tensor(name + SCALE))
                     _assign(module, target, tensor, dtype)
         except (SafetensorError, OSError) as error:
             raise damaged(path, error) from error

@@ -63,8 +63,8 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     side = SIDES[spec["side"]]()
     imported = time.perf_counter() - start
     from mmcli.engine.device import choose_device, choose_dtype
+    from mmcli.hub.quantized import parameter_count
     from mmcli.hub.resolve import resolve
-    from mmcli.hub.safetensors_files import parameter_count
     from mmcli.models.registry import family_of
 
     checkpoint = resolve(spec["model"])

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mmcli.errors import ModelError
-from mmcli.hub.safetensors_files import parameter_count, read_header, weight_files
+from mmcli.hub.quantized import parameter_count
+from mmcli.hub.safetensors_files import read_header, weight_files
 from mmcli.hub.weights import Rule, kept_mapped, load_strict
 
 CPU = torch.device("cpu")

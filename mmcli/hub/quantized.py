@@ -1,0 +1,86 @@
+"""Quantised weights in a safetensors file: how they are stored beside their scales, and what they mean.
+
+    NAME int8 [R, ...]       NAME_scale [R]          integer × the scale of its row
+    NAME uint8 [R, K / 2]    NAME_scale [R, K / 32]  (integer − 8) × the scale of its group of 32 columns
+
+A byte of the second form holds two 4-bit integers, the one of the even column in its lower half.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmcli.hub.safetensors_files import SCALE, TensorInfo, damaged, read_header, weight_files
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GROUP = 32  # columns of a row that share a scale
+ZERO = 8  # the 4-bit integer that means nothing
+
+
+def meant(header: dict[str, TensorInfo]) -> Iterator[tuple[str, TensorInfo]]:
+    """(name, type and shape) of the tensors that a file's header means: the quantised ones multiplied out.
+
+    Their scales are none of them. A scale that belongs to no quantised tensor is left as what it is. Raises ValueError
+    where the scales of 4-bit integers do not fit them.
+    """
+    for name, info in header.items():
+        owner = header.get(name.removesuffix(SCALE)) if name.endswith(SCALE) else None
+        scale = header.get(name + SCALE)
+        if owner is not None and (owner.dtype == "U8" or (owner.dtype == "I8" and info.shape == owner.shape[:1])):
+            continue
+        if scale is not None and info.dtype == "U8":
+            yield name, TensorInfo(scale.dtype, _unpacked_shape(name, info, scale))
+        elif scale is not None and info.dtype == "I8":
+            yield name, TensorInfo(scale.dtype, info.shape)
+        else:
+            yield name, info
+
+
+def meant_in(path: Path, header: dict[str, TensorInfo]) -> list[tuple[str, TensorInfo]]:
+    """`meant` of a file's header. Raises ModelError."""
+    try:
+        return list(meant(header))
+    except ValueError as error:
+        raise damaged(path, error) from error
+
+
+def parameter_count(folder: Path) -> int:
+    """Numbers in all weight files of `folder`, from the headers alone; scales are none, two 4-bit integers are two."""
+    return sum(info.count for path in weight_files(folder) for _, info in meant_in(path, read_header(path)))
+
+
+def _unpacked_shape(name: str, packed: TensorInfo, scale: TensorInfo) -> tuple[int, ...]:
+    rows, halves = packed.shape if len(packed.shape) == 2 else (0, 1)
+    if halves % (GROUP // 2):
+        raise ValueError(f"{name} of the shape {list(packed.shape)} is no matrix in groups of {GROUP} 4-bit integers")
+    expected = (rows, 2 * halves // GROUP)
+    if scale.shape != expected or not scale.is_floating_point:
+        raise ValueError(
+            f"{name} is of 4-bit integers, but {name}{SCALE} is {scale.dtype} of the shape {list(scale.shape)}; "
+            f"expected floating-point numbers of the shape {list(expected)}"
+        )
+    return (rows, 2 * halves)
+
+
+def multiplied(stored: "Tensor", scale: "Tensor") -> "Tensor":
+    """What a quantised tensor means, in float32."""
+    if stored.is_signed():
+        return stored * scale.float().view(-1, *[1] * (stored.ndim - 1))
+    groups = unpack(stored).char().sub_(ZERO).unflatten(-1, (-1, GROUP))
+    return (groups * scale.float().unsqueeze(-1)).flatten(-2)
+
+
+def pack(integers: "Tensor") -> "Tensor":
+    """Integers from 0 to 15 [..., K] with an even K, two a byte: uint8 [..., K / 2]."""
+    low, high = integers.byte().unflatten(-1, (-1, 2)).unbind(-1)
+    return low | high << 4
+
+
+def unpack(packed: "Tensor") -> "Tensor":
+    """The opposite of `pack`: uint8 [..., K / 2] → uint8 [..., K]."""
+    integers = packed.new_empty(*packed.shape, 2)
+    integers[..., 0] = packed & 15
+    integers[..., 1] = packed >> 4
+    return integers.flatten(-2)
