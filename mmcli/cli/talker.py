@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from mmcli.hub.load import Loaded
     from mmcli.output.conversation import Exchange
     from mmcli.output.record import Record
-    from mmcli.tasks.answer import Answer
     from mmcli.tasks.chat import ChatRequest
     from mmcli.tasks.conversation import Conversation, Part
+    from mmcli.types import Completion
 
 
 @dataclass
@@ -111,7 +111,7 @@ class Talker:
             renderer.notes(record)
         self._drawn(record)
 
-    def _record(self, request: "ChatRequest", said: "Answer", notes: list[tuple[str, str]]) -> "Record":
+    def _record(self, request: "ChatRequest", said: "Completion", notes: list[tuple[str, str]]) -> "Record":
         """The record of an answer that is there; what it was about goes where it belongs from now on."""
         from mmcli.output.conversation import Exchange
         from mmcli.tasks.result import chat_record

@@ -22,11 +22,3 @@ class Vocabulary:
         """NNN of the token <segNNN>, or None for any other token."""
         value = token - self.seg_start
         return value if 0 <= value < MASK_CODES else None
-
-
-@dataclass(frozen=True)
-class Token:
-    """One generated token and its log-probability under the model."""
-
-    id: int
-    logprob: float

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from mmcli.decode import Token, Vocabulary
+from mmcli.decode import Vocabulary
 from mmcli.decode.locations import Loc, overlap
+from mmcli.types import Token
 
 CORNERS = 4
 CODES = 16

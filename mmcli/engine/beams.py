@@ -1,6 +1,7 @@
 """Beam search: the likeliest whole answers instead of the likeliest next tokens. It knows no family and no task."""
 
 import math
+import time
 from dataclasses import dataclass, field
 
 import torch
@@ -10,20 +11,24 @@ from mmcli.engine.generate import GenerativeModel, LogitRules, close_ranks, own_
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.logits import LogitsProcessor
 from mmcli.errors import ModelError
+from mmcli.types import Completion, Timings
+
+_Continuation = tuple[int, float, float]  # a token, its log-probability, and that of the beam that ends with it
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One answer of a row, without its stop token."""
+class _Answer:
+    """One answer of a row."""
 
-    ids: list[int]
-    logprob: float  # of the whole answer, the stop token included
+    ids: list[int]  # without the stop token
+    logprobs: list[float]  # with the stop token's, if it ended
+    total: float  # their sum, by which beams are compared
     ended: bool  # False: cut off by the limit
 
     @property
     def per_token(self) -> float:
         """The log-probability divided by the number of tokens, by which answers are ranked."""
-        return self.logprob / max(1, len(self.ids))
+        return self.total / max(1, len(self.ids))
 
 
 @dataclass
@@ -32,34 +37,36 @@ class _Row:
 
     number: int
     ids: list[list[int]] = field(default_factory=lambda: [[]])
+    logprobs: list[list[float]] = field(default_factory=lambda: [[]])
     sums: list[float] = field(default_factory=lambda: [0.0])
-    ended: list[Answer] = field(default_factory=list)
+    ended: list[_Answer] = field(default_factory=list)
 
-    def advance(self, ids: list[list[int]], sums: list[list[float]], beams: int, stop_ids: frozenset[int]) -> list[int]:
-        """Take the best continuations of each beam → which beam each new beam goes on from.
+    def advance(self, continuations: list[list[_Continuation]], beams: int, stop_ids: frozenset[int]) -> list[int]:
+        """Take the best `continuations` of each beam → which beam each new beam goes on from.
 
         Answers that end rank among the others, but hold no place; there are `beams` places at all times.
         """
         candidates = sorted(
-            ((total, beam, id) for beam, row in enumerate(ids) for id, total in zip(row, sums[beam], strict=True)),
-            key=lambda candidate: -candidate[0],
+            ((beam, *one) for beam, own in enumerate(continuations) for one in own), key=lambda candidate: -candidate[3]
         )
-        found: list[tuple[float, int, int]] = []
-        for total, beam, id in candidates:
+        found: list[tuple[int, int, float, float]] = []
+        for beam, id, logprob, total in candidates:
             if id not in stop_ids:
-                found.append((total, beam, id))
+                found.append((beam, id, logprob, total))
             elif total > -torch.inf and len(self.ended) < beams:
-                self.ended.append(Answer(self.ids[beam], total, True))
+                self.ended.append(_Answer(self.ids[beam], [*self.logprobs[beam], logprob], total, True))
             if len(found) == beams:
                 break
-        self.ids = [[*self.ids[beam], id] for _, beam, id in found]
-        self.sums = [total for total, _, _ in found]
-        return [beam for _, beam, _ in found]
+        self.ids = [[*self.ids[beam], id] for beam, id, _, _ in found]
+        self.logprobs = [[*self.logprobs[beam], logprob] for beam, _, logprob, _ in found]
+        self.sums = [total for _, _, _, total in found]
+        return [beam for beam, _, _, _ in found]
 
-    def best(self, beams: int) -> Answer:
+    def best(self, beams: int) -> _Answer:
         """The likeliest answer per token; unfinished ones count only as far as there are too few others."""
-        cut = sorted(zip(self.sums, self.ids, strict=True), key=lambda pair: -pair[0])[: beams - len(self.ended)]
-        return max(self.ended + [Answer(ids, total, False) for total, ids in cut], key=lambda answer: answer.per_token)
+        cut = [_Answer(*own, False) for own in zip(self.ids, self.logprobs, self.sums, strict=True)]
+        cut.sort(key=lambda answer: -answer.total)
+        return max(self.ended + cut[: beams - len(self.ended)], key=lambda answer: answer.per_token)
 
 
 @torch.inference_mode()
@@ -72,18 +79,19 @@ def beam_search(
     beams: int,
     rules: LogitRules | None = None,
     processor: LogitsProcessor | None = None,
-) -> list[Answer]:
+) -> list[Completion]:
     """The best answer of up to `max_tokens` tokens for every row; a row is done when `beams` of its answers ended.
 
     The order of openai/whisper's `BeamSearchDecoder` with patience 1 (arXiv:2204.05424). `inputs.context` stays one
     for all the beams of a row. `processor` restricts what a beam may go on with. With one beam this is greedy decoding.
     Raises ModelError where the logits are not numbers.
     """
+    started, read = time.perf_counter(), None
     weight = next(model.parameters())
     inputs = inputs.to(weight.device, weight.dtype)
     cache = model.new_cache(inputs.tokens.shape[0], inputs.tokens.shape[1] + max_tokens - 1)
     rows = [_Row(number) for number in range(inputs.tokens.shape[0])]
-    done: dict[int, Answer] = {}
+    done: dict[int, _Answer] = {}
     states = None if processor is None else processor.begin(weight.device)
     logits = own_copy(model.prefill(inputs, cache), rules)
     for step in range(max_tokens):
@@ -92,6 +100,7 @@ def beam_search(
             logits = rules(logits, [ids for row in rows for ids in row.ids], owners)
         allowed = logits if processor is None else processor.restrict(logits, states)
         sources = _advance(rows, logits, allowed, beams, stop_ids)
+        read = read or time.perf_counter()
         going = [len(row.ended) < beams for row in rows]
         done |= {row.number: row.best(beams) for row, goes in zip(rows, going, strict=True) if not goes}
         if step == max_tokens - 1 or not any(going):
@@ -105,7 +114,10 @@ def beam_search(
             states = processor.advance(states[torch.tensor(went_on, device=weight.device)], tokens)
         logits = model.step(tokens, cache)
     done |= {row.number: row.best(beams) for row in rows if row.number not in done}
-    return [done[number] for number in range(len(done))]
+    now = time.perf_counter()
+    timings = Timings((read or now) - started, now - (read or now), len(done))
+    answers = (done[number] for number in range(len(done)))
+    return [Completion(tuple(one.ids), tuple(one.logprobs), one.ended, timings) for one in answers]
 
 
 def _advance(
@@ -117,16 +129,17 @@ def _advance(
     """
     values, ids = allowed.topk(min(beams + len(stop_ids), allowed.shape[-1]), dim=-1)
     before = torch.tensor([total for row in rows for total in row.sums], device=logits.device)
-    totals = values - logits.logsumexp(dim=-1, keepdim=True) + before[:, None]
-    every_id, every_total = ids.tolist(), totals.tolist()
-    if any(math.isnan(row[0]) for row in every_total):
+    logprobs = values - logits.logsumexp(dim=-1, keepdim=True)
+    lists = (ids.tolist(), logprobs.tolist(), (logprobs + before[:, None]).tolist())
+    every = [list(zip(*own, strict=True)) for own in zip(*lists, strict=True)]
+    if any(math.isnan(own[0][2]) for own in every):
         raise ModelError(
             "The model's numbers left the range of its data type", "Run it with --dtype float32 or --dtype bfloat16"
         )
     sources, first = [], 0
     for row in rows:
         last = first + len(row.ids)
-        places = row.advance(every_id[first:last], every_total[first:last], beams, stop_ids)
+        places = row.advance(every[first:last], beams, stop_ids)
         sources.append([first + beam for beam in places])
         first = last
     return sources

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mmcli.types import Completion
+
 if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
     import numpy as np
     from PIL import Image
     from torch import nn
 
-    from mmcli.decode import Token, Vocabulary
+    from mmcli.decode import Vocabulary
     from mmcli.decode.segments import ParsedObject
     from mmcli.engine.inputs import Inputs
     from mmcli.hub.weights import Rule
@@ -98,15 +100,15 @@ class Knowledge:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a family's own way of finding gave for one picture."""
+class Found(Completion):
+    """What a family's own way of finding gave for one picture: its tokens are those of all prompts, one after another.
 
-    objects: "tuple[ParsedObject, ...]"
-    text: str  # the objects in the model's language
-    tokens: "tuple[Token, ...]"  # what was written for them, prompt after prompt
-    truncated: bool
+    Where several answers make one, the log-probabilities are those of the tokens alone.
+    """
+
+    objects: "tuple[ParsedObject, ...]" = ()
+    text: str = ""  # the objects in the model's language
     problems: tuple[str, ...] = ()
-    prefill: float = 0.0  # seconds in which the pictures of the call were read, all together
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,12 @@
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from mmcli.decode import Token
 from mmcli.errors import InputError, ModelError, UsageError
 from mmcli.hub.fields import Fields
-from mmcli.tasks.answer import Answer, in_words
+from mmcli.tasks.answer import in_words
 from mmcli.tasks.task import Request, text_of
 
 if TYPE_CHECKING:
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from mmcli.engine.kv_cache import KVCache
     from mmcli.hub.load import Loaded
     from mmcli.models.family import Processor
+    from mmcli.types import Completion
 
 Steps: TypeAlias = "Generator[list[TokenEvent]]"  # of the one row that a conversation is
 
@@ -111,7 +110,7 @@ class Conversation:
         request: Request,
         parts: Sequence[Part] = (),
         on_token: Callable[[int, int], None] | None = None,
-    ) -> Answer:
+    ) -> "Completion":
         """Ask about `parts` and, where the model knows turns, all that came before.
 
         Ctrl-C ends the answer, and what was written by then stays. Before the first token it is raised on
@@ -133,7 +132,7 @@ class Conversation:
         steps = self._steps(inputs, request, min(wanted, room), self._cache)
         said = self._write(self._kept(steps, text, len(turns)), started, on_token)
         self.turns = [*turns, Turn("model", (self.loaded.processor.decode(said.ids),))]
-        self.full = room < wanted and said.truncated and not said.stopped
+        self.full = room < wanted and not said.ended and not said.stopped
         return said
 
     @property
@@ -211,29 +210,16 @@ class Conversation:
         finally:
             _truncate(self._cache, good)  # an interrupted step may have begun another place
 
-    def _write(self, steps: Steps, started: float, on_token: Callable[[int, int], None] | None) -> Answer:
+    def _write(self, steps: Steps, started: float, on_token: Callable[[int, int], None] | None) -> "Completion":
         """The answer that comes of `steps`; of one that Ctrl-C ends, what was written by then."""
-        tokens: list[Token] = []
-        finished = stopped = False
-        read = None
+        from mmcli.engine.collect import collect
+
+        stop_ids = self.loaded.processor.stop_ids
         try:
-            with closing(steps):
-                for [event] in steps:
-                    read = read or time.perf_counter()
-                    finished = event.id in self.loaded.processor.stop_ids
-                    if not finished:
-                        tokens.append(Token(event.id, event.logprob))
-                        if on_token:
-                            on_token(0, event.id)
-        except KeyboardInterrupt:
-            if not tokens:
-                raise
-            stopped = True
+            [said] = collect(steps, 1, stop_ids, started=started, on_token=on_token, interruptible=True)
         except RuntimeError as error:
             raise in_words(error, 1, "question") from error
-        ended = time.perf_counter()
-        read = read or ended
-        return Answer(tuple(tokens), not finished, read - started, ended - read, 1, stopped)
+        return said
 
 
 def _truncate(cache: "KVCache", length: int) -> None:

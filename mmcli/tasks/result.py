@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmcli.tasks.answer import Answer
+from mmcli.models.family import Found
 from mmcli.tasks.task import Request
+from mmcli.types import Completion
 
 if TYPE_CHECKING:
     from mmcli.decode.segments import ParsedObject
@@ -16,7 +17,7 @@ Record = dict[str, Any]
 
 
 def picture_record(
-    request: Request, said: Answer, loaded: "Loaded", name: str, picture: "Picture", seconds: float
+    request: Request, said: Completion, loaded: "Loaded", name: str, picture: "Picture", seconds: float
 ) -> Record:
     """The record of one picture called `name`, which took `seconds` to read."""
     objects, problems = find_objects(request, said, loaded, picture.width, picture.height)
@@ -27,7 +28,7 @@ def picture_record(
 
 def chat_record(
     request: Request,
-    said: Answer,
+    said: Completion,
     loaded: "Loaded",
     names: Sequence[str],
     picture: "Picture | None" = None,
@@ -49,7 +50,7 @@ def chat_record(
 
 def _record(
     request: Request,
-    said: Answer,
+    said: Completion,
     loaded: "Loaded",
     source: Any,
     size: tuple[int | None, int | None],
@@ -69,20 +70,20 @@ def _record(
         width=size[0],
         height=size[1],
         prompt=request.prompt_for(loaded.processor),
-        text=loaded.processor.decode(said.ids) if said.found is None else said.found.text,
-        truncated=said.truncated,
+        text=said.text if isinstance(said, Found) else loaded.processor.decode(said.ids),
+        truncated=not said.ended,
         objects=objects,
         problems=problems,
         notes=notes,
-        timings={"load": seconds, "prefill": said.prefill, "decode": said.decode},
+        timings={"load": seconds, "prefill": said.timings.prefill, "decode": said.timings.decode},
         token_ids=said.ids if request.token_ids else None,
     )
-    entry["timings"] |= {"batch": said.batch, "tokens": len(said.tokens)}
+    entry["timings"] |= {"batch": said.timings.batch, "tokens": len(said.ids)}
     return entry
 
 
 def find_objects(
-    request: Request, said: Answer, loaded: "Loaded", width: int, height: int
+    request: Request, said: Completion, loaded: "Loaded", width: int, height: int
 ) -> tuple[list[Record], list[str]]:
     """The objects in an answer, in pixels of a picture of that size, and what was wrong with it.
 
@@ -95,9 +96,9 @@ def find_objects(
     vocabulary = loaded.processor.vocabulary
     if vocabulary is None:
         return [], []
-    if said.found is not None:
-        found, problems = list(said.found.objects), list(said.found.problems)
-    elif not request.finds_objects and all(vocabulary.location(token.id) is None for token in said.tokens):
+    if isinstance(said, Found):
+        found, problems = list(said.objects), list(said.problems)
+    elif not request.finds_objects and all(vocabulary.location(id) is None for id in said.ids):
         return [], []
     else:
         parsed = parse(said.tokens, vocabulary, loaded.processor.decode, masks=request.finds_masks)

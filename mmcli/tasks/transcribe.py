@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from mmcli.errors import ModelError, UsageError
 from mmcli.output.text import clock
+from mmcli.speech.fallback import FASTEST, LOGPROB_LIMIT
 from mmcli.tasks.task import text_of
+from mmcli.types import Segment, WindowText
 
 if TYPE_CHECKING:
     from mmcli.hub.load import Loaded
@@ -16,9 +18,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
-COMPRESSION_LIMIT = 2.0  # a text that zlib shrinks more repeats itself; others reach 1.8 in half a minute
-LOGPROB_LIMIT = -1.0  # mean over the tokens of a text: below it is unlikely
-FASTEST = 30.0  # characters a second that anybody speaks
+REPEATED = 2.0  # a text of half a minute that zlib shrinks more repeats itself; others reach 1.8
 SAME = 0.9  # of the letters of a text: what is shorter says less
 
 
@@ -76,7 +76,7 @@ class Passage:
 
     start: float  # seconds in the recording
     end: float
-    text: Any  # a family's WindowText
+    text: WindowText
     dropped: str = ""  # why it is not believed; empty: it is
 
     @property
@@ -95,21 +95,21 @@ class Passage:
         return spoken(self.text) if self.used else ""
 
 
-def passage(window: "Window", text: Any) -> Passage:
+def passage(window: "Window", text: WindowText) -> Passage:
     """What a model heard in a window; what nobody can have said in that time is not believed."""
     dropped = ""
     if repeats(text) and text.truncated:
         dropped = "one that repeats itself endlessly"
     elif repeats(text) and len(spoken(text)) > FASTEST * (window.end - window.start):
         dropped = "one that repeats itself faster than anybody speaks"
-    elif text.compression_ratio > COMPRESSION_LIMIT and text.logprob < LOGPROB_LIMIT:
+    elif text.compression_ratio > REPEATED and text.logprob < LOGPROB_LIMIT:
         dropped = "an unlikely one that repeats itself"
     return Passage(window.start, window.end, text, dropped)
 
 
-def repeats(text: Any) -> bool:
+def repeats(text: WindowText) -> bool:
     """Whether the text of a window says the same again and again, or at once: most of it is a phrase said twice."""
-    if text.compression_ratio > COMPRESSION_LIMIT:
+    if text.compression_ratio > REPEATED:
         return True
     words = [letters for word in spoken(text).split() if (letters := _letters(word))]
     return any(_run(words, length) > max(length, len(words) / 2) for length in range(1, len(words) // 2 + 1))
@@ -143,7 +143,7 @@ def _logprob(passages: list[Passage]) -> float:
     return sum(count * one.text.logprob for count, one in zip(counts, passages, strict=True)) / sum(counts)
 
 
-def spoken(text: Any) -> str:
+def spoken(text: WindowText) -> str:
     """All that was written for a window, with its own spaces."""
     return "".join(segment.text for segment in text.segments)
 
@@ -152,7 +152,7 @@ def _letters(text: str) -> str:
     return "".join(char for char in text.lower() if char.isalnum())
 
 
-def segment_record(place: Passage, segment: Any) -> Record:
+def segment_record(place: Passage, segment: Segment) -> Record:
     """One segment; the key `words` is there only with word times."""
 
     def placed(seconds: float) -> float:

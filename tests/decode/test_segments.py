@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmcli.decode import Token, Vocabulary
+from mmcli.decode import Vocabulary
 from mmcli.decode.segments import Parsed, format_objects, parse
+from mmcli.types import Token
 
 # A tokenizer of characters: ids below 1000 stand apart from locations and mask codes; "|" ends a token of words.
 VOCABULARY = Vocabulary(loc_start=10_000, seg_start=20_000)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmcli.decode import Token, Vocabulary
+from mmcli.decode import Vocabulary
 from mmcli.decode.grammar import Grammar
 from mmcli.decode.segments import parse
 from mmcli.engine.beams import beam_search
@@ -12,6 +12,7 @@ from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.logits import GrammarProcessor
 from mmcli.engine.sampling import Sampling
+from mmcli.types import Token
 
 END, SPACE = 0, 1
 WORDS = {2: " cat", 3: " dog", 4: " hot", 5: " ;", 6: " food"}

@@ -24,7 +24,9 @@ from mmcli.hub.resolve import BUNDLED, resolve
 from mmcli.models.whisper import FAMILY
 from mmcli.models.whisper.config import WhisperConfig
 from mmcli.models.whisper.features import log_mel, mel_filters
-from mmcli.models.whisper.transcribe import DecodingOptions, Written, _followed, _read, transcribe_windows
+from mmcli.models.whisper.transcribe import _followed, _read, transcribe_windows
+from mmcli.speech.fallback import DecodingOptions
+from mmcli.types import Completion
 
 EXACT = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums in another order
 RECORDING = Path(__file__).parents[2] / "examples" / "jfk.flac"
@@ -164,7 +166,7 @@ def test_a_segment_stretched_over_more_than_its_text_is_used_as_far_as_it_was_sa
     text = transcribe_windows(ours, [recording], options)[0]
     ids = [id for id in text.token_ids if processor.is_text(id)][:count]
     first_time = processor.special.times
-    written = Written([first_time, *ids, first_time + round(seconds / 0.02)], text.logprob, True)
+    written = Completion((first_time, *ids, first_time + round(seconds / 0.02)), (), True)
     stretched = _read(processor, written, "en", 0.0, 0.0, seconds, options)
     assert stretched.heard_until == seconds
     heard = ours.model.hear(processor.features([recording]))

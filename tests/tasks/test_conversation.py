@@ -90,7 +90,7 @@ def test_what_was_written_before_ctrl_c_stays_part_of_it(small, tokens):
     conversation = Conversation(small)
     check(conversation, "hello", [PICTURES[0]])
     said = conversation.ask(asked("go on", 30), [SOUNDS[0]], Impatient(tokens))
-    assert said.stopped and said.truncated and len(said.ids) == tokens
+    assert said.stopped and not said.ended and len(said.ids) == tokens
     assert conversation.turns[-1] == Turn("model", (small.processor.decode(said.ids),))
     check(conversation, "and then?", [PICTURES[1]])
     check(conversation, "at last?")
@@ -168,7 +168,7 @@ def test_an_answer_is_given_what_room_is_left_and_then_there_is_a_sentence():
     loaded = turn_model(context=100, seed=7)
     conversation = Conversation(loaded)
     said = conversation.ask(asked("a" * 50, 60), [PICTURES[0]])
-    assert conversation.full == said.truncated and len(said.ids) <= 100
+    assert conversation.full != said.ended and len(said.ids) <= 100
     turns = list(conversation.turns)
     with pytest.raises(InputError, match=r"tokens, and small reads 100 at most.*begin another with /clear") as caught:
         conversation.ask(asked("b" * 80))

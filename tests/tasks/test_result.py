@@ -7,17 +7,17 @@ import support
 import torch
 from PIL import Image
 
-from mmcli.decode import Token
 from mmcli.layers.mask_vqvae import MaskVQVAE
 from mmcli.media.image import Picture
 from mmcli.media.sources import IMAGE_EXTENSIONS, expand
 from mmcli.output.rle import decode
-from mmcli.tasks.answer import Answer, answer
+from mmcli.tasks.answer import answer
 from mmcli.tasks.caption import CaptionRequest
 from mmcli.tasks.chat import ChatRequest
 from mmcli.tasks.detect import DetectRequest
 from mmcli.tasks.result import chat_record, picture_record
 from mmcli.tasks.segment import SegmentRequest
+from mmcli.types import Completion, Timings
 
 PICTURE = Picture(Image.new("RGB", (10, 5)), 1023, 2046, ("first of 12 frames",))
 DETECT = DetectRequest(words="cat")
@@ -28,7 +28,7 @@ def locations(*values):
 
 
 def said(ids, truncated=False):
-    return Answer(tuple(Token(i, -0.5) for i in ids), truncated, prefill=0.25, decode=0.5, batch=2)
+    return Completion(tuple(ids), (-0.5,) * len(ids), not truncated, Timings(0.25, 0.5, 2))
 
 
 def words(loaded, text):
@@ -144,9 +144,9 @@ def test_an_answer_keeps_no_stop_token_and_tells_whether_it_was_cut(album, loade
     [(_, picture)] = pictures("album/b.jpg")
     heard = []
     [cut] = answer(loaded, [[picture.image]], CaptionRequest(max_tokens=4), lambda row, token: heard.append(token))
-    assert cut.truncated and heard == cut.ids and len(cut.ids) == 4
+    assert not cut.ended and heard == list(cut.ids) and len(cut.ids) == 4
     assert all(token.logprob <= 0 and math.isfinite(token.logprob) for token in cut.tokens)
     stops_at_once = copy.copy(loaded.processor)
     object.__setattr__(stops_at_once, "stop_ids", frozenset({cut.ids[0]}))
     [ended] = answer(replace(loaded, processor=stops_at_once), [[picture.image]], CaptionRequest(max_tokens=4))
-    assert not ended.truncated and ended.ids == []
+    assert ended.ended and ended.ids == ()

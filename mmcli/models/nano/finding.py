@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mmcli.decode import Token
 from mmcli.decode.grammar import CODES, CORNERS, Grammar
 from mmcli.decode.segments import ParsedObject, format_objects, parse
-from mmcli.engine.generate import generate
+from mmcli.engine.collect import complete
 from mmcli.engine.logits import GrammarProcessor
 from mmcli.engine.sampling import Sampling
 from mmcli.errors import ModelError
@@ -24,6 +23,7 @@ from mmcli.models.nano.joining import LEAST_LOGIT, Candidate, Detection, candida
 from mmcli.models.nano.model import Seen
 from mmcli.models.nano.picodet import CLASSES, detections
 from mmcli.models.nano.words import known
+from mmcli.types import Completion, Timings, Token
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,7 +44,7 @@ class Asked:
     label: str  # as the user calls it
     thing: str  # as the model knows it
     tokens: list[Token] = field(default_factory=list)
-    truncated: bool = False
+    ended: bool = True
     problems: tuple[str, ...] = ()
     candidates: list[Candidate] = field(default_factory=list)
     objects: tuple[ParsedObject, ...] = ()
@@ -74,7 +74,7 @@ def find(
         if (thing := known(label, taught)) is not None
     ]
     if not asked:
-        return [Found((), "", (), False)] * len(pictures)
+        return [_found([], Timings(batch=len(pictures)))] * len(pictures)
     started = time.perf_counter()
     seen = look(loaded, pictures)
     prefill = time.perf_counter() - started
@@ -88,7 +88,8 @@ def find(
         wanted = [(one, i) for one in asked for i in range(len(one.objects))]
         for some in _portions(wanted):
             _masks(loaded, seen, some, sampling)
-    return [_found([one for one in asked if one.picture == i], prefill) for i in range(len(pictures))]
+    timings = Timings(prefill, time.perf_counter() - started - prefill, len(pictures))
+    return [_found([one for one in asked if one.picture == i], timings) for i in range(len(pictures))]
 
 
 @torch.inference_mode()
@@ -136,9 +137,9 @@ def _boxes(
     rules = Doubtful(grammars, loaded.processor.vocabulary, loaded.config.decoder.vocabulary, seen.store.device)
     answers = _write(loaded, seen, prompts, pictures, rules, min(max_tokens, longest), sampling)
     written = []
-    for one, (tokens, ended), presence in zip(asked, answers, rules.presence.tolist(), strict=True):
-        parsed = parse(tokens, loaded.processor.vocabulary, loaded.processor.decode, merge=False)
-        one.tokens, one.truncated, one.problems = tokens, not ended, tuple(parsed.problems)
+    for one, answer, presence in zip(asked, answers, rules.presence.tolist(), strict=True):
+        parsed = parse(answer.tokens, loaded.processor.vocabulary, loaded.processor.decode, merge=False)
+        one.tokens, one.ended, one.problems = list(answer.tokens), answer.ended, tuple(parsed.problems)
         written.append((parsed.objects, presence))
     return written
 
@@ -183,8 +184,8 @@ def _masks(loaded: "Loaded", seen: Seen, wanted: list[tuple[Asked, int]], sampli
     pictures = [one.picture for one, _ in wanted]
     rules = GrammarProcessor(grammars, loaded.processor.vocabulary, loaded.config.decoder.vocabulary, seen.store.device)
     answers = _write(loaded, seen, prompts, pictures, rules, CORNERS + CODES, sampling)
-    for (one, i), (tokens, _) in zip(wanted, answers, strict=True):
-        codes = tokens[CORNERS:]
+    for (one, i), answer in zip(wanted, answers, strict=True):
+        codes = answer.tokens[CORNERS:]
         seg = tuple(loaded.processor.vocabulary.mask_code(token.id) for token in codes)
         one.objects = (*one.objects[:i], replace(one.objects[i], seg=seg), *one.objects[i + 1 :])
         one.tokens += codes
@@ -198,13 +199,11 @@ def _write(
     rules: GrammarProcessor,
     max_tokens: int,
     sampling: Sampling,
-) -> list[tuple[list[Token], bool]]:
-    """Each row's tokens without the end, and whether it came to one."""
-    processor, end = loaded.processor, loaded.config.eos_token
+) -> list[Completion]:
+    """What nano writes for each prompt about one of the pictures."""
+    processor = loaded.processor
     inputs = replace(processor.rows(prompts), context=seen.about(pictures))
-    rows: list[list[Token]] = [[] for _ in prompts]
-    ended = [False] * len(rows)
-    steps = generate(
+    return complete(
         loaded.model,
         inputs,
         stop_ids=processor.stop_ids,
@@ -213,19 +212,18 @@ def _write(
         processor=rules,
         drop_ended=True,
     )
-    for events in steps:
-        for event in events:
-            if event.id == end:
-                ended[event.row] = True
-            else:
-                rows[event.row].append(Token(event.id, event.logprob))
-    return list(zip(rows, ended, strict=True))
 
 
-def _found(asked: list[Asked], prefill: float) -> Found:
+def _found(asked: list[Asked], timings: Timings) -> Found:
     """The answers about one picture as one."""
     objects = tuple(found for one in asked for found in one.objects)
-    text = format_objects((found.loc, found.seg, found.label) for found in objects)
-    tokens = tuple(token for one in asked for token in one.tokens)
-    problems = tuple(dict.fromkeys(problem for one in asked for problem in one.problems))
-    return Found(objects, text, tokens, any(one.truncated for one in asked), problems, prefill)
+    tokens = [token for one in asked for token in one.tokens]
+    return Found(
+        ids=tuple(token.id for token in tokens),
+        logprobs=tuple(token.logprob for token in tokens),
+        ended=all(one.ended for one in asked),
+        timings=timings,
+        objects=objects,
+        text=format_objects((found.loc, found.seg, found.label) for found in objects),
+        problems=tuple(dict.fromkeys(problem for one in asked for problem in one.problems)),
+    )

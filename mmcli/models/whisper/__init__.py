@@ -5,8 +5,9 @@ from mmcli.models.whisper.config import WhisperConfig
 from mmcli.models.whisper.model import Whisper
 from mmcli.models.whisper.processor import WhisperProcessor
 from mmcli.models.whisper.stages import stages
-from mmcli.models.whisper.transcribe import DecodingOptions, transcribe_windows
+from mmcli.models.whisper.transcribe import transcribe_windows
 from mmcli.models.whisper.weights import rules
+from mmcli.speech.fallback import DecodingOptions
 
 FAMILY = Family(
     name="Whisper",

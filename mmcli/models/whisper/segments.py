@@ -10,26 +10,6 @@ SLOWEST = 1.0  # seconds a token: nobody speaks as slowly for long
 
 
 @dataclass(frozen=True)
-class Word:
-    """One word with its punctuation; seconds inside the window."""
-
-    start: float
-    end: float
-    text: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A stretch of text; seconds inside the window. `words` is None where no word times were asked for."""
-
-    start: float
-    end: float
-    text: str
-    words: tuple[Word, ...] | None = None
-
-
-@dataclass(frozen=True)
 class Stretch:
     """A segment as its tokens."""
 

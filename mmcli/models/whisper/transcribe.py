@@ -1,75 +1,23 @@
-"""Windows of sound → text, with the fallbacks of the Whisper paper (arXiv:2212.04356, section 4.5)."""
+"""Windows of sound → text, with the tests and fallbacks of the Whisper paper (arXiv:2212.04356, section 4.5)."""
 
-import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from mmcli.engine.beams import beam_search
-from mmcli.engine.generate import generate
+from mmcli.engine.collect import complete
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.sampling import Sampling
-from mmcli.errors import UsageError
 from mmcli.hub.load import Loaded
 from mmcli.models.whisper.alignment import alignment_heads, token_times
 from mmcli.models.whisper.model import Heard, Whisper
 from mmcli.models.whisper.processor import WhisperProcessor
 from mmcli.models.whisper.rules import WritingRules
-from mmcli.models.whisper.segments import HOLE, Segment, Stretch, before_hole, doubtful, heard_until, stretches
+from mmcli.models.whisper.segments import HOLE, Stretch, before_hole, doubtful, heard_until, stretches
 from mmcli.models.whisper.words import with_words
-
-TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-FASTEST = 30.0  # characters a second that anybody speaks
-
-
-@dataclass(frozen=True)
-class DecodingOptions:
-    """How windows are transcribed. A limit of None switches its test off."""
-
-    task: str = "transcribe"  # or "translate" (into English)
-    language: str | None = None  # None: detected, window by window
-    hint: str | None = None  # words as they are spelt, read as if said before
-    beams: int = 1
-    temperatures: tuple[float, ...] = TEMPERATURES  # tried in turn until a text passes the tests
-    compression_ratio_limit: float | None = 2.4  # a text that shrinks more repeats itself
-    logprob_limit: float | None = -1.0  # mean over the tokens
-    no_speech_limit: float | None = 0.6
-    words: bool = False
-    times: bool = True  # write time tokens; without them a window is one segment
-    spoken_to_end: bool = False  # the windows end where speech ends, or in its midst: see `WritingRules`
-    seed: int | None = 0
-    max_tokens: int | None = None  # None: half of the model's places
-
-
-@dataclass(frozen=True)
-class WindowText:
-    """What was heard in one window."""
-
-    language: str
-    segments: tuple[Segment, ...]  # none where nobody speaks
-    token_ids: tuple[int, ...]  # as written, times included, without the end
-    logprob: float  # mean over the tokens, the end included
-    no_speech: float  # probability that nobody speaks
-    compression_ratio: float
-    temperature: float  # with which the text was written
-    truncated: bool  # cut off by the number of tokens
-    heard_until: float  # seconds; less than the window where the model says that more follows
-    word_times: str | None = None  # where the words' times come from: see `alignment_heads`
-
-    @property
-    def text(self) -> str:
-        return "".join(segment.text for segment in self.segments).strip()
-
-
-@dataclass(frozen=True)
-class Written:
-    """One row's tokens from one attempt."""
-
-    ids: list[int]
-    logprob: float
-    ended: bool
+from mmcli.speech.fallback import FASTEST, DecodingOptions, attempts, compression_ratio
+from mmcli.types import Completion, Segment, WindowText
 
 
 @torch.inference_mode()
@@ -86,25 +34,23 @@ def transcribe_windows(
     model, processor = loaded.model, loaded.processor
     if not windows:
         return []
-    if not options.temperatures:
-        raise UsageError("There is no temperature to decode with", "Give at least one, such as 0")
     heard = model.hear(processor.features(windows))
     languages = _languages(model, processor, heard, options, len(windows))
     prompts = [processor.prompt(options.task, language, options.hint, options.times) for language in languages]
     seconds = [len(window) / processor.rate for window in windows]
-    attempts: list[list[WindowText]] = [[] for _ in windows]
-    pending = list(range(len(windows)))
-    for temperature in options.temperatures:
+
+    def write(rows: list[int], temperature: float) -> list[WindowText]:
         heard.all()
-        part = heard if len(pending) == len(windows) else heard.rows(pending)
-        asked, lengths = [prompts[row] for row in pending], [seconds[row] for row in pending]
-        written, no_speech = _write(model, processor, part, asked, lengths, options, temperature)
-        for row, answer, silence in zip(pending, written, no_speech, strict=True):
-            attempts[row].append(_read(processor, answer, languages[row], silence, temperature, seconds[row], options))
-        pending = [row for row in pending if _fails(attempts[row][-1], options)]
-        if not pending:
-            break
-    texts = [_silenced(_best(tried, options), options) for tried in attempts]
+        part = heard if len(rows) == len(windows) else heard.rows(rows)
+        asked, lengths = [prompts[row] for row in rows], [seconds[row] for row in rows]
+        answers = _write(model, processor, part, asked, lengths, options, temperature)
+        return [
+            _read(processor, answer, languages[row], silence, temperature, seconds[row], options)
+            for row, answer, silence in zip(rows, answers, _no_speech(processor, part), strict=True)
+        ]
+
+    tried = attempts(len(windows), options.temperatures, write, lambda text: _fails(text, options))
+    texts = [_silenced(_best(own, options), options) for own in tried]
     if options.spoken_to_end and options.times:
         texts = [
             _followed(model, processor, heard.one(row), text, seconds[row], options) for row, text in enumerate(texts)
@@ -146,35 +92,18 @@ def _write(
     seconds: list[float],
     options: DecodingOptions,
     temperature: float,
-) -> tuple[list[Written], list[float]]:
-    """One attempt at all rows of `heard` → tokens, and the probability that nobody speaks."""
+) -> list[Completion]:
+    """One attempt at all rows of `heard`."""
     device = heard.layers[0][0].device
     tokens = torch.tensor(prompts, device=device)
     inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), None, heard)
     room = processor.config.text_positions - tokens.shape[1]
     limit = min(options.max_tokens or processor.config.text_positions // 2, room)
     rules = WritingRules(processor.special, options.times, device, seconds, options.spoken_to_end)
+    choice = {"sampling": Sampling(temperature, seed=options.seed), "drop_ended": True}
     if options.beams > 1 and temperature == 0:
-        answers = beam_search(
-            model, inputs, stop_ids=processor.stop_ids, max_tokens=limit, beams=options.beams, rules=rules
-        )
-        written = [Written(found.ids, found.logprob / (len(found.ids) + 1), found.ended) for found in answers]
-        return written, _no_speech(processor, heard)
-    ids: list[list[int]] = [[] for _ in prompts]
-    sums, ended = [0.0] * len(prompts), [False] * len(prompts)
-    for events in generate(
-        model, inputs, stop_ids=processor.stop_ids, max_tokens=limit,
-        sampling=Sampling(temperature, seed=options.seed), rules=rules, drop_ended=True,
-    ):  # fmt: skip
-        for event in events:
-            sums[event.row] += event.logprob
-            if event.id in processor.stop_ids:
-                ended[event.row] = True
-            else:
-                ids[event.row].append(event.id)
-    means = [total / (len(row) + 1) for total, row in zip(sums, ids, strict=True)]  # the end counts as a token
-    written = [Written(*row) for row in zip(ids, means, ended, strict=True)]
-    return written, _no_speech(processor, heard)
+        choice = {"beams": options.beams}
+    return complete(model, inputs, stop_ids=processor.stop_ids, max_tokens=limit, rules=rules, **choice)
 
 
 def _no_speech(processor: WhisperProcessor, heard: Heard) -> list[float]:
@@ -194,20 +123,20 @@ def _stretches(
 
 def _read(
     processor: WhisperProcessor,
-    written: Written,
+    written: Completion,
     language: str,
     no_speech: float,
     temperature: float,
     seconds: float,
     options: DecodingOptions,
 ) -> WindowText:
-    found, reached = _stretches(processor, written.ids, seconds, options)
+    found, reached = _stretches(processor, list(written.ids), seconds, options)
     segments = tuple(Segment(part.start, part.end, processor.decode(part.ids)) for part in found)
     return WindowText(
         language=language,
         segments=segments,
-        token_ids=tuple(written.ids),
-        logprob=written.logprob,
+        token_ids=written.ids,
+        logprob=written.mean_logprob,
         no_speech=no_speech,
         compression_ratio=compression_ratio("".join(segment.text for segment in segments).strip()),
         temperature=temperature,
@@ -263,12 +192,6 @@ def _with_words(
     times = times.clip(max=reached)
     segments = with_words(found, times, probabilities, processor.decode, text.language)
     return replace(text, segments=segments, word_times=source)
-
-
-def compression_ratio(text: str) -> float:
-    """How many times shorter zlib makes a text: repetition shows as a high number."""
-    raw = text.encode()
-    return len(raw) / len(zlib.compress(raw))
 
 
 def _fails(text: WindowText, options: DecodingOptions) -> bool:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from mmcli.models.whisper.segments import Segment, Stretch, Word
+from mmcli.models.whisper.segments import Stretch
+from mmcli.types import Segment, Word
 
 # Languages written without spaces: every character is a word.
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})

@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mmcli.decode import Token
 from mmcli.decode.segments import parse
 from mmcli.hub.load import load
 from mmcli.hub.resolve import resolve
 from mmcli.models.nano import finding
 from mmcli.models.nano.finding import find
+from mmcli.types import Token
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 PICTURES = [Image.open(EXAMPLES / name).convert("RGB") for name in ("cat.jpg", "astronaut.jpg", "coffee.jpg")]
@@ -97,7 +97,7 @@ def test_a_thing_that_nano_does_not_know_is_not_guessed_at(nano):
 
 def test_an_answer_that_is_cut_off_says_so(nano):
     [found] = find(nano, PICTURES[:1], ["cat"], max_tokens=3)
-    assert found.truncated
+    assert not found.ended
 
 
 def test_both_parts_of_the_model_have_their_say(nano, monkeypatch):

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmcli.models.whisper.alignment import alignment_heads, smooth, starts, token_times
-from mmcli.models.whisper.segments import Stretch, Word
+from mmcli.models.whisper.segments import Stretch
 from mmcli.models.whisper.vocabulary import Special
 from mmcli.models.whisper.words import join_punctuation, split_words, trim, with_words
+from mmcli.types import Word
 
 
 def cheapest(cost: np.ndarray) -> float:

@@ -12,7 +12,8 @@ from mmcli.hub.load import load
 from mmcli.hub.resolve import resolve
 from mmcli.media.audio import read_sound
 from mmcli.media.sources import expand
-from mmcli.models.whisper.transcribe import DecodingOptions, transcribe_windows
+from mmcli.models.whisper.transcribe import transcribe_windows
+from mmcli.speech.fallback import DecodingOptions
 
 RATE = 16_000
 SECONDS = 10

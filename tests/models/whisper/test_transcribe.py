@@ -11,11 +11,7 @@ from mmcli.engine.beams import beam_search
 from mmcli.engine.inputs import Inputs
 from mmcli.errors import UsageError
 from mmcli.models.whisper.rules import WritingRules
-from mmcli.models.whisper.segments import Segment
 from mmcli.models.whisper.transcribe import (
-    DecodingOptions,
-    WindowText,
-    Written,
     _best,
     _fails,
     _read,
@@ -23,6 +19,8 @@ from mmcli.models.whisper.transcribe import (
     _with_words,
     transcribe_windows,
 )
+from mmcli.speech.fallback import DecodingOptions
+from mmcli.types import Completion, Segment, WindowText
 
 GREEDY = DecodingOptions(temperatures=(0.0,), language="en", no_speech_limit=None, logprob_limit=None)
 SOUNDS = [sound(seed, seconds) for seed, seconds in ((0, 1.3), (1, 0.4), (2, 2.0), (3, 0.9), (4, 0.05))]
@@ -138,7 +136,7 @@ def test_a_window_that_is_too_long_is_refused(whisper):
 
 def text_of(logprob=-0.5, no_speech=0.1, ratio=1.5, temperature=0.0, truncated=False, text="a") -> WindowText:
     segments = (Segment(0.0, 1.0, text),)
-    return WindowText("en", segments, (1,), logprob, no_speech, ratio, temperature, truncated, 1.0)
+    return WindowText("en", segments, (1,), logprob, ratio, temperature, truncated, 1.0, no_speech)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +190,7 @@ def test_words_end_where_the_rest_is_heard_again(whisper):
     heard = whisper.model.hear(processor.features(SOUNDS[2:3]))
     times = processor.special.times
     ids = (times, 20, 30, 40, 50, times + 30, times + 30)
-    text = _read(processor, Written(list(ids), -0.5, True), "en", 0.0, 0.0, 2.0, GREEDY)
+    text = _read(processor, Completion(ids, (-0.5,) * len(ids), True), "en", 0.0, 0.0, 2.0, GREEDY)
     assert text.heard_until == 0.6
     [segment] = _with_words(whisper.model, processor, heard, text, 2.0, GREEDY).segments
     assert segment.words[0].start >= 0 and segment.words[-1].end <= 0.6

@@ -22,10 +22,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mmcli.decode import Token
 from mmcli.decode.locations import decode_box, pixel_box
 from mmcli.decode.segments import ParsedObject
-from mmcli.engine.generate import generate
+from mmcli.engine.collect import complete
 from mmcli.hub.load import load
 from mmcli.hub.resolve import resolve
 from mmcli.models.nano.finding import find
@@ -48,6 +47,7 @@ from mmcli.training.recipes.nano.boxes import (
 from mmcli.training.recipes.nano.cider import cider
 from mmcli.training.recipes.nano.packing import COMMON
 from mmcli.training.recipes.nano.told import measure_likeness, measure_questions, measure_told
+from mmcli.types import Completion
 
 Question = tuple[Photo, str]  # and a prompt
 COCO_FILES, MASKED_FILES = ("coco.jsonl.gz",), ("cocomini.jsonl.gz",)
@@ -87,23 +87,19 @@ class Judge:
     def joined(self, answers: list[Answered], least: float | None = None) -> list[tuple[Answered, list[Candidate]]]:
         return joined(answers, self.loaded.config.finding, least)
 
-    def ask(self, questions: list[Question], max_tokens: int) -> Iterator[tuple[Question, list[Token]]]:
+    def ask(self, questions: list[Question], max_tokens: int) -> Iterator[tuple[Question, Completion]]:
         for start in range(0, len(questions), self.batch):
             part = questions[start : start + self.batch]
             pictures = [[self.picture(photo)] for photo, _ in part]
             inputs = self.loaded.processor.inputs(pictures, [prompt for _, prompt in part])
-            answers: list[list[Token]] = [[] for _ in part]
             stop = self.loaded.processor.stop_ids
-            for events in generate(self.loaded.model, inputs, stop_ids=stop, max_tokens=max_tokens):
-                for event in events:
-                    if event.id not in stop:
-                        answers[event.row].append(Token(event.id, event.logprob))
+            answers = complete(self.loaded.model, inputs, stop_ids=stop, max_tokens=max_tokens)
             yield from zip(part, answers, strict=True)
 
     def tell(self, questions: Sequence[Question], max_tokens: int) -> list[str]:
         """The answers as text."""
-        tokens = (answer for _, answer in self.ask(list(questions), max_tokens))
-        return [self.loaded.processor.decode([t.id for t in own]).strip() for own in tokens]
+        answers = (answer for _, answer in self.ask(list(questions), max_tokens))
+        return [self.loaded.processor.decode(answer.ids).strip() for answer in answers]
 
 
 def box_questions(photos: list[Photo], label: str, rng: random.Random, most: int = 120) -> list[Photo]:
@@ -261,8 +257,8 @@ def _mask_overlap(photo: Photo, thing: Thing, truth: np.ndarray, objects: list[P
 
 
 def measure_captions(judge: Judge) -> dict:
-    texts = {id(q[0]): judge.loaded.processor.decode([t.id for t in tokens]).strip()
-             for q, tokens in judge.ask([(p, "caption en") for p in judge.photos], 48)}  # fmt: skip
+    said = judge.tell([(photo, "caption en") for photo in judge.photos], 48)
+    texts = {id(photo): text for photo, text in zip(judge.photos, said, strict=True)}
     told = [p for p in judge.photos if p.captions]
     named, wrong = [], []
     for photo in judge.photos:

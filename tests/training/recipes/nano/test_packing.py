@@ -7,7 +7,6 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from mmcli.decode import Token
 from mmcli.decode.segments import parse
 from mmcli.engine.inputs import Inputs
 from mmcli.hub.load import load
@@ -15,6 +14,7 @@ from mmcli.hub.resolve import BUNDLED, resolve
 from mmcli.training.recipes.nano import packing, prompts
 from mmcli.training.recipes.nano.annotations import Photo, Thing
 from mmcli.training.recipes.nano.train import Lesson
+from mmcli.types import Token
 
 
 def photo(

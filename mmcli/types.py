@@ -1,0 +1,86 @@
+"""What the parts of the program hand to each other: plain frozen data that needs neither torch nor numpy."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Token:
+    """One generated token and its log-probability under the model."""
+
+    id: int
+    logprob: float
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds that a batch of answers took, all its rows together."""
+
+    prefill: float = 0.0  # to read the images, the audio and the prompts
+    decode: float = 0.0  # to write the tokens
+    batch: int = 1  # rows that shared those seconds
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote for one row of a batch."""
+
+    ids: tuple[int, ...]  # without the stop token
+    logprobs: tuple[float, ...]  # of `ids`, and of the stop token behind them where there is one
+    ended: bool  # with a stop token; False: cut off by the limit of tokens, or stopped by whoever reads it
+    timings: Timings = Timings()
+    stopped: bool = False  # by whoever reads it
+
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        """The tokens with their log-probabilities, without the stop token."""
+        return tuple(map(Token, self.ids, self.logprobs))
+
+    @property
+    def logprob(self) -> float:
+        """The log-probability of the whole answer, the stop token included."""
+        return sum(self.logprobs)
+
+    @property
+    def mean_logprob(self) -> float:
+        """The log-probability a token, where the end counts as one (as in openai/whisper)."""
+        return self.logprob / (len(self.ids) + 1)
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word with its punctuation; seconds inside the window."""
+
+    start: float
+    end: float
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of text; seconds inside the window. `words` is None where no word times were asked for."""
+
+    start: float
+    end: float
+    text: str
+    words: tuple[Word, ...] | None = None
+
+
+@dataclass(frozen=True)
+class WindowText:
+    """What was said in one window of audio."""
+
+    language: str | None  # None: the model does not say which it is
+    segments: tuple[Segment, ...]  # none where nobody speaks
+    token_ids: tuple[int, ...]  # as written, without the end
+    logprob: float  # mean over the tokens, the end included
+    compression_ratio: float
+    temperature: float  # with which the text was written
+    truncated: bool  # cut off by the number of tokens
+    heard_until: float  # seconds; less than the window where the model says that more follows
+    no_speech: float = 0.0  # probability that nobody speaks
+    word_times: str | None = None  # where the words' times come from, in the family's own words
+
+    @property
+    def text(self) -> str:
+        return "".join(segment.text for segment in self.segments).strip()
