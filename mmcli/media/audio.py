@@ -15,8 +15,9 @@ from mmcli.errors import InputError
 from mmcli.media.containers import length, open_container, sound_track, stated_length
 from mmcli.media.limits import UNKNOWN_STREAM
 from mmcli.media.mixing import BLOCK, RATE, TURNED, Alignment, Mixer, mixes
+from mmcli.media.naming import printable, trouble
 from mmcli.media.sniff import describe_silent, is_sound
-from mmcli.media.sources import Source, printable, trouble
+from mmcli.media.sources import Source
 
 if TYPE_CHECKING:
     import av

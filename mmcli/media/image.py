@@ -27,8 +27,9 @@ from mmcli.media.limits import (
     STREAM,
 )
 from mmcli.media.look import Look, contents, look_at
+from mmcli.media.naming import printable
 from mmcli.media.sniff import describe, picture_format
-from mmcli.media.sources import Source, printable
+from mmcli.media.sources import Source
 
 _PLUGINS = {  # imported when a file of the kind turns up: Pillow's own search imports some forty
     "JPEG": ("JpegImagePlugin", "MpoImagePlugin"),

@@ -21,7 +21,7 @@ from mmcli.hub.offline import is_offline
 from mmcli.media.addresses import masked_address
 from mmcli.media.exchange import Budget, TooMuch, TooSlow, Wire
 from mmcli.media.hosts import Reach, check, check_unresolved, connect, is_plain, look_up
-from mmcli.media.sources import printable, too_long
+from mmcli.media.naming import printable, too_long
 
 TIMEOUT = 10.0  # seconds without a byte, and for an exchange in which hardly any come
 DEADLINE = 300.0  # seconds for the whole

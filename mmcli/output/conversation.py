@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmcli.media.sources import printable
+from mmcli.media.naming import printable
 from mmcli.output.record import to_json_line
 from mmcli.output.text import readable
 

@@ -13,7 +13,8 @@ from naming import make, names, only
 from mmcli.errors import InputError, UsageError
 from mmcli.media.audio import open_sound
 from mmcli.media.image import load_picture
-from mmcli.media.sources import IMAGE_EXTENSIONS, STREAM_LIMIT, expand
+from mmcli.media.naming import STREAM_LIMIT
+from mmcli.media.sources import IMAGE_EXTENSIONS, expand
 
 pytestmark = pytest.mark.usefixtures("here")
 

@@ -9,7 +9,8 @@ import pytest
 from naming import make, names, only
 
 from mmcli.errors import InputError
-from mmcli.media.sources import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS, Source, expand, printable
+from mmcli.media.naming import printable
+from mmcli.media.sources import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS, Source, expand
 
 pytestmark = pytest.mark.usefixtures("here")
 

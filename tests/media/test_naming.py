@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from naming import make, only
 
-from mmcli.media.sources import IMAGE_EXTENSIONS, expand, relative_place
+from mmcli.media.naming import relative_place
+from mmcli.media.sources import IMAGE_EXTENSIONS, expand
 
 pytestmark = pytest.mark.usefixtures("here")
 
