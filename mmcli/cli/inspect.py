@@ -111,8 +111,8 @@ def senses(processor: Any) -> dict[str, Any]:
 def configuration(name: str, revision: str | None, offline: bool) -> "Checkpoint":
     """The checkpoint called `name`, perhaps without its weights. Raises ModelError."""
     from mmcli.hub import cache
-    from mmcli.hub.offline import is_offline
     from mmcli.hub.resolve import cached_folder, is_local, open_folder, resolve
+    from mmcli.offline import is_offline
 
     if is_local(name) or cached_folder(name, revision):
         return resolve(name, revision, download=False)

@@ -10,8 +10,8 @@ from typing import Any
 from mmcli.errors import ModelError
 from mmcli.hub import cache
 from mmcli.hub.json_files import read_json
-from mmcli.hub.offline import is_offline
 from mmcli.hub.other_formats import not_a_checkpoint, not_a_folder
+from mmcli.offline import is_offline
 
 ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = {"nano": ASSETS / "nano", "whisper-tiny.en": ASSETS / "whisper-tiny.en"}

@@ -17,11 +17,11 @@ from urllib.parse import SplitResult, quote, unquote_to_bytes, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from mmcli.errors import InputError
-from mmcli.hub.offline import is_offline
 from mmcli.media.addresses import masked_address
 from mmcli.media.exchange import Budget, TooMuch, TooSlow, Wire
 from mmcli.media.hosts import Reach, check, check_unresolved, connect, is_plain, look_up
 from mmcli.media.naming import printable, too_long
+from mmcli.offline import is_offline
 
 TIMEOUT = 10.0  # seconds without a byte, and for an exchange in which hardly any come
 DEADLINE = 300.0  # seconds for the whole
