@@ -18,7 +18,7 @@ def values(metavar: str | None) -> Callable[[str], list[str]] | None:
 def models(incomplete: str) -> list[str]:
     """The bundled models and those in the cache; of paths, which the shell knows better, none."""
     from mmcli.hub import cache
-    from mmcli.hub.resolve import BUNDLED
+    from mmcli.hub.layout import BUNDLED
 
     places = sorted(cache.root().glob(f"{cache.PREFIX}*"))
     cached = [

@@ -52,7 +52,7 @@ Offline = Annotated[bool, option("Model", "--offline", help="Never use the netwo
 def list_models(ctx: typer.Context, json_: Json = False, *, talk: TalkOptions) -> int:
     """List the models on this machine with their sizes."""
     from mmcli.hub.cache import cached_models
-    from mmcli.hub.resolve import BUNDLED
+    from mmcli.hub.layout import BUNDLED
 
     environment = begin(ctx, talk)
     rows = [
@@ -79,7 +79,7 @@ def list_models(ctx: typer.Context, json_: Json = False, *, talk: TalkOptions) -
 @spread
 def pull(ctx: typer.Context, name: Name, revision: Revision = None, *, talk: TalkOptions) -> int:
     """Download a model, or what is missing of it, and print its folder."""
-    from mmcli.hub.resolve import BUNDLED
+    from mmcli.hub.layout import BUNDLED
 
     environment = begin(ctx, talk)
     if name in BUNDLED:
@@ -196,7 +196,7 @@ def remove(
     talk: TalkOptions,
 ) -> int:
     """Delete a downloaded model from the cache."""
-    from mmcli.hub.resolve import BUNDLED
+    from mmcli.hub.layout import BUNDLED
 
     environment = begin(ctx, talk)
     if name in BUNDLED:

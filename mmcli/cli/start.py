@@ -40,7 +40,8 @@ def loader(environment: Environment, options: ModelOptions, mask_decoder: str | 
     """A function that finds and loads the model; all that can be wrong with it is a ModelError there."""
 
     def load() -> "Loaded":
-        from mmcli.hub.resolve import BUNDLED, resolve
+        from mmcli.hub.layout import BUNDLED
+        from mmcli.hub.resolve import resolve
 
         with environment.aside():  # a download draws its own progress
             checkpoint = resolve(options.model, options.revision, download=not options.offline)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from mmcli.errors import ExitCode, ModelError
 from mmcli.hub.cache import broken_off
+from mmcli.hub.layout import PATTERNS
 from mmcli.hub.other_formats import PICKLES
-from mmcli.hub.resolve import PATTERNS
 from mmcli.hub.safetensors_files import INDEX, SINGLE
 from mmcli.offline import is_offline
 

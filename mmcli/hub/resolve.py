@@ -10,14 +10,9 @@ from typing import Any
 from mmcli.errors import ModelError
 from mmcli.hub import cache
 from mmcli.hub.json_files import read_json
+from mmcli.hub.layout import BUNDLED
 from mmcli.hub.other_formats import not_a_checkpoint, not_a_folder
 from mmcli.offline import is_offline
-
-ASSETS = Path(__file__).parent.parent / "assets"
-BUNDLED = {"nano": ASSETS / "nano", "whisper-tiny.en": ASSETS / "whisper-tiny.en"}
-
-# What a checkpoint may consist of; code and pickles are never fetched.
-PATTERNS = ("*.json", "*.safetensors", "tokenizer.model", "merges.txt", "chat_template.jinja")
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 _PAGE = re.compile(r"(?:https?://)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(?:/(?:tree|blob)/([\w.-]+).*)?/?")

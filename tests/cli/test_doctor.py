@@ -6,7 +6,7 @@ import torch
 from command import mmcli
 
 from mmcli.cli.doctor import CHECK_TOKENS, check_picture, devices, forced_logits
-from mmcli.hub.resolve import BUNDLED
+from mmcli.hub.layout import BUNDLED
 
 BUNDLED_YET = (BUNDLED["nano"] / "model.safetensors").exists()
 needs_nano = pytest.mark.skipif(not BUNDLED_YET, reason="the model is not bundled yet")

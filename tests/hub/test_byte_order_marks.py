@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from command import mmcli
 
-from mmcli.hub.resolve import BUNDLED
+from mmcli.hub.layout import BUNDLED
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ENCODINGS = ("utf-8-sig", "utf-16")

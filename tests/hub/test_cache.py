@@ -10,7 +10,8 @@ from command import mmcli
 
 from mmcli.errors import ModelError
 from mmcli.hub import cache
-from mmcli.hub.resolve import BUNDLED, resolve
+from mmcli.hub.layout import BUNDLED
+from mmcli.hub.resolve import resolve
 
 NAME = "someone/model"
 OLD, NEW = "a" * 40, "b" * 40

@@ -11,7 +11,8 @@ import pytest
 from command import mmcli
 
 from mmcli.errors import ModelError
-from mmcli.hub.resolve import BUNDLED, resolve
+from mmcli.hub.layout import BUNDLED
+from mmcli.hub.resolve import resolve
 from mmcli.hub.safetensors_files import weight_files
 
 CAT = Path(__file__).parents[2] / "examples" / "cat.jpg"

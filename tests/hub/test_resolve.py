@@ -3,7 +3,8 @@
 import pytest
 
 from mmcli.errors import ModelError
-from mmcli.hub.resolve import BUNDLED, resolve
+from mmcli.hub.layout import BUNDLED
+from mmcli.hub.resolve import resolve
 from mmcli.hub.verify import verify_folder
 
 

@@ -23,7 +23,7 @@ def write(folder: Path, name: str) -> None:
     import gemma3n_models
     import whisper_folders
 
-    from mmcli.hub.resolve import BUNDLED
+    from mmcli.hub.layout import BUNDLED
 
     whisper_folders.SECONDS = 30  # as all published ones hear, and as `transcribe` needs
     if name in BUNDLED:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mmcli.hub.resolve import BUNDLED
+from mmcli.hub.layout import BUNDLED
 from mmcli.hub.weights import Rule, load_strict
 from mmcli.training.recipes.nano import export, texts
 from mmcli.training.recipes.nano.start import from_earlier
