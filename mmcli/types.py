@@ -1,6 +1,11 @@
 """What the parts of the program hand to each other: plain frozen data that needs neither torch nor numpy."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -84,3 +89,30 @@ class WindowText:
     @property
     def text(self) -> str:
         return "".join(segment.text for segment in self.segments).strip()
+
+
+@dataclass(frozen=True, eq=False)
+class Audio:
+    """Audio in a turn, under the name by which the user knows it."""
+
+    name: str
+    samples: "np.ndarray"  # float32 [samples] at 16 kHz, one channel
+
+
+Part: TypeAlias = "str | Image.Image | Audio"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one side of a conversation said: text, images (RGB) and audio, in order."""
+
+    role: str  # "system", "user" or "model"
+    parts: tuple[Part, ...]
+
+    def pictures(self) -> "list[Image.Image]":
+        """Its images, in order."""
+        return [part for part in self.parts if not isinstance(part, str | Audio)]
+
+    def sounds(self) -> "list[np.ndarray]":
+        """The samples of its audio, in order."""
+        return [part.samples for part in self.parts if isinstance(part, Audio)]

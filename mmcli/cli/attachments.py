@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from mmcli.cli.environment import Environment
 from mmcli.cli.options import ModelOptions
 from mmcli.cli.start import checkpoint_here
-from mmcli.tasks.conversation import Sound, sound_seconds
+from mmcli.tasks.conversation import sound_seconds
+from mmcli.types import Audio
 
 if TYPE_CHECKING:
     from mmcli.media.image import Picture
     from mmcli.media.sources import Source
     from mmcli.models.family import Processor
-    from mmcli.tasks.conversation import Part
+    from mmcli.types import Part
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,20 +22,20 @@ class Attachment:
     """A picture or a sound that questions are about; `notes` say what happened to it as it was read."""
 
     source: "Source"
-    content: "Picture | Sound"
+    content: "Picture | Audio"
     notes: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
         """What it is, "picture" or "sound"."""
-        return "sound" if isinstance(self.content, Sound) else "picture"
+        return "sound" if isinstance(self.content, Audio) else "picture"
 
     def parts(self, processor: "Processor", model: str) -> "tuple[list[Part], tuple[str, ...]]":
         """What the model is given, and what is to be said about it: a sound longer than it hears becomes several.
 
         Raises ModelError if there is a sound and the model takes no audio.
         """
-        if not isinstance(self.content, Sound):
+        if not isinstance(self.content, Audio):
             return [self.content.image], self.notes
         from mmcli.output.text import clock
         from mmcli.speech.pauses import cut
@@ -93,7 +94,7 @@ def load_attachment(source: "Source", kind: str | None = None, model: ModelOptio
         if model is not None:
             require_audio(model)
         samples, sound = read_sound(source, longest=LONGEST_SOUND)
-        return Attachment(source, Sound(source.name, samples), sound.notes)
+        return Attachment(source, Audio(source.name, samples), sound.notes)
     from mmcli.batch.runner import READ_SIDE
     from mmcli.media.image import load_picture
 

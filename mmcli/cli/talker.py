@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from mmcli.output.conversation import Exchange
     from mmcli.output.record import Record
     from mmcli.tasks.chat import ChatRequest
-    from mmcli.tasks.conversation import Conversation, Part
-    from mmcli.types import Completion
+    from mmcli.tasks.conversation import Conversation
+    from mmcli.types import Completion, Part
 
 
 @dataclass

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
     from mmcli.decode.segments import ParsedObject
     from mmcli.engine.inputs import Inputs
     from mmcli.hub.weights import Rule
-    from mmcli.tasks.conversation import Turn
+    from mmcli.types import Turn
 
 
 @dataclass(frozen=True)

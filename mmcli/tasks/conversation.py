@@ -2,16 +2,16 @@
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mmcli.errors import InputError, ModelError, UsageError
 from mmcli.hub.fields import Fields
 from mmcli.tasks.answer import in_words
 from mmcli.tasks.task import Request, text_of
+from mmcli.types import Part, Turn
 
 if TYPE_CHECKING:
-    import numpy as np
     from PIL import Image
 
     from mmcli.engine.generate import TokenEvent
@@ -25,31 +25,6 @@ Steps: TypeAlias = "Generator[list[TokenEvent]]"  # of the one row that a conver
 
 ANSWER_TOKENS = 1024  # a turn's limit where nobody says: those who converse are given whole paragraphs
 TRIMMED = 8  # tokens of white space at an answer's end, at most, that a template may cut off
-
-
-@dataclass(frozen=True, eq=False)
-class Sound:
-    """A sound in a turn."""
-
-    name: str
-    samples: "np.ndarray"  # float32 [samples] at 16 kHz, one channel
-
-
-Part: TypeAlias = "str | Image.Image | Sound"
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What one side said: text, pictures (RGB) and sounds, in order."""
-
-    role: str  # "system", "user" or "model"
-    parts: tuple[Part, ...]
-
-    def pictures(self) -> "list[Image.Image]":
-        return [part for part in self.parts if not isinstance(part, str | Sound)]
-
-    def sounds(self) -> "list[np.ndarray]":
-        return [part.samples for part in self.parts if isinstance(part, Sound)]
 
 
 def knows_turns(processor: "Processor") -> bool:

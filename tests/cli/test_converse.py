@@ -55,7 +55,7 @@ def test_pictures_and_sounds_go_with_the_next_question_and_are_remembered(folder
         ["Image" if isinstance(part, Image.Image) else type(part).__name__ for part in turn.parts]
         for turn in talker.conversation.turns
     ]
-    assert kinds == [["Image", "str"], ["str"], ["Image", "Sound", "str"], ["str"], ["str"], ["str"]]
+    assert kinds == [["Image", "str"], ["str"], ["Image", "Audio", "str"], ["str"], ["str"], ["str"]]
     assert list(first) == list(third)
 
 

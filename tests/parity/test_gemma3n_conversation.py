@@ -13,7 +13,8 @@ from mmcli.engine.inputs import Inputs
 from mmcli.hub.load import load
 from mmcli.hub.resolve import resolve
 from mmcli.tasks.chat import ChatRequest
-from mmcli.tasks.conversation import Conversation, Sound
+from mmcli.tasks.conversation import Conversation
+from mmcli.types import Audio
 
 STEPS = 12
 
@@ -64,12 +65,12 @@ def test_the_cache_that_is_kept_changes_no_answer(loaded, monkeypatch):
     def stop(row, id):
         raise KeyboardInterrupt
 
-    first = ask("who speaks?", [Sound("a", sound(0, 2.0)), Sound("b", sound(1, 3.1))])
+    first = ask("who speaks?", [Audio("a", sound(0, 2.0)), Audio("b", sound(1, 3.1))])
     listener.row += first.ids
     stopped = ask("and what is this?", [picture(1)], stop)
     assert stopped.stopped and len(stopped.ids) == 1
     listener.row += stopped.ids
-    last = ask("say it again", [Sound("c", sound(2, 1.0))])
+    last = ask("say it again", [Audio("c", sound(2, 1.0))])
     assert len(listener.heard) == 3
     assert len(listener.heard[-1].tokens[0]) < 230  # only what is new: 188 of a sound, and words
     whole = listener.all()
@@ -81,4 +82,4 @@ def test_the_cache_that_is_kept_changes_no_answer(loaded, monkeypatch):
     logprobs = [event.logprob for event in expected]
     assert [token.logprob for token in last.tokens] == pytest.approx(logprobs, abs=1e-4)
     conversation.clear()
-    assert ask("who speaks?", [Sound("a", sound(0, 2.0)), Sound("b", sound(1, 3.1))]).ids == first.ids
+    assert ask("who speaks?", [Audio("a", sound(0, 2.0)), Audio("b", sound(1, 3.1))]).ids == first.ids

@@ -11,12 +11,12 @@ from support import picture
 
 from mmcli.models.gemma3n.config import Gemma3nConfig
 from mmcli.models.gemma3n.processor import Gemma3nProcessor
-from mmcli.tasks.conversation import Sound, Turn
+from mmcli.types import Audio, Turn
 
 WIDE, TALL = picture(1, 90, 37), picture(2, 31, 200)
 # Equal lengths where a conversation has several: transformers fills the shorter up and hears a little of the filling.
-ONE, TWO, LONG = Sound("one", sound(1)), Sound("two", sound(2)), Sound("long", sound(3, 30.0))
-SHORT = Sound("short", sound(4, 0.2))
+ONE, TWO, LONG = Audio("one", sound(1)), Audio("two", sound(2)), Audio("long", sound(3, 30.0))
+SHORT = Audio("short", sound(4, 0.2))
 
 CONVERSATIONS = {
     "text": [("user", "what is on the left?")],
@@ -69,7 +69,7 @@ class Both:
 def part_of(part) -> dict:
     if isinstance(part, str):
         return {"type": "text", "text": part}
-    return {"type": "audio", "audio": part.samples} if isinstance(part, Sound) else {"type": "image", "image": part}
+    return {"type": "audio", "audio": part.samples} if isinstance(part, Audio) else {"type": "image", "image": part}
 
 
 @pytest.fixture(scope="module")

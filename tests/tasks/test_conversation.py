@@ -8,10 +8,11 @@ from turns import turn_model
 
 from mmcli.errors import InputError, ModelError
 from mmcli.tasks.chat import ChatRequest
-from mmcli.tasks.conversation import Conversation, Sound, Turn, _behind, knows_turns, sound_seconds
+from mmcli.tasks.conversation import Conversation, _behind, knows_turns, sound_seconds
+from mmcli.types import Audio, Turn
 
 PICTURES = [support.picture(seed) for seed in range(3)]
-SOUNDS = [Sound(f"{seed}.wav", np.random.default_rng(seed).standard_normal(4000, np.float32)) for seed in range(2)]
+SOUNDS = [Audio(f"{seed}.wav", np.random.default_rng(seed).standard_normal(4000, np.float32)) for seed in range(2)]
 
 
 @pytest.fixture(scope="module", autouse=True)

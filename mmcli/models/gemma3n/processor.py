@@ -22,7 +22,7 @@ from mmcli.models.gemma3n.prompts import task_prompt
 from mmcli.models.gemma3n.template import ChatTemplate, Message
 
 if TYPE_CHECKING:
-    from mmcli.tasks.conversation import Turn
+    from mmcli.types import Turn
 
 TURN_MARKS = ("<start_of_turn>", "<end_of_turn>")
 GUARD = "\ufdd0"  # no character of Unicode's: it stands inside names of control tokens that were merely typed

@@ -12,7 +12,7 @@ from PIL import Image
 from mmcli.errors import ModelError, UsageError
 from mmcli.models.gemma3n.config import Gemma3nConfig
 from mmcli.models.gemma3n.processor import Gemma3nProcessor
-from mmcli.tasks.conversation import Sound, Turn
+from mmcli.types import Audio, Turn
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_a_picture_is_a_blank_line_its_tokens_and_a_blank_line(processor):
 
 def test_a_sound_takes_as_many_places_whatever_its_length(processor):
     for seconds in (0.01, 0.4, 30):
-        inputs = processor.text_inputs(processor.chat_text(ask(Sound("s", sound(0, seconds)))), (), [sound(0, seconds)])
+        inputs = processor.text_inputs(processor.chat_text(ask(Audio("s", sound(0, seconds)))), (), [sound(0, seconds)])
         ids = inputs.tokens[0].tolist()
         place = ids.index(BOA)
         assert ids[place + 1 : place + 190] == [AUDIO] * 188 + [EOA]
@@ -72,7 +72,7 @@ def test_rows_of_singles_are_turns_of_the_user(processor):
         processor.text_inputs(processor.chat_text(ask(*parts)), pictures, sounds).tokens.shape[1]
         for parts, pictures, sounds in [
             ([picture(), "cat"], [picture()], []),
-            ([Sound("s", sound()), "dog"], [], [sound()]),
+            ([Audio("s", sound()), "dog"], [], [sound()]),
             ([picture(), picture(), "mat"], [picture()] * 2, []),
         ]
     ]
@@ -85,7 +85,7 @@ def test_a_conversation_is_read_on_where_it_was_left(processor):
     """The text grows at its end, and its parts have the ids of the whole."""
     first = ask(picture(), "what is on the left?")
     told = processor.chat_text(first)
-    whole = processor.chat_text([*first, Turn("model", ("a cat",)), *ask(Sound("s", sound()), "and who speaks?")])
+    whole = processor.chat_text([*first, Turn("model", ("a cat",)), *ask(Audio("s", sound()), "and who speaks?")])
     assert whole.startswith(told + "a cat")
     rest = whole[len(told + "a cat") :]
     parts = [
@@ -172,7 +172,7 @@ def test_a_sound_that_is_too_long_is_refused_and_never_cut(processor):
     long = np.zeros(30 * 16_000 + 1, np.float32)
     assert processor.sound_seconds == 30
     with pytest.raises(UsageError, match=r"30\.0 s is longer than the 30 s"):
-        processor.text_inputs(processor.chat_text(ask(Sound("s", long))), (), [long])
+        processor.text_inputs(processor.chat_text(ask(Audio("s", long))), (), [long])
 
 
 def test_a_template_that_leaves_pictures_out_is_a_model_error(folder):
