@@ -40,8 +40,8 @@ def loaded(tiny):
     """The same, in memory."""
     import torch
 
-    from mmcli.hub.load import load
     from mmcli.hub.resolve import resolve
+    from mmcli.models.load import load
 
     torch.set_num_threads(1)
     return load(resolve(str(tiny)), "cpu", "float32")

@@ -9,9 +9,9 @@ from PIL import Image
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.errors import ModelError
-from mmcli.hub.load import Loaded
 from mmcli.hub.resolve import Checkpoint
 from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
+from mmcli.models.loaded import Loaded
 
 LETTERS = "\n abcdefghijklmnopqrstuvwxyz.?"
 BOS, STOP, START, IMAGE, SOUND = range(len(LETTERS), len(LETTERS) + 5)

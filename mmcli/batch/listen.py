@@ -32,8 +32,8 @@ from mmcli.tasks.transcribe import (
 )
 
 if TYPE_CHECKING:
-    from mmcli.hub.load import Loaded
     from mmcli.media.sources import Source
+    from mmcli.models.loaded import Loaded
     from mmcli.speech.silero_vad import SileroVAD
 
 BATCH_ON_GPU = 16

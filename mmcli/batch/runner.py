@@ -13,9 +13,9 @@ from mmcli.media.limits import KEPT_PIXELS
 from mmcli.tasks.task import Request
 
 if TYPE_CHECKING:
-    from mmcli.hub.load import Loaded
     from mmcli.media.image import Picture
     from mmcli.media.sources import Source
+    from mmcli.models.loaded import Loaded
 
 # JPEGs are decoded at a fraction of their size where no side falls below the largest square that a family looks
 # at. A fixed number: what a model sees must not depend on when, or for what, a picture was read.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from mmcli.engine.inputs import Inputs
-    from mmcli.hub.load import Loaded
+    from mmcli.models.loaded import Loaded
 
 NAME = "doctor"
 EPILOG = """\
@@ -119,8 +119,8 @@ def self_check(model: str, device_name: str, dtype_name: str) -> dict[str, Any]:
     import torch
 
     from mmcli.engine.device import choose_device
-    from mmcli.hub.load import load
     from mmcli.hub.resolve import resolve
+    from mmcli.models.load import load
 
     device = choose_device(device_name)
     checkpoint = resolve(model)

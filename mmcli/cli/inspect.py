@@ -66,7 +66,7 @@ def describe(name: str, revision: str | None = None, offline: bool = False) -> d
     from dataclasses import asdict
 
     from mmcli.decode import LOCATIONS, MASK_CODES
-    from mmcli.hub.load import build_empty
+    from mmcli.models.load import build_empty
     from mmcli.models.registry import family_of
 
     checkpoint = configuration(name, revision, offline)

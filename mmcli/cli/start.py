@@ -15,8 +15,8 @@ from mmcli.errors import ModelError, UsageError
 if TYPE_CHECKING:
     import torch
 
-    from mmcli.hub.load import Loaded
     from mmcli.hub.resolve import Checkpoint
+    from mmcli.models.loaded import Loaded
 
 
 def begin(ctx: typer.Context, talk: TalkOptions, offline: bool = False) -> Environment:
@@ -48,7 +48,7 @@ def loader(environment: Environment, options: ModelOptions, mask_decoder: str | 
         if checkpoint.note:
             environment.note(f"mmcli: {checkpoint.note}")
         from mmcli.engine.device import choose_device
-        from mmcli.hub.load import load as load_checkpoint
+        from mmcli.models.load import load as load_checkpoint
 
         device = choose_device(options.device)
         if options.model not in BUNDLED:
@@ -77,8 +77,8 @@ def tell_size(
 ) -> None:
     """Say how much memory the weights will take, loudly where the device has not that much."""
     from mmcli.engine.device import choose_dtype
-    from mmcli.hub.load import memory_estimate
     from mmcli.hub.quantized import parameter_count
+    from mmcli.models.load import memory_estimate
 
     dtype = choose_dtype(options.dtype, device, parameter_count(checkpoint.folder))
     needed, there = memory_estimate(checkpoint, dtype, options.table), memory_of(device)

@@ -12,7 +12,7 @@ from mmcli.output.text import readable
 
 if TYPE_CHECKING:
     from mmcli.cli.render import Renderer
-    from mmcli.hub.load import Loaded
+    from mmcli.models.loaded import Loaded
     from mmcli.output.conversation import Exchange
     from mmcli.output.record import Record
     from mmcli.tasks.chat import ChatRequest

@@ -10,8 +10,8 @@ from mmcli.tasks.task import Request
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmcli.hub.load import Loaded
     from mmcli.models.family import Found
+    from mmcli.models.loaded import Loaded
     from mmcli.types import Completion
 
 

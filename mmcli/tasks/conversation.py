@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from mmcli.engine.generate import TokenEvent
     from mmcli.engine.inputs import Inputs
     from mmcli.engine.kv_cache import KVCache
-    from mmcli.hub.load import Loaded
     from mmcli.models.family import Processor
+    from mmcli.models.loaded import Loaded
     from mmcli.types import Completion
 
 Steps: TypeAlias = "Generator[list[TokenEvent]]"  # of the one row that a conversation is

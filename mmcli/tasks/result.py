@@ -10,8 +10,8 @@ from mmcli.types import Completion
 
 if TYPE_CHECKING:
     from mmcli.decode.segments import ParsedObject
-    from mmcli.hub.load import Loaded
     from mmcli.media.image import Picture
+    from mmcli.models.loaded import Loaded
 
 Record = dict[str, Any]
 

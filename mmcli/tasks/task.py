@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 from mmcli.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from mmcli.hub.load import Loaded
     from mmcli.models.family import Processor
+    from mmcli.models.loaded import Loaded
 
 
 JOINED = re.compile(r"\s*(?:[,&+/]|\b(?:and|or)\b)\s*")  # between things, where people take a list for one

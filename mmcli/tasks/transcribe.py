@@ -12,8 +12,8 @@ from mmcli.tasks.task import text_of
 from mmcli.types import Segment, WindowText
 
 if TYPE_CHECKING:
-    from mmcli.hub.load import Loaded
     from mmcli.models.family import Family
+    from mmcli.models.loaded import Loaded
     from mmcli.speech.windows import Window
 
 Record = dict[str, Any]

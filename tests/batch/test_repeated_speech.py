@@ -9,10 +9,10 @@ from sound_files import wav_bytes
 
 from mmcli.batch.listen import Listener
 from mmcli.batch.runner import Outcome
-from mmcli.hub.load import load
 from mmcli.hub.resolve import resolve
 from mmcli.media.audio import RATE, read_sound
 from mmcli.media.sources import Source, expand
+from mmcli.models.load import load
 from mmcli.tasks.transcribe import TranscribeRequest
 
 SENTENCE = "andsomyfellowamericansasknotwhatyourcountrycandoforyouaskwhatyoucandoforyourcountry"

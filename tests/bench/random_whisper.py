@@ -55,7 +55,7 @@ class Ours:
     def __init__(self, size: str, device: Any, dtype: Any):
         import torch
 
-        from mmcli.hub.load import build_empty
+        from mmcli.models.load import build_empty
         from mmcli.models.whisper import FAMILY
 
         self.config = FAMILY.read_config(raw_config(size))

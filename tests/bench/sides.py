@@ -24,7 +24,7 @@ class Mmcli:
 
     def __init__(self) -> None:
         from mmcli.engine.generate import generate
-        from mmcli.hub.load import load
+        from mmcli.models.load import load
         from mmcli.models.registry import family_of  # noqa: F401 (part of what is imported before loading)
 
         self._generate, self._load = generate, load

@@ -12,8 +12,9 @@ import torch
 
 from mmcli.engine.generate import TokenEvent, generate
 from mmcli.engine.sampling import Sampling
-from mmcli.hub.load import Loaded, load
 from mmcli.hub.resolve import resolve
+from mmcli.models.load import load
+from mmcli.models.loaded import Loaded
 
 # The prefix of one picture (16 soft tokens) and a prompt is longer than this already, and the answers go on beyond.
 WINDOW = 12

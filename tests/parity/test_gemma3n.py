@@ -14,8 +14,9 @@ import torch
 from mmcli.engine.generate import generate
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.engine.sampling import Sampling
-from mmcli.hub.load import Loaded, load
 from mmcli.hub.resolve import resolve
+from mmcli.models.load import load
+from mmcli.models.loaded import Loaded
 
 EXACT = {"rtol": 1e-4, "atol": 1e-4}  # float32, sums in another order, through two towers
 SIDE = 128

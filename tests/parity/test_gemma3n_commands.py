@@ -14,11 +14,11 @@ from sound_files import wav_bytes
 from support import picture
 
 from mmcli.engine.generate import generate
-from mmcli.hub.load import load
 from mmcli.hub.resolve import resolve
 from mmcli.media.audio import read_sound
 from mmcli.media.sources import expand
 from mmcli.models.gemma3n.prompts import task_prompt
+from mmcli.models.load import load
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "jfk.flac"
 STEPS = 16

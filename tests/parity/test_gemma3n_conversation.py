@@ -10,8 +10,8 @@ from support import picture
 
 from mmcli.engine.generate import generate
 from mmcli.engine.inputs import Inputs
-from mmcli.hub.load import load
 from mmcli.hub.resolve import resolve
+from mmcli.models.load import load
 from mmcli.tasks.chat import ChatRequest
 from mmcli.tasks.conversation import Conversation
 from mmcli.types import Audio

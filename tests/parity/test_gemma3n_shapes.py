@@ -9,11 +9,11 @@ from places import assert_places
 from transformers import Gemma3nConfig as ReferenceConfig
 from transformers import Gemma3nForCausalLM, Gemma3nForConditionalGeneration, Gemma3nTextConfig
 
-from mmcli.hub.load import build_empty, memory_estimate
 from mmcli.hub.resolve import Checkpoint
 from mmcli.hub.weights import kept_mapped, place
 from mmcli.models.gemma3n import FAMILY
 from mmcli.models.gemma3n.config import Gemma3nConfig
+from mmcli.models.load import build_empty, memory_estimate
 
 # text_config of google/gemma-3n-E4B* and -E2B*, and of a slice between them as "MatFormer lab" makes them.
 E4B: dict = {"num_hidden_layers": 35, "intermediate_size": 16384, "num_kv_shared_layers": 15}

@@ -9,12 +9,12 @@ import srt
 from command import mmcli
 from sound_files import wav_bytes
 
-from mmcli.hub.load import load
 from mmcli.hub.resolve import resolve
 from mmcli.media.audio import read_sound
 from mmcli.media.sources import expand
 from mmcli.models.gemma3n.prompts import hearing_prompt
 from mmcli.models.gemma3n.transcribe import MAX_TOKENS, transcribe
+from mmcli.models.load import load
 from mmcli.speech.silero_vad import load_silero_vad
 from mmcli.speech.windows import RATE, Speech
 

@@ -195,7 +195,7 @@ def test_a_foreign_tokenizer_and_untouched_weights(tmp_path, load_folder, our_an
 
 def test_bfloat16_stays_close(pair, load_folder):
     """Not equal, but the same model: a wrong scale or a lost norm would be far off."""
-    from mmcli.hub.load import load
+    from mmcli.models.load import load
 
     short = load(pair.ours.checkpoint, "cpu", torch.bfloat16)
     wide = prefill(pair.ours, [[picture()]], ["caption en"])[:, : support.IMAGE]

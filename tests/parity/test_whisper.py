@@ -20,8 +20,8 @@ from whisper_folders import sound, write_checkpoint
 
 from mmcli.engine.inputs import Inputs
 from mmcli.hub.layout import BUNDLED
-from mmcli.hub.load import load
 from mmcli.hub.resolve import resolve
+from mmcli.models.load import load
 from mmcli.models.whisper import FAMILY
 from mmcli.models.whisper.config import WhisperConfig
 from mmcli.models.whisper.features import log_mel, mel_filters

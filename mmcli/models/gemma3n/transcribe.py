@@ -8,9 +8,9 @@ import torch
 from mmcli.engine.collect import complete
 from mmcli.engine.sampling import Sampling
 from mmcli.errors import UsageError
-from mmcli.hub.load import Loaded
 from mmcli.models.gemma3n.features import RATE
 from mmcli.models.gemma3n.prompts import hearing_prompt
+from mmcli.models.loaded import Loaded
 from mmcli.speech.fallback import TEMPERATURES, DecodingOptions, attempts, compression_ratio
 from mmcli.types import Completion, Segment, WindowText
 

@@ -28,7 +28,7 @@ from mmcli.types import Completion, Timings, Token
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmcli.hub.load import Loaded
+    from mmcli.models.loaded import Loaded
 
 ROWS = 64  # questions that are asked side by side, at most: each has a cache of its own
 MOST_OBJECTS = 12  # of one thing in one answer that is written, as in training

@@ -9,7 +9,7 @@ import torch
 from mmcli.engine.collect import complete
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.sampling import Sampling
-from mmcli.hub.load import Loaded
+from mmcli.models.loaded import Loaded
 from mmcli.models.whisper.alignment import alignment_heads, token_times
 from mmcli.models.whisper.model import Heard, Whisper
 from mmcli.models.whisper.processor import WhisperProcessor

@@ -88,7 +88,7 @@ _bases: Path  # a folder of sound checkpoints
 def prepare(*names: str) -> None:
     """Write the sound checkpoints of these names, or all, and import what every command will need."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # a mask decoder that is missing is not downloaded
-    import mmcli.hub.load  # noqa: F401
+    import mmcli.models.load  # noqa: F401
 
     global _bases
     _bases = Path(tempfile.mkdtemp(prefix="hostile-bases-"))

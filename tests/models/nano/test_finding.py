@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from mmcli.decode.segments import parse
-from mmcli.hub.load import load
 from mmcli.hub.resolve import resolve
+from mmcli.models.load import load
 from mmcli.models.nano import finding
 from mmcli.models.nano.finding import find
 from mmcli.types import Token

@@ -10,8 +10,8 @@ from PIL import Image
 from mmcli.engine.generate import generate
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.errors import ModelError, UsageError
-from mmcli.hub.load import load
 from mmcli.hub.resolve import resolve
+from mmcli.models.load import load
 from mmcli.models.nano import FAMILY, Nano, NanoConfig
 from mmcli.models.nano.efficientnet_lite import EfficientNetLite, SameConv
 from mmcli.models.nano.picodet import BINS, CLASSES, NECK, STRIDES, PicoDet, proposals

@@ -8,8 +8,8 @@ def whisper(tmp_path_factory):
     import torch
     import whisper_folders
 
-    from mmcli.hub.load import load
     from mmcli.hub.resolve import resolve
+    from mmcli.models.load import load
 
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("whisper")

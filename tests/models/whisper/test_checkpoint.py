@@ -8,8 +8,8 @@ import whisper_folders
 from whisper_folders import TEXT, special_names
 
 from mmcli.errors import ModelError, UsageError
-from mmcli.hub.load import load
 from mmcli.hub.resolve import resolve
+from mmcli.models.load import load
 from mmcli.models.whisper.config import WhisperConfig
 
 

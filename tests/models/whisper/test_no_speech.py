@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from mmcli.engine.inputs import Inputs
-from mmcli.hub.load import load
 from mmcli.hub.resolve import resolve
 from mmcli.media.audio import read_sound
 from mmcli.media.sources import expand
+from mmcli.models.load import load
 from mmcli.models.whisper.transcribe import transcribe_windows
 from mmcli.speech.fallback import DecodingOptions
 

@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 
 from mmcli.decode.locations import overlap
-from mmcli.hub.load import Loaded, load
 from mmcli.hub.resolve import resolve
+from mmcli.models.load import load
+from mmcli.models.loaded import Loaded
 from mmcli.models.nano.finding import Asked, look, propose
 from mmcli.models.nano.joining import BOTH, DETECTOR, Calibration, Candidate, join
 from mmcli.training.recipes.nano.annotations import Photo

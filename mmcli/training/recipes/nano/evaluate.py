@@ -25,8 +25,8 @@ from PIL import Image
 from mmcli.decode.locations import decode_box, pixel_box
 from mmcli.decode.segments import ParsedObject
 from mmcli.engine.collect import complete
-from mmcli.hub.load import load
 from mmcli.hub.resolve import resolve
+from mmcli.models.load import load
 from mmcli.models.nano.finding import find
 from mmcli.models.nano.joining import Candidate
 from mmcli.output.masks import paste_mask

@@ -26,9 +26,9 @@ import torch
 from mmcli.batch.listen import Listener
 from mmcli.batch.runner import Outcome
 from mmcli.cli.units import table
-from mmcli.hub.load import load
 from mmcli.hub.resolve import resolve
 from mmcli.media.sources import Source
+from mmcli.models.load import load
 from mmcli.tasks.transcribe import TranscribeRequest
 
 

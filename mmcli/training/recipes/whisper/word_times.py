@@ -21,10 +21,10 @@ import torch
 from mmcli.batch.listen import Listener
 from mmcli.batch.runner import Outcome
 from mmcli.cli.units import table
-from mmcli.hub.load import load
 from mmcli.hub.resolve import resolve
 from mmcli.media.audio import read_sound
 from mmcli.media.sources import Source
+from mmcli.models.load import load
 from mmcli.tasks.transcribe import TranscribeRequest
 from mmcli.training.recipes.whisper.evaluate import Clip, read_clips
 

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer
 from mmcli.decode.segments import parse
 from mmcli.engine.inputs import Inputs
 from mmcli.hub.layout import BUNDLED
-from mmcli.hub.load import load
 from mmcli.hub.resolve import resolve
+from mmcli.models.load import load
 from mmcli.training.recipes.nano import packing, prompts
 from mmcli.training.recipes.nano.annotations import Photo, Thing
 from mmcli.training.recipes.nano.train import Lesson

@@ -1,7 +1,5 @@
 """From a checkpoint on disk to a model that runs."""
 
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,48 +7,14 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from mmcli.decode import MASK_CODES
 from mmcli.engine.device import choose_device, choose_dtype
-from mmcli.errors import MemoryShortage, ModelError, ran_out_of_memory
+from mmcli.errors import MemoryShortage, ran_out_of_memory
 from mmcli.hub.quantized import parameter_count
 from mmcli.hub.resolve import Checkpoint
 from mmcli.hub.weights import kept_mapped, load_strict
-from mmcli.models.family import Family, Processor
+from mmcli.models.family import Family
+from mmcli.models.loaded import Loaded
 from mmcli.models.registry import family_of
-
-MASK_DECODERS = ("mask_decoder.safetensors", "vae-oid.npz")  # beside the weights, where a checkpoint brings its own
-
-
-@dataclass
-class Loaded:
-    """A model in memory with all that belongs to it."""
-
-    model: nn.Module
-    processor: Processor
-    checkpoint: Checkpoint
-    config: Any  # the family's configuration
-    device: torch.device
-    dtype: torch.dtype
-    mask_decoder: Path | None = None  # a file the user named; None: the checkpoint's own or the published one
-    family: Family | None = field(default=None, repr=False)
-    quick: bool = False  # the family chose faster arithmetic (int8 products) than `dtype` says
-
-    @cached_property
-    def _mask_vqvae(self) -> nn.Module:
-        from mmcli.hub.mask_decoder import fetch_vae_oid
-        from mmcli.layers.mask_vqvae import load_mask_vqvae
-
-        own = (self.checkpoint.folder / name for name in MASK_DECODERS)
-        path = self.mask_decoder or next((path for path in own if path.is_file()), None) or fetch_vae_oid()
-        # It is small and its answer is thresholded at zero: it always computes in float32.
-        model = load_mask_vqvae(path)
-        if model.config.codes < MASK_CODES:
-            raise ModelError(f"The mask decoder {path} knows {model.config.codes} codes, but answers have {MASK_CODES}")
-        return model.to(self.device).eval()
-
-    def mask_vqvae(self) -> nn.Module:
-        """The mask codebook that belongs to the model; read, or downloaded, when first asked for. ModelError."""
-        return self._mask_vqvae
 
 
 def load(

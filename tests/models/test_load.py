@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mmcli.errors import ModelError
-from mmcli.hub.load import load, memory_estimate
 from mmcli.hub.resolve import resolve
+from mmcli.models.load import load, memory_estimate
 
 
 @pytest.fixture(scope="module")
