@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,86 @@ def calls(path: Path) -> Iterator[tuple[int, str, dict[str | None, str]]]:
 def test_files_are_short_enough_to_read():
     lines = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in (*SOURCES, *TESTS)}
     assert {name: count for name, count in lines.items() if count >= LONGEST} == {}
+
+
+# -- the floors --------------------------------------------------------------------------------------------------
+
+# From the ground up: a part imports from the floors below its own, and from itself.
+FLOORS = (
+    ("assets", "errors", "escape", "offline", "types"),
+    ("decode",),
+    ("hub", "media"),
+    ("engine", "speech"),
+    ("layers",),
+    ("models",),
+    ("output",),
+    ("tasks",),
+    ("batch",),
+    ("api",),
+    ("cli", "training"),
+    ("__main__",),
+)
+FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
+ALL = {module_of(path): path for path in SOURCES}
+
+
+def part_of(module: str) -> str:
+    """The folder, or the file beside the folders, that a module belongs to; `mmcli` itself only shows the API."""
+    return module.split(".")[1] if "." in module else "api"
+
+
+def arrows(path: Path) -> set[str]:
+    """Our modules that a file needs: imported wherever in it, for types alone too, or named as text to be imported."""
+    named = [node.value for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Constant)]
+    named = [text.partition(":")[0] for text in named if isinstance(text, str) and text.startswith("mmcli.")]
+    found = {name if name in ALL else name.rpartition(".")[0] for name in (*imports(path), *named)}
+    return (found & ALL.keys()) - {module_of(path)}
+
+
+def upward(graph: dict[str, set[str]]) -> list[str]:
+    """A sentence for each import of what is not on a lower floor."""
+    crossing = [(one, other) for one in sorted(graph) for other in sorted(graph[one]) if part_of(one) != part_of(other)]
+    return [
+        f"{one} imports {other}, but {part_of(other)} is not below {part_of(one)}"
+        for one, other in crossing
+        if FLOOR[part_of(other)] >= FLOOR[part_of(one)]
+    ]
+
+
+def circle(graph: dict[str, set[str]]) -> str:
+    """One circle of imports, as a drawing; "" where there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return " → ".join(reversed(error.args[1]))
+    return ""
+
+
+def test_every_part_is_on_a_floor():
+    assert {part_of(module) for module in ALL} - FLOOR.keys() == set(), "give it a place in FLOORS"
+
+
+def test_imports_lead_downwards():
+    found = upward({module: arrows(path) for module, path in ALL.items()})
+    assert not found, "\n".join(found)
+
+
+def test_imports_form_no_circle():
+    found = circle({module: arrows(path) for module, path in ALL.items()})
+    assert not found, found
+
+
+def test_circles_and_upward_imports_are_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) in (
+        "a → b → c → a",
+        "b → c → a → b",
+        "c → a → b → c",
+    )
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == ""
+    up, beside, down = {"mmcli.decode.x": {"mmcli.cli.y"}}, {"mmcli.hub.x": {"mmcli.media.y"}}, {"mmcli.cli": {"mmcli"}}
+    assert upward(up) == ["mmcli.decode.x imports mmcli.cli.y, but cli is not below decode"]
+    assert upward(beside) and not upward(down)
+    assert arrows(ROOT / "mmcli/models/registry.py") >= {"mmcli.errors", "mmcli.models.family", "mmcli.models.whisper"}
 
 
 # -- what is imported --------------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ import typer
 
 from mmcli.cli.options import TalkOptions, device_option, dtype_option, option, spread
 from mmcli.cli.start import begin, memory_of
-from mmcli.cli.units import bytes_text, fit, table
 from mmcli.errors import ExitCode, MmcliError
 from mmcli.escape import escape_line
 from mmcli.output.record import to_json_line
+from mmcli.output.tables import bytes_text, fit, table
 
 if TYPE_CHECKING:
     import torch

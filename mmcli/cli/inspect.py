@@ -9,10 +9,10 @@ import typer
 from mmcli.cli import complete
 from mmcli.cli.options import Revision, TalkOptions, option, spread
 from mmcli.cli.start import begin
-from mmcli.cli.units import NARROWEST, bytes_text, count_text, table
 from mmcli.errors import ExitCode, ModelError
 from mmcli.escape import escape_line, wrap
 from mmcli.output.record import to_json_line
+from mmcli.output.tables import NARROWEST, bytes_text, count_text, table
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,12 +10,12 @@ from mmcli.cli import complete
 from mmcli.cli.help import Command
 from mmcli.cli.options import Revision, TalkOptions, option, spread
 from mmcli.cli.start import begin
-from mmcli.cli.units import bytes_text, count_text, fit, table
 from mmcli.errors import ExitCode, ModelError, UsageError
 from mmcli.escape import escape_line
 from mmcli.hub.fields import shown
 from mmcli.models.registry import family_of
 from mmcli.output.record import to_json_line
+from mmcli.output.tables import bytes_text, count_text, fit, table
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 

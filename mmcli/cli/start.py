@@ -9,8 +9,8 @@ import typer
 
 from mmcli.cli.environment import Environment
 from mmcli.cli.options import ModelOptions, TalkOptions
-from mmcli.cli.units import bytes_text
 from mmcli.errors import ModelError, UsageError
+from mmcli.output.tables import bytes_text
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,7 @@ from sides import finished
 from tables import middle, ratio, seconds_text
 from worker import copy_rate
 
-from mmcli.cli.units import bytes_text, table
+from mmcli.output.tables import bytes_text, table
 
 SECONDS = 30  # of a window
 # width, encoder layers, decoder layers, heads, mels, rows of the vocabulary

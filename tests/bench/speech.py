@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from tables import middle, ratio, seconds_text  # noqa: E402
 
-from mmcli.cli.units import bytes_text, table  # noqa: E402
+from mmcli.output.tables import bytes_text, table  # noqa: E402
 
 PAUSES = (0.2, 0.4, 0.8, 0.3, 1.5)  # seconds between clips, in turn
 

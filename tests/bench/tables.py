@@ -4,7 +4,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from mmcli.cli.units import bytes_text, table
+from mmcli.output.tables import bytes_text, table
 
 # What is shown of a side's samples: its key, its name, its form, and whether more of it is better.
 ROWS: tuple[tuple[str, str, Callable[[float], str], bool], ...] = (

@@ -25,10 +25,10 @@ import torch
 
 from mmcli.batch.listen import Listener
 from mmcli.batch.runner import Outcome
-from mmcli.cli.units import table
 from mmcli.hub.resolve import resolve
 from mmcli.media.sources import Source
 from mmcli.models.load import load
+from mmcli.output.tables import table
 from mmcli.tasks.transcribe import TranscribeRequest
 
 

@@ -20,11 +20,11 @@ import torch
 
 from mmcli.batch.listen import Listener
 from mmcli.batch.runner import Outcome
-from mmcli.cli.units import table
 from mmcli.hub.resolve import resolve
 from mmcli.media.audio import read_sound
 from mmcli.media.sources import Source
 from mmcli.models.load import load
+from mmcli.output.tables import table
 from mmcli.tasks.transcribe import TranscribeRequest
 from mmcli.training.recipes.whisper.evaluate import Clip, read_clips
 
