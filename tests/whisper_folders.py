@@ -39,8 +39,11 @@ def tiny_tokenizer(multilingual: bool) -> Tokenizer:
     return tokenizer
 
 
-def write_checkpoint(folder: Path, *, mels: int = 80, multilingual: bool = True, seed: int = 0):
-    """A folder as transformers saves it → the reference model."""
+def write_checkpoint(folder: Path, *, mels: int = 80, multilingual: bool = True, seed: int = 0, ends: float = 0.0):
+    """A folder as transformers saves it → the reference model.
+
+    `ends` is about what is added to the logit of the end: without it no answer comes to one.
+    """
     names = special_names(multilingual)
     ids = {name: TEXT + place for place, name in enumerate(names)}
     config = WhisperConfig(
@@ -54,10 +57,12 @@ def write_checkpoint(folder: Path, *, mels: int = 80, multilingual: bool = True,
     for name, parameter in model.named_parameters():
         if "embed_tokens" in name:
             parameter.copy_(torch.randn_like(parameter) * 0.25)
-            parameter[TEXT] *= 1.3  # some answers should end
+            parameter[TEXT] *= 1.3
         elif "encoder.embed_positions" not in name:
             spread = 1.6 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3
             parameter.copy_(torch.randn_like(parameter) * spread)
+    bias = model.model.decoder.layer_norm.bias
+    model.model.decoder.embed_tokens.weight[TEXT] += ends * bias / bias.square().sum()
     model.generation_config = type(model.generation_config)()
     model.save_pretrained(folder)
     tiny_tokenizer(multilingual).save(str(folder / "tokenizer.json"))

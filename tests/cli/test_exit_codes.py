@@ -1,5 +1,6 @@
-"""Exit codes are part of the interface: 0 done, 1 some failed, 2 usage, 3 model, 130 interrupted."""
+"""Exit codes are part of the interface: 0 done, 1 some failed, 2 usage, 3 model, 4 machine, 130 interrupted."""
 
+import errno
 import json
 import os
 import signal
@@ -114,6 +115,28 @@ def test_an_interruption_that_a_library_turns_into_another_error_is_130_too(monk
     monkeypatch.setattr("mmcli.cli.start.tell_size", fail)
     done = mmcli("caption", "album/b.jpg", "--model", tiny, stderr_tty=True)
     assert done.code == 130 and done.err.endswith("mmcli: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence", "todo"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files", "Check the disk and the paths"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "PermissionError: ", "Check the disk and the paths"),
+        (KeyError("x"), "An unexpected error: KeyError", "This is a fault of mmcli"),
+        (MemoryError(), "There is not enough memory", "Close other programs"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "There is not enough memory", "Close other programs"),
+    ],
+    ids=repr,
+)
+def test_what_the_machine_refuses_is_4(monkeypatch, album, tiny, error, sentence, todo):
+    """An error that nothing foresaw, from wherever the system raises it."""
+
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("mmcli.cli.start.tell_size", fail)
+    done = mmcli("caption", "album/b.jpg", "--model", tiny, stderr_tty=True)
+    assert done.code == 4 and sentence in done.err and todo in done.err and "Traceback" not in done.err
 
 
 def test_the_code_of_the_process_is_that_of_the_command(album):

@@ -110,7 +110,30 @@ def test_going_on_in_a_kept_cache_equals_from_the_start(model):
     model.prefill(inputs(ROWS[0]).to(torch.device("cuda"), torch.float32), fresh)
     for id in [*first, 20, 21]:
         logits = model.step(torch.tensor([id], device="cuda"), fresh)
-    assert second[0] == [logits.argmax().item()]
+    for written_next in second:
+        assert written_next == [logits.argmax().item()]
+        logits = model.step(logits.argmax(dim=-1), fresh)
+
+
+def test_a_cache_that_has_grown_records_its_step_anew(model):
+    """The old recording reads and writes the memory from before, in which the tokens read since do not stand."""
+    cache, fresh = model.new_cache(1, 64), model.new_cache(1, 256)
+    first = [ids[0] for ids in written(model, inputs(ROWS[0]), 8, cache=cache)[0]]
+    recorded, before = cache.graph, cache.store.data_ptr()
+    assert recorded is not None and cache.capacity == 64
+    cache.grow(65)
+    assert cache.capacity == 128 and cache.store.data_ptr() != before and cache.graph is None
+    more = [first[-1], 20, 21]
+    second = [ids[0] for ids in written(model, inputs(more), 20, cache=cache)[0]]
+    assert cache.graph is not None and cache.graph is not recorded and cache.capacity == 128
+    device = torch.device("cuda")
+    with torch.inference_mode():
+        logits = model.prefill(inputs(ROWS[0] + first[:-1] + more).to(device, torch.float32), fresh)
+        expected = []
+        for _ in second:
+            expected.append(logits.argmax().item())
+            logits = model.step(logits.argmax(dim=-1), fresh)
+    assert second == expected
 
 
 def test_a_models_memory_goes_with_it():

@@ -100,6 +100,38 @@ def test_growing_keeps_what_is_there_and_at_least_doubles(model):
     torch.testing.assert_close(model.step(tokens, small), model.step(tokens, large))
 
 
+def extend(cache):
+    cache.extend(torch.ones(3, 1, dtype=torch.bool))
+
+
+STEPS = {
+    "more room": lambda cache: cache.grow(cache.capacity + 1),
+    "room that is there": lambda cache: cache.grow(cache.capacity),
+    "fewer rows": lambda cache: cache.keep([0, 2]),
+    "rows in another order": lambda cache: cache.keep([2, 0, 1]),
+    "more rows": lambda cache: cache.keep([0, 0, 1, 2]),
+    "forgetting": lambda cache: cache.truncate(2),
+    "another token": extend,
+}
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+def test_a_recorded_step_never_outlives_the_memory_it_was_recorded_in(model, step):
+    """A CUDA graph reads and writes addresses: where one of them, or a shape, is another it would read freed memory."""
+
+    def memory():
+        tensors = (cache.store, cache.valid, cache.positions, cache.cursor)
+        return [(tensor.data_ptr(), tuple(tensor.shape)) for tensor in tensors]
+
+    cache = model.new_cache(3, 10)
+    model.prefill(inputs(*ROWS), cache)
+    cache.graph, before = object(), memory()
+    held = cache.store, cache.valid, cache.positions  # so that new memory is elsewhere
+    step(cache)
+    assert (cache.graph is None) == (memory() != before)
+    del held
+
+
 def test_more_than_the_room_is_refused(model):
     with pytest.raises(ValueError, match="holds 3 tokens, 6 were asked for"):
         model.prefill(inputs(*ROWS), model.new_cache(3, 3))

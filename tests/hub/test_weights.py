@@ -190,6 +190,29 @@ def test_tensors_that_do_not_fit_are_named(tmp_path, change, message):
         load(tmp_path)
 
 
+@pytest.mark.parametrize("row", range(10))
+def test_a_head_that_differs_in_one_row_of_a_small_table_is_no_copy(tmp_path, row):
+    head = tensors()["table.weight"].clone()
+    head[row, 2] += 1
+    save(tmp_path, tensors() | {"head.weight": head})
+    with pytest.raises(ModelError, match=r"head\.weight .* differs from table\.weight"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("first", [0, 7, 311, 630])
+def test_a_head_that_differs_in_a_sixty_fourth_of_a_large_table_is_no_copy(tmp_path, first):
+    """Which rows are compared does not matter, as long as they are spread over the whole table."""
+    table = torch.randn(640, 4)
+    head = table.clone()
+    head[first : first + 10] += 1
+    save(tmp_path, tensors() | {"table.weight": table, "head.weight": head})
+    with torch.device("meta"):
+        module = Small()
+        module.table = nn.Embedding(640, 4)
+    with pytest.raises(ModelError, match=r"head\.weight .* differs from table\.weight"):
+        load_strict(module, tmp_path, RULES, CPU, torch.float32)
+
+
 def test_two_tensors_for_one_place_are_named(tmp_path):
     save(tmp_path, tensors() | {"again.weight": tensors()["table.weight"].clone()})
     with pytest.raises(ModelError, match="table.weight twice"):
@@ -199,6 +222,14 @@ def test_two_tensors_for_one_place_are_named(tmp_path):
 def truncate(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
+
+
+def lengthen(count):
+    def damage(folder):
+        path = folder / "model.safetensors"
+        path.write_bytes(path.read_bytes() + bytes(count))
+
+    return damage
 
 
 def truncate_header(folder):
@@ -265,6 +296,8 @@ def wrong_size(folder):
 DAMAGES = [
     (truncate, "damaged: it has .* bytes where its header promises"),  # a broken-off download
     (truncate_header, "damaged: it is cut off"),
+    (lengthen(1), "damaged: it has .* bytes where its header promises"),  # another file behind it
+    (lengthen(4096), "damaged: it has .* bytes where its header promises"),
     (write("model.safetensors", b""), "damaged: it is cut off"),
     (write("model.safetensors", b"\x02\0\0\0\0\0\0\0[]"), "damaged"),  # JSON, but no object
     (

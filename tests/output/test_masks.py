@@ -47,6 +47,19 @@ def test_a_mask_takes_few_bytes_a_pixel():
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize(("value", "inside"), [(1e-6, True), (0.05, True), (-0.05, False), (-1e-6, False)])
+def test_whatever_is_above_zero_is_inside(value, inside):
+    whole = paste_mask(np.full((64, 64), value, np.float32), (2, 1, 90, 70), 100, 80)
+    assert whole[1:70, 2:90].all() if inside else not whole.any()
+
+
+def test_an_outline_lies_where_the_map_crosses_zero():
+    """A slope from -1 to 1 over the box, crossing zero in its middle; a threshold of 0.1 would move it by 5 %."""
+    slope = np.tile(np.linspace(-1, 1, 64, dtype=np.float32), (64, 1))
+    whole = paste_mask(slope, (0, 0, 1000, 10), 1000, 10)
+    assert whole[:, 500:].all() and not whole[:, :500].any()
+
+
 def test_zero_is_outside():
     assert not paste_mask(np.zeros((64, 64), np.float32), (0, 0, 9, 9), 9, 9).any()
 

@@ -143,6 +143,24 @@ def test_how_a_cue_is_broken_into_lines(text, expected):
         assert found == expected
 
 
+@pytest.mark.parametrize("mark", "（「『【〈《〔｛‘“([{«")
+def test_no_line_ends_with_a_mark_that_opens(mark):
+    """Wherever it stands: with so many characters before it that each place of a line is tried."""
+    for before in range(1, 60):
+        found = cues([segment(0, 30, "字" * before + mark + "語" * 40)])
+        lines = [line for cue in found for line in cue.lines]
+        assert not [line for line in lines if line.endswith(mark)], before
+        assert "".join(lines).count(mark) == 1
+
+
+@pytest.mark.parametrize("mark", "、。，．！？；：）」』】〉》〕｝’”…ー々ッャュョ)]}!?.,;:%»")
+def test_no_line_begins_with_a_mark_that_closes(mark):
+    for before in range(1, 60):
+        found = cues([segment(0, 30, "字" * before + mark + "語" * 40)])
+        lines = [line for cue in found for line in cue.lines]
+        assert not [line for line in lines if line.startswith(mark)], before
+
+
 def test_a_long_segment_is_broken_at_the_ends_of_sentences_and_clauses():
     found = cues([segment(0, 20, SPEECH)])
     assert len(found) <= 4

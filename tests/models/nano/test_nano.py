@@ -1,7 +1,9 @@
 """The bundled model's parts on small random weights: what must hold whatever was learned."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ from mmcli.models.nano import FAMILY, Nano, NanoConfig
 from mmcli.models.nano.efficientnet_lite import EfficientNetLite, SameConv
 from mmcli.models.nano.picodet import BINS, CLASSES, NECK, STRIDES, PicoDet, proposals
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 SMALL = {
     "image_size": 128,
     "feature_size": 64,
@@ -183,6 +186,37 @@ def test_pictures_are_squeezed_to_zero_to_one():
     assert inputs.pixels.shape == (1, 3, processor.image_size, processor.image_size)
     torch.testing.assert_close(inputs.pixels[0, :, 5, 5], torch.tensor([1.0, 0.0, 0.2]))
     assert (inputs.tokens == processor.config.image_token).sum() == processor.soft_tokens
+
+
+def test_pictures_are_squeezed_with_a_bicubic_filter():
+    """As in training; PyTorch's own antialiased bicubic filter for bytes gives the same but for its rounding."""
+    processor = load(resolve("nano")).processor
+    picture = Image.open(EXAMPLES / "coffee.jpg")
+    side = processor.image_size
+    whole = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+    expected = F.interpolate(whole, size=(side, side), mode="bicubic", antialias=True)
+    difference = (processor.pixels([picture]) * 255 - expected).abs()
+    assert difference.max() < 2.5 and difference.mean() < 0.01  # bilinear: 31 and 1.1
+
+
+def test_each_tower_gets_pixels_as_it_was_trained_on_them(model):
+    """The detector ImageNet's mean and deviation, the feature tower a reduced picture from -1 to 1."""
+    pixels = torch.rand(2, 3, 128, 128)
+    given = []
+    for part in (model.tower.detector, model.tower.features):
+        hook = part.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
+        with torch.no_grad():
+            model.look(pixels)
+        hook.remove()
+    detector, features = given
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(detector.permute(0, 2, 3, 1), (pixels.permute(0, 2, 3, 1) - mean) / deviation)
+    # An antialiased reduction to a half weighs four pixels: 1/8, 3/8, 3/8, 1/8 along each side.
+    weights = torch.tensor([1, 3, 3, 1]) / 8
+    kernel = (weights[:, None] * weights).expand(3, 1, 4, 4)
+    reduced = F.conv2d(pixels, kernel, stride=2, groups=3, padding=1)
+    expected = ((reduced * 255) - 127) / 128
+    torch.testing.assert_close(features[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
 
 
 def test_the_tokenizer_keeps_places_and_codes_where_the_configuration_says():
