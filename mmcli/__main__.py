@@ -1,6 +1,6 @@
 """The `mmcli` command: `python -m mmcli` and the console script."""
 
-import _signal  # all of signal that is needed so early, without its import of enum
+import _signal  # type: ignore[import-not-found]  # all of signal that is needed so early, without its import of enum
 import os
 import sys
 
@@ -33,7 +33,7 @@ def main() -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except SystemExit as error:  # by a signal; or Typer's way to say that the reader is gone
-        code = 141 if error.code == 1 else error.code
+        code = 141 if error.code == 1 else error.code  # type: ignore[assignment]  # ours are numbers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not change how this ends
     _mute()
     if code not in (0, 2):

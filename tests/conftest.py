@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Before PyTorch is imported: the models here are so small that threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,6 +17,9 @@ import command  # noqa: E402
 def pytest_configure(config):
     """A job in the background ignores Ctrl-C, and so would all that it starts: tests send it, as a person would."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # However slow the machine is: how long an example takes, or takes to draw, proves nothing.
+    settings.register_profile("mmcli", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("mmcli")
 
 
 @pytest.fixture(autouse=True)

@@ -168,11 +168,11 @@ def _split(
         whole -= 1
     cuts = [locations[i * CORNERS : (i + 1) * CORNERS] for i in range(whole)] + [locations[whole * CORNERS :]]
     drafts = [
-        _Draft([vocabulary.location(token.id) for token in cut], logprobs=[token.logprob for token in cut])
+        _Draft([token.id - vocabulary.loc_start for token in cut], logprobs=[token.logprob for token in cut])
         for cut in cuts
     ]
     last = drafts[-1]
-    last.codes, last.label = [vocabulary.mask_code(token.id) for token in codes], label
+    last.codes, last.label = [token.id - vocabulary.seg_start for token in codes], label
     last.logprobs += [token.logprob for token in codes + own]
     return drafts
 
@@ -221,4 +221,5 @@ def _mask_fault(draft: _Draft, wanted: bool) -> str | None:
 
 def _object(draft: _Draft) -> ParsedObject:
     seg = tuple(draft.codes) if len(draft.codes) == CODES else None
-    return ParsedObject(draft.label, tuple(draft.locations), seg, sum(draft.logprobs) / len(draft.logprobs))
+    y0, x0, y1, x1 = draft.locations
+    return ParsedObject(draft.label, (y0, x0, y1, x1), seg, sum(draft.logprobs) / len(draft.logprobs))

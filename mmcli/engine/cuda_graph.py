@@ -97,8 +97,9 @@ class Graph:
             raise ValueError(f"the cache holds {cache.capacity} tokens, one more was asked for")
         self._tokens.copy_(tokens)
         cache.cursor.fill_(cache.length)
-        if self._extra is not None:
-            self._extra.copy_(prepare(self._model, tokens))
+        extra = prepare(self._model, tokens)
+        if self._extra is not None and extra is not None:
+            self._extra.copy_(extra)
         self._graph.replay()
         cache.length += 1
         return self._logits

@@ -26,8 +26,8 @@ class Inputs:
 
         return replace(
             self,
-            tokens=moved(self.tokens),
-            valid=moved(self.valid),
+            tokens=self.tokens.to(device),
+            valid=self.valid.to(device),
             pixels=moved(self.pixels, dtype),
             sounds=moved(self.sounds, dtype),
             sounds_valid=moved(self.sounds_valid),

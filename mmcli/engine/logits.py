@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mmcli.decode import LOCATIONS, MASK_CODES, Vocabulary
-from mmcli.decode.grammar import CODE, LOCATION, Grammar, automaton
+from mmcli.decode.grammar import CODE, LOCATION, Grammar, Node, automaton
 
 NEVER, ANY_LOCATION, ANY_CODE = 0, 1, 2  # classes of tokens; those that a grammar names follow, each its own class
 Y0, X0, COUNT = 1, 2, 3  # columns of a state behind the node
@@ -41,7 +41,8 @@ class GrammarProcessor:
     def __init__(self, grammars: Sequence[Grammar], vocabulary: Vocabulary, size: int, device: torch.device):
         """`grammars` are those of the rows; equal ones share their nodes. `size` is V, the number of logits."""
         first: dict[Grammar, int] = {}
-        nodes, limits = [], []
+        nodes: list[Node] = []
+        limits: list[int] = []
         for grammar in dict.fromkeys(grammars):
             first[grammar] = len(nodes)
             own = automaton(grammar)

@@ -65,6 +65,7 @@ def plan(name: str, revision: str | None = None) -> Plan:
                 "Look for a revision or a conversion with model.safetensors",
             )
         raise ModelError(f"{name} offers no safetensors weights", f"See https://huggingface.co/{name}/tree/main")
+    assert info.sha is not None  # the hub always tells it of one repository
     return Plan(name, info.sha, files)
 
 

@@ -1,6 +1,7 @@
 """The published mask decoder of PaliGemma, which lives apart from the models that need it."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 from mmcli.errors import ModelError
@@ -18,14 +19,14 @@ def fetch_vae_oid(cache_dir: Path | None = None) -> Path:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    where = {"repo_id": SPACE, "filename": FILE, "repo_type": "space", "cache_dir": cache_dir}
+    fetched = partial(hf_hub_download, SPACE, FILE, repo_type="space", cache_dir=cache_dir)
     try:
         try:
-            path = Path(hf_hub_download(**where, local_files_only=True))
+            path = Path(fetched(local_files_only=True))
         except LocalEntryNotFoundError:
             # Where the hub is out of reach this fails at once; the download would try again for half a minute.
             get_hf_file_metadata(hf_hub_url(SPACE, FILE, repo_type="space"))
-            path = Path(hf_hub_download(**where))
+            path = Path(fetched())
     except Exception as error:  # whatever the network, the hub or the disk came up with: all of it ends the same way
         raise ModelError(
             f"The mask decoder {FILE} is not in the cache and cannot be downloaded ({_first_line(error)})",

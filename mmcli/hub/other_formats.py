@@ -44,8 +44,10 @@ FORMATS = (
         "mmcli reads pictures and speech, it draws nothing: choose another",
     ),
 )
-ARCHIVES = ((b"PK\x03\x04", "a zip archive"), (b"\x1f\x8b", "a gzip archive"), (b"\xfd7zXZ\0", "an xz archive"))
-ARCHIVES += (
+ARCHIVES = (
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\xfd7zXZ\0", "an xz archive"),
     (b"(\xb5/\xfd", "a Zstandard archive"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (b"BZh", "a bzip2 archive"),
@@ -83,7 +85,7 @@ def not_a_checkpoint(folder: Path, otherwise: str) -> ModelError:
 
 
 def _adapter(folder: Path) -> ModelError:
-    base = ""
+    base: object = ""
     try:
         with (folder / ADAPTER).open("rb") as file:
             settings = json.loads(file.read(1 << 20))

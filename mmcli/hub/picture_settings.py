@@ -63,7 +63,8 @@ class PictureSettings:
             raise ValueError(f"expected an RGB picture, got {picture.mode}")
         squeezed = picture.resize((self.side, self.side), self.resample)  # Pillow antialiases when it shrinks
         numbers = (np.asarray(squeezed, dtype=np.float64) * self.factor).astype(np.float32)
-        numbers = (numbers - np.float32(self.mean)) / np.float32(self.std)
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        numbers = (numbers - mean) / std
         return np.ascontiguousarray(numbers.transpose(2, 0, 1))
 
 

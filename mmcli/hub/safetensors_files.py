@@ -74,7 +74,7 @@ def read_index(index: Path) -> dict[str, str]:
         raise ModelError(f"{index} does not list safetensors files beside it (weight_map)", "Download the model again")
     if len(set(shards.values())) > MOST_SHARDS:
         raise ModelError(f"{index} lists more than {MOST_SHARDS} files (weight_map)", "Download the model again")
-    return shards
+    return dict(shards)
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:

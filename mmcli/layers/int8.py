@@ -19,6 +19,10 @@ class Int8Linear(nn.Module):
     arXiv:2208.07339, without its outliers.)
     """
 
+    weight: Tensor  # int8 [N, K]
+    scale: Tensor  # float32 [N]
+    bias: Tensor  # float32 [N]
+
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
         whole, scale = quantize_rows(weight.float())

@@ -10,9 +10,9 @@ def stack(*layers: nn.Linear) -> nn.Linear:
     One large product is read at the memory's speed; several small ones cost their starts.
     """
     fused = nn.Linear(1, 1, bias=False, device="meta")
-    fused.weight = nn.Parameter(torch.cat([layer.weight for layer in layers]), requires_grad=False)
+    fused.weight = nn.Parameter(torch.cat([layer.weight.data for layer in layers]), requires_grad=False)
     if any(layer.bias is not None for layer in layers):
-        biases = [torch.zeros_like(layer.weight[:, 0]) if layer.bias is None else layer.bias for layer in layers]
+        biases = [torch.zeros_like(layer.weight[:, 0]) if layer.bias is None else layer.bias.data for layer in layers]
         fused.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
     fused.out_features, fused.in_features = fused.weight.shape
     return fused

@@ -52,12 +52,15 @@ class Attending:
 
 Block = Fused | Inverted | Attending
 
+_WITH_64 = (Attending(12, 64, 2), Inverted(2))
+_WITH_96 = (Attending(16, 96), Inverted(2))
+
 # (channels, blocks) of each stage, whose first block halves the sides.
 STAGES: tuple[tuple[int, tuple[Block, ...]], ...] = (
     (128, (Fused(4, stride=2), Fused(4), Fused(4))),
     (256, (Inverted(6, 3, 5, stride=2), Inverted(4, 5), Inverted(4, 3), Inverted(4, 5), Inverted(4, 3))),
-    (640, (Inverted(6, 5, 5, stride=2), *[Inverted(4, 5)] * 7, Inverted(1), *[Attending(12, 64, 2), Inverted(2)] * 14)),
-    (1280, (Inverted(6, 5, 5, stride=2), *[Attending(16, 96), Inverted(2)] * 19)),
+    (640, (Inverted(6, 5, 5, stride=2), *[Inverted(4, 5)] * 7, Inverted(1), *_WITH_64 * 14)),
+    (1280, (Inverted(6, 5, 5, stride=2), *_WITH_96 * 19)),
 )
 
 # The tensors' names in checkpoints, below the tower's prefix → ours. `{}` is a number.

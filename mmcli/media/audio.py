@@ -96,7 +96,7 @@ def read_sound(
                 samples.resize(filled + len(block) + len(samples) // 4, refcheck=False)
             samples[filled : filled + len(block)] = block
             filled += len(block)
-        if expected * RATE > limit:
+        if longest is not None and expected * RATE > limit:
             what = f"{printable(source.name)} is longer than {longest / 60:g} minutes, too long to be heard at once"
             raise InputError(what, "Give a part of it, or write it down with mmcli transcribe")
         samples.resize(filled, refcheck=False)
@@ -237,9 +237,9 @@ class SoundReader:
             if not self._seek(start - back):
                 break
             frames = self._frames()
-            time, frame = next(frames, (None, None))
-            if time is not None and time <= start:
-                yield time, frame
+            first = next(frames, None)
+            if first is not None and first[0] is not None and first[0] <= start:
+                yield first
                 yield from frames
                 return
         if start > 2 * _WARM_UP:
@@ -251,7 +251,8 @@ class SoundReader:
         import av
 
         try:
-            self._container.seek(int((self._origin + max(seconds, 0.0)) / self._stream.time_base), stream=self._stream)
+            place = (self._origin + max(seconds, 0.0)) / (self._stream.time_base or 1)
+            self._container.seek(int(place), stream=self._stream)
         except av.error.FFmpegError:
             return False
         return True
@@ -294,7 +295,8 @@ class SoundReader:
                     self._damaged += 1
                 elif frame.samples:
                     decoded = True
-                    time = None if frame.pts is None else float(frame.pts * frame.time_base) - self._origin
+                    stamped = frame.pts is not None and frame.time_base is not None
+                    time = float(frame.pts * frame.time_base) - self._origin if stamped else None
                     yield time, frame
         self._damaged += 1
 

@@ -3,12 +3,17 @@
 A converter is a function from a band of a picture (whole rows of it) to an RGB picture of the same size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageChops
 
 from mmcli.media.limits import PROFILE
+
+if TYPE_CHECKING:
+    from PIL import ImageCms
 
 Converter = Callable[[Image.Image], Image.Image]
 
@@ -99,10 +104,15 @@ def _transparent_colour(
     if low is None:
         return lambda band, _: _equal(band, keys)
     upper, lower = [value >> 8 for value in keys], [value & 255 for value in keys]
-    return lambda band, below: ImageChops.multiply(_equal(band, upper), _equal(below, lower))
+
+    def same(band: Image.Image, below: Image.Image | None) -> Image.Image:
+        assert below is not None  # it is cut from `low`
+        return ImageChops.multiply(_equal(band, upper), _equal(below, lower))
+
+    return same
 
 
-def _equal(band: Image.Image, values) -> Image.Image:
+def _equal(band: Image.Image, values: Sequence[int]) -> Image.Image:
     """255 where every channel of the band has its value, else 0."""
     channels = band.convert("L").split() if band.mode == "1" else band.split()
     masks = [
@@ -131,15 +141,21 @@ def _to_srgb(image: Image.Image, notes: list[str]) -> Converter:
     mode = {"P": "RGB", "RGBX": "RGB", "RGBA": "RGB", "PA": "RGB", "RGBa": "RGB", "LA": "L", "La": "L"}.get(mode, mode)
     mode = "L" if mode == "1" else mode
     try:
-        origin = ImageCms.ImageCmsProfile(BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
-        space = (origin.profile.xcolor_space if profile else "LAB").strip()
+        origin = ImageCms.ImageCmsProfile(BytesIO(profile) if profile else ImageCms.createProfile("LAB"))
+        space = origin.profile.xcolor_space.strip()
         description = (origin.profile.profile_description or "") if profile else ""
         if {"GRAY": "L", "Lab": "LAB"}.get(space, space) == mode and not description.startswith("sRGB"):
             transform = ImageCms.buildTransform(origin, ImageCms.createProfile("sRGB"), mode, "RGB")
-            return lambda band: ImageCms.applyTransform(band if band.mode == mode else band.convert(mode), transform)
+            return partial(_transformed, transform=transform, mode=mode)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         notes.append("its colour profile cannot be used, the colours are taken for sRGB")
     return _plain
+
+
+def _transformed(band: Image.Image, transform: "ImageCms.ImageCmsTransform", mode: str) -> Image.Image:
+    result = Image.new("RGB", band.size)
+    transform.apply(band if band.mode == mode else band.convert(mode), result)
+    return result
 
 
 def _through_gamma(image: Image.Image) -> Converter:
@@ -167,7 +183,7 @@ def _deep_grey(image: Image.Image, notes: list[str]) -> Converter:
     import numpy as np
 
     tags = getattr(image, "tag_v2", {})
-    unsigned = image.mode == "I" and tags and tags.get(_SAMPLE_FORMAT, (1,))[0] == 1
+    unsigned = image.mode == "I" and bool(tags) and tags.get(_SAMPLE_FORMAT, (1,))[0] == 1
     hidden = image.info.get("transparency")  # a PNG's one transparent grey
     low, high = _range(image, tags, unsigned, notes)
 

@@ -3,7 +3,7 @@
 import io
 from fractions import Fraction
 from functools import cache
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from mmcli.errors import InputError
 from mmcli.media.mixing import fits
@@ -34,7 +34,7 @@ def open_container(file: BinaryIO, name: str) -> "av.container.InputContainer":
 
     _quieten()
     # Tags that are no UTF-8 are common; from PyAV 19 on they are no error and there is nothing to set.
-    lenient = {"metadata_errors": "replace"} if hasattr(av.container.InputContainer, "metadata_errors") else {}
+    lenient: Any = {"metadata_errors": "replace"} if hasattr(av.container.InputContainer, "metadata_errors") else {}
     try:
         return av.open(whole_places(file), container_options={"format_whitelist": _READ}, **lenient)
     except av.error.ArgumentError as error:  # a format that is known to FFmpeg and not read here
@@ -74,7 +74,8 @@ def sound_track(
         several = "one sound track" if len(tracks) == 1 else f"{len(tracks)} sound tracks"
         remedy = "Leave --track out" if len(tracks) == 1 else f"Choose --track 1 to {len(tracks)}"
         raise InputError(f"{name} has {several} and no track {wanted}", remedy)
-    track = tracks[wanted - 1] if wanted is not None else container.streams.best("audio") or tracks[0]
+    best = tracks[wanted - 1] if wanted is not None else container.streams.best("audio") or tracks[0]
+    track = cast("av.AudioStream", best)
     if track.codec_context is None:
         what = f"{name} holds sound of a kind that cannot be decoded here"
         raise InputError(what, "Turn it into FLAC or MP3 first, with the program that made it")

@@ -8,6 +8,7 @@ import io
 import socket
 import time
 from http.client import HTTPResponse
+from typing import Any, cast
 
 SLOWEST = 16 << 10  # bytes a second; less than that over the whole time is too slow
 HEADS = 256 << 10  # bytes of all heads together, those of redirects and interim answers included
@@ -77,7 +78,7 @@ class Wire:
     def answer(self, method: str = "GET") -> HTTPResponse:
         """Read a head → the answer, with its body still to be read; interim answers are passed over."""
         while True:
-            response = HTTPResponse(self, method=method)
+            response = HTTPResponse(cast(socket.socket, self), method=method)  # it only ever asks for `makefile`
             response.begin()
             if response.status // 100 != 1:
                 return response
@@ -95,7 +96,7 @@ class _Metered(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         self._connection.settimeout(self._budget.seconds())
         count = self._connection.recv_into(buffer)
         self._budget.take(count)

@@ -75,11 +75,11 @@ def matches(base: str, parts: list[str]) -> Iterator[str]:
         if rest:
             yield from matches(base, rest)
         for entry in walk(base or "."):
-            unlisted = isinstance(entry, Unlisted)
+            inner = not isinstance(entry, Unlisted) and is_folder(entry)
             path = entry.path if base else os.path.relpath(entry.path)
-            if rest and not unlisted and is_folder(entry):
+            if rest and inner:
                 yield from matches(path, rest)
-            elif not rest and (unlisted or not is_folder(entry)):
+            elif not rest and not inner:
                 yield path
     elif not is_glob(part):
         path = os.path.join(base, part)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from io import BytesIO
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from zlib import crc32
 
 from PIL import Image
@@ -30,6 +30,9 @@ from mmcli.media.look import Look, contents, look_at
 from mmcli.media.naming import printable
 from mmcli.media.sniff import describe, picture_format
 from mmcli.media.sources import Source
+
+if TYPE_CHECKING:
+    from PIL import TiffImagePlugin
 
 _PLUGINS = {  # imported when a file of the kind turns up: Pillow's own search imports some forty
     "JPEG": ("JpegImagePlugin", "MpoImagePlugin"),
@@ -163,10 +166,14 @@ def _factor(size: tuple[int, int], full: tuple[int, int], side: int | None) -> i
     return factor
 
 
+def _kind(image: Image.Image) -> str:
+    return _KIND.get(image.format or "", image.format or "")
+
+
 def _cost(image: Image.Image, look: Look, file: BinaryIO, full: tuple[int, int], name: str) -> int:
     """The bytes that decoding takes at its greatest. InputError where those are more than there may be."""
     pixels = image.size[0] * image.size[1]  # as they will be decoded
-    cost = pixels * BYTES_PER_PIXEL[_KIND.get(image.format, image.format)] + image.size[1] * BYTES_PER_ROW
+    cost = pixels * BYTES_PER_PIXEL[_kind(image)] + image.size[1] * BYTES_PER_ROW
     if look.layout is not None and look.layout.several_scans:
         cost += look.layout.coefficients * BYTES_PER_COEFFICIENT
     if _deep_transparency(image, look):
@@ -214,9 +221,8 @@ def _ends_grey(image: Image.Image) -> bool:
     return all(low >= 126 and high <= 129 for low, high in _extrema(corner))
 
 
-def _extrema(image: Image.Image) -> list[tuple[int, int]]:
-    found = image.getextrema()
-    return list(found) if isinstance(found[0], tuple) else [found]
+def _extrema(image: Image.Image) -> list[tuple[float, float]]:
+    return [cast(tuple[float, float], band.getextrema()) for band in image.split()]
 
 
 def _checksum(data: bytes, side: int | None) -> int:
@@ -235,7 +241,7 @@ def _deep_transparency(image: Image.Image, look: Look) -> bool:
 
 def _lower_bytes(file: BinaryIO) -> Image.Image:
     """The lower bytes of a 16-bit RGB PNG, of which Pillow gives the upper: its rows read in the other byte order."""
-    image = _open(file, "PNG")
+    image: Any = _open(file, "PNG")  # its tiles are not in Pillow's types
     image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
     image.load()
     return image
@@ -293,7 +299,7 @@ def _check_size(image: Image.Image, name: str, side: int | None) -> None:
 
 
 def _choose_frame(image: Image.Image, look: Look, frame: int, name: str, notes: list[str]) -> None:
-    count = look.frames or getattr(image, "n_frames", 1)
+    count: int = look.frames or getattr(image, "n_frames", None) or 1
     if not 0 <= frame < count:
         has = "only frame 0" if count == 1 else f"{count} frames, 0 to {count - 1}"
         raise InputError(f"{name} has no frame {frame}: it has {has}", "Choose another frame")
@@ -306,7 +312,7 @@ def _choose_frame(image: Image.Image, look: Look, frame: int, name: str, notes: 
     elif count > 1 and image.format != "MPO":  # what follows the first in an MPO is its preview or depth map
         notes.append(f"the first of {of} frames is used")
     if image.format == "TIFF":
-        tiff.mend(image)
+        tiff.mend(cast("TiffImagePlugin.TiffImageFile", image))
 
 
 def _orientation(image: Image.Image) -> int:

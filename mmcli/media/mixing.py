@@ -104,6 +104,7 @@ class Mixer:
                 frame = self._exit.pull()
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
+            assert isinstance(frame, av.AudioFrame)
             self._given += frame.samples
             block = frame.to_ndarray().reshape(-1)
             yield block if self._channels == 1 else block.reshape(-1, self._channels)

@@ -6,13 +6,16 @@ header that tells the width of the place.
 """
 
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 PLAIN, FLOAT, EXTENSIBLE = 0x0001, 0x0003, 0xFFFE  # tags of a WAV's format
 LOOK = 4096  # samples that are looked at where the header could mean two things
 READ = 1 << 20  # bytes given at a time: a header may have FFmpeg ask for gigabytes, which would be held twice
 CHUNKS = 100  # more stand before the format in no file
 W64_TAIL = 12  # bytes of a chunk's name behind its four letters in W64
+
+
+ByteOrder = Literal["little", "big"]
 
 
 class Patched:
@@ -52,7 +55,7 @@ def _patches(file: BinaryIO) -> dict[int, bytes]:
     return {}
 
 
-def _chunks(file: BinaryIO, at: int, order: str, size_bytes: int) -> Iterator[tuple[bytes, int]]:
+def _chunks(file: BinaryIO, at: int, order: ByteOrder, size_bytes: int) -> Iterator[tuple[bytes, int]]:
     """The names of chunks and where their content begins, up to the samples."""
     wide = order == "little" and size_bytes == 8  # W64: names of 16 bytes, sizes that count the header, steps of 8
     tail = W64_TAIL if wide else 0

@@ -5,11 +5,14 @@ import ctypes
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from PIL import Image, ImageFile, ImagePalette
+from PIL import Image, ImagePalette
 
 from mmcli.media.limits import FRAMES, PAGES
+
+if TYPE_CHECKING:
+    from PIL import TiffImagePlugin
 
 _SUBFILE, _OLD_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 255, 258, 259, 262
 _SAMPLES, _PLANAR, _SUB_IFDS, _EXTRA, _FORMAT, _DNG = 277, 284, 330, 338, 339, 50706
@@ -127,11 +130,11 @@ def use_libtiff() -> None:
             getattr(library, name)(None)
 
 
-def mend(image: Image.Image) -> None:
+def mend(image: "TiffImagePlugin.TiffImageFile") -> None:
     """Correct what Pillow makes of an opened page before it is loaded."""
     for number, tile in enumerate(image.tile):
-        if tile[0] == "libtiff" and tile[3][0] in _NATIVE:
-            image.tile[number] = ImageFile._Tile(*tile[:3], (_NATIVE[tile[3][0]], *tile[3][1:]))
+        if tile[0] == "libtiff" and isinstance(tile[3], tuple) and tile[3][0] in _NATIVE:
+            image.tile[number] = tile._replace(args=(_NATIVE[tile[3][0]], *tile[3][1:]))
     colours = image.tag_v2.get(_COLOUR_MAP) if image.mode in ("P", "PA") else None
     if colours and max(colours) < 256:  # written as bytes, against the specification
         image.palette = ImagePalette.raw("RGB;L", bytes(colours))
