@@ -80,7 +80,7 @@ TEMPLATE = """\
 def tiny_tokenizer(text: int = TEXT, hard: int = HARD) -> PreTrainedTokenizerFast:
     """Byte-pair encoding as Gemma's: "▁" for spaces, bytes as the last resort, runs of line breaks as tokens.
 
-    Filled up to `text` ids of text, then `hard` ids of each sense.
+    Filled up to `text` ids of text, then `hard` ids of each modality.
     """
     learner = Tokenizer(models.BPE())
     learner.normalizer = normalizers.Replace(" ", "▁")
@@ -104,9 +104,9 @@ def tiny_tokenizer(text: int = TEXT, hard: int = HARD) -> PreTrainedTokenizerFas
     tokenizer.add_special_tokens(["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"])
     tokenizer.add_tokens([AddedToken(run, normalized=False) for run in RUNS] + unused)
     _add_special(tokenizer, names)
-    for sense in ("i", "a"):
-        place = NAMES["image_token" if sense == "i" else "audio_token"]
-        _add_special(tokenizer, [NAMES[f"eo{sense}_token"], place, *(f"<{place}{i}>" for i in range(hard - 2))])
+    for modality in ("i", "a"):
+        place = NAMES["image_token" if modality == "i" else "audio_token"]
+        _add_special(tokenizer, [NAMES[f"eo{modality}_token"], place, *(f"<{place}{i}>" for i in range(hard - 2))])
     assert {key: tokenizer.token_to_id(name) for key, name in NAMES.items()}.items() <= ids(text, hard).items()
     assert tokenizer.get_vocab_size() == text + 2 * hard
     return PreTrainedTokenizerFast(

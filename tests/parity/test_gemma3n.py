@@ -110,13 +110,13 @@ def test_what_is_seen_and_heard_matters(pair):
 
 
 def test_soft_tokens_of_both_towers(pair):
-    sight, hearing = pair.ours.model.sight, pair.ours.model.hearing
+    vision, audio = pair.ours.model.vision, pair.ours.model.audio
     features, valid = sounds(101)
     with torch.inference_mode():
         theirs = pair.reference.model.get_image_features(pictures(1)).pooler_output
-        torch.testing.assert_close(sight(pictures(1)), theirs, **EXACT)
+        torch.testing.assert_close(vision(pictures(1)), theirs, **EXACT)
         theirs = pair.reference.model.get_audio_features(features, ~valid).pooler_output
-        ours = hearing(features, valid, pair.ours.model.hard[-1])
+        ours = audio(features, valid, pair.ours.model.hard[-1])
     assert ours.shape[1] == 188 and theirs.shape[1] == 7
     torch.testing.assert_close(ours[:, :7], theirs, **EXACT)
     assert torch.equal(ours[0, 7:], pair.ours.model.hard[-1].expand(181, -1))

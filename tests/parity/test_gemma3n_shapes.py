@@ -154,9 +154,9 @@ def assert_same(ours: Gemma3nConfig, reference: ReferenceConfig) -> None:
     assert (mine.streams, mine.corrects_scale) == (text.altup_num_inputs, text.altup_correct_scale)
     assert mine.laurel_rank == text.laurel_rank
     assert (ours.pad, ours.bos) == (text.pad_token_id, text.bos_token_id)
-    for sense, own in ((ours.vision, reference.vision_config), (ours.audio, reference.audio_config)):
-        assert (sense.width, sense.first, sense.ids) == (own.hidden_size, own.vocab_offset, own.vocab_size)
-        assert sense.norm_epsilon == own.rms_norm_eps
+    for modality, own in ((ours.vision, reference.vision_config), (ours.audio, reference.audio_config)):
+        assert (modality.width, modality.first, modality.ids) == (own.hidden_size, own.vocab_offset, own.vocab_size)
+        assert modality.norm_epsilon == own.rms_norm_eps
     vision = (reference.image_token_id, reference.boi_token_id, reference.eoi_token_id)
     assert (ours.vision.token, ours.vision.begin, ours.vision.end) == vision
     assert ours.vision.soft_tokens == reference.vision_soft_tokens_per_image

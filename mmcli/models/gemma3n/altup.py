@@ -62,11 +62,13 @@ class Streams(nn.Module):
     def after_loading(self) -> None:
         """Put the matrices together: all streams are one product."""
         self.into_all = stack(*self.into)
-        self.out_all = nn.Parameter(torch.stack([layer.weight for layer in self.out]), requires_grad=False)
+        weights = [layer.get_parameter("weight").data for layer in self.out]
+        self.out_all = nn.Parameter(torch.stack(weights), requires_grad=False)
         del self.into, self.out
 
     def split(self, x: Tensor) -> Tensor:
         """[B, T, D] → [B, T, A, D], all as large as the first."""
+        assert self.into_all is not None  # loaded
         first = x[:, :, None]
         others = self.into_all(x).unflatten(-1, (-1, x.shape[-1]))
         return torch.cat((first, _resized(others, _size(first))), dim=2)

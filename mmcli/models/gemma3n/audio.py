@@ -68,7 +68,8 @@ def _pair(fields: Fields, key: str, value: Any) -> tuple[int, int]:
     """Two whole numbers; `value` is that of a field or a part of it."""
     low, high = PAIRS[key]
     one = Fields({key: value}, fields.where, path=fields.path)
-    return one.wholes(key, low, high, longest=2, length=2)
+    first, second = one.wholes(key, low, high, longest=2, length=2)
+    return first, second
 
 
 def _pairs(fields: Fields, key: str) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -94,7 +94,7 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
-class SenseConfig:
+class ModalityConfig:
     """What pictures and sounds have in common on their way into the decoder."""
 
     width: int  # of the tower's vectors
@@ -102,14 +102,19 @@ class SenseConfig:
     token: int  # id that holds such a place
     begin: int  # id before the places
     end: int  # id behind them
-    first: int  # the first id that the sense embeds itself (hard tokens)
+    first: int  # the first id that the modality embeds itself (hard tokens)
     ids: int  # how many these are
     norm_epsilon: float
 
+    @property
+    def marks(self) -> tuple[int, int, int]:
+        """The ids of a place, of what stands before the places, and of what stands behind them."""
+        return self.token, self.begin, self.end
+
 
 @dataclass(frozen=True)
-class AudioConfig(SenseConfig):
-    """The sense of hearing."""
+class AudioConfig(ModalityConfig):
+    """The audio encoder, and the ids that belong to it."""
 
     conformer: ConformerConfig
 
@@ -119,7 +124,7 @@ class Gemma3nConfig:
     """Everything about a Gemma 3n checkpoint that its config.json says."""
 
     text: TextConfig
-    vision: SenseConfig | None  # None: a decoder published alone
+    vision: ModalityConfig | None  # None: a decoder published alone
     audio: AudioConfig | None
     pad: int
     bos: int
@@ -141,8 +146,8 @@ class Gemma3nConfig:
             bos=text.whole("bos_token_id", 0, text.whole("vocab_size", *ROWS) - 1),
             stop_ids=whole.ids("eos_token_id") or text.ids("eos_token_id"),
         )
-        if not alone:
-            _check_hard_tokens(config)
+        if config.vision and config.audio:
+            _check_hard_tokens(config.vision, config.audio, config.text.vocabulary)
             whole.unlike("image_token_id", config.vision.token, [config.pad, config.bos, config.audio.token])
             whole.unlike("audio_token_id", config.audio.token, [config.pad, config.bos])
         return config
@@ -198,7 +203,7 @@ def _read_layers(raw: Fields) -> tuple[LayerConfig, ...]:
     kinds = raw.items("layer_types", depth, length=depth)
     sparsity = raw.numbers("activation_sparsity_pattern", -1e9, 1e9, depth, length=depth)
     if isinstance(raw.get("intermediate_size"), list):
-        widths = raw.wholes("intermediate_size", *INNER, longest=depth, length=depth)
+        widths = list(raw.wholes("intermediate_size", *INNER, longest=depth, length=depth))
     else:
         widths = [raw.whole("intermediate_size", *INNER)] * depth
     if not all(kind in list(ROPE_BASES) for kind in kinds) or not all(0 <= share < 1 for share in sparsity):
@@ -241,26 +246,26 @@ def _rope_base(raw: Fields, kind: str) -> float:
     return usual
 
 
-def _read_vision(whole: Fields) -> SenseConfig:
+def _read_vision(whole: Fields) -> ModalityConfig:
     vision = whole.part("vision_config", VISION)
     vision.require("architecture", TOWER, None)
     vision.require("model_args", None, {})
     vision.require("do_pooling", False, None)
     vision.require("hidden_size", WIDTH_OF_TOWER)
     whole.require("vision_soft_tokens_per_image", GRID * GRID)
-    return SenseConfig(**_sense(whole, vision, "vision", "image"))
+    return ModalityConfig(**_modality(whole, vision, "vision", "image"))
 
 
 def _read_audio(whole: Fields) -> AudioConfig:
     audio = whole.part("audio_config", AUDIO)
-    return AudioConfig(**_sense(whole, audio, "audio", "audio"), conformer=read_conformer(dict(audio.raw)))
+    return AudioConfig(**_modality(whole, audio, "audio", "audio"), conformer=read_conformer(dict(audio.raw)))
 
 
-def _sense(whole: Fields, own: Fields, sense: str, place: str) -> dict[str, Any]:
+def _modality(whole: Fields, own: Fields, modality: str, place: str) -> dict[str, Any]:
     letter = place[0]
     return {
         "width": own.whole("hidden_size", *WIDTH),
-        "soft_tokens": whole.whole(f"{sense}_soft_tokens_per_image", *SOFT_TOKENS),
+        "soft_tokens": whole.whole(f"{modality}_soft_tokens_per_image", *SOFT_TOKENS),
         "token": whole.whole(f"{place}_token_id", *ID),
         "begin": whole.whole(f"bo{letter}_token_id", *ID),
         "end": whole.whole(f"eo{letter}_token_id", *ID),
@@ -270,9 +275,8 @@ def _sense(whole: Fields, own: Fields, sense: str, place: str) -> dict[str, Any]
     }
 
 
-def _check_hard_tokens(config: Gemma3nConfig) -> None:
-    """Every id from the first hard token on must be embedded by one of the senses."""
-    vision, audio, end = config.vision, config.audio, config.text.vocabulary
+def _check_hard_tokens(vision: ModalityConfig, audio: AudioConfig, end: int) -> None:
+    """Every id from the first hard token on must be embedded by one of the modalities."""
     if not vision.first < audio.first <= vision.first + vision.ids or not audio.first < end <= audio.first + audio.ids:
         raise ModelError(
             f"This Gemma 3n's ids of pictures ({vision.ids} from {vision.first} on) and of sounds ({audio.ids} from "

@@ -204,7 +204,7 @@ class Decoder(nn.Module):
             for base in (c.rope_base, c.sliding_rope_base)
         )
         if x.shape[1] == 1:
-            masks = tuple(additive(mask, x.dtype) for mask in masks)  # once, and not by every layer
+            masks = additive(masks[0], x.dtype), additive(masks[1], x.dtype)  # once, and not by every layer
         per_layer = self.per_layer(x, rows).unbind(dim=2)
         streams = self.streams.split(x)
         owners = len(c.owners)
@@ -214,7 +214,7 @@ class Decoder(nn.Module):
             return None
         streams = streams[:, -1:]
         angles = tuple(tuple(part[:, :, -1:] for part in pair) for pair in angles)
-        masks = tuple(mask[:, :, -1:] for mask in masks)
+        masks = masks[0][:, :, -1:], masks[1][:, :, -1:]
         for layer, row in zip(self.layers[owners:], per_layer[owners:], strict=True):
             streams = layer(streams, row[:, -1:], angles, masks, cache)
         return self.norm(self.streams.join(streams))[:, 0]

@@ -8,7 +8,7 @@ from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.models.gemma3n.config import Gemma3nConfig
 from mmcli.models.gemma3n.decoder import Decoder
-from mmcli.models.gemma3n.senses import Hearing, Sight
+from mmcli.models.gemma3n.encoders import AudioEncoder, VisionEncoder
 
 # Tokens read at once: beyond it memory would grow with their square, and nothing gets faster.
 CHUNK = 1024
@@ -27,16 +27,17 @@ class Gemma3n(nn.Module):
         super().__init__()
         self.config = config
         self.decoder = Decoder(config.text)
-        self.sight = Sight(config.vision, config.text.width) if config.vision else None
-        self.hearing = Hearing(config.audio, config.text.width) if config.audio else None
+        self.vision = VisionEncoder(config.vision, config.text.width) if config.vision else None
+        self.audio = AudioEncoder(config.audio, config.text.width) if config.audio else None
         self.hard: Tensor | None = None  # [ids, D]: what ids from the first hard token on are to the decoder
 
     def after_loading(self) -> None:
-        """Put the ids of both senses into one table: they pass the same layers whatever the text."""
-        if self.sight and self.hearing:
-            vision, audio = self.config.vision, self.config.audio
-            own = self.sight.embedder.hard(audio.first - vision.first)
-            self.hard = torch.cat((own, self.hearing.embedder.hard(self.config.text.vocabulary - audio.first)))
+        """Put the ids of images and audio into one table: they pass the same layers whatever the text."""
+        if self.vision and self.audio:
+            assert self.config.vision and self.config.audio
+            images, sounds = self.config.vision.first, self.config.audio.first
+            own = self.vision.embedder.hard(sounds - images)
+            self.hard = torch.cat((own, self.audio.embedder.hard(self.config.text.vocabulary - sounds)))
 
     def new_cache(self, batch: int, length: int) -> KVCache:
         """One entry for every layer with keys of its own. Sliding layers keep all of theirs: others look at them."""
@@ -44,9 +45,9 @@ class Gemma3n(nn.Module):
         return KVCache(len(c.owners), batch, length, c.key_heads, c.head_width, like.dtype, like.device)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Ids [B, T] of text and of both senses → [B, T, D]."""
+        """Ids [B, T] of text and of images and audio → [B, T, D]."""
         x = self.decoder.embed(tokens)
-        if self.hard is None:
+        if self.hard is None or self.config.vision is None:
             return x
         place = tokens - self.config.vision.first
         return torch.where(place[..., None] >= 0, F.embedding(place.clamp(min=0), self.hard), x)
@@ -55,11 +56,13 @@ class Gemma3n(nn.Module):
         """The same, with the soft tokens of pictures and sounds in their places."""
         x = self.embed(inputs.tokens)
         if inputs.pixels is not None:
-            soft = torch.cat([self.sight(part) for part in inputs.pixels.split(AT_ONCE)])
+            assert self.vision and self.config.vision
+            soft = torch.cat([self.vision(part) for part in inputs.pixels.split(AT_ONCE)])
             x = _fill(x, inputs.tokens == self.config.vision.token, soft)
         if inputs.sounds is not None:
+            assert self.audio and self.config.audio and self.hard is not None and inputs.sounds_valid is not None
             parts = zip(inputs.sounds.split(AT_ONCE), inputs.sounds_valid.split(AT_ONCE), strict=True)
-            soft = torch.cat([self.hearing(sounds, valid, self.hard[-1]) for sounds, valid in parts])
+            soft = torch.cat([self.audio(sounds, valid, self.hard[-1]) for sounds, valid in parts])
             x = _fill(x, inputs.tokens == self.config.audio.token, soft)
         return x
 

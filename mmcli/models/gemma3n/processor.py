@@ -16,7 +16,7 @@ from mmcli.hub.fields import shown
 from mmcli.hub.picture_settings import PictureSettings
 from mmcli.hub.tokenizer import Tokenizer, begin_id, read_tokenizer, stop_ids
 from mmcli.models.gemma3n import features
-from mmcli.models.gemma3n.config import Gemma3nConfig, SenseConfig
+from mmcli.models.gemma3n.config import Gemma3nConfig, ModalityConfig
 from mmcli.models.gemma3n.features import LONGEST, RATE, MelSettings
 from mmcli.models.gemma3n.prompts import task_prompt
 from mmcli.models.gemma3n.template import ChatTemplate, Message
@@ -58,17 +58,17 @@ class Gemma3nProcessor:
         self.soft_tokens = config.vision.soft_tokens if config.vision else 0
         self.sound_seconds = LONGEST / RATE if sounds else 0.0
         self._control = _control_ids(tokenizer, config, stop_ids)
-        self._typed = _start_of([tokenizer.id_to_token(id) for id in sorted(self._control)])
+        self._typed = _start_of([tokenizer.id_to_token(id) or "" for id in sorted(self._control)])
 
     @classmethod
     def open(cls, folder: Path, config: Gemma3nConfig, raw: dict[str, Any]) -> "Gemma3nProcessor":
         """Read the tokenizer, the chat template and the settings of a checkpoint. Raises ModelError."""
         tokenizer = read_tokenizer(folder)
-        senses = {"image": config.vision, "audio": config.audio}
+        modalities = {"image": config.vision, "audio": config.audio}
         names = {
-            kind: [_name(tokenizer, id, folder) for id in (sense.token, sense.begin, sense.end)]
-            for kind, sense in senses.items()
-            if sense
+            kind: [_name(tokenizer, id, folder) for id in modality.marks]
+            for kind, modality in modalities.items()
+            if modality
         }
         begin = _name(tokenizer, begin_id(folder, tokenizer, config.bos), folder)
         pictures = sounds = None
@@ -147,7 +147,8 @@ class Gemma3nProcessor:
     def _inputs(self, rows: Sequence[tuple[str, Sequence[Image.Image], Sequence[np.ndarray]]]) -> Inputs:
         ids = [self._tokens(text, len(pictures), len(sounds)) for text, pictures, sounds in rows]
         tokens, valid = pad_left(ids, self.config.pad)
-        pixels = [torch.from_numpy(self.pictures.pixels(picture)) for _, pictures, _ in rows for picture in pictures]
+        seen = [picture for _, pictures, _ in rows for picture in pictures]
+        pixels = [torch.from_numpy(self.pictures.pixels(picture)) for picture in seen] if self.pictures else []
         sounds = [sound for _, _, sounds in rows for sound in sounds]
         longest = max(map(len, sounds), default=0)
         if longest > LONGEST:
@@ -155,20 +156,20 @@ class Gemma3nProcessor:
                 f"A sound of {longest / RATE:.1f} s is longer than the {LONGEST // RATE} s that are heard at once",
                 "Give a part of it, or write it down with mmcli transcribe, which cuts at pauses",
             )
-        mels, heard = features.log_mel(sounds, self.sounds) if sounds else (None, None)
+        mels, heard = features.log_mel(sounds, self.sounds) if sounds and self.sounds else (None, None)
         return Inputs(tokens, valid, torch.stack(pixels) if pixels else None, sounds=mels, sounds_valid=heard)
 
     def _tokens(self, text: str, pictures: int, sounds: int) -> list[int]:
         """Token ids of a chat text, every placeholder opened out to the places of a picture or sound."""
-        senses = (self.config.vision, pictures, "picture"), (self.config.audio, sounds, "sound")
-        for sense, count, what in senses:
-            text = self._opened(text, sense, count, what)
+        modalities = (self.config.vision, pictures, "picture"), (self.config.audio, sounds, "sound")
+        for modality, count, what in modalities:
+            text = self._opened(text, modality, count, what)
         text = text.encode("utf-8", "replace").decode()  # a template may write halves of characters
         pieces = (self.tokenizer.encode(piece).ids for piece in text.split(GUARD))
         ids = [id for piece in pieces for id in piece]
-        for sense, count, what in senses:
-            if sense and ids.count(sense.token) != count * sense.soft_tokens:
-                name = self.tokenizer.id_to_token(sense.token)
+        for modality, count, what in modalities:
+            if modality and ids.count(modality.token) != count * modality.soft_tokens:
+                name = self.tokenizer.id_to_token(modality.token)
                 raise ModelError(
                     f"tokenizer.json does not read {name}, a {what}'s place, as a token", "Download the model again"
                 )
@@ -179,25 +180,25 @@ class Gemma3nProcessor:
             )
         return ids
 
-    def _opened(self, text: str, sense: SenseConfig | None, count: int, what: str) -> str:
-        if sense is None:
+    def _opened(self, text: str, modality: ModalityConfig | None, count: int, what: str) -> str:
+        if modality is None:
             if count:
                 raise ModelError(f"This checkpoint takes no {what}s: it is a decoder alone")
             return text
-        placeholder, begin, end = map(self.tokenizer.id_to_token, (sense.token, sense.begin, sense.end))
+        placeholder, begin, end = (self.tokenizer.id_to_token(id) or "" for id in modality.marks)
         if text.count(placeholder) != count:
             raise ModelError(
                 f"The chat template in {self.template.path} makes {text.count(placeholder)} places for {count} {what}s"
             )
         # The blank lines melt with line breaks around them, as they did in training.
-        return text.replace(placeholder, f"\n\n{begin}{placeholder * sense.soft_tokens}{end}\n\n")
+        return text.replace(placeholder, f"\n\n{begin}{placeholder * modality.soft_tokens}{end}\n\n")
 
 
 def _control_ids(tokenizer: Tokenizer, config: Gemma3nConfig, stop_ids: frozenset[int]) -> frozenset[int]:
     """Tokens that steer: no text of a user or a model holds them."""
     special = {id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     marks = {tokenizer.token_to_id(mark) for mark in TURN_MARKS}
-    places = {id for sense in (config.vision, config.audio) if sense for id in (sense.token, sense.begin, sense.end)}
+    places = {id for modality in (config.vision, config.audio) if modality for id in modality.marks}
     known = special | marks | places | stop_ids | {config.bos, config.pad}
     return frozenset(id for id in known if id is not None and tokenizer.id_to_token(id))
 

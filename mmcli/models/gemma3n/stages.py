@@ -8,10 +8,10 @@ from torch import nn
 from mmcli.layers.mobilenet_v5 import GRID
 from mmcli.models.family import Stage
 from mmcli.models.gemma3n.audio import audio_stages
-from mmcli.models.gemma3n.config import Gemma3nConfig, SenseConfig, TextConfig
+from mmcli.models.gemma3n.config import Gemma3nConfig, ModalityConfig, TextConfig
 from mmcli.models.gemma3n.decoder import Decoder
+from mmcli.models.gemma3n.encoders import Embedder, VisionEncoder
 from mmcli.models.gemma3n.model import Gemma3n
-from mmcli.models.gemma3n.senses import Embedder, Sight
 
 PICTURE_SIDE = 768  # pixels, as published; checkpoints say it in preprocessor_config.json
 
@@ -21,17 +21,17 @@ def stages(config: Gemma3nConfig) -> list[Stage]:
     with torch.device("meta"):
         model = Gemma3n(config)
     found = []
-    if config.vision:
-        found += _sight(config.vision, config.text.width, model.sight)
-    if config.audio:
+    if config.vision and model.vision:
+        found += _vision(config.vision, config.text.width, model.vision)
+    if config.audio and model.audio:
         embedder = _embedder(
-            "sound embedder", "a sound, whatever its length", config.audio, config.text.width, model.hearing.embedder
+            "sound embedder", "a sound, whatever its length", config.audio, config.text.width, model.audio.embedder
         )
         found += [*audio_stages(config.audio.conformer), embedder]
     return found + _decoder(config.text, model.decoder)
 
 
-def _sight(config: SenseConfig, width: int, sight: Sight) -> list[Stage]:
+def _vision(config: ModalityConfig, width: int, vision: VisionEncoder) -> list[Stage]:
     side = PICTURE_SIDE
     return [
         Stage("picture", "squeeze", f"3 × {side} × {side}", 0, ("bilinear, sides not kept in proportion",)),
@@ -39,14 +39,14 @@ def _sight(config: SenseConfig, width: int, sight: Sight) -> list[Stage]:
             "vision",
             "MobileNetV5",
             f"{GRID * GRID} × {config.width}",
-            _count(sight.tower),
+            _count(vision.tower),
             (f"the last two scales fused into a grid of {GRID} × {GRID}",),
         ),
-        _embedder("picture embedder", "a picture", config, width, sight.embedder),
+        _embedder("picture embedder", "a picture", config, width, vision.embedder),
     ]
 
 
-def _embedder(name: str, what: str, config: SenseConfig, width: int, embedder: Embedder) -> Stage:
+def _embedder(name: str, what: str, config: ModalityConfig, width: int, embedder: Embedder) -> Stage:
     notes = f"{config.soft_tokens} soft tokens {what}", f"a table of {config.ids} ids from {config.first} on"
     return Stage(name, "linear", f"{config.soft_tokens} × {width}", _count(embedder), notes)
 

@@ -4,6 +4,8 @@ Published files and transformers put everything below `model.`; a file of the mo
 picture tower is read with and without its own prefix `timm_model.`, as transformers reads it.
 """
 
+from collections.abc import Mapping
+
 from mmcli.hub.weights import Rule
 from mmcli.layers.mobilenet_v5 import TENSORS as VISION_TENSORS
 from mmcli.models.gemma3n.audio import AUDIO_TENSORS
@@ -65,13 +67,14 @@ def rules(config: Gemma3nConfig) -> list[Rule]:
         for name in SHARED
     }
     text = ("language_model.",) if config.vision else ("language_model.", "")
-    parts = [(prefix, "decoder.", shared | TEXT_TENSORS) for prefix in text]
+    parts: list[tuple[str, str, Mapping[str, str | None]]]
+    parts = [(prefix, "decoder.", {**shared, **TEXT_TENSORS}) for prefix in text]
     if config.vision:
-        parts += [(prefix, "sight.tower.", VISION_TENSORS) for prefix in ("vision_tower.timm_model.", "vision_tower.")]
-        parts += [("embed_vision.", "sight.embedder.", EMBEDDER_TENSORS)]
+        parts += [(prefix, "vision.tower.", VISION_TENSORS) for prefix in ("vision_tower.timm_model.", "vision_tower.")]
+        parts += [("embed_vision.", "vision.embedder.", EMBEDDER_TENSORS)]
     if config.audio:
-        parts += [("audio_tower.", "hearing.tower.", AUDIO_TENSORS)]
-        parts += [("embed_audio.", "hearing.embedder.", EMBEDDER_TENSORS)]
+        parts += [("audio_tower.", "audio.tower.", AUDIO_TENSORS)]
+        parts += [("embed_audio.", "audio.embedder.", EMBEDDER_TENSORS)]
     table = [
         Rule(root + prefix + name, None if target is None else ours + target)
         for root in ROOTS

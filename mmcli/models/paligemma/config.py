@@ -79,7 +79,7 @@ class PaliGemmaConfig:
             raise ModelError(f"This PaliGemma has a text model of the type {shown(kind)}; known are gemma and gemma2")
         whole.require("tie_word_embeddings", True, None)
         text.require("tie_word_embeddings", True, None)
-        text.otherwise = (GEMMA if kind == "gemma" else GEMMA2) | text.otherwise
+        text.otherwise = {**(GEMMA if kind == "gemma" else GEMMA2), **text.otherwise}
         decoder = _read_decoder(text, second=kind == "gemma2")
         width = whole.whole("projection_dim", *WIDTH)
         if width != decoder.width:
@@ -121,7 +121,7 @@ def _read_vision(raw: Fields) -> SiglipConfig:
     raw.require("model_type", "siglip_vision_model", None)
     raw.require("hidden_act", "gelu_pytorch_tanh", None)
     raw.require("num_channels", 3, None)
-    raw.otherwise = SIGLIP | raw.otherwise
+    raw.otherwise = {**SIGLIP, **raw.otherwise}
     config = SiglipConfig(
         width=raw.whole("hidden_size", *WIDTH),
         depth=raw.whole("num_hidden_layers", *DEPTH),

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from mmcli.layers.conformer import ConformerEncoder
 from mmcli.layers.mobilenet_v5 import MobileNetV5
-from mmcli.models.gemma3n.config import AudioConfig, SenseConfig
+from mmcli.models.gemma3n.config import AudioConfig, ModalityConfig
 
 
 class Embedder(nn.Module):
-    """Vectors of a tower (soft tokens), and ids of a sense's own (hard tokens), as vectors for the decoder."""
+    """Vectors of a tower (soft tokens), and ids of a modality's own (hard tokens), as vectors for the decoder."""
 
-    def __init__(self, config: SenseConfig, width: int):
+    def __init__(self, config: ModalityConfig, width: int):
         super().__init__()
         self.table = nn.Embedding(config.ids, config.width)
         self.norm_hard = nn.RMSNorm(config.width, eps=config.norm_epsilon)
@@ -26,14 +26,14 @@ class Embedder(nn.Module):
         return self.norm_out(self.projection(self.norm_soft(vectors)))
 
     def hard(self, count: int) -> Tensor:
-        """The sense's first `count` ids, as the decoder is to read them: [count, D]."""
+        """The modality's first `count` ids, as the decoder is to read them: [count, D]."""
         return self.norm_out(self.projection(self.norm_hard(self.table.weight[:count])))
 
 
-class Sight(nn.Module):
+class VisionEncoder(nn.Module):
     """Pictures [pictures, 3, side, side] of numbers from 0 to 1 → soft tokens [pictures, P, D]."""
 
-    def __init__(self, config: SenseConfig, width: int):
+    def __init__(self, config: ModalityConfig, width: int):
         super().__init__()
         self.tower = MobileNetV5()
         self.embedder = Embedder(config, width)
@@ -43,7 +43,7 @@ class Sight(nn.Module):
         return self.embedder.soft(vectors * sqrt(vectors.shape[-1]))
 
 
-class Hearing(nn.Module):
+class AudioEncoder(nn.Module):
     """Log-mel frames [sounds, F, M], valid [sounds, F] → soft tokens [sounds, P, D], as many whatever the length.
 
     `silence` [D] stands in the places that a sound is too short for. Raises ValueError for one that needs more places
