@@ -183,6 +183,34 @@ def test_nothing_outside_a_familys_folder_knows_the_family():
     assert knowing == []
 
 
+# Where a model may be called by its name: the table of families and that of known repositories.
+NAMING = ("mmcli/models/registry.py", "mmcli/hub/known.py")
+FAMILY_FOLDERS = sorted(path.parent for path in (ROOT / "mmcli/models").glob("*/__init__.py"))
+
+
+def texts(path: Path) -> Iterator[tuple[int, str]]:
+    """What a file calls things, and every text in it; docstrings only where they are help pages."""
+    tree = ast.parse(path.read_text("utf-8"))
+    quiet = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and "cli" not in path.parts}
+    for node in ast.walk(tree):
+        for field in ("id", "attr", "name", "arg", "value"):
+            if isinstance(text := getattr(node, field, None), str) and id(node) not in quiet:
+                yield getattr(node, "lineno", 0), text
+
+
+def test_no_family_is_named_outside_its_folder():
+    """So that help texts and messages go by what a family declares, and the next one needs no search for the last."""
+    spellings = "|".join(re.sub(r"(?<=[a-z])(?=\d)", "[-_ ]?", folder.name) for folder in FAMILY_FOLDERS)
+    names = re.compile(rf"(?<![a-z])({spellings})(?![a-z])", re.IGNORECASE)
+    assert all(map(names.search, ("Gemma 3n", "google/paligemma2-3b", "mmcli-nano", "load_whisper", "gemma-3n-E2B")))
+    assert not any(map(names.search, ("GemmaNorm", "nanoseconds", "nan")))
+    homes = (*FAMILY_FOLDERS, ROOT / "mmcli/training/recipes")
+    outside = [path for path in SOURCES if not any(path.is_relative_to(home) for home in homes)]
+    found = {name_of(path): [f"{line}: {text}" for line, text in texts(path) if names.search(text)] for path in outside}
+    assert {name for name, lines in found.items() if lines} >= set(NAMING)
+    assert {name: lines for name, lines in found.items() if lines and name not in NAMING} == {}
+
+
 def test_importing_what_is_no_model_imports_no_torch():
     light = [
         module

@@ -10,13 +10,14 @@ from mmcli.cli.environment import READER_GONE, Environment, ReaderGone
 from mmcli.cli.help import Command, Group
 from mmcli.cli.libraries import guarded
 from mmcli.errors import ExitCode, InputError, MachineError, MemoryShortage, MmcliError, ran_out_of_memory
+from mmcli.hub.known import IMAGE_MODEL, such_as
 
 HELP = (
     "Caption, detect, segment and chat about pictures, and write down what is said in recordings. "
     "The bundled models work offline, on any machine."
 )
 
-EPILOG = """\
+EPILOG = f"""\
 Examples:
 
   mmcli caption photo.jpg
@@ -24,7 +25,7 @@ Examples:
   mmcli segment "cat" photo.jpg --json | jq .objects
   mmcli chat photo.jpg -m "How many cats are there?"
   mmcli transcribe talk.mp3
-  mmcli caption holiday/ -M google/paligemma2-3b-mix-448
+  mmcli caption holiday/ -M {such_as("images", bundled=False)}
 
 Results go to stdout, everything else to stderr. `mmcli help COMMAND` explains a command.
 
@@ -180,5 +181,5 @@ def _how_to_choose(context: Any) -> str:
     if any("--model" in param.opts for param in context.command.params):
         return "The model is chosen with -M or --model; -m is a question, in mmcli chat only."
     if any(param.metavar == "MODEL" for param in context.command.params):
-        return f"This command takes the model without an option: {context.command_path} nano"
-    return "-M and --model come after the command: mmcli caption photo.jpg -M nano"
+        return f"This command takes the model without an option: {context.command_path} {IMAGE_MODEL}"
+    return f"-M and --model come after the command: mmcli caption photo.jpg -M {IMAGE_MODEL}"

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mmcli.cli.options import option
+from mmcli.hub.known import such_as
 from mmcli.tasks.detect import tidy_things
 
 
@@ -25,7 +26,7 @@ MinScore = Annotated[
         "--min-score",
         metavar="P",
         help="Leave out objects that are right with a probability below P (default: the model's own limit; for models "
-        "that give probabilities, as nano does).",
+        f"that give probabilities, as {such_as('probabilities')} does).",
     ),
 ]
 Images = Annotated[

@@ -8,21 +8,22 @@ import typer
 from mmcli.cli.environment import Environment
 from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, TalkOptions, option, spread
 from mmcli.errors import ExitCode, InputError, ModelError, UsageError
+from mmcli.hub.known import such_as
 
 NAME = "chat"
-EPILOG = """\
+EPILOG = f"""\
 Examples:
 
   mmcli chat photo.jpg
   mmcli chat photo.jpg -m "What colour is the car?"
   echo "What colour is the car?" | mmcli chat photo.jpg
   mmcli chat photo.jpg -m "How many people?" --json | jq -r .text
-  mmcli chat photo.jpg talk.mp3 -m "What is said, and what is seen?" --model google/gemma-3n-E2B-it
+  mmcli chat photo.jpg talk.mp3 -m "What is said, and what is seen?" --model {such_as("turns", "audio")}
 
 On a terminal it asks until you end it, and answers as the words come: /help there tells the rest,
-such as /image, /audio and /save. Models that converse (Gemma 3n) remember what was said, seen and
-heard; the others answer every question alone, from the pictures of the moment. --prompt replaces
-the words around the question, and the question with them.
+such as /image, /audio and /save. Models that converse, such as {such_as("turns")},
+remember what was said, seen and heard; the others answer every question alone, from the pictures of
+the moment. --prompt replaces the words around the question, and the question with them.
 
 Typed lines are remembered in a file of your own; MMCLI_HISTORY names another, or none if empty."""
 
@@ -59,8 +60,8 @@ def command(
 ) -> int:
     """Answer questions about pictures and recordings, all of which the model takes in at once.
 
-    Without a file the question stands alone, for models that can answer so; nano needs a picture. Without a question it
-    asks for one after another on the terminal.
+    Without a file the question stands alone, for models that can answer so; others need a picture. Without a question
+    it asks for one after another on the terminal.
     """
     from mmcli.cli.attachments import find_attachments, load_attachment
     from mmcli.cli.inputs import not_on_stdout, read_beside

@@ -4,9 +4,10 @@ import typer
 
 from mmcli.cli.arguments import Images, MinScore, Things
 from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, spread
+from mmcli.hub.known import such_as
 
 NAME = "detect"
-EPILOG = """\
+EPILOG = f"""\
 Examples:
 
   mmcli detect "cat" photo.jpg
@@ -16,7 +17,7 @@ Examples:
   mmcli detect "bottle" photos/ --min-score 0.5
 
 Coordinates are pixels of the picture as it is displayed (turned by its EXIF tag), from its upper
-left corner: x0 y0 x1 y1. nano's score is the probability that the object is right, from 0 to 1.
+left corner: x0 y0 x1 y1. {such_as("probabilities")}'s score is the probability that the object is right, from 0 to 1.
 Other models give none: theirs is the mean log-probability of the object's tokens, 0 or below, which
 is no probability of being right. --json has both, as probability and score."""
 

@@ -11,6 +11,7 @@ from mmcli.cli.options import TalkOptions, device_option, dtype_option, option, 
 from mmcli.cli.start import begin, memory_of
 from mmcli.errors import ExitCode, MmcliError
 from mmcli.escape import escape_line
+from mmcli.hub.known import AUDIO_MODEL, IMAGE_MODEL
 from mmcli.output.record import to_json_line
 from mmcli.output.tables import bytes_text, fit, table
 
@@ -42,7 +43,7 @@ EXTRAS = {
 # them by up to 1.9 in bfloat16 and int8, what a broken kernel does lies far above.
 TOLERANCE = {"float32": 0.02, "bfloat16": 4.0, "float16": 0.5, "int8": 4.0}
 CHECK_TOKENS = 24
-CHECKED = {"check": "nano", "hearing": "whisper-tiny.en"}  # key of the facts → the bundled model that is tried
+CHECKED = {"check": IMAGE_MODEL, "hearing": AUDIO_MODEL}  # key of the facts → the bundled model that is tried
 
 
 @spread

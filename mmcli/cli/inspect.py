@@ -11,6 +11,7 @@ from mmcli.cli.options import Revision, TalkOptions, option, spread
 from mmcli.cli.start import begin
 from mmcli.errors import ExitCode, ModelError
 from mmcli.escape import escape_line, wrap
+from mmcli.hub.known import AUDIO_MODEL, IMAGE_MODEL, able, such_as
 from mmcli.output.record import to_json_line
 from mmcli.output.tables import NARROWEST, bytes_text, count_text, table
 
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 
 NAME = "inspect"
 NOTE_WIDTH = 66  # columns beside the boxes of the diagram
-EPILOG = """\
+EPILOG = f"""\
 Examples:
 
   mmcli inspect
-  mmcli inspect whisper-tiny.en
-  mmcli inspect google/paligemma2-3b-mix-448
+  mmcli inspect {AUDIO_MODEL}
+  mmcli inspect {such_as("images", bundled=False)}
   mmcli inspect ./checkpoint --depth 4
   mmcli inspect --json | jq .stages
 
@@ -40,11 +41,11 @@ def command(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A bundled model (nano, whisper-tiny.en), a folder, or a hub repository as owner/name.",
+            help=f"A bundled model ({', '.join(able(bundled=True))}), a folder, or a hub repository as owner/name.",
             show_default=False,
             autocompletion=complete.models,
         ),
-    ] = "nano",
+    ] = IMAGE_MODEL,
     depth: Annotated[
         int, option("Output", "--depth", metavar="N", help="Levels of the tree of modules (default 3).")
     ] = 3,

@@ -13,6 +13,7 @@ from mmcli.cli.start import begin
 from mmcli.errors import ExitCode, ModelError, UsageError
 from mmcli.escape import escape_line
 from mmcli.hub.fields import shown
+from mmcli.hub.known import able, such_as
 from mmcli.models.registry import family_of
 from mmcli.output.record import to_json_line
 from mmcli.output.tables import bytes_text, count_text, fit, table
@@ -21,13 +22,13 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
 app = typer.Typer(
     help="List, download, look at, check and remove models.",
-    epilog="""\
+    epilog=f"""\
 Examples:
 
   mmcli models list
-  mmcli models pull google/paligemma2-3b-mix-448
-  mmcli models info google/paligemma2-3b-mix-448
-  mmcli models verify google/paligemma2-3b-mix-448
+  mmcli models pull {such_as("images", bundled=False)}
+  mmcli models info {such_as("images", bundled=False)}
+  mmcli models verify {such_as("images", bundled=False)}
 
 Models live in the cache of huggingface_hub (HF_HOME moves it). Gated ones need their licence accepted
 on their page and `hf auth login` or HF_TOKEN.""",
@@ -39,7 +40,7 @@ Name = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A bundled model (nano, whisper-tiny.en), a folder, or a hub repository as owner/name.",
+        help=f"A bundled model ({', '.join(able(bundled=True))}), a folder, or a hub repository as owner/name.",
         autocompletion=complete.models,
     ),
 ]

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from mmcli.cli import complete
+from mmcli.hub.known import IMAGE_MODEL, such_as
 
 
 def one_of(*allowed: str) -> Callable[[str], str]:
@@ -91,10 +92,10 @@ class ModelOptions:
             "-M",
             metavar="NAME|PATH|REPO",
             autocompletion=complete.models,
-            help="The bundled nano (default), a checkpoint's folder, or a repository of the Hugging Face hub such as "
-            "google/paligemma2-3b-mix-448, downloaded at first use.",
+            help=f"The bundled {IMAGE_MODEL} (default), a checkpoint's folder, or a repository of the Hugging Face hub "
+            f"such as {such_as('images', bundled=False)}, downloaded at first use.",
         ),
-    ] = "nano"
+    ] = IMAGE_MODEL
     revision: Revision = None
     offline: Annotated[
         bool,
@@ -115,8 +116,8 @@ class ModelOptions:
             "--table",
             metavar="auto|cpu|device",
             callback=one_of("auto", "cpu", "device"),
-            help="Where Gemma 3n's per-layer table is: mapped from its file on the CPU, rows in use being moved "
-            "(auto, cpu), or in the device's memory with the other weights.",
+            help="Where a table of per-layer embeddings is, in models that have one: mapped from its file on the CPU, "
+            "rows in use being moved (auto, cpu), or in the device's memory with the other weights.",
         ),
     ] = "auto"
 

@@ -11,6 +11,7 @@ from mmcli.cli.progress import Count, Progress
 from mmcli.cli.render import Renderer
 from mmcli.cli.start import begin, loader
 from mmcli.errors import ExitCode, InputError, WriteError
+from mmcli.hub.known import able
 from mmcli.tasks.task import Request
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan) -> int:
         keep_pictures=renderer.needs_picture,
     )
     failed = 0
-    wanted = several or plan.model.model != "nano"
+    wanted = several or plan.model.model not in able(bundled=True)
     counted = Count("picture", len(sources)) if several else None
     progress = Progress(environment, wanted=wanted, counted=counted, words=request.task)
     with renderer.results, progress:

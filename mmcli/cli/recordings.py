@@ -13,6 +13,7 @@ from mmcli.cli.environment import Environment
 from mmcli.cli.options import LONGEST_TIME, ModelOptions, Output, Overwrite, one_of, option
 from mmcli.cli.results import own_suffixes, results
 from mmcli.errors import UsageError
+from mmcli.hub.known import AUDIO_MODEL, able
 
 if TYPE_CHECKING:
     from mmcli.media.sources import Source
@@ -122,8 +123,8 @@ class HearingOptions:
         option(
             "Transcript",
             "--words",
-            help="Find the time of every word too (Whisper): in json and jsonl, in vtt as tags, in tsv as rows; srt is "
-            "timed by them.",
+            help="Find the time of every word too, if the model tells it: in json and jsonl, in vtt as tags, in tsv as "
+            "rows; srt is timed by them.",
         ),
     ] = False
     beams: Annotated[
@@ -188,10 +189,10 @@ class EarsOptions(ModelOptions):
             "-M",
             metavar="NAME|PATH|REPO",
             autocompletion=complete.models,
-            help="The bundled whisper-tiny.en (default), the folder of a Whisper or Gemma 3n checkpoint, or a "
-            "repository of the Hugging Face hub such as openai/whisper-large-v3-turbo, downloaded at first use.",
+            help=f"The bundled {AUDIO_MODEL} (default), a checkpoint's folder, or a repository of the Hugging Face "
+            f"hub, downloaded at first use: {', '.join(able('transcribes', bundled=False))} and others.",
         ),
-    ] = "whisper-tiny.en"
+    ] = AUDIO_MODEL
 
 
 class Transcripts:

@@ -6,9 +6,10 @@ import typer
 
 from mmcli.cli.arguments import Images, MinScore, Things
 from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, option, spread
+from mmcli.hub.known import IMAGE_MODEL, such_as
 
 NAME = "segment"
-EPILOG = """\
+EPILOG = f"""\
 Examples:
 
   mmcli segment "cat" photo.jpg --mask cat.png
@@ -16,8 +17,9 @@ Examples:
   mmcli segment "cat" photo.jpg --json | jq '.objects[].mask'
 
 A mask in a record is COCO run-length encoding of the whole picture as it is displayed; pycocotools
-reads it. The published PaliGemma models need a decoder for their mask tokens, an 8 MB file that is
-fetched at first use; --mask-decoder names a copy of it. The bundled nano brings its own."""
+reads it. The bundled {IMAGE_MODEL} brings the decoder of its mask tokens. For models that do not, such as
+{such_as("masks", bundled=False)}, the published one is fetched at first use, an 8 MB file;
+--mask-decoder names a copy of it."""
 
 
 @spread

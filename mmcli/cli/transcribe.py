@@ -11,12 +11,13 @@ from mmcli.cli.progress import Count, SoundProgress
 from mmcli.cli.recordings import EarsOptions, HearingOptions, RecordingOptions, TranscriptOptions, Transcripts
 from mmcli.cli.start import begin, checkpoint_here, loader
 from mmcli.errors import ExitCode, InputError, WriteError
+from mmcli.hub.known import such_as
 
 if TYPE_CHECKING:
     from mmcli.batch.runner import Outcome
 
 NAME = "transcribe"
-EPILOG = """\
+EPILOG = f"""\
 Examples:
 
   mmcli transcribe talk.mp3
@@ -24,7 +25,7 @@ Examples:
   mmcli transcribe interviews/ --format vtt --output subtitles/
   mmcli transcribe lecture.m4a --start 1:02:00 --duration 5:00 --words --json
   ffmpeg -i film.mkv -f wav - | mmcli transcribe -
-  mmcli transcribe rede.ogg --model openai/whisper-large-v3-turbo --task translate
+  mmcli transcribe rede.ogg --model {such_as("translates")} --task translate
 
 Pauses, silence and music are passed over; what was left out is said on stderr."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mmcli.errors import ExitCode, ModelError
 from mmcli.hub.cache import broken_off
-from mmcli.hub.layout import PATTERNS
+from mmcli.hub.layout import BUNDLED, PATTERNS
 from mmcli.hub.other_formats import PICKLES
 from mmcli.hub.safetensors_files import INDEX, SINGLE
 from mmcli.offline import is_offline
@@ -160,13 +160,13 @@ def _unreachable(name: str, error: Exception) -> ModelError:
     if is_offline():
         return ModelError(
             f"{here}, and HF_HUB_OFFLINE forbids to download it",
-            "Unset HF_HUB_OFFLINE, or name a folder or a model that is here (nano is bundled)",
+            f"Unset HF_HUB_OFFLINE, or name a folder or a model that is here (bundled: {', '.join(BUNDLED)})",
         )
     return ModelError(
         f"{here}, and the hub cannot be reached ({_first_line(error)})",
         "Connect to the network and run again: the download goes on where it stopped"
         if part
-        else "Connect to the network, or name a folder or a model that is here (nano is bundled)",
+        else f"Connect to the network, or name a folder or a model that is here (bundled: {', '.join(BUNDLED)})",
     )
 
 

@@ -1,14 +1,13 @@
-"""The published mask decoder of PaliGemma, which lives apart from the models that need it."""
+"""The published decoder of mask tokens, which lies apart from the models that need it."""
 
 import hashlib
 from functools import partial
 from pathlib import Path
 
 from mmcli.errors import ModelError
+from mmcli.hub.known import MASK_DECODER
 
-SPACE = "big-vision/paligemma-hf"  # a Space on the Hugging Face Hub; the models' own repositories lack the file
-FILE = "vae-oid.npz"
-SHA256 = "5586010257b8536dddefab65e7755077f21d5672d5674dacf911f73ae95a4447"
+SPACE, FILE, SHA256 = MASK_DECODER
 
 
 def fetch_vae_oid(cache_dir: Path | None = None) -> Path:

@@ -23,8 +23,8 @@ _CONVERT = "Convert it to safetensors with transformers (save_pretrained), or us
 # Checked in this order: pattern of a name, what such a file holds, what to do.
 FORMATS = (
     ("*.gguf", "weights in GGUF, the format of llama.cpp and Ollama", _ORIGINAL),
-    ("ggml-*.bin", "weights in GGML, the format of whisper.cpp", _ORIGINAL),
-    ("vocabulary.*", "a model in CTranslate2's format, which faster-whisper reads", _ORIGINAL),
+    ("ggml-*.bin", "weights in GGML, the format that went before GGUF", _ORIGINAL),
+    ("vocabulary.*", "a model in CTranslate2's format", _ORIGINAL),
     ("*.onnx", "a model in ONNX", _ORIGINAL),
     ("openvino_model*.xml", "a model in OpenVINO's format", _ORIGINAL),
     ("*.tflite", "a model in TensorFlow Lite's format", _ORIGINAL),

@@ -32,7 +32,7 @@ class Checkpoint:
 
 
 def resolve(name: str, revision: str | None = None, *, download: bool = True) -> Checkpoint:
-    """Find a model: "nano" (bundled), a folder, or "owner/name" on the Hugging Face Hub at `revision`.
+    """Find a model: a bundled one, a folder, or "owner/name" on the Hugging Face Hub at `revision`.
 
     The hub is asked only for what is neither local nor in the cache, and never with `download=False`.
     Raises ModelError in words that say what to do: missing, gated, offline, or no model at all.

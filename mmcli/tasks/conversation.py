@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mmcli.errors import InputError, ModelError, UsageError
 from mmcli.hub.fields import Fields
+from mmcli.hub.known import such_as
 from mmcli.tasks.answer import in_words
 from mmcli.tasks.task import Request, text_of
 from mmcli.types import Part, Turn
@@ -38,7 +39,7 @@ def sound_seconds(processor: "Processor", model: str) -> float:
     if not longest:
         raise ModelError(
             f"{model} takes no audio",
-            "Choose a model that does, such as google/gemma-3n-E2B-it, or write the words down with mmcli transcribe",
+            f"Choose a model that does, such as {such_as('audio')}, or write the words down with mmcli transcribe",
         )
     return longest
 
@@ -56,7 +57,7 @@ class Conversation:
         if system and not knows_turns(loaded.processor):
             raise ModelError(
                 f"{loaded.checkpoint.name} takes no --system text: it answers every question alone",
-                "Leave it out, or choose a model that converses, such as google/gemma-3n-E2B-it",
+                f"Leave it out, or choose a model that converses, such as {such_as('turns')}",
             )
         self.loaded = loaded
         self.keeps_turns = knows_turns(loaded.processor)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from mmcli.errors import ModelError, UsageError
+from mmcli.hub.known import any_of
 
 if TYPE_CHECKING:
     from mmcli.models.family import Processor
@@ -62,7 +63,7 @@ class Request:
         if self.finds_objects and processor.vocabulary is None:
             raise ModelError(
                 f"{model} cannot {self.task}: its vocabulary has no location tokens",
-                "Use nano or a PaliGemma checkpoint, or ask in words with mmcli chat",
+                f"Use {any_of('objects')}, or ask in words with mmcli chat",
             )
 
     def require_probabilities(self, loaded: "Loaded") -> None:

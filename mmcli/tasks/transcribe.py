@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmcli.errors import ModelError, UsageError
+from mmcli.hub.known import any_of
 from mmcli.output.text import clock
 from mmcli.speech.fallback import FASTEST, LOGPROB_LIMIT
 from mmcli.tasks.task import text_of
@@ -49,7 +50,7 @@ class TranscribeRequest:
         if family is None or family.transcribe is None:
             raise ModelError(
                 f"{model} takes no audio",
-                "Use whisper-tiny.en, which is bundled, or another checkpoint of Whisper or Gemma 3n",
+                f"Use {any_of('transcribes')}",
             )
 
     def require(self, loaded: "Loaded", model: str) -> None:
@@ -66,7 +67,7 @@ class TranscribeRequest:
         if self.words and loaded.family.timestamps == "window":
             raise UsageError(
                 f"{model} gives no times of words, so --words cannot be used",
-                "Leave that out, or use a Whisper checkpoint",
+                f"Leave that out, or use {any_of('word_times')}",
             )
 
 
