@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from mmcli.hub.safetensors_files import SCALE
 from mmcli.training.recipes.whisper.ctranslate2_file import hugging_face_names, read_variables
 
 MODELS = {  # sha256 of model.bin
@@ -86,15 +87,19 @@ def stored(weights: dict[str, np.ndarray], storage: str) -> dict[str, np.ndarray
     found = {}
     for name, value in sorted(weights.items()):
         if storage == "int8" and value.ndim == 2 and "position" not in name:
-            wide = value.astype(np.float32)
-            scale = (np.abs(wide).max(axis=1) / LARGEST).astype(np.float16)
-            scale = np.maximum(scale, np.finfo(np.float16).tiny)
-            whole = np.rint(wide / scale[:, None].astype(np.float32))
-            found[name] = whole.clip(-LARGEST, LARGEST).astype(np.int8)
-            found[name + "_scale"] = scale
+            found[name], found[name + SCALE] = int8_rows(value)
         else:
             found[name] = np.ascontiguousarray(value, np.float16)
     return found
+
+
+def int8_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The integers [R, K] and a float16 scale a row."""
+    wide = matrix.astype(np.float32)
+    scale = (np.abs(wide).max(axis=1) / LARGEST).astype(np.float16)
+    scale = np.maximum(scale, np.finfo(np.float16).tiny)
+    whole = np.rint(wide / scale[:, None].astype(np.float32))
+    return whole.clip(-LARGEST, LARGEST).astype(np.int8), scale
 
 
 def multilingual(weights: dict[str, np.ndarray]) -> bool:
