@@ -36,10 +36,19 @@ on their page and `hf auth login` or HF_TOKEN.""",
     rich_markup_mode=None,
 )
 
+
+def _named(name: str) -> str:
+    """The name as it was given, but of the hub's models that have a short name the hub's own."""
+    from mmcli.hub.resolve import hub_name
+
+    return name if Path(name).exists() else hub_name(name)
+
+
 Name = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
+        callback=_named,
         help=f"A bundled model ({', '.join(able(bundled=True))}), a folder, or a hub repository as owner/name.",
         autocompletion=complete.models,
     ),

@@ -27,6 +27,10 @@ KNOWN = (
     KnownModel("google/gemma-3n-E2B-it", "gemma3n", frozenset({"images", "audio", "turns", "transcribes"})),
 )
 
+# Short names of models on the hub.
+_WHISPERS = "tiny tiny.en base.en small small.en medium medium.en large-v3 large-v3-turbo"
+SHORT_NAMES = {f"whisper-{size}": f"openai/whisper-{size}" for size in _WHISPERS.split()}
+
 # The published decoder of mask tokens, which lies apart from the models that need it: a Space of the hub, a file in it
 # and that file's SHA-256.
 MASK_DECODER = (

@@ -10,6 +10,7 @@ from typing import Any
 from mmcli.errors import ModelError
 from mmcli.hub import cache
 from mmcli.hub.json_files import read_json
+from mmcli.hub.known import SHORT_NAMES
 from mmcli.hub.layout import BUNDLED
 from mmcli.hub.other_formats import not_a_checkpoint, not_a_folder
 from mmcli.offline import is_offline
@@ -34,6 +35,8 @@ class Checkpoint:
 def resolve(name: str, revision: str | None = None, *, download: bool = True) -> Checkpoint:
     """Find a model: a bundled one, a folder, or "owner/name" on the Hugging Face Hub at `revision`.
 
+    Some of the hub have short names as well.
+
     The hub is asked only for what is neither local nor in the cache, and never with `download=False`.
     Raises ModelError in words that say what to do: missing, gated, offline, or no model at all.
     """
@@ -44,6 +47,7 @@ def resolve(name: str, revision: str | None = None, *, download: bool = True) ->
         return open_cached(path, name, revision) if _is_storage(path) else open_folder(name, path)
     if name and path.exists():
         raise not_a_folder(path)
+    name = hub_name(name)
     if not _REPOSITORY.fullmatch(name):
         raise _no_such_model(name)
     found = cache.find(cache.storage(name), revision, any_revision=not download or is_offline())
@@ -116,12 +120,18 @@ def _not_here(name: str, revision: str | None) -> ModelError:
 
 
 def similar(name: str) -> str:
-    """The model on this machine whose name is nearest to a name that is none, "" where none is near."""
-    known = {*BUNDLED, *(cache.model_name(place) for place in cache.root().glob(f"{cache.PREFIX}*"))} - {name}
+    """The known model whose name is nearest to a name that is none, "" where none is near."""
+    cached = {cache.model_name(place) for place in cache.root().glob(f"{cache.PREFIX}*")}
+    known = {*BUNDLED, *SHORT_NAMES, *cached} - {name}
     wanted = name.strip().removeprefix(cache.PREFIX).replace("--", "/").casefold()
     folded = {known_name.casefold(): known_name for known_name in sorted(known)}
     near = get_close_matches(wanted, folded, n=1, cutoff=0.8)
     return folded[near[0]] if near else ""
+
+
+def hub_name(name: str) -> str:
+    """The hub's name of a model that is known by a short one; any other name as it is."""
+    return SHORT_NAMES.get(name, name)
 
 
 def is_local(name: str) -> bool:
@@ -143,5 +153,5 @@ def open_folder(name: str, folder: Path, revision: str | None = None, note: str 
 
 def cached_folder(name: str, revision: str | None = None) -> Path | None:
     """The snapshot of a hub model in the cache if it is complete, found without any network; else None."""
-    found = cache.find(cache.storage(name), revision, any_revision=is_offline())
+    found = cache.find(cache.storage(hub_name(name)), revision, any_revision=is_offline())
     return found.folder if found else None

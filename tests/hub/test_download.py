@@ -2,12 +2,17 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
 from command import PATIENCE
 from hub_server import COMMIT, hub, run_python
 from safetensors.torch import save
+
+from mmcli.hub.layout import BUNDLED
+
+TESTS = Path(__file__).parents[1]
 
 NAME = "someone/model"
 FILES = {
@@ -125,6 +130,22 @@ def test_without_network_it_says_so(tmp_path, environment, message):
     offline, undesired = run(code, tmp_path, "http://127.0.0.1:9", **environment)
     assert offline.startswith(f"ModelError: {NAME} is no folder here and not in the cache") and message in offline
     assert f"mmcli models pull {NAME}" in undesired
+
+
+def test_a_short_name_is_that_of_a_model_on_the_hub(tmp_path):
+    code = "show(attempt(lambda: resolve('whisper-small.en')))"
+    [absent] = run(code, tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE="1")
+    assert "openai/whisper-small.en" in absent and f"(bundled: {', '.join(BUNDLED)})" in absent
+    with hub({"openai/whisper-small.en": FILES}) as (endpoint, _):
+        [found] = run("show(resolve('whisper-small.en').name)", tmp_path, endpoint)
+        code = """
+from command import mmcli
+show(mmcli("models", "verify", "whisper-small.en").out.count("sound"))
+show(mmcli("models", "remove", "--yes", "whisper-small.en").code)
+show(cache.cached_models())
+"""
+        assert found == "openai/whisper-small.en"
+        assert run(f"import sys; sys.path.insert(0, {str(TESTS)!r})" + code, tmp_path, endpoint) == [4, 0, []]
 
 
 def test_a_download_that_breaks_off_goes_on_where_it_stopped(tmp_path):

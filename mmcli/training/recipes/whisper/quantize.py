@@ -4,8 +4,8 @@
     python -m mmcli.training.recipes.whisper.quantize whisper-base-float16 --audio FOLDER --folder whisper-base
 
 FOLDER holds recordings, those of a language in a folder of its code (`de/`), or in `any/` where it is to be found out.
-What the checkpoint itself writes for them, times included, and their translation into English, are the texts that its
-decoder is calibrated on. Layers are quantised one after another, each on what those before it give when quantised.
+What the checkpoint itself writes for them, times included, is what its decoder is calibrated on. Layers are quantised
+one after another, each on what those before it give when quantised.
 """
 
 import argparse
@@ -20,13 +20,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mmcli.hub.load import load
 from mmcli.hub.quantized import ZERO, multiplied, pack
 from mmcli.hub.resolve import resolve
 from mmcli.hub.safetensors_files import SCALE
 from mmcli.hub.weights import place
 from mmcli.media.audio import read_sound
 from mmcli.media.sources import Source
+from mmcli.models.load import load
 from mmcli.models.whisper.model import CrossAttention, Encoder, Heard, SelfAttention, Whisper
 from mmcli.models.whisper.transcribe import DecodingOptions, transcribe_windows
 from mmcli.models.whisper.weights import rules
@@ -35,33 +35,28 @@ from mmcli.speech.windows import Speech
 from mmcli.training.recipes.whisper.convert import int8_rows, sha256
 from mmcli.training.recipes.whisper.gptq import Moments, quantize
 
-ENCODER_WINDOWS = 48  # 1,500 inputs each are plenty
+ENCODER_WINDOWS = 24  # 1,500 inputs each are plenty
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A window of speech, and what was written for it: prompts with their answers."""
+    """A window of speech, and what was written for it: the prompt and the answer."""
 
     sound: np.ndarray
-    texts: list[list[int]]
+    tokens: list[int]
 
 
 def samples(model: str, folder: Path) -> list[Sample]:
-    """The windows of all recordings, each with the model's own text and its translation."""
+    """The windows of all recordings, each with the model's own text."""
     loaded, detector = load(resolve(model), "cpu"), load_silero_vad()
     found = []
     for path in sorted(path for path in folder.glob("*/*") if path.is_file()):
         language = None if path.parent.name == "any" else path.parent.name
         sound = read_sound(Source(str(path), path, None, path))[0]
         for window in Speech([sound], detector).windows():
-            texts = []
-            for task in ("transcribe", "translate"):
-                text = transcribe_windows(loaded, [window.sound], DecodingOptions(task, language))[0]
-                prompt = loaded.processor.prompt(task, text.language, None, True)
-                texts.append([*prompt, *text.token_ids, loaded.processor.special.end])
-                if text.language == "en":
-                    break
-            found.append(Sample(window.sound, texts))
+            text = transcribe_windows(loaded, [window.sound], DecodingOptions(language=language))[0]
+            prompt = loaded.processor.prompt("transcribe", text.language, None, True)
+            found.append(Sample(window.sound, [*prompt, *text.token_ids, loaded.processor.special.end]))
     return found
 
 
@@ -110,8 +105,8 @@ class Quantizer:
             self.quantize(moments)
             states = [layer(x) for x in states]
 
-    def decoder(self, states: list[Tensor], texts: list[list[list[int]]]) -> None:
-        """`states` of the encoder, and the texts that are written for them."""
+    def decoder(self, states: list[Tensor], texts: list[list[int]]) -> None:
+        """`states` of the encoder, and the text that is written for each."""
         layers = self.model.decoder.layers
         with watched([layer.cross.kv for layer in layers]) as moments:
             for x in states:
@@ -123,11 +118,10 @@ class Quantizer:
         heard = [Heard([layer.cross.look(x) for layer in layers]) for x in states]
         for layer in layers:
             with watched([part for part in linear_layers(layer) if part is not layer.cross.kv]) as moments:
-                for context, own in zip(heard, texts, strict=True):
-                    for tokens in own:
-                        cache = self.model.new_cache(1, len(tokens))
-                        cache.context = context
-                        self.model.read(torch.tensor([tokens]), None, cache)
+                for context, tokens in zip(heard, texts, strict=True):
+                    cache = self.model.new_cache(1, len(tokens))
+                    cache.context = context
+                    self.model.read(torch.tensor([tokens]), None, cache)
             self.quantize(moments)
 
     def stored(self, checkpoint: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -180,7 +174,7 @@ def quantize_folder(source: Path, speech: list[Sample], folder: Path) -> Path:
     features = [loaded.processor.features([sample.sound]) for sample in speech]
     step = max(1, len(speech) // ENCODER_WINDOWS)
     quantizer.encoder(features[::step])
-    quantizer.decoder([loaded.model.encoder(one) for one in features], [sample.texts for sample in speech])
+    quantizer.decoder([loaded.model.encoder(one) for one in features], [sample.tokens for sample in speech])
     folder.mkdir(parents=True, exist_ok=True)
     for path in source.glob("*.json"):
         shutil.copy(path, folder)
@@ -197,7 +191,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="what to make")
     given = parser.parse_args()
     speech = samples(str(given.source), given.audio)
-    print(f"{len(speech)} windows, {sum(len(text) for sample in speech for text in sample.texts)} tokens")
+    print(f"{len(speech)} windows, {sum(len(sample.tokens) for sample in speech)} tokens")
     path = quantize_folder(given.source, speech, given.folder)
     print(f"model.safetensors  sha256 {sha256(path)}  {path.stat().st_size:,} bytes")
 
