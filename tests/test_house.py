@@ -25,7 +25,7 @@ LONGEST = 400  # lines
 
 # What a model is made of needs torch as it is imported; everything else must start in milliseconds.
 NEEDS_TORCH = ("mmcli.engine", "mmcli.layers", "mmcli.models", "mmcli.training")
-NEEDS_TORCH += ("mmcli.hub.weights", "mmcli.hub.array_files", "mmcli.speech.silero_vad")
+NEEDS_TORCH += ("mmcli.hub.save", "mmcli.hub.weights", "mmcli.hub.array_files", "mmcli.speech.silero_vad")
 STARTS_AT_ONCE = ("mmcli.models.registry", "mmcli.models.family", "mmcli.models.loaded")
 
 

@@ -132,7 +132,7 @@ def self_check(model: str, device_name: str, dtype_name: str) -> dict[str, Any]:
     allowed = torch.isfinite(wanted)
     difference = (wanted[allowed] - got[allowed]).abs().max().item()
     agree = (wanted.argmax(-1) == got.argmax(-1)).sum().item()
-    dtype = "int8" if tested.quick else str(tested.dtype).removeprefix("torch.")
+    dtype = "int8" if tested.quantised else str(tested.dtype).removeprefix("torch.")
     return {
         "model": model,
         "ok": bool(difference <= TOLERANCE[dtype]),  # False for NaN too

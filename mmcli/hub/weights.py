@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +25,14 @@ from mmcli.hub.safetensors_files import (
 )
 
 COMPARED_ROWS = 64  # of a tied tensor: enough to find a head that was trained on its own
+
+
+class MakesBuffers(Protocol):
+    """A module whose buffers follow from its configuration."""
+
+    def reset_buffers(self, device: torch.device) -> None:
+        """Make them on `device`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -188,18 +197,11 @@ def _check_copies(copies: list[tuple[Path, str, str]], sources: dict[str, tuple[
 
 
 def _settle(module: nn.Module, device: torch.device) -> None:
-    """Fill buffers that checkpoints do not store, and switch training off.
-
-    A module that has such buffers computes them in `reset_buffers(device)`; one that rearranges its weights for speed
-    does so in `after_loading()`.
-    """
+    """Fill buffers that checkpoints do not store (a module that has some makes them), and switch training off."""
     for part in module.modules():
         if any(buffer is not None and buffer.is_meta for buffer in part._buffers.values()):
-            part.reset_buffers(device)
+            cast(MakesBuffers, part).reset_buffers(device)
     module.eval().requires_grad_(False)
-    # Only those are listed: what a part takes out of itself must be free before the next one needs memory.
-    for part in [part for part in module.modules() if hasattr(part, "after_loading")]:
-        part.after_loading()
 
 
 def _some(names: list[str]) -> str:

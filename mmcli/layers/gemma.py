@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.attention import additive, attend
+from mmcli.layers.fusing import Fusable
 from mmcli.layers.linear import stack
 from mmcli.layers.norms import GemmaNorm
 from mmcli.layers.rope import rotary_angles, rotate
@@ -33,7 +34,7 @@ class DecoderConfig:
     sliding_layers: tuple[bool, ...] = ()  # Gemma 2: which layers look through a window; empty = none
 
 
-class Attention(nn.Module):
+class Attention(Fusable):
     """Grouped-query attention with rotary positions: [B, T, D] → [B, T, D]."""
 
     def __init__(self, config: DecoderConfig, layer: int):
@@ -44,9 +45,9 @@ class Attention(nn.Module):
         self.k = nn.Linear(config.width, config.key_heads * config.head_width, bias=False)
         self.v = nn.Linear(config.width, config.key_heads * config.head_width, bias=False)
         self.out = nn.Linear(config.heads * config.head_width, config.width, bias=False)
-        self.qkv: nn.Linear | None = None
+        self.qkv: nn.Module | None = None
 
-    def after_loading(self) -> None:
+    def fuse(self) -> None:
         """On a GPU queries, keys and values come from one product (elsewhere weights stay mapped from their file)."""
         if self.out.weight.device.type == "cuda":
             self.qkv = stack(self.q, self.k, self.v)
@@ -73,7 +74,7 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))
 
 
-class MLP(nn.Module):
+class MLP(Fusable):
     """Gated feed-forward with the tanh form of GELU: [B, T, D] → [B, T, D]."""
 
     def __init__(self, config: DecoderConfig):
@@ -81,10 +82,10 @@ class MLP(nn.Module):
         self.gate = nn.Linear(config.width, config.mlp_width, bias=False)
         self.up = nn.Linear(config.width, config.mlp_width, bias=False)
         self.down = nn.Linear(config.mlp_width, config.width, bias=False)
-        self.gate_up: nn.Linear | None = None
+        self.gate_up: nn.Module | None = None
 
-    def after_loading(self) -> None:
-        """As `Attention.after_loading`."""
+    def fuse(self) -> None:
+        """As `Attention.fuse`."""
         if self.down.weight.device.type == "cuda":
             self.gate_up = stack(self.gate, self.up)
             del self.gate, self.up

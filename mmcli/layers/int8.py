@@ -1,9 +1,19 @@
 """Linear layers in 8-bit integers on the CPU: weights with a scale a row, numbers with a scale a token."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 LARGEST = 127
+
+
+class Quantisable(nn.Module):
+    """A model that knows a faster arithmetic for the CPU than one type for everything."""
+
+    def quantise(self) -> None:
+        """Choose it, where this CPU has it; answers stay as good. Fusing comes behind it."""
+        raise NotImplementedError
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,6 +43,15 @@ class Int8Linear(nn.Module):
     @classmethod
     def of(cls, layer: nn.Linear) -> "Int8Linear":
         return cls(layer.weight, layer.bias)
+
+    @classmethod
+    def stacked(cls, layers: "Sequence[Int8Linear]") -> "Int8Linear":
+        """Layers of one input as one, their outputs side by side: the same numbers, since every row has its scale."""
+        whole = cls.__new__(cls)
+        nn.Module.__init__(whole)
+        for name in ("weight", "scale", "bias"):
+            whole.register_buffer(name, torch.cat([layer.get_buffer(name) for layer in layers]))
+        return whole
 
     def forward(self, x: Tensor) -> Tensor:
         rows, scale = quantize_rows(x.reshape(-1, x.shape[-1]))

@@ -3,16 +3,23 @@
 import torch
 from torch import nn
 
+from mmcli.layers.int8 import Int8Linear
 
-def stack(*layers: nn.Linear) -> nn.Linear:
+
+def stack(*layers: nn.Module) -> nn.Module:
     """Linear layers of one input as one, their outputs side by side; where only some have a bias, the rest get zeros.
 
-    One large product is read at the memory's speed; several small ones cost their starts.
+    All of them are `nn.Linear` or all `Int8Linear`. One large product is read at the memory's speed; several small ones
+    cost their starts.
     """
+    quantised = [layer for layer in layers if isinstance(layer, Int8Linear)]
+    if quantised:
+        return Int8Linear.stacked(quantised)
+    plain = [layer for layer in layers if isinstance(layer, nn.Linear)]
     fused = nn.Linear(1, 1, bias=False, device="meta")
-    fused.weight = nn.Parameter(torch.cat([layer.weight.data for layer in layers]), requires_grad=False)
-    if any(layer.bias is not None for layer in layers):
-        biases = [torch.zeros_like(layer.weight[:, 0]) if layer.bias is None else layer.bias.data for layer in layers]
+    fused.weight = nn.Parameter(torch.cat([layer.weight.data for layer in plain]), requires_grad=False)
+    if any(layer.bias is not None for layer in plain):
+        biases = [torch.zeros_like(layer.weight[:, 0]) if layer.bias is None else layer.bias.data for layer in plain]
         fused.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
     fused.out_features, fused.in_features = fused.weight.shape
     return fused

@@ -4,8 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmcli.layers.fusing import Fusable
 
-class GemmaNorm(nn.Module):
+
+class GemmaNorm(Fusable):
     """Root-mean-square norm of Gemma 1 and 2: computed in float32, scaled by (1 + weight), [..., D] → [..., D].
 
     Source: google-deepmind/gemma `gm/nn/_layers.py` (RMSNorm) and Zhang & Sennrich, arXiv:1910.07467.
@@ -17,7 +19,7 @@ class GemmaNorm(nn.Module):
         self.epsilon = epsilon
         self.scale: Tensor | None = None  # 1 + weight, once that is final
 
-    def after_loading(self) -> None:
+    def fuse(self) -> None:
         """The weights change no more."""
         self.scale = 1.0 + self.weight.float()
 

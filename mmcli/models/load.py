@@ -12,6 +12,8 @@ from mmcli.errors import MemoryShortage, ran_out_of_memory
 from mmcli.hub.quantized import parameter_count
 from mmcli.hub.resolve import Checkpoint
 from mmcli.hub.weights import kept_mapped, load_strict
+from mmcli.layers.fusing import fuse
+from mmcli.layers.int8 import Quantisable
 from mmcli.models.family import Family
 from mmcli.models.loaded import Loaded
 from mmcli.models.registry import family_of
@@ -23,8 +25,13 @@ def load(
     dtype: torch.dtype | str = "auto",
     mask_decoder: Path | None = None,
     table: str = "auto",
+    *,
+    fused: bool = True,
 ) -> Loaded:
     """Build a checkpoint's model on `device` in `dtype`, strictly. Raises ModelError; UsageError for the device.
+
+    It is loaded, quantised where that pays and the user left the type open, and fused, each a step of its own: with
+    `fused` False it keeps the weights that the checkpoint has names for, as training and saving need it.
 
     The module is built without memory and filled from memory-mapped files, so the peak is the model's own size. What a
     model asks to have left in the file (`kept_mapped`: Gemma 3n's per-layer table) is, with "auto" and "cpu" for
@@ -50,12 +57,15 @@ def load(
             f"more than {device} has free",
             "Choose --dtype bfloat16, --device cpu or a smaller model",
         ) from error
+    quantised = False
+    if isinstance(model, Quantisable) and fused and is_open and device.type == "cpu":
+        model.quantise()
+        quantised = True
+    if fused:
+        fuse(model)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # weights that were put together leave their old places behind
-    quick = is_open and device.type == "cpu" and hasattr(model, "quicken")
-    if quick:
-        model.quicken()  # a family may know faster arithmetic than a type for everything
-    return Loaded(model, processor, checkpoint, config, device, dtype, mask_decoder, family, quick)
+    return Loaded(model, processor, checkpoint, config, device, dtype, mask_decoder, family, quantised)
 
 
 def build_empty(family: Family, config: Any) -> nn.Module:

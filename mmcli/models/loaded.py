@@ -29,7 +29,7 @@ class Loaded:
     dtype: "torch.dtype"
     mask_decoder: Path | None = None  # a file the user named; None: the checkpoint's own or the published one
     family: Family | None = field(default=None, repr=False)
-    quick: bool = False  # the family chose faster arithmetic (int8 products) than `dtype` says
+    quantised: bool = False  # the family chose faster arithmetic (int8 products) than `dtype` says
 
     @cached_property
     def _mask_vqvae(self) -> "nn.Module":

@@ -55,6 +55,7 @@ class Ours:
     def __init__(self, size: str, device: Any, dtype: Any):
         import torch
 
+        from mmcli.layers.fusing import fuse
         from mmcli.models.load import build_empty
         from mmcli.models.whisper import FAMILY
 
@@ -68,7 +69,7 @@ class Ours:
             else:
                 weight.fill_(float("norm" in name and name.endswith("weight")))
         self.weights = {name: weight.clone() for name, weight in self.model.named_parameters()}
-        self.model.after_loading()
+        fuse(self.model)
         self.special = special_tokens(self.config.vocabulary)
         self.prompt = [self.config.start, self.special.languages["en"], self.special.transcribe]
 

@@ -7,12 +7,13 @@ prediction and a correction that cost a few numbers a token. Streams are [B, T, 
 import torch
 from torch import Tensor, nn
 
+from mmcli.layers.fusing import Fusable
 from mmcli.layers.linear import stack
 
 SMALLEST_SQUARE = 1e-5  # of a stream that is scaled to another's size
 
 
-class AltUp(nn.Module):
+class AltUp(Fusable):
     """What a layer does to the streams: `predict` before it computes, `correct` after."""
 
     def __init__(self, width: int, streams: int, epsilon: float, corrects_scale: bool):
@@ -24,14 +25,17 @@ class AltUp(nn.Module):
         self.correction = nn.Linear(streams, streams, bias=False)
         self.scale = nn.Parameter(torch.zeros(width))
         self.corrects_scale = corrects_scale
+        self.shrink = 1 / width  # of what the router reads
 
-    def after_loading(self) -> None:
+    def fuse(self) -> None:
         """Fold the constant in front of the router into it."""
-        self.router.weight = nn.Parameter(self.router.weight / self.router.in_features, requires_grad=False)
+        self.router.weight = nn.Parameter(self.router.weight * self.shrink, requires_grad=False)
+        self.shrink = 1.0
 
     def _route(self, x: Tensor) -> Tensor:
         """[B, T, D] → [B, T, A] within -1 … 1."""
-        return torch.tanh(self.router(self.norm(x)))
+        x = self.norm(x)
+        return torch.tanh(self.router(x if self.shrink == 1 else x * self.shrink))
 
     def predict(self, streams: Tensor) -> Tensor:
         """Every stream plus a mixture of all of them: [B, T, A, D] → the same."""
@@ -49,17 +53,17 @@ class AltUp(nn.Module):
         return streams[:, :, 0] * self.scale if self.corrects_scale else streams[:, :, 0]
 
 
-class Streams(nn.Module):
+class Streams(Fusable):
     """Vectors → streams at the decoder's start (`split`), streams → vectors at its end (`join`)."""
 
     def __init__(self, width: int, streams: int):
         super().__init__()
         self.into = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(streams - 1))
         self.out = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(streams - 1))
-        self.into_all: nn.Linear | None = None
+        self.into_all: nn.Module | None = None
         self.out_all: nn.Parameter | None = None  # [A - 1, D, D]
 
-    def after_loading(self) -> None:
+    def fuse(self) -> None:
         """Put the matrices together: all streams are one product."""
         self.into_all = stack(*self.into)
         weights = [layer.get_parameter("weight").data for layer in self.out]
@@ -68,14 +72,18 @@ class Streams(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """[B, T, D] → [B, T, A, D], all as large as the first."""
-        assert self.into_all is not None  # loaded
         first = x[:, :, None]
-        others = self.into_all(x).unflatten(-1, (-1, x.shape[-1]))
+        together = torch.cat([layer(x) for layer in self.into], -1) if self.into_all is None else self.into_all(x)
+        others = together.unflatten(-1, (-1, x.shape[-1]))
         return torch.cat((first, _resized(others, _size(first))), dim=2)
 
     def join(self, streams: Tensor) -> Tensor:
         """[B, T, A, D] → [B, T, D], the mean of streams made as large as the first."""
-        first, others = streams[:, :, :1], torch.einsum("btad,aed->btae", streams[:, :, 1:], self.out_all)
+        first, rest = streams[:, :, :1], streams[:, :, 1:]
+        if self.out_all is None:
+            others = torch.stack([layer(x) for layer, x in zip(self.out, rest.unbind(2), strict=True)], 2)
+        else:
+            others = torch.einsum("btad,aed->btae", rest, self.out_all)
         return torch.cat((first, _resized(others, _size(first))), dim=2).mean(dim=2)
 
 

@@ -11,17 +11,18 @@ from torch import Tensor, nn
 
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.attention import additive, attend
+from mmcli.layers.fusing import Fusable
 from mmcli.layers.linear import stack
 from mmcli.layers.rope import rotary_angles, rotate
 from mmcli.models.gemma3n.altup import AltUp, Streams
 from mmcli.models.gemma3n.config import LayerConfig, TextConfig
-from mmcli.models.gemma3n.table import PerLayerInputs
+from mmcli.models.gemma3n.table import PerLayerInputs, rounded
 
 Masks = tuple[Tensor, Tensor]  # for full and for sliding layers, [B, 1, T, S]; S are the last places of the cache
 Angles = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]  # for full and for sliding layers
 
 
-class Attention(nn.Module):
+class Attention(Fusable):
     """Grouped-query attention with normed queries, keys and values: [B, T, D] → [B, T, D].
 
     A layer that looks at another's keys and values has queries only.
@@ -43,17 +44,13 @@ class Attention(nn.Module):
             self.norm_k = nn.RMSNorm(head, eps=config.norm_epsilon)
             self.norm_v = nn.RMSNorm(head, eps=config.norm_epsilon, elementwise_affine=False)
         self.out = nn.Linear(config.heads * head, width, bias=False)
-        self.qkv: nn.Linear | None = None
-
-    def after_loading(self) -> None:
-        """On a GPU queries, keys and values come from one product (elsewhere weights stay mapped from their file)."""
-        if self.owns and self.out.weight.device.type == "cuda":
-            self.fuse()
+        self.qkv: nn.Module | None = None
 
     def fuse(self) -> None:
-        """Stack q, k and v."""
-        self.qkv = stack(self.q, self.k, self.v)
-        del self.q, self.k, self.v
+        """On a GPU queries, keys and values come from one product (elsewhere weights stay mapped from their file)."""
+        if self.owns and self.out.weight.device.type == "cuda":
+            self.qkv = stack(self.q, self.k, self.v)
+            del self.q, self.k, self.v
 
     def forward(self, x: Tensor, angles: Angles, masks: Masks, cache: KVCache) -> Tensor:
         def split(y: Tensor) -> Tensor:
@@ -75,7 +72,7 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))
 
 
-class MLP(nn.Module):
+class MLP(Fusable):
     """Gated feed-forward with the tanh form of GELU: [B, T, D] → [B, T, D].
 
     In sparse layers a gate is open only as far as it is above most of its token's gates, taken as normally distributed
@@ -88,26 +85,19 @@ class MLP(nn.Module):
         self.gate = nn.Linear(width, layer.mlp_width, bias=False)
         self.up = nn.Linear(width, layer.mlp_width, bias=False)
         self.down = nn.Linear(layer.mlp_width, width, bias=False)
-        self.gate_up: nn.Linear | None = None
-        self.deviations: float | None = None  # rounded as the weights are
-
-    def after_loading(self) -> None:
-        """Settle the threshold's constant; as `Attention.after_loading`."""
-        if self.layer.sparsity:
-            self.deviations = torch.tensor(self.layer.deviations).to(self.down.weight.dtype).item()
-        if self.down.weight.device.type == "cuda":
-            self.fuse()
+        self.gate_up: nn.Module | None = None
 
     def fuse(self) -> None:
-        """Stack gate and up."""
-        self.gate_up = stack(self.gate, self.up)
-        del self.gate, self.up
+        """As `Attention.fuse`."""
+        if self.down.weight.device.type == "cuda":
+            self.gate_up = stack(self.gate, self.up)
+            del self.gate, self.up
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = (self.gate(x), self.up(x)) if self.gate_up is None else self.gate_up(x).chunk(2, dim=-1)
-        if self.deviations is not None:
+        if self.layer.sparsity:
             deviation, mean = torch.std_mean(gate, dim=-1, keepdim=True, correction=0)
-            gate = F.relu(gate - torch.add(mean, deviation, alpha=self.deviations))
+            gate = F.relu(gate - torch.add(mean, deviation, alpha=rounded(self.layer.deviations, gate.dtype)))
         return self.down(F.gelu(gate, approximate="tanh") * up)
 
 
@@ -181,13 +171,10 @@ class Decoder(nn.Module):
         self.norm = nn.RMSNorm(config.width, eps=config.norm_epsilon)
         self.scale = sqrt(config.width)
 
-    def after_loading(self) -> None:
-        """Gemma rounds the embeddings' scale to the type of the weights."""
-        self.scale = torch.tensor(self.scale).to(self.embedding.weight.dtype).item()
-
     def embed(self, tokens: Tensor) -> Tensor:
         """Token ids [B, T] → vectors [B, T, D]."""
-        return self.embedding(tokens) * self.scale
+        x = self.embedding(tokens)
+        return x * rounded(self.scale, x.dtype)
 
     def forward(
         self, x: Tensor, rows: Tensor, positions: Tensor, masks: Masks, cache: KVCache, answers: bool = True

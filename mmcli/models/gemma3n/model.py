@@ -2,10 +2,11 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
+from mmcli.layers.fusing import Fusable
 from mmcli.models.gemma3n.config import Gemma3nConfig
 from mmcli.models.gemma3n.decoder import Decoder
 from mmcli.models.gemma3n.encoders import AudioEncoder, VisionEncoder
@@ -17,7 +18,7 @@ CHUNK = 1024
 AT_ONCE = 16
 
 
-class Gemma3n(nn.Module):
+class Gemma3n(Fusable):
     """The model as the engine uses it: `new_cache`, `prefill`, `before_step`, `step`.
 
     All reading is causal, also of pictures. No id is forbidden in the answer, as in the reference.
@@ -31,13 +32,18 @@ class Gemma3n(nn.Module):
         self.audio = AudioEncoder(config.audio, config.text.width) if config.audio else None
         self.hard: Tensor | None = None  # [ids, D]: what ids from the first hard token on are to the decoder
 
-    def after_loading(self) -> None:
-        """Put the ids of images and audio into one table: they pass the same layers whatever the text."""
-        if self.vision and self.audio:
-            assert self.config.vision and self.config.audio
-            images, sounds = self.config.vision.first, self.config.audio.first
-            own = self.vision.embedder.hard(sounds - images)
-            self.hard = torch.cat((own, self.audio.embedder.hard(self.config.text.vocabulary - sounds)))
+    def fuse(self) -> None:
+        """Pass the ids of images and audio through their embedders once: the same comes out whatever the text."""
+        self.hard = self.hard_tokens()
+
+    def hard_tokens(self) -> Tensor | None:
+        """What the ids from the first hard token on are to the decoder, [ids, D]; None for a decoder alone."""
+        if self.hard is not None or self.vision is None or self.audio is None:
+            return self.hard
+        assert self.config.vision and self.config.audio
+        images, sounds = self.config.vision.first, self.config.audio.first
+        own = self.vision.embedder.hard(sounds - images)
+        return torch.cat((own, self.audio.embedder.hard(self.config.text.vocabulary - sounds)))
 
     def new_cache(self, batch: int, length: int) -> KVCache:
         """One entry for every layer with keys of its own. Sliding layers keep all of theirs: others look at them."""
@@ -46,11 +52,11 @@ class Gemma3n(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Ids [B, T] of text and of images and audio → [B, T, D]."""
-        x = self.decoder.embed(tokens)
-        if self.hard is None or self.config.vision is None:
+        x, hard = self.decoder.embed(tokens), self.hard_tokens()
+        if hard is None or self.config.vision is None:
             return x
         place = tokens - self.config.vision.first
-        return torch.where(place[..., None] >= 0, F.embedding(place.clamp(min=0), self.hard), x)
+        return torch.where(place[..., None] >= 0, F.embedding(place.clamp(min=0), hard), x)
 
     def embed_inputs(self, inputs: Inputs) -> Tensor:
         """The same, with the soft tokens of pictures and sounds in their places."""
@@ -60,9 +66,10 @@ class Gemma3n(nn.Module):
             soft = torch.cat([self.vision(part) for part in inputs.pixels.split(AT_ONCE)])
             x = _fill(x, inputs.tokens == self.config.vision.token, soft)
         if inputs.sounds is not None:
-            assert self.audio and self.config.audio and self.hard is not None and inputs.sounds_valid is not None
+            hard = self.hard_tokens()
+            assert self.audio and self.config.audio and hard is not None and inputs.sounds_valid is not None
             parts = zip(inputs.sounds.split(AT_ONCE), inputs.sounds_valid.split(AT_ONCE), strict=True)
-            soft = torch.cat([self.audio(sounds, valid, self.hard[-1]) for sounds, valid in parts])
+            soft = torch.cat([self.audio(sounds, valid, hard[-1]) for sounds, valid in parts])
             x = _fill(x, inputs.tokens == self.config.audio.token, soft)
         return x
 

@@ -4,12 +4,19 @@ The table (2.35 billion numbers in E4B) stays in the checkpoint's file, mapped i
 rows in use are read and moved.
 """
 
+from functools import cache
 from math import sqrt
 
 import torch
 from torch import Tensor, nn
 
 from mmcli.models.gemma3n.config import TextConfig
+
+
+@cache
+def rounded(value: float, dtype: torch.dtype) -> float:
+    """A constant as it is in the type of the weights: Gemma rounds its own to that."""
+    return torch.tensor(value).to(dtype).item()
 
 
 class PerLayerTable(nn.Module):
@@ -44,11 +51,7 @@ class PerLayerInputs(nn.Module):
         self.norm = nn.RMSNorm(config.table_width, eps=config.norm_epsilon * config.width)
         self.scale = sqrt(config.table_width)
 
-    def after_loading(self) -> None:
-        """Gemma rounds the table's scale to the type of the weights."""
-        self.scale = torch.tensor(self.scale).to(self.projection.weight.dtype).item()
-
     def forward(self, x: Tensor, rows: Tensor) -> Tensor:
         """Vectors [B, T, D] and rows [B, T, L·P] → [B, T, L, P]."""
         projected, rows = (part.unflatten(-1, (self.depth, -1)) for part in (self.projection(x), rows))
-        return torch.add(self.norm(projected), rows, alpha=self.scale) * sqrt(0.5)
+        return torch.add(self.norm(projected), rows, alpha=rounded(self.scale, rows.dtype)) * sqrt(0.5)

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
-from mmcli.layers.int8 import Int8Linear, bfloat16_pays, in_int8, int8_pays
+from mmcli.layers.fusing import Fusable
+from mmcli.layers.int8 import Int8Linear, Quantisable, bfloat16_pays, in_int8, int8_pays
 from mmcli.layers.linear import stack
 from mmcli.models.whisper.config import StackConfig, WhisperConfig
 
@@ -21,7 +22,7 @@ def join_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-class Projections(nn.Module):
+class Projections(Fusable):
     """The weights of an attention, as checkpoints store them; keys have no bias."""
 
     def __init__(self, width: int, heads: int):
@@ -234,7 +235,7 @@ class Heard:
         self.layers = self.whole
 
 
-class Whisper(nn.Module):
+class Whisper(Quantisable):
     """The whole model, as the engine sees it: `inputs.context` is the `Heard` that the decoder looks at."""
 
     def __init__(self, config: WhisperConfig):
@@ -244,8 +245,8 @@ class Whisper(nn.Module):
         self.decoder = Decoder(config)
         self.head: nn.Module | None = None  # the table in another arithmetic, for the head alone
 
-    def quicken(self) -> None:
-        """Choose faster arithmetic for the CPU, where the user leaves the type open; texts stay as good.
+    def quantise(self) -> None:
+        """Choose faster arithmetic for the CPU; texts stay as good.
 
         Products in int8 where the CPU has them; the encoder's attention and convolutions, and the keys and values of
         the sound, in bfloat16 where it has that.
@@ -262,12 +263,6 @@ class Whisper(nn.Module):
             self.head = Int8Linear(self.decoder.embedding.weight, None)
             in_int8(self.encoder.layers)
             in_int8(self.decoder.layers)
-
-    def after_loading(self) -> None:
-        """Fuse what reads the same numbers."""
-        for part in self.modules():
-            if isinstance(part, (SelfAttention, CrossAttention)):
-                part.fuse()
 
     def hear(self, features: Tensor) -> Heard:
         """Log-mel windows [B, mels, 2F] → what the decoder looks at."""

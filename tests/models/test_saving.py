@@ -1,0 +1,89 @@
+"""Load, save, load: every family's weights come back bit by bit, and what is not fused computes the same."""
+
+import shutil
+from pathlib import Path
+
+import gemma3n_folders
+import gemma3n_models
+import numpy as np
+import pytest
+import support
+import torch
+import whisper_folders
+
+from mmcli.hub.resolve import resolve
+from mmcli.hub.save import checkpoint_name, save_weights
+from mmcli.hub.weights import Rule
+from mmcli.layers.int8 import Int8Linear
+from mmcli.layers.linear import stack
+from mmcli.models.load import load
+
+FAMILIES = ("paligemma", "paligemma 2", "gemma3n", "whisper", "nano")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request, tmp_path_factory) -> Path:
+    """A small checkpoint as `transformers` saves it; nano as it is bundled."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    if request.param == "nano":
+        return resolve("nano").folder
+    if request.param == "gemma3n":
+        gemma3n_folders.write_checkpoint(folder, gemma3n_models.tiny_reference())
+    elif request.param == "whisper":
+        whisper_folders.write_checkpoint(folder)
+    else:
+        support.write_checkpoint(folder, support.tiny_reference(support.tiny_config(request.param == "paligemma 2")))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unfused(folder):
+    return load(resolve(str(folder)), "cpu", "float32", fused=False)
+
+
+def answer(loaded) -> torch.Tensor:
+    """Logits of the first token, of a picture and a prompt or of a sound."""
+    if not hasattr(loaded.processor, "task_prompt"):
+        states = loaded.model.encoder(torch.from_numpy(np.sin(np.arange(80 * 200, dtype=np.float32))).view(1, 80, 200))
+        return torch.cat([part for layer in loaded.model.decoder.layers for part in layer.cross.look(states)])
+    inputs = loaded.processor.inputs([[support.picture()]], [loaded.processor.task_prompt("caption", "")])
+    with torch.inference_mode():
+        return loaded.model.prefill(inputs, loaded.model.new_cache(*inputs.tokens.shape))
+
+
+def test_weights_come_back_bit_by_bit(folder, unfused, tmp_path):
+    again = tmp_path / "again"
+    shutil.copytree(folder, again, ignore=shutil.ignore_patterns("model*.safetensors*"))
+    rules = unfused.family.rules(unfused.config)
+    save_weights(unfused.model, again / "model.safetensors", rules)
+    state = load(resolve(str(again)), "cpu", "float32", fused=False).model.state_dict()
+    assert state.keys() == unfused.model.state_dict().keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in unfused.model.state_dict().items())
+
+
+def test_fusing_changes_no_answer(folder, unfused):
+    fused = load(resolve(str(folder)), "cpu", "float32")
+    torch.testing.assert_close(answer(fused), answer(unfused), rtol=1e-4, atol=1e-4)
+
+
+def test_a_fused_model_is_not_saved(tmp_path):
+    whisper_folders.write_checkpoint(tmp_path)
+    fused = load(resolve(str(tmp_path)), "cpu", "float32")
+    with pytest.raises(ValueError, match="no checkpoint has a name for .*qkv"):
+        save_weights(fused.model, tmp_path / "again.safetensors", fused.family.rules(fused.config))
+    assert not (tmp_path / "again.safetensors").exists()
+
+
+def test_the_first_rule_gives_the_name():
+    rules = [Rule("dropped.{}", None), Rule("new.{}.k.{}", "layers.{}.key.{}"), Rule("old.{}.k.{}", "layers.{}.key.{}")]
+    assert checkpoint_name(rules, "layers.3.key.bias") == "new.3.k.bias"
+    with pytest.raises(ValueError, match="layers.3.value.bias"):
+        checkpoint_name(rules, "layers.3.value.bias")
+
+
+def test_quantised_layers_fuse_to_the_same_numbers():
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(32, width, bias=width != 8) for width in (16, 8, 24)]
+    quantised = [Int8Linear.of(layer) for layer in layers]
+    x = torch.randn(3, 5, 32)
+    assert torch.equal(stack(*quantised)(x), torch.cat([layer(x) for layer in quantised], -1))
