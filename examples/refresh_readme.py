@@ -1,50 +1,74 @@
-"""Run the commands in README.md's console blocks and put what they print under them.
+"""Run README.md's commands: put what they print under them, and draw the pictures that it shows anew.
 
 `python examples/refresh_readme.py`, with mmcli installed.
 
-Lines that start with `$ ` are commands; the lines after one, up to the next command or the block's end, are its
-output and are replaced. Output longer than a screen is cut, and says so.
+In `console` blocks lines that start with `$ ` are commands; the lines after one, up to the next command or the block's
+end, are its output and are replaced. Output longer than a screen is cut, and says so. Commands elsewhere that draw into
+examples/drawn are run as they are.
 """
 
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
+DRAWING = re.compile(r"^mmcli .*--overlay examples/drawn/\S+$", re.MULTILINE)
 WIDTH, LINES = 160, 24
+
+
+def session(block: str) -> list[tuple[str, list[str]]]:
+    """The commands of a block, each with the lines that stand under it."""
+    found: list[tuple[str, list[str]]] = []
+    for line in block.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], []))
+        else:
+            found[-1][1].append(line)
+    return found
+
+
+def drawing(text: str) -> list[str]:
+    """The commands that draw the pictures of a page."""
+    return DRAWING.findall(text)
 
 
 def refreshed(block: str) -> str:
     """One block's commands with their output as it is today."""
-    lines = []
-    for line in block.splitlines():
-        if line.startswith("$ "):
-            lines.append(line)
-            lines += output(line[2:])
+    lines = [line for command, _ in session(block) for line in (f"$ {command}", *output(command))]
     return "\n".join(lines) + "\n"
 
 
-def output(command: str) -> list[str]:
+def output(command: str, folder: Path = ROOT) -> list[str]:
     """What a shell command prints on both streams, in the project's folder."""
     done = subprocess.run(
         command,
         shell=True,
-        cwd=ROOT,
+        cwd=folder,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         executable="/bin/bash",
     )
-    lines = [line if len(line) <= WIDTH else line[: WIDTH - 1] + "…" for line in done.stdout.splitlines()]
-    return lines if len(lines) <= LINES else [*lines[: LINES - 1], "…"]
+    return cut(done.stdout)
+
+
+def cut(printed: str) -> list[str]:
+    """The lines of an output, as far as a page shows them."""
+    lines: Iterable[str] = printed.splitlines()
+    shown = [line if len(line) <= WIDTH else line[: WIDTH - 1] + "…" for line in lines]
+    return shown if len(shown) <= LINES else [*shown[: LINES - 1], "…"]
 
 
 def main() -> int:
+    """Renew the page and its pictures."""
     readme = ROOT / "README.md"
     text = readme.read_text("utf-8")
     readme.write_text(BLOCK.sub(lambda m: f"```console\n{refreshed(m[1])}```", text), "utf-8")
+    for command in drawing(text):
+        subprocess.run(command, shell=True, cwd=ROOT, check=True, executable="/bin/bash")
     return 0
 
 
