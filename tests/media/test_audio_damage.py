@@ -114,6 +114,15 @@ def test_of_a_file_cut_short_what_is_there_is_given(tmp_path, kind):
     assert not any("cut short" in note for note in load(path, duration=2)[1].notes), "not seen, not said"
 
 
+@pytest.mark.parametrize(("missing", "said"), [(0.2, False), (1.0, True), (3.0, True)])
+def test_how_much_may_be_missing_at_the_end_before_it_is_said(tmp_path, missing, said):
+    path = save_sweep(tmp_path / "a.wav", 20)
+    path.write_bytes(path.read_bytes()[: -round(missing * 44100) * 2])
+    samples, sound = load(path)
+    assert len(samples) / RATE == pytest.approx(20 - missing, abs=0.01)
+    assert any(note.startswith("it is cut short") for note in sound.notes) is said
+
+
 def test_an_mp4_without_its_index(tmp_path):
     path = save_sweep(tmp_path / "a.m4a", 10)  # its index is its end
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

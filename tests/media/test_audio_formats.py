@@ -46,6 +46,18 @@ def test_a_part_is_the_same_as_that_part_of_the_whole(tmp_path, kind):
         assert not sound.notes
 
 
+@pytest.mark.parametrize("kind", ["mp3", "opus", "m4a", "flac"])
+def test_a_part_sounds_as_the_whole_does_from_its_first_sample(tmp_path, kind):
+    """Decoders that begin in the midst need some of what came before."""
+    path = save_sweep(tmp_path / f"a.{kind}", 20)
+    whole, _ = load(path)
+    for start in (3.21, 13.77):
+        part, _ = load(path, start=start, duration=0.1)
+        expected = whole[round(start * RATE) :][: len(part)]
+        near = max(np.corrcoef(part[40:-40], np.roll(expected, shift)[40:-40])[0, 1] for shift in range(-20, 21))
+        assert near > 0.99 and np.std(part) == pytest.approx(np.std(expected), rel=0.05)
+
+
 def test_the_part_up_to_the_end(tmp_path):
     path = save_sweep(tmp_path / "a.flac", 10)
     assert len(load(path, start=8)[0]) == 2 * RATE
@@ -195,6 +207,19 @@ def test_silence_stands_for_what_is_missing(tmp_path):
     assert not samples[int(3.2 * RATE) : int(4.8 * RATE)].any()
     (note,) = sound.notes
     assert note.endswith("s are missing in one place, silence stands for them")
+
+
+@pytest.mark.parametrize("until", [3.3, 3.9])
+def test_silence_stands_for_a_short_piece_that_is_missing(tmp_path, until):
+    samples, sound = load(save(tmp_path / "a.mkv", sweep(6, 32000), hole=(3, until)))
+    assert lag(samples[4 * RATE :], sweep(6, RATE)[4 * RATE :]) == pytest.approx(0, abs=0.002)
+    (note,) = sound.notes
+    assert note.endswith("s are missing in one place, silence stands for them")
+
+
+def test_what_a_clock_is_sloppy_by_is_no_gap(tmp_path):
+    samples, sound = load(save(tmp_path / "a.mkv", sweep(6, 32000), leap=(3, 0.06)))
+    assert sound.notes == () and len(samples) == pytest.approx(6 * RATE, abs=2)
 
 
 def test_a_leap_of_the_clock_puts_in_nothing(tmp_path):

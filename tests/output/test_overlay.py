@@ -40,6 +40,14 @@ def test_a_box_stands_out_on_any_background(background):
         assert np.abs(profile - picture[120, 150]).sum(1).max() > 90
 
 
+@pytest.mark.parametrize(("size", "width"), [((320, 240), 2), ((1400, 1400), 5), ((4000, 3920), 14)])
+def test_lines_are_as_wide_as_suits_the_picture(size, width):
+    """About the 280th part of its side, so that they look alike wherever the picture is shown."""
+    picture = drawn([found("", (0.3 * size[0], 0.3 * size[1], 0.7 * size[0], 0.7 * size[1]))], size=size)
+    profile = picture[size[1] // 2, : size[0] // 2]  # across the left line
+    assert (profile == label_colours([""])[""]).all(1).sum() == pytest.approx(width, abs=1)
+
+
 def test_a_box_does_not_colour_its_inside():
     picture = drawn([found("", (100, 60, 200, 180))])
     assert (picture[70:170, 110:190] == 255).all() and (picture[:50] == 255).all()
