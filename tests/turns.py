@@ -11,6 +11,7 @@ from mmcli.engine.kv_cache import KVCache
 from mmcli.errors import ModelError
 from mmcli.hub.resolve import Checkpoint
 from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
+from mmcli.models.family import Capabilities, TurnProcessor
 from mmcli.models.loaded import Loaded
 
 LETTERS = "\n abcdefghijklmnopqrstuvwxyz.?"
@@ -60,12 +61,11 @@ class TurnModel(torch.nn.Module):
         return logits
 
 
-class TurnTokens:
+class TurnTokens(TurnProcessor):
     """The processor that belongs to it."""
 
     stop_ids = frozenset({STOP})
-    vocabulary = None
-    sound_seconds = 20.0
+    capabilities = Capabilities(images=True, audio=True, max_audio_seconds=20.0, turns=True)
 
     def chat_text(self, turns):
         """As Gemma's template: what the system says stands before the first question, every text is trimmed."""
@@ -90,7 +90,7 @@ class TurnTokens:
             text = text[len(mark) or 1 :]
         if (ids.count(IMAGE), ids.count(SOUND)) != (len(pictures) * SOFT[IMAGE], len(sounds) * SOFT[SOUND]):
             raise ModelError("placeholders and parts do not match")
-        assert all(len(sound) <= 16_000 * self.sound_seconds for sound in sounds)
+        assert all(len(sound) <= 16_000 * self.capabilities.max_audio_seconds for sound in sounds)
         colours = [torch.tensor(np.asarray(picture), dtype=torch.float32).mean((0, 1)) / 255 for picture in pictures]
         heard = [torch.from_numpy(sound[:8].copy()) for sound in sounds]
         tokens = torch.tensor([ids])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mmcli.cli.environment import Environment
 from mmcli.cli.options import ModelOptions
 from mmcli.cli.start import checkpoint_here
-from mmcli.tasks.conversation import sound_seconds
+from mmcli.tasks.conversation import audio_seconds
 from mmcli.types import Audio
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Attachment:
         from mmcli.output.text import clock
         from mmcli.speech.pauses import cut
 
-        longest = sound_seconds(processor, model)
+        longest = audio_seconds(processor.capabilities, model)
         samples = cut(self.content.samples, longest)
         if len(samples) == 1:
             return [self.content], self.notes
@@ -59,8 +59,7 @@ def require_audio(options: ModelOptions) -> None:
         from mmcli.models.registry import family_of
 
         family = family_of(checkpoint.config, checkpoint.name)
-        config = family.read_config(checkpoint.config)
-        sound_seconds(family.processor(checkpoint.folder, config, checkpoint.config), options.model)
+        audio_seconds(family.capabilities(family.read_config(checkpoint.config)), options.model)
 
 
 def load_attachments(

@@ -47,7 +47,7 @@ def converse(talker: Talker) -> int:
     environment = talker.renderer.environment
     commands = Commands(talker)
     environment.log(WELCOME)
-    if talker.conversation.pictures_each and not talker.waiting:
+    if talker.conversation.images_needed and not talker.waiting:
         environment.log(f"{talker.conversation.loaded.checkpoint.name} needs a picture first: /image PATH")
     keyboard = Keyboard(environment, commands.complete)
     while (line := _next(keyboard, environment)) is not None:

@@ -149,15 +149,14 @@ def check_inputs(loaded: "Loaded") -> "Inputs":
     """The picture and the prompt, or the sound and the prompt, that a model is tried with."""
     import torch
 
-    from mmcli.engine.inputs import Inputs
+    from mmcli.media.mixing import RATE
+    from mmcli.speech.fallback import DecodingOptions
 
     processor = loaded.processor
-    if not hasattr(processor, "window_seconds"):
+    if processor.capabilities.images:
         return processor.inputs([[check_picture()]], [processor.task_prompt("caption", "")])
     with torch.inference_mode():
-        heard = loaded.model.hear(processor.features([check_sound(processor.rate)]))
-    tokens = torch.tensor([processor.prompt("transcribe", "en", None, True)])
-    return Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), None, heard)
+        return loaded.family.transcript_inputs(loaded, [check_sound(RATE)], DecodingOptions(language="en"))
 
 
 def check_sound(rate: int) -> Any:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mmcli.hub.resolve import Checkpoint
+    from mmcli.models.family import Processor
 
 NAME = "inspect"
+TIMES = {"word": "of segments and words", "segment": "of segments", "window": "none of its own"}  # in transcripts
 NOTE_WIDTH = 66  # columns beside the boxes of the diagram
 EPILOG = f"""\
 Examples:
@@ -80,13 +82,15 @@ def describe(name: str, revision: str | None = None, offline: bool = False) -> d
     except ModelError as error:  # a config.json alone still tells what the model is made of
         notes.append(str(error))
     places = processor and processor.vocabulary
+    able = processor.capabilities if processor else family.capabilities(config)
     return {
         "name": checkpoint.name,
         "family": family.name,
         "revision": checkpoint.revision,
         "folder": str(checkpoint.folder),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        **(senses(processor) | {"stop_ids": sorted(processor.stop_ids)} if processor else {}),
+        "capabilities": asdict(able) | {"tasks": able.tasks},
+        **(reads(processor) | {"stop_ids": sorted(processor.stop_ids)} if processor else {}),
         "vocabulary": {
             "<loc0000> … <loc1023>": [places.loc_start, places.loc_start + LOCATIONS - 1],
             "<seg000> … <seg127>": [places.seg_start, places.seg_start + MASK_CODES - 1],
@@ -99,14 +103,13 @@ def describe(name: str, revision: str | None = None, offline: bool = False) -> d
     }
 
 
-def senses(processor: Any) -> dict[str, Any]:
-    """What a model takes in: pictures of one size, sounds up to a length, or windows of sound in its languages."""
-    if hasattr(processor, "window_seconds"):
-        heard = {"rate": processor.rate, "window_seconds": processor.window_seconds}
-        return heard | {"languages": list(processor.languages)}
-    seen = {"image_size": processor.image_size, "soft_tokens": processor.soft_tokens} if processor.image_size else {}
-    seconds = getattr(processor, "sound_seconds", 0.0)
-    return seen | ({"sound_seconds": seconds} if seconds else {})
+def reads(processor: "Processor") -> dict[str, Any]:
+    """The form in which a model reads images and audio."""
+    from mmcli.media.mixing import RATE
+
+    able = processor.capabilities
+    images = {"image_size": processor.image_size, "soft_tokens": processor.soft_tokens} if able.images else {}
+    return images | ({"audio_seconds": able.max_audio_seconds, "rate": RATE} if able.max_audio_seconds else {})
 
 
 def configuration(name: str, revision: str | None, offline: bool) -> "Checkpoint":
@@ -165,7 +168,8 @@ def as_text(facts: dict[str, Any], depth: int, columns: int | None = None) -> st
         *([("revision", facts["revision"])] if facts["revision"] else []),
         ("parameters", f"{count_text(size)} ({size:,})"),
         ("memory", f"{bytes_text(4 * size)} as float32, {bytes_text(2 * size)} as bfloat16"),
-        *_senses_text(facts),
+        ("tasks", ", ".join(facts["capabilities"]["tasks"])),
+        *_reads_text(facts),
         *((name, f"ids {first} … {last}") for name, (first, last) in facts["vocabulary"].items()),
         *(("note", note) for note in facts["notes"]),
     ]
@@ -173,17 +177,18 @@ def as_text(facts: dict[str, Any], depth: int, columns: int | None = None) -> st
     return f"{table(head, columns)}\nStages\n\n{diagram}\nModules\n\n{_tree(facts['modules'], depth, columns)}"
 
 
-def _senses_text(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    if "rate" not in facts:
-        side, seconds = facts.get("image_size"), facts.get("sound_seconds")
-        seen = [("picture", f"{side} × {side} pixels → {facts['soft_tokens']} soft tokens")] if side else []
-        return seen + ([("sound", f"up to {seconds:g} s in one piece, one channel")] if seconds else [])
-    languages = facts["languages"]
-    spoken = ", ".join(languages) if len(languages) <= 8 else f"{len(languages)}: {', '.join(languages[:8])}, …"
-    return [
-        ("sound", f"windows of {facts['window_seconds']:g} s at {facts['rate'] / 1000:g} kHz, one channel"),
-        ("languages", spoken),
-    ]
+def _reads_text(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    able, rows = facts["capabilities"], []
+    if side := facts.get("image_size"):
+        rows.append(("picture", f"{side} × {side} pixels → {facts['soft_tokens']} soft tokens"))
+    if seconds := facts.get("audio_seconds"):
+        rows.append(("sound", f"up to {seconds:g} s in one piece, one channel at {facts['rate'] / 1000:g} kHz"))
+    if able["timestamps"]:
+        rows.append(("times", TIMES[able["timestamps"]]))
+    if languages := able["languages"]:
+        several = f"{len(languages)}: {', '.join(languages[:8])}, …"
+        rows.append(("languages", several if len(languages) > 8 else ", ".join(languages)))
+    return rows
 
 
 def _diagram(stages: list[dict[str, Any]], columns: int | None) -> str:

@@ -1,6 +1,7 @@
 """`mmcli models`: what is on this machine, and how to get, look at, check and delete it."""
 
 import textwrap
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -127,6 +128,7 @@ def info(
         return ExitCode.OK
     rows = [("name", facts["name"])]
     rows += [(key, facts[key]) for key in ("type", "revision", "folder") if facts[key]]
+    rows += [("tasks", ", ".join(facts["tasks"]))] if facts["tasks"] else []
     rows.append(("on this machine", "yes" if facts["folder"] else "no"))
     rows.append(("files", bytes_text(facts["bytes"])))
     if facts["parameters"]:
@@ -149,17 +151,20 @@ def _knowledge_text(knows: dict | None) -> str:
     return "".join(f"\n{title}:\n" + "".join(f"  {line}\n" for line in lines) for title, lines in parts.items())
 
 
-def _knowledge(config: dict, name: str) -> dict | None:
-    """What the family of a checkpoint declares to know."""
+def _declared(raw: dict, name: str) -> dict:
+    """What the family of a checkpoint declares that it can do, and that it knows; nothing of a type that none reads."""
     try:
-        family = family_of(config, name)
-    except ModelError:  # a type that no family reads, whatever it is: the rest can be told
-        return None
-    if family.knowledge is None:
-        return None
-    knowledge = family.knowledge(family.read_config(config))
+        family = family_of(raw, name)
+    except ModelError:  # the rest can be told
+        return {"tasks": None, "capabilities": None, "knows": None}
+    config = family.read_config(raw)
+    able, knowledge = family.capabilities(config), family.knowledge and family.knowledge(config)
     told = ("things", "questions", "languages", "things_per_prompt")
-    return {key: getattr(knowledge, key) for key in told}
+    return {
+        "tasks": able.tasks,
+        "capabilities": asdict(able),
+        "knows": {key: getattr(knowledge, key) for key in told} if knowledge else None,
+    }
 
 
 def _facts(name: str, revision: str | None, offline: bool) -> dict:
@@ -178,8 +183,7 @@ def _facts(name: str, revision: str | None, offline: bool) -> dict:
             "bytes": _folder_bytes(found.folder),
             "parameters": parameters,
             "memory": {dtype: parameters * size for dtype, size in DTYPE_BYTES.items()},
-            "knows": _knowledge(found.config, name),
-        }
+        } | _declared(found.config, name)
     from mmcli.hub.download import plan
 
     todo = plan(name, revision)
@@ -191,8 +195,7 @@ def _facts(name: str, revision: str | None, offline: bool) -> dict:
         "bytes": todo.size,
         "parameters": None,
         "memory": {"stored": sum(size for file, size in todo.files.items() if file.endswith(".safetensors"))},
-        "knows": None,
-    }
+    } | {"tasks": None, "capabilities": None, "knows": None}
 
 
 @app.command(cls=Command)

@@ -23,7 +23,8 @@ KNOWN = (
     KnownModel("nano", "mmcli-nano", _PLACES | {"probabilities"}, bundled=True),
     KnownModel("whisper-tiny.en", "whisper", _SPEECH, bundled=True),
     KnownModel("google/paligemma2-3b-mix-448", "paligemma", _PLACES | {"reads_text"}),
-    KnownModel("openai/whisper-large-v3-turbo", "whisper", _SPEECH | {"translates"}),
+    KnownModel("openai/whisper-large-v3-turbo", "whisper", _SPEECH),  # it was not trained to translate
+    KnownModel("openai/whisper-large-v3", "whisper", _SPEECH | {"translates"}),
     KnownModel("google/gemma-3n-E2B-it", "gemma3n", frozenset({"images", "audio", "turns", "transcribes"})),
 )
 

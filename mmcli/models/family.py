@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from mmcli.errors import ModelError
 from mmcli.types import Completion
 
 if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
@@ -16,6 +17,7 @@ if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
     from mmcli.decode.segments import ParsedObject
     from mmcli.engine.inputs import Inputs
     from mmcli.hub.weights import Rule
+    from mmcli.speech.fallback import DecodingOptions
     from mmcli.types import Turn
 
 
@@ -30,17 +32,63 @@ class Stage:
     notes: tuple[str, ...] = ()
 
 
-class Processor(Protocol):
-    """Turns pictures and prompts into a model's inputs, and its token ids back into text."""
+@dataclass(frozen=True)
+class Capabilities:
+    """What a model can do. Checks, messages, help texts, `inspect` and `models info` go by this and ask nothing else.
 
-    image_size: int  # side of the square that pictures are squeezed to, in pixels
-    soft_tokens: int  # soft tokens a picture becomes
-    vocabulary: "Vocabulary | None"  # where location and segment tokens are; None: this model cannot place things
+    A family declares it of a checkpoint's configuration, and the processor narrows it down by the checkpoint's files.
+    """
+
+    answers: bool = True  # writes an answer to a prompt; False: it does nothing but transcribe
+    images: bool = False  # reads images
+    images_needed: int = 0  # images that every prompt must be about, at least
+    max_images: int | None = None  # … and at most; None: as many as the model has room for
+    reads_text: bool = False  # was taught to read what is written in images
+    objects: bool = False  # locates things: answers hold location tokens
+    masks: bool = False  # outlines them: … and mask tokens
+    probabilities: bool = False  # objects come with a calibrated probability of being right
+    audio: bool = False  # reads audio among the parts of a prompt
+    max_audio_seconds: float | None = None  # of one piece of audio, in a prompt or to be transcribed; None: no audio
+    turns: bool = False  # knows conversations: an answer depends on the turns before it
+    timestamps: Literal["window", "segment", "word"] | None = None
+    """The finest times that it tells when it transcribes: of words, of segments, or none of its own, so that all that
+    is known is the window of audio it was given. None: it does not transcribe."""
+    translates: bool = False  # transcribes into English what is said in another language
+    languages: tuple[str, ...] = ()  # codes of those that it transcribes; (): it names none
+
+    @property
+    def transcribes(self) -> bool:
+        """Whether it writes down what is said."""
+        return self.timestamps is not None
+
+    @property
+    def word_times(self) -> bool:
+        """Whether it tells when each word was said."""
+        return self.timestamps == "word"
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The commands that it can be used with."""
+        able = {"caption": self.images, "detect": self.objects, "segment": self.masks}
+        able |= {"chat": self.answers, "transcribe": self.transcribes}
+        return tuple(task for task, can in able.items() if can)
+
+
+class Processor(Protocol):
+    """Turns images and prompts into a model's inputs, and its token ids back into text.
+
+    Families derive theirs from it: what they do not set stays as it is here.
+    """
+
+    capabilities: Capabilities
     stop_ids: frozenset[int]
+    image_size: int = 0  # pixels; side of the square that images are resized to
+    soft_tokens: int = 0  # that an image becomes
+    vocabulary: "Vocabulary | None" = None  # where location and mask tokens are, where there are any
 
     def inputs(self, pictures: "Sequence[Sequence[Image.Image]]", prompts: Sequence[str]) -> "Inputs":
-        """Row i has the RGB pictures of `pictures[i]` (maybe none) and the text `prompts[i]`."""
-        ...
+        """Row i has the RGB images of `pictures[i]` (maybe none) and the text `prompts[i]`."""
+        raise ModelError("The model answers no prompts", "Use it with mmcli transcribe")
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; location and segment tokens keep their names, control tokens vanish."""
@@ -48,17 +96,19 @@ class Processor(Protocol):
 
     def task_prompt(self, task: str, words: str) -> str:
         """The prompt by which this family knows a task: caption, detect, segment or chat."""
-        ...
+        raise ModelError("The model answers no prompts", "Use it with mmcli transcribe")
+
+    def is_text(self, id: int) -> bool:
+        """Whether a token is part of the text, and not one that steers."""
+        return id not in self.stop_ids
 
 
 class TurnProcessor(Processor, Protocol):
-    """A processor of a family that knows conversations, and whose turns may hold pictures and sounds.
+    """The processor of a model whose capabilities name `turns`; these may hold images and audio.
 
     The text of a conversation grows at its end, so that a model which has read the first turns need only be given the
     rest: `text_inputs(chat_text(turns)[len(told):], …)` with the pictures and sounds of that rest.
     """
-
-    sound_seconds: float  # the longest sound that a part may be
 
     def chat_text(self, turns: "Sequence[Turn]") -> str:
         """The whole text of a conversation up to where the model writes, each picture and sound as its placeholder.
@@ -74,7 +124,7 @@ class TurnProcessor(Processor, Protocol):
         """One row: `text` is a `chat_text` or the rest of one; its placeholders take the pictures and sounds in order.
 
         Nothing is added: the token that begins a text is in `chat_text`. Sounds are float32 mono at 16 kHz. Raises
-        UsageError for a sound longer than `sound_seconds`, ModelError where placeholders and parts do not match.
+        UsageError for a sound longer than `max_audio_seconds`, ModelError where placeholders and parts do not match.
         """
         ...
 
@@ -121,6 +171,9 @@ class Family:
     rules: "Callable[[Any], list[Rule]]"
     processor: Callable[[Path, Any, dict[str, Any]], Processor]  # folder, configuration, config.json
     stages: Callable[[Any], list[Stage]]
+    capabilities: Callable[[Any], Capabilities]  # configuration → what a checkpoint can do, if it lacks no file
+    transcript_inputs: "Callable[[Any, Sequence[np.ndarray], DecodingOptions], Inputs] | None" = None
+    """For families that transcribe: (loaded, windows, options) → what the model has read before it writes each text."""
     transcribe: "Callable[..., list[Any]] | None" = None
     """For families that hear: (loaded, sounds, **settings) → what was said in each sound (segments with times,
     language, token ids, …), all of them in one batch. Settings and the result's fields are those of
@@ -128,8 +181,6 @@ class Family:
     timestamps: str = "segment"
     """What a family that hears tells times of: "segment" (and of words where asked), or "window", which is no more than
     where the sound it was given lay in the recording."""
-    pictures_each: int | None = None  # how many pictures every question must be about; None: as many as there are
-    probabilities: bool = False  # whether objects come with a calibrated probability of being right
     knowledge: Callable[[Any], Knowledge] | None = None  # configuration → what it knows; None: any words may be tried
     find: "Callable[..., list[Found]] | None" = None
     """For families that find things in a way of their own: (loaded, pictures, things, masks=, sampling=, max_tokens=,

@@ -11,3 +11,4 @@ class ChatRequest(Request):
 
     task = "chat"
     default_max_tokens = 256
+    about_images = False

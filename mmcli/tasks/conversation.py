@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mmcli.errors import InputError, ModelError, UsageError
 from mmcli.hub.fields import Fields
-from mmcli.hub.known import such_as
+from mmcli.hub.known import any_of, such_as
 from mmcli.tasks.answer import in_words
 from mmcli.tasks.task import Request, text_of
 from mmcli.types import Part, Turn
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mmcli.engine.generate import TokenEvent
     from mmcli.engine.inputs import Inputs
     from mmcli.engine.kv_cache import KVCache
-    from mmcli.models.family import Processor
+    from mmcli.models.family import Capabilities
     from mmcli.models.loaded import Loaded
     from mmcli.types import Completion
 
@@ -28,20 +28,14 @@ ANSWER_TOKENS = 1024  # a turn's limit where nobody says: those who converse are
 TRIMMED = 8  # tokens of white space at an answer's end, at most, that a template may cut off
 
 
-def knows_turns(processor: "Processor") -> bool:
-    """Whether a model remembers what was said before. If not, it answers every question alone."""
-    return hasattr(processor, "chat_text")
-
-
-def sound_seconds(processor: "Processor", model: str) -> float:
-    """The longest sound, in seconds, that a model hears in one piece. ModelError if it takes no audio."""
-    longest = getattr(processor, "sound_seconds", 0.0)
-    if not longest:
+def audio_seconds(able: "Capabilities", model: str) -> float:
+    """The longest audio, in seconds, that may be one part of a prompt. ModelError if the model takes none."""
+    if not able.audio or able.max_audio_seconds is None:
         raise ModelError(
             f"{model} takes no audio",
             f"Choose a model that does, such as {such_as('audio')}, or write the words down with mmcli transcribe",
         )
-    return longest
+    return able.max_audio_seconds
 
 
 class Conversation:
@@ -54,13 +48,13 @@ class Conversation:
 
     def __init__(self, loaded: "Loaded", system: str = ""):
         """`system` says how to answer. Raises ModelError if the model cannot be told."""
-        if system and not knows_turns(loaded.processor):
+        if system and not loaded.processor.capabilities.turns:
             raise ModelError(
                 f"{loaded.checkpoint.name} takes no --system text: it answers every question alone",
                 f"Leave it out, or choose a model that converses, such as {such_as('turns')}",
             )
         self.loaded = loaded
-        self.keeps_turns = knows_turns(loaded.processor)
+        self.keeps_turns = loaded.processor.capabilities.turns
         self.context = _context(loaded.checkpoint.config)
         self._opening = [Turn("system", (text_of(system),))] if system else []
         self.clear()
@@ -112,23 +106,28 @@ class Conversation:
         return said
 
     @property
-    def pictures_each(self) -> int | None:
-        """How many pictures every question must be about; None: as many as there are, or none."""
-        return self.loaded.family.pictures_each if self.loaded.family else None
+    def images_needed(self) -> int:
+        """How many images every question must be about, at least."""
+        return self.loaded.processor.capabilities.images_needed
 
     def _check_number(self, pictures: "list[Image.Image]") -> None:
-        wanted, name = self.pictures_each, self.loaded.checkpoint.name
-        if wanted is None or len(pictures) == wanted:
+        able, name = self.loaded.processor.capabilities, self.loaded.checkpoint.name
+        if pictures and not able.images:
+            raise ModelError(f"{name} takes no pictures", f"Use {any_of('images')}")
+        least, most = able.images_needed, able.max_images
+        if least <= len(pictures) and (most is None or len(pictures) <= most):
             return
+        wanted = least if len(pictures) < least else most
         number = "one picture" if wanted == 1 else f"{wanted} pictures"
         if not pictures:
             raise UsageError(
                 f"{name} answers questions about {number}, but none was given",
                 "Name one after mmcli chat, or with /image PATH in a conversation",
             )
+        several = "Leave out the others, or choose a model that takes several, with --model"
         raise UsageError(
             f"{name} answers questions about {number} at a time, but {len(pictures)} were given",
-            "Leave out the others, or choose a model that takes several, with --model",
+            "Name more" if len(pictures) < least else several,
         )
 
     def _unread(self, text: str, turns: list[Turn]) -> "Inputs":

@@ -25,6 +25,7 @@ class Request:
 
     task: ClassVar[str]
     default_max_tokens: ClassVar[int]
+    about_images: ClassVar[bool] = True  # there is always an image that it is about
     finds_objects: ClassVar[bool] = False  # the answer is made of <loc> tokens
     finds_masks: ClassVar[bool] = False  # … and of <seg> tokens
 
@@ -57,10 +58,13 @@ class Request:
 
     def require(self, processor: "Processor", model: str) -> None:
         """Raise ModelError if the model lacks what the task is made of."""
-        if hasattr(processor, "window_seconds"):
+        able = processor.capabilities
+        if not able.answers:
             do = "Use it with mmcli transcribe, or choose a model that takes pictures"
             raise ModelError(f"{model} takes recordings, no pictures", do)
-        if self.finds_objects and processor.vocabulary is None:
+        if self.about_images and not able.images:
+            raise ModelError(f"{model} takes no pictures", f"Use {any_of('images')}")
+        if self.finds_objects and not able.objects:
             raise ModelError(
                 f"{model} cannot {self.task}: its vocabulary has no location tokens",
                 f"Use {any_of('objects')}, or ask in words with mmcli chat",
@@ -72,7 +76,7 @@ class Request:
             return
         if self.prompt is not None:
             raise UsageError("--min-score cannot be used with --prompt", "Leave one out")
-        if not (loaded.family and loaded.family.probabilities):
+        if not loaded.processor.capabilities.probabilities:
             raise UsageError(
                 f"{loaded.checkpoint.name} gives no probabilities, so --min-score cannot be used",
                 "Leave it out; --json has each object's score, the mean log-probability of its tokens",

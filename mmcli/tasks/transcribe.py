@@ -58,13 +58,14 @@ class TranscribeRequest:
         from mmcli.speech.windows import WINDOW
 
         self.require_family(loaded.family, model)
-        seconds = getattr(loaded.processor, "window_seconds", WINDOW)
+        able = loaded.processor.capabilities
+        seconds = able.max_audio_seconds or 0.0
         if seconds < WINDOW:
             raise ModelError(
                 f"{model} hears {seconds:g} s at once, but recordings are cut into windows of up to {WINDOW:g} s",
                 "Use a checkpoint that hears as much, as all published ones do",
             )
-        if self.words and loaded.family.timestamps == "window":
+        if self.words and not able.word_times:
             raise UsageError(
                 f"{model} gives no times of words, so --words cannot be used",
                 f"Leave that out, or use {any_of('word_times')}",

@@ -17,6 +17,7 @@ from mmcli.batch.listen import Heard, Listener, even, shares
 from mmcli.batch.runner import Outcome
 from mmcli.errors import InputError, ModelError
 from mmcli.media.sources import Source
+from mmcli.models.family import Capabilities
 from mmcli.speech.windows import RATE
 from mmcli.tasks.transcribe import TranscribeRequest, joined
 
@@ -48,7 +49,8 @@ class Ears:
         self.batches: list[int] = []
         self.say = say or (lambda sound: Text(f"{np.abs(sound).max():.2f}", len(sound) / RATE))
         self.family = SimpleNamespace(transcribe=self.transcribe, timestamps="segment")
-        self.processor = SimpleNamespace(is_text=lambda id: id < 100)
+        able = Capabilities(max_audio_seconds=30.0, timestamps="segment")
+        self.processor = SimpleNamespace(is_text=lambda id: id < 100, capabilities=able)
         self.checkpoint = SimpleNamespace(revision="abc")
         self.device = SimpleNamespace(type="cpu")
         self.model = SimpleNamespace(parameters=lambda: ())

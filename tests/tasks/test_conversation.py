@@ -8,7 +8,7 @@ from turns import turn_model
 
 from mmcli.errors import InputError, ModelError
 from mmcli.tasks.chat import ChatRequest
-from mmcli.tasks.conversation import Conversation, _behind, knows_turns, sound_seconds
+from mmcli.tasks.conversation import Conversation, _behind, audio_seconds
 from mmcli.types import Audio, Turn
 
 PICTURES = [support.picture(seed) for seed in range(3)]
@@ -197,7 +197,7 @@ def test_the_answer_is_told_as_it_comes(small):
 
 
 def test_without_turns_every_question_stands_alone(loaded):
-    assert not knows_turns(loaded.processor)
+    assert not loaded.processor.capabilities.turns
     conversation = Conversation(loaded)
     first = conversation.ask(asked("what?", 6), [PICTURES[0]])
     other = conversation.ask(asked("what?", 6), [PICTURES[1]])
@@ -209,7 +209,7 @@ def test_without_turns_every_question_stands_alone(loaded):
 
 def test_what_a_model_cannot_do_is_a_sentence(loaded, small):
     with pytest.raises(ModelError, match="takes no audio. Choose a model that does"):
-        sound_seconds(loaded.processor, "some-model")
-    assert sound_seconds(small.processor, "small") == 20
+        audio_seconds(loaded.processor.capabilities, "some-model")
+    assert audio_seconds(small.processor.capabilities, "small") == 20
     with pytest.raises(ModelError, match="takes no --system text"):
         Conversation(loaded, "be brief")

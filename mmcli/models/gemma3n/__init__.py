@@ -1,11 +1,12 @@
 """The Gemma 3n family."""
 
 from mmcli.models.family import Family
+from mmcli.models.gemma3n.capabilities import capabilities
 from mmcli.models.gemma3n.config import Gemma3nConfig
 from mmcli.models.gemma3n.model import Gemma3n
 from mmcli.models.gemma3n.processor import Gemma3nProcessor
 from mmcli.models.gemma3n.stages import stages
-from mmcli.models.gemma3n.transcribe import transcribe
+from mmcli.models.gemma3n.transcribe import transcribe, transcript_inputs
 from mmcli.models.gemma3n.weights import rules
 
 FAMILY = Family(
@@ -15,6 +16,8 @@ FAMILY = Family(
     rules=rules,
     processor=Gemma3nProcessor.open,
     stages=stages,
+    capabilities=capabilities,
+    transcript_inputs=transcript_inputs,
     transcribe=transcribe,
     timestamps="window",
 )

@@ -15,7 +15,9 @@ from mmcli.hub import picture_settings
 from mmcli.hub.fields import shown
 from mmcli.hub.picture_settings import PictureSettings
 from mmcli.hub.tokenizer import Tokenizer, begin_id, read_tokenizer, stop_ids
+from mmcli.models.family import TurnProcessor
 from mmcli.models.gemma3n import features
+from mmcli.models.gemma3n.capabilities import capabilities
 from mmcli.models.gemma3n.config import Gemma3nConfig, ModalityConfig
 from mmcli.models.gemma3n.features import LONGEST, RATE, MelSettings
 from mmcli.models.gemma3n.prompts import task_prompt
@@ -29,15 +31,13 @@ GUARD = "\ufdd0"  # no character of Unicode's: it stands inside names of control
 NO_CHARACTERS = re.compile(f"[{GUARD}\ud800-\udfff]")  # the latter stand for bytes that were no UTF-8
 
 
-class Gemma3nProcessor:
+class Gemma3nProcessor(TurnProcessor):
     """Layout: bos, then turns by the checkpoint's chat template.
 
     Where the template has a picture's placeholder there come a blank line, the token that begins a picture, its soft
     tokens, the token that ends it and a blank line; sounds likewise. Typed text that spells a control token is read
     letter by letter: nobody opens a turn, or makes room for a picture, by writing about it.
     """
-
-    vocabulary = None  # it answers in words and has no tokens for places
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Gemma3nProcessor:
         stop_ids: frozenset[int],
     ):
         self.config = config
+        self.capabilities = capabilities(config)
         self.tokenizer = tokenizer
         self.template = template
         self.pictures = pictures
@@ -56,7 +57,6 @@ class Gemma3nProcessor:
         self.stop_ids = stop_ids
         self.image_size = pictures.side if pictures else 0
         self.soft_tokens = config.vision.soft_tokens if config.vision else 0
-        self.sound_seconds = LONGEST / RATE if sounds else 0.0
         self._control = _control_ids(tokenizer, config, stop_ids)
         self._typed = _start_of([tokenizer.id_to_token(id) or "" for id in sorted(self._control)])
 

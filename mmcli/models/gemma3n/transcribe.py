@@ -6,8 +6,10 @@ import numpy as np
 import torch
 
 from mmcli.engine.collect import complete
+from mmcli.engine.inputs import Inputs
 from mmcli.engine.sampling import Sampling
 from mmcli.errors import UsageError
+from mmcli.hub.known import any_of
 from mmcli.models.gemma3n.features import RATE
 from mmcli.models.gemma3n.prompts import hearing_prompt
 from mmcli.models.loaded import Loaded
@@ -19,6 +21,12 @@ TOP_K, TOP_P = 64, 0.95  # of warm attempts: as the published generation setting
 MAX_TOKENS = 512  # more than anybody says in half a minute
 
 
+def transcript_inputs(loaded: Loaded, sounds: Sequence[np.ndarray], options: DecodingOptions) -> Inputs:
+    """What the model reads before it writes the text of each sound: a turn of the sound and a prompt."""
+    prompt = hearing_prompt(options.task, options.language, options.hint)
+    return loaded.processor.inputs([[]] * len(sounds), [prompt] * len(sounds), [[sound] for sound in sounds])
+
+
 @torch.inference_mode()
 def transcribe(loaded: Loaded, sounds: Sequence[np.ndarray], **settings: object) -> list[WindowText]:
     """Mono float32 sounds at 16 kHz of at most 30 s, all in one batch → one text each.
@@ -28,14 +36,12 @@ def transcribe(loaded: Loaded, sounds: Sequence[np.ndarray], **settings: object)
     """
     options = DecodingOptions(**{"temperatures": COARSE, **settings})
     if options.words:
-        raise UsageError("Gemma 3n gives no times of words", "Leave --words out, or choose a Whisper checkpoint")
-    prompt = hearing_prompt(options.task, options.language, options.hint)
+        raise UsageError("Gemma 3n gives no times of words", f"Leave --words out, or use {any_of('word_times')}")
 
     def write(rows: list[int], temperature: float) -> list[WindowText]:
-        asked = [[]] * len(rows), [prompt] * len(rows), [[sounds[row]] for row in rows]
         answers = complete(
             loaded.model,
-            loaded.processor.inputs(*asked),
+            transcript_inputs(loaded, [sounds[row] for row in rows], options),
             stop_ids=loaded.processor.stop_ids,
             max_tokens=options.max_tokens or MAX_TOKENS,
             **_choice(options, temperature),

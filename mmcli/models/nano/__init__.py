@@ -1,6 +1,7 @@
 """The bundled family: small enough to ship, PaliGemma's language, trained by this project."""
 
 from mmcli.models.family import Family
+from mmcli.models.nano.capabilities import capabilities
 from mmcli.models.nano.config import NanoConfig
 from mmcli.models.nano.finding import find
 from mmcli.models.nano.knowledge import knowledge
@@ -16,10 +17,9 @@ FAMILY = Family(
     rules=rules,
     processor=NanoProcessor.open,
     stages=stages,
-    pictures_each=1,
+    capabilities=capabilities,
     knowledge=knowledge,
     find=find,
-    probabilities=True,
 )
 
 __all__ = ["FAMILY", "Nano", "NanoConfig", "NanoProcessor"]

@@ -14,17 +14,20 @@ from mmcli.decode import Vocabulary
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.errors import UsageError
 from mmcli.hub.tokenizer import Tokenizer, read_tokenizer
+from mmcli.models.family import Processor
+from mmcli.models.nano.capabilities import capabilities
 from mmcli.models.nano.config import NanoConfig
 from mmcli.models.nano.questions import taught
 
 PROMPTS = {"caption": "caption en", "detect": "detect {}", "segment": "segment {}", "chat": "answer en {}"}
 
 
-class NanoProcessor:
+class NanoProcessor(Processor):
     """Prompt layout: the picture's soft tokens, padding, then <bos>, the prompt, and a line break."""
 
     def __init__(self, config: NanoConfig, tokenizer: Tokenizer):
         self.config = config
+        self.capabilities = capabilities(config)
         self.tokenizer = tokenizer
         self.image_size = config.image_size
         self.soft_tokens = config.soft_tokens

@@ -1,6 +1,7 @@
 """The PaliGemma family."""
 
 from mmcli.models.family import Family
+from mmcli.models.paligemma.capabilities import capabilities
 from mmcli.models.paligemma.config import PaliGemmaConfig
 from mmcli.models.paligemma.model import PaliGemma
 from mmcli.models.paligemma.processor import PaliGemmaProcessor
@@ -14,6 +15,7 @@ FAMILY = Family(
     rules=rules,
     processor=PaliGemmaProcessor.open,
     stages=stages,
+    capabilities=capabilities,
 )
 
 __all__ = ["FAMILY", "PaliGemma", "PaliGemmaConfig", "PaliGemmaProcessor"]

@@ -1,6 +1,7 @@
 """What goes into PaliGemma and what comes out: squeezed pictures, prompts with soft-token places, text."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.errors import UsageError
 from mmcli.hub.picture_settings import PictureSettings
 from mmcli.hub.tokenizer import Tokenizer, begin_id, read_tokenizer, stop_ids
+from mmcli.models.family import Processor
+from mmcli.models.paligemma.capabilities import capabilities
 from mmcli.models.paligemma.config import PaliGemmaConfig
 
 PROMPTS = {"caption": "caption en", "detect": "detect {}", "segment": "segment {}", "chat": "answer en {}"}
 
 
-class PaliGemmaProcessor:
+class PaliGemmaProcessor(Processor):
     """Prompt layout: every picture's soft tokens, then bos, the prompt, and a line break."""
 
     def __init__(
@@ -36,6 +39,8 @@ class PaliGemmaProcessor:
         self.image_size = pictures.side
         self.soft_tokens = config.vision.patches
         self.vocabulary = _vocabulary(tokenizer)
+        places = self.vocabulary is not None
+        self.capabilities = replace(capabilities(config), objects=places, masks=places)
         self._control = stop_ids | {bos, config.pad, config.image_token}
         self._bos_text = tokenizer.id_to_token(bos) or ""
 

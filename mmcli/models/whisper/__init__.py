@@ -1,11 +1,12 @@
 """The Whisper family: speech to text."""
 
 from mmcli.models.family import Family
+from mmcli.models.whisper.capabilities import capabilities
 from mmcli.models.whisper.config import WhisperConfig
 from mmcli.models.whisper.model import Whisper
 from mmcli.models.whisper.processor import WhisperProcessor
 from mmcli.models.whisper.stages import stages
-from mmcli.models.whisper.transcribe import transcribe_windows
+from mmcli.models.whisper.transcribe import transcribe_windows, transcript_inputs
 from mmcli.models.whisper.weights import rules
 from mmcli.speech.fallback import DecodingOptions
 
@@ -16,6 +17,8 @@ FAMILY = Family(
     rules=rules,
     processor=WhisperProcessor.open,
     stages=stages,
+    capabilities=capabilities,
+    transcript_inputs=transcript_inputs,
     transcribe=lambda loaded, sounds, **settings: transcribe_windows(
         loaded, sounds, DecodingOptions(spoken_to_end=True, **settings)
     ),

@@ -1,6 +1,7 @@
 """What goes into Whisper and what comes out: log-mel windows, the prompt's tokens, text."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from mmcli.errors import ModelError, UsageError
 from mmcli.hub.fields import Fields, shown
 from mmcli.hub.json_files import read_json
 from mmcli.hub.tokenizer import Tokenizer
+from mmcli.models.family import Processor
+from mmcli.models.whisper.capabilities import capabilities
 from mmcli.models.whisper.config import WhisperConfig
 from mmcli.models.whisper.features import FFT, HOP, RATE, log_mel
 from mmcli.models.whisper.vocabulary import TIME_STEP, Special, read_special, read_tokenizer
@@ -18,19 +21,21 @@ from mmcli.models.whisper.vocabulary import TIME_STEP, Special, read_special, re
 TASKS = ("transcribe", "translate")
 
 
-class WhisperProcessor:
+class WhisperProcessor(Processor):
     """Sounds → features, tasks and hints → prompts, ids → text."""
 
     rate = RATE
-    vocabulary = None  # it places nothing in pictures
 
     def __init__(self, config: WhisperConfig, tokenizer: Tokenizer, special: Special):
         self.config = config
         self.tokenizer = tokenizer
         self.special = special
-        self.window_seconds = config.frames * HOP / RATE
         self.multilingual = bool(special.languages)
-        self.languages = tuple(special.languages) or ("en",)
+        self.capabilities = replace(
+            capabilities(config),
+            languages=tuple(special.languages) or ("en",),
+            translates=self.multilingual and special.translate is not None,
+        )
         self.stop_ids = frozenset({special.end})
 
     @classmethod
@@ -47,7 +52,7 @@ class WhisperProcessor:
         return cls(config, tokenizer, read_special(folder, tokenizer, config, raw))
 
     def features(self, sounds: Sequence[np.ndarray]) -> Tensor:
-        """Mono sounds at 16 kHz of at most `window_seconds` → log-mel float32 [B, mels, 2F], filled up with silence."""
+        """Mono audio at 16 kHz, each at most `max_audio_seconds` → log-mel float32 [B, mels, 2F]; silence fills up."""
         return log_mel(sounds, self.config.mels, self.config.frames)
 
     def prompt(self, task: str, language: str | None, hint: str | None, times: bool) -> list[int]:

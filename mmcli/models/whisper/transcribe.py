@@ -26,7 +26,7 @@ def transcribe_windows(
     windows: Sequence[np.ndarray],
     options: DecodingOptions = DecodingOptions(),  # noqa: B008 (frozen)
 ) -> list[WindowText]:
-    """Mono float32 windows at 16 kHz, none longer than `processor.window_seconds`, all in one batch → one text each.
+    """Mono float32 windows at 16 kHz, of at most `max_audio_seconds`, all in one batch → one text each.
 
     Every window is read for itself: its text does not depend on the others. Raises UsageError for a task, language or
     hint that the model does not know.
@@ -60,6 +60,16 @@ def transcribe_windows(
     return [
         _with_words(model, processor, heard.one(row), text, seconds[row], options) for row, text in enumerate(texts)
     ]
+
+
+@torch.inference_mode()
+def transcript_inputs(loaded: Loaded, windows: Sequence[np.ndarray], options: DecodingOptions) -> Inputs:
+    """What the decoder reads before it writes the text of each window: the prompt, and the encoded audio as context."""
+    heard = loaded.model.hear(loaded.processor.features(windows))
+    languages = _languages(loaded.model, loaded.processor, heard, options, len(windows))
+    asked = [loaded.processor.prompt(options.task, one, options.hint, options.times) for one in languages]
+    tokens = torch.tensor(asked)
+    return Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), None, heard)
 
 
 def _languages(

@@ -170,7 +170,7 @@ def test_tasks_are_plain_words(processor):
 
 def test_a_sound_that_is_too_long_is_refused_and_never_cut(processor):
     long = np.zeros(30 * 16_000 + 1, np.float32)
-    assert processor.sound_seconds == 30
+    assert processor.capabilities.max_audio_seconds == 30
     with pytest.raises(UsageError, match=r"30\.0 s is longer than the 30 s"):
         processor.text_inputs(processor.chat_text(ask(Audio("s", long))), (), [long])
 
@@ -194,7 +194,8 @@ def test_a_decoder_alone_takes_neither_pictures_nor_sounds(folder):
     raw = gemma3n_folders.ids_config()["text_config"] | {"model_type": "gemma3n_text", "num_hidden_layers": 30}
     (folder / "processor_config.json").unlink()
     alone = Gemma3nProcessor.open(folder, Gemma3nConfig.from_hf(raw), raw)
-    assert alone.sound_seconds == 0 and alone.inputs([[]], ["cat"]).tokens.shape[1] > 3
+    assert alone.capabilities.tasks == ("chat",) and not alone.capabilities.audio
+    assert alone.inputs([[]], ["cat"]).tokens.shape[1] > 3
     with pytest.raises(ModelError, match="takes no pictures"):
         alone.inputs([[picture()]], ["cat"])
 

@@ -43,7 +43,7 @@ def test_it_shows_every_stage_with_its_sizes(folder):
 def test_the_facts_add_up(folder):
     facts = json.loads(mmcli("inspect", folder, "--json").out)
     assert facts["parameters"] == sum(stage["parameters"] for stage in facts["stages"])
-    assert (facts["image_size"], facts["soft_tokens"], facts["sound_seconds"]) == (768, 256, 30.0)
+    assert (facts["image_size"], facts["soft_tokens"], facts["audio_seconds"]) == (768, 256, 30.0)
     assert facts["vocabulary"] == {}
 
 

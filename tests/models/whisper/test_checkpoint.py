@@ -95,7 +95,7 @@ def test_damaged_folders(folder, damage, message):
 def test_an_english_only_model_knows_no_other_language(tmp_path):
     whisper_folders.write_checkpoint(tmp_path, multilingual=False)
     processor = opened(tmp_path)
-    assert not processor.multilingual and processor.languages == ("en",)
+    assert not processor.multilingual and processor.capabilities.languages == ("en",)
     assert len(processor.prompt("transcribe", "en", None, True)) == 1
     for task, language in (("translate", None), ("transcribe", "de")):
         with pytest.raises(UsageError, match="only English"):
