@@ -9,6 +9,7 @@ fourth than the second. This is the language of `decode.segments.parse`; constra
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mmcli.decode import LOCATIONS
 from mmcli.decode.locations import Loc
@@ -47,7 +48,7 @@ def automaton(grammar: Grammar) -> list[Node]:
         raise ValueError(f"the box {grammar.box} is empty")
     nodes = [Node()]
 
-    def add(**fields) -> int:
+    def add(**fields: Any) -> int:
         nodes.append(Node(**fields))
         return len(nodes) - 1
 
@@ -74,7 +75,7 @@ def automaton(grammar: Grammar) -> list[Node]:
     return nodes
 
 
-def _first_corner() -> dict:
+def _first_corner() -> dict[str, Any]:
     """The first location of an object leaves room for the third."""
     return {"most": LOCATIONS - 2, "keeps": 0, "begins": True}
 

@@ -21,7 +21,7 @@ class Sampling:
     top_p: float = 1.0  # keep the smallest set of most likely tokens whose probability reaches p
     seed: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.temperature >= 0:
             raise UsageError(f"The temperature is {self.temperature}", "Give 0 (greedy) or a positive number")
         if self.top_k < 0:

@@ -76,8 +76,9 @@ class Draft:
     def __init__(self, path: Path, below: Path | None = None, mode: int = 0o666):
         self.path = path
         self._whole = 0  # bytes up to the end of the last write that succeeded
-        self._folder = self._number = None
-        self._draft = f".mmcli-{secrets.token_hex(8)}.part"
+        self._folder: _Folder | None = None
+        self._number: int | None = None
+        self._draft: str | None = f".mmcli-{secrets.token_hex(8)}.part"
         with in_words(path):
             try:
                 self._open(path, below, mode)
@@ -88,8 +89,8 @@ class Draft:
     def _open(self, path: Path, below: Path | None, mode: int) -> None:
         target = Path(os.path.realpath(path)) if below is None else path
         self._name = target.name
-        self._folder = _open_folder(target.parent, below)
-        old = self._folder.status(self._name)
+        folder = self._folder = _open_folder(target.parent, below)
+        old = folder.status(self._name)
         if old is not None:
             if stat.S_ISLNK(old.st_mode):
                 raise leads_away(path)
@@ -97,15 +98,17 @@ class Draft:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             if not stat.S_ISREG(old.st_mode):
                 raise InputError(f"{path} cannot be written: it is no plain file", "Choose another place")
-            if not _is_open(**self._folder.at(self._name)):
+            if not _is_open(**folder.at(self._name)):
                 raise InputError(f"{path} cannot be written: it is write-protected", "Choose another place")
             mode = stat.S_IMODE(old.st_mode) & 0o777
-        self._number = os.open(**self._folder.at(self._draft), flags=_NEW, mode=mode)
+        assert self._draft is not None
+        self._number = os.open(**folder.at(self._draft), flags=_NEW, mode=mode)
         if old is not None and hasattr(os, "fchmod"):
             os.fchmod(self._number, mode)
 
     def write(self, data: bytes) -> None:
         """Add bytes: all of them or, where that fails, none."""
+        assert self._number is not None, "it is committed or discarded"
         with in_words(self.path):
             rest = memoryview(data)
             while rest:
@@ -114,18 +117,20 @@ class Draft:
 
     def mark(self, name: str, value: bytes) -> None:
         """Note something about the file beside its content, where the file system can."""
-        if hasattr(os, "setxattr"):
+        if hasattr(os, "setxattr") and self._number is not None:
             with contextlib.suppress(OSError):
                 os.setxattr(self._number, name, value)
 
     def commit(self, name: str | None = None) -> tuple[int, int]:
         """Take the place → the file's identity: its device and number there."""
+        number, folder, draft = self._number, self._folder, self._draft
+        assert number is not None and folder is not None and draft is not None, "it is committed or discarded"
         with in_words(self.path):
-            os.ftruncate(self._number, self._whole)
-            status = os.fstat(self._number)
-            number, self._number = self._number, None
+            os.ftruncate(number, self._whole)
+            status = os.fstat(number)
+            self._number = None
             os.close(number)
-            self._folder.rename(self._draft, name or self._name)
+            folder.rename(draft, name or self._name)
         self._draft = None
         self.discard()
         return status.st_dev, status.st_ino
@@ -135,7 +140,7 @@ class Draft:
 
         It takes the place only where no older file would be lost for something incomplete.
         """
-        if not self._whole:
+        if not self._whole or self._folder is None:
             return None
         name = self._name
         if self._folder.status(name) is not None:
@@ -169,6 +174,7 @@ class Straight:
 
     def __init__(self, path: Path):
         self.path = path
+        self._number: int | None = None
         descriptor = _DESCRIPTOR.fullmatch(str(path))
         with in_words(path):
             if descriptor:  # opened by its name it would be emptied, where it leads to a file
@@ -178,12 +184,14 @@ class Straight:
                 self._number = os.open(path, os.O_WRONLY)
 
     def write(self, data: bytes) -> None:
+        assert self._number is not None, "it is discarded"
         with in_words(self.path):
             rest = memoryview(data)
             while rest:
                 rest = rest[os.write(self._number, rest) :]
 
     def commit(self) -> tuple[int, int]:
+        assert self._number is not None, "it is discarded"
         status = os.fstat(self._number)
         return status.st_dev, status.st_ino
 

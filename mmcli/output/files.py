@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -59,7 +60,7 @@ class Destination:
     overwrite: bool = False
     ledger: Ledger = field(default_factory=Ledger)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         path = self.named = Path(self.argument)
         if self.argument in ("", "-"):
             raise UsageError(f"{self.option} {self.argument!r} is no file or folder", "Name one")
@@ -151,7 +152,7 @@ def digest(data: bytes) -> bytes:
     return hashlib.sha256(data).hexdigest().encode()
 
 
-def _tails():
+def _tails() -> Iterator[str]:
     yield ""
     for number in count(2):
         yield f"-{number}"

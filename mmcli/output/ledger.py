@@ -53,12 +53,13 @@ class Ledger:
         identity = _identity(path)
         if identity is not None and identity in self._written:
             return None
-        return self._inputs.get(identity) or self._missing.get(_place(path))
+        known = self._inputs.get(identity) if identity is not None else None
+        return known or self._missing.get(_place(path))
 
     def claim(self, path: Path, owner: object) -> bool:
         """Whether a path is, or now becomes, its owner's: two results never share a file, by whatever names."""
         place, identity = _place(path), _identity(path)
-        if self._written.get(identity, place) != place:
+        if identity is not None and self._written.get(identity, place) != place:
             return False
         return self._owners.setdefault(place, owner) == owner
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import cast
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -35,7 +36,7 @@ class Tag:
         left, _, right, _ = font.getbbox(text)
         ascent, descent = font.getmetrics()
         across, above = round(0.42 * size), round(0.16 * size)
-        width, height = right - left + 2 * across, ascent + descent + 2 * above
+        width, height = round(right - left) + 2 * across, ascent + descent + 2 * above
         tag = Image.new("RGBA", (width, height), (*RIM, 0))
         pen = ImageDraw.Draw(tag)
         rim, radius = max(_FINE, round(0.05 * size)), round(0.3 * size)
@@ -128,7 +129,7 @@ def _plain(text: str) -> str:
 @lru_cache(maxsize=64)
 def _font(size: int, text: str) -> ImageFont.FreeTypeFont:
     """Pillow's own font, or the first of the system's that has every character of `text`."""
-    own = ImageFont.load_default(size)
+    own = cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))  # FreeType is in every wheel of Pillow
     if _covers(own, text):
         return own
     for name in _OTHER_FONTS:
