@@ -35,6 +35,14 @@ def test_small_models_stay_in_float32():
     assert choose_dtype("auto", CPU, parameters=10_000_000) is torch.float32
 
 
+@pytest.mark.parametrize(("parameters", "dtype"), [((1 << 28) - 1, torch.float32), (1 << 28, torch.bfloat16)])
+def test_small_is_what_takes_less_than_a_gibibyte_in_float32(monkeypatch, parameters, dtype):
+    """Where the CPU multiplies bfloat16 natively, that is: this one may not."""
+    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, probe, lambda: True, raising=False)
+    assert choose_dtype("auto", CPU, parameters) is dtype
+
+
 def test_a_named_type_wins_over_the_size():
     assert choose_dtype("bfloat16", CPU, parameters=10) is torch.bfloat16
 

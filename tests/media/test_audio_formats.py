@@ -153,6 +153,17 @@ def shares(tmp_path, channels: int, **options) -> list[float]:
     return heard
 
 
+@pytest.mark.parametrize(("share", "inverted"), [(0.95, True), (0.8, True), (0.4, False), (-0.8, False)])
+def test_a_channel_is_inverted_where_most_of_it_is_the_other_upside_down(tmp_path, share, inverted):
+    """`share` of the right channel is the left one upside down, the rest noise: the mean must keep the voice."""
+    voice, noise = np.random.default_rng(0).normal(0, 0.1, (2, 4 * RATE))
+    right = -share * voice + (1 - share**2) ** 0.5 * noise
+    samples, sound = load(save(tmp_path / "a.wav", [voice, right], layout="stereo", rate=RATE))
+    assert any("opposite phase" in note for note in sound.notes) is inverted
+    expected = (voice - right if inverted else voice + right) / 2
+    assert np.corrcoef(samples, expected[: len(samples)])[0, 1] > 0.99
+
+
 def test_both_channels_of_stereo_count_the_same(tmp_path):
     assert shares(tmp_path, 2, layout="stereo") == pytest.approx([0.5, 0.5], rel=0.01)
 

@@ -62,3 +62,14 @@ def test_the_mask_codebook_beside_the_weights_is_the_models_own(saved, tmp_path)
     masks = loaded.mask_vqvae().decode(torch.zeros(1, 16, dtype=torch.long))
     assert masks.shape == (1, 64, 64) and masks.dtype is torch.float32
     assert loaded.mask_vqvae() is loaded.mask_vqvae()
+
+
+def test_a_mask_codebook_that_lacks_codes_is_refused(saved, tmp_path):
+    from mmcli.layers.mask_vqvae import MaskVQVAE, MaskVQVAEConfig
+
+    folder = shutil.copytree(saved, tmp_path / "model")
+    codebook = MaskVQVAE(MaskVQVAEConfig(embedding_width=16, hidden=16, codes=127))
+    save_file(codebook.state_dict(), folder / "mask_decoder.safetensors")
+    loaded = load(resolve(str(folder)), "cpu", torch.float32)
+    with pytest.raises(ModelError, match="mask_decoder.safetensors knows 127 codes, but answers have 128"):
+        loaded.mask_vqvae()

@@ -13,6 +13,7 @@ from mmcli.hub.resolve import resolve
 from mmcli.media.audio import RATE, read_sound
 from mmcli.media.sources import Source, expand
 from mmcli.models.load import load
+from mmcli.speech.channels import Voices
 from mmcli.tasks.transcribe import TranscribeRequest
 
 SAID = "whatyourcountrycandoforyou"
@@ -68,6 +69,15 @@ def test_speech_is_heard_whatever_the_other_channels_hold(name, bundled, speech)
     make, notes = CHANNELS[name]
     record = heard(bundled, in_memory(*make(speech)))
     assert SAID in letters(record) and record["notes"] == notes
+
+
+@pytest.mark.parametrize(("correlation", "differ"), [(1.0, False), (0.8, False), (0.6, True), (0.0, True)])
+@pytest.mark.parametrize("level", [1.0, 0.02])
+def test_channels_are_judged_one_by_one_where_they_are_less_than_alike(correlation, differ, level):
+    voice, other = np.random.default_rng(0).normal(0, 0.1, (2, 4 * RATE))
+    channel = level * (correlation * voice + (1 - correlation**2) ** 0.5 * other)
+    assert Voices([], None)._differ(np.stack((voice, channel), 1)) is differ
+    assert Voices([], None)._differ(np.stack((voice, 0.005 * other), 1)) is False, "too soft to disturb"
 
 
 def test_two_who_speak_on_a_channel_each_are_both_heard(bundled, speech):

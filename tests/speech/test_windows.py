@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmcli.speech.windows import FRAME, LONGEST_GAP, PAD, RATE, Cutter, Speech, _pieces
+from mmcli.speech.windows import FRAME, LONGEST_GAP, PAD, RATE, Cutter, Speech, _pieces, framed
 
 LIMIT = int(30 * RATE) // FRAME
 
@@ -110,6 +110,30 @@ def test_a_window_holds_the_sound_at_its_place(block):
         assert np.array_equal(window.sound, sound[first : first + len(window.sound)])
     assert heard.seconds == len(sound) / RATE and heard.count == len(windows) > 2
     assert heard.left_out == pytest.approx(heard.seconds - sum(window.end - window.start for window in windows))
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(1, 1), (28, 1), (31, 2), (59, 2)])
+def test_a_window_holds_up_to_thirty_seconds(seconds, count):
+    """As much as Whisper hears at once: each cut costs context. Where it is equally loud, a cut is in the middle."""
+    sound = np.zeros(70 * RATE, np.float32)
+    sound[RATE : (1 + seconds) * RATE] = np.tile(np.float32((0.5, -0.5)), seconds * RATE // 2)
+    windows = list(Speech([sound], Loud()).windows())
+    assert len(windows) >= count and (len(windows) == count or seconds == 59)
+    assert all(len(window.sound) <= 30 * RATE for window in windows)
+    assert sum(len(window.sound) for window in windows) >= seconds * RATE
+
+
+@pytest.mark.parametrize("size", [FRAME, 7 * FRAME, 100 * FRAME])
+def test_the_detector_sees_the_same_frames_in_pieces_as_in_the_whole(size):
+    half = np.random.default_rng(0).uniform(0.5, 1, 50 * FRAME).astype(np.float32)
+    sound = np.stack((half, -half), 1).reshape(-1)  # without an offset, and loud: nothing is done to its level
+    whole, last = framed(sound, np.zeros(64, np.float32))
+    parts, before = [], np.zeros(64, np.float32)
+    for at in range(0, len(sound), size):
+        part, before = framed(sound[at : at + size], before)
+        parts.append(part)
+    assert np.array_equal(np.concatenate(parts), whole) and np.array_equal(before, last)
+    assert np.array_equal(whole[1, :64], sound[FRAME - 64 : FRAME])
 
 
 def test_memory_does_not_grow_with_the_recording():

@@ -263,6 +263,18 @@ def test_grid_places_line_up_with_the_picture(model):
     assert difference[0, 0] > 10 * difference[1, 1]
 
 
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 3), (2, 1), (3, 3)])
+def test_a_proposal_looks_at_the_grid_in_the_middle_of_its_box(model, row, column):
+    tower, side = model.tower, CONFIG.grid
+    grid = torch.randn(1, side**2, CONFIG.decoder.width, requires_grad=True)
+    x, y = (column + 0.5) / side, (row + 0.5) / side
+    boxes = torch.tensor([[[x - 0.1, y - 0.05, x + 0.1, y + 0.05]]])
+    proposed = boxes, torch.zeros(1, 1, CLASSES), torch.zeros(1, 1, NECK)
+    tower._things(proposed, grid, torch.zeros(CLASSES, CONFIG.decoder.width)).square().sum().backward()
+    seen = grid.grad[0].abs().sum(1)
+    assert seen.argmax() == row * side + column and seen.max() > 0.99 * seen.sum()
+
+
 def test_only_an_empty_answer_to_a_search_is_held_back():
     """Rows whose prompt begins with a searching word lose `absent_bias` at <eos> and nowhere else."""
     torch.manual_seed(1)

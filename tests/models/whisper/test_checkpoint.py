@@ -100,3 +100,14 @@ def test_an_english_only_model_knows_no_other_language(tmp_path):
     for task, language in (("translate", None), ("transcribe", "de")):
         with pytest.raises(UsageError, match="only English"):
             processor.prompt(task, language, None, True)
+
+
+@pytest.mark.parametrize(("dtype", "whole"), [("auto", True), ("float32", False)])
+def test_only_who_names_no_type_gets_products_in_8_bits(tmp_path, monkeypatch, dtype, whole):
+    from mmcli.layers.int8 import Int8Linear
+
+    whisper_folders.write_checkpoint(tmp_path)
+    monkeypatch.setattr("mmcli.models.whisper.model.int8_pays", lambda: True)
+    monkeypatch.setattr("mmcli.models.whisper.model.bfloat16_pays", lambda: False)
+    model = load(resolve(str(tmp_path)), "cpu", dtype).model
+    assert any(isinstance(part, Int8Linear) for part in model.modules()) is whole
