@@ -1,11 +1,21 @@
 """What the parts of the program hand to each other: plain frozen data that needs neither torch nor numpy."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
+
+
+@dataclass(frozen=True)
+class Doc:
+    """What a field of a record holds, and how it is written."""
+
+    text: str
+    of: frozenset[str] = frozenset({"image", "audio", "failed"})  # kinds of records that have it
+    optional: bool = False  # left out where it is None, which else is written as null
+    digits: int | None = None  # behind the point
 
 
 @dataclass(frozen=True)
@@ -53,22 +63,22 @@ class Completion:
 
 @dataclass(frozen=True)
 class Word:
-    """One word with its punctuation; seconds inside the window."""
+    """One word with its punctuation; seconds inside the window or, in a record, in the recording."""
 
-    start: float
-    end: float
-    text: str
-    probability: float
+    start: Annotated[float, Doc("Seconds in the recording.", digits=3)]
+    end: Annotated[float, Doc("Seconds in the recording.", digits=3)]
+    text: Annotated[str, Doc("The word with its punctuation.")]
+    probability: Annotated[float, Doc("How likely the model finds it: the mean over its tokens.", digits=4)]
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of text; seconds inside the window. `words` is None where no word times were asked for."""
+    """A stretch of text; seconds inside the window or, in a record, in the recording."""
 
-    start: float
-    end: float
-    text: str
-    words: tuple[Word, ...] | None = None
+    start: Annotated[float, Doc("Seconds in the recording.", digits=3)]
+    end: Annotated[float, Doc("Seconds in the recording.", digits=3)]
+    text: Annotated[str, Doc("What is said.")]
+    words: Annotated[tuple[Word, ...] | None, Doc("Its words, where word times were asked for.", optional=True)] = None
 
 
 @dataclass(frozen=True)

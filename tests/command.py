@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import fcntl
 import io
-import json
 import os
 import select
 import signal
@@ -14,6 +13,8 @@ import termios
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from records import read
 
 from mmcli.cli.app import run
 from mmcli.cli.environment import Environment
@@ -77,7 +78,7 @@ class Done:
 
     @property
     def records(self) -> list[dict]:
-        return [json.loads(line) for line in self.out.splitlines()]
+        return list(read(self.out))
 
 
 def environment(stdin: bytes = b"", **settings) -> Environment:

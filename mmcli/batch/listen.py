@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmcli.batch.ahead import ahead
 from mmcli.batch.runner import Outcome
 from mmcli.engine.cpu import allowed_cores
 from mmcli.errors import InputError, MmcliError
+from mmcli.output.schema import Record
 from mmcli.speech.channels import Voices
 from mmcli.speech.levels import levelled
 from mmcli.speech.windows import RATE, Speech, Window, halves, is_long
@@ -23,13 +24,11 @@ from mmcli.tasks.transcribe import (
     Passage,
     TranscribeRequest,
     better,
-    joined,
-    main_language,
     notes_of,
     passage,
     repeats,
-    unused,
 )
+from mmcli.types import Segment, WindowText
 
 if TYPE_CHECKING:
     from mmcli.media.sources import Source
@@ -55,7 +54,7 @@ class Heard:
     """Some more of a recording."""
 
     source: "Source"
-    segments: list[dict[str, Any]]
+    segments: list[Segment]
     reached: float  # seconds of sound that were listened to so far, pauses included
     length: float | None  # seconds of sound in all, where it is known
 
@@ -71,6 +70,7 @@ class _Recording:
     passages: list[Passage] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     error: InputError | None = None
+    identity: str | None = None  # of the file as it was read (`media/identity.py`)
     read: float = 0.0  # seconds that decoding and finding speech took
     model: float = 0.0  # seconds of its share in the batches
 
@@ -214,6 +214,9 @@ class Listener:
 
     def _read(self, recording: _Recording) -> Iterator[tuple[_Recording, Window]]:
         """The windows of the sound track to hear; where nobody speaks in the one a player takes, of the next."""
+        from mmcli.media.identity import identity
+
+        recording.identity = identity(recording.source)
         silent: list[int] = []
         track, tracks = self._track, [self._track]
         while True:
@@ -295,18 +298,18 @@ class Listener:
             found.append(better(one, again) if repeats(one.text) else [one, *again])
         return found
 
-    def _rest(self, window: Window, text: Any) -> list[Window]:
+    def _rest(self, window: Window, text: WindowText) -> list[Window]:
         """Windows of the speech behind the place where a model says that more follows."""
         heard = round(text.heard_until * RATE)
         if heard <= 0 or len(window.sound) - heard < SHORTEST_REST * RATE:
             return []
         return list(Speech([window.sound[heard:]], self._detector_here(), start=window.start + heard / RATE).windows())
 
-    def _transcribe(self, loaded: "Loaded", windows: list[Window]) -> list[Any]:
+    def _transcribe(self, loaded: "Loaded", windows: list[Window]) -> list[WindowText]:
         from mmcli.tasks.answer import in_words
 
         size = self._batch_size or default_batch_size(loaded)
-        texts: dict[int, Any] = {}
+        texts: dict[int, WindowText] = {}
         # Of a window that can be halved a text that turns in circles need not be tried again as it is.
         for settings, places in (
             ({"compression_ratio_limit": None}, [at for at, window in enumerate(windows) if is_long(window)]),
@@ -323,36 +326,32 @@ class Listener:
         return [texts[at] for at in range(len(windows))]
 
     def _outcome(self, recording: _Recording) -> Outcome:
-        from mmcli.output.record import failed_record, transcript_record
+        from mmcli.tasks.result import transcript_record
+        from mmcli.tasks.settings import audio_settings
 
-        source, passages, request = recording.source, recording.passages, self._request
+        source, request, speech = recording.source, self._request, recording.speech
+        loaded = self._loading.result()[0] if self._loading else None
+        part = {"start": self._start, "duration": self._duration, "track": self._track}
         named = {"task": request.task, "source": source.name, "model": self._model, "revision": self._revision}
+        named["settings"] = audio_settings(request, loaded, **part)
         if recording.error is not None:
-            return Outcome(source, failed_record(**named, error=recording.error), recording.error)
-        seconds = recording.speech.seconds
-        told = self._loading.result()[0].family.timestamps if self._loading else "segment"
+            return Outcome(source, Record(**named, error=str(recording.error)), recording.error)
         spent = recording.read + recording.model
-        notes = [*recording.notes, *notes_of(passages)]
-        if not recording.speech.count:
-            notes.append("no speech was found in it")
+        timings = {
+            "read": recording.read,
+            "model": recording.model,
+            "real_time_factor": spent / speech.seconds if speech.seconds else 0.0,
+            "windows": speech.count,
+            "left_out": speech.left_out,
+        }
+        silent = () if speech.count else ("no speech was found in it",)
         record = transcript_record(
-            **named,
-            seconds=recording.start + seconds,
-            language=main_language(passages),
-            text=joined(one.raw() for one in passages),
-            truncated=any(one.text.truncated for one in passages if not one.dropped),
-            segments=[segment for one in passages for segment in one.segments()],
-            timestamps="word" if request.words else told,
-            notes=notes,
-            timings={
-                "read": recording.read,
-                "model": recording.model,
-                "real_time_factor": spent / seconds if seconds else 0.0,
-                "windows": recording.speech.count,
-                "left_out": recording.speech.left_out,
-                "unused": unused(passages),
-            },
-            token_ids=[id for one in passages for id in one.text.token_ids] if request.token_ids else None,
+            Record(**named, seconds=recording.start + speech.seconds, timings=timings),
+            request,
+            recording.passages,
+            loaded,
+            notes=(*recording.notes, *notes_of(recording.passages), *silent),
+            identity=recording.identity,
         )
         return Outcome(source, record)
 

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmcli.batch.ahead import ahead
 from mmcli.errors import InputError, MmcliError, ran_out_of_memory
 from mmcli.media.limits import KEPT_PIXELS
+from mmcli.output.schema import Record
 from mmcli.tasks.task import Request
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Outcome:
     """What became of one input: a record, and where it failed the error that the record tells of."""
 
     source: "Source"
-    record: dict[str, Any]
+    record: Record
     error: InputError | None = None
     full: "Callable[[], Picture] | None" = None  # in full size, if asked for; raises InputError
     remarks: tuple[str, ...] = ()  # those of the record's notes that are about the request, not about this input
@@ -41,11 +42,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Read:
-    """A picture as the model will see it, perhaps the same in full, and the seconds that took."""
+    """A picture as the model will see it, perhaps the same in full."""
 
     picture: "Picture"
     full: "Picture | None"
-    seconds: float
+    seconds: float  # that reading took
+    identity: str | None  # of the file as it was read (`media/identity.py`)
 
 
 def run(
@@ -102,16 +104,18 @@ def default_batch_size(loaded: "Loaded") -> int:
 
 
 def _read(source: "Source", keep: bool) -> _Read:
+    from mmcli.media.identity import identity
     from mmcli.media.image import load_picture
 
     started = time.perf_counter()
+    known = identity(source)  # before it is read: what changes meanwhile is answered anew
     picture = load_picture(source, side=READ_SIDE)
     full = None
     if keep and picture.image.size == (picture.width, picture.height):
         full = picture
     elif keep and picture.width * picture.height <= KEPT_PIXELS:
         full = load_picture(source)
-    return _Read(picture, full, time.perf_counter() - started)
+    return _Read(picture, full, time.perf_counter() - started, known)
 
 
 def _full(source: "Source", read: _Read) -> "Picture":
@@ -136,10 +140,10 @@ def _result(source: "Source", future: "Future[_Read]") -> _Read | InputError:
 
 
 def _failed(source: "Source", error: InputError, request: Request, model: str, revision: str | None) -> Outcome:
-    from mmcli.output.record import failed_record
+    from mmcli.tasks.settings import image_settings
 
-    record = failed_record(task=request.task, source=source.name, model=model, revision=revision, error=error)
-    return Outcome(source, record, error)
+    named = {"task": request.task, "source": source.name, "model": model, "revision": revision}
+    return Outcome(source, Record(**named, settings=image_settings(request), error=str(error)), error)
 
 
 def _finish(
@@ -161,7 +165,15 @@ def _finish(
         if isinstance(read, InputError):
             yield _failed(source, read, request, model, revision)
         else:
-            record = picture_record(request, next(answers), loaded, source.name, read.picture, read.seconds)
-            record["notes"] += remarks
+            record = picture_record(
+                request,
+                next(answers),
+                loaded,
+                source.name,
+                read.picture,
+                read.seconds,
+                identity=read.identity,
+                remarks=remarks,
+            )
             full = partial(_full, source, read) if keep else None
             yield Outcome(source, record, full=full, remarks=remarks)

@@ -11,6 +11,7 @@ from mmcli.cli.help import Command, Group
 from mmcli.cli.libraries import guarded
 from mmcli.errors import ExitCode, InputError, MachineError, MemoryShortage, MmcliError, ran_out_of_memory
 from mmcli.hub.known import IMAGE_MODEL, such_as
+from mmcli.version import __version__
 
 HELP = (
     "Caption, detect, segment and chat about pictures, and write down what is said in recordings. "
@@ -64,9 +65,7 @@ app.add_typer(models.app, name="models", cls=Group)
 
 def _version(ctx: typer.Context, wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        ctx.obj.write(f"mmcli {version('mmcli')}\n")
+        ctx.obj.write(f"mmcli {__version__}\n")
         raise typer.Exit
 
 

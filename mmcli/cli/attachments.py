@@ -37,7 +37,7 @@ class Attachment:
         """
         if not isinstance(self.content, Audio):
             return [self.content.image], self.notes
-        from mmcli.output.text import clock
+        from mmcli.output.writers.text import clock
         from mmcli.speech.pauses import cut
 
         longest = audio_seconds(processor.capabilities, model)

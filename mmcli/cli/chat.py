@@ -95,12 +95,19 @@ def command(
                 talker.ask(request.words, stream=environment.stdout_tty)
     except (InputError, ModelError) as error:  # a question that the model cannot answer is a ModelError
         if renderer.json and not talker.exchanges:  # an answer that is there has its record
-            from mmcli.output.record import failed_record
+            from mmcli.output.schema import Record
+            from mmcli.tasks.settings import image_settings
 
-            source = names[0] if len(names) == 1 else names or None
-            failed = {"source": source, "revision": model.revision, "error": error}
+            failed = Record(
+                task=request.task,
+                source=names[0] if len(names) == 1 else tuple(names) or None,
+                model=model.model,
+                revision=model.revision,
+                settings=image_settings(request, system=system),
+                error=str(error),
+            )
             with renderer.results:
-                renderer.text(failed_record(task=request.task, model=model.model, **failed))
+                renderer.text(failed)
         raise
     if not interactive:
         return ExitCode.OK

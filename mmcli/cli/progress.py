@@ -8,7 +8,7 @@ from typing import Any
 
 from mmcli.cli.environment import Environment
 from mmcli.escape import escape_line
-from mmcli.output.text import clock
+from mmcli.output.writers.text import clock
 
 NAME_WIDTH = 24  # columns for a recording's name, of which the end is shown
 

@@ -3,25 +3,25 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmcli.cli import complete
 from mmcli.cli.environment import Environment
 from mmcli.cli.options import LONGEST_TIME, ModelOptions, Output, Overwrite, one_of, option
-from mmcli.cli.results import own_suffixes, results
 from mmcli.errors import UsageError
 from mmcli.hub.known import AUDIO_MODEL, able
+from mmcli.output.results import own_suffixes, results
+from mmcli.output.writers import WRITERS, Writer, writer_of, writers_for
 
 if TYPE_CHECKING:
     from mmcli.media.sources import Source
+    from mmcli.output.schema import Record
+    from mmcli.types import Segment
 
-Record = dict[str, Any]
-
-FORMATS = ("text", "json", "jsonl", "srt", "vtt", "tsv")
-SUFFIXES = {"text": ".txt", "json": ".json", "jsonl": ".jsonl", "srt": ".srt", "vtt": ".vtt", "tsv": ".tsv"}
+FORMATS = tuple(writer.name for writer in writers_for("audio"))
+SUFFIXES = tuple(writer.suffix for writer in writers_for("audio"))
 
 
 def seconds_of(value: str | float) -> float:
@@ -212,82 +212,58 @@ class Transcripts:
         others: Sequence[str] = (),
         words: bool = False,
     ):
-        self.form = chosen_format(options)
-        if words and self.form == "text":
+        self.writer = chosen_writer(options)
+        if words and not (self.writer.timed or self.writer.whole):
             raise UsageError("Plain text shows no times, so --words has no effect on it", "Add --json or --format vtt")
         ledger = None
         if options.output is not None:
             from mmcli.output.ledger import Ledger
 
             ledger = Ledger(sources, others)
-        joins = self.form in ("text", "jsonl")
         self.results = results(
-            environment,
+            environment.write,
             options.output,
             several,
             ledger,
-            suffix=SUFFIXES[self.form],
-            suffixes=own_suffixes(options.output) if options.format or options.json else tuple(SUFFIXES.values()),
-            joins=joins,
+            suffix=self.writer.suffix,
+            suffixes=own_suffixes(options.output) if options.format or options.json else SUFFIXES,
+            joins=self.writer.joins,
             what="recording",
             overwrite=options.overwrite,
         )
         self.several = several and not self.results.in_folder
-        if self.several and not joins:
+        if self.several and not self.writer.joins:
             raise UsageError(
-                f"A {self.form} document holds one recording, but there are several",
+                f"A {self.writer.name} document holds one recording, but there are several",
                 "Name a folder with --output, or choose --format text or jsonl",
             )
 
     @property
     def streams(self) -> bool:
         """Whether segments are written as they come."""
-        return self.form == "text" and not self.results.in_folder
+        return self.writer.name == "text" and not self.results.in_folder
 
-    def segments(self, name: str, segments: list[Record]) -> None:
+    def segments(self, name: str, segments: "list[Segment]") -> None:
         """Write some more segments of a recording, if that is how it is written."""
         if self.streams and segments:
-            from mmcli.output.text import segment_lines
+            from mmcli.output.writers.text import segment_lines
 
             self.results.write(segment_lines(name, segments, self.several))
 
-    def finished(self, source: "Source", record: Record) -> None:
+    def finished(self, source: "Source", record: "Record") -> None:
         """Write a whole recording, if that is how it is written. Raises what `Results.write` does."""
-        self.results.write("" if self.streams else document(record, self.form), source)
+        self.results.write("" if self.streams else self.writer.write(record, False), source)
 
-    def failed(self, record: Record) -> None:
+    def failed(self, record: "Record") -> None:
         """Write the record of a failure where records are read."""
-        if self.form in ("json", "jsonl") and not self.results.in_folder:
-            self.results.write(document(record, self.form))
+        if self.writer.whole and not self.results.in_folder:
+            self.results.write(self.writer.write(record, False))
 
 
-def chosen_format(options: TranscriptOptions) -> str:
-    """The format by --format, --json or the suffix of a file, text where nothing tells. UsageError if they disagree."""
+def chosen_writer(options: TranscriptOptions) -> Writer:
+    """The form by --format, --json or the suffix of a file, text where nothing tells. UsageError if they disagree."""
     if options.json and options.format not in (None, "jsonl"):
         raise UsageError(f"--json and --format {options.format} contradict each other", "Give one of them")
     if options.json or options.format:
-        return options.format or "jsonl"
-    suffix = Path(options.output or "").suffix.lower()
-    return next((form for form, own in SUFFIXES.items() if own == suffix), "text")
-
-
-def document(record: Record, form: str) -> str:
-    """A record as a whole document of that format."""
-    if form == "json":
-        from mmcli.output.record import to_json
-
-        return to_json(record, indent=2) + "\n"
-    if form == "jsonl":
-        from mmcli.output.record import to_json_line
-
-        return to_json_line(record)
-    if form == "text":
-        from mmcli.output.text import segment_lines
-
-        return segment_lines(record["source"], record["segments"])
-    from mmcli.output import subtitles
-
-    if form == "tsv":
-        return subtitles.to_tsv(record["segments"])
-    cues = subtitles.cues(record["segments"], until=record["seconds"])
-    return subtitles.to_srt(cues) if form == "srt" else subtitles.to_vtt(cues, record["timestamps"] == "word")
+        return WRITERS[options.format or "jsonl"]
+    return writer_of(options.output, "audio") or WRITERS["text"]

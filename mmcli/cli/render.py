@@ -1,13 +1,15 @@
 """Results as people and programs want them: text or JSON on stdout, pictures in files or in the terminal."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmcli.cli.environment import Environment
 from mmcli.cli.options import OutputOptions
-from mmcli.cli.results import SUFFIXES, names_records, own_suffixes, results
 from mmcli.errors import UsageError
+from mmcli.output.results import own_suffixes, results
+from mmcli.output.writers import WRITERS, writer_of, writers_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,9 +18,9 @@ if TYPE_CHECKING:
 
     from mmcli.media.image import Picture
     from mmcli.media.sources import Source
+    from mmcli.output.schema import Record
 
-Record = dict[str, Any]
-
+SUFFIXES = (*(writer.suffix for writer in writers_for("image")), ".tsv")  # the text of objects is a table
 FAULTS_TOLD = 3  # a model that loops makes dozens
 CUT = "the answer was cut off; raise --max-tokens to let it end"
 
@@ -41,9 +43,11 @@ class Renderer:
         """`sources`, and `others` by name, are the files that the run reads: none of them is written over."""
         self.environment = environment
         self.output = output
-        self.json = output.json or names_records(output.output)
-        if several and names_records(output.output) and output.output.lower().endswith(".json") and not output.json:
-            raise UsageError("A json document holds one record, but there are several pictures", "Call it .jsonl")
+        named = writer_of(output.output, "image") or WRITERS["text"]
+        self.writer = WRITERS["jsonl"] if output.json else named
+        if several and not self.writer.joins:
+            what = f"A {self.writer.name} document holds one record, but there are several pictures"
+            raise UsageError(what, "Call it .jsonl")
         self.overlay = self.mask = self.ledger = None
         if any(named is not None for named in (output.overlay, mask, output.output)):
             from mmcli.output.files import LOSSLESS_SUFFIXES, PICTURE_SUFFIXES, Destination
@@ -57,11 +61,11 @@ class Renderer:
             if mask is not None:
                 self.mask = Destination("--mask", mask, several, LOSSLESS_SUFFIXES, **common)
         self.results = results(
-            environment,
+            environment.write,
             output.output,
             several,
             self.ledger,
-            suffix=".jsonl" if self.json else ".txt",
+            suffix=self.writer.suffix,
             suffixes=own_suffixes(output.output) if output.json else SUFFIXES,
             overwrite=output.overwrite,
         )
@@ -74,20 +78,18 @@ class Renderer:
         """Whether `files` and `shown` will ask for the picture in full size."""
         return self.overlay is not None or self.show
 
-    def text(self, record: Record, source: "Source | None" = None) -> None:
-        """Write the record where results go, as text or as a line of JSON. Raises what `Results.write` does."""
-        if self.results.in_folder and "error" in record:
+    @property
+    def json(self) -> bool:
+        """Whether whole records are written, of failed inputs too."""
+        return self.writer.whole
+
+    def text(self, record: "Record", source: "Source | None" = None) -> None:
+        """Write the record where results go, in the form that was asked for. Raises what `Results.write` does."""
+        if self.results.in_folder and record.kind == "failed":
             return  # the file of an input holds its result
-        if self.json:
-            from mmcli.output.record import to_json_line
+        self.results.write(self.writer.write(record, self.several), source)
 
-            self.results.write(to_json_line(record), source)
-        else:
-            from mmcli.output.text import to_text
-
-            self.results.write(to_text(record, self.several), source)
-
-    def notes(self, record: Record, cut: str = CUT, once: Sequence[str] = ()) -> None:
+    def notes(self, record: "Record", cut: str = CUT, once: Sequence[str] = ()) -> None:
         """Say on stderr what the text does not tell: remarks on the picture, faults of the answer, `cut` if it was.
 
         Those of the notes that are said `once` are the same for every picture of a run.
@@ -96,12 +98,12 @@ class Renderer:
             if note not in self._told:
                 self._told.add(note)
                 self.environment.note(f"mmcli: {note}")
-        name = record["source"] if isinstance(record["source"], str) else ""
-        own = record | {"notes": [note for note in record["notes"] if note not in once]}
+        name = record.source if isinstance(record.source, str) else ""
+        own = replace(record, notes=tuple(note for note in record.notes if note not in once))
         for note in remarks(own, cut):
             self.environment.note(f"mmcli: {name}: {note}" if name else f"mmcli: {note}")
 
-    def files(self, source: "Source", record: Record, full: "Callable[[], Picture] | None") -> None:
+    def files(self, source: "Source", record: "Record", full: "Callable[[], Picture] | None") -> None:
         """Write the files that were asked for. Raises InputError where one cannot be written.
 
         `full` reads the picture in full size, which is done only where there is something to draw or to show.
@@ -109,37 +111,37 @@ class Renderer:
         are not written, and that is said.
         """
         if self.mask is not None:
-            if any("mask" in found for found in record["objects"]):
+            if any(found.mask is not None for found in record.objects):
                 from mmcli.output.masks import mask_picture
 
                 self.mask.save(source, mask_picture(record))
             else:
-                self._not_written(record, self.mask.path(source), "no mask" if record["objects"] else "nothing")
-        if self.overlay is not None and not record["objects"]:
+                self._not_written(record, self.mask.path(source), "no mask" if record.objects else "nothing")
+        if self.overlay is not None and not record.objects:
             self._not_written(record, self.overlay.path(source), "nothing")
-        if full is None or not (record["objects"] or self.show):
+        if full is None or not (record.objects or self.show):
             return
         from mmcli.output.overlay import draw
 
         drawn = draw(full().image, record)
-        if self.overlay is not None and record["objects"]:
+        if self.overlay is not None and record.objects:
             self.overlay.save(source, drawn)
         if self.show:
             show(self.environment, drawn)
 
-    def _not_written(self, record: Record, path: "Path", found: str) -> None:
+    def _not_written(self, record: "Record", path: "Path", found: str) -> None:
         """Say that a file does not come, and that an older one at its place is no result of this run."""
         old = "; the older file there is left as it is" if path.is_file() else ""
-        name = record["source"] if isinstance(record["source"], str) else ""
+        name = record.source if isinstance(record.source, str) else ""
         self.environment.note(f"mmcli: {name}: {found} was found, so {path} was not written{old}")
 
 
-def remarks(record: Record, cut: str = CUT) -> list[str]:
+def remarks(record: "Record", cut: str = CUT) -> list[str]:
     """What a reader of the text alone would miss; of many faults the first few. `cut` is said of a cut answer."""
-    faults = record["problems"]
+    faults = list(record.problems)
     if len(faults) > FAULTS_TOLD:
         faults = [*faults[:FAULTS_TOLD], f"{len(faults) - FAULTS_TOLD} more faults of the answer (--json has them)"]
-    return [*record["notes"], *faults, *([cut] if record["truncated"] and cut else [])]
+    return [*record.notes, *faults, *([cut] if record.truncated and cut else [])]
 
 
 def can_show(environment: Environment) -> bool:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from mmcli.cli.attachments import Attachment, names_of
 from mmcli.errors import InputError
-from mmcli.output.text import readable
+from mmcli.output.writers.text import readable
 
 if TYPE_CHECKING:
     from mmcli.cli.render import Renderer
     from mmcli.models.loaded import Loaded
-    from mmcli.output.conversation import Exchange
-    from mmcli.output.record import Record
+    from mmcli.output.schema import Record
+    from mmcli.output.writers.conversation import Exchange
     from mmcli.tasks.chat import ChatRequest
     from mmcli.tasks.conversation import Conversation
     from mmcli.types import Completion, Part
@@ -113,7 +113,7 @@ class Talker:
 
     def _record(self, request: "ChatRequest", said: "Completion", notes: list[tuple[str, str]]) -> "Record":
         """The record of an answer that is there; what it was about goes where it belongs from now on."""
-        from mmcli.output.conversation import Exchange
+        from mmcli.output.writers.conversation import Exchange
         from mmcli.tasks.result import chat_record
 
         new = tuple(names_of(self.waiting))
@@ -127,9 +127,27 @@ class Talker:
         names = names_of(self.shown)
         picture = None if len(names) != 1 or self.shown[0].kind == "sound" else self.shown[0].content
         remarks = [remark if len(names) == 1 else f"{name}: {remark}" for name, remark in notes]
-        record = chat_record(request, said, self.conversation.loaded, names, picture, remarks)
-        self.exchanges.append(Exchange(request.words or record["prompt"], new, record))
+        record = chat_record(
+            request,
+            said,
+            self.conversation.loaded,
+            names,
+            picture,
+            remarks,
+            system=self.system,
+            identity=self._identity(),
+        )
+        self.exchanges.append(Exchange(request.words or record.prompt, new, record))
         return record
+
+    def _identity(self) -> str | None:
+        """What tells this question's answer apart beside its words; None where earlier turns decide too."""
+        from mmcli.media.identity import identity
+
+        if self.exchanges and self.conversation.keeps_turns:
+            return None
+        own = [identity(attachment.source) for attachment in self.shown]
+        return None if None in own else "\n".join(own)
 
     def _drawn(self, record: "Record") -> None:
         """Write or show the picture, where it is one and that was asked for."""
@@ -146,8 +164,8 @@ class Talker:
 
         A file that is there already is left alone, unless it is this conversation's own.
         """
-        from mmcli.output.conversation import document
         from mmcli.output.drafts import atomic_write
+        from mmcli.output.writers.conversation import document
 
         if not self.exchanges:
             raise InputError("There is nothing to save yet", "Ask something first")

@@ -1,6 +1,6 @@
 """`mmcli transcribe`."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,8 @@ from mmcli.hub.known import such_as
 
 if TYPE_CHECKING:
     from mmcli.batch.runner import Outcome
+    from mmcli.output.schema import Record
+    from mmcli.output.writers import Writer
 
 NAME = "transcribe"
 EPILOG = f"""\
@@ -89,7 +91,7 @@ def command(
             else:
                 with progress.aside():
                     failed += not finish(environment, transcripts, event)
-                progress.next(event.record.get("seconds", 0.0))
+                progress.next(event.record.seconds or 0.0)
     return ExitCode.SOME_FAILED if failed else ExitCode.OK
 
 
@@ -101,7 +103,7 @@ def finish(environment: Environment, transcripts: Transcripts, outcome: "Outcome
             transcripts.finished(outcome.source, outcome.record)
         except (InputError, WriteError) as trouble:
             error = trouble
-        for remark in remarks(outcome.record, transcripts.form):
+        for remark in remarks(outcome.record, transcripts.writer):
             environment.note(f"mmcli: {outcome.source.name}: {remark}")
     else:
         transcripts.failed(outcome.record)
@@ -112,21 +114,18 @@ def finish(environment: Environment, transcripts: Transcripts, outcome: "Outcome
     return error is None
 
 
-TIMED = ("srt", "vtt", "tsv")
+def remarks(record: "Record", writer: "Writer") -> list[str]:
+    """What a reader of the transcript in that form alone would miss."""
+    from mmcli.output.writers.text import clock
 
-
-def remarks(record: dict[str, Any], form: str) -> list[str]:
-    """What a reader of the transcript in that format alone would miss."""
-    from mmcli.output.text import clock
-
-    said = list(record["notes"])
-    windows, left_out = int(record["timings"]["windows"]), record["timings"]["left_out"]
+    said = list(record.notes)
+    windows, left_out = int(record.timings["windows"]), record.timings["left_out"]
     if windows > 1 or (windows and left_out >= 1):
         several = "1 window" if windows == 1 else f"{windows} windows"
-        used = "" if record["truncated"] or record["timings"]["unused"] else "; all speech found is used"
+        used = "" if record.truncated or record.timings["unused"] else "; all speech found is used"
         said.append(f"{several}, {clock(left_out)} without speech left out{used}")
-    if record["timestamps"] == "window" and record["segments"] and form in TIMED:
+    if record.timestamps == "window" and record.segments and writer.timed:
         said.append("the model gives no times: these are estimated from the windows and the lengths of the texts")
-    if record["truncated"]:
+    if record.truncated:
         said.append("a window's text was cut off: it had more tokens than the model can write")
     return said

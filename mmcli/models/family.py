@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mmcli.errors import ModelError
-from mmcli.types import Completion
+from mmcli.types import Completion, WindowText
 
 if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
     import numpy as np
@@ -174,13 +174,9 @@ class Family:
     capabilities: Callable[[Any], Capabilities]  # configuration → what a checkpoint can do, if it lacks no file
     transcript_inputs: "Callable[[Any, Sequence[np.ndarray], DecodingOptions], Inputs] | None" = None
     """For families that transcribe: (loaded, windows, options) → what the model has read before it writes each text."""
-    transcribe: "Callable[..., list[Any]] | None" = None
-    """For families that hear: (loaded, sounds, **settings) → what was said in each sound (segments with times,
-    language, token ids, …), all of them in one batch. Settings and the result's fields are those of
-    `models/whisper/transcribe.py`. None: this family takes no audio."""
-    timestamps: str = "segment"
-    """What a family that hears tells times of: "segment" (and of words where asked), or "window", which is no more than
-    where the sound it was given lay in the recording."""
+    transcribe: "Callable[..., list[WindowText]] | None" = None
+    """For families that hear: (loaded, sounds, **settings) → a `WindowText` for each sound, all of them in one batch.
+    Settings are those of `speech.fallback.DecodingOptions`. None: this family takes no audio."""
     knowledge: Callable[[Any], Knowledge] | None = None  # configuration → what it knows; None: any words may be tried
     find: "Callable[..., list[Found]] | None" = None
     """For families that find things in a way of their own: (loaded, pictures, things, masks=, sampling=, max_tokens=,

@@ -1,11 +1,10 @@
 """From the small mask of an object to the picture's own pixels."""
 
-from collections.abc import Mapping
-
 import numpy as np
 from PIL import Image
 
 from mmcli.output import rle
+from mmcli.output.schema import Record
 
 STRIP = 1 << 20  # pixels of a mask stretched at a time
 
@@ -31,10 +30,10 @@ def paste_mask(mask: np.ndarray, box: tuple[int, int, int, int], width: int, hei
     return whole
 
 
-def mask_picture(record: Mapping) -> Image.Image:
-    """All masks of a record as one picture of its size: 255 where an object is, 0 elsewhere."""
-    pixels = np.zeros((record["height"], record["width"]), dtype=np.uint8)
-    for found in record["objects"]:
-        if found.get("mask"):
-            np.copyto(pixels, 255, where=rle.decode(found["mask"]))
+def mask_picture(record: Record) -> Image.Image:
+    """All masks of a record of one image as a picture of its size: 255 where an object is, 0 elsewhere."""
+    pixels = np.zeros((record.height, record.width), dtype=np.uint8)
+    for found in record.objects:
+        if found.mask is not None:
+            np.copyto(pixels, 255, where=rle.decode(found.mask))
     return Image.fromarray(pixels)

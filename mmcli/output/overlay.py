@@ -1,6 +1,6 @@
 """A picture with what was found drawn in: masks, boxes and labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from zlib import crc32
@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from mmcli.output import rle
+from mmcli.output.schema import Record
 from mmcli.output.tags import Tag, place
 
 # Vivid colours, neighbours far apart, that keep apart from most photographs and from each other.
@@ -39,23 +40,23 @@ class Style:
         return cls(line=line, halo=max(1, round(line / 3)), font=max(11, round(crowd * scale / 42)))
 
 
-def draw(image: Image.Image, record: Mapping) -> Image.Image:
+def draw(image: Image.Image, record: Record) -> Image.Image:
     """The picture of a record, full size, with its objects drawn in: on itself if it is RGB, for it may be large.
 
     A label has the same colour in every picture, unless two labels of one picture would share it.
     """
     canvas = image if image.mode == "RGB" else image.convert("RGB")
-    objects = sorted(record.get("objects", ()), key=lambda found: -_area(found["box"]))  # the large ones below
-    colours = label_colours([found["label"] for found in objects])
+    objects = sorted(record.objects, key=lambda found: -_area(found.box))  # the large ones below
+    colours = label_colours([found.label for found in objects])
     style = Style.of(canvas.size, len(objects))
     for found in objects:
-        if found.get("mask"):
-            _draw_mask(canvas, rle.decode(found["mask"]), colours[found["label"]], style)
-    boxes = [_line_box(found["box"], canvas.size, style) for found in objects]
+        if found.mask is not None:
+            _draw_mask(canvas, rle.decode(found.mask), colours[found.label], style)
+    boxes = [_line_box(found.box, canvas.size, style) for found in objects]
     # Where a mask shows the object its box is only a hint, in a thinner line.
-    widths = [max(1, style.line // 2) if found.get("mask") else style.line for found in objects]
-    _draw_boxes(canvas, boxes, [colours[found["label"]] for found in objects], widths, style.halo)
-    tags = [Tag(found["label"], colours[found["label"]], style.font, canvas.width) for found in objects]
+    widths = [max(1, style.line // 2) if found.mask is not None else style.line for found in objects]
+    _draw_boxes(canvas, boxes, [colours[found.label] for found in objects], widths, style.halo)
+    tags = [Tag(found.label, colours[found.label], style.font, canvas.width) for found in objects]
     named = [(tag, box) for tag, box in zip(tags, boxes, strict=True) if tag.label]
     for (tag, _), corner in zip(named, place(named, canvas.size, style.line), strict=True):
         canvas.paste(tag.picture.convert("RGB"), corner, tag.picture.getchannel("A"))

@@ -1,149 +1,97 @@
-"""The record: what mmcli says about one picture or recording, as a plain dict with its keys in a fixed order.
+"""Records as JSON, and back; and whether one still answers."""
 
-A box is [x0, y0, x1, y1] in pixels of the picture as displayed (after its EXIF turn), from the upper left corner;
-`loc` holds the location integers y0 x0 y1 x1 that it came from; a score is the mean log-probability of the object's
-own tokens, null where it wrote none; `probability` is how likely the object is right, where a model is calibrated, and
-`found_by` says which part of such a model found it; a mask is COCO's compressed run-length encoding of the picture.
-"""
-
+import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from functools import cache
+from typing import Any, get_args, get_type_hints
 
-from mmcli.errors import MmcliError
+from mmcli.errors import InputError
 from mmcli.escape import escape_json
-
-SCHEMA = 1
-
-Record = dict[str, Any]
+from mmcli.output.schema import SCHEMA, Record, Settings
+from mmcli.types import Doc
 
 
-def object_record(
-    label: str,
-    box: Sequence[float],
-    loc: Sequence[int],
-    score: float,
-    mask: Mapping | None = None,
-    probability: float | None = None,
-    found_by: str | None = None,
-) -> Record:
-    """One object; `probability`, `found_by` and `mask` are keys only where there is one.
+@cache
+def docs(kind: type) -> dict[str, Doc]:
+    """The `Doc` of each field of a dataclass, in their order."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {one.name: next(arg for arg in get_args(hints[one.name]) if isinstance(arg, Doc)) for one in fields(kind)}
 
-    A score that is no finite number becomes null.
+
+def to_dict(record: Record) -> dict[str, Any]:
+    """A record as it is written: the fields of its kind in their order, numbers rounded as they are declared."""
+    return _plain(record, None, record.kind)
+
+
+def _plain(value: Any, digits: int | None, kind: str) -> Any:
+    if is_dataclass(value):
+        own = ((name, doc, getattr(value, name)) for name, doc in docs(type(value)).items())
+        return {
+            name: _plain(part, doc.digits, kind)
+            for name, doc, part in own
+            if kind in doc.of and not (doc.optional and part is None)
+        }
+    if isinstance(value, Mapping):
+        return {name: _plain(part, digits, kind) for name, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(part, digits, kind) for part in value]
+    if isinstance(value, float):
+        return None if not math.isfinite(value) else value if digits is None else round(value, digits)
+    return value
+
+
+def from_dict(entry: Mapping[str, Any]) -> Record:
+    """A record as it was before it was written. Raises InputError for one of another schema, or for none at all."""
+    if entry.get("schema") != SCHEMA:
+        what = f"A record of schema {entry.get('schema')} cannot be read: this version reads schema {SCHEMA}"
+        raise InputError(what, "Run the command again")
+    try:
+        return _typed(Record, entry)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise InputError(f"That is no record of schema {SCHEMA} ({error})", "Run the command again") from error
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    """A value of JSON as the type that a field declares."""
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: _typed(hints[name], part) for name, part in value.items()})
+    if isinstance(value, list):
+        choices = [one for one in (kind, *get_args(kind)) if getattr(one, "__origin__", None) is tuple]
+        inner = get_args(choices[0])[0]
+        return tuple(_typed(inner, part) for part in value)
+    if isinstance(value, Mapping):
+        return next((_typed(one, value) for one in get_args(kind) if is_dataclass(one)), dict(value))
+    return value
+
+
+def run_key(
+    *, task: str, model: str, weights: str, prompt: str | None, settings: Settings, source: str | None
+) -> str | None:
+    """The `key` of a record, from all that decides the answer; None where the `source` cannot be told apart.
+
+    `weights` identifies the model's revision or files, `source` the input (`media/identity.py`).
     """
-    entry: Record = {
-        "label": label,
-        "box": [round(float(edge), 2) for edge in box],
-        "loc": [int(value) for value in loc],
-        "score": round(score, 4) if math.isfinite(score) else None,
-    }
-    if probability is not None:
-        entry["probability"] = round(probability, 4)
-    if found_by is not None:
-        entry["found_by"] = found_by
-    if mask is not None:
-        entry["mask"] = dict(mask)
-    return entry
+    if source is None:
+        return None
+    facts = {"schema": SCHEMA, "task": task, "model": model, "weights": weights, "prompt": prompt}
+    facts |= {"settings": {name: value for name, value in asdict(settings).items() if value is not None}}
+    text = json.dumps(facts | {"source": source}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def record(
-    *,
-    task: str,
-    source: str,
-    model: str,
-    revision: str | None,
-    width: int,
-    height: int,
-    prompt: str,
-    text: str,
-    truncated: bool = False,
-    objects: Sequence[Record] = (),
-    problems: Sequence[str] = (),
-    notes: Sequence[str] = (),
-    timings: Mapping[str, float] | None = None,
-    token_ids: Sequence[int] | None = None,
-) -> Record:
-    """The record of a picture that was read and answered.
+def answers(entry: Mapping[str, Any], key: str | None) -> bool:
+    """Whether a record that was written once is what a run of this key would give.
 
-    `problems` are faults of the answer, `notes` remarks on the picture; `timings` are seconds. `token_ids` is there
-    only on request.
+    Never one of an earlier schema, which does not tell how it was made; never one that failed.
     """
-    entry: Record = {
-        "schema": SCHEMA,
-        "task": task,
-        "source": source,
-        "model": model,
-        "revision": revision,
-        "width": width,
-        "height": height,
-        "prompt": prompt,
-        "text": text,
-        "truncated": truncated,
-        "objects": list(objects),
-        "problems": list(problems),
-        "notes": list(notes),
-        "timings": {name: round(seconds, 4) for name, seconds in (timings or {}).items()},
-    }
-    if token_ids is not None:
-        entry["token_ids"] = [int(token) for token in token_ids]
-    return entry
+    return key is not None and entry.get("schema") == SCHEMA and entry.get("key") == key and "error" not in entry
 
 
-def transcript_record(
-    *,
-    task: str,
-    source: str,
-    model: str,
-    revision: str | None,
-    seconds: float,
-    language: str | None,
-    text: str,
-    truncated: bool,
-    segments: Sequence[Record],
-    timestamps: str,
-    notes: Sequence[str] = (),
-    timings: Mapping[str, float] | None = None,
-    token_ids: Sequence[int] | None = None,
-) -> Record:
-    """The record of a recording that was heard.
-
-    Segments have `start`, `end` (seconds in the recording), `text`, and `words` where word times were asked for;
-    `timestamps` says what the model told times of: "segment", "word", or only "window" (the stretch it was given).
-    """
-    entry: Record = {
-        "schema": SCHEMA,
-        "task": task,
-        "source": source,
-        "model": model,
-        "revision": revision,
-        "seconds": round(seconds, 3),
-        "language": language,
-        "text": text,
-        "truncated": truncated,
-        "segments": list(segments),
-        "timestamps": timestamps,
-        "notes": list(notes),
-        "timings": {name: round(value, 4) for name, value in (timings or {}).items()},
-    }
-    if token_ids is not None:
-        entry["token_ids"] = [int(token) for token in token_ids]
-    return entry
-
-
-def failed_record(*, task: str, source: str, model: str, revision: str | None, error: MmcliError | str) -> Record:
-    """The record of a picture that failed; the key `error` marks it."""
-    return {
-        "schema": SCHEMA,
-        "task": task,
-        "source": source,
-        "model": model,
-        "revision": revision,
-        "error": str(error),
-    }
-
-
-def to_json_line(entry: Mapping) -> str:
+def to_json_line(entry: Record | Mapping[str, Any]) -> str:
     """A record as one line of JSON with its newline; non-ASCII text is kept, and the line is always valid UTF-8."""
     return to_json(entry) + "\n"
 
@@ -153,4 +101,5 @@ def to_json(entry: Any, indent: int | None = None) -> str:
 
     Among them are halves of surrogate pairs, which names of files that are not UTF-8 hold.
     """
+    entry = to_dict(entry) if isinstance(entry, Record) else entry
     return escape_json(json.dumps(entry, ensure_ascii=False, allow_nan=False, indent=indent))

@@ -6,41 +6,55 @@ added to make a printable character (cocodataset/cocoapi `common/maskApi.c`).
 """
 
 from collections.abc import Iterator
-from typing import TypedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
+from mmcli.types import Doc
 
-
-class RLE(TypedDict):
-    """`size` is [height, width]; `counts` the runs as text."""
-
-    size: list[int]
-    counts: str
+if TYPE_CHECKING:
+    import numpy as np
 
 
-def encode(mask: np.ndarray) -> RLE:
+@dataclass(frozen=True)
+class Mask:
+    """Which pixels of an image belong to an object: COCO's compressed run-length encoding, as pycocotools reads it."""
+
+    size: Annotated[tuple[int, int], Doc("Height and width of the image.")]
+    counts: Annotated[str, Doc("The runs as text.")]
+
+    @property
+    def pixels(self) -> "np.ndarray":
+        """The mask itself: boolean [height, width]. Raises ValueError where the runs do not fill the size."""
+        return decode(self)
+
+
+def encode(mask: "np.ndarray") -> Mask:
     """A boolean mask [H, W] → its encoding."""
+    import numpy as np
+
     height, width = mask.shape
     flat = np.asarray(mask, dtype=bool).ravel(order="F")
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     edges = np.concatenate([[0] if flat.size and flat[0] else [], [0], changes, [flat.size]])
     runs = np.diff(edges).astype(np.int64).tolist()
-    return {"size": [height, width], "counts": "".join(_write(runs))}
+    return Mask((height, width), "".join(_write(runs)))
 
 
-def decode(rle: RLE) -> np.ndarray:
+def decode(mask: Mask) -> "np.ndarray":
     """An encoding → the boolean mask [H, W]. Raises ValueError where the runs do not fill the size."""
-    height, width = rle["size"]
-    runs = list(_read(rle["counts"]))
+    import numpy as np
+
+    height, width = mask.size
+    runs = list(_read(mask.counts))
     if sum(runs) != height * width or any(run < 0 for run in runs):
         raise ValueError(f"the runs of the mask do not fill {width} × {height} pixels")
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape((height, width), order="F")
 
 
-def is_empty(rle: RLE) -> bool:
+def is_empty(mask: Mask) -> bool:
     """Whether no pixel is inside: the mask itself is not made."""
-    return not any(list(_read(rle["counts"]))[1::2])
+    return not any(list(_read(mask.counts))[1::2])
 
 
 def _write(runs: list[int]) -> Iterator[str]:

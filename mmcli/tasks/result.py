@@ -1,11 +1,16 @@
 """From a model's answer to the record that tells of it."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from mmcli.models.family import Found
+from mmcli.output.schema import Mask, Object, Record, Settings
+from mmcli.tasks.settings import image_settings, key_of
 from mmcli.tasks.task import Request
+from mmcli.tasks.transcribe import Passage, TranscribeRequest, joined, main_language, unused
 from mmcli.types import Completion
 
 if TYPE_CHECKING:
@@ -13,17 +18,21 @@ if TYPE_CHECKING:
     from mmcli.media.image import Picture
     from mmcli.models.loaded import Loaded
 
-Record = dict[str, Any]
-
 
 def picture_record(
-    request: Request, said: Completion, loaded: "Loaded", name: str, picture: "Picture", seconds: float
+    request: Request,
+    said: Completion,
+    loaded: "Loaded",
+    name: str,
+    picture: "Picture",
+    seconds: float,
+    *,
+    identity: str | None = None,
+    remarks: Sequence[str] = (),
 ) -> Record:
-    """The record of one picture called `name`, which took `seconds` to read."""
-    objects, problems = find_objects(request, said, loaded, picture.width, picture.height)
-    return _record(
-        request, said, loaded, name, (picture.width, picture.height), objects, problems, picture.notes, seconds
-    )
+    """The record of one picture called `name`, which took `seconds` to read; `remarks` are notes on the request."""
+    notes = (*picture.notes, *remarks)
+    return _record(request, said, loaded, name, picture, notes, image_settings(request, loaded), identity, seconds)
 
 
 def chat_record(
@@ -33,65 +42,97 @@ def chat_record(
     names: Sequence[str],
     picture: "Picture | None" = None,
     notes: Sequence[str] = (),
+    *,
+    system: str = "",
+    identity: str | None = None,
 ) -> Record:
     """The record of one question about the pictures and sounds called `names`, or about nothing of the kind.
 
     If all there is to see and hear is one `picture` it is like any other record. With several things `source` is a
     list, without one it is null, and but for that one picture there are no objects, for there are no pixels that could
-    be meant.
+    be meant. `identity` tells apart what it is about; None where earlier turns decide the answer too.
     """
-    source = names[0] if len(names) == 1 else list(names) or None
-    size, objects, problems = (None, None), [], []
-    if picture is not None:
-        size = picture.width, picture.height
-        objects, problems = find_objects(request, said, loaded, *size)
-    return _record(request, said, loaded, source, size, objects, problems, notes, 0.0)
+    source = names[0] if len(names) == 1 else tuple(names) or None
+    settings = image_settings(request, loaded, system)
+    return _record(request, said, loaded, source, picture, notes, settings, identity, 0.0)
 
 
 def _record(
     request: Request,
     said: Completion,
     loaded: "Loaded",
-    source: Any,
-    size: tuple[int | None, int | None],
-    objects: list[Record],
-    problems: list[str],
+    source: str | tuple[str, ...] | None,
+    picture: "Picture | None",
     notes: Sequence[str],
+    settings: Settings,
+    identity: str | None,
     seconds: float,
 ) -> Record:
-    """Times are in seconds: `load` the picture's own, `prefill` and `decode` those of the `batch` rows together."""
-    from mmcli.output.record import record
-
-    entry = record(
+    size: tuple[int, int] | tuple[None, None] = (None, None)
+    objects: list[Object] = []
+    problems: list[str] = []
+    if picture is not None:
+        size = picture.width, picture.height
+        objects, problems = find_objects(request, said, loaded, *size)
+    prompt = request.prompt_for(loaded.processor)
+    timings = {"load": seconds, "prefill": said.timings.prefill, "decode": said.timings.decode}
+    return Record(
         task=request.task,
         source=source,
         model=loaded.checkpoint.name,
         revision=loaded.checkpoint.revision,
+        key=key_of(request.task, loaded, prompt, settings, identity),
+        settings=settings,
         width=size[0],
         height=size[1],
-        prompt=request.prompt_for(loaded.processor),
+        prompt=prompt,
         text=said.text if isinstance(said, Found) else loaded.processor.decode(said.ids),
         truncated=not said.ended,
-        objects=objects,
-        problems=problems,
-        notes=notes,
-        timings={"load": seconds, "prefill": said.timings.prefill, "decode": said.timings.decode},
+        objects=tuple(objects),
+        problems=tuple(problems),
+        notes=tuple(notes),
+        timings=timings | {"batch": said.timings.batch, "tokens": len(said.ids)},
         token_ids=said.ids if request.token_ids else None,
     )
-    entry["timings"] |= {"batch": said.timings.batch, "tokens": len(said.ids)}
-    return entry
+
+
+def transcript_record(
+    begun: Record,
+    request: TranscribeRequest,
+    passages: Sequence[Passage],
+    loaded: "Loaded | None",
+    *,
+    notes: Sequence[str],
+    identity: str | None,
+) -> Record:
+    """The record of a recording, from one that names it with its settings and times, and what was heard in it.
+
+    Without speech no model may have been `loaded`; then nothing decides whether the record still answers.
+    """
+    coarse = loaded is not None and loaded.processor.capabilities.timestamps == "window"
+    return replace(
+        begun,
+        key=None if loaded is None else key_of(request.task, loaded, None, begun.settings, identity),
+        language=main_language(passages),
+        text=joined(one.raw() for one in passages),
+        truncated=any(one.text.truncated for one in passages if not one.dropped),
+        segments=tuple(segment for one in passages for segment in one.segments()),
+        timestamps="word" if request.words else "window" if coarse else "segment",
+        notes=tuple(notes),
+        timings={**begun.timings, "unused": unused(passages)},
+        token_ids=tuple(id for one in passages for id in one.text.token_ids) if request.token_ids else None,
+    )
 
 
 def find_objects(
     request: Request, said: Completion, loaded: "Loaded", width: int, height: int
-) -> tuple[list[Record], list[str]]:
+) -> tuple[list[Object], list[str]]:
     """The objects in an answer, in pixels of a picture of that size, and what was wrong with it.
 
     Any task's answer is read for objects if it holds location tokens: a prompt of the user's own may ask for them.
     """
     from mmcli.decode.locations import decode_box
     from mmcli.decode.segments import parse
-    from mmcli.output.record import object_record
 
     vocabulary = loaded.processor.vocabulary
     if vocabulary is None:
@@ -106,17 +147,25 @@ def find_objects(
     boxes = [decode_box(one.loc, width, height, request.loc_divisor) for one in found]
     masks = find_masks(found, boxes, loaded, width, height) if request.finds_masks else [None] * len(boxes)
     objects = [
-        object_record(one.label, box, one.loc, one.score, mask, one.probability, one.found_by)
+        Object(
+            label=one.label,
+            box=box,
+            raw_box=tuple(one.loc),
+            score=one.score if math.isfinite(one.score) else None,
+            probability=one.probability,
+            found_by=one.found_by,
+            mask=mask,
+        )
         for one, box, mask in zip(found, boxes, masks, strict=True)
     ]
     return objects, problems + _empty_masks(objects)
 
 
-def _empty_masks(objects: Sequence[Record]) -> list[str]:
+def _empty_masks(objects: Sequence[Object]) -> list[str]:
     """A sentence for each label whose masks hold no pixel."""
     from mmcli.output.rle import is_empty
 
-    count = Counter(entry["label"] for entry in objects if "mask" in entry and is_empty(entry["mask"]))
+    count = Counter(one.label for one in objects if one.mask is not None and is_empty(one.mask))
     return [f'the mask of "{label}" is empty' + (f" ({n} times)" if n > 1 else "") for label, n in count.items()]
 
 
@@ -126,9 +175,9 @@ def find_masks(
     loaded: "Loaded",
     width: int,
     height: int,
-) -> list[Any]:
+) -> list[Mask | None]:
     """The run-length encoded mask of each object, or None for one without mask codes."""
-    masks: list[Any] = [None] * len(found)
+    masks: list[Mask | None] = [None] * len(found)
     coded = [i for i, one in enumerate(found) if one.seg is not None]
     if not coded:
         return masks

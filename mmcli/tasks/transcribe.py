@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from mmcli.errors import ModelError, UsageError
 from mmcli.hub.known import any_of
-from mmcli.output.text import clock
+from mmcli.output.writers.text import clock
 from mmcli.speech.fallback import FASTEST, LOGPROB_LIMIT
 from mmcli.tasks.task import text_of
-from mmcli.types import Segment, WindowText
+from mmcli.types import Segment, WindowText, Word
 
 if TYPE_CHECKING:
     from mmcli.models.family import Family
     from mmcli.models.loaded import Loaded
     from mmcli.speech.windows import Window
-
-Record = dict[str, Any]
 
 REPEATED = 2.0  # a text of half a minute that zlib shrinks more repeats itself; others reach 1.8
 SAME = 0.9  # of the letters of a text: what is shorter says less
@@ -86,7 +84,7 @@ class Passage:
         """Whether anything of it is written down: dots and notes of music are no words."""
         return not self.dropped and any(char.isalnum() for char in spoken(self.text))
 
-    def segments(self) -> list[Record]:
+    def segments(self) -> list[Segment]:
         """Its segments, in seconds of the recording."""
         if not self.used:
             return []
@@ -154,24 +152,16 @@ def _letters(text: str) -> str:
     return "".join(char for char in text.lower() if char.isalnum())
 
 
-def segment_record(place: Passage, segment: Segment) -> Record:
-    """One segment; the key `words` is there only with word times."""
+def segment_record(place: Passage, segment: Segment) -> Segment:
+    """One segment in seconds of the recording."""
 
     def placed(seconds: float) -> float:
         return round(min(place.start + seconds, place.end), 3)
 
-    entry: Record = {"start": placed(segment.start), "end": placed(segment.end), "text": segment.text.strip()}
-    if segment.words is not None:
-        entry["words"] = [
-            {
-                "start": placed(word.start),
-                "end": placed(word.end),
-                "text": word.text.strip(),
-                "probability": round(word.probability, 4),
-            }
-            for word in segment.words
-        ]
-    return entry
+    words = segment.words and tuple(
+        Word(placed(word.start), placed(word.end), word.text.strip(), word.probability) for word in segment.words
+    )
+    return Segment(placed(segment.start), placed(segment.end), segment.text.strip(), words)
 
 
 def joined(texts: Iterable[str]) -> str:

@@ -18,8 +18,10 @@ from mmcli.batch.runner import Outcome
 from mmcli.errors import InputError, ModelError
 from mmcli.media.sources import Source
 from mmcli.models.family import Capabilities
+from mmcli.output.record import to_dict
 from mmcli.speech.windows import RATE
 from mmcli.tasks.transcribe import TranscribeRequest, joined
+from mmcli.types import Segment
 
 
 @dataclass
@@ -39,7 +41,7 @@ class Text:
     def __post_init__(self):
         end = self.seconds if self.heard_until is None else self.heard_until
         self.heard_until = end
-        self.segments = (SimpleNamespace(start=0.0, end=end, text=" " + self.text, words=None),) if self.text else ()
+        self.segments = (Segment(0.0, end, " " + self.text),) if self.text else ()
 
 
 class Ears:
@@ -48,10 +50,11 @@ class Ears:
     def __init__(self, say=None):
         self.batches: list[int] = []
         self.say = say or (lambda sound: Text(f"{np.abs(sound).max():.2f}", len(sound) / RATE))
-        self.family = SimpleNamespace(transcribe=self.transcribe, timestamps="segment")
+        self.family = SimpleNamespace(transcribe=self.transcribe)
         able = Capabilities(max_audio_seconds=30.0, timestamps="segment")
         self.processor = SimpleNamespace(is_text=lambda id: id < 100, capabilities=able)
-        self.checkpoint = SimpleNamespace(revision="abc")
+        self.checkpoint = SimpleNamespace(name="ears", revision="abc")
+        self.dtype, self.quantised = "torch.float32", False
         self.device = SimpleNamespace(type="cpu")
         self.model = SimpleNamespace(parameters=lambda: ())
 
@@ -94,7 +97,7 @@ def events(sources, ears=None, request=None, **options):
 
 
 def records(sources, *more, **options) -> list[dict]:
-    return [event.record for event in events(sources, *more, **options) if isinstance(event, Outcome)]
+    return [to_dict(event.record) for event in events(sources, *more, **options) if isinstance(event, Outcome)]
 
 
 def test_windows_of_several_files_share_a_batch_and_come_out_in_order():
@@ -104,7 +107,7 @@ def test_windows_of_several_files_share_a_batch_and_come_out_in_order():
     told = [(type(event).__name__, event.source.name) for event in got]
     heard = {"a": 2, "b": 1, "c": 2}
     assert told == [event for name, n in heard.items() for event in (*[("Heard", name)] * n, ("Outcome", name))]
-    assert [event.record["text"] for event in got if isinstance(event, Outcome)] == ["0.20 0.30", "0.40", "0.50 0.60"]
+    assert [event.record.text for event in got if isinstance(event, Outcome)] == ["0.20 0.30", "0.40", "0.50 0.60"]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
@@ -134,7 +137,7 @@ def test_batches_heard_at_the_same_time_come_out_in_order(lanes, request):
 
     got = events(sources, Ears(slowly), batch_size=2, lanes=lanes)
     assert [type(event) for event in got] == [type(event) for event in plain]
-    texts = [[event.record["text"] for event in side if isinstance(event, Outcome)] for side in (got, plain)]
+    texts = [[event.record.text for event in side if isinstance(event, Outcome)] for side in (got, plain)]
     assert texts[0] == texts[1]
 
 
@@ -256,8 +259,8 @@ def test_without_speech_nothing_is_loaded():
 
     listener = Listener(TranscribeRequest(), load, model="ears")
     [outcome] = listener.run([recording("quiet", 0.0)])
-    assert outcome.record["text"] == "" and outcome.record["notes"] == ["no speech was found in it"]
-    assert outcome.record["timings"]["real_time_factor"] < 1
+    assert outcome.record.text == "" and outcome.record.notes == ("no speech was found in it",)
+    assert outcome.record.timings["real_time_factor"] < 1
 
 
 def test_a_bad_recording_is_a_record_in_its_place():
@@ -350,4 +353,4 @@ def test_the_batch_is_small_where_the_model_is_large():
 
 def test_an_input_error_keeps_its_words():
     outcome = next(event for event in events([in_memory("e.wav", b"")]) if isinstance(event, Outcome))
-    assert isinstance(outcome.error, InputError) and outcome.record["error"] == str(outcome.error)
+    assert isinstance(outcome.error, InputError) and outcome.record.error == str(outcome.error)

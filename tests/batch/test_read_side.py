@@ -30,6 +30,6 @@ def test_no_side_falls_below_the_largest_square_that_a_model_looks_at(tmp_path, 
         loaded.processor, "inputs", lambda pictures, prompts: seen.extend(pictures) or inputs(pictures, prompts)
     )
     [outcome] = run([source], CaptionRequest(max_tokens=1), lambda: loaded, model="tiny")
-    assert (outcome.record["width"], outcome.record["height"]) == size
+    assert (outcome.record.width, outcome.record.height) == size
     assert [picture.size for [picture] in seen] == [read]
     assert load_attachment(source).content.image.size == read

@@ -13,6 +13,7 @@ from mmcli.hub.resolve import resolve
 from mmcli.media.audio import RATE, read_sound
 from mmcli.media.sources import Source, expand
 from mmcli.models.load import load
+from mmcli.output.record import to_dict
 from mmcli.tasks.transcribe import TranscribeRequest
 
 SENTENCE = "andsomyfellowamericansasknotwhatyourcountrycandoforyouaskwhatyoucandoforyourcountry"
@@ -38,7 +39,7 @@ def heard(loaded, samples: np.ndarray) -> dict:
     source = Source("talk.wav", None, None, PurePosixPath("talk.wav"))
     source._kept.append(wav_bytes(samples, RATE))
     listener = Listener(TranscribeRequest(), lambda: loaded, model="whisper-tiny.en", lanes=1)
-    return next(event.record for event in listener.run([source]) if isinstance(event, Outcome))
+    return next(to_dict(event.record) for event in listener.run([source]) if isinstance(event, Outcome))
 
 
 def letters(text: str) -> str:

@@ -28,17 +28,17 @@ def broken(name="broken.png"):
 def test_every_input_becomes_a_record_in_its_place(album, loaded):
     mixed = [broken("1.png"), *sources("album"), broken("2.png"), *sources("album/b.jpg"), broken("3.png")]
     outcomes = list(run(mixed, REQUEST, lambda: loaded, model="tiny", batch_size=2))
-    names = [outcome.record["source"] for outcome in outcomes]
+    names = [outcome.record.source for outcome in outcomes]
     assert names == ["1.png", "album/a[red].png", "album/b.jpg", "album/sub/c.png", "2.png", "album/b.jpg", "3.png"]
     assert [name for name, o in zip(names, outcomes, strict=True) if o.error] == ["1.png", "2.png", "3.png"]
-    assert all(("error" in outcome.record) == bool(outcome.error) for outcome in outcomes)
+    assert all((outcome.record.kind == "failed") == bool(outcome.error) for outcome in outcomes)
 
 
 @pytest.mark.parametrize("size", [2, 3, 8])
 def test_answers_do_not_depend_on_the_batch_size(album, loaded, size):
     def answers(batch_size):
         outcomes = run(sources("album", "album"), REQUEST, lambda: loaded, model="tiny", batch_size=batch_size)
-        return [(outcome.record["source"], outcome.record["text"]) for outcome in outcomes]
+        return [(outcome.record.source, outcome.record.text) for outcome in outcomes]
 
     assert answers(size) == answers(1)
 
@@ -48,7 +48,7 @@ def test_no_model_is_loaded_where_no_input_can_be_read():
         raise AssertionError("loaded in vain")
 
     [outcome] = run([broken()], REQUEST, load, model="tiny")
-    assert outcome.record["error"] == "broken.png is broken."
+    assert outcome.record.error == "broken.png is broken."
 
 
 def test_a_model_without_locations_is_refused_before_anything_is_asked(album, loaded):
@@ -67,7 +67,7 @@ def test_an_error_that_nobody_foresaw_is_one_failed_input(album, loaded):
 
     mixed = [Strange("strange.png", None, None, PurePosixPath("strange.png")), *sources("album/b.jpg")]
     strange, fine = run(mixed, REQUEST, lambda: loaded, model="tiny")
-    assert "strange.png cannot be read (ZeroDivisionError: strange)" in strange.record["error"]
+    assert "strange.png cannot be read (ZeroDivisionError: strange)" in strange.record.error
     assert fine.error is None
 
 
@@ -96,7 +96,7 @@ def test_a_model_that_fails_midway_leaves_the_done_records(album, loaded):
 
 def test_timings_tell_seconds_and_tokens(album, loaded):
     outcomes = run(sources("album"), REQUEST, lambda: loaded, model="tiny", batch_size=3)
-    timings = next(outcomes).record["timings"]
+    timings = next(outcomes).record.timings
     assert list(timings) == ["load", "prefill", "decode", "batch", "tokens"]
     assert timings["batch"] == 3 and timings["tokens"] <= 6
     assert all(timings[key] > 0 for key in ("load", "prefill", "decode"))
@@ -111,7 +111,7 @@ def test_pictures_are_kept_in_full_size_only_on_request(tmp_path, loaded):
 
     assert outcome(False).full is None
     assert outcome(True).full().image.size == (4000, 3000)
-    assert outcome(True).record["text"] == outcome(False).record["text"]
+    assert outcome(True).record.text == outcome(False).record.text
 
 
 def test_a_picture_too_large_to_be_kept_is_read_again(tmp_path, loaded, monkeypatch):

@@ -1,12 +1,12 @@
 """Conversations with a model that knows turns, sees and hears, without a terminal: what goes in, what is said."""
 
-import json
 import os
 
 import numpy as np
 import pytest
 from command import environment
 from PIL import Image
+from records import read
 from sound_files import save
 from turns import turn_model
 
@@ -41,7 +41,7 @@ def talk(lines: str, names: list[str] = (), *, context: int | None = None, json:
 
 
 def records(out: str) -> list[dict]:
-    return [json.loads(line) for line in out.splitlines()]
+    return list(read(out))
 
 
 def test_pictures_and_sounds_go_with_the_next_question_and_are_remembered(folder):

@@ -4,10 +4,11 @@ from command import environment
 from mmcli.cli.options import OutputOptions
 from mmcli.cli.render import Renderer, remarks
 from mmcli.errors import UsageError
+from mmcli.output.schema import Record
 
 
 def record(**changes):
-    return {"source": "a.png", "notes": [], "problems": [], "truncated": False} | changes
+    return Record(task="caption", source="a.png", model="nano", **changes)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,10 @@ def plain(text: str) -> str:
 
 def test_the_record_tells_what_is_said_and_when(record):
     assert SAID in plain(record["text"])
-    names = "schema task source model revision seconds language text truncated segments timestamps notes timings"
+    names = (
+        "schema task source model revision version key settings seconds language text truncated segments timestamps "
+    )
+    names += "notes timings"
     assert list(record) == names.split()
     assert (record["task"], record["model"], record["language"]) == ("transcribe", "whisper-tiny.en", "en")
     assert record["seconds"] == pytest.approx(SECONDS, abs=0.05) and record["timestamps"] == "segment"

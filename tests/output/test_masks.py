@@ -9,9 +9,16 @@ from PIL import Image
 from mmcli.decode.locations import decode_box, pixel_box
 from mmcli.output import rle
 from mmcli.output.masks import mask_picture, paste_mask
+from mmcli.output.schema import Object, Record
 
 INSIDE = np.ones((64, 64), np.float32)
 DISC = 20 - np.hypot(*(np.indices((64, 64)) - 31.5)).astype(np.float32)
+
+
+def record(width, height, *masks):
+    """Of an image with an object for each mask; None is one without."""
+    objects = tuple(Object("cat", (0, 0, 1, 1), (0, 0, 1, 1), mask=mask) for mask in masks)
+    return Record(task="segment", source="a.png", model="nano", width=width, height=height, objects=objects)
 
 
 @pytest.mark.parametrize("box", [(0, 0, 40, 30), (3, 5, 4, 6), (10, 0, 11, 30), (39, 29, 40, 30)])
@@ -41,7 +48,7 @@ def test_a_mask_takes_few_bytes_a_pixel():
     tracemalloc.start()
     try:
         encoded = rle.encode(paste_mask(DISC, (0, 0, 4000, 4000), 4000, 4000))
-        mask_picture({"width": 4000, "height": 4000, "objects": [{"mask": encoded}] * 2})
+        mask_picture(record(4000, 4000, encoded, encoded))
         assert tracemalloc.get_traced_memory()[1] < 2.5 * 4000 * 4000
     finally:
         tracemalloc.stop()
@@ -79,11 +86,10 @@ def test_box_and_mask_of_one_object_agree_to_half_a_pixel():
 
 def test_the_mask_picture_joins_all_objects():
     masks = [paste_mask(INSIDE, box, 40, 30) for box in ((0, 0, 5, 5), (3, 3, 9, 9))]
-    objects = [{"mask": rle.encode(mask)} for mask in masks] + [{"label": "a box without a mask"}]
-    picture = mask_picture({"width": 40, "height": 30, "objects": objects})
+    picture = mask_picture(record(40, 30, *map(rle.encode, masks), None))
     assert picture.mode == "L" and picture.size == (40, 30)
     assert np.array_equal(np.asarray(picture), (masks[0] | masks[1]) * 255)
 
 
 def test_without_masks_the_mask_picture_is_black():
-    assert mask_picture({"width": 4, "height": 3, "objects": []}).getextrema() == (0, 0)
+    assert mask_picture(record(4, 3)).getextrema() == (0, 0)

@@ -8,16 +8,20 @@ from PIL import Image
 
 from mmcli.output import rle
 from mmcli.output.overlay import PALETTE, draw, label_colours
+from mmcli.output.schema import Object, Record
 from mmcli.output.tags import Tag, ink_on, place
 
 
 def found(label, box, mask=None):
-    entry = {"label": label, "box": list(box), "loc": [0, 0, 1, 1], "score": -0.1}
-    return entry | ({"mask": rle.encode(mask)} if mask is not None else {})
+    return Object(label, tuple(box), (0, 0, 1, 1), -0.1, mask=None if mask is None else rle.encode(mask))
+
+
+def record(*objects):
+    return Record(task="detect", source="a.png", model="nano", objects=objects)
 
 
 def drawn(objects, background="white", size=(320, 240)):
-    return np.asarray(draw(Image.new("RGB", size, background), {"objects": objects}))
+    return np.asarray(draw(Image.new("RGB", size, background), record(*objects)))
 
 
 def test_without_objects_the_picture_is_the_same():
@@ -27,7 +31,7 @@ def test_without_objects_the_picture_is_the_same():
 def test_no_second_picture_is_made():
     """Of 120 million pixels there is room for one beside the model."""
     image = Image.new("RGB", (64, 64))
-    assert draw(image, {"objects": [found("cat", (5, 5, 60, 60))]}) is image
+    assert draw(image, record(found("cat", (5, 5, 60, 60)))) is image
     assert image.getbbox()
 
 

@@ -11,7 +11,7 @@ from mmcli.output import rle
 
 def official(mask):
     encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
+    return rle.Mask(tuple(encoded["size"]), encoded["counts"].decode("ascii"))
 
 
 def disc(height, width):
@@ -64,4 +64,4 @@ def test_any_mask_is_encoded_as_by_pycocotools_and_comes_back(mask):
 )
 def test_damaged_runs_are_a_value_error(counts, sentence):
     with pytest.raises(ValueError, match=sentence):
-        rle.decode({"size": [3, 4], "counts": counts})
+        rle.decode(rle.Mask((3, 4), counts))

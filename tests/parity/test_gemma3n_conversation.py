@@ -78,7 +78,7 @@ def test_the_cache_that_is_kept_changes_no_answer(loaded, monkeypatch):
     monkeypatch.undo()
     steps = generate(loaded.model, whole, stop_ids=loaded.processor.stop_ids, max_tokens=STEPS)
     expected = [event for [event] in steps if event.id not in loaded.processor.stop_ids]
-    assert last.ids == [event.id for event in expected]
+    assert list(last.ids) == [event.id for event in expected]
     logprobs = [event.logprob for event in expected]
     assert [token.logprob for token in last.tokens] == pytest.approx(logprobs, abs=1e-4)
     conversation.clear()

@@ -10,7 +10,8 @@ from PIL import Image
 from mmcli.layers.mask_vqvae import MaskVQVAE
 from mmcli.media.image import Picture
 from mmcli.media.sources import IMAGE_EXTENSIONS, expand
-from mmcli.output.rle import decode
+from mmcli.output.record import to_dict
+from mmcli.output.rle import Mask, decode
 from mmcli.tasks.answer import answer
 from mmcli.tasks.caption import CaptionRequest
 from mmcli.tasks.chat import ChatRequest
@@ -38,14 +39,14 @@ def words(loaded, text):
 
 
 def record(loaded, ids, request=DETECT, **more):
-    return picture_record(request, said(ids, **more), loaded, "a.png", PICTURE, 0.125)
+    return to_dict(picture_record(request, said(ids, **more), loaded, "a.png", PICTURE, 0.125))
 
 
 def test_a_detection_has_boxes_in_pixels_of_the_whole_picture(loaded):
     ids = [*locations(100, 200, 300, 400), *words(loaded, " cat")]
     entry = record(loaded, ids)
     assert entry["objects"] == [
-        {"label": "cat", "box": [200.0, 200.0, 400.0, 600.0], "loc": [100, 200, 300, 400], "score": -0.5}
+        {"label": "cat", "box": [200.0, 200.0, 400.0, 600.0], "raw_box": [100, 200, 300, 400], "score": -0.5}
     ]
     assert (entry["width"], entry["height"], entry["prompt"]) == (1023, 2046, "detect cat")
     assert entry["notes"] == ["first of 12 frames"] and entry["problems"] == [] and entry["truncated"] is False
@@ -91,7 +92,7 @@ def test_a_segmentation_has_a_mask_in_the_frame_of_its_box(loaded):
         del vars(loaded)["_mask_vqvae"]
     masked, bare = entry["objects"]
     assert "mask" not in bare
-    mask = decode(masked["mask"])
+    mask = decode(Mask(**masked["mask"]))
     assert mask.shape == (2046, 1023)
     outside = mask.copy()
     outside[200:600, 200:400] = False
@@ -115,7 +116,7 @@ def test_a_mask_that_holds_no_pixel_is_said(loaded):
         entry = record(loaded, ids, SegmentRequest(words="cat"))
     finally:
         del vars(loaded)["_mask_vqvae"]
-    assert entry["problems"] == ['the mask of "cat" is empty'] and not decode(entry["objects"][0]["mask"]).any()
+    assert entry["problems"] == ['the mask of "cat" is empty'] and not decode(Mask(**entry["objects"][0]["mask"])).any()
 
 
 def pictures(*names):
@@ -135,7 +136,7 @@ def pictures(*names):
 def test_a_chat_names_its_pictures(album, loaded, names, source, objects):
     seen = pictures(*names)
     picture = seen[0][1] if len(seen) == 1 else None
-    entry = chat_record(ChatRequest(words="what?"), said(locations(1, 2, 3, 4)), loaded, names, picture)
+    entry = to_dict(chat_record(ChatRequest(words="what?"), said(locations(1, 2, 3, 4)), loaded, names, picture))
     assert entry["source"] == source and len(entry["objects"]) == objects
     assert (entry["width"] is None) == (objects == 0)
 

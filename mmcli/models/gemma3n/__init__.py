@@ -19,7 +19,6 @@ FAMILY = Family(
     capabilities=capabilities,
     transcript_inputs=transcript_inputs,
     transcribe=transcribe,
-    timestamps="window",
 )
 
 __all__ = ["FAMILY", "Gemma3n", "Gemma3nConfig", "Gemma3nProcessor"]

@@ -57,7 +57,7 @@ def heard_by_mmcli(clips: list[Clip], model: str, batch: int, beams: int) -> lis
     sources = (Source("-", None, None, PurePosixPath(clip.file), stream=io.BytesIO(clip.data)) for clip in clips)
     request = TranscribeRequest(language="en", beams=beams)
     listener = Listener(request, lambda: load(resolve(model), "cpu"), model=model, batch_size=batch)
-    return [event.record["text"] for event in listener.run(sources) if isinstance(event, Outcome)]
+    return [event.record.text for event in listener.run(sources) if isinstance(event, Outcome)]
 
 
 def heard_by_peer(clips: list[Clip], folder: str, threads: int, beams: int | None) -> list[str]:

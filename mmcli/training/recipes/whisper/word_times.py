@@ -105,7 +105,7 @@ def heard(clips: list[Clip], model: str) -> Iterator[list[dict]]:
     listener = Listener(request, lambda: load(resolve(model), "cpu"), model=model)
     for event in listener.run(source_of(clip) for clip in clips):
         if isinstance(event, Outcome):
-            yield [word for segment in event.record["segments"] for word in segment["words"]]
+            yield [word for segment in event.record.segments for word in segment.words]
 
 
 def main() -> None:

@@ -1,18 +1,21 @@
 """Records as lines of text."""
 
+from dataclasses import replace
+
 import pytest
 
-from mmcli.output.text import to_text
+from mmcli.output.schema import Object, Record
+from mmcli.output.writers.text import to_text
 
-CAT = {"label": "cat", "box": [1.5, 2.0, 300.25, 4.0], "loc": [0, 0, 1, 1], "score": -0.0312}
+CAT = Object("cat", (1.5, 2.0, 300.25, 4.0), (0, 0, 1, 1), -0.0312)
 
 
 def detected(*objects, source="a.jpg"):
-    return {"task": "detect", "source": source, "text": "<loc…", "objects": list(objects)}
+    return Record(task="detect", source=source, model="nano", text="<loc…", objects=objects)
 
 
 def captioned(text, source="a.jpg"):
-    return {"task": "caption", "source": source, "text": text, "objects": []}
+    return Record(task="caption", source=source, model="nano", text=text)
 
 
 @pytest.mark.parametrize(
@@ -28,16 +31,16 @@ def captioned(text, source="a.jpg"):
         (captioned("\ud800"), False, "\ufffd\n"),
         (captioned(""), False, "\n"),
         (captioned("yes", None), False, "yes\n"),  # a question about nothing
-        (captioned("yes", ["a.jpg", "b.jpg"]), False, "yes\n"),  # or about several at once
+        (captioned("yes", ("a.jpg", "b.jpg")), False, "yes\n"),  # or about several at once
         (detected(CAT), False, "cat\t1.5\t2\t300.25\t4\t-0.0312\n"),
         (detected(CAT), True, "a.jpg\tcat\t1.5\t2\t300.25\t4\t-0.0312\n"),
         (detected(CAT, CAT), False, "cat\t1.5\t2\t300.25\t4\t-0.0312\n" * 2),
         (detected(), False, ""),  # nothing found prints nothing
         (detected(), True, ""),
-        (detected(CAT | {"label": "a\tb"}), False, "a b\t1.5\t2\t300.25\t4\t-0.0312\n"),
-        (detected(CAT | {"score": None}), False, "cat\t1.5\t2\t300.25\t4\t\n"),
-        (detected(CAT | {"box": [0.0, 100.0, 1000000.0, 20.1]}), False, "cat\t0\t100\t1000000\t20.1\t-0.0312\n"),
-        ({"task": "detect", "source": "a.jpg", "error": "a.jpg is empty."}, True, ""),
+        (detected(replace(CAT, label="a\tb")), False, "a b\t1.5\t2\t300.25\t4\t-0.0312\n"),
+        (detected(replace(CAT, score=None)), False, "cat\t1.5\t2\t300.25\t4\t\n"),
+        (detected(replace(CAT, box=(0.0, 100.0, 1000000.0, 20.1))), False, "cat\t0\t100\t1000000\t20.1\t-0.0312\n"),
+        (Record(task="detect", source="a.jpg", model="nano", error="a.jpg is empty."), True, ""),
     ],
 )
 def test_the_text_of_a_record(record, several, text):

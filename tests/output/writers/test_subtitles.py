@@ -9,8 +9,9 @@ import webvtt
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mmcli.output.phrases import width
-from mmcli.output.subtitles import Cue, cues, to_srt, to_tsv, to_vtt
+from mmcli.output.writers.phrases import width
+from mmcli.output.writers.subtitles import Cue, cues, to_srt, to_tsv, to_vtt
+from mmcli.types import Segment, Word
 
 SPEECH = (
     "And so, my fellow Americans, ask not what your country can do for you, ask what you can do for your country. "
@@ -20,7 +21,7 @@ SPEECH = (
 
 
 def segment(start, end, text, words=None):
-    return {"start": start, "end": end, "text": text} | ({} if words is None else {"words": words})
+    return Segment(start, end, text, None if words is None else tuple(words))
 
 
 def spoken(start: float, text: str, each: float = 0.4, pauses: dict[int, float] | None = None):
@@ -28,7 +29,7 @@ def spoken(start: float, text: str, each: float = 0.4, pauses: dict[int, float] 
     words, clock = [], start
     for index, word in enumerate(text.split()):
         clock += (pauses or {}).get(index, 0.0)
-        words.append({"start": round(clock, 3), "end": round(clock + each, 3), "text": word, "probability": 0.9})
+        words.append(Word(round(clock, 3), round(clock + each, 3), word, 0.9))
         clock += each
     return segment(start, round(clock, 3), text, words)
 
@@ -67,10 +68,7 @@ def transcripts(draw):
         timed = None
         if draw(st.booleans()) and words:
             at = sorted(draw(st.lists(st.floats(start, end), min_size=2 * len(words), max_size=2 * len(words))))
-            timed = [
-                {"start": at[2 * index], "end": at[2 * index + 1], "text": word, "probability": 0.5}
-                for index, word in enumerate(words)
-            ]
+            timed = [Word(at[2 * index], at[2 * index + 1], word, 0.5) for index, word in enumerate(words)]
         found.append(segment(start, end, text, timed))
         clock = end
     return found
@@ -89,11 +87,11 @@ def test_cues_are_readable_rise_never_overlap_and_keep_every_word(segments):
     for cue, following in zip(found, found[1:], strict=False):
         assert cue.end <= following.start
     kept = letters("".join("".join(cue.lines) for cue in found))
-    said = letters("".join(one["text"] for one in segments))
+    said = letters("".join(one.text for one in segments))
     assert len(kept) == len(said)
     assert all(one == other or one == "\ufffd" for one, other in zip(kept, said, strict=True))
     if found:
-        last = max(one["end"] for one in segments)
+        last = max(one.end for one in segments)
         assert found[-1].end <= last + 0.001 * (1 + len(found)) + 0.001
 
 
@@ -172,25 +170,22 @@ def test_a_long_segment_is_broken_at_the_ends_of_sentences_and_clauses():
 def test_a_cue_begins_and_ends_with_its_words_where_their_times_are_known():
     one = spoken(10, SPEECH, each=0.3, pauses={22: 2.0})
     found = cues([one])
-    starts = {word["start"] for word in one["words"]}
+    starts = {word.start for word in one.words}
     assert all(cue.start in starts for cue in found)
-    assert found[-1].end == one["end"]
-    after_pause = one["words"][22]["start"]
+    assert found[-1].end == one.end
+    after_pause = one.words[22].start
     assert any(cue.start == after_pause for cue in found), "a pause is where the picture of the text changes"
 
 
 def test_words_without_spaces_between_them_have_times_too():
-    words = [
-        {"start": index, "end": index + 1, "text": text}
-        for index, text in enumerate(["これは", "日本語", "の字幕", "です。"])
-    ]
+    words = [Word(index, index + 1, text, 0.9) for index, text in enumerate(["これは", "日本語", "の字幕", "です。"])]
     found = cues([segment(0, 4, "これは日本語の字幕です。", words)])
     assert texts(found) == ["これは日本語の字幕です。"]
     assert (found[0].start, found[0].end) == (0, 4)
 
 
 def test_a_word_that_is_nowhere_in_the_text_moves_nothing():
-    words = [{"start": 9, "end": 99, "text": "other"}]
+    words = [Word(9, 99, "other", 0.9)]
     assert cues([segment(0, 2, "a text", words)]) == [Cue(0, 2, ("a text",))]
 
 

@@ -4,11 +4,13 @@ import json
 
 import pytest
 
-from mmcli.output.conversation import Exchange, document
+from mmcli.output.record import to_dict
+from mmcli.output.schema import Record
+from mmcli.output.writers.conversation import Exchange, document
 
 
-def record(text: str, truncated: bool = False) -> dict:
-    return {"schema": 1, "source": "caf\udce9.jpg", "model": "nano", "text": text, "truncated": truncated}
+def record(text: str, truncated: bool = False) -> Record:
+    return Record(task="chat", source="caf\udce9.jpg", model="nano", text=text, truncated=truncated)
 
 
 EXCHANGES = [
@@ -63,6 +65,6 @@ def test_text_to_read(suffix, expected):
 
 def test_records_are_whole():
     lines = document(EXCHANGES, ".jsonl").splitlines()
-    records = [exchange.record for exchange in EXCHANGES]
+    records = [to_dict(exchange.record) for exchange in EXCHANGES]
     assert [json.loads(line) for line in lines] == json.loads(document(EXCHANGES, ".json")) == records
     document(EXCHANGES, ".json").encode()  # names that are no text do not keep it from being written

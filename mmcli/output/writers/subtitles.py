@@ -4,10 +4,22 @@ A cue has at most two lines of 42 columns and stays for one to seven seconds whe
 never overlap, and every word of the segments is in one of them. Nothing here needs more than the standard library.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from mmcli.output.phrases import COLUMNS, LONGEST, SHORTEST, Piece, groups, joined, lines, pieces, visible, width
+from mmcli.output.writers.phrases import (
+    COLUMNS,
+    LONGEST,
+    SHORTEST,
+    Piece,
+    groups,
+    joined,
+    lines,
+    pieces,
+    visible,
+    width,
+)
+from mmcli.types import Segment, Word
 
 _READ = 20.0  # columns a second that are read with ease: a cue stays that long where nothing follows
 
@@ -25,8 +37,8 @@ class Cue:
     pieces: tuple[Sequence[Piece], ...] = field(default=(), compare=False, repr=False)
 
 
-def cues(segments: Iterable[Mapping], *, until: float | None = None) -> list[Cue]:
-    """The cues of segments, which have `start`, `end` (seconds), `text`, and `words` where word times are known.
+def cues(segments: Iterable[Segment], *, until: float | None = None) -> list[Cue]:
+    """The cues of segments.
 
     Segments that are too long for one cue are broken, in their words' times or in proportion to the text; those that
     are over too soon stay on while nothing follows, the last of all no longer than `until`.
@@ -34,8 +46,8 @@ def cues(segments: Iterable[Mapping], *, until: float | None = None) -> list[Cue
     runs: list[list[Piece]] = []
     clock = 0.0
     for segment in segments:
-        start = max(segment["start"], clock)
-        clock = max(segment["end"], start)
+        start = max(segment.start, clock)
+        clock = max(segment.end, start)
         for run in groups(pieces(segment, start, clock)):
             if runs and _belongs(runs[-1], run):
                 runs[-1] = [*runs[-1], Piece(run[0].text, True, run[0].start, run[0].end), *run[1:]]
@@ -116,15 +128,16 @@ def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def to_tsv(segments: Iterable[Mapping]) -> str:
+def to_tsv(segments: Iterable[Segment]) -> str:
     """A heading, then start and end in milliseconds and the text of each segment, with tabs between.
 
     Segments whose words have times are a row a word.
     """
     rows = ["start\tend\ttext\n"]
-    for entry in (word for segment in segments for word in segment.get("words") or [segment]):
-        text = visible(" ".join(entry["text"].split()))
-        rows.append(f"{round(entry['start'] * 1000)}\t{round(entry['end'] * 1000)}\t{text}\n")
+    timed: Iterable[Segment | Word] = (part for segment in segments for part in segment.words or (segment,))
+    for part in timed:
+        text = visible(" ".join(part.text.split()))
+        rows.append(f"{round(part.start * 1000)}\t{round(part.end * 1000)}\t{text}\n")
     return "".join(rows)
 
 

@@ -1,13 +1,16 @@
 """A record as text for people and for simple tools: lines, with tabs where there are columns."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+
+from mmcli.output.schema import Object, Record
+from mmcli.types import Segment
 
 # Control characters would move the cursor or recolour the terminal; surrogates outside U+DC80…DCFF stand for nothing.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udc7f\udd00-\udfff]")
 
 
-def to_text(record: Mapping, several: bool = False) -> str:
+def to_text(record: Record, several: bool = False) -> str:
     """The lines of a record, each with its newline; "" where there is nothing to say.
 
     Detection and segmentation: one line an object, `label x0 y0 x1 y1 score` with tabs between; the score is
@@ -17,16 +20,16 @@ def to_text(record: Mapping, several: bool = False) -> str:
 
     File names that are not UTF-8 keep their escapes (U+DC80…DCFF); write with errors="surrogateescape".
     """
-    if "error" in record:
+    if record.kind == "failed":
         return ""
-    name = _one_line(record["source"]) if several else ""
-    if record["task"] in ("detect", "segment"):
-        return "".join(("\t".join([name] * several + _columns(found))) + "\n" for found in record["objects"])
-    if "segments" in record:
-        return segment_lines(record["source"], record["segments"], several)
+    name = _one_line(str(record.source)) if several else ""
+    if record.task in ("detect", "segment"):
+        return "".join(("\t".join([name] * several + _columns(found))) + "\n" for found in record.objects)
+    if record.kind == "audio":
+        return segment_lines(str(record.source), record.segments, several)
     if several:
-        return f"{name}: {_one_line(record['text'])}\n"
-    return readable(record["text"]).strip("\n") + "\n"
+        return f"{name}: {_one_line(record.text)}\n"
+    return readable(record.text).strip("\n") + "\n"
 
 
 def readable(text: str) -> str:
@@ -34,10 +37,10 @@ def readable(text: str) -> str:
     return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
-def segment_lines(name: str, segments: Iterable[Mapping], several: bool = False) -> str:
+def segment_lines(name: str, segments: Iterable[Segment], several: bool = False) -> str:
     """Segments of a transcript, a line each; with `several` recordings each line begins with the recording's name."""
     lead = f"{_one_line(name)}: " if several else ""
-    return "".join(f"{lead}{_one_line(segment['text'])}\n" for segment in segments)
+    return "".join(f"{lead}{_one_line(segment.text)}\n" for segment in segments)
 
 
 def clock(seconds: float) -> str:
@@ -47,10 +50,10 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _columns(found: Mapping) -> list[str]:
-    edges = [f"{edge:.2f}".rstrip("0").rstrip(".") for edge in found["box"]]
-    score = found.get("probability", found["score"])
-    return [_one_line(found["label"]), *edges, "" if score is None else f"{score:.4f}"]
+def _columns(found: Object) -> list[str]:
+    edges = [f"{edge:.2f}".rstrip("0").rstrip(".") for edge in found.box]
+    score = found.score if found.probability is None else found.probability
+    return [_one_line(found.label), *edges, "" if score is None else f"{score:.4f}"]
 
 
 def _one_line(text: str) -> str:

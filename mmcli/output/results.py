@@ -1,10 +1,9 @@
 """Where text and records go: to standard output, or where --output says."""
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmcli.cli.environment import Environment
 from mmcli.errors import WriteError
 
 if TYPE_CHECKING:
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
     from mmcli.output.ledger import Ledger
 
 STDOUT = ("-", "/dev/stdout")
-RECORDS = (".json", ".jsonl")
-SUFFIXES = (".txt", ".tsv", *RECORDS)  # what a file of text or records may be called
 
 
 class Results:
@@ -25,8 +22,9 @@ class Results:
     interrupted; FOLDER gets one file for each input, whole or not at all. A context, which closes FILE.
     """
 
-    def __init__(self, environment: Environment, place: "Destination | None" = None):
-        self._environment = environment
+    def __init__(self, write: Callable[[str], None], place: "Destination | None" = None):
+        """`write` is how standard output is written."""
+        self._write = write
         self._place = place
         self._file: Draft | Straight | None = None
 
@@ -43,7 +41,7 @@ class Results:
     def write(self, text: str, source: "Source | None" = None) -> None:
         """Write a result, in a folder the whole of `source`'s. Raises InputError or WriteError for a file."""
         if self._place is None:
-            self._environment.write(text)
+            self._write(text)
             return
         data = text.encode("utf-8", "surrogateescape")
         if self._place.folder:
@@ -73,20 +71,23 @@ class Results:
 
 
 def results(
-    environment: Environment,
+    write: Callable[[str], None],
     output: str | None,
     several: bool,
-    ledger: "Ledger",
+    ledger: "Ledger | None",
     *,
     suffix: str,
-    suffixes: tuple[str, ...] = SUFFIXES,
+    suffixes: tuple[str, ...],
     joins: bool = True,
     what: str = "picture",
     overwrite: bool = False,
 ) -> Results:
-    """The results of a command whose --output is `output`; what the rest means, and what is raised: `Destination`."""
+    """The results of a command whose --output is `output`, or that go to `write`.
+
+    What the rest means, and what is raised: `Destination`.
+    """
     if output is None or output in STDOUT:
-        return Results(environment)
+        return Results(write)
     from mmcli.output.files import Destination
 
     place = Destination(
@@ -100,14 +101,7 @@ def results(
         overwrite=overwrite,
         ledger=ledger,
     )
-    return Results(environment, place)
-
-
-def names_records(output: str | None) -> bool:
-    """Whether the name of a file says that records are wanted in it."""
-    if output is None or output.endswith(("/", os.sep)) or Path(output).is_dir():
-        return False
-    return Path(output).suffix.lower() in RECORDS
+    return Results(write, place)
 
 
 def own_suffixes(output: str | None) -> tuple[str, ...]:

@@ -1,10 +1,12 @@
 """Text cut for subtitles: the pieces between which it may break, when each is said, and where it breaks best."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
+
+from mmcli.types import Segment, Word
 
 COLUMNS = 42  # of a line; a Chinese or Japanese character takes two
 LONGEST = 7.0  # seconds that a subtitle stays at most
@@ -28,15 +30,15 @@ class Piece:
     end: float
 
 
-def pieces(segment: Mapping, start: float, end: float) -> list[Piece]:
+def pieces(segment: Segment, start: float, end: float) -> list[Piece]:
     """The pieces of a segment's text, within `start` to `end` seconds.
 
     Their times are those of the segment's words where it has them, and else in proportion to the text: good enough to
     change a subtitle by, and never given out as the times of words.
     """
-    text = segment["text"]
+    text = segment.text
     spans = _spans(text)
-    anchors = _anchors(text, segment.get("words") or ())
+    anchors = _anchors(text, segment.words or ())
     whole = sum(width(text[begin:stop]) for begin, stop in spans) or 1
     found, said, clock = [], 0, start
     for index, (begin, stop) in enumerate(spans):
@@ -186,15 +188,15 @@ def _full(text: str, begin: int, at: int) -> bool:
 # -- times -------------------------------------------------------------------------------------------------------
 
 
-def _anchors(text: str, words: Sequence[Mapping]) -> list[tuple[int, int, float, float]]:
+def _anchors(text: str, words: Sequence[Word]) -> list[tuple[int, int, float, float]]:
     """(from, to, start, end) of the words that are found in `text`, one after the other."""
     found, at = [], 0
     for word in words:
-        spoken = word["text"].strip()
+        spoken = word.text.strip()
         begin = text.find(spoken, at) if spoken else -1
         if begin >= 0:
             at = begin + len(spoken)
-            found.append((begin, at, word["start"], word["end"]))
+            found.append((begin, at, word.start, word.end))
     return found
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mmcli.media.naming import printable
 from mmcli.output.record import to_json_line
-from mmcli.output.text import readable
+from mmcli.output.schema import Record
+from mmcli.output.writers.text import readable
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,13 @@ class Exchange:
 
     question: str
     names: tuple[str, ...]  # of the pictures and sounds that came with it
-    record: dict[str, Any]
+    record: Record
 
     @property
     def answer(self) -> str:
         """The text, and whether there is more to it."""
-        cut = " […]" if self.record["truncated"] else ""
-        return readable(self.record["text"]).strip("\n") + cut
+        cut = " […]" if self.record.truncated else ""
+        return readable(self.record.text).strip("\n") + cut
 
 
 def document(exchanges: Sequence[Exchange], suffix: str, system: str = "") -> str:
@@ -37,7 +37,7 @@ def document(exchanges: Sequence[Exchange], suffix: str, system: str = "") -> st
 
 
 def _markdown(exchanges: Sequence[Exchange], system: str) -> str:
-    model = exchanges[0].record["model"]
+    model = exchanges[0].record.model
     blocks = [f"# A conversation with {model}"]
     if system:
         blocks += ["**System**", readable(system)]
@@ -54,5 +54,5 @@ def _text(exchanges: Sequence[Exchange], system: str) -> str:
         names = ", ".join(map(printable, exchange.names))
         who = f"You ({names})" if names else "You"
         blocks.append(f"{who}: {readable(exchange.question)}")
-        blocks.append(f"{exchange.record['model']}: {exchange.answer}")
+        blocks.append(f"{exchange.record.model}: {exchange.answer}")
     return "\n\n".join(blocks) + "\n"

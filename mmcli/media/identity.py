@@ -1,0 +1,32 @@
+"""What tells one input from another, and from itself after a change."""
+
+import hashlib
+import os
+import stat
+
+from mmcli.media.sources import Source
+
+
+def identity(source: Source) -> str | None:
+    """A text that is another one when the input is: a file's name, size and time of change, or an address.
+
+    None for what can be read once only (standard input, a pipe) and for what is not there.
+    """
+    if source.problem is not None:
+        return None
+    if source.url is not None:
+        return f"url {source.url}"
+    if source.path is None:
+        return None
+    try:
+        status = os.stat(source.path)
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return f"file {source.name} {status.st_size} {status.st_mtime_ns}"
+
+
+def identity_of_bytes(data: bytes) -> str:
+    """The same for an input that lies in memory: by its content."""
+    return f"sha256 {hashlib.sha256(data).hexdigest()}"

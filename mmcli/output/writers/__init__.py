@@ -1,0 +1,94 @@
+"""The forms in which a record can be written, one `Writer` each; what can be chosen anywhere comes from this table."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmcli.output.schema import ANSWER, AUDIO, Record
+
+if TYPE_CHECKING:
+    from mmcli.output.writers.subtitles import Cue
+
+
+@dataclass(frozen=True)
+class Writer:
+    """One form: `write(record, several)` gives the text of a record, `several` where those of others stand beside it.
+
+    An input that failed has a record in the forms that hold whole records; in the others it has no text.
+    """
+
+    name: str
+    suffix: str  # of files in this form
+    write: Callable[[Record, bool], str]
+    of: frozenset[str] = ANSWER  # kinds of records that have this form
+    joins: bool = False  # whether a file may hold many records
+    whole: bool = False  # whether it holds whole records, failed ones too
+    timed: bool = False  # whether it tells times
+
+
+def _text(record: Record, several: bool) -> str:
+    from mmcli.output.writers.text import to_text
+
+    return to_text(record, several)
+
+
+def _jsonl(record: Record, several: bool) -> str:
+    from mmcli.output.record import to_json_line
+
+    return to_json_line(record)
+
+
+def _json(record: Record, several: bool) -> str:
+    from mmcli.output.record import to_json
+
+    return to_json(record, indent=2) + "\n"
+
+
+def _srt(record: Record, several: bool) -> str:
+    from mmcli.output.writers.subtitles import to_srt
+
+    return to_srt(_cues(record))
+
+
+def _vtt(record: Record, several: bool) -> str:
+    from mmcli.output.writers.subtitles import to_vtt
+
+    return to_vtt(_cues(record), record.timestamps == "word")
+
+
+def _tsv(record: Record, several: bool) -> str:
+    from mmcli.output.writers.subtitles import to_tsv
+
+    return to_tsv(record.segments)
+
+
+def _cues(record: Record) -> "list[Cue]":
+    from mmcli.output.writers.subtitles import cues
+
+    return cues(record.segments, until=record.seconds)
+
+
+_TABLE = (
+    Writer("text", ".txt", _text, joins=True),
+    Writer("json", ".json", _json, whole=True),
+    Writer("jsonl", ".jsonl", _jsonl, joins=True, whole=True),
+    Writer("srt", ".srt", _srt, AUDIO, timed=True),
+    Writer("vtt", ".vtt", _vtt, AUDIO, timed=True),
+    Writer("tsv", ".tsv", _tsv, AUDIO, timed=True),
+)
+WRITERS = {writer.name: writer for writer in _TABLE}
+
+
+def writers_for(kind: str) -> list[Writer]:
+    """The forms that records of a kind ("image", "audio") have, in the order of the table."""
+    return [writer for writer in _TABLE if kind in writer.of]
+
+
+def writer_of(path: str | None, kind: str) -> Writer | None:
+    """The form that the name of a file asks for; None for a folder and for a name that asks for none."""
+    if path is None or path.endswith(("/", os.sep)) or Path(path).is_dir():
+        return None
+    suffix = Path(path).suffix.lower()
+    return next((writer for writer in _TABLE if kind in writer.of and writer.suffix == suffix), None)

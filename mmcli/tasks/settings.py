@@ -1,0 +1,76 @@
+"""What a record tells of how an answer was made, and the key by which it is known again."""
+
+from typing import TYPE_CHECKING
+
+from mmcli.decode.locations import DIVISOR
+from mmcli.output.schema import Settings
+
+if TYPE_CHECKING:
+    from mmcli.models.loaded import Loaded
+    from mmcli.tasks.task import Request
+    from mmcli.tasks.transcribe import TranscribeRequest
+
+
+def image_settings(request: "Request", loaded: "Loaded | None" = None, system: str = "") -> Settings:
+    """Those of a question about images; without a model, which a run may fail to load, its type is not known."""
+    drawn = request.temperature > 0
+    return Settings(
+        temperature=request.temperature,
+        top_k=request.top_k if drawn and request.top_k else None,
+        top_p=request.top_p if drawn and request.top_p < 1 else None,
+        seed=request.seed if drawn else None,
+        max_tokens=request.token_limit,
+        min_score=request.min_score,
+        loc_divisor=request.loc_divisor if request.loc_divisor != DIVISOR else None,
+        mask_decoder=str(loaded.mask_decoder) if loaded is not None and loaded.mask_decoder else None,
+        system=system or None,
+        dtype=dtype_of(loaded),
+    )
+
+
+def audio_settings(
+    request: "TranscribeRequest",
+    loaded: "Loaded | None" = None,
+    *,
+    start: float = 0.0,
+    duration: float | None = None,
+    track: int | None = None,
+) -> Settings:
+    """Those of a transcript of the part of a recording from `start` on, in seconds, heard from the sound `track`."""
+    return Settings(
+        temperature=request.temperature,
+        seed=None if request.temperature == 0 else request.seed or 0,
+        beams=request.beams,
+        language=request.language,
+        hint=request.hint,
+        words=request.words,
+        start=start or None,
+        duration=duration,
+        track=track,
+        dtype=dtype_of(loaded),
+    )
+
+
+def dtype_of(loaded: "Loaded | None") -> str | None:
+    """The type in which a model computes: "float32", or "int8" where its family multiplies in that."""
+    if loaded is None:
+        return None
+    return "int8" if loaded.quantised else str(loaded.dtype).removeprefix("torch.")
+
+
+def key_of(task: str, loaded: "Loaded", prompt: str | None, settings: Settings, source: str | None) -> str | None:
+    """The record's key; `source` identifies the input (`media/identity.py`), None where nothing does."""
+    from mmcli.hub.fingerprint import weights_of
+    from mmcli.output.record import run_key
+
+    if source is None:
+        return None
+    checkpoint = loaded.checkpoint
+    return run_key(
+        task=task,
+        model=checkpoint.name,
+        weights=weights_of(checkpoint),
+        prompt=prompt,
+        settings=settings,
+        source=source,
+    )
