@@ -40,7 +40,8 @@ class TurnModel(torch.nn.Module):
     def prefill(self, inputs: Inputs, cache: KVCache) -> torch.Tensor:
         self.read.append(inputs.tokens.shape[1])
         x = self.decoder.embed(inputs.tokens)
-        for token, senses, read in ((IMAGE, inputs.pixels, self.see), (SOUND, inputs.sounds, self.hear)):
+        images = torch.stack(inputs.images) if inputs.images else None
+        for token, senses, read in ((IMAGE, images, self.see), (SOUND, inputs.audio, self.hear)):
             if senses is not None:
                 x = x.masked_scatter((inputs.tokens == token)[..., None], read(senses).view(-1, 32))
         positions = (cache.positions[:, None] + inputs.valid.long().cumsum(dim=1) - 1).clamp(min=0)
@@ -95,8 +96,8 @@ class TurnTokens(TurnProcessor):
         heard = [torch.from_numpy(sound[:8].copy()) for sound in sounds]
         tokens = torch.tensor([ids])
         return Inputs(
-            tokens, torch.ones_like(tokens, dtype=torch.bool), torch.stack(colours) if colours else None,
-            sounds=torch.stack(heard) if heard else None,
+            tokens, torch.ones_like(tokens, dtype=torch.bool), tuple(colours),
+            audio=torch.stack(heard) if heard else None,
         )  # fmt: skip
 
     def decode(self, ids):

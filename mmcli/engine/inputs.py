@@ -9,28 +9,32 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Inputs:
-    """A batch of prefixes, padded on the left."""
+    """A batch of prefixes, padded on the left, with the images and audio that they are about.
+
+    Images are a list, since they need not have one shape: a family with one square encoder stacks them, others read
+    tiles, patches or any aspect. Which row an image belongs to is told by the tokens that keep its place.
+    """
 
     tokens: Tensor  # [B, T] token ids; places of soft tokens hold the family's image token
     valid: Tensor  # [B, T] True where there is a token
-    pixels: Tensor | None  # [pictures, 3, side, side], all rows' pictures in order; None without pictures
+    images: tuple[Tensor, ...] = ()
+    """All rows' images in order, each in the shape that the family's encoder reads: [3, height, width], tiles
+    [tiles, 3, height, width], patches [P, D], …"""
+    image_layouts: tuple[tuple[int, ...], ...] = ()
+    """For each image what its numbers do not tell, where a family needs it: its grid of tiles or patches, …"""
     context: Any = None  # what else the family's model reads, made on its device already; row i belongs to row i
-    sounds: Tensor | None = None  # [sounds, F, mels] features of all rows' sounds in order, zeros behind the shorter
-    sounds_valid: Tensor | None = None  # [sounds, F] True where there is sound
+    audio: Tensor | None = None  # [pieces, F, mels] features of all rows' audio in order, zeros behind short pieces
+    audio_valid: Tensor | None = None  # [pieces, F] True where there is audio
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Inputs":
-        """The same batch on a device; pixels and sounds also change their type."""
-
-        def moved(tensor: Tensor | None, dtype: torch.dtype | None = None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, dtype)
-
+        """The same batch on a device; images and audio also change their type."""
         return replace(
             self,
             tokens=self.tokens.to(device),
             valid=self.valid.to(device),
-            pixels=moved(self.pixels, dtype),
-            sounds=moved(self.sounds, dtype),
-            sounds_valid=moved(self.sounds_valid),
+            images=tuple(image.to(device, dtype) for image in self.images),
+            audio=None if self.audio is None else self.audio.to(device, dtype),
+            audio_valid=None if self.audio_valid is None else self.audio_valid.to(device),
         )
 
 

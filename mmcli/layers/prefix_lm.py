@@ -42,9 +42,9 @@ class PrefixLM(nn.Module):
         """Prompt embeddings with the pictures' soft tokens put in their places: [B, T, D]."""
         is_image = inputs.tokens == self.image_token
         x = self.decoder.embed(inputs.tokens.masked_fill(is_image, 0))
-        if inputs.pixels is None:
+        if not inputs.images:
             return x
-        soft = self.soft_tokens(inputs.pixels).to(x.dtype)
+        soft = self.soft_tokens(torch.stack(inputs.images)).to(x.dtype)
         return x.masked_scatter(is_image[..., None], soft)
 
     def prefill(self, inputs: Inputs, cache: KVCache) -> Tensor:

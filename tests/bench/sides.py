@@ -112,7 +112,7 @@ class Transformers:
             input_ids=given.tokens,
             attention_mask=given.valid.long(),
             **more,
-            pixel_values=given.pixels,
+            pixel_values=torch.stack(given.images),
             max_new_tokens=tokens,
             do_sample=False,
             pad_token_id=0,

@@ -41,7 +41,7 @@ class Bigrams(nn.Module):
 
 def rows(*tokens: int) -> Inputs:
     prompt = torch.tensor([[token] for token in tokens])
-    return Inputs(prompt, torch.ones_like(prompt, dtype=torch.bool), None)
+    return Inputs(prompt, torch.ones_like(prompt, dtype=torch.bool))
 
 
 def search(model, inputs, beams, steps=6, **more):

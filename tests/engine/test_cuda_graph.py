@@ -64,7 +64,7 @@ def model(request):
 
 
 def inputs(*rows):
-    return Inputs(*pad_left([list(row) for row in rows], pad=0), None)
+    return Inputs(*pad_left([list(row) for row in rows], pad=0))
 
 
 def written(model, given, count=24, **settings):

@@ -44,8 +44,8 @@ def model() -> SmallModel:
 def batch(*rows: list[int]) -> Inputs:
     """Rows of token ids, each behind a picture of its own (made from its first id, so that it is the row's)."""
     tokens, valid = pad_left([[IMAGE] * SOFT + row for row in rows], pad=0)
-    pixels = torch.stack([torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(row[0])) for row in rows])
-    return Inputs(tokens, valid, pixels)
+    images = tuple(torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(row[0])) for row in rows)
+    return Inputs(tokens, valid, images)
 
 
 ROWS = [[5, 9, 11, 2, 8, 7], [3], [8, 8, 30, 61]]
@@ -169,12 +169,12 @@ def test_rules_write_over_nothing_that_is_kept(model, beams):
     keeping.load_state_dict(model.state_dict())
     inputs = batch(*ROWS)
     expected = keeping.prefill(inputs, keeping.new_cache(3, inputs.tokens.shape[1])).clone()
-    before = [tensor.clone() for tensor in (inputs.tokens, inputs.valid, inputs.pixels, *keeping.parameters())]
+    before = [tensor.clone() for tensor in (inputs.tokens, inputs.valid, *inputs.images, *keeping.parameters())]
     settings = {"stop_ids": frozenset(), "max_tokens": 5, "rules": forbid_the_best}
     if beams > 1:
         beam_search(keeping, inputs, beams=beams, **settings)
     else:
         list(generate(keeping, inputs, drop_ended=True, **settings))
     torch.testing.assert_close(keeping.kept, expected)
-    after = (inputs.tokens, inputs.valid, inputs.pixels, *keeping.parameters())
+    after = (inputs.tokens, inputs.valid, *inputs.images, *keeping.parameters())
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))

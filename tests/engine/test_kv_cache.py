@@ -53,7 +53,7 @@ def model():
 
 
 def inputs(*rows):
-    return Inputs(*pad_left([list(row) for row in rows], pad=0), None)
+    return Inputs(*pad_left([list(row) for row in rows], pad=0))
 
 
 def test_reading_in_parts_equals_reading_at_once(model):

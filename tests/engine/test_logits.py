@@ -71,7 +71,7 @@ MODES = {
 
 
 def written(seed, mode, grammars=GRAMMARS, steps=80):
-    inputs = Inputs(torch.full((len(grammars), 1), SPACE), torch.ones(len(grammars), 1, dtype=torch.bool), None)
+    inputs = Inputs(torch.full((len(grammars), 1), SPACE), torch.ones(len(grammars), 1, dtype=torch.bool))
     rules = GrammarProcessor(grammars, VOCABULARY, SIZE, torch.device("cpu"))
     if mode == "beams":
         answers = beam_search(
@@ -117,7 +117,7 @@ def test_what_is_forbidden_does_not_change_log_probabilities():
     """A score tells what the model thought of its token, not that nothing else was allowed."""
     [[first, *_]] = written(5, "greedy", [grammar(CAT, box=(1, 2, 3, 4))], steps=5)
     logits = Noise(5).prefill(
-        Inputs(torch.full((1, 1), SPACE), torch.ones(1, 1, dtype=torch.bool), None), Noise(5).new_cache(1, 1)
+        Inputs(torch.full((1, 1), SPACE), torch.ones(1, 1, dtype=torch.bool)), Noise(5).new_cache(1, 1)
     )
     assert first.id == VOCABULARY.loc_start + 1
     assert first.logprob == pytest.approx(logits.log_softmax(-1)[0, first.id].item(), abs=1e-5)

@@ -51,10 +51,10 @@ class Pair:
 def named(inputs: Inputs) -> dict[str, torch.Tensor]:
     """The same under the reference's names."""
     found = {"input_ids": inputs.tokens, "attention_mask": inputs.valid.long()}
-    if inputs.pixels is not None:
-        found["pixel_values"] = inputs.pixels
-    if inputs.sounds is not None:
-        found |= {"input_features": inputs.sounds, "input_features_mask": inputs.sounds_valid}
+    if inputs.images:
+        found["pixel_values"] = torch.stack(inputs.images)
+    if inputs.audio is not None:
+        found |= {"input_features": inputs.audio, "input_features_mask": inputs.audio_valid}
     return found
 
 
@@ -77,22 +77,22 @@ def sounds(*frames: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return features * valid[..., None], valid
 
 
-def inputs(*rows: list[int], pixels=None, heard=(None, None)) -> Inputs:
-    return Inputs(*pad_left(list(rows), folders.PAD), pixels, None, *heard)
+def inputs(*rows: list[int], images=(), audio=(None, None)) -> Inputs:
+    return Inputs(*pad_left(list(rows), folders.PAD), tuple(images), audio=audio[0], audio_valid=audio[1])
 
 
 CASES = {
     "text": inputs(words(30)),
     "text that names hard tokens": inputs([*words(9), folders.IMAGE, folders.AUDIO, folders.ROWS - 1, 7]),
-    "a picture": inputs([2, *PICTURE, *words(9)], pixels=pictures(1)),
-    "a short sound": inputs([2, *SOUND, *words(9)], heard=sounds(37)),
-    "half a minute of sound": inputs([2, *SOUND, *words(9)], heard=sounds(2997)),
-    "both": inputs([2, *words(3), *PICTURE, *SOUND, *words(5)], pixels=pictures(1, 3), heard=sounds(300)),
+    "a picture": inputs([2, *PICTURE, *words(9)], images=pictures(1)),
+    "a short sound": inputs([2, *SOUND, *words(9)], audio=sounds(37)),
+    "half a minute of sound": inputs([2, *SOUND, *words(9)], audio=sounds(2997)),
+    "both": inputs([2, *words(3), *PICTURE, *SOUND, *words(5)], images=pictures(1, 3), audio=sounds(300)),
     "two of each": inputs(
-        [2, *SOUND, *PICTURE, *words(4), *PICTURE, *SOUND, 9], pixels=pictures(2, 4), heard=sounds(90, 90)
+        [2, *SOUND, *PICTURE, *words(4), *PICTURE, *SOUND, 9], images=pictures(2, 4), audio=sounds(90, 90)
     ),
     "rows that see, hear and read": inputs(
-        [2, *PICTURE, *words(5)], [2, *SOUND, *words(50, 1)], words(12, 2), pixels=pictures(1, 5), heard=sounds(64)
+        [2, *PICTURE, *words(5)], [2, *SOUND, *words(50, 1)], words(12, 2), images=pictures(1, 5), audio=sounds(64)
     ),
 }
 
@@ -104,7 +104,7 @@ def test_logits_and_greedy_answers(pair, case):
 
 
 def test_what_is_seen_and_heard_matters(pair):
-    for case, changed in (("a picture", {"pixels": pictures(1, 9)}), ("a short sound", {"heard": sounds(37, seed=9)})):
+    for case, changed in (("a picture", {"images": pictures(1, 9)}), ("a short sound", {"audio": sounds(37, seed=9)})):
         other = inputs(CASES[case].tokens[0].tolist(), **changed)
         assert (pair.logits(other) - pair.logits(CASES[case])).abs().max() > 0.05, case
 
@@ -126,25 +126,25 @@ def test_sounds_of_unlike_lengths_are_heard_as_if_alone(pair):
     """transformers lets the silence that fills a batch up into a shorter sound's end; see `layers/conformer.py`."""
     (features, valid), lengths = sounds(37, 120, 64), (37, 120, 64)
     rows = [[2, *SOUND, *words(9, seed)] for seed in range(3)]
-    together = pair.logits(inputs(*rows, heard=(features, valid)))
+    together = pair.logits(inputs(*rows, audio=(features, valid)))
     for place, length in enumerate(lengths):
-        alone = inputs(rows[place], heard=(features[place : place + 1, :length], valid[place : place + 1, :length]))
+        alone = inputs(rows[place], audio=(features[place : place + 1, :length], valid[place : place + 1, :length]))
         torch.testing.assert_close(together[place : place + 1], pair.logits(alone), **EXACT)
 
 
 def test_a_sound_that_needs_more_places_than_there_are_is_no_answer(pair):
     with pytest.raises(ValueError, match="takes 201 soft tokens, but has 188 places"):
-        pair.logits(inputs([2, *SOUND], heard=sounds(3210)))
+        pair.logits(inputs([2, *SOUND], audio=sounds(3210)))
 
 
 def test_a_later_turn_brings_its_own_picture_and_sound(pair):
     first = [2, *PICTURE, *words(9)]
     second = [*words(5, 1), *PICTURE, *SOUND, *words(3, 2)]
-    whole = inputs(first + second, pixels=pictures(2), heard=sounds(80))
+    whole = inputs(first + second, images=pictures(2), audio=sounds(80))
     model = pair.ours.model
     cache = model.new_cache(1, len(first))
     with torch.inference_mode():
-        model.prefill(inputs(first, pixels=pictures(2)[:1]), cache)
+        model.prefill(inputs(first, images=pictures(2)[:1]), cache)
         cache.grow(len(first + second))
-        logits = model.prefill(inputs(second, pixels=pictures(2)[1:], heard=sounds(80)), cache)
+        logits = model.prefill(inputs(second, images=pictures(2)[1:], audio=sounds(80)), cache)
     torch.testing.assert_close(logits, pair.reference_logits(whole), **EXACT)

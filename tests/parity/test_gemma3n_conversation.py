@@ -35,15 +35,15 @@ class Listener:
 
     def all(self) -> Inputs:
         tokens = torch.tensor([self.row])
-        pixels = [inputs.pixels for inputs in self.heard if inputs.pixels is not None]
-        sounds = [inputs for inputs in self.heard if inputs.sounds is not None]
-        longest = max(inputs.sounds.shape[1] for inputs in sounds)
+        images = tuple(image for inputs in self.heard for image in inputs.images)
+        sounds = [inputs for inputs in self.heard if inputs.audio is not None]
+        longest = max(inputs.audio.shape[1] for inputs in sounds)
         return Inputs(
             tokens,
             torch.ones_like(tokens, dtype=torch.bool),
-            torch.cat(pixels) if pixels else None,
-            sounds=torch.cat([F.pad(i.sounds, (0, 0, 0, longest - i.sounds.shape[1])) for i in sounds]),
-            sounds_valid=torch.cat([F.pad(i.sounds_valid, (0, longest - i.sounds.shape[1])) for i in sounds]),
+            images,
+            audio=torch.cat([F.pad(i.audio, (0, 0, 0, longest - i.audio.shape[1])) for i in sounds]),
+            audio_valid=torch.cat([F.pad(i.audio_valid, (0, longest - i.audio.shape[1])) for i in sounds]),
         )
 
 
@@ -74,7 +74,7 @@ def test_the_cache_that_is_kept_changes_no_answer(loaded, monkeypatch):
     assert len(listener.heard) == 3
     assert len(listener.heard[-1].tokens[0]) < 230  # only what is new: 188 of a sound, and words
     whole = listener.all()
-    assert len(whole.pixels) == 1 and len(whole.sounds) == 3
+    assert len(whole.images) == 1 and len(whole.audio) == 3
     monkeypatch.undo()
     steps = generate(loaded.model, whole, stop_ids=loaded.processor.stop_ids, max_tokens=STEPS)
     expected = [event for [event] in steps if event.id not in loaded.processor.stop_ids]

@@ -57,12 +57,12 @@ def prompt(length: int, seed: int = 0) -> list[int]:
 def read(model: Gemma3n, *rows: list[int], cache=None) -> torch.Tensor:
     tokens, valid = pad_left(list(rows), 0)
     with torch.inference_mode():
-        return model.prefill(Inputs(tokens, valid, None), cache or model.new_cache(*tokens.shape))
+        return model.prefill(Inputs(tokens, valid), cache or model.new_cache(*tokens.shape))
 
 
 def write(model: Gemma3n, *rows: list[int], steps: int = STEPS) -> list[list[int]]:
     tokens, valid = pad_left(list(rows), 0)
-    events = generate(model, Inputs(tokens, valid, None), stop_ids=frozenset(), max_tokens=steps, sampling=Sampling())
+    events = generate(model, Inputs(tokens, valid), stop_ids=frozenset(), max_tokens=steps, sampling=Sampling())
     return [list(ids) for ids in zip(*([event.id for event in step] for step in events), strict=True)]
 
 

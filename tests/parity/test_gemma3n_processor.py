@@ -80,12 +80,12 @@ def both(tmp_path_factory) -> Both:
 def check(ours, reference: dict[str, torch.Tensor]) -> None:
     assert ours.tokens.tolist() == reference["input_ids"].tolist()
     assert ours.valid.tolist() == reference["attention_mask"].bool().tolist()
-    names = {"pixels": "pixel_values", "sounds": "input_features", "sounds_valid": "input_features_mask"}
-    for name, theirs in names.items():
-        mine = getattr(ours, name)
-        assert (mine is None) == (theirs not in reference), name
+    images = torch.stack(ours.images) if ours.images else None
+    found = {"pixel_values": images, "input_features": ours.audio, "input_features_mask": ours.audio_valid}
+    for name, mine in found.items():
+        assert (mine is None) == (name not in reference), name
         if mine is not None:
-            assert torch.equal(mine, reference[theirs]), name
+            assert torch.equal(mine, reference[name]), name
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
@@ -124,9 +124,9 @@ def test_sounds_of_different_lengths_are_each_heard_as_alone(both):
     for row, part in enumerate((ONE, SHORT, LONG)):
         alone = both.reference_inputs([("user", part)])
         count = int(alone["input_features_mask"].sum())
-        assert int(ours.sounds_valid[row].sum()) == count
-        assert torch.equal(ours.sounds[row, :count], alone["input_features"][0])
-        assert not ours.sounds[row, count:].any()
+        assert int(ours.audio_valid[row].sum()) == count
+        assert torch.equal(ours.audio[row, :count], alone["input_features"][0])
+        assert not ours.audio[row, count:].any()
 
 
 def test_typed_control_tokens_steer_in_neither(both):
@@ -146,7 +146,7 @@ def test_pixels_come_close_to_those_of_torchvision(both):
     quick = SiglipImageProcessor(**{key: settings[key] for key in ("size", "resample", "do_normalize")})
     for image in (WIDE, TALL, picture(3, 1500, 900)):
         theirs = quick(image, return_tensors="pt")["pixel_values"][0]
-        ours = both.ours.inputs([[image]], ["a"]).pixels[0]
+        ours = both.ours.inputs([[image]], ["a"]).images[0]
         assert (ours - theirs).abs().max() < 1.01 / 255
 
 

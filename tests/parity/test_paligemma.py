@@ -16,8 +16,8 @@ EXACT = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums in another order
 def test_pixels_equal_the_slow_reference_bit_for_bit(pair):
     for size in [(50, 37), (28, 28), (7, 90), (3, 3)]:
         image = picture(2, *size)
-        ours = pair.ours.processor.inputs([[image]], ["caption en"]).pixels
-        assert torch.equal(ours, pair.reference_inputs([[image]], ["caption en"])["pixel_values"])
+        [ours] = pair.ours.processor.inputs([[image]], ["caption en"]).images
+        assert torch.equal(ours[None], pair.reference_inputs([[image]], ["caption en"])["pixel_values"])
 
 
 @pytest.mark.parametrize("prompt", ["caption en", "", "answer en what is on the mat", "a  cat", "<loc0007> cat", "é"])
@@ -69,7 +69,7 @@ def test_several_pictures_in_one_row(pair):
 def test_a_row_without_a_picture_reads_only_its_prompt(pair):
     """transformers' processor insists on pictures, so the layout is written out: bos, prompt, line break."""
     ids = pair.ours.processor.inputs([[]], ["caption en"])
-    assert ids.pixels is None and ids.tokens[0, 0] == 2
+    assert not ids.images and ids.tokens[0, 0] == 2
     logits = pair.reference(input_ids=ids.tokens, token_type_ids=torch.zeros_like(ids.tokens)).logits[:, -1]
     ours = prefill(pair.ours, [[]], ["caption en"])
     torch.testing.assert_close(ours[:, : support.IMAGE], logits[:, : support.IMAGE], **EXACT)

@@ -73,7 +73,7 @@ def test_encoder_and_logits(pair):
         torch.testing.assert_close(ours.model.encoder(features), states, **EXACT)
         logits = reference(input_features=features, decoder_input_ids=tokens).logits
         heard = ours.model.hear(features)
-        inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), None, heard)
+        inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=heard)
         found = ours.model.prefill(inputs, ours.model.new_cache(2, tokens.shape[1]))
         torch.testing.assert_close(found, logits[:, -1], **EXACT)
         torch.testing.assert_close(heard.at_start, logits[:, 2], **EXACT)  # behind <|startofprev|> and one word

@@ -61,14 +61,15 @@ class Gemma3n(Fusable):
     def embed_inputs(self, inputs: Inputs) -> Tensor:
         """The same, with the soft tokens of pictures and sounds in their places."""
         x = self.embed(inputs.tokens)
-        if inputs.pixels is not None:
+        if inputs.images:
             assert self.vision and self.config.vision
-            soft = torch.cat([self.vision(part) for part in inputs.pixels.split(AT_ONCE)])
+            parts = (inputs.images[first : first + AT_ONCE] for first in range(0, len(inputs.images), AT_ONCE))
+            soft = torch.cat([self.vision(torch.stack(part)) for part in parts])
             x = _fill(x, inputs.tokens == self.config.vision.token, soft)
-        if inputs.sounds is not None:
+        if inputs.audio is not None:
             hard = self.hard_tokens()
-            assert self.audio and self.config.audio and hard is not None and inputs.sounds_valid is not None
-            parts = zip(inputs.sounds.split(AT_ONCE), inputs.sounds_valid.split(AT_ONCE), strict=True)
+            assert self.audio and self.config.audio and hard is not None and inputs.audio_valid is not None
+            parts = zip(inputs.audio.split(AT_ONCE), inputs.audio_valid.split(AT_ONCE), strict=True)
             soft = torch.cat([self.audio(sounds, valid, hard[-1]) for sounds, valid in parts])
             x = _fill(x, inputs.tokens == self.config.audio.token, soft)
         return x

@@ -148,7 +148,7 @@ class Gemma3nProcessor(TurnProcessor):
         ids = [self._tokens(text, len(pictures), len(sounds)) for text, pictures, sounds in rows]
         tokens, valid = pad_left(ids, self.config.pad)
         seen = [picture for _, pictures, _ in rows for picture in pictures]
-        pixels = [torch.from_numpy(self.pictures.pixels(picture)) for picture in seen] if self.pictures else []
+        images = [torch.from_numpy(self.pictures.pixels(picture)) for picture in seen] if self.pictures else []
         sounds = [sound for _, _, sounds in rows for sound in sounds]
         longest = max(map(len, sounds), default=0)
         if longest > LONGEST:
@@ -157,7 +157,7 @@ class Gemma3nProcessor(TurnProcessor):
                 "Give a part of it, or write it down with mmcli transcribe, which cuts at pauses",
             )
         mels, heard = features.log_mel(sounds, self.sounds) if sounds and self.sounds else (None, None)
-        return Inputs(tokens, valid, torch.stack(pixels) if pixels else None, sounds=mels, sounds_valid=heard)
+        return Inputs(tokens, valid, tuple(images), audio=mels, audio_valid=heard)
 
     def _tokens(self, text: str, pictures: int, sounds: int) -> list[int]:
         """Token ids of a chat text, every placeholder opened out to the places of a picture or sound."""

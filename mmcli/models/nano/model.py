@@ -90,7 +90,7 @@ class Nano(PrefixLM):
         Half of the things that training asked for were absent; people mostly ask for what is there. The bias is the
         log-odds between those two expectations (Saerens et al. 2002, Neural Computation 14).
         """
-        seen = self.look(inputs.pixels) if inputs.context is None else inputs.context
+        seen = self.look(torch.stack(inputs.images)) if inputs.context is None else inputs.context
         soft = self.config.soft_tokens
         text, valid = inputs.tokens[:, soft:], inputs.valid[:, soft:]
         cache.extend(inputs.valid[:, :soft])

@@ -45,14 +45,14 @@ class NanoProcessor(Processor):
         """One row for each prompt. Raises UsageError unless every row has one picture: nano was trained so."""
         if any(len(own) != 1 for own in pictures):
             raise UsageError("The bundled model reads exactly one picture at a time", "Give one, or another --model")
-        return replace(self.rows(prompts), pixels=self.pixels([own[0] for own in pictures]))
+        return replace(self.rows(prompts), images=tuple(self._pixels(own[0]) for own in pictures))
 
     def rows(self, prompts: Sequence[str]) -> Inputs:
         """One row for each prompt, behind the soft tokens of a picture that is yet to come."""
         tokens, valid = pad_left([self._prompt_tokens(prompt) for prompt in prompts], self.config.pad_token)
         soft = torch.full((len(prompts), self.soft_tokens), self.config.image_token)
         there = torch.ones_like(soft, dtype=torch.bool)
-        return Inputs(torch.cat((soft, tokens), 1), torch.cat((there, valid), 1), None)
+        return Inputs(torch.cat((soft, tokens), 1), torch.cat((there, valid), 1))
 
     def pixels(self, pictures: Sequence[Image.Image]) -> Tensor:
         """RGB pictures of any size → float32 [pictures, 3, side, side] in 0..1, squeezed."""

@@ -59,8 +59,8 @@ class PaliGemmaProcessor(Processor):
         soft = [self.config.image_token] * self.soft_tokens
         rows = [soft * len(own) + self._prompt_tokens(prompt) for own, prompt in zip(pictures, prompts, strict=True)]
         tokens, valid = pad_left(rows, self.config.pad)
-        pixels = [torch.from_numpy(self.pictures.pixels(picture)) for own in pictures for picture in own]
-        return Inputs(tokens, valid, torch.stack(pixels) if pixels else None)
+        images = tuple(torch.from_numpy(self.pictures.pixels(picture)) for own in pictures for picture in own)
+        return Inputs(tokens, valid, images)
 
     def _prompt_tokens(self, prompt: str) -> list[int]:
         """bos, the prompt and the line break that ends it.

@@ -69,7 +69,7 @@ def transcript_inputs(loaded: Loaded, windows: Sequence[np.ndarray], options: De
     languages = _languages(loaded.model, loaded.processor, heard, options, len(windows))
     asked = [loaded.processor.prompt(options.task, one, options.hint, options.times) for one in languages]
     tokens = torch.tensor(asked)
-    return Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), None, heard)
+    return Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=heard)
 
 
 def _languages(
@@ -88,7 +88,7 @@ def language_probabilities(model: Whisper, processor: WhisperProcessor, heard: H
     rows = len(heard.order)
     tokens = torch.full((rows, 1), processor.special.start, device=heard.layers[0][0].device)
     logits = model.prefill(
-        Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), None, heard), model.new_cache(rows, 1)
+        Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=heard), model.new_cache(rows, 1)
     )
     names, ids = zip(*processor.special.languages.items(), strict=True)
     return [dict(zip(names, row, strict=True)) for row in logits[:, list(ids)].softmax(dim=-1).tolist()]
@@ -106,7 +106,7 @@ def _write(
     """One attempt at all rows of `heard`."""
     device = heard.layers[0][0].device
     tokens = torch.tensor(prompts, device=device)
-    inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), None, heard)
+    inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=heard)
     room = processor.config.text_positions - tokens.shape[1]
     limit = min(options.max_tokens or processor.config.text_positions // 2, room)
     rules = WritingRules(processor.special, options.times, device, seconds, options.spoken_to_end)

@@ -63,7 +63,7 @@ def test_a_sound_takes_as_many_places_whatever_its_length(processor):
         ids = inputs.tokens[0].tolist()
         place = ids.index(BOA)
         assert ids[place + 1 : place + 190] == [AUDIO] * 188 + [EOA]
-        assert inputs.sounds_valid.any() == (seconds > 0.04)  # shorter than a frame, and there is nothing to hear
+        assert inputs.audio_valid.any() == (seconds > 0.04)  # shorter than a frame, and there is nothing to hear
 
 
 def test_rows_of_singles_are_turns_of_the_user(processor):
@@ -77,8 +77,8 @@ def test_rows_of_singles_are_turns_of_the_user(processor):
         ]
     ]
     assert inputs.valid[:, -1].all() and not inputs.tokens[~inputs.valid].any()
-    assert inputs.pixels.shape == (3, 3, 48, 48) and inputs.sounds.shape[0] == 1
-    assert inputs.pixels[:, 0, 0, 0].mul(255).round().tolist() == [1, 2, 3]
+    assert [image.shape for image in inputs.images] == [(3, 48, 48)] * 3 and len(inputs.audio) == 1
+    assert [round(image[0, 0, 0].item() * 255) for image in inputs.images] == [1, 2, 3]
 
 
 def test_a_conversation_is_read_on_where_it_was_left(processor):

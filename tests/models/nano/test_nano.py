@@ -48,7 +48,9 @@ def model() -> Nano:
 def batch_of(prompts: list[list[int]], pixels: torch.Tensor) -> Inputs:
     tokens, valid = pad_left(prompts, CONFIG.pad_token)
     soft = torch.full((len(prompts), CONFIG.soft_tokens), CONFIG.image_token)
-    return Inputs(torch.cat((soft, tokens), 1), torch.cat((torch.ones_like(soft, dtype=torch.bool), valid), 1), pixels)
+    return Inputs(
+        torch.cat((soft, tokens), 1), torch.cat((torch.ones_like(soft, dtype=torch.bool), valid), 1), tuple(pixels)
+    )
 
 
 def answers(model: Nano, inputs: Inputs, tokens: int = 8) -> list[list[int]]:
@@ -75,7 +77,7 @@ def test_the_cache_changes_nothing(model):
         cache = model.new_cache(1, inputs.tokens.shape[1] + 3)
         steps = [model.prefill(inputs, cache)] + [model.step(torch.tensor([t]), cache) for t in written]
         whole = torch.cat((inputs.tokens, torch.tensor([written])), 1)
-        x = model.embed(Inputs(whole, torch.ones_like(whole, dtype=torch.bool), pixels))
+        x = model.embed(Inputs(whole, torch.ones_like(whole, dtype=torch.bool), tuple(pixels)))
         length, prefix = whole.shape[1], inputs.tokens.shape[1]
         order = torch.arange(length)
         mask = (order[None, :] < prefix) | (order[None, :] <= order[:, None])
@@ -183,8 +185,9 @@ def test_the_prompt_cannot_smuggle_the_image_token():
 def test_pictures_are_squeezed_to_zero_to_one():
     processor = load(resolve("nano")).processor
     inputs = processor.inputs([[Image.new("RGB", (30, 900), (255, 0, 51))]], ["caption en"])
-    assert inputs.pixels.shape == (1, 3, processor.image_size, processor.image_size)
-    torch.testing.assert_close(inputs.pixels[0, :, 5, 5], torch.tensor([1.0, 0.0, 0.2]))
+    [image] = inputs.images
+    assert image.shape == (3, processor.image_size, processor.image_size)
+    torch.testing.assert_close(image[:, 5, 5], torch.tensor([1.0, 0.0, 0.2]))
     assert (inputs.tokens == processor.config.image_token).sum() == processor.soft_tokens
 
 
@@ -296,7 +299,7 @@ def test_sentences_are_held_to_whole_words_and_lists_are_not():
     torch.manual_seed(2)
     model = Nano(config).eval()
     soft = [CONFIG.image_token] * CONFIG.soft_tokens
-    inputs = Inputs(*pad_left([soft + [2, 5, 8], soft + [2, 16, 8]], 0), torch.rand(2, 3, 128, 128))
+    inputs = Inputs(*pad_left([soft + [2, 5, 8], soft + [2, 16, 8]], 0), tuple(torch.rand(2, 3, 128, 128)))
     with torch.inference_mode():
         cache = model.new_cache(2, 64)
         first = model.prefill(inputs, cache)
@@ -319,7 +322,7 @@ def test_while_a_mask_is_written_each_code_sees_its_own_part_of_the_box():
     model = Nano(config).eval()
     pixels = torch.rand(2, 3, 128, 128)
     soft = [config.image_token] * config.soft_tokens
-    inputs = Inputs(*pad_left([soft + [2, 17, 8], soft + [2, 16, 8]], 0), pixels)
+    inputs = Inputs(*pad_left([soft + [2, 17, 8], soft + [2, 16, 8]], 0), tuple(pixels))
     box = (100, 200, 700, 900)  # y0, x0, y1, x1
     answer = [*(40 + v for v in box), *(1064 + i for i in range(16)), 9, *(40 + v for v in box)]
     added = []

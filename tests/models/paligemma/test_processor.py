@@ -47,7 +47,7 @@ def test_rows_are_padded_on_the_left_and_pictures_keep_their_order(saved):
         for own, prompt in [([picture(1)], "caption en"), ([], ""), ([picture(2), picture(3)], "cat")]
     ]
     assert inputs.valid[:, -1].all() and not inputs.tokens[~inputs.valid].any()
-    assert torch.equal(inputs.pixels[1], processor.inputs([[picture(2)]], [""]).pixels[0])
+    assert torch.equal(inputs.images[1], processor.inputs([[picture(2)]], [""]).images[0])
 
 
 @pytest.mark.parametrize("ending", [" ", "\n", "\n\n", " \t\n"])

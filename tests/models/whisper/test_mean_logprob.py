@@ -23,7 +23,7 @@ def read_anew(whisper, window, ids) -> float:
         for place, id in enumerate(ids):
             heard = model.hear(processor.features([window]))
             tokens = torch.tensor([prompt + ids[:place]])
-            inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), None, heard)
+            inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=heard)
             logits = model.prefill(inputs, model.new_cache(1, tokens.shape[1]))
             total += rules(logits.clone(), [ids[:place]]).log_softmax(dim=-1)[0, id].item()
     return total

@@ -62,7 +62,7 @@ def test_the_probability_is_that_of_the_logits_before_any_rule(bundled):
     heard = model.hear(processor.features(list(sounds().values())))
     tokens = torch.full((len(sounds()), 1), processor.special.start)
     with torch.inference_mode():
-        inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), None, heard)
+        inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=heard)
         logits = model.prefill(inputs, model.new_cache(len(tokens), 1))
     expected = logits.softmax(dim=-1)[:, processor.special.no_speech].tolist()
     found = transcribe_windows(bundled, list(sounds().values()), DecodingOptions(temperatures=(0.0,)))

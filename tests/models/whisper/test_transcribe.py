@@ -54,7 +54,7 @@ def test_written_tokens_equal_reading_everything_anew_at_each_step(whisper):
         cache = model.new_cache(1, len(prompt) + len(written))
         tokens = torch.tensor([prompt + written])
         with torch.inference_mode():
-            logits = model.prefill(Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), None, heard), cache)
+            logits = model.prefill(Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=heard), cache)
             best = rules(logits, [written]).argmax().item()
         if best in processor.stop_ids:
             break
@@ -70,9 +70,9 @@ def test_padding_on_the_left_changes_nothing(whisper):
     valid = torch.tensor([[False, False, *[True] * len(prompt)]])
     with torch.inference_mode():
         first = model.prefill(
-            Inputs(plain, torch.ones_like(plain, dtype=torch.bool), None, heard), model.new_cache(1, 9)
+            Inputs(plain, torch.ones_like(plain, dtype=torch.bool), context=heard), model.new_cache(1, 9)
         )
-        second = model.prefill(Inputs(padded, valid, None, heard), model.new_cache(1, 9))
+        second = model.prefill(Inputs(padded, valid, context=heard), model.new_cache(1, 9))
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
 
 
@@ -80,7 +80,7 @@ def test_one_beam_is_greedy_and_more_are_at_least_as_likely(whisper):
     model, processor = whisper.model, whisper.processor
     greedy = transcribe_windows(whisper, SOUNDS, replace(GREEDY, max_tokens=20))
     tokens = torch.tensor([processor.prompt("transcribe", "en", None, True)] * len(SOUNDS))
-    inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), None, model.hear(processor.features(SOUNDS)))
+    inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=model.hear(processor.features(SOUNDS)))
     rules = WritingRules(processor.special, True, seconds=[len(window) / 16_000 for window in SOUNDS])
     found = beam_search(model, inputs, stop_ids=processor.stop_ids, max_tokens=20, beams=1, rules=rules)
     assert [tuple(answer.ids) for answer in found] == [text.token_ids for text in greedy]

@@ -75,7 +75,8 @@ def test_a_packed_row_gives_the_logits_of_each_question_asked_alone(loaded, batc
         for number, (prompt, answer) in enumerate(questions_of(batch, 0), 1):
             tokens = torch.tensor([[loaded.config.image_token] * soft_count + prompt])
             cache = loaded.model.new_cache(1, tokens.shape[1] + len(answer))
-            alone = [loaded.model.prefill(Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), pixels), cache)]
+            inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), tuple(pixels))
+            alone = [loaded.model.prefill(inputs, cache)]
             if prompt[1] in loaded.config.finding_tokens:  # a correction of what was learned, made after training
                 alone[0][:, loaded.config.eos_token] += loaded.config.absent_bias
             alone += [loaded.model.step(torch.tensor([token]), cache) for token in answer[:-1]]
