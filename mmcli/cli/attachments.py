@@ -37,6 +37,7 @@ class Attachment:
         """
         if not isinstance(self.content, Audio):
             return [self.content.image], self.notes
+        from mmcli.media.mixing import RATE
         from mmcli.output.writers.text import clock
         from mmcli.speech.pauses import cut
 
@@ -44,7 +45,7 @@ class Attachment:
         samples = cut(self.content.samples, longest)
         if len(samples) == 1:
             return [self.content], self.notes
-        seconds = clock(sum(map(len, samples)) / 16_000)
+        seconds = clock(sum(map(len, samples)) / RATE)
         said = f"read in {len(samples)} parts of at most {longest:g} s, cut at pauses; all {seconds} are used"
         return [replace(self.content, samples=part) for part in samples], (*self.notes, said)
 

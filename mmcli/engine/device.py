@@ -48,6 +48,19 @@ def choose_dtype(name: str, device: torch.device, parameters: int | None = None)
 def _native_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and any(
-        getattr(torch.cpu, probe, bool)() for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
+    return device.type == "cpu" and bfloat16_pays()
+
+
+def int8_pays() -> bool:
+    """Whether this CPU multiplies 8-bit integers natively (VNNI); elsewhere float32 is as fast."""
+    return _has("_is_vnni_supported", "_is_avx512_vnni_supported")
+
+
+def bfloat16_pays() -> bool:
+    """Whether this CPU multiplies bfloat16 natively."""
+    return _has("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+
+
+def _has(*probes: str) -> bool:
+    """Whether one of PyTorch's probes says so; which there are depends on its version."""
+    return any(getattr(torch.cpu, probe, bool)() for probe in probes)

@@ -66,18 +66,3 @@ def in_int8(module: nn.Module) -> None:
         for name, child in list(part.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(part, name, Int8Linear.of(child))
-
-
-def int8_pays() -> bool:
-    """Whether this CPU multiplies 8-bit integers natively (VNNI); elsewhere float32 is as fast."""
-    return _has("_is_vnni_supported", "_is_avx512_vnni_supported")
-
-
-def bfloat16_pays() -> bool:
-    """Whether this CPU multiplies bfloat16 natively."""
-    return _has("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-
-
-def _has(*probes: str) -> bool:
-    """Whether one of PyTorch's probes says so; which there are depends on its version."""
-    return any(getattr(torch.cpu, probe, bool)() for probe in probes)

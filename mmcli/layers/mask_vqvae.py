@@ -19,7 +19,6 @@ from mmcli.hub.array_files import WHAT_TO_DO, read_arrays
 
 GRID = 4  # codes along a side
 SIDE = 64  # mask pixels along a side: four halvings of the picture meet the grid
-CODES_PER_MASK = GRID * GRID
 
 # Running averages that the published file keeps from its own training; nothing here reads them.
 DROPPED = frozenset({"_vq_vae._ema_w", "_vq_vae._ema_cluster_size"})

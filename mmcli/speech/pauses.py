@@ -30,5 +30,10 @@ def quietest(samples: np.ndarray, first: int, last: int) -> int:
     """The middle of the quietest quarter of a second between two places."""
     frames = (last - first) // FRAME
     loudness = np.square(samples[first : first + frames * FRAME].reshape(frames, FRAME)).mean(axis=1)
-    sums = np.convolve(loudness, np.ones(min(PAUSE, frames)), mode="valid")
-    return first + (int(sums.argmin()) + min(PAUSE, frames) // 2) * FRAME
+    return first + quietest_frame(loudness, PAUSE) * FRAME
+
+
+def quietest_frame(loudness: np.ndarray, width: int) -> int:
+    """The middle of the `width` neighbours that are the quietest together, of frames' loudness [F]."""
+    width = min(width, len(loudness))
+    return int(np.convolve(loudness, np.ones(width), mode="valid").argmin()) + width // 2

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from mmcli.errors import ModelError
 
-RATE = 16_000
 FRAME = 512  # samples that one probability is about
 CONTEXT = 64  # samples before them that the network sees too
 WIDTH = 128

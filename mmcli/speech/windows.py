@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mmcli.media.mixing import RATE
 from mmcli.speech.levels import lifted
-from mmcli.speech.pauses import quietest
+from mmcli.speech.pauses import quietest, quietest_frame
 
 if TYPE_CHECKING:
     from mmcli.speech.silero_vad import SileroVAD
 
-RATE = 16_000
 FRAME = 512  # samples: 32 ms, one probability of speech each
 CONTEXT = 64  # samples that the detector sees before a frame
 DETECTABLE = 0.03  # peak to which softer sound is lifted for the detector: after loud speech it misses soft one
@@ -143,8 +143,7 @@ class Cutter:
     def _quietest(self, first: int, end: int) -> int:
         """The frame in the middle of the quietest place between two frames."""
         levels = np.asarray(self.loudness[first - self.floor : end - self.floor])
-        sums = np.convolve(levels, np.ones(min(SMOOTH, len(levels))), mode="valid")
-        return first + int(sums.argmin()) + min(SMOOTH, len(levels)) // 2
+        return first + quietest_frame(levels, SMOOTH)
 
     def _take(self, count: int, end: int) -> tuple[int, int]:
         span = self.needed_from, end

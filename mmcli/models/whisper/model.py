@@ -4,10 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmcli.engine.device import bfloat16_pays, int8_pays
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.fusing import Fusable
-from mmcli.layers.int8 import Int8Linear, Quantisable, bfloat16_pays, in_int8, int8_pays
+from mmcli.layers.int8 import Int8Linear, Quantisable, in_int8
 from mmcli.layers.linear import stack
 from mmcli.models.whisper.config import StackConfig, WhisperConfig
 
