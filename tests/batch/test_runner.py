@@ -1,5 +1,6 @@
 import gc
 import weakref
+from copy import copy
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -11,6 +12,7 @@ from mmcli.batch import runner
 from mmcli.batch.runner import run
 from mmcli.errors import InputError, ModelError
 from mmcli.media.sources import IMAGE_EXTENSIONS, Source, expand
+from mmcli.models.family import Capabilities
 from mmcli.tasks.caption import CaptionRequest
 from mmcli.tasks.detect import DetectRequest
 
@@ -52,12 +54,10 @@ def test_no_model_is_loaded_where_no_input_can_be_read():
 
 
 def test_a_model_without_locations_is_refused_before_anything_is_asked(album, loaded):
-    class Wordy:
-        processor = type("Processor", (), {"vocabulary": None})
-        checkpoint = loaded.checkpoint
-
+    wordy = replace(loaded, processor=copy(loaded.processor))
+    wordy.processor.capabilities = Capabilities(images=True)
     with pytest.raises(ModelError, match="wordy cannot detect: its vocabulary has no location tokens"):
-        list(run(sources("album"), DetectRequest(words="cat"), Wordy, model="wordy"))
+        list(run(sources("album"), DetectRequest(words="cat"), lambda: wordy, model="wordy"))
 
 
 def test_an_error_that_nobody_foresaw_is_one_failed_input(album, loaded):
