@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mmcli.batch.ahead import ahead
@@ -311,15 +311,16 @@ class Listener:
         size = self._batch_size or default_batch_size(loaded)
         texts: dict[int, WindowText] = {}
         # Of a window that can be halved a text that turns in circles need not be tried again as it is.
-        for settings, places in (
-            ({"compression_ratio_limit": None}, [at for at, window in enumerate(windows) if is_long(window)]),
-            ({}, [at for at, window in enumerate(windows) if not is_long(window)]),
+        options = self._request.options()
+        for chosen, places in (
+            (replace(options, compression_ratio_limit=None), [n for n, one in enumerate(windows) if is_long(one)]),
+            (options, [n for n, one in enumerate(windows) if not is_long(one)]),
         ):
             for first in range(0, len(places), size):
                 batch = places[first : first + size]
                 sounds = [windows[at].sound for at in batch]
                 try:
-                    answers = loaded.family.transcribe(loaded, sounds, **self._request.settings(), **settings)
+                    answers = loaded.family.transcribe(loaded, sounds, chosen)
                 except RuntimeError as error:
                     raise in_words(error, len(batch), "window") from error
                 texts.update(zip(batch, answers, strict=True))

@@ -70,7 +70,8 @@ def command(
     if (checkpoint := checkpoint_here(model)) is not None:
         from mmcli.models.registry import family_of
 
-        request.require_family(family_of(checkpoint.config, checkpoint.name), model.model)
+        family = family_of(checkpoint.config, checkpoint.name)
+        request.require_audio(family.capabilities(family.read_config(checkpoint.config)), model.model)
     listener = Listener(
         request,
         loader(environment, model),

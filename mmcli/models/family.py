@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
     from mmcli.decode import Vocabulary
     from mmcli.decode.segments import ParsedObject
     from mmcli.engine.inputs import Inputs
+    from mmcli.engine.sampling import Sampling
     from mmcli.hub.weights import Rule
     from mmcli.speech.fallback import DecodingOptions
     from mmcli.types import Turn
@@ -161,6 +162,42 @@ class Found(Completion):
     problems: tuple[str, ...] = ()
 
 
+class Transcribe(Protocol):
+    """How a family writes down what is said."""
+
+    def __call__(
+        self, loaded: Any, windows: "Sequence[np.ndarray]", options: "DecodingOptions"
+    ) -> "Sequence[WindowText]":
+        """Mono float32 windows at 16 kHz, each of at most `max_audio_seconds`, in one batch → one text each.
+
+        A text does not depend on the other windows. `loaded` is the `Loaded` of the model. Of the tests in `options`
+        those are made that the model's answers allow. Raises UsageError for a task, language or hint that it does not
+        know, and for word times where it tells none.
+        """
+        ...
+
+
+class Find(Protocol):
+    """How a family finds things, where it has a way of its own."""
+
+    def __call__(
+        self,
+        loaded: Any,
+        pictures: "Sequence[Image.Image]",
+        things: Sequence[str],
+        *,
+        masks: bool,
+        sampling: "Sampling",
+        max_tokens: int,
+        least: float | None,
+    ) -> Sequence[Found]:
+        """What each RGB image shows of `things`, in their order. `loaded` is the `Loaded` of the model.
+
+        `least` is the smallest probability of an object; None: the model's own limit.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Family:
     """A model family: from a checkpoint's configuration to a module, its weights' names and its processor."""
@@ -174,11 +211,6 @@ class Family:
     capabilities: Callable[[Any], Capabilities]  # configuration → what a checkpoint can do, if it lacks no file
     transcript_inputs: "Callable[[Any, Sequence[np.ndarray], DecodingOptions], Inputs] | None" = None
     """For families that transcribe: (loaded, windows, options) → what the model has read before it writes each text."""
-    transcribe: "Callable[..., list[WindowText]] | None" = None
-    """For families that hear: (loaded, sounds, **settings) → a `WindowText` for each sound, all of them in one batch.
-    Settings are those of `speech.fallback.DecodingOptions`. None: this family takes no audio."""
+    transcribe: Transcribe | None = None
     knowledge: Callable[[Any], Knowledge] | None = None  # configuration → what it knows; None: any words may be tried
-    find: "Callable[..., list[Found]] | None" = None
-    """For families that find things in a way of their own: (loaded, pictures, things, masks=, sampling=, max_tokens=,
-    least=) → what was found in each picture, in the order of `things`; `least` is the smallest probability. None: all
-    things are named in one prompt, and the model's answer is read as it is."""
+    find: Find | None = None  # None: all things are named in one prompt, and the answer is read as it is

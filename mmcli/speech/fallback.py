@@ -23,7 +23,7 @@ class DecodingOptions:
     language: str | None = None  # None: the model finds out, window by window
     hint: str | None = None  # words as they are spelt
     beams: int = 1
-    temperatures: tuple[float, ...] = TEMPERATURES  # tried in turn until a text passes the tests
+    temperatures: tuple[float, ...] | None = None  # tried in turn until a text passes; None: the family's own
     compression_ratio_limit: float | None = COMPRESSION_LIMIT  # a text that shrinks more repeats itself
     logprob_limit: float | None = LOGPROB_LIMIT
     no_speech_limit: float | None = 0.6
@@ -32,6 +32,10 @@ class DecodingOptions:
     spoken_to_end: bool = False  # the windows end where speech ends, or in its midst
     seed: int | None = 0
     max_tokens: int | None = None  # None: as many as the family lets an answer have
+
+    def ladder(self, own: tuple[float, ...]) -> tuple[float, ...]:
+        """The temperatures to try, where `own` are those of the family."""
+        return own if self.temperatures is None else self.temperatures
 
 
 def attempts(

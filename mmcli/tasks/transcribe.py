@@ -3,17 +3,17 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmcli.errors import ModelError, UsageError
 from mmcli.hub.known import any_of
 from mmcli.output.writers.text import clock
-from mmcli.speech.fallback import FASTEST, LOGPROB_LIMIT
+from mmcli.speech.fallback import FASTEST, LOGPROB_LIMIT, DecodingOptions
 from mmcli.tasks.task import text_of
 from mmcli.types import Segment, WindowText, Word
 
 if TYPE_CHECKING:
-    from mmcli.models.family import Family
+    from mmcli.models.family import Capabilities
     from mmcli.models.loaded import Loaded
     from mmcli.speech.windows import Window
 
@@ -34,29 +34,30 @@ class TranscribeRequest:
     seed: int | None = None
     token_ids: bool = False
 
-    def settings(self) -> dict[str, Any]:
-        """The settings of a family's `transcribe`."""
-        names = ("task", "language", "hint", "beams", "words")
-        settings = {name: getattr(self, name) for name in names}
-        settings["hint"] = None if self.hint is None else text_of(self.hint)
-        if self.temperature is not None:
-            settings["temperatures"] = (self.temperature,)
-        return settings | ({} if self.seed is None else {"seed": self.seed})
+    def options(self) -> DecodingOptions:
+        """How windows are transcribed that end where speech ends, or in its midst."""
+        return DecodingOptions(
+            task=self.task,
+            language=self.language,
+            hint=None if self.hint is None else text_of(self.hint),
+            beams=self.beams,
+            temperatures=None if self.temperature is None else (self.temperature,),
+            words=self.words,
+            spoken_to_end=True,
+            seed=self.seed or 0,
+        )
 
-    def require_family(self, family: "Family | None", model: str) -> None:
-        """Raise ModelError if models of the family take no audio."""
-        if family is None or family.transcribe is None:
-            raise ModelError(
-                f"{model} takes no audio",
-                f"Use {any_of('transcribes')}",
-            )
+    def require_audio(self, able: "Capabilities", model: str) -> None:
+        """Raise ModelError if the model does not transcribe."""
+        if not able.transcribes:
+            raise ModelError(f"{model} takes no audio", f"Use {any_of('transcribes')}")
 
     def require(self, loaded: "Loaded", model: str) -> None:
         """Raise ModelError if the model takes no audio, UsageError if it does not give the times that are asked for."""
         from mmcli.speech.windows import WINDOW
 
-        self.require_family(loaded.family, model)
         able = loaded.processor.capabilities
+        self.require_audio(able, model)
         seconds = able.max_audio_seconds or 0.0
         if seconds < WINDOW:
             raise ModelError(

@@ -19,6 +19,7 @@ from mmcli.errors import InputError, ModelError
 from mmcli.media.sources import Source
 from mmcli.models.family import Capabilities
 from mmcli.output.record import to_dict
+from mmcli.speech.fallback import DecodingOptions
 from mmcli.speech.windows import RATE
 from mmcli.tasks.transcribe import TranscribeRequest, joined
 from mmcli.types import Segment
@@ -58,7 +59,7 @@ class Ears:
         self.device = SimpleNamespace(type="cpu")
         self.model = SimpleNamespace(parameters=lambda: ())
 
-    def transcribe(self, loaded, sounds, **settings):
+    def transcribe(self, loaded, sounds, options):
         self.batches.append(len(sounds))
         return [self.say(sound) for sound in sounds]
 
@@ -281,7 +282,7 @@ def test_an_error_that_nobody_foresaw_is_one_failed_recording():
 
 def test_a_model_without_ears_is_refused():
     deaf = Ears()
-    deaf.family = SimpleNamespace(transcribe=None)
+    deaf.processor.capabilities = Capabilities()
     with pytest.raises(ModelError, match="ears takes no audio"):
         events([recording("a", 0.2)], deaf)
 
@@ -324,9 +325,9 @@ def test_progress_rises_to_the_end():
 
 def test_the_settings_reach_the_model():
     request = TranscribeRequest(task="translate", language="de", hint="Anna", beams=3, temperature=0.5, seed=7)
-    settings = {"task": "translate", "language": "de", "hint": "Anna", "beams": 3, "words": False}
-    assert request.settings() == settings | {"temperatures": (0.5,), "seed": 7}
-    assert "temperatures" not in TranscribeRequest().settings()
+    settings = {"task": "translate", "language": "de", "hint": "Anna", "beams": 3, "temperatures": (0.5,), "seed": 7}
+    assert request.options() == DecodingOptions(**settings, spoken_to_end=True)
+    assert TranscribeRequest().options() == DecodingOptions(spoken_to_end=True)
 
 
 @pytest.mark.parametrize(

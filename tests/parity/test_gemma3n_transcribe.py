@@ -15,6 +15,7 @@ from mmcli.media.sources import expand
 from mmcli.models.gemma3n.prompts import hearing_prompt
 from mmcli.models.gemma3n.transcribe import MAX_TOKENS, transcribe
 from mmcli.models.load import load
+from mmcli.speech.fallback import DecodingOptions
 from mmcli.speech.silero_vad import load_silero_vad
 from mmcli.speech.windows import RATE, Speech
 
@@ -130,7 +131,7 @@ def test_what_the_model_cannot_do_is_one_sentence(gemma3n, options, sentence):
 
 def test_windows_are_one_segment_each(loaded, windows):
     sounds = [window.sound for window in windows]
-    for text, sound in zip(transcribe(loaded, sounds, temperatures=(0.0,)), sounds, strict=True):
+    for text, sound in zip(transcribe(loaded, sounds, DecodingOptions(temperatures=(0.0,))), sounds, strict=True):
         seconds = len(sound) / RATE
         assert text.heard_until == seconds and text.truncated == (len(text.token_ids) == MAX_TOKENS)
         assert [(part.start, part.end, part.words) for part in text.segments] == [(0.0, seconds, None)]
@@ -144,38 +145,44 @@ def test_no_sounds_are_no_texts(loaded):
 
 def test_half_a_minute_is_heard_to_its_end(gemma3n, loaded):
     speech = np.resize(sound_of(EXAMPLE), 30 * RATE)
-    [text] = transcribe(loaded, [speech], temperatures=(0.0,), max_tokens=8)
+    [text] = transcribe(loaded, [speech], DecodingOptions(temperatures=(0.0,), max_tokens=8))
     other = speech.copy()
     other[-RATE:] = 0
-    [changed] = transcribe(loaded, [other], temperatures=(0.0,), max_tokens=8)
+    [changed] = transcribe(loaded, [other], DecodingOptions(temperatures=(0.0,), max_tokens=8))
     assert text.logprob != changed.logprob and text.truncated
 
 
 def test_a_text_that_repeats_itself_is_tried_again_warmer(loaded, windows):
     sounds = [windows[0].sound, windows[2].sound]
-    cold = transcribe(loaded, sounds, temperatures=(0.0,), max_tokens=30)
+    cold = transcribe(loaded, sounds, DecodingOptions(temperatures=(0.0,), max_tokens=30))
     limit = (cold[0].compression_ratio + cold[1].compression_ratio) / 2
-    warm = transcribe(loaded, sounds, temperatures=(0.0, 1.0), max_tokens=30, compression_ratio_limit=limit)
+    warm = transcribe(
+        loaded, sounds, DecodingOptions(temperatures=(0.0, 1.0), max_tokens=30, compression_ratio_limit=limit)
+    )
     for before, after in zip(cold, warm, strict=True):
         if before.compression_ratio <= limit:
             assert after == before
         else:
             assert (after.temperature, after.compression_ratio <= limit) in {(1.0, True), (0.0, False), (1.0, False)}
-    assert transcribe(loaded, sounds, temperatures=(0.0, 1.0), max_tokens=30, compression_ratio_limit=100) == cold
+    assert (
+        transcribe(loaded, sounds, DecodingOptions(temperatures=(0.0, 1.0), max_tokens=30, compression_ratio_limit=100))
+        == cold
+    )
 
 
 def test_draws_repeat_with_their_seed(loaded, windows):
     sounds = [windows[0].sound]
     first, again, other = (
-        transcribe(loaded, sounds, temperatures=(1.0,), seed=seed, max_tokens=12)[0].token_ids for seed in (1, 1, 2)
+        transcribe(loaded, sounds, DecodingOptions(temperatures=(1.0,), seed=seed, max_tokens=12))[0].token_ids
+        for seed in (1, 1, 2)
     )
     assert first == again != other
 
 
 def test_beams_find_a_likelier_text(loaded, windows):
     sounds = [window.sound for window in windows]
-    greedy = transcribe(loaded, sounds, temperatures=(0.0,), max_tokens=24)
-    beams = transcribe(loaded, sounds, temperatures=(0.0,), max_tokens=24, beams=3)
+    greedy = transcribe(loaded, sounds, DecodingOptions(temperatures=(0.0,), max_tokens=24))
+    beams = transcribe(loaded, sounds, DecodingOptions(temperatures=(0.0,), max_tokens=24, beams=3))
     assert all(b.logprob >= g.logprob - 1e-6 for b, g in zip(beams, greedy, strict=True))
     assert [beam.token_ids for beam in beams] != [text.token_ids for text in greedy]
 

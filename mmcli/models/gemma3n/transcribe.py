@@ -28,31 +28,34 @@ def transcript_inputs(loaded: Loaded, sounds: Sequence[np.ndarray], options: Dec
 
 
 @torch.inference_mode()
-def transcribe(loaded: Loaded, sounds: Sequence[np.ndarray], **settings: object) -> list[WindowText]:
-    """Mono float32 sounds at 16 kHz of at most 30 s, all in one batch → one text each.
+def transcribe(
+    loaded: Loaded,
+    windows: Sequence[np.ndarray],
+    options: DecodingOptions = DecodingOptions(),  # noqa: B008 (frozen)
+) -> list[WindowText]:
+    """Mono float32 windows at 16 kHz of at most 30 s, all in one batch → one text each.
 
-    `settings` are those of `DecodingOptions`; of its tests only that for repetition is made. Raises UsageError for
-    word times, which there are none of, and for a task or language that is unknown.
+    Of the tests in `options` only that for repetition is made. Raises UsageError for word times, which there are none
+    of, and for a task or language that is unknown.
     """
-    options = DecodingOptions(**{"temperatures": COARSE, **settings})
     if options.words:
         raise UsageError("Gemma 3n gives no times of words", f"Leave --words out, or use {any_of('word_times')}")
 
     def write(rows: list[int], temperature: float) -> list[WindowText]:
         answers = complete(
             loaded.model,
-            transcript_inputs(loaded, [sounds[row] for row in rows], options),
+            transcript_inputs(loaded, [windows[row] for row in rows], options),
             stop_ids=loaded.processor.stop_ids,
             max_tokens=options.max_tokens or MAX_TOKENS,
             **_choice(options, temperature),
         )
-        seconds = [len(sounds[row]) / RATE for row in rows]
+        seconds = [len(windows[row]) / RATE for row in rows]
         return [
             _read(loaded, answer, length, options.language, temperature)
             for answer, length in zip(answers, seconds, strict=True)
         ]
 
-    tried = attempts(len(sounds), options.temperatures, write, lambda text: _repeats(text, options))
+    tried = attempts(len(windows), options.ladder(COARSE), write, lambda text: _repeats(text, options))
     # What repeats itself is worse than all that does not; among equals the likelier is better.
     return [max(own, key=lambda text: (not _repeats(text, options), text.logprob)) for own in tried]
 

@@ -8,7 +8,6 @@ from mmcli.models.whisper.processor import WhisperProcessor
 from mmcli.models.whisper.stages import stages
 from mmcli.models.whisper.transcribe import transcribe_windows, transcript_inputs
 from mmcli.models.whisper.weights import rules
-from mmcli.speech.fallback import DecodingOptions
 
 FAMILY = Family(
     name="Whisper",
@@ -19,9 +18,7 @@ FAMILY = Family(
     stages=stages,
     capabilities=capabilities,
     transcript_inputs=transcript_inputs,
-    transcribe=lambda loaded, sounds, **settings: transcribe_windows(
-        loaded, sounds, DecodingOptions(spoken_to_end=True, **settings)
-    ),
+    transcribe=transcribe_windows,
 )
 
 __all__ = ["FAMILY", "Whisper", "WhisperConfig", "WhisperProcessor"]

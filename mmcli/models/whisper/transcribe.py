@@ -16,7 +16,7 @@ from mmcli.models.whisper.processor import WhisperProcessor
 from mmcli.models.whisper.rules import WritingRules
 from mmcli.models.whisper.segments import HOLE, Stretch, before_hole, doubtful, heard_until, stretches
 from mmcli.models.whisper.words import with_words
-from mmcli.speech.fallback import FASTEST, DecodingOptions, attempts, compression_ratio
+from mmcli.speech.fallback import FASTEST, TEMPERATURES, DecodingOptions, attempts, compression_ratio
 from mmcli.types import Completion, Segment, WindowText
 
 
@@ -49,7 +49,7 @@ def transcribe_windows(
             for row, answer, silence in zip(rows, answers, _no_speech(processor, part), strict=True)
         ]
 
-    tried = attempts(len(windows), options.temperatures, write, lambda text: _fails(text, options))
+    tried = attempts(len(windows), options.ladder(TEMPERATURES), write, lambda text: _fails(text, options))
     texts = [_silenced(_best(own, options), options) for own in tried]
     if options.spoken_to_end and options.times:
         texts = [
