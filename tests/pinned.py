@@ -72,10 +72,10 @@ def answer(record: dict) -> dict:
 
 
 def _object(entry: dict) -> dict:
-    from mmcli.output import rle
+    from pycocotools.mask import area
 
     found = {key: entry[key] for key in ("label", "box", "found_by")}
-    return found | ({"mask_pixels": int(rle.decode(entry["mask"]).sum())} if "mask" in entry else {})
+    return found | ({"mask_pixels": int(area(entry["mask"]))} if "mask" in entry else {})
 
 
 def _segment(entry: dict) -> dict:
