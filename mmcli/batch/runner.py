@@ -2,25 +2,21 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from mmcli.batch.ahead import ahead
 from mmcli.errors import InputError, MmcliError, ran_out_of_memory
-from mmcli.media.limits import KEPT_PIXELS
+from mmcli.media.limits import KEPT_PIXELS, PROBE
 from mmcli.output.schema import Record
 from mmcli.tasks.task import Request
 
 if TYPE_CHECKING:
     from mmcli.media.image import Picture
     from mmcli.media.sources import Source
+    from mmcli.models.family import Capabilities
     from mmcli.models.loaded import Loaded
-
-# JPEGs are decoded at a fraction of their size where no side falls below the largest square that a family looks
-# at. A fixed number: what a model sees must not depend on when, or for what, a picture was read.
-READ_SIDE = 896
 
 READ_AHEAD = 8  # pictures decoded and waiting, at most
 BATCH_ON_GPU = 16
@@ -48,6 +44,7 @@ class _Read:
     full: "Picture | None"
     seconds: float  # that reading took
     identity: str | None  # of the file as it was read (`media/identity.py`)
+    side: int | None  # to which it was read
 
 
 def run(
@@ -57,22 +54,26 @@ def run(
     *,
     model: str,
     revision: str | None = None,
+    able: "Capabilities | None" = None,
     batch_size: int | None = None,
     keep_pictures: bool = False,
 ) -> Iterator[Outcome]:
     """Answer `request` for every source, one outcome each, in their order.
 
     `load` is called once, when the first picture has been read: where no input is any good, no model is loaded.
-    `model` and `revision` are what the records of failed inputs call it. At most one batch and `READ_AHEAD` pictures
-    are in memory, of large ones smaller copies: `full` of an outcome reads those again.
+    `model` and `revision` are what the records of failed inputs call it, and `able` is what it can do, where that is
+    known before it is loaded: pictures are read to the size that it wants, else the first ones are read twice. At most
+    one batch and `READ_AHEAD` pictures are in memory, of large ones smaller copies: `full` of an outcome reads those
+    again.
     Raises ModelError where the model cannot be loaded or run; the outcomes until then have been handed out.
     """
     loaded: Loaded | None = None
     batch: list[tuple[Source, _Read | InputError]] = []
     size = batch_size or 1
     good = 0
-    for source, future in ahead(lambda source: _read(source, keep_pictures), sources, depth=READ_AHEAD):
-        read = _result(source, future)
+    reader = _Reader(keep_pictures, PROBE if able is None else able.min_read_side)
+    for source, future in ahead(reader.read, sources, depth=READ_AHEAD):
+        read = _result(source, future.result)
         del future
         if isinstance(read, InputError):
             if not batch:
@@ -84,6 +85,9 @@ def run(
             request.require_probabilities(loaded)
             revision = loaded.checkpoint.revision
             size = batch_size or default_batch_size(loaded)
+            reader.side = loaded.processor.capabilities.min_read_side
+        if not isinstance(read, InputError) and read.side != reader.side:
+            read = _result(source, partial(reader.read, source))
         batch.append((source, read))
         good += not isinstance(read, InputError)
         del read
@@ -103,19 +107,31 @@ def default_batch_size(loaded: "Loaded") -> int:
     return BATCH_OF_LARGE_ON_CPU if large else BATCH_ON_CPU
 
 
-def _read(source: "Source", keep: bool) -> _Read:
-    from mmcli.media.identity import identity
-    from mmcli.media.image import load_picture
+@dataclass
+class _Reader:
+    """Reads pictures to the size that the model needs.
 
-    started = time.perf_counter()
-    known = identity(source)  # before it is read: what changes meanwhile is answered anew
-    picture = load_picture(source, side=READ_SIDE)
-    full = None
-    if keep and picture.image.size == (picture.width, picture.height):
-        full = picture
-    elif keep and picture.width * picture.height <= KEPT_PIXELS:
-        full = load_picture(source)
-    return _Read(picture, full, time.perf_counter() - started, known)
+    A model that is not on this machine is not fetched before a picture could be read. Until then its `side` is not
+    known, and what was read, small, is read again.
+    """
+
+    keep: bool  # whether full pictures are wanted too
+    side: int | None
+
+    def read(self, source: "Source") -> _Read:
+        """One picture. Raises InputError."""
+        from mmcli.media.identity import identity
+        from mmcli.media.image import load_picture
+
+        started, side = time.perf_counter(), self.side
+        known = identity(source)  # before it is read: what changes meanwhile is answered anew
+        picture = load_picture(source, side=side)
+        full = None
+        if self.keep and picture.image.size == (picture.width, picture.height):
+            full = picture
+        elif self.keep and picture.width * picture.height <= KEPT_PIXELS and side != PROBE:
+            full = load_picture(source)
+        return _Read(picture, full, time.perf_counter() - started, known, side)
 
 
 def _full(source: "Source", read: _Read) -> "Picture":
@@ -125,18 +141,18 @@ def _full(source: "Source", read: _Read) -> "Picture":
     return read.full or load_picture(source)
 
 
-def _result(source: "Source", future: "Future[_Read]") -> _Read | InputError:
-    """What reading gave; an error nobody foresaw is this input's failure too, not that of the whole run."""
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if isinstance(error, InputError):
+def _result(source: "Source", read: Callable[[], _Read]) -> _Read | InputError:
+    """What reading gives; an error nobody foresaw is this input's failure too, not that of the whole run."""
+    try:
+        return read()
+    except InputError as error:
         return error
-    if isinstance(error, MmcliError) or not isinstance(error, Exception) or ran_out_of_memory(error):
-        raise error
-    unforeseen = InputError(f"{source.name} cannot be read ({type(error).__name__}: {error})", "Try --debug")
-    unforeseen.__cause__ = error
-    return unforeseen
+    except Exception as error:
+        if isinstance(error, MmcliError) or ran_out_of_memory(error):
+            raise
+        unforeseen = InputError(f"{source.name} cannot be read ({type(error).__name__}: {error})", "Try --debug")
+        unforeseen.__cause__ = error
+        return unforeseen
 
 
 def _failed(source: "Source", error: InputError, request: Request, model: str, revision: str | None) -> Outcome:

@@ -5,15 +5,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mmcli.cli.environment import Environment
-from mmcli.cli.options import ModelOptions
-from mmcli.cli.start import checkpoint_here
+from mmcli.media.limits import PROBE
 from mmcli.tasks.conversation import audio_seconds
 from mmcli.types import Audio
 
 if TYPE_CHECKING:
     from mmcli.media.image import Picture
     from mmcli.media.sources import Source
-    from mmcli.models.family import Processor
+    from mmcli.models.family import Capabilities, Processor
     from mmcli.types import Part
 
 
@@ -24,6 +23,7 @@ class Attachment:
     source: "Source"
     content: "Picture | Audio"
     notes: tuple[str, ...] = ()
+    side: int | None = None  # to which a picture was read
 
     @property
     def kind(self) -> str:
@@ -33,10 +33,15 @@ class Attachment:
     def parts(self, processor: "Processor", model: str) -> "tuple[list[Part], tuple[str, ...]]":
         """What the model is given, and what is to be said about it: a sound longer than it hears becomes several.
 
-        Raises ModelError if there is a sound and the model takes no audio.
+        Raises ModelError if there is a sound and the model takes no audio. A picture that was read before it was known
+        how the model reads it is read again: InputError.
         """
         if not isinstance(self.content, Audio):
-            return [self.content.image], self.notes
+            from mmcli.media.image import load_picture
+
+            side = processor.capabilities.min_read_side
+            known = self.side == side or not processor.capabilities.images
+            return [(self.content if known else load_picture(self.source, side=side)).image], self.notes
         from mmcli.media.mixing import RATE
         from mmcli.output.writers.text import clock
         from mmcli.speech.pauses import cut
@@ -53,21 +58,11 @@ class Attachment:
 LONGEST_SOUND = 5400.0  # seconds: more than any model reads at once
 
 
-def require_audio(options: ModelOptions) -> None:
-    """Raise ModelError where a model that is on this machine takes no audio."""
-    checkpoint = checkpoint_here(options)
-    if checkpoint is not None:
-        from mmcli.models.registry import family_of
-
-        family = family_of(checkpoint.config, checkpoint.name)
-        audio_seconds(family.capabilities(family.read_config(checkpoint.config)), options.model)
-
-
 def load_attachments(
-    environment: Environment, names: list[str], kind: str | None = None, model: ModelOptions | None = None
+    environment: Environment, names: list[str], kind: str | None = None, able: "Capabilities | None" = None
 ) -> list[Attachment]:
     """Everything that `names` name, read; raises as `load_attachment`."""
-    return [load_attachment(source, kind, model) for source in find_attachments(environment, names, kind)]
+    return [load_attachment(source, kind, able) for source in find_attachments(environment, names, kind)]
 
 
 def find_attachments(environment: Environment, names: list[str], kind: str | None = None) -> "list[Source]":
@@ -80,26 +75,28 @@ def find_attachments(environment: Environment, names: list[str], kind: str | Non
     return list(expand(names, extensions=extensions[kind], stdin=environment.stdin))
 
 
-def load_attachment(source: "Source", kind: str | None = None, model: ModelOptions | None = None) -> Attachment:
-    """One source, read.
+def load_attachment(
+    source: "Source", kind: str | None = None, able: "Capabilities | None" = None, model: str = "The model"
+) -> Attachment:
+    """One source, read for a `model` that is `able` of this; None: that is not known yet.
 
     `kind` ("picture" or "sound") says what it must be; else it is what its content is like, or where that does not
-    tell, its suffix. Raises InputError where it cannot be read, and ModelError before a sound is decoded that the
-    `model` takes no audio.
+    tell, its suffix. Raises InputError where it cannot be read, and ModelError before a sound is decoded if the
+    model takes no audio.
     """
     kind = kind or _kind_of(source)
     if kind == "sound":
         from mmcli.media.audio import read_sound
 
-        if model is not None:
-            require_audio(model)
+        if able is not None:
+            audio_seconds(able, model)
         samples, sound = read_sound(source, longest=LONGEST_SOUND)
         return Attachment(source, Audio(source.name, samples), sound.notes)
-    from mmcli.batch.runner import READ_SIDE
     from mmcli.media.image import load_picture
 
-    picture = load_picture(source, side=READ_SIDE)
-    return Attachment(source, picture, picture.notes)
+    side = PROBE if able is None else able.min_read_side
+    picture = load_picture(source, side=side)
+    return Attachment(source, picture, picture.notes, side)
 
 
 def _kind_of(source: "Source") -> str:

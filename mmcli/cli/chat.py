@@ -67,7 +67,7 @@ def command(
     from mmcli.cli.inputs import not_on_stdout, read_beside
     from mmcli.cli.pictures import request_fields
     from mmcli.cli.render import Renderer
-    from mmcli.cli.start import begin, loader
+    from mmcli.cli.start import begin, capabilities_here, loader
     from mmcli.cli.talker import Talker
     from mmcli.tasks.chat import ChatRequest
 
@@ -86,7 +86,8 @@ def command(
         raise UsageError("--output is for a single answer, not for a conversation", "Ask with -m TEXT, or use /save")
     talker = Talker(renderer, request, loader(environment, model), system=system)
     try:
-        talker.waiting = [load_attachment(source, model=model) for source in sources]
+        able = capabilities_here(model) if sources else None
+        talker.waiting = [load_attachment(source, able=able, model=model.model) for source in sources]
         if renderer.results.in_folder and len(talker.waiting) != 1:
             do = "Name a file: --output answer.txt"
             raise UsageError("A folder gets an answer for each input, but this is one answer about all of them", do)

@@ -139,7 +139,7 @@ class Commands:
             self._talker.take_back(kind)
             self._environment.log(f"No {kind} goes with the next question")
             return
-        attachments = load_attachments(self._environment, names, kind)
+        attachments = load_attachments(self._environment, names, kind, self._talker.able)
         self._talker.show(attachments)
         known = ", ".join(names_of(attachments))
         if self._talker.ready().keeps_turns:

@@ -9,7 +9,7 @@ from mmcli.cli.inputs import find_sources, read_beside
 from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions
 from mmcli.cli.progress import Count, Progress
 from mmcli.cli.render import Renderer
-from mmcli.cli.start import begin, loader
+from mmcli.cli.start import begin, capabilities_here, loader
 from mmcli.errors import ExitCode, InputError, WriteError
 from mmcli.hub.known import able
 from mmcli.tasks.task import Request
@@ -56,6 +56,7 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan) -> int:
         loader(environment, plan.model, plan.mask_decoder),
         model=plan.model.model,
         revision=plan.model.revision,
+        able=capabilities_here(plan.model),
         batch_size=plan.pictures.batch_size,
         keep_pictures=renderer.needs_picture,
     )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from mmcli.hub.resolve import Checkpoint
+    from mmcli.models.family import Capabilities
     from mmcli.models.loaded import Loaded
 
 
@@ -68,6 +69,20 @@ def checkpoint_here(options: ModelOptions) -> "Checkpoint | None":
 
     try:
         return resolve(options.model, options.revision, download=False)
+    except ModelError:
+        return None
+
+
+def capabilities_here(options: ModelOptions) -> "Capabilities | None":
+    """What a model that is on this machine can do, by its config.json; None where it is not, or makes no sense."""
+    checkpoint = checkpoint_here(options)
+    if checkpoint is None:
+        return None
+    from mmcli.models.registry import family_of
+
+    try:
+        family = family_of(checkpoint.config, checkpoint.name)
+        return family.capabilities(family.read_config(checkpoint.config))
     except ModelError:
         return None
 

@@ -12,6 +12,7 @@ from mmcli.output.writers.text import readable
 
 if TYPE_CHECKING:
     from mmcli.cli.render import Renderer
+    from mmcli.models.family import Capabilities
     from mmcli.models.loaded import Loaded
     from mmcli.output.schema import Record
     from mmcli.output.writers.conversation import Exchange
@@ -52,6 +53,11 @@ class Talker:
                 attachment.parts(loaded.processor, loaded.checkpoint.name)
             self.conversation = conversation
         return self.conversation
+
+    @property
+    def able(self) -> "Capabilities | None":
+        """What the model can do, once it is loaded."""
+        return None if self.conversation is None else self.conversation.loaded.processor.capabilities
 
     def show(self, attachments: list[Attachment]) -> None:
         """Let the next question be about these too; where no turn is remembered, about these only. ModelError."""

@@ -44,6 +44,10 @@ class Capabilities:
     images: bool = False  # reads images
     images_needed: int = 0  # images that every prompt must be about, at least
     max_images: int | None = None  # … and at most; None: as many as the model has room for
+    min_read_side: int | None = None
+    """Pixels: larger images may be decoded at a fraction of their size as long as no side falls below this. None: they
+    are decoded whole. It is one number for all that a checkpoint does: what it sees must not depend on when, or for
+    what, an image was read."""
     reads_text: bool = False  # was taught to read what is written in images
     objects: bool = False  # locates things: answers hold location tokens
     masks: bool = False  # outlines them: … and mask tokens

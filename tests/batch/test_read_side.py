@@ -1,5 +1,7 @@
 """To what size pictures are read: whatever a picture is read for, and whenever, the model sees the same."""
 
+from dataclasses import replace
+
 import pytest
 from picture_files import scene
 
@@ -32,4 +34,28 @@ def test_no_side_falls_below_the_largest_square_that_a_model_looks_at(tmp_path, 
     [outcome] = run([source], CaptionRequest(max_tokens=1), lambda: loaded, model="tiny")
     assert (outcome.record.width, outcome.record.height) == size
     assert [picture.size for [picture] in seen] == [read]
-    assert load_attachment(source).content.image.size == read
+    able = loaded.processor.capabilities
+    for attachment in (load_attachment(source, able=able), load_attachment(source)):
+        [image], _ = attachment.parts(loaded.processor, "tiny")
+        assert image.size == read
+
+
+@pytest.mark.parametrize("side", [300, None])
+@pytest.mark.parametrize("known", [True, False], ids=["known", "known once it is loaded"])
+def test_the_side_is_the_models_own(tmp_path, monkeypatch, loaded, side, known):
+    able = replace(loaded.processor.capabilities, min_read_side=side)
+    monkeypatch.setattr(loaded.processor, "capabilities", able)
+    names = [tmp_path / f"{i}.jpg" for i in range(3)]
+    for name in names:
+        scene(1300, 700).save(name, quality=80)
+    [*sources] = expand(names, extensions=IMAGE_EXTENSIONS)
+    seen = []
+    inputs = loaded.processor.inputs
+    monkeypatch.setattr(
+        loaded.processor, "inputs", lambda images, prompts: seen.extend(images) or inputs(images, prompts)
+    )
+    outcomes = list(
+        run(sources, CaptionRequest(max_tokens=1), lambda: loaded, model="tiny", able=able if known else None)
+    )
+    assert [outcome.error for outcome in outcomes] == [None] * 3
+    assert [image.size for [image] in seen] == [(650, 350) if side else (1300, 700)] * 3

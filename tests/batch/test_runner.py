@@ -127,14 +127,14 @@ def test_a_picture_too_large_to_be_kept_is_read_again(tmp_path, loaded, monkeypa
 def test_pictures_do_not_pile_up(album, loaded, monkeypatch):
     """Two hundred pictures; at no time are more alive than a batch, those read ahead and those on their way."""
     alive = weakref.WeakSet()
-    read = runner._read
+    read = runner._Reader.read
 
-    def watched(source, keep):
-        result = read(source, keep)
+    def watched(reader, source):
+        result = read(reader, source)
         alive.add(result.picture.image)
         return result
 
-    monkeypatch.setattr(runner, "_read", watched)
+    monkeypatch.setattr(runner._Reader, "read", watched)
     most = 0
     for _ in run(sources(*["album/b.jpg"] * 200), CaptionRequest(max_tokens=1), lambda: loaded, model="tiny"):
         most = max(most, len(alive))

@@ -3,7 +3,17 @@
 from mmcli.models.family import Capabilities
 from mmcli.models.nano.config import NanoConfig
 
+READ_SIDE = 896  # pixels: well above what the model resizes to, as its published figures were measured
+
 
 def capabilities(config: NanoConfig) -> Capabilities:
     """Every prompt is about one image: nano was trained so."""
-    return Capabilities(images=True, images_needed=1, max_images=1, objects=True, masks=True, probabilities=True)
+    return Capabilities(
+        images=True,
+        images_needed=1,
+        max_images=1,
+        min_read_side=READ_SIDE,
+        objects=True,
+        masks=True,
+        probabilities=True,
+    )
