@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -54,14 +55,14 @@ def run(
     *,
     model: str,
     revision: str | None = None,
-    able: "Capabilities | None" = None,
+    able: "Callable[[], Capabilities | None]" = lambda: None,
     batch_size: int | None = None,
     keep_pictures: bool = False,
 ) -> Iterator[Outcome]:
     """Answer `request` for every source, one outcome each, in their order.
 
     `load` is called once, when the first picture has been read: where no input is any good, no model is loaded.
-    `model` and `revision` are what the records of failed inputs call it, and `able` is what it can do, where that is
+    `model` and `revision` are what the records of failed inputs call it, and `able` tells what it can do, if that is
     known before it is loaded: pictures are read to the size that it wants, else the first ones are read twice. At most
     one batch and `READ_AHEAD` pictures are in memory, of large ones smaller copies: `full` of an outcome reads those
     again.
@@ -71,9 +72,9 @@ def run(
     batch: list[tuple[Source, _Read | InputError]] = []
     size = batch_size or 1
     good = 0
-    reader = _Reader(keep_pictures, PROBE if able is None else able.min_read_side)
-    for source, future in ahead(reader.read, sources, depth=READ_AHEAD):
-        read = _result(source, future.result)
+    reader = _Reader(able, keep_pictures)
+    for source, future in ahead(reader.ahead, sources, depth=READ_AHEAD):
+        read = _result(source, partial(reader.take, source, future))
         del future
         if isinstance(read, InputError):
             if not batch:
@@ -85,7 +86,7 @@ def run(
             request.require_probabilities(loaded)
             revision = loaded.checkpoint.revision
             size = batch_size or default_batch_size(loaded)
-            reader.side = loaded.processor.capabilities.min_read_side
+            reader.tell(loaded.processor.capabilities)
         if not isinstance(read, InputError) and read.side != reader.side:
             read = _result(source, partial(reader.read, source))
         batch.append((source, read))
@@ -107,19 +108,38 @@ def default_batch_size(loaded: "Loaded") -> int:
     return BATCH_OF_LARGE_ON_CPU if large else BATCH_ON_CPU
 
 
-@dataclass
 class _Reader:
     """Reads pictures to the size that the model needs.
 
-    A model that is not on this machine is not fetched before a picture could be read. Until then its `side` is not
-    known, and what was read, small, is read again.
+    That is asked for when there is a picture, since the answer takes an import of the model's family. A model that is
+    not on this machine cannot tell, and is not fetched before a picture could be read: until then they are read small.
     """
 
-    keep: bool  # whether full pictures are wanted too
-    side: int | None
+    def __init__(self, able: "Callable[[], Capabilities | None]", keep: bool):
+        self._able = able
+        self._keep = keep  # whether full pictures are wanted too
+        self._known = False
+        self.side: int | None = PROBE
+
+    def tell(self, able: "Capabilities | None") -> None:
+        """From now on read for a model that can do this; None: for one that cannot tell."""
+        self.side, self._known = PROBE if able is None else able.min_read_side, True
+
+    def ahead(self, source: "Source") -> "_Read | None":
+        """One picture, or None where there is one and its size is not known yet. Raises InputError."""
+        if self._known:
+            return self.read(source)
+        source.head()
+        return None
+
+    def take(self, source: "Source", future: "Future[_Read | None]") -> _Read:
+        """What `ahead` gave, read now if it was not read yet. Raises InputError."""
+        return future.result() or self.read(source)
 
     def read(self, source: "Source") -> _Read:
         """One picture. Raises InputError."""
+        if not self._known:
+            self.tell(self._able())
         from mmcli.media.identity import identity
         from mmcli.media.image import load_picture
 
@@ -127,9 +147,9 @@ class _Reader:
         known = identity(source)  # before it is read: what changes meanwhile is answered anew
         picture = load_picture(source, side=side)
         full = None
-        if self.keep and picture.image.size == (picture.width, picture.height):
+        if self._keep and picture.image.size == (picture.width, picture.height):
             full = picture
-        elif self.keep and picture.width * picture.height <= KEPT_PIXELS and side != PROBE:
+        elif self._keep and picture.width * picture.height <= KEPT_PIXELS and side != PROBE:
             full = load_picture(source)
         return _Read(picture, full, time.perf_counter() - started, known, side)
 
@@ -176,7 +196,7 @@ def _finish(
 
     remarks = tuple(request.remarks(loaded))
     reads = [read for _, read in batch if not isinstance(read, InputError)]
-    answers = iter(answer(loaded, [[read.picture.image] for read in reads], request))
+    answers = iter(answer(loaded, [[read.picture.image] for read in reads], request) if reads else ())
     for source, read in batch:
         if isinstance(read, InputError):
             yield _failed(source, read, request, model, revision)

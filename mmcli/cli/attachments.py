@@ -1,6 +1,6 @@
 """What a question is about: pictures and recordings, told apart by what is in them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mmcli.media.sources import Source
     from mmcli.models.family import Capabilities, Processor
     from mmcli.types import Part
+
+Able = Callable[[], "Capabilities | None"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ LONGEST_SOUND = 5400.0  # seconds: more than any model reads at once
 
 
 def load_attachments(
-    environment: Environment, names: list[str], kind: str | None = None, able: "Capabilities | None" = None
+    environment: Environment, names: list[str], kind: str | None = None, able: Able = lambda: None
 ) -> list[Attachment]:
     """Everything that `names` name, read; raises as `load_attachment`."""
     return [load_attachment(source, kind, able) for source in find_attachments(environment, names, kind)]
@@ -76,9 +78,9 @@ def find_attachments(environment: Environment, names: list[str], kind: str | Non
 
 
 def load_attachment(
-    source: "Source", kind: str | None = None, able: "Capabilities | None" = None, model: str = "The model"
+    source: "Source", kind: str | None = None, able: Able = lambda: None, model: str = "The model"
 ) -> Attachment:
-    """One source, read for a `model` that is `able` of this; None: that is not known yet.
+    """One source, read for a `model`; `able` tells what it can do, or None where that is not known yet.
 
     `kind` ("picture" or "sound") says what it must be; else it is what its content is like, or where that does not
     tell, its suffix. Raises InputError where it cannot be read, and ModelError before a sound is decoded if the
@@ -88,13 +90,14 @@ def load_attachment(
     if kind == "sound":
         from mmcli.media.audio import read_sound
 
-        if able is not None:
-            audio_seconds(able, model)
+        if known := able():
+            audio_seconds(known, model)
         samples, sound = read_sound(source, longest=LONGEST_SOUND)
         return Attachment(source, Audio(source.name, samples), sound.notes)
     from mmcli.media.image import load_picture
 
-    side = PROBE if able is None else able.min_read_side
+    known = able()
+    side = PROBE if known is None else known.min_read_side
     picture = load_picture(source, side=side)
     return Attachment(source, picture, picture.notes, side)
 

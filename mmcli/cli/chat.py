@@ -1,6 +1,7 @@
 """`mmcli chat`: questions about pictures and recordings, one or many."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Annotated
 
 import typer
@@ -86,7 +87,7 @@ def command(
         raise UsageError("--output is for a single answer, not for a conversation", "Ask with -m TEXT, or use /save")
     talker = Talker(renderer, request, loader(environment, model), system=system)
     try:
-        able = capabilities_here(model) if sources else None
+        able = cache(lambda: capabilities_here(model))
         talker.waiting = [load_attachment(source, able=able, model=model.model) for source in sources]
         if renderer.results.in_folder and len(talker.waiting) != 1:
             do = "Name a file: --output answer.txt"

@@ -1,6 +1,7 @@
 """What caption, detect and segment share: from the options of a command line to its exit code."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -56,7 +57,7 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan) -> int:
         loader(environment, plan.model, plan.mask_decoder),
         model=plan.model.model,
         revision=plan.model.revision,
-        able=capabilities_here(plan.model),
+        able=partial(capabilities_here, plan.model),
         batch_size=plan.pictures.batch_size,
         keep_pictures=renderer.needs_picture,
     )

@@ -54,7 +54,6 @@ class Talker:
             self.conversation = conversation
         return self.conversation
 
-    @property
     def able(self) -> "Capabilities | None":
         """What the model can do, once it is loaded."""
         return None if self.conversation is None else self.conversation.loaded.processor.capabilities

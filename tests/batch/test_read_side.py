@@ -35,7 +35,7 @@ def test_no_side_falls_below_the_largest_square_that_a_model_looks_at(tmp_path, 
     assert (outcome.record.width, outcome.record.height) == size
     assert [picture.size for [picture] in seen] == [read]
     able = loaded.processor.capabilities
-    for attachment in (load_attachment(source, able=able), load_attachment(source)):
+    for attachment in (load_attachment(source, able=lambda: able), load_attachment(source)):
         [image], _ = attachment.parts(loaded.processor, "tiny")
         assert image.size == read
 
@@ -55,7 +55,7 @@ def test_the_side_is_the_models_own(tmp_path, monkeypatch, loaded, side, known):
         loaded.processor, "inputs", lambda images, prompts: seen.extend(images) or inputs(images, prompts)
     )
     outcomes = list(
-        run(sources, CaptionRequest(max_tokens=1), lambda: loaded, model="tiny", able=able if known else None)
+        run(sources, CaptionRequest(max_tokens=1), lambda: loaded, model="tiny", able=lambda: able if known else None)
     )
     assert [outcome.error for outcome in outcomes] == [None] * 3
     assert [image.size for [image] in seen] == [(650, 350) if side else (1300, 700)] * 3
