@@ -1,5 +1,7 @@
 """Whisper (Radford et al., arXiv:2212.04356): an encoder of sound, and a decoder that looks at it while it writes."""
 
+from collections.abc import Callable, Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +14,8 @@ from mmcli.layers.int8 import Int8Linear, Quantisable, in_int8
 from mmcli.layers.linear import stack
 from mmcli.models.whisper.config import StackConfig, WhisperConfig
 
+PIECE = 256  # frames whose numbers inside a layer, 2 MB where it is 2048 wide, stay in a core's cache
+
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """[B, T, D] → [B, N, T, H], a view."""
@@ -21,6 +25,17 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 def join_heads(x: Tensor) -> Tensor:
     """[B, N, T, H] → [B, T, D]."""
     return x.transpose(1, 2).flatten(2)
+
+
+def by_frames(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """A function of [B, T, …] that takes every frame for itself; on a CPU few frames at a time.
+
+    What one operation leaves is then still in the core's cache when the next one reads it.
+    """
+    if inputs[0].device.type != "cpu" or inputs[0].shape[1] <= PIECE:
+        return function(*inputs)
+    pieces = zip(*(x.split(PIECE, dim=1) for x in inputs), strict=True)
+    return torch.cat([function(*piece) for piece in pieces], dim=1)
 
 
 class Projections(Fusable):
@@ -39,7 +54,7 @@ class Projections(Fusable):
 class SelfAttention(Projections):
     """Attention of a sequence to itself; after loading, queries, keys and values come from one product.
 
-    `short` is the type of the products without a cache.
+    `short` is the type of `attend`.
     """
 
     def __init__(self, width: int, heads: int):
@@ -52,18 +67,26 @@ class SelfAttention(Projections):
         del self.q, self.k, self.v
 
     def forward(self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None, layer: int = 0) -> Tensor:
-        """x [B, T, D] → [B, T, D]; with a cache over everything in it as well, `mask` [B, 1, T, S] or None for all."""
-        parts = self.qkv(x).chunk(3, dim=-1) if self.qkv is not None else (self.q(x), self.k(x), self.v(x))
-        q, k, v = (split_heads(part, self.heads) for part in parts)
+        """x [B, T, D] → [B, T, D] over everything in the cache as well, `mask` [B, 1, T, S] or None for all."""
+        q, k, v = (split_heads(part, self.heads) for part in self.project(x).chunk(3, dim=-1))
         if cache is not None:
             k, v = cache.append(layer, k, v)
-        elif self.short is not None:
-            return self.out(attend_by_head(q.to(self.short), k.to(self.short), v.to(self.short)).to(x.dtype))
         return self.out(join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
+
+    def project(self, x: Tensor) -> Tensor:
+        """x [B, T, D] → queries, keys and values [B, T, 3D]."""
+        return torch.cat((self.q(x), self.k(x), self.v(x)), dim=-1) if self.qkv is None else self.qkv(x)
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        """Queries, keys and values [B, T, 3D] → what every frame found in all of them [B, T, D], before `out`."""
+        q, k, v = (split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1))
+        if self.short is not None:
+            return attend_by_head(q, k, v)
+        return join_heads(F.scaled_dot_product_attention(q, k, v))
 
 
 def attend_by_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention without a mask, [B, N, T, H] → [B, T, D]: the scores of one head stay in the processor's cache.
+    """Attention without a mask, [B, N, T, H] → [B, T, D]: scores are made and used in the processor's cache.
 
     On CPUs with native bfloat16 this beats PyTorch's fused kernel by half.
     """
@@ -71,7 +94,10 @@ def attend_by_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q = q * q.shape[-1] ** -0.5
     for row in range(q.shape[0]):
         for head in range(q.shape[1]):
-            y[row, :, head] = (q[row, head] @ k[row, head].T).softmax(dim=-1) @ v[row, head]
+            keys, values = k[row, head].T, v[row, head]
+            for first in range(0, q.shape[2], PIECE):
+                asked = slice(first, first + PIECE)
+                y[row, asked, head] = (q[row, head, asked] @ keys).softmax(dim=-1) @ values
     return y.flatten(2)
 
 
@@ -91,10 +117,14 @@ class CrossAttention(Projections):
         del self.k, self.v
 
     def look(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoder states [B, F, D] → keys and values [B, N, F, H], each in one piece of memory."""
-        parts = self.kv(states).chunk(2, dim=-1) if self.kv is not None else (self.k(states), self.v(states))
-        k, v = (split_heads(part.to(self.short or part.dtype), self.heads).contiguous() for part in parts)
+        """Encoder states [B, F, D] → keys and values [B, N, F, H]."""
+        parts = by_frames(self._project, states).chunk(2, dim=-1)
+        k, v = (split_heads(part, self.heads) for part in parts)
         return k, v
+
+    def _project(self, states: Tensor) -> Tensor:
+        kv = torch.cat((self.k(states), self.v(states)), dim=-1) if self.kv is None else self.kv(states)
+        return kv.to(self.short or kv.dtype)
 
     def forward(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """x [R, T, D] with R a multiple of the B rows of k and v: neighbouring rows share a sound (beams)."""
@@ -102,8 +132,8 @@ class CrossAttention(Projections):
         rows, _, tokens, width = q.shape
         if rows != k.shape[0]:  # the beams of one sound become further queries of it
             q = q.unflatten(0, (k.shape[0], -1)).transpose(1, 2).flatten(2, 3)
-        if q.shape[2] == 1:
-            y = ((q * width**-0.5) @ k.mT).softmax(dim=-1) @ v  # fused kernels gain nothing for a single query
+        if q.shape[2] == 1 or not q.is_cuda:
+            y = ((q * width**-0.5) @ k.mT).softmax(dim=-1) @ v  # fused kernels gain nothing for a few queries
         else:
             y = F.scaled_dot_product_attention(q, k, v)
         if rows != k.shape[0]:
@@ -139,7 +169,15 @@ class EncoderLayer(nn.Module):
         self.mlp = MLP(width, stack.mlp_width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm_attention(x))
+        y = self.attention.attend(by_frames(self._ask, x))
+        return by_frames(self._digest, x, y)
+
+    def _ask(self, x: Tensor) -> Tensor:
+        qkv = self.attention.project(self.norm_attention(x))
+        return qkv.to(self.attention.short or qkv.dtype)
+
+    def _digest(self, x: Tensor, y: Tensor) -> Tensor:
+        x = x + self.attention.out(y.to(x.dtype))
         return x + self.mlp(self.norm_mlp(x))
 
 
@@ -203,7 +241,7 @@ class Heard:
     def rows(self, sounds: list[int]) -> "Heard":
         """Some of the sounds, in the order given, as a copy."""
         index = torch.tensor([self.order.index(sound) for sound in sounds], device=self.whole[0][0].device)
-        return Heard([(k[index], v[index]) for k, v in self.whole])
+        return Heard([(k[index], v.mT[index].mT) for k, v in self.whole])
 
     def one(self, sound: int) -> "Heard":
         """One of the sounds, without a copy."""
@@ -234,6 +272,16 @@ class Heard:
             self.whole = self.rows(sorted(self.order)).whole
             self.order = sorted(self.order)
         self.layers = self.whole
+
+
+def in_memory(k: Tensor, v: Tensor, sounds: int) -> tuple[Tensor, Tensor]:
+    """Room for the keys and values [B, N, F, H] of B sounds, as a step on a CPU reads them fastest.
+
+    A step multiplies one query with all keys, and one row of weights with all values: in memory both products run
+    along rows where values lie transposed.
+    """
+    _, heads, frames, width = k.shape
+    return k.new_empty(sounds, heads, frames, width), v.new_empty(sounds, heads, width, frames).mT
 
 
 class Whisper(Quantisable):
@@ -268,13 +316,20 @@ class Whisper(Quantisable):
     def hear(self, features: Tensor) -> Heard:
         """Log-mel windows [B, mels, 2F] → what the decoder looks at."""
         features = features.to(self.encoder.position.device)
+        if features.device.type != "cpu":
+            return Heard([(k.contiguous(), v.contiguous()) for k, v in self._look(features)])
         # On a CPU one window at a time stays in its cache; a GPU wants them all.
-        parts = [self._look(part) for part in (features.split(1) if features.device.type == "cpu" else [features])]
-        return Heard([tuple(map(torch.cat, zip(*layer, strict=True))) for layer in zip(*parts, strict=True)])
+        layers: list[tuple[Tensor, Tensor]] = []
+        for row, window in enumerate(features.split(1)):
+            for number, (k, v) in enumerate(self._look(window)):
+                if number == len(layers):
+                    layers.append(in_memory(k, v, len(features)))
+                layers[number][0][row], layers[number][1][row] = k[0], v[0]
+        return Heard(layers)
 
-    def _look(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def _look(self, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         states = self.encoder(features)
-        return [layer.cross.look(states) for layer in self.decoder.layers]
+        return (layer.cross.look(states) for layer in self.decoder.layers)
 
     def new_cache(self, batch: int, length: int) -> KVCache:
         config, like = self.config, self.decoder.position
