@@ -10,7 +10,7 @@ from mmcli.engine.device import bfloat16_pays, int8_pays
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.fusing import Fusable
-from mmcli.layers.int8 import Int8Linear, Quantisable, in_int8
+from mmcli.layers.int8 import Int8Linear, PackedInt8Linear, Quantisable, in_int8, packing_works
 from mmcli.layers.linear import stack
 from mmcli.models.whisper.config import StackConfig, WhisperConfig
 
@@ -309,7 +309,8 @@ class Whisper(Quantisable):
             for layer in self.encoder.layers:
                 layer.attention.short = torch.bfloat16
         if int8_pays():
-            self.head = Int8Linear(self.decoder.embedding.weight, None)
+            kind = PackedInt8Linear if packing_works() else Int8Linear
+            self.head = kind(self.decoder.embedding.weight, None)
             in_int8(self.encoder.layers)
             in_int8(self.decoder.layers)
 
