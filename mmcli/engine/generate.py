@@ -1,7 +1,7 @@
 """The decode loop: prefill once, then one token a row and step. It knows no family and no task."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,11 +51,13 @@ def generate(
     rules: LogitRules | None = None,
     processor: LogitsProcessor | None = None,
     drop_ended: bool = False,
+    limits: Sequence[int] | None = None,
     cache: KVCache | None = None,
 ) -> Iterator[list[TokenEvent]]:
     """Write up to `max_tokens` tokens for every row; yields the events of one step as a list, in row order.
 
-    A row's stop token is its last event; after it the row is absent. A row without one was cut off by `max_tokens`.
+    A row's stop token is its last event; after it the row is absent. A row without one was cut off by `max_tokens`,
+    or by its own one of the `limits`, where there are any.
     `rules` see every step's logits first; log-probabilities are those of what the rules left. `processor` restricts the
     choice behind them without changing log-probabilities, and without a wait for the host. With `drop_ended` the
     rows that ended leave the forward pass: it pays where a row costs much (cross-attention) and the cache is cheap to
@@ -73,11 +75,15 @@ def generate(
     drop_ended = drop_ended and weight.device.type != "cuda"  # there a step costs the same, and rows keep their graph
     if cache is not None:
         cache.grow(cache.length + length)
-        yield from _write(model, inputs, cache, stop_ids, sampler, max_tokens, rules, processor, drop_ended, False)
+        yield from _write(
+            model, inputs, cache, stop_ids, sampler, max_tokens, rules, processor, drop_ended, limits, False
+        )
         return
     cache = cuda_graph.take_cache(model, rows, length, weight.device)
     try:
-        yield from _write(model, inputs, cache, stop_ids, sampler, max_tokens, rules, processor, drop_ended, True)
+        yield from _write(
+            model, inputs, cache, stop_ids, sampler, max_tokens, rules, processor, drop_ended, limits, True
+        )
     finally:
         cuda_graph.give_back(model, cache)
 
@@ -92,6 +98,7 @@ def _write(
     rules: LogitRules | None,
     processor: LogitsProcessor | None,
     drop_ended: bool,
+    limits: Sequence[int] | None,
     own: bool,
 ) -> Iterator[list[TokenEvent]]:
     """The loop of `generate`, in a cache that has room; in its `own` one it may read a token more than it yields."""
@@ -118,6 +125,8 @@ def _write(
         for event in events:
             written[event.row].append(event.id)
         running -= {event.row for event in events if event.id in stop_ids}
+        if limits is not None:
+            running = {row for row in running if len(written[row]) < limits[row]}
         if not running or last:
             return
         if looks_ahead:

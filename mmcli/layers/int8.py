@@ -84,7 +84,7 @@ class PackedInt8Linear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
         whole, scale = quantize_weight(weight)
-        self.packed = torch.ops.onednn.qlinear_prepack(whole, None)  # opaque: no buffer, it can be neither moved nor saved
+        self.packed = torch.ops.onednn.qlinear_prepack(whole, None)  # opaque: it can be neither moved nor saved
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if bias is None else bias.float())
         self.register_buffer("zeros", torch.zeros(len(scale), dtype=torch.long))
@@ -103,8 +103,10 @@ class PackedInt8Linear(nn.Module):
 
 @cache
 def packing_works() -> bool:
-    """Whether `PackedInt8Linear` runs here and computes what `Int8Linear` does: its operators are not PyTorch's public
-    ones, so a version without them, or with others of that name, is told by trying."""
+    """Whether `PackedInt8Linear` runs here and computes what `Int8Linear` does.
+
+    Its operators are not PyTorch's public ones: a version without them, or with others of that name, is told by trying.
+    """
     weight = torch.linspace(-1, 1, 48 * 32).view(48, 32)
     x = torch.linspace(-3, 2, 3 * 32).view(3, 32)
     try:

@@ -178,3 +178,12 @@ def test_rules_write_over_nothing_that_is_kept(model, beams):
     torch.testing.assert_close(keeping.kept, expected)
     after = (inputs.tokens, inputs.valid, *inputs.images, *keeping.parameters())
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_a_row_with_a_limit_of_its_own_ends_there_and_the_others_stay(model):
+    inputs, limits = batch(*ROWS), (3, 20, 7)
+    free = run(model, inputs)
+    for drop_ended in (False, True):
+        steps = list(generate(model, inputs, stop_ids=frozenset(), max_tokens=20, limits=limits, drop_ended=drop_ended))
+        for row, limit in enumerate(limits):
+            assert ids(steps, row) == ids(free, row)[:limit]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmcli.layers.int8 import Int8Linear, in_int8, quantize_rows
+from mmcli.layers.int8 import Int8Linear, PackedInt8Linear, in_int8, packing_works, quantize_rows, quantize_weight
 
 
 def layer(inputs: int, outputs: int, bias: bool = True) -> torch.nn.Linear:
@@ -41,3 +41,45 @@ def test_all_layers_below_a_module_are_replaced():
     module = torch.nn.Sequential(layer(8, 8), torch.nn.Sequential(torch.nn.ReLU(), layer(8, 8)))
     in_int8(module)
     assert isinstance(module[0], Int8Linear) and isinstance(module[1][1], Int8Linear)
+
+
+needs_packing = pytest.mark.skipif(not packing_works(), reason="this PyTorch has no oneDNN operators for it")
+
+
+@needs_packing
+@pytest.mark.parametrize("shape", [(1, 64), (8, 64), (2, 7, 64), (300, 64)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_packed_weights_give_the_same_numbers(shape, bias):
+    exact = layer(64, 700, bias)
+    x = torch.randn(shape)
+    packed, plain = PackedInt8Linear(exact.weight, exact.bias)(x), Int8Linear.of(exact)(x)
+    assert packed.shape == plain.shape
+    torch.testing.assert_close(packed, plain, rtol=1e-5, atol=1e-5)
+
+
+@needs_packing
+def test_a_row_of_packed_weights_does_not_depend_on_the_others():
+    fast = PackedInt8Linear(layer(64, 96).weight, None)
+    x = torch.randn(9, 64) * torch.logspace(-3, 3, 9)[:, None]
+    assert all(torch.equal(fast(x)[row], fast(x[row : row + 1])[0]) for row in range(9))
+
+
+def fails(self, x):
+    raise RuntimeError("could not create a primitive descriptor for the matmul primitive")
+
+
+def is_wrong(self, x):
+    return torch.zeros(*x.shape[:-1], len(self.scale))
+
+
+@pytest.mark.parametrize("forward", [fails, is_wrong])
+def test_operators_that_fail_or_compute_something_else_are_not_used(monkeypatch, forward):
+    monkeypatch.setattr(PackedInt8Linear, "forward", forward)
+    assert not packing_works.__wrapped__()
+
+
+def test_a_large_weight_is_quantised_as_in_one_piece():
+    weight = torch.randn(1300, 16)
+    whole, scale = quantize_rows(weight)
+    found, scales = quantize_weight(weight)
+    assert torch.equal(found, whole) and torch.equal(scales, scale[:, 0])

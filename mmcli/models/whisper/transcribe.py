@@ -1,5 +1,6 @@
 """Windows of sound → text, with the tests and fallbacks of the Whisper paper (arXiv:2212.04356, section 4.5)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,6 +19,8 @@ from mmcli.models.whisper.segments import HOLE, Stretch, before_hole, doubtful, 
 from mmcli.models.whisper.words import with_words
 from mmcli.speech.fallback import FASTEST, TEMPERATURES, DecodingOptions, attempts, compression_ratio
 from mmcli.types import Completion, Segment, WindowText
+
+SHORTEST_LIMIT = 32  # tokens that any window may have, however short
 
 
 @torch.inference_mode()
@@ -110,10 +113,16 @@ def _write(
     room = processor.config.text_positions - tokens.shape[1]
     limit = min(options.max_tokens or processor.config.text_positions // 2, room)
     rules = WritingRules(processor.special, options.times, device, seconds, options.spoken_to_end)
-    choice = {"sampling": Sampling(temperature, seed=options.seed), "drop_ended": True}
+    limits = [min(limit, most_tokens(length)) for length in seconds]
+    choice = {"sampling": Sampling(temperature, seed=options.seed), "drop_ended": True, "limits": limits}
     if options.beams > 1 and temperature == 0:
         choice = {"beams": options.beams}
     return complete(model, inputs, stop_ids=processor.stop_ids, max_tokens=limit, rules=rules, **choice)
+
+
+def most_tokens(seconds: float) -> int:
+    """More than anybody says in that time, a token a character and the times with it: what goes on turns in circles."""
+    return SHORTEST_LIMIT + math.ceil(FASTEST * seconds)
 
 
 def _no_speech(processor: WhisperProcessor, heard: Heard) -> list[float]:

@@ -10,6 +10,7 @@ from whisper_folders import TEXT, sound
 from mmcli.engine.beams import beam_search
 from mmcli.engine.inputs import Inputs
 from mmcli.errors import UsageError
+from mmcli.models.whisper.processor import WhisperProcessor
 from mmcli.models.whisper.rules import WritingRules
 from mmcli.models.whisper.transcribe import (
     _best,
@@ -17,6 +18,7 @@ from mmcli.models.whisper.transcribe import (
     _read,
     _silenced,
     _with_words,
+    most_tokens,
     transcribe_windows,
 )
 from mmcli.speech.fallback import DecodingOptions
@@ -195,3 +197,12 @@ def test_words_end_where_the_rest_is_heard_again(whisper):
     assert text.heard_until == 0.6
     [segment] = _with_words(whisper.model, processor, heard, text, 2.0, GREEDY).segments
     assert segment.words[0].start >= 0 and segment.words[-1].end <= 0.6
+
+
+def test_a_short_window_is_cut_off_sooner_than_anybody_could_fill_it(whisper):
+    never = replace(whisper.processor.special, end=whisper.processor.special.no_times)  # nothing ends an answer
+    processor = WhisperProcessor(whisper.processor.config, whisper.processor.tokenizer, never)
+    window = np.zeros(800, np.float32)
+    options = replace(GREEDY, times=False, max_tokens=50)
+    text = transcribe_windows(replace(whisper, processor=processor), [window], options)[0]
+    assert text.truncated and len(text.token_ids) == most_tokens(0.05) < 50

@@ -1,0 +1,44 @@
+"""The encoder works a few frames at a time on a CPU: to the same numbers, in every arithmetic."""
+
+import pytest
+import torch
+
+from mmcli.layers.int8 import in_int8
+from mmcli.models.whisper import model as whisper_model
+from mmcli.models.whisper.config import StackConfig
+from mmcli.models.whisper.model import CrossAttention, EncoderLayer, attend_by_head, in_memory
+
+
+@pytest.mark.parametrize("short", [None, torch.bfloat16])
+@pytest.mark.parametrize("in_integers", [False, True])
+def test_a_layer_in_pieces_equals_the_whole(monkeypatch, short, in_integers):
+    torch.manual_seed(1)
+    layer = EncoderLayer(32, StackConfig(depth=1, heads=4, mlp_width=64), 1e-5).eval().requires_grad_(False)
+    if in_integers:
+        in_int8(layer)
+    layer.attention.fuse()
+    layer.attention.short = short
+    x = torch.randn(2, 50, 32)
+    whole = layer(x)
+    monkeypatch.setattr(whisper_model, "PIECE", 16)
+    torch.testing.assert_close(layer(x), whole, rtol=1e-5, atol=1e-2 if short else 1e-5)
+
+
+def test_attention_by_head_is_attention(monkeypatch):
+    monkeypatch.setattr(whisper_model, "PIECE", 16)
+    q, k, v = torch.randn(3, 2, 4, 50, 8)
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(attend_by_head(q, k, v), expected)
+
+
+def test_it_does_not_matter_how_values_lie_in_memory():
+    torch.manual_seed(2)
+    attention = CrossAttention(32, 4).requires_grad_(False)
+    k, v = attention.look(torch.randn(2, 50, 32))
+    keys, values = in_memory(k, v, 2)
+    keys.copy_(k)
+    values.copy_(v)
+    assert not values.is_contiguous() and values.mT.is_contiguous()
+    for rows in (2, 6):  # alone, and as beams
+        x = torch.randn(rows, 3, 32)
+        torch.testing.assert_close(attention(x, keys, values), attention(x, k.contiguous(), v.contiguous()))
