@@ -68,7 +68,6 @@ def describe(name: str, revision: str | None = None, offline: bool = False) -> d
     """Everything `inspect` tells, as plain data; the model is built without memory. Raises ModelError."""
     from dataclasses import asdict
 
-    from mmcli.decode import LOCATIONS, MASK_CODES
     from mmcli.models.load import build_empty
     from mmcli.models.registry import family_of
 
@@ -81,7 +80,7 @@ def describe(name: str, revision: str | None = None, offline: bool = False) -> d
         processor = family.processor(checkpoint.folder, config, checkpoint.config)
     except ModelError as error:  # a config.json alone still tells what the model is made of
         notes.append(str(error))
-    places = processor and processor.vocabulary
+    grammar = processor and processor.grammar
     able = processor.capabilities if processor else family.capabilities(config)
     return {
         "name": checkpoint.name,
@@ -91,12 +90,7 @@ def describe(name: str, revision: str | None = None, offline: bool = False) -> d
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "capabilities": asdict(able) | {"tasks": able.tasks},
         **(reads(processor) | {"stop_ids": sorted(processor.stop_ids)} if processor else {}),
-        "vocabulary": {
-            "<loc0000> … <loc1023>": [places.loc_start, places.loc_start + LOCATIONS - 1],
-            "<seg000> … <seg127>": [places.seg_start, places.seg_start + MASK_CODES - 1],
-        }
-        if places
-        else {},
+        "vocabulary": {name: list(ids) for name, ids in grammar.tokens.items()} if grammar else {},
         "notes": notes,  # what could not be told, and why
         "stages": [asdict(stage) for stage in family.stages(config)],
         "modules": module_tree(model, type(model).__name__),

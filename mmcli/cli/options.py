@@ -250,7 +250,7 @@ class OutputOptions:
         option("Output", "--show", help="Show the picture with its result in the terminal (needs mmcli[show])."),
     ] = False
     loc_divisor: Annotated[
-        int,
+        int | None,
         option(
             "Output",
             "--loc-divisor",
@@ -259,7 +259,7 @@ class OutputOptions:
             help="How <locNNNN> becomes a share of the side: NNNN/1023 (default, undoes the training encoder) or "
             "NNNN/1024 (as some other tools do).",
         ),
-    ] = 1023
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -270,8 +270,8 @@ class TalkOptions:
     debug: Annotated[bool, option("Other", "--debug", help="Show the traceback of an error.")] = False
 
 
-def _divisor(value: int) -> int:
-    if value not in (1023, 1024):
+def _divisor(value: int | None) -> int | None:
+    if value not in (None, 1023, 1024):
         raise typer.BadParameter(f"{value} is neither 1023 nor 1024.")
     return value
 

@@ -8,13 +8,15 @@ fourth than the second. This is the language of `decode.segments.parse`; constra
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from mmcli.decode import LOCATIONS
+from mmcli.decode import LOCATIONS, MASK_CODES, Vocabulary
+from mmcli.decode.automaton import NUMBER, Automaton, Node
 from mmcli.decode.locations import Loc
 
-LOCATION, CODE = -1, -2  # edges that any location and any mask code may take; other edges are single tokens
+LOCATION, CODE = NUMBER, NUMBER - 1  # edges that any location and any mask code may take
 CORNERS, CODES = 4, 16
 
 
@@ -30,26 +32,27 @@ class Grammar:
     box: Loc | None = None  # the one object's place, where that is given: only its mask codes are to be written
 
 
-@dataclass
-class Node:
-    """One place in the automaton."""
+@lru_cache(maxsize=256)
+def automaton(grammar: Grammar, vocabulary: Vocabulary) -> Automaton:
+    """What constrained decoding walks, in the ids of a tokenizer; that of an equal grammar is the same one.
 
-    edges: dict[int, int] = field(default_factory=dict)  # token id, LOCATION or CODE → node
-    least: int = 0  # locations that the edge LOCATION admits: from here …
-    most: int = LOCATIONS - 1  # … to here
-    keeps: int = -1  # the location that is taken here is remembered as number 0 (y0) or 1 (x0)
-    above: int = -1  # … and here it must be greater than the one remembered under this number
-    begins: bool = False  # the edge LOCATION begins another object
+    Raises ValueError for a label without tokens, and for an empty box.
+    """
+    classes = {
+        LOCATION: range(vocabulary.loc_start, vocabulary.loc_start + LOCATIONS),
+        CODE: range(vocabulary.seg_start, vocabulary.seg_start + MASK_CODES),
+    }
+    return Automaton(tuple(_nodes(grammar)), classes, grammar.end, grammar.separator[:1], grammar.most)
 
 
-def automaton(grammar: Grammar) -> list[Node]:
-    """The nodes of a grammar; the first is where it begins. ValueError for a label without tokens, an empty box."""
+def _nodes(grammar: Grammar) -> list[Node]:
+    """The nodes of a grammar; the first is where it begins."""
     if grammar.box is not None and not (grammar.box[0] < grammar.box[2] and grammar.box[1] < grammar.box[3]):
         raise ValueError(f"the box {grammar.box} is empty")
-    nodes = [Node()]
+    nodes = [_node()]
 
     def add(**fields: Any) -> int:
-        nodes.append(Node(**fields))
+        nodes.append(_node(**fields))
         return len(nodes) - 1
 
     done = add()
@@ -58,7 +61,7 @@ def automaton(grammar: Grammar) -> list[Node]:
     objects = _corners(nodes, grammar.box)
     at = objects[-1]
     for _ in range(CODES if grammar.masks else 0):
-        nodes.append(Node())
+        nodes.append(_node())
         nodes[at].edges[CODE] = len(nodes) - 1
         at = len(nodes) - 1
     if grammar.box is not None:
@@ -73,6 +76,10 @@ def automaton(grammar: Grammar) -> list[Node]:
         _follow(nodes, _follow(nodes, at, label, None), grammar.separator, again)
         nodes[_follow(nodes, at, label, None)].edges[grammar.end] = done
     return nodes
+
+
+def _node(**fields: Any) -> Node:
+    return Node(**{"most": LOCATIONS - 1} | fields)
 
 
 def _first_corner() -> dict[str, Any]:
@@ -90,7 +97,7 @@ def _corners(nodes: list[Node], box: Loc | None) -> list[int]:
             setattr(node, name, value)
         if box is not None:
             node.least = node.most = box[corner]
-        nodes.append(Node())
+        nodes.append(_node())
         node.edges[LOCATION] = len(nodes) - 1
         numbers.append(len(nodes) - 1)
     return numbers
@@ -104,7 +111,7 @@ def _follow(nodes: list[Node], at: int, tokens: Sequence[int], last: int | None)
             if last is not None and place == len(tokens) - 1:
                 edges[token] = last
             else:
-                nodes.append(Node())
+                nodes.append(_node())
                 edges[token] = len(nodes) - 1
         at = edges[token]
     return at

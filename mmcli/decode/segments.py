@@ -6,45 +6,47 @@ whole becomes an object, and what is not becomes a sentence in `problems`.
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import ClassVar
 
-from mmcli.decode import Vocabulary
-from mmcli.decode.locations import Loc, overlap
+from mmcli.decode import LOCATIONS, MASK_CODES, Vocabulary
+from mmcli.decode.locations import DIVISOR, Box, Loc, decode_box
+from mmcli.decode.objects import DecodeText, Parsed, ParsedObject, coincide
 from mmcli.types import Token
 
 CORNERS = 4
 CODES = 16
-DOUBLE = 0.9  # intersection over union from which on two boxes of one label are one
 SEPARATOR = ";"
 
-DecodeText = Callable[[list[int]], str]
-
 
 @dataclass(frozen=True)
-class ParsedObject:
-    """One object: its label, its locations y0 x0 y1 x1, its mask codes where it has them, and its score.
+class LocationGrammar(Vocabulary):
+    """This grammar, with the tokenizer's ids of its tokens: an `ObjectGrammar`."""
 
-    The score is the mean log-probability of the object's own tokens: locations, mask codes and label. A family that
-    finds in a way of its own may know how likely the object is right, and what found it.
-    """
+    mask_codes: ClassVar[int] = MASK_CODES
+    divisors: ClassVar[frozenset[int]] = frozenset({LOCATIONS - 1, LOCATIONS})
 
-    label: str
-    loc: Loc
-    seg: tuple[int, ...] | None
-    score: float  # NaN where nothing was written
-    probability: float | None = None
-    found_by: str | None = None
+    @property
+    def tokens(self) -> dict[str, tuple[int, int]]:
+        """As `ObjectGrammar.tokens`."""
+        return {
+            "<loc0000> … <loc1023>": (self.loc_start, self.loc_start + LOCATIONS - 1),
+            "<seg000> … <seg127>": (self.seg_start, self.seg_start + MASK_CODES - 1),
+        }
 
+    def finds_places(self, ids: Sequence[int]) -> bool:
+        """As `ObjectGrammar.finds_places`."""
+        return any(self.location(id) is not None for id in ids)
 
-@dataclass(frozen=True)
-class Parsed:
-    """An answer: the objects in their order, the whole decoded text, and what was wrong, one sentence each."""
+    def parse(self, tokens: Sequence[Token], decode_text: DecodeText, *, masks: bool = False) -> Parsed:
+        """As `ObjectGrammar.parse`."""
+        return parse(tokens, self, decode_text, masks=masks)
 
-    objects: list[ParsedObject]
-    text: str
-    problems: list[str]
+    def box(self, loc: Loc, width: int, height: int, divisor: int | None = None) -> Box:
+        """As `ObjectGrammar.box`."""
+        return decode_box(loc, width, height, divisor or DIVISOR)
 
 
 @dataclass
@@ -94,11 +96,6 @@ def parse(
             problems[problem] += 1
     sentences = [text if count == 1 else f"{text} ({count} times)" for text, count in problems.items()]
     return Parsed(objects, decode_text([token.id for token in tokens]), sentences)
-
-
-def coincide(one: ParsedObject, other: ParsedObject, least: float = DOUBLE) -> bool:
-    """Whether two objects are one: the same label, and boxes that overlap (IoU) by at least `least`."""
-    return one.label == other.label and overlap(one.loc, other.loc) >= least
 
 
 def format_objects(objects: Iterable[tuple[Loc, Sequence[int] | None, str]]) -> str:

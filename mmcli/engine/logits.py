@@ -6,11 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mmcli.decode import LOCATIONS, MASK_CODES, Vocabulary
-from mmcli.decode.grammar import CODE, LOCATION, Grammar, Node, automaton
+from mmcli.decode.automaton import NUMBER, Automaton, Node
 
-NEVER, ANY_LOCATION, ANY_CODE = 0, 1, 2  # classes of tokens; those that a grammar names follow, each its own class
-Y0, X0, COUNT = 1, 2, 3  # columns of a state behind the node
+NODE, SLOTS, COUNT = 0, 1, 3  # columns of a state: the node, two numbers remembered, objects begun
 
 
 class LogitsProcessor(Protocol):
@@ -33,58 +31,60 @@ class LogitsProcessor(Protocol):
 
 
 class GrammarProcessor:
-    """Every row writes an answer of its own grammar (`decode.grammar`): any logits give an answer that parses.
+    """Every row walks an automaton of its own (`decode.automaton`): any logits give an answer of its language.
 
-    A state is (node, y0, x0, objects begun). All rows' automata share one table [nodes, classes of tokens].
+    A state is (node, two remembered numbers, objects begun). All rows' automata share one table [nodes, kinds of
+    tokens]: kind 0 are tokens that no row may write, then come the classes, then the tokens named alone.
     """
 
-    def __init__(self, grammars: Sequence[Grammar], vocabulary: Vocabulary, size: int, device: torch.device):
-        """`grammars` are those of the rows; equal ones share their nodes. `size` is V, the number of logits."""
-        first: dict[Grammar, int] = {}
+    def __init__(self, automata: Sequence[Automaton], size: int, device: torch.device):
+        """`automata` are those of the rows, over the same classes; one that serves several is listed once in the table.
+
+        `size` is V, the number of logits.
+        """
+        first: dict[Automaton, int] = {}
         nodes: list[Node] = []
         limits: list[int] = []
-        for grammar in dict.fromkeys(grammars):
-            first[grammar] = len(nodes)
-            own = automaton(grammar)
-            for node in own:
-                node.edges = {edge: to + first[grammar] for edge, to in node.edges.items()}
-            nodes += own
-            limits += [grammar.most] * len(own)
+        for own in dict.fromkeys(automata):
+            first[own] = len(nodes)
+            nodes += own.nodes
+            limits += [own.most] * len(own.nodes)
+        starts = [start for own, start in first.items() for _ in own.nodes]
+        classes = automata[0].classes
         named = sorted({edge for node in nodes for edge in node.edges if edge >= 0})
-        numbers = {LOCATION: ANY_LOCATION, CODE: ANY_CODE} | {token: 3 + i for i, token in enumerate(named)}
-        table = torch.full((len(nodes), 3 + len(named)), -1, dtype=torch.long)
-        for number, node in enumerate(nodes):
+        numbers = {edge: kind for kind, edge in enumerate([*classes, *named], start=1)}
+        table = torch.full((len(nodes), 1 + len(numbers)), -1, dtype=torch.long)
+        for number, (node, start) in enumerate(zip(nodes, starts, strict=True)):
             for edge, to in node.edges.items():
-                table[number, numbers[edge]] = to
-        kinds = torch.full((size,), NEVER, dtype=torch.long)
-        kinds[vocabulary.loc_start : vocabulary.loc_start + LOCATIONS] = ANY_LOCATION
-        kinds[vocabulary.seg_start : vocabulary.seg_start + MASK_CODES] = ANY_CODE
-        kinds[named] = torch.arange(3, 3 + len(named))
+                table[number, numbers[edge]] = start + to
+        kinds = torch.zeros(size, dtype=torch.long)
+        for edge, ids in classes.items():
+            kinds[ids.start : ids.stop] = numbers[edge]
+        kinds[named] = torch.tensor([numbers[edge] for edge in named], dtype=torch.long)
         facts = [(n.least, n.most, n.keeps, n.above, n.begins, limit) for n, limit in zip(nodes, limits, strict=True)]
-        again = {grammar.separator[0] for grammar in grammars if grammar.separator}
-        self.end = grammars[0].end
-        self._begin = torch.tensor([[first[grammar], 0, 0, 0] for grammar in grammars])
+        again = {token for own in automata for token in own.again}
+        self.end = automata[0].end
+        self._begin = torch.tensor([[first[own], 0, 0, 0] for own in automata])
         self._next, self._kinds, self._facts = table.to(device), kinds.to(device), torch.tensor(facts).to(device)
         self._again = torch.tensor(sorted(again), dtype=torch.long, device=device)
-        self._places = torch.arange(LOCATIONS, device=device)
-        self._locations = slice(vocabulary.loc_start, vocabulary.loc_start + LOCATIONS)
+        self._numbers = slice(classes[NUMBER].start, classes[NUMBER].stop)
+        self._values = torch.arange(len(classes[NUMBER]), device=device)
 
     def begin(self, device: torch.device) -> Tensor:
         return self._begin.to(device)
 
     def restrict(self, logits: Tensor, states: Tensor) -> Tensor:
-        least, most, _, above, _, limit = self._facts[states[:, 0]].unbind(1)
-        remembered = torch.where(above == 0, states[:, Y0], states[:, X0]) + 1
+        least, most, _, above, _, limit = self._facts[states[:, NODE]].unbind(1)
+        remembered = torch.where(above == 0, states[:, SLOTS], states[:, SLOTS + 1]) + 1
         least = torch.where(above >= 0, torch.maximum(remembered, least), least)
-        allowed = (self._next[states[:, 0]] >= 0)[:, self._kinds]
-        allowed[:, self._locations] &= (self._places >= least[:, None]) & (self._places <= most[:, None])
+        allowed = (self._next[states[:, NODE]] >= 0)[:, self._kinds]
+        allowed[:, self._numbers] &= (self._values >= least[:, None]) & (self._values <= most[:, None])
         allowed[:, self._again] &= (states[:, COUNT] < limit)[:, None]
         return logits.masked_fill(~allowed, -torch.inf)
 
     def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
-        _, _, keeps, _, begins, _ = self._facts[states[:, 0]].unbind(1)
-        place = tokens - self._locations.start
-        node = self._next[states[:, 0], self._kinds[tokens]].clamp(min=0)
-        y0 = torch.where(keeps == 0, place, states[:, Y0])
-        x0 = torch.where(keeps == 1, place, states[:, X0])
-        return torch.stack((node, y0, x0, states[:, COUNT] + begins), 1)
+        _, _, keeps, _, begins, _ = self._facts[states[:, NODE]].unbind(1)
+        value = tokens - self._numbers.start
+        node = self._next[states[:, NODE], self._kinds[tokens]].clamp(min=0)
+        slots = [torch.where(keeps == slot, value, states[:, SLOTS + slot]) for slot in (0, 1)]
+        return torch.stack((node, *slots, states[:, COUNT] + begins), 1)

@@ -13,8 +13,7 @@ if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
     from PIL import Image
     from torch import nn
 
-    from mmcli.decode import Vocabulary
-    from mmcli.decode.segments import ParsedObject
+    from mmcli.decode.objects import ObjectGrammar, ParsedObject
     from mmcli.engine.inputs import Inputs
     from mmcli.engine.sampling import Sampling
     from mmcli.hub.weights import Rule
@@ -89,7 +88,7 @@ class Processor(Protocol):
     stop_ids: frozenset[int]
     image_size: int = 0  # pixels; side of the square that images are resized to
     soft_tokens: int = 0  # that an image becomes
-    vocabulary: "Vocabulary | None" = None  # where location and mask tokens are, where there are any
+    grammar: "ObjectGrammar | None" = None  # of answers that place objects; None: it places none
 
     def inputs(self, pictures: "Sequence[Sequence[Image.Image]]", prompts: Sequence[str]) -> "Inputs":
         """Row i has the RGB images of `pictures[i]` (maybe none) and the text `prompts[i]`."""

@@ -5,7 +5,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmcli.decode import MASK_CODES
 from mmcli.errors import ModelError
 from mmcli.hub.resolve import Checkpoint
 from mmcli.models.family import Family, Processor
@@ -40,8 +39,9 @@ class Loaded:
         path = self.mask_decoder or next((path for path in own if path.is_file()), None) or fetch_vae_oid()
         # It is small and its answer is thresholded at zero: it always computes in float32.
         model = load_mask_vqvae(path)
-        if model.config.codes < MASK_CODES:
-            raise ModelError(f"The mask decoder {path} knows {model.config.codes} codes, but answers have {MASK_CODES}")
+        codes = self.processor.grammar.mask_codes if self.processor.grammar else 0
+        if model.config.codes < codes:
+            raise ModelError(f"The mask decoder {path} knows {model.config.codes} codes, but answers have {codes}")
         return model.to(self.device).eval()
 
     def mask_vqvae(self) -> "nn.Module":

@@ -14,7 +14,7 @@ from mmcli.tasks.transcribe import Passage, TranscribeRequest, joined, main_lang
 from mmcli.types import Completion
 
 if TYPE_CHECKING:
-    from mmcli.decode.segments import ParsedObject
+    from mmcli.decode.objects import ParsedObject
     from mmcli.media.image import Picture
     from mmcli.models.loaded import Loaded
 
@@ -129,22 +129,19 @@ def find_objects(
 ) -> tuple[list[Object], list[str]]:
     """The objects in an answer, in pixels of a picture of that size, and what was wrong with it.
 
-    Any task's answer is read for objects if it holds location tokens: a prompt of the user's own may ask for them.
+    Any task's answer is read for objects if it tells places: a prompt of the user's own may ask for them.
     """
-    from mmcli.decode.locations import decode_box
-    from mmcli.decode.segments import parse
-
-    vocabulary = loaded.processor.vocabulary
-    if vocabulary is None:
+    grammar = loaded.processor.grammar
+    if grammar is None:
         return [], []
     if isinstance(said, Found):
         found, problems = list(said.objects), list(said.problems)
-    elif not request.finds_objects and all(vocabulary.location(id) is None for id in said.ids):
+    elif not request.finds_objects and not grammar.finds_places(said.ids):
         return [], []
     else:
-        parsed = parse(said.tokens, vocabulary, loaded.processor.decode, masks=request.finds_masks)
+        parsed = grammar.parse(said.tokens, loaded.processor.decode, masks=request.finds_masks)
         found, problems = parsed.objects, list(parsed.problems)
-    boxes = [decode_box(one.loc, width, height, request.loc_divisor) for one in found]
+    boxes = [grammar.box(one.loc, width, height, request.loc_divisor) for one in found]
     masks = find_masks(found, boxes, loaded, width, height) if request.finds_masks else [None] * len(boxes)
     objects = [
         Object(

@@ -26,8 +26,8 @@ class Request:
     task: ClassVar[str]
     default_max_tokens: ClassVar[int]
     about_images: ClassVar[bool] = True  # there is always an image that it is about
-    finds_objects: ClassVar[bool] = False  # the answer is made of <loc> tokens
-    finds_masks: ClassVar[bool] = False  # … and of <seg> tokens
+    finds_objects: ClassVar[bool] = False  # the answer places objects
+    finds_masks: ClassVar[bool] = False  # … and outlines them
 
     words: str = ""
     prompt: str | None = None
@@ -36,7 +36,7 @@ class Request:
     top_k: int = 0
     top_p: float = 1.0
     seed: int | None = None
-    loc_divisor: int = 1023
+    loc_divisor: int | None = None  # of the grammar's `divisors`; None: its own
     token_ids: bool = False
     min_score: float | None = None  # less likely objects are left out; None: the model's own limit
 
@@ -69,6 +69,8 @@ class Request:
                 f"{model} cannot {self.task}: its vocabulary has no location tokens",
                 f"Use {any_of('objects')}, or ask in words with mmcli chat",
             )
+        if self.loc_divisor and processor.grammar and self.loc_divisor not in processor.grammar.divisors:
+            raise UsageError(f"{model} writes places in its own way, so --loc-divisor cannot be used", "Leave it out")
 
     def require_probabilities(self, loaded: "Loaded") -> None:
         """Raise UsageError if answers are to be sifted by a probability that the model does not give."""

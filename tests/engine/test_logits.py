@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmcli.decode import Vocabulary
-from mmcli.decode.grammar import Grammar
+from mmcli.decode.grammar import Grammar, automaton
 from mmcli.decode.segments import parse
 from mmcli.engine.beams import beam_search
 from mmcli.engine.generate import generate
@@ -72,7 +72,7 @@ MODES = {
 
 def written(seed, mode, grammars=GRAMMARS, steps=80):
     inputs = Inputs(torch.full((len(grammars), 1), SPACE), torch.ones(len(grammars), 1, dtype=torch.bool))
-    rules = GrammarProcessor(grammars, VOCABULARY, SIZE, torch.device("cpu"))
+    rules = GrammarProcessor([automaton(own, VOCABULARY) for own in grammars], SIZE, torch.device("cpu"))
     if mode == "beams":
         answers = beam_search(
             Noise(seed), inputs, stop_ids=frozenset({END}), max_tokens=steps, beams=3, processor=rules
@@ -132,4 +132,4 @@ def test_a_given_box_is_written_as_it_is_and_gets_its_codes():
 @pytest.mark.parametrize("wrong", [{"labels": ((),)}, {"labels": (), "box": (5, 5, 5, 9)}])
 def test_a_grammar_that_allows_nothing_is_refused(wrong):
     with pytest.raises(ValueError, match="must have tokens|is empty"):
-        GrammarProcessor([Grammar(separator=(5,), end=END, **wrong)], VOCABULARY, SIZE, torch.device("cpu"))
+        automaton(Grammar(separator=(5,), end=END, **wrong), VOCABULARY)

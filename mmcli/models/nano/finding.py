@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mmcli.decode.grammar import CODES, CORNERS, Grammar
-from mmcli.decode.segments import ParsedObject, format_objects, parse
+from mmcli.decode.grammar import CODES, CORNERS, Grammar, automaton
+from mmcli.decode.objects import ParsedObject
+from mmcli.decode.segments import format_objects, parse
 from mmcli.engine.collect import complete
 from mmcli.engine.logits import GrammarProcessor
 from mmcli.engine.sampling import Sampling
@@ -134,11 +135,12 @@ def _boxes(
     longest = MOST_OBJECTS * (CORNERS + max(len(grammar.labels[0]) for grammar in grammars) + len(separator))
     prompts = [f"detect {one.thing}" for one in asked]
     pictures = [one.picture for one in asked]
-    rules = Doubtful(grammars, loaded.processor.vocabulary, loaded.config.decoder.vocabulary, seen.store.device)
+    automata = [automaton(grammar, loaded.processor.grammar) for grammar in grammars]
+    rules = Doubtful(automata, loaded.config.decoder.vocabulary, seen.store.device)
     answers = _write(loaded, seen, prompts, pictures, rules, min(max_tokens, longest), sampling)
     written = []
     for one, answer, presence in zip(asked, answers, rules.presence.tolist(), strict=True):
-        parsed = parse(answer.tokens, loaded.processor.vocabulary, loaded.processor.decode, merge=False)
+        parsed = parse(answer.tokens, loaded.processor.grammar, loaded.processor.decode, merge=False)
         one.tokens, one.ended, one.problems = list(answer.tokens), answer.ended, tuple(parsed.problems)
         written.append((parsed.objects, presence))
     return written
@@ -182,11 +184,12 @@ def _masks(loaded: "Loaded", seen: Seen, wanted: list[tuple[Asked, int]], sampli
     grammars = [Grammar((), (), end, masks=True, box=box) for box in boxes]
     prompts = [f"segment {one.thing}" for one, _ in wanted]
     pictures = [one.picture for one, _ in wanted]
-    rules = GrammarProcessor(grammars, loaded.processor.vocabulary, loaded.config.decoder.vocabulary, seen.store.device)
+    automata = [automaton(grammar, loaded.processor.grammar) for grammar in grammars]
+    rules = GrammarProcessor(automata, loaded.config.decoder.vocabulary, seen.store.device)
     answers = _write(loaded, seen, prompts, pictures, rules, CORNERS + CODES, sampling)
     for (one, i), answer in zip(wanted, answers, strict=True):
         codes = answer.tokens[CORNERS:]
-        seg = tuple(loaded.processor.vocabulary.mask_code(token.id) for token in codes)
+        seg = tuple(loaded.processor.grammar.mask_code(token.id) for token in codes)
         one.objects = (*one.objects[:i], replace(one.objects[i], seg=seg), *one.objects[i + 1 :])
         one.tokens += codes
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mmcli.decode.locations import Loc, encode_box, overlap
-from mmcli.decode.segments import ParsedObject
+from mmcli.decode.objects import ParsedObject
 
 SAME = 0.5  # overlap from which on a written box and a detection are of one thing
 CROWDED = 0.6  # … from which on two detections are

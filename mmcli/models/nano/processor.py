@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmcli.decode import Vocabulary
+from mmcli.decode.segments import LocationGrammar
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.errors import UsageError
 from mmcli.hub.tokenizer import Tokenizer, read_tokenizer
@@ -31,7 +31,7 @@ class NanoProcessor(Processor):
         self.tokenizer = tokenizer
         self.image_size = config.image_size
         self.soft_tokens = config.soft_tokens
-        self.vocabulary = Vocabulary(config.loc_token, config.seg_token)
+        self.grammar = LocationGrammar(config.loc_token, config.seg_token)
         self.stop_ids = frozenset({config.eos_token})
         self._line_break = tokenizer.encode("\n").ids
         self._control = {config.pad_token, config.bos_token, config.eos_token, config.image_token}

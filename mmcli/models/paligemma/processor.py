@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from mmcli.decode import LOCATIONS, MASK_CODES, Vocabulary
+from mmcli.decode import LOCATIONS, MASK_CODES
+from mmcli.decode.segments import LocationGrammar
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.errors import UsageError
 from mmcli.hub.picture_settings import PictureSettings
@@ -38,8 +39,8 @@ class PaliGemmaProcessor(Processor):
         self.stop_ids = stop_ids
         self.image_size = pictures.side
         self.soft_tokens = config.vision.patches
-        self.vocabulary = _vocabulary(tokenizer)
-        places = self.vocabulary is not None
+        self.grammar = _grammar(tokenizer)
+        places = self.grammar is not None
         self.capabilities = replace(capabilities(config), objects=places, masks=places)
         self._control = stop_ids | {bos, config.pad, config.image_token}
         self._bos_text = tokenizer.id_to_token(bos) or ""
@@ -87,8 +88,8 @@ class PaliGemmaProcessor(Processor):
         return PROMPTS[task].format(words.strip())
 
 
-def _vocabulary(tokenizer: Tokenizer) -> Vocabulary | None:
-    """Where the location and segment tokens are; None where the tokenizer lacks them or scatters them."""
+def _grammar(tokenizer: Tokenizer) -> LocationGrammar | None:
+    """Answers in the tokenizer's location and segment tokens; None where the tokenizer lacks them or scatters them."""
     starts = []
     for name, digits, count in (("loc", 4, LOCATIONS), ("seg", 3, MASK_CODES)):
         first = tokenizer.token_to_id(f"<{name}{0:0{digits}}>")
@@ -96,4 +97,4 @@ def _vocabulary(tokenizer: Tokenizer) -> Vocabulary | None:
         if first is None or last != first + count - 1:
             return None
         starts.append(first)
-    return Vocabulary(*starts)
+    return LocationGrammar(*starts)

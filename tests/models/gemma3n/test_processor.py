@@ -159,7 +159,7 @@ def test_answers_lose_control_tokens_and_keep_letters(processor):
 def test_tasks_are_plain_words(processor):
     assert processor.task_prompt("chat", " who is it? ") == "who is it?"
     assert "sentence" in processor.task_prompt("caption", "")
-    assert processor.vocabulary is None
+    assert processor.grammar is None
     for task in ("detect", "segment", "sing"):
         with pytest.raises(UsageError, match=repr(task)):
             processor.task_prompt(task, "cat")

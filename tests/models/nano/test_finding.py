@@ -79,7 +79,7 @@ def test_every_object_of_a_segmentation_has_a_mask_and_the_box_of_the_detection(
 def test_the_text_of_an_answer_says_its_objects(nano):
     for found in find(nano, PICTURES, ["person", "cat"], masks=True):
         tokens = [Token(id, 0.0) for id in nano.processor.tokenizer.encode(found.text).ids]
-        parsed = parse(tokens, nano.processor.vocabulary, nano.processor.decode, masks=True)
+        parsed = parse(tokens, nano.processor.grammar, nano.processor.decode, masks=True)
         assert parsed.problems == []
         assert [(f.label, f.loc, f.seg) for f in parsed.objects] == [(f.label, f.loc, f.seg) for f in found.objects]
 

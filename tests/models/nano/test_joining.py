@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from mmcli.decode.segments import ParsedObject
+from mmcli.decode.objects import ParsedObject
 from mmcli.errors import ModelError
 from mmcli.hub.resolve import resolve
 from mmcli.models.nano import NanoConfig

@@ -79,7 +79,7 @@ def test_answers_keep_locations_and_lose_control_tokens(saved):
 
 def test_what_the_tasks_ask_for_is_there(saved):
     processor = open_processor(saved)
-    assert (processor.vocabulary.loc_start, processor.vocabulary.seg_start) == (LOC, SEG)
+    assert (processor.grammar.loc_start, processor.grammar.seg_start) == (LOC, SEG)
     assert (processor.image_size, processor.soft_tokens, processor.stop_ids) == (SIDE, SOFT, {1})
 
 
@@ -119,7 +119,7 @@ def test_stop_tokens_come_from_the_generation_settings_first(folder):
 def test_a_tokenizer_without_locations_has_no_vocabulary_for_them(folder):
     path = folder / "tokenizer.json"
     path.write_text(path.read_text().replace("<loc", "<pos"))
-    assert open_processor(folder).vocabulary is None
+    assert open_processor(folder).grammar is None
 
 
 def image_settings(**changes):

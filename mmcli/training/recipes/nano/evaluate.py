@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from mmcli.decode.locations import decode_box, pixel_box
-from mmcli.decode.segments import ParsedObject
+from mmcli.decode.objects import ParsedObject
 from mmcli.engine.collect import complete
 from mmcli.hub.resolve import resolve
 from mmcli.models.load import load

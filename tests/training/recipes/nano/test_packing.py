@@ -101,9 +101,7 @@ def test_taught_answers_parse_without_problems(loaded, batch):
             text = loaded.processor.decode(prompt)
             assert answer[-1] == loaded.config.eos_token
             if text.startswith(("detect", "segment")):
-                parsed = parse(
-                    [Token(t, 0.0) for t in answer[:-1]], loaded.processor.vocabulary, loaded.processor.decode
-                )
+                parsed = parse([Token(t, 0.0) for t in answer[:-1]], loaded.processor.grammar, loaded.processor.decode)
                 assert parsed.problems == []
                 asked = set(text.strip().split(" ", 1)[1].split(" ; "))
                 assert {o.label for o in parsed.objects} <= asked
