@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mmcli.batch.ahead import ahead
+from mmcli.batch.prefetch import prefetch
 from mmcli.batch.runner import Outcome
 from mmcli.engine.cpu import allowed_cores
 from mmcli.errors import InputError, MmcliError
@@ -142,7 +142,7 @@ class Listener:
     def run(self, sources: "Iterable[Source]") -> Iterator[Heard | Outcome]:
         """Listen to all of them."""
         lanes = self._most_lanes
-        for batch, done in ahead(self._listen, self._batches(sources), depth=lanes + 1, threads=lanes):
+        for batch, done in prefetch(self._listen, self._batches(sources), depth=lanes + 1, threads=lanes):
             yield from self._finish(batch, done.result())
 
     def _batches(self, sources: "Iterable[Source]") -> Iterator[_Batch]:

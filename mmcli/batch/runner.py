@@ -1,4 +1,4 @@
-"""Many pictures through one model: read ahead, batched, answered in order, one failure never stopping the rest."""
+"""Many pictures through one model: prefetched, batched, answered in order, one failure never stopping the rest."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mmcli.batch.ahead import ahead
+from mmcli.batch.prefetch import prefetch
 from mmcli.errors import InputError, MmcliError, ran_out_of_memory
 from mmcli.media.limits import KEPT_PIXELS, PROBE
 from mmcli.output.schema import Record
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mmcli.models.family import Capabilities
     from mmcli.models.loaded import Loaded
 
-READ_AHEAD = 8  # pictures decoded and waiting, at most
+PREFETCHED = 8  # pictures decoded and waiting, at most
 BATCH_ON_GPU = 16
 BATCH_ON_CPU = 8
 BATCH_OF_LARGE_ON_CPU = 2  # the key-value cache of one picture has some hundred megabytes there
@@ -64,7 +64,7 @@ def run(
     `load` is called once, when the first picture has been read: where no input is any good, no model is loaded.
     `model` and `revision` are what the records of failed inputs call it, and `able` tells what it can do, if that is
     known before it is loaded: pictures are read to the size that it wants, else the first ones are read twice. At most
-    one batch and `READ_AHEAD` pictures are in memory, of large ones smaller copies: `full` of an outcome reads those
+    one batch and `PREFETCHED` pictures are in memory, of large ones smaller copies: `full` of an outcome reads those
     again.
     Raises ModelError where the model cannot be loaded or run; the outcomes until then have been handed out.
     """
@@ -73,7 +73,7 @@ def run(
     size = batch_size or 1
     good = 0
     reader = _Reader(able, keep_pictures)
-    for source, future in ahead(reader.ahead, sources, depth=READ_AHEAD):
+    for source, future in prefetch(reader.prefetch, sources, depth=PREFETCHED):
         read = _result(source, partial(reader.take, source, future))
         del future
         if isinstance(read, InputError):
@@ -125,7 +125,7 @@ class _Reader:
         """From now on read for a model that can do this; None: for one that cannot tell."""
         self.side, self._known = PROBE if able is None else able.min_read_side, True
 
-    def ahead(self, source: "Source") -> "_Read | None":
+    def prefetch(self, source: "Source") -> "_Read | None":
         """One picture, or None where there is one and its size is not known yet. Raises InputError."""
         if self._known:
             return self.read(source)
@@ -133,7 +133,7 @@ class _Reader:
         return None
 
     def take(self, source: "Source", future: "Future[_Read | None]") -> _Read:
-        """What `ahead` gave, read now if it was not read yet. Raises InputError."""
+        """What `prefetch` gave, read now if it was not read yet. Raises InputError."""
         return future.result() or self.read(source)
 
     def read(self, source: "Source") -> _Read:

@@ -125,7 +125,7 @@ def test_a_picture_too_large_to_be_kept_is_read_again(tmp_path, loaded, monkeypa
 
 
 def test_pictures_do_not_pile_up(album, loaded, monkeypatch):
-    """Two hundred pictures; at no time are more alive than a batch, those read ahead and those on their way."""
+    """Two hundred pictures; at no time are more alive than a batch, those prefetched and those on their way."""
     alive = weakref.WeakSet()
     read = runner._Reader.read
 

@@ -3,7 +3,7 @@ import threading
 import pytest
 from command import PATIENCE
 
-from mmcli.batch.ahead import ahead
+from mmcli.batch.prefetch import prefetch
 
 
 def results(pairs):
@@ -20,7 +20,7 @@ def test_results_come_in_the_order_of_the_items_however_long_each_takes():
             others.set()
         return number * number
 
-    assert results(ahead(slow_first, range(9), depth=4, threads=3)) == [(n, n * n) for n in range(9)]
+    assert results(prefetch(slow_first, range(9), depth=4, threads=3)) == [(n, n * n) for n in range(9)]
 
 
 def test_an_error_belongs_to_its_item_and_the_others_go_on():
@@ -29,7 +29,7 @@ def test_an_error_belongs_to_its_item_and_the_others_go_on():
             raise ValueError("two")
         return number
 
-    outcomes = [future.exception() for _, future in ahead(fail_on_two, range(4), depth=2)]
+    outcomes = [future.exception() for _, future in prefetch(fail_on_two, range(4), depth=2)]
     assert [type(error) for error in outcomes] == [type(None), type(None), ValueError, type(None)]
 
 
@@ -40,12 +40,12 @@ def test_an_error_of_the_items_is_raised_after_those_before_it():
 
     taken = []
     with pytest.raises(OSError, match="broke off"):
-        for item, _ in ahead(str, items(), depth=2):
+        for item, _ in prefetch(str, items(), depth=2):
             taken.append(item)
     assert taken == [1]
 
 
-def test_no_more_than_depth_items_are_ahead_of_the_taker():
+def test_no_more_than_depth_items_are_prefetched():
     drawn = []
 
     def items():
@@ -53,7 +53,7 @@ def test_no_more_than_depth_items_are_ahead_of_the_taker():
             drawn.append(number)
             yield number
 
-    for taken, (number, _) in enumerate(ahead(str, items(), depth=3), start=1):
+    for taken, (number, _) in enumerate(prefetch(str, items(), depth=3), start=1):
         assert number == taken - 1
         assert len(drawn) <= taken + 3 + 1  # the one that waits for room is drawn already
 
@@ -66,21 +66,21 @@ def test_a_slow_list_of_items_does_not_hold_back_what_is_done():
         more.wait()
         yield "second"
 
-    pairs = ahead(str.upper, items(), depth=4)
+    pairs = prefetch(str.upper, items(), depth=4)
     assert next(pairs)[1].result() == "FIRST"  # else both wait for ever
     more.set()
     assert next(pairs)[1].result() == "SECOND"
 
 
 def test_threads_end_when_the_taker_goes_away():
-    pairs = ahead(str, iter(int, 1), depth=2)
+    pairs = prefetch(str, iter(int, 1), depth=2)
     next(pairs)
     pairs.close()
     for thread in threading.enumerate():
-        if thread.name.startswith("ahead"):
+        if thread.name.startswith("prefetch"):
             thread.join(PATIENCE)
             assert not thread.is_alive(), "threads were left behind"
 
 
 def test_no_items():
-    assert results(ahead(str, [], depth=2)) == []
+    assert results(prefetch(str, [], depth=2)) == []

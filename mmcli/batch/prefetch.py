@@ -1,18 +1,22 @@
-"""Work done ahead in a few threads, handed out in order."""
+"""Prefetching: work on the next items goes on in background threads, its results are handed out in order."""
 
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+Job: TypeAlias = tuple[Item, Future[Result]]
+Jobs: TypeAlias = queue.SimpleQueue[Job[Item, Result] | None]  # None: there are no more
+Order: TypeAlias = queue.SimpleQueue[Job[Item, Result] | BaseException | None]  # the items' own error ends it too
 
-def ahead(
+
+def prefetch(
     function: Callable[[Item], Result], items: Iterable[Item], *, depth: int, threads: int = 2
-) -> Iterator[tuple[Item, Future[Result]]]:
+) -> Iterator[Job[Item, Result]]:
     """Apply `function` to items in background threads, at most `depth` of them done or under way and not yet taken.
 
     Yields each item with its finished future, in the order of the items; an error of the items themselves is raised
@@ -20,8 +24,8 @@ def ahead(
     All threads are daemons: an interrupted program does not wait for a slow download. Work starts at the call, not at
     the first step.
     """
-    jobs: queue.SimpleQueue = queue.SimpleQueue()
-    handed_out: queue.SimpleQueue = queue.SimpleQueue()
+    jobs: Jobs[Item, Result] = queue.SimpleQueue()
+    order: Order[Item, Result] = queue.SimpleQueue()
     room = threading.Semaphore(depth)
     stopped = threading.Event()
 
@@ -32,13 +36,13 @@ def ahead(
                 room.acquire()
                 if stopped.is_set():
                     break
-                job = (item, Future())
+                job: Job[Item, Result] = (item, Future())
                 jobs.put(job)
-                handed_out.put(job)
+                order.put(job)
                 del item, job
         except BaseException as error:  # raised again where the results are taken
             end = error
-        handed_out.put(end)
+        order.put(end)
         for _ in range(threads):
             jobs.put(None)
 
@@ -49,18 +53,18 @@ def ahead(
                 future.set_result(function(item))
             except BaseException as error:  # handed to whoever takes the result
                 future.set_exception(error)
-            del job, item, future  # keep no picture alive while waiting
+            del job, item, future  # keep no image alive while waiting
 
     for target in (feed, *[work] * threads):
-        threading.Thread(target=target, daemon=True, name=f"ahead-{target.__name__}").start()
-    return _take(handed_out, room, stopped)
+        threading.Thread(target=target, daemon=True, name=f"prefetch-{target.__name__}").start()
+    return _take(order, room, stopped)
 
 
 def _take(
-    handed_out: queue.SimpleQueue, room: threading.Semaphore, stopped: threading.Event
-) -> Iterator[tuple[Item, Future[Result]]]:
+    order: Order[Item, Result], room: threading.Semaphore, stopped: threading.Event
+) -> Iterator[Job[Item, Result]]:
     try:
-        while isinstance(job := handed_out.get(), tuple):
+        while isinstance(job := order.get(), tuple):
             job[1].exception()  # waits
             room.release()
             yield job
