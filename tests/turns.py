@@ -8,10 +8,11 @@ from PIL import Image
 
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
+from mmcli.engine.model import GenerativeModel
 from mmcli.errors import ModelError
 from mmcli.hub.resolve import Checkpoint
 from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
-from mmcli.models.family import Capabilities, TurnProcessor
+from mmcli.models.family import Capabilities, Processor
 from mmcli.models.loaded import Loaded
 
 LETTERS = "\n abcdefghijklmnopqrstuvwxyz.?"
@@ -21,7 +22,7 @@ ROWS = 40
 SOFT = {IMAGE: 4, SOUND: 3}
 
 
-class TurnModel(torch.nn.Module):
+class TurnModel(GenerativeModel):
     """A causal decoder with a window in every other layer; a picture is its mean colour, a sound its first samples."""
 
     def __init__(self):
@@ -62,7 +63,7 @@ class TurnModel(torch.nn.Module):
         return logits
 
 
-class TurnTokens(TurnProcessor):
+class TurnTokens(Processor):
     """The processor that belongs to it."""
 
     stop_ids = frozenset({STOP})

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mmcli.engine.generate import GenerativeModel, LogitRules, close_ranks, own_copy
+from mmcli.engine.generate import LogitRules, close_ranks, own_copy
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.logits import LogitsProcessor
+from mmcli.engine.model import GenerativeModel
 from mmcli.errors import ModelError
 from mmcli.types import Completion, Timings
 

@@ -6,8 +6,9 @@ from contextlib import closing
 from typing import Any
 
 from mmcli.engine.beams import beam_search
-from mmcli.engine.generate import GenerativeModel, TokenEvent, generate
+from mmcli.engine.generate import TokenEvent, generate
 from mmcli.engine.inputs import Inputs
+from mmcli.engine.model import GenerativeModel
 from mmcli.types import Completion, Timings
 
 OnToken = Callable[[int, int], None]  # row and id of every token as it is written, stop tokens left out

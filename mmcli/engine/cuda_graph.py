@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmcli.engine.kv_cache import KVCache
+from mmcli.engine.model import GenerativeModel
 
 # Room is rounded up to a multiple of this many tokens, so that batches of about the same length share a graph.
 ROOM = 128
@@ -19,7 +20,7 @@ ROOM = 128
 _spare: "weakref.WeakKeyDictionary[Any, KVCache]" = weakref.WeakKeyDictionary()
 
 
-def take_cache(model: Any, rows: int, length: int, device: torch.device) -> KVCache:
+def take_cache(model: GenerativeModel, rows: int, length: int, device: torch.device) -> KVCache:
     """An empty cache for that many rows and tokens: on CUDA the one of the last batch, where it fits."""
     if device.type != "cuda":
         return model.new_cache(rows, length)
@@ -31,13 +32,13 @@ def take_cache(model: Any, rows: int, length: int, device: torch.device) -> KVCa
     return model.new_cache(rows, -(-length // ROOM) * ROOM)
 
 
-def give_back(model: Any, cache: KVCache) -> None:
+def give_back(model: GenerativeModel, cache: KVCache) -> None:
     """Keep a cache for `take_cache`, if it has a graph that the next batch can use: a `context` changes with it."""
     if cache.graph is not None and cache.context is None:
         _spare[model] = cache
 
 
-def step(model: Any, tokens: Tensor, cache: KVCache) -> Tensor:
+def step(model: GenerativeModel, tokens: Tensor, cache: KVCache) -> Tensor:
     """`model.step(tokens, cache)`, played back from a graph on CUDA devices. The logits hold until the next step."""
     if cache.valid.device.type != "cuda":
         return model.step(tokens, cache)
@@ -47,15 +48,14 @@ def step(model: Any, tokens: Tensor, cache: KVCache) -> Tensor:
     return cache.graph(tokens)
 
 
-def waits(model: Any, tokens: Tensor) -> bool:
+def waits(model: GenerativeModel, tokens: Tensor) -> bool:
     """Whether the model's steps have a part on the host, for which the tokens must be there."""
     return prepare(model, tokens) is not None
 
 
-def prepare(model: Any, tokens: Tensor) -> Tensor | None:
-    """What the model's `before_step` fetches for a step, if it has one and that has anything to do."""
-    before_step = getattr(model, "before_step", None)
-    return None if before_step is None else before_step(tokens)
+def prepare(model: GenerativeModel, tokens: Tensor) -> Tensor | None:
+    """What the model's `before_step` fetches for a step, where it has anything to do."""
+    return model.before_step(tokens)
 
 
 class Graph:
@@ -65,13 +65,13 @@ class Graph:
     stays outside of the graph and comes in through a tensor of its own.
     """
 
-    def __init__(self, model: Any, tokens: Tensor, cache: KVCache):
+    def __init__(self, model: GenerativeModel, tokens: Tensor, cache: KVCache):
         self.context = cache.context  # the graph reads its tensors where they are
         self._cache = weakref.proxy(cache)  # the cache holds the graph
-        self._model = weakref.proxy(model)
+        self._model: Any = weakref.proxy(model)
         self._tokens = tokens.clone()
         self._extra = prepare(model, tokens)
-        arguments = [self._tokens, cache] + ([] if self._extra is None else [self._extra])
+        arguments: list[Any] = [self._tokens, cache] + ([] if self._extra is None else [self._extra])
         state = [tensor.clone() for tensor in (cache.valid, cache.positions)]
         cache.cursor.fill_(cache.length)
         cache.fixed = True

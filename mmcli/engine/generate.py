@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,18 +11,9 @@ from mmcli.engine import cuda_graph
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.logits import LogitsProcessor
+from mmcli.engine.model import GenerativeModel
 from mmcli.engine.sampling import Sampler, Sampling
 from mmcli.errors import ModelError
-
-
-class GenerativeModel(Protocol):
-    """What the engine asks of a model; every family's model is an `nn.Module` with these three."""
-
-    def new_cache(self, batch: int, length: int) -> KVCache: ...
-
-    def prefill(self, inputs: Inputs, cache: KVCache) -> Tensor: ...
-
-    def step(self, tokens: Tensor, cache: KVCache) -> Tensor: ...
 
 
 @dataclass(frozen=True)

@@ -103,15 +103,19 @@ def load_strict(
     _settle(module, device)
 
 
-def kept_mapped(module: nn.Module) -> frozenset[str]:
-    """Our names of what should stay in the file: all within modules that say so by `keep_mapped = True`.
+class Mapped(nn.Module):
+    """A part whose tensors stay in the file, mapped into memory, unless the loader is told otherwise.
 
-    It suits large tables of which a step reads some rows; such a module reads them wherever they lie, in any type.
+    It suits large tables of which a step reads some rows; such a part reads them wherever they lie, in any type.
     """
+
+
+def kept_mapped(module: nn.Module) -> frozenset[str]:
+    """Our names of what should stay in the file: the tensors of all parts that are `Mapped`."""
     return frozenset(
         f"{name}.{own}"
         for name, part in module.named_modules()
-        if getattr(part, "keep_mapped", False)
+        if isinstance(part, Mapped)
         for own in part.state_dict()
     )
 

@@ -1,15 +1,16 @@
 """A decoder that reads soft tokens and a prompt in both directions, then writes: the shape of PaliGemma and nano."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
+from mmcli.engine.model import GenerativeModel
 from mmcli.layers.attention import prefix_mask, prefix_positions
 from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
 
 
-class PrefixLM(nn.Module):
+class PrefixLM(GenerativeModel):
     """Base of families whose pictures become soft tokens in front of the prompt.
 
     A subclass supplies `soft_tokens(pixels)` [pictures, 3, side, side] → [pictures, P, D] and may change the mask.

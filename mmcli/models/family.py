@@ -11,10 +11,10 @@ from mmcli.types import Completion, WindowText
 if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
     import numpy as np
     from PIL import Image
-    from torch import nn
 
     from mmcli.decode.objects import ObjectGrammar, ParsedObject
     from mmcli.engine.inputs import Inputs
+    from mmcli.engine.model import GenerativeModel
     from mmcli.engine.sampling import Sampling
     from mmcli.hub.weights import Rule
     from mmcli.speech.fallback import DecodingOptions
@@ -81,7 +81,8 @@ class Capabilities:
 class Processor(Protocol):
     """Turns images and prompts into a model's inputs, and its token ids back into text.
 
-    Families derive theirs from it: what they do not set stays as it is here.
+    Families derive theirs from it: what one does not set stays as it is here, and what its capabilities do not name is
+    not asked of it.
     """
 
     capabilities: Capabilities
@@ -106,40 +107,28 @@ class Processor(Protocol):
         """Whether a token is part of the text, and not one that steers."""
         return id not in self.stop_ids
 
-
-class TurnProcessor(Processor, Protocol):
-    """The processor of a model whose capabilities name `turns`; these may hold images and audio.
-
-    The text of a conversation grows at its end, so that a model which has read the first turns need only be given the
-    rest: `text_inputs(chat_text(turns)[len(told):], …)` with the pictures and sounds of that rest.
-    """
+    # -- conversations -------------------------------------------------------------------------------------------
+    #
+    # The text of a conversation grows at its end, so that a model which has read the first turns need only be given
+    # the rest: `text_inputs(chat_text(turns)[len(told):], …)` with the images and audio of that rest.
 
     def chat_text(self, turns: "Sequence[Turn]") -> str:
-        """The whole text of a conversation up to where the model writes, each picture and sound as its placeholder.
+        """The whole text of a conversation up to where the model writes, each image and audio as its placeholder.
 
         It is for `text_inputs` only: where what was typed spells a control token, it is marked as mere letters.
         Raises ModelError where the checkpoint's template fails or refuses the turns.
         """
-        ...
+        raise ModelError("The model knows no conversations", "Ask one question at a time")
 
     def text_inputs(
         self, text: str, pictures: "Sequence[Image.Image]" = (), sounds: "Sequence[np.ndarray]" = ()
     ) -> "Inputs":
-        """One row: `text` is a `chat_text` or the rest of one; its placeholders take the pictures and sounds in order.
+        """One row: `text` is a `chat_text` or the rest of one; its placeholders take the images and audio in order.
 
-        Nothing is added: the token that begins a text is in `chat_text`. Sounds are float32 mono at 16 kHz. Raises
-        UsageError for a sound longer than `max_audio_seconds`, ModelError where placeholders and parts do not match.
+        Nothing is added: the token that begins a text is in `chat_text`. Audio is float32 mono at 16 kHz. Raises
+        UsageError for audio longer than `max_audio_seconds`, ModelError where placeholders and parts do not match.
         """
-        ...
-
-    def inputs(
-        self,
-        pictures: "Sequence[Sequence[Image.Image]]",
-        prompts: Sequence[str],
-        sounds: "Sequence[Sequence[np.ndarray]] | None" = None,
-    ) -> "Inputs":
-        """Row i is a conversation of one turn: its pictures, its sounds, its prompt."""
-        ...
+        raise ModelError("The model knows no conversations", "Ask one question at a time")
 
 
 @dataclass(frozen=True)
@@ -207,7 +196,7 @@ class Family:
 
     name: str
     read_config: Callable[[dict[str, Any]], Any]  # config.json → the family's configuration; ModelError
-    build: "Callable[[Any], nn.Module]"  # called under the meta device
+    build: "Callable[[Any], GenerativeModel]"  # called under the meta device
     rules: "Callable[[Any], list[Rule]]"
     processor: Callable[[Path, Any, dict[str, Any]], Processor]  # folder, configuration, config.json
     stages: Callable[[Any], list[Stage]]

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from mmcli.engine.device import choose_device, choose_dtype
+from mmcli.engine.model import GenerativeModel
 from mmcli.errors import MemoryShortage, ran_out_of_memory
 from mmcli.hub.quantized import parameter_count
 from mmcli.hub.resolve import Checkpoint
@@ -68,7 +68,7 @@ def load(
     return Loaded(model, processor, checkpoint, config, device, dtype, mask_decoder, family, quantised)
 
 
-def build_empty(family: Family, config: Any) -> nn.Module:
+def build_empty(family: Family, config: Any) -> GenerativeModel:
     """A family's module without memory: every parameter on the meta device, none initialised."""
     with torch.device("meta"), _NoInitialisation():
         return family.build(config)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from mmcli.engine.model import GenerativeModel
+
 MASK_DECODERS = ("mask_decoder.safetensors", "vae-oid.npz")  # beside the weights, where a checkpoint brings its own
 
 
@@ -20,7 +22,7 @@ MASK_DECODERS = ("mask_decoder.safetensors", "vae-oid.npz")  # beside the weight
 class Loaded:
     """A model in memory with all that belongs to it."""
 
-    model: "nn.Module"
+    model: "GenerativeModel"
     processor: Processor
     checkpoint: Checkpoint
     config: Any  # the family's configuration

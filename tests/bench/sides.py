@@ -46,8 +46,10 @@ class Mmcli:
 
     def read_each_token(self) -> int:
         """Bytes of weights that one written token reads: every layer, and the head, which is the embedding table."""
+        from mmcli.hub.weights import Mapped
+
         part = getattr(self.model, "decoder", self.model)
-        rows = {id(weight) for each in part.modules() if hasattr(each, "keep_mapped") for weight in each.parameters()}
+        rows = {id(weight) for each in part.modules() if isinstance(each, Mapped) for weight in each.parameters()}
         return sum(parameter.nbytes for parameter in part.parameters() if id(parameter) not in rows)
 
     def waits(self, inputs: Any, tokens: int) -> float:

@@ -10,6 +10,7 @@ from mmcli.engine import cuda_graph
 from mmcli.engine.generate import generate
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.engine.kv_cache import KVCache
+from mmcli.engine.model import GenerativeModel
 from mmcli.engine.sampling import Sampling
 from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 WINDOW = 6
 
 
-class Model(torch.nn.Module):
+class Model(GenerativeModel):
     """A small Gemma 2 with a window; `table`, if any, is a part of each step that the host does."""
 
     def __init__(self, on_host: bool):

@@ -12,7 +12,7 @@ from torch import nn
 from mmcli.errors import ModelError
 from mmcli.hub.quantized import parameter_count
 from mmcli.hub.safetensors_files import read_header, weight_files
-from mmcli.hub.weights import Rule, kept_mapped, load_strict
+from mmcli.hub.weights import Mapped, Rule, kept_mapped, load_strict
 
 CPU = torch.device("cpu")
 RULES = [
@@ -98,8 +98,8 @@ def test_shards(tmp_path):
     assert_loaded(load(tmp_path))
 
 
-class Table(nn.Embedding):
-    keep_mapped = True
+class Table(Mapped, nn.Embedding):
+    """Rows that stay in the file."""
 
 
 def with_table(rows: int, width: int) -> Small:

@@ -43,7 +43,7 @@ def unfused(folder):
 
 def answer(loaded) -> torch.Tensor:
     """Logits of the first token, of a picture and a prompt or of a sound."""
-    if not hasattr(loaded.processor, "task_prompt"):
+    if not loaded.processor.capabilities.answers:
         states = loaded.model.encoder(torch.from_numpy(np.sin(np.arange(80 * 200, dtype=np.float32))).view(1, 80, 200))
         return torch.cat([part for layer in loaded.model.decoder.layers for part in layer.cross.look(states)])
     inputs = loaded.processor.inputs([[support.picture()]], [loaded.processor.task_prompt("caption", "")])

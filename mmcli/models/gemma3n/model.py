@@ -6,6 +6,7 @@ from torch import Tensor
 
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
+from mmcli.engine.model import GenerativeModel
 from mmcli.layers.fusing import Fusable
 from mmcli.models.gemma3n.config import Gemma3nConfig
 from mmcli.models.gemma3n.decoder import Decoder
@@ -18,8 +19,8 @@ CHUNK = 1024
 AT_ONCE = 16
 
 
-class Gemma3n(Fusable):
-    """The model as the engine uses it: `new_cache`, `prefill`, `before_step`, `step`.
+class Gemma3n(Fusable, GenerativeModel):
+    """The whole model.
 
     All reading is causal, also of pictures. No id is forbidden in the answer, as in the reference.
     """

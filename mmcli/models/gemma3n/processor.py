@@ -15,7 +15,7 @@ from mmcli.hub import picture_settings
 from mmcli.hub.fields import shown
 from mmcli.hub.picture_settings import PictureSettings
 from mmcli.hub.tokenizer import Tokenizer, begin_id, read_tokenizer, stop_ids
-from mmcli.models.family import TurnProcessor
+from mmcli.models.family import Processor
 from mmcli.models.gemma3n import features
 from mmcli.models.gemma3n.capabilities import capabilities
 from mmcli.models.gemma3n.config import Gemma3nConfig, ModalityConfig
@@ -31,7 +31,7 @@ GUARD = "\ufdd0"  # no character of Unicode's: it stands inside names of control
 NO_CHARACTERS = re.compile(f"[{GUARD}\ud800-\udfff]")  # the latter stand for bytes that were no UTF-8
 
 
-class Gemma3nProcessor(TurnProcessor):
+class Gemma3nProcessor(Processor):
     """Layout: bos, then turns by the checkpoint's chat template.
 
     Where the template has a picture's placeholder there come a blank line, the token that begins a picture, its soft

@@ -10,6 +10,7 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
+from mmcli.hub.weights import Mapped
 from mmcli.models.gemma3n.config import TextConfig
 
 
@@ -19,10 +20,8 @@ def rounded(value: float, dtype: torch.dtype) -> float:
     return torch.tensor(value).to(dtype).item()
 
 
-class PerLayerTable(nn.Module):
+class PerLayerTable(Mapped):
     """Token ids → rows: the table itself, wherever it lies and in whatever type it is stored."""
-
-    keep_mapped = True  # the loader leaves it in the file unless it is told otherwise (`hub/weights.py`)
 
     def __init__(self, rows: int, width: int):
         super().__init__()

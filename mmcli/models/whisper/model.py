@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mmcli.engine.device import bfloat16_pays, int8_pays
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
+from mmcli.engine.model import GenerativeModel
 from mmcli.layers.fusing import Fusable
 from mmcli.layers.int8 import Int8Linear, PackedInt8Linear, Quantisable, in_int8, packing_works
 from mmcli.layers.linear import stack
@@ -284,7 +285,7 @@ def in_memory(k: Tensor, v: Tensor, sounds: int) -> tuple[Tensor, Tensor]:
     return k.new_empty(sounds, heads, frames, width), v.new_empty(sounds, heads, width, frames).mT
 
 
-class Whisper(Quantisable):
+class Whisper(Quantisable, GenerativeModel):
     """The whole model, as the engine sees it: `inputs.context` is the `Heard` that the decoder looks at."""
 
     def __init__(self, config: WhisperConfig):

@@ -1,0 +1,29 @@
+"""What the engine asks of a model."""
+
+from torch import Tensor, nn
+
+from mmcli.engine.inputs import Inputs
+from mmcli.engine.kv_cache import KVCache
+
+
+class GenerativeModel(nn.Module):
+    """Base of every family's model: it reads a prompt into a cache, then a token at a time."""
+
+    def new_cache(self, batch: int, length: int) -> KVCache:
+        """An empty cache for `batch` rows of `length` tokens."""
+        raise NotImplementedError
+
+    def prefill(self, inputs: Inputs, cache: KVCache) -> Tensor:
+        """Read a batch of prompts into a cache → logits [B, V] of the first token to write."""
+        raise NotImplementedError
+
+    def before_step(self, tokens: Tensor) -> Tensor | None:
+        """What the host must do for a step on tokens [B], such as fetching rows of a table that is not on the device.
+
+        It is given to `step` as its third argument; None: there is nothing to do.
+        """
+        return None
+
+    def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """Read one token a row, tokens [B] → logits [B, V] of the next."""
+        raise NotImplementedError
