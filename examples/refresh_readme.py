@@ -1,12 +1,16 @@
-"""Run README.md's commands: put what they print under them, and draw the pictures that it shows anew.
+"""Run README.md's commands and the Python page: put what they print under them, and draw the README's pictures anew.
 
 `python examples/refresh_readme.py`, with mmcli installed.
 
 In `console` blocks lines that start with `$ ` are commands; the lines after one, up to the next command or the block's
 end, are its output and are replaced. Output longer than a screen is cut, and says so. Commands elsewhere that draw into
-examples/drawn are run as they are.
+examples/drawn are run as they are. In python_api.md the `python` blocks are one program; what each prints is the `text`
+block behind it.
 """
 
+import contextlib
+import io
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 DRAWING = re.compile(r"^mmcli .*--overlay examples/drawn/\S+$", re.MULTILINE)
+PYTHON_PAGE = ROOT / "examples" / "python_api.md"
+PROGRAM = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.DOTALL)
 WIDTH, LINES = 160, 24
 
 
@@ -55,6 +61,29 @@ def output(command: str, folder: Path = ROOT) -> list[str]:
     return cut(done.stdout)
 
 
+def printed_by(blocks: Iterable[str]) -> list[str]:
+    """What each of the blocks of a program prints, run one after another in the project's folder."""
+    names: dict[str, object] = {}
+    found = []
+    with contextlib.chdir(ROOT):
+        for block in blocks:
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                exec(compile(block, os.fspath(PYTHON_PAGE), "exec"), names)
+            found.append(printed.getvalue())
+    return found
+
+
+def refreshed_program(text: str) -> str:
+    """The Python page with what its blocks print today."""
+    printed = iter(printed_by(block for block, _ in PROGRAM.findall(text)))
+
+    def block(match: re.Match[str]) -> str:
+        shown = next(printed)
+        return f"```python\n{match[1]}```\n" + (f"\n```text\n{shown}```\n" if shown else "")
+
+    return PROGRAM.sub(block, text)
+
+
 def cut(printed: str) -> list[str]:
     """The lines of an output, as far as a page shows them."""
     lines: Iterable[str] = printed.splitlines()
@@ -67,6 +96,7 @@ def main() -> int:
     readme = ROOT / "README.md"
     text = readme.read_text("utf-8")
     readme.write_text(BLOCK.sub(lambda m: f"```console\n{refreshed(m[1])}```", text), "utf-8")
+    PYTHON_PAGE.write_text(refreshed_program(PYTHON_PAGE.read_text("utf-8")), "utf-8")
     for command in drawing(text):
         subprocess.run(command, shell=True, cwd=ROOT, check=True, executable="/bin/bash")
     return 0

@@ -332,11 +332,11 @@ class Listener:
 
         source, request, speech = recording.source, self._request, recording.speech
         loaded = self._loading.result()[0] if self._loading else None
-        part = {"start": self._start, "duration": self._duration, "track": self._track}
-        named = {"task": request.task, "source": source.name, "model": self._model, "revision": self._revision}
-        named["settings"] = audio_settings(request, loaded, **part)
+        settings = audio_settings(request, loaded, start=self._start, duration=self._duration, track=self._track)
+        model, revision = self._model, self._revision
+        begun = Record(task=request.task, source=source.name, model=model, revision=revision, settings=settings)
         if recording.error is not None:
-            return Outcome(source, Record(**named, error=str(recording.error)), recording.error)
+            return Outcome(source, replace(begun, error=str(recording.error)), recording.error)
         spent = recording.read + recording.model
         timings = {
             "read": recording.read,
@@ -347,7 +347,7 @@ class Listener:
         }
         silent = () if speech.count else ("no speech was found in it",)
         record = transcript_record(
-            Record(**named, seconds=recording.start + speech.seconds, timings=timings),
+            replace(begun, seconds=recording.start + speech.seconds, timings=timings),
             request,
             recording.passages,
             loaded,

@@ -85,7 +85,7 @@ def command(
     renderer = Renderer(environment, output, None, False, sources, read_beside(model.model))
     if interactive and not renderer.results.on_stdout:
         raise UsageError("--output is for a single answer, not for a conversation", "Ask with -m TEXT, or use /save")
-    talker = Talker(renderer, request, loader(environment, model), system=system)
+    talker = Talker(loader(environment, model), request, system, renderer=renderer)
     try:
         able = cache(lambda: capabilities_here(model))
         talker.waiting = [load_attachment(source, able=able, model=model.model) for source in sources]

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
-from mmcli.cli.attachments import load_attachments, names_of
+from mmcli.cli.attachments import load_attachments
 from mmcli.cli.environment import Environment, OutputError
 from mmcli.cli.keyboard import Keyboard
 from mmcli.cli.talker import Talker
 from mmcli.errors import ExitCode, MmcliError, UsageError
 from mmcli.escape import escape_line
+from mmcli.tasks.attachments import names_of
 
 WELCOME = "Ask what you like. /help lists the commands, Ctrl-D ends."
 HELP = (

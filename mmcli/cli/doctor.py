@@ -12,7 +12,7 @@ from mmcli.cli.start import begin, memory_of
 from mmcli.errors import ExitCode, MmcliError
 from mmcli.escape import escape_line
 from mmcli.hub.known import AUDIO_MODEL, IMAGE_MODEL
-from mmcli.output.record import to_json_line
+from mmcli.output.json_text import to_json_line
 from mmcli.output.tables import bytes_text, fit, table
 
 if TYPE_CHECKING:

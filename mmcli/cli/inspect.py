@@ -12,7 +12,7 @@ from mmcli.cli.start import begin
 from mmcli.errors import ExitCode, ModelError
 from mmcli.escape import escape_line, wrap
 from mmcli.hub.known import AUDIO_MODEL, IMAGE_MODEL, able, such_as
-from mmcli.output.record import to_json_line
+from mmcli.output.json_text import to_json_line
 from mmcli.output.tables import NARROWEST, bytes_text, count_text, table
 
 if TYPE_CHECKING:

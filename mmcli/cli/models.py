@@ -16,7 +16,7 @@ from mmcli.escape import escape_line
 from mmcli.hub.fields import shown
 from mmcli.hub.known import able, such_as
 from mmcli.models.registry import family_of
-from mmcli.output.record import to_json_line
+from mmcli.output.json_text import to_json_line
 from mmcli.output.tables import bytes_text, count_text, fit, table
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}

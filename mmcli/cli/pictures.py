@@ -49,18 +49,16 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan) -> int:
     sources, several = find_sources(environment, plan.images, listed, IMAGE_EXTENSIONS, "picture", outputs)
     others = read_beside(listed, plan.model.model, plan.mask_decoder)
     renderer = Renderer(environment, output, plan.mask, several, sources, others)
-    from mmcli.batch.runner import run
+    from mmcli.api import Model
 
-    outcomes = run(
-        sources,
-        request,
+    model = Model(
         loader(environment, plan.model, plan.mask_decoder),
-        model=plan.model.model,
-        revision=plan.model.revision,
-        able=partial(capabilities_here, plan.model),
-        batch_size=plan.pictures.batch_size,
-        keep_pictures=renderer.needs_picture,
+        plan.model.model,
+        plan.model.revision,
+        partial(capabilities_here, plan.model),
     )
+    batch_size = plan.pictures.batch_size
+    outcomes = model.answers(request, sources, batch_size=batch_size, keep_pictures=renderer.needs_picture)
     failed = 0
     wanted = several or plan.model.model not in able(bundled=True)
     counted = Count("picture", len(sources)) if several else None

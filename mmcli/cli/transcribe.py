@@ -63,7 +63,8 @@ def command(
     names, listed = audio or [], recordings.files_from
     sources, several = find_sources(environment, names, listed, SOUND_EXTENSIONS, "recording", [output.output])
     transcripts = Transcripts(environment, output, several, sources, read_beside(listed, model.model), hearing.words)
-    from mmcli.batch.listen import Heard, Listener
+    from mmcli.api import Model
+    from mmcli.batch.listen import Heard
     from mmcli.tasks.transcribe import TranscribeRequest
 
     request = TranscribeRequest(**vars(hearing), token_ids=output.token_ids)
@@ -72,11 +73,9 @@ def command(
 
         family = family_of(checkpoint.config, checkpoint.name)
         request.require_audio(family.capabilities(family.read_config(checkpoint.config)), model.model)
-    listener = Listener(
+    events = Model(loader(environment, model), model.model, model.revision).listen(
         request,
-        loader(environment, model),
-        model=model.model,
-        revision=model.revision,
+        sources,
         batch_size=recordings.batch_size,
         start=recordings.start,
         duration=recordings.duration,
@@ -85,7 +84,7 @@ def command(
     )
     failed = 0
     with transcripts.results, SoundProgress(environment, Count("recording", len(sources))) as progress:
-        for event in listener.run(sources):
+        for event in events:
             if isinstance(event, Heard):
                 transcripts.segments(event.source.name, event.segments)
                 progress.reach(event.source.name, event.reached, event.length)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
-from typing import Any
+from typing import Any, TypeVar
 
 from mmcli.engine.beams import beam_search
 from mmcli.engine.generate import TokenEvent, generate
@@ -11,6 +11,7 @@ from mmcli.engine.inputs import Inputs
 from mmcli.engine.model import GenerativeModel
 from mmcli.types import Completion, Timings
 
+Result = TypeVar("Result")
 OnToken = Callable[[int, int], None]  # row and id of every token as it is written, stop tokens left out
 
 
@@ -44,7 +45,36 @@ def collect(
     on_token: OnToken | None = None,
     interruptible: bool = False,
 ) -> list[Completion]:
-    """Run the steps of `generate` to their end → what each of the `rows` wrote.
+    """Run the steps of `generate` to their end → what each of the `rows` wrote; the rest as for `collecting`."""
+    return drive(collecting(steps, rows, stop_ids, started=started, interruptible=interruptible), on_token)
+
+
+def drive(writing: Generator[tuple[int, int], None, Result], on_token: OnToken | None = None) -> Result:
+    """Run a generator of (row, token) to its end → what it returns. What `on_token` raises is raised in it."""
+    try:
+        token = next(writing)
+        while True:
+            try:
+                if on_token:
+                    on_token(*token)
+            except BaseException as error:
+                token = writing.throw(error)
+            else:
+                token = next(writing)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+
+
+def collecting(
+    steps: Generator[list[TokenEvent]],
+    rows: int,
+    stop_ids: frozenset[int],
+    *,
+    started: float | None = None,
+    interruptible: bool = False,
+) -> Generator[tuple[int, int], None, list[Completion]]:
+    """The steps of `generate`: yields row and id of every token but stop tokens → what each of the `rows` wrote.
 
     `started` (`time.perf_counter`) is when reading began, where that was before this call. If `interruptible`, Ctrl-C
     ends the rows, and what was written by then stays; before the first token it is raised on (KeyboardInterrupt).
@@ -63,8 +93,7 @@ def collect(
                         ended[event.row] = True
                         continue
                     ids[event.row].append(event.id)
-                    if on_token:
-                        on_token(event.row, event.id)
+                    yield event.row, event.id
     except KeyboardInterrupt:
         if not interruptible or not any(ids):
             raise

@@ -1,7 +1,7 @@
 """The decode loop: prefill once, then one token a row and step. It knows no family and no task."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +43,7 @@ def generate(
     drop_ended: bool = False,
     limits: Sequence[int] | None = None,
     cache: KVCache | None = None,
-) -> Iterator[list[TokenEvent]]:
+) -> Generator[list[TokenEvent]]:
     """Write up to `max_tokens` tokens for every row; yields the events of one step as a list, in row order.
 
     A row's stop token is its last event; after it the row is absent. A row without one was cut off by `max_tokens`,
@@ -90,7 +90,7 @@ def _write(
     drop_ended: bool,
     limits: Sequence[int] | None,
     own: bool,
-) -> Iterator[list[TokenEvent]]:
+) -> Generator[list[TokenEvent]]:
     """The loop of `generate`, in a cache that has room; in its `own` one it may read a token more than it yields."""
     rows_held = list(range(inputs.tokens.shape[0]))  # which row of the batch stands where in the forward pass
     running = set(rows_held)

@@ -8,12 +8,13 @@ from mmcli.media.sources import Source
 
 
 def identity(source: Source) -> str | None:
-    """A text that is another one when the input is: a file's name, size and time of change, or an address.
+    """A text that is another one when the input is: a file's name, size and time of change, an
+    address, or what lies in memory.
 
     None for what can be read once only (standard input, a pipe) and for what is not there.
     """
-    if source.problem is not None:
-        return None
+    if source.problem is not None or source.content is not None:
+        return source.content
     if source.url is not None:
         return f"url {source.url}"
     if source.path is None:

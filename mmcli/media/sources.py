@@ -51,6 +51,8 @@ class Source:
     """Where a mirrored output goes under an output folder: never absolute, never with a `..`, never empty."""
     stream: BinaryIO | None = field(default=None, repr=False, compare=False)
     """Standard input, for the source named "-"."""
+    content: str | None = field(default=None, repr=False)
+    """What tells apart an input that a program handed over from its memory: a hash of it (`media/given.py`)."""
     problem: InputError | None = field(default=None, repr=False, compare=False)
     """Set where it is known already that there is nothing to read; `read` raises it."""
     _kept: list[bytes] = field(default_factory=list, init=False, repr=False, compare=False)

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from mmcli.output.record import docs, to_json
+from mmcli.output.json_text import to_json
+from mmcli.output.record import docs
 from mmcli.output.schema import SCHEMA, Record
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +49,7 @@ def written(kind: type) -> dict[str, Any]:
 
 
 def _type(kind: Any, of: str) -> dict[str, Any]:
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return _object(kind, of)
     if kind in NAMES:
         return {"type": NAMES[kind]}
@@ -94,7 +95,7 @@ def _table(kind: type) -> str:
 
 def _words(kind: Any) -> Iterator[str]:
     """What a field's type is called."""
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         yield f"[{kind.__name__}](#{kind.__name__.lower()})"
     elif kind in NAMES:
         yield NAMES[kind]

@@ -32,7 +32,7 @@ def paste_mask(mask: np.ndarray, box: tuple[int, int, int, int], width: int, hei
 
 def mask_picture(record: Record) -> Image.Image:
     """All masks of a record of one image as a picture of its size: 255 where an object is, 0 elsewhere."""
-    pixels = np.zeros((record.height, record.width), dtype=np.uint8)
+    pixels = np.zeros((record.height or 0, record.width or 0), dtype=np.uint8)
     for found in record.objects:
         if found.mask is not None:
             np.copyto(pixels, 255, where=rle.decode(found.mask))

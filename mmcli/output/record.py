@@ -9,13 +9,13 @@ from functools import cache
 from typing import Any, get_args, get_type_hints
 
 from mmcli.errors import InputError
-from mmcli.escape import escape_json
+from mmcli.output import json_text
 from mmcli.output.schema import SCHEMA, Record, Settings
 from mmcli.types import Doc
 
 
 @cache
-def docs(kind: type) -> dict[str, Doc]:
+def docs(kind: type[Any]) -> dict[str, Doc]:
     """The `Doc` of each field of a dataclass, in their order."""
     hints = get_type_hints(kind, include_extras=True)
     return {one.name: next(arg for arg in get_args(hints[one.name]) if isinstance(arg, Doc)) for one in fields(kind)}
@@ -23,12 +23,14 @@ def docs(kind: type) -> dict[str, Doc]:
 
 def to_dict(record: Record) -> dict[str, Any]:
     """A record as it is written: the fields of its kind in their order, numbers rounded as they are declared."""
-    return _plain(record, None, record.kind)
+    entry: dict[str, Any] = _plain(record, None, record.kind)
+    return entry
 
 
 def _plain(value: Any, digits: int | None, kind: str) -> Any:
     if is_dataclass(value):
-        own = ((name, doc, getattr(value, name)) for name, doc in docs(type(value)).items())
+        named: dict[str, Doc] = docs(type(value))  # type: ignore[arg-type]
+        own = ((name, doc, getattr(value, name)) for name, doc in named.items())
         return {
             name: _plain(part, doc.digits, kind)
             for name, doc, part in own
@@ -49,14 +51,15 @@ def from_dict(entry: Mapping[str, Any]) -> Record:
         what = f"A record of schema {entry.get('schema')} cannot be read: this version reads schema {SCHEMA}"
         raise InputError(what, "Run the command again")
     try:
-        return _typed(Record, entry)
+        record: Record = _typed(Record, entry)
+        return record
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise InputError(f"That is no record of schema {SCHEMA} ({error})", "Run the command again") from error
 
 
 def _typed(kind: Any, value: Any) -> Any:
     """A value of JSON as the type that a field declares."""
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         hints = get_type_hints(kind)
         return kind(**{name: _typed(hints[name], part) for name, part in value.items()})
     if isinstance(value, list):
@@ -91,15 +94,6 @@ def answers(entry: Mapping[str, Any], key: str | None) -> bool:
     return key is not None and entry.get("schema") == SCHEMA and entry.get("key") == key and "error" not in entry
 
 
-def to_json_line(entry: Record | Mapping[str, Any]) -> str:
-    """A record as one line of JSON with its newline; non-ASCII text is kept, and the line is always valid UTF-8."""
-    return to_json(entry) + "\n"
-
-
-def to_json(entry: Any, indent: int | None = None) -> str:
-    """JSON in which no character is invisible or ends a line for some readers: those are written as escapes.
-
-    Among them are halves of surrogate pairs, which names of files that are not UTF-8 hold.
-    """
-    entry = to_dict(entry) if isinstance(entry, Record) else entry
-    return escape_json(json.dumps(entry, ensure_ascii=False, allow_nan=False, indent=indent))
+def to_json_line(record: Record) -> str:
+    """A record as one line of JSON with its newline."""
+    return json_text.to_json_line(to_dict(record))

@@ -45,6 +45,7 @@ class Results:
             return
         data = text.encode("utf-8", "surrogateescape")
         if self._place.folder:
+            assert source is not None  # a file in a folder is an input's
             self._place.write(source, data)
             return
         if self._file is None:
@@ -89,6 +90,7 @@ def results(
     if output is None or output in STDOUT:
         return Results(write)
     from mmcli.output.files import Destination
+    from mmcli.output.ledger import Ledger
 
     place = Destination(
         "--output",
@@ -99,7 +101,7 @@ def results(
         what,
         joins=joins,
         overwrite=overwrite,
-        ledger=ledger,
+        ledger=ledger if ledger is not None else Ledger(),
     )
     return Results(write, place)
 

@@ -9,14 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Final
 
+from mmcli.output.kinds import ANSWER, AUDIO, FAILED, IMAGE
 from mmcli.output.rle import Mask
 from mmcli.types import Doc, Segment
 from mmcli.version import __version__
 
 SCHEMA: Final = 2
-
-ANSWER = frozenset({"image", "audio"})
-IMAGE, AUDIO, FAILED = frozenset({"image"}), frozenset({"audio"}), frozenset({"failed"})
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,13 @@ class Conversation:
         parts: Sequence[Part] = (),
         on_token: Callable[[int, int], None] | None = None,
     ) -> "Completion":
-        """Ask about `parts` and, where the model knows turns, all that came before.
+        """Ask, and tell `on_token` every token as it is written; the rest as for `asking`."""
+        from mmcli.engine.collect import drive
+
+        return drive(self.asking(request, parts), on_token)
+
+    def asking(self, request: Request, parts: Sequence[Part] = ()) -> "Generator[tuple[int, int], None, Completion]":
+        """Ask about `parts` and, where the model knows turns, all that came before; yields (0, token) as they come.
 
         Ctrl-C ends the answer, and what was written by then stays. Before the first token it is raised on
         (KeyboardInterrupt) and the question is as good as never asked, as after every error: InputError where the
@@ -93,14 +99,14 @@ class Conversation:
         if not self.keeps_turns:
             pictures = Turn("user", tuple(parts)).pictures()
             inputs = self.loaded.processor.inputs([pictures], [prompt])
-            return self._write(self._steps(inputs, request, request.token_limit), started, on_token)
+            return (yield from self._writing(self._steps(inputs, request, request.token_limit), started))
         turns = [*self.turns, Turn("user", (*parts, prompt))]
         text = self.loaded.processor.chat_text(turns)
         inputs = self._unread(text, turns)
         wanted = request.max_tokens or ANSWER_TOKENS
         room = self._room(self._cache.length + inputs.tokens.shape[1], wanted)
         steps = self._steps(inputs, request, min(wanted, room), self._cache)
-        said = self._write(self._kept(steps, text, len(turns)), started, on_token)
+        said = yield from self._writing(self._kept(steps, text, len(turns)), started)
         self.turns = [*turns, Turn("model", (self.loaded.processor.decode(said.ids),))]
         self.full = room < wanted and not said.ended and not said.stopped
         return said
@@ -185,13 +191,13 @@ class Conversation:
         finally:
             _truncate(self._cache, good)  # an interrupted step may have begun another place
 
-    def _write(self, steps: Steps, started: float, on_token: Callable[[int, int], None] | None) -> "Completion":
-        """The answer that comes of `steps`; of one that Ctrl-C ends, what was written by then."""
-        from mmcli.engine.collect import collect
+    def _writing(self, steps: Steps, started: float) -> "Generator[tuple[int, int], None, Completion]":
+        """The tokens that come of `steps` → the answer; of one that Ctrl-C ends, what was written by then."""
+        from mmcli.engine.collect import collecting
 
         stop_ids = self.loaded.processor.stop_ids
         try:
-            [said] = collect(steps, 1, stop_ids, started=started, on_token=on_token, interruptible=True)
+            [said] = yield from collecting(steps, 1, stop_ids, started=started, interruptible=True)
         except RuntimeError as error:
             raise in_words(error, 1, "question") from error
         return said

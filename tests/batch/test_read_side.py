@@ -6,8 +6,8 @@ import pytest
 from picture_files import scene
 
 from mmcli.batch.runner import run
-from mmcli.cli.attachments import load_attachment
 from mmcli.media.sources import IMAGE_EXTENSIONS, expand
+from mmcli.tasks.attachments import load_attachment
 from mmcli.tasks.caption import CaptionRequest
 
 LARGEST = 896  # pixels: the side of the largest square that a published checkpoint looks at

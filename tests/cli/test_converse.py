@@ -10,12 +10,13 @@ from records import read
 from sound_files import save
 from turns import turn_model
 
-from mmcli.cli.attachments import load_attachments, names_of
+from mmcli.cli.attachments import load_attachments
 from mmcli.cli.converse import Commands, converse, split
 from mmcli.cli.options import OutputOptions
 from mmcli.cli.render import Renderer
 from mmcli.cli.talker import Talker
 from mmcli.errors import InputError, ModelError, UsageError
+from mmcli.tasks.attachments import names_of
 from mmcli.tasks.chat import ChatRequest
 
 
@@ -35,7 +36,7 @@ def talk(lines: str, names: list[str] = (), *, context: int | None = None, json:
     renderer = Renderer(streams, OutputOptions(json=json), None, several=False)
     loaded = turn_model(context)
     request = ChatRequest(max_tokens=8)
-    talker = Talker(renderer, request, lambda: loaded, load_attachments(streams, list(names)), system)
+    talker = Talker(lambda: loaded, request, system, load_attachments(streams, list(names)), renderer=renderer)
     assert converse(talker) == 0
     return streams.stdout.getvalue(), streams.stderr.getvalue(), talker
 
@@ -153,7 +154,7 @@ def test_pictures_and_sounds_are_told_apart_by_what_is_in_them(folder):
 def test_a_model_without_ears_says_so_before_it_is_asked(folder, loaded):
     streams = environment()
     renderer = Renderer(streams, OutputOptions(), None, several=False)
-    talker = Talker(renderer, ChatRequest(), lambda: loaded, load_attachments(streams, ["short"]))
+    talker = Talker(lambda: loaded, ChatRequest(), "", load_attachments(streams, ["short"]), renderer=renderer)
     with pytest.raises(ModelError, match="takes no audio"):
         talker.ready()
 
@@ -191,5 +192,6 @@ def test_names_are_parted_as_in_a_shell(line, names):
 def test_what_a_line_may_become(album, monkeypatch, line, choices):
     (album.parent / "it's mine.wav").touch()
     monkeypatch.setenv("HOME", str(album.parent))
-    talker = Talker(Renderer(environment(), OutputOptions(), None, several=False), ChatRequest(), lambda: None)
+    renderer = Renderer(environment(), OutputOptions(), None, several=False)
+    talker = Talker(lambda: None, ChatRequest(), renderer=renderer)
     assert Commands(talker).complete(line) == choices

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmcli.output.schema import ANSWER, AUDIO, Record
+from mmcli.output.kinds import ANSWER, AUDIO
 
 if TYPE_CHECKING:
+    from mmcli.output.schema import Record
     from mmcli.output.writers.subtitles import Cue
 
 
@@ -21,50 +22,51 @@ class Writer:
 
     name: str
     suffix: str  # of files in this form
-    write: Callable[[Record, bool], str]
+    write: "Callable[[Record, bool], str]"
     of: frozenset[str] = ANSWER  # kinds of records that have this form
     joins: bool = False  # whether a file may hold many records
     whole: bool = False  # whether it holds whole records, failed ones too
     timed: bool = False  # whether it tells times
 
 
-def _text(record: Record, several: bool) -> str:
+def _text(record: "Record", several: bool) -> str:
     from mmcli.output.writers.text import to_text
 
     return to_text(record, several)
 
 
-def _jsonl(record: Record, several: bool) -> str:
+def _jsonl(record: "Record", several: bool) -> str:
     from mmcli.output.record import to_json_line
 
     return to_json_line(record)
 
 
-def _json(record: Record, several: bool) -> str:
-    from mmcli.output.record import to_json
+def _json(record: "Record", several: bool) -> str:
+    from mmcli.output.json_text import to_json
+    from mmcli.output.record import to_dict
 
-    return to_json(record, indent=2) + "\n"
+    return to_json(to_dict(record), indent=2) + "\n"
 
 
-def _srt(record: Record, several: bool) -> str:
+def _srt(record: "Record", several: bool) -> str:
     from mmcli.output.writers.subtitles import to_srt
 
     return to_srt(_cues(record))
 
 
-def _vtt(record: Record, several: bool) -> str:
+def _vtt(record: "Record", several: bool) -> str:
     from mmcli.output.writers.subtitles import to_vtt
 
     return to_vtt(_cues(record), record.timestamps == "word")
 
 
-def _tsv(record: Record, several: bool) -> str:
+def _tsv(record: "Record", several: bool) -> str:
     from mmcli.output.writers.subtitles import to_tsv
 
     return to_tsv(record.segments)
 
 
-def _cues(record: Record) -> "list[Cue]":
+def _cues(record: "Record") -> "list[Cue]":
     from mmcli.output.writers.subtitles import cues
 
     return cues(record.segments, until=record.seconds)

@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from mmcli.output.schema import Object, Record
-from mmcli.types import Segment
+if TYPE_CHECKING:
+    from mmcli.output.schema import Object, Record
+    from mmcli.types import Segment
 
 # Control characters would move the cursor or recolour the terminal; surrogates outside U+DC80…DCFF stand for nothing.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udc7f\udd00-\udfff]")
 
 
-def to_text(record: Record, several: bool = False) -> str:
+def to_text(record: "Record", several: bool = False) -> str:
     """The lines of a record, each with its newline; "" where there is nothing to say.
 
     Detection and segmentation: one line an object, `label x0 y0 x1 y1 score` with tabs between; the score is
@@ -37,7 +39,7 @@ def readable(text: str) -> str:
     return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
-def segment_lines(name: str, segments: Iterable[Segment], several: bool = False) -> str:
+def segment_lines(name: str, segments: "Iterable[Segment]", several: bool = False) -> str:
     """Segments of a transcript, a line each; with `several` recordings each line begins with the recording's name."""
     lead = f"{_one_line(name)}: " if several else ""
     return "".join(f"{lead}{_one_line(segment.text)}\n" for segment in segments)
@@ -50,7 +52,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _columns(found: Object) -> list[str]:
+def _columns(found: "Object") -> list[str]:
     edges = [f"{edge:.2f}".rstrip("0").rstrip(".") for edge in found.box]
     score = found.score if found.probability is None else found.probability
     return [_one_line(found.label), *edges, "" if score is None else f"{score:.4f}"]

@@ -1,0 +1,345 @@
+"""mmcli for Python programs: `model = mmcli.load(); model.caption("cat.jpg").text`.
+
+One input gives a record; a list of them (in which folders and patterns stand for what is in them) gives an iterator of
+records, read ahead and answered in batches, in which an input that failed is a record with an `error`. The command line
+is a consumer of this module: errors are the same exceptions (`mmcli.errors`) with the same sentences.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+
+from mmcli.errors import UsageError
+from mmcli.hub.known import IMAGE_MODEL
+from mmcli.media.given import Given, is_one, one_source, sources
+from mmcli.media.sources import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS, SOUND_EXTENSIONS
+from mmcli.tasks.caption import CaptionRequest
+from mmcli.tasks.chat import ChatRequest
+from mmcli.tasks.chat_session import ChatSession
+from mmcli.tasks.detect import DetectRequest, tidy_things
+from mmcli.tasks.pieces import Pieces
+from mmcli.tasks.segment import SegmentRequest
+from mmcli.tasks.transcribe import TranscribeRequest
+
+if TYPE_CHECKING:
+    from mmcli.batch.listen import Heard
+    from mmcli.batch.runner import Outcome
+    from mmcli.media.sources import Source
+    from mmcli.models.family import Capabilities
+    from mmcli.models.loaded import Loaded
+    from mmcli.output.schema import Record
+    from mmcli.tasks.attachments import Attachment
+    from mmcli.tasks.task import Request
+    from mmcli.types import Completion
+
+
+class Asking(TypedDict, total=False):
+    """How a question is asked; what is left out is as on the command line."""
+
+    prompt: str  # instead of the task's own words
+    max_tokens: int
+    temperature: float  # 0: the likeliest tokens
+    top_k: int
+    top_p: float
+    seed: int
+    token_ids: bool  # keep the answer's token ids in its record
+
+
+class Finding(Asking, total=False):
+    """… a question for things in images."""
+
+    min_score: float  # leave out what is less likely, with models that give probabilities
+
+
+class Hearing(TypedDict, total=False):
+    """What of a recording is written down, and how."""
+
+    task: Literal["transcribe", "translate"]
+    language: str  # left out: the model finds out
+    hint: str  # names and words that may be said, as they are spelt
+    words: bool  # find the time of every word too
+    beams: int
+    temperature: float  # left out: 0, and warmer where a text fails its tests
+    seed: int
+    token_ids: bool
+    start: float  # seconds
+    duration: float  # seconds
+    track: int  # of a video, from 1
+
+
+def load(
+    name: str | PathLike[str] = IMAGE_MODEL,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    mask_decoder: str | PathLike[str] | None = None,
+    download: bool = True,
+) -> "Model":
+    """A model in memory: a bundled one, a checkpoint's folder, or a repository of the Hugging Face hub at `revision`.
+
+    Raises ModelError where it cannot be found, downloaded (never with `download=False`) or read.
+    """
+    from mmcli.hub.resolve import resolve
+    from mmcli.models.load import load as load_checkpoint
+
+    checkpoint = resolve(str(name), revision, download=download)
+    loaded = load_checkpoint(checkpoint, device, dtype, None if mask_decoder is None else Path(mask_decoder))
+    return Model(lambda: loaded, str(name), checkpoint.revision, lambda: loaded.processor.capabilities)
+
+
+class Model:
+    """A model, and what can be asked of it. What it cannot do is a ModelError that says so."""
+
+    def __init__(
+        self,
+        load: "Callable[[], Loaded]",
+        name: str,
+        revision: str | None = None,
+        able: "Callable[[], Capabilities | None]" = lambda: None,
+    ):
+        """`load` is called with the first input that was read, and not at all where none can be.
+
+        `able` tells before that what the model can do, or None where it is not known yet.
+        """
+        self._load, self.name, self.revision, self._able = load, name, revision, able
+        self._loaded: Loaded | None = None
+
+    def __repr__(self) -> str:
+        return f"<mmcli model {self.name}>"
+
+    @property
+    def loaded(self) -> "Loaded":
+        """The model itself, its processor and its files."""
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
+
+    # -- images --------------------------------------------------------------------------------------------------
+
+    @overload
+    def caption(self, images: Given, **options: Unpack[Asking]) -> "Record": ...  # type: ignore[overload-overlap]
+    @overload
+    def caption(
+        self, images: Iterable[Given], *, batch_size: int | None = ..., **options: Unpack[Asking]
+    ) -> "Iterator[Record]": ...
+    def caption(self, images: Any, *, batch_size: int | None = None, **options: Unpack[Asking]) -> Any:
+        """Say in a sentence what an image shows, or each of many."""
+        return self._about(CaptionRequest(**options), images, batch_size)
+
+    @overload
+    def detect(self, things: str | Sequence[str], images: Given, **options: Unpack[Finding]) -> "Record": ...  # type: ignore[overload-overlap]
+    @overload
+    def detect(
+        self,
+        things: str | Sequence[str],
+        images: Iterable[Given],
+        *,
+        batch_size: int | None = ...,
+        **options: Unpack[Finding],
+    ) -> "Iterator[Record]": ...
+    def detect(self, things: Any, images: Any, *, batch_size: int | None = None, **options: Unpack[Finding]) -> Any:
+        """Find things ("cat", "cat ; dog" or ["cat", "dog"]): `objects` of the record, with boxes."""
+        return self._about(DetectRequest(words=_named(things), **options), images, batch_size)
+
+    @overload
+    def segment(self, things: str | Sequence[str], images: Given, **options: Unpack[Finding]) -> "Record": ...  # type: ignore[overload-overlap]
+    @overload
+    def segment(
+        self,
+        things: str | Sequence[str],
+        images: Iterable[Given],
+        *,
+        batch_size: int | None = ...,
+        **options: Unpack[Finding],
+    ) -> "Iterator[Record]": ...
+    def segment(self, things: Any, images: Any, *, batch_size: int | None = None, **options: Unpack[Finding]) -> Any:
+        """Find things and outline them: `objects` of the record, with boxes and masks."""
+        return self._about(SegmentRequest(words=_named(things), **options), images, batch_size)
+
+    def _about(self, request: "Request", images: Any, batch_size: int | None) -> Any:
+        if not is_one(images):
+            found = sources(images, IMAGE_EXTENSIONS)
+            return (outcome.record for outcome in self.answers(request, found, batch_size=batch_size))
+        [outcome] = self.answers(request, [one_source(images, IMAGE_EXTENSIONS)])
+        return _good(outcome)
+
+    def answers(
+        self,
+        request: "Request",
+        sources: "Iterable[Source]",
+        *,
+        batch_size: int | None = None,
+        keep_pictures: bool = False,
+    ) -> "Iterator[Outcome]":
+        """What came of each source: see `batch.runner.run`."""
+        from mmcli.batch.runner import run
+
+        return run(
+            sources,
+            request,
+            lambda: self.loaded,
+            model=self.name,
+            revision=self.revision,
+            able=self._able,
+            batch_size=batch_size,
+            keep_pictures=keep_pictures,
+        )
+
+    # -- recordings ----------------------------------------------------------------------------------------------
+
+    @overload
+    def transcribe(self, audio: Given, **options: Unpack[Hearing]) -> "Record": ...  # type: ignore[overload-overlap]
+    @overload
+    def transcribe(
+        self, audio: Iterable[Given], *, batch_size: int | None = ..., **options: Unpack[Hearing]
+    ) -> "Iterator[Record]": ...
+    def transcribe(self, audio: Any, *, batch_size: int | None = None, **options: Unpack[Hearing]) -> Any:
+        """Write down what is said in a recording, or in each of many: `text` and `segments` of the record."""
+        from mmcli.batch.runner import Outcome
+
+        settings: dict[str, Any] = dict(options)
+        part = {name: settings.pop(name) for name in ("start", "duration", "track") if name in settings}
+        one = is_one(audio)
+        found = [one_source(audio, SOUND_EXTENSIONS)] if one else sources(audio, SOUND_EXTENSIONS)
+        request = TranscribeRequest(**settings)
+        outcomes = (
+            event for event in self.listen(request, found, batch_size=batch_size, **part) if isinstance(event, Outcome)
+        )
+        return _good(next(outcomes)) if one else (outcome.record for outcome in outcomes)
+
+    def listen(
+        self, request: TranscribeRequest, sources: "Iterable[Source]", **options: Any
+    ) -> "Iterator[Heard | Outcome]":
+        """Segments as they are heard, and what came of each source: see `batch.listen.Listener`."""
+        from mmcli.batch.listen import Listener
+
+        return Listener(request, lambda: self.loaded, model=self.name, revision=self.revision, **options).run(sources)
+
+    # -- questions -----------------------------------------------------------------------------------------------
+
+    @overload
+    def chat(
+        self, question: str, *about: Given, system: str = ..., stream: Literal[False] = ..., **options: Unpack[Asking]
+    ) -> "Record": ...
+    @overload
+    def chat(
+        self, question: str, *about: Given, system: str = ..., stream: Literal[True], **options: Unpack[Asking]
+    ) -> "Stream": ...
+    def chat(
+        self, question: str, *about: Given, system: str = "", stream: bool = False, **options: Unpack[Asking]
+    ) -> "Record | Stream":
+        """Ask about images and recordings, or about nothing where the model can: a record, or its text as it comes."""
+        return self.conversation(system=system, **options).ask(question, *about, stream=stream)
+
+    def conversation(self, *, system: str = "", **options: Unpack[Asking]) -> "Chat":
+        """Questions one after another; a model that knows turns remembers what was said, seen and heard."""
+        return Chat(ChatSession(lambda: self.loaded, ChatRequest(**options), system), self.name, self._able)
+
+
+class Chat:
+    """A conversation with a model."""
+
+    def __init__(self, session: ChatSession, name: str, able: "Callable[[], Capabilities | None]"):
+        """A `session` with the model called `name`; `able` as for `Model`."""
+        self._session, self._name, self._able = session, name, able
+
+    @overload
+    def ask(self, question: str, *about: Given, stream: Literal[False] = ...) -> "Record": ...
+    @overload
+    def ask(self, question: str, *about: Given, stream: Literal[True]) -> "Stream": ...
+    @overload
+    def ask(self, question: str, *about: Given, stream: bool) -> "Record | Stream": ...
+    def ask(self, question: str, *about: Given, stream: bool = False) -> "Record | Stream":
+        """The answer to a question about these inputs and all that came before."""
+        if not question.strip():
+            raise UsageError("The question is empty", "Ask one")
+        from mmcli.tasks.attachments import load_attachment
+
+        found = [one_source(one, IMAGE_EXTENSIONS | AUDIO_EXTENSIONS) for one in about]
+        attachments = [load_attachment(source, able=self._able, model=self._name) for source in found]
+        answer: Stream = Stream(self._pieces(question, attachments))
+        if stream:
+            return answer
+        for _ in answer:
+            pass
+        return answer.record
+
+    def _pieces(self, question: str, attachments: "list[Attachment]") -> "Generator[str, None, Record]":
+        """The answer's text, piece by piece → its record. One that is broken off was never asked for."""
+        session, before = self._session, self._session.waiting
+        try:
+            if attachments:
+                session.show(attachments)
+            pieces = Pieces(session.ready().loaded.processor.decode)
+            record = yield from _texts(session.asking(question), pieces)
+        except BaseException:
+            session.waiting = before
+            raise
+        if piece := pieces.rest():
+            yield piece
+        return record
+
+    def clear(self) -> None:
+        """Forget what was said, seen and heard."""
+        self._session.clear()
+
+
+class Stream:
+    """An answer's text in pieces, as they are written; `record` is there when all of them were taken."""
+
+    def __init__(self, pieces: "Generator[str, None, Record]"):
+        self._pieces = pieces
+        self._record: Record | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        try:
+            return next(self._pieces)
+        except StopIteration as end:
+            self._record = self._record or end.value
+            raise StopIteration from None
+
+    def close(self) -> None:
+        """Break the answer off, as if it had not been asked for; nothing where all of it has come."""
+        self._pieces.close()
+
+    @property
+    def record(self) -> "Record":
+        """The whole answer. Raises UsageError before its end."""
+        if self._record is None:
+            raise UsageError("The answer has not come to its end", "Take all of its pieces first")
+        return self._record
+
+
+def _texts(
+    asking: "Generator[tuple[int, int], None, tuple[Completion, Record]]", pieces: Pieces
+) -> "Generator[str, None, Record]":
+    """The text of each token → the answer's record."""
+    with closing(asking):
+        while True:
+            try:
+                _, token = next(asking)
+            except StopIteration as end:
+                record: Record = end.value[1]
+                return record
+            if piece := pieces.add(token):
+                yield piece
+
+
+def _named(things: "str | Sequence[str]") -> str:
+    """What is to be found, as models were trained to be asked. UsageError for nothing."""
+    named = tidy_things(things if isinstance(things, str) else " ; ".join(things))
+    if not named:
+        raise UsageError("Nothing is named that could be found", 'Name it, such as "cat" or ["cat", "dog"]')
+    return named
+
+
+def _good(outcome: "Outcome") -> "Record":
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.record

@@ -1,0 +1,247 @@
+"""mmcli in Python: the page that shows it, all that an input may be, and that it says what the command line says."""
+
+import importlib.util
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command import mmcli as command
+from PIL import Image
+from sound_files import wav_bytes
+from turns import turn_model
+
+import mmcli
+from mmcli.media.given import is_one, one_source, source_of, sources
+from mmcli.media.identity import identity
+from mmcli.media.image import load_picture
+from mmcli.output.record import to_dict
+
+ROOT = Path(__file__).parents[1]
+CAT, JFK = str(ROOT / "examples" / "cat.jpg"), str(ROOT / "examples" / "jfk.flac")
+
+_spec = importlib.util.spec_from_file_location("refresh_readme", ROOT / "examples" / "refresh_readme.py")
+refresh_readme = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(refresh_readme)
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return mmcli.load("nano", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def whisper():
+    return mmcli.load("whisper-tiny.en", device="cpu")
+
+
+def without_times(entry: dict) -> dict:
+    return entry | {"timings": None}
+
+
+# -- the page and the package ------------------------------------------------------------------------------------
+
+
+def test_every_block_of_the_page_prints_what_stands_under_it():
+    """If it is to print something else: python examples/refresh_readme.py"""
+    blocks = refresh_readme.PROGRAM.findall(refresh_readme.PYTHON_PAGE.read_text("utf-8"))
+    assert len(blocks) > 8
+    found = refresh_readme.printed_by(block for block, _ in blocks)
+    assert found == [shown for _, shown in blocks]
+
+
+def test_importing_mmcli_imports_neither_torch_nor_numpy():
+    code = (
+        "import mmcli, sys\n"
+        "assert mmcli.__version__ and 'load' in dir(mmcli)\n"
+        "for name in mmcli.__all__: getattr(mmcli, name)\n"
+        "heavy = {'torch', 'av', 'huggingface_hub', 'typer'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    light = "import mmcli, sys; heavy = {'torch', 'numpy', 'PIL'} & set(sys.modules); assert not heavy, heavy"
+    for one in (code, light):
+        done = subprocess.run([sys.executable, "-c", one], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert (Path(mmcli.__file__).parent / "py.typed").is_file()
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = mmcli.nothing
+
+
+# -- the same as the command line --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda model: model.caption(CAT, token_ids=True), ("caption", CAT, "--token-ids")),
+        (lambda model: model.detect(["cat", "dog"], CAT, min_score=0.2), ("detect", "cat;dog", CAT, "--min-score=0.2")),
+        (lambda model: model.segment("cat", CAT), ("segment", "cat", CAT)),
+        (lambda model: model.chat("how many cats?", CAT), ("chat", CAT, "-m", "how many cats?")),
+    ],
+    ids=["caption", "detect", "segment", "chat"],
+)  # fmt: skip
+def test_a_record_is_that_of_the_command(nano, ask, words):
+    [printed] = command(*words, "--json").records
+    assert without_times(to_dict(ask(nano))) == without_times(printed)
+
+
+def test_a_transcript_is_that_of_the_command(whisper):
+    [printed] = command("transcribe", JFK, "--json", "--duration", "4", "--words").records
+    assert without_times(to_dict(whisper.transcribe(JFK, duration=4.0, words=True))) == without_times(printed)
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda nano: nano.caption("nothere.jpg"), ("caption", "nothere.jpg")),
+        (lambda nano: nano.caption(__file__), ("caption", __file__)),
+        (lambda nano: nano.caption(CAT, temperature=-1), None),
+        (lambda nano: nano.chat("how many?"), ("chat", "-m", "how many?")),
+        (lambda nano: nano.chat("what is said?", CAT, JFK), ("chat", CAT, JFK, "-m", "what is said?")),
+        (lambda nano: nano.chat("now?", CAT, system="be brief"), ("chat", CAT, "-m", "now?", "--system", "be brief")),
+        (lambda nano: nano.transcribe(JFK), ("transcribe", JFK, "--model", "nano")),
+        (lambda nano: mmcli.load("nothing"), ("caption", CAT, "--model", "nothing")),
+        (lambda nano: mmcli.load("nano", device="cuda:77"), None),
+    ],
+)
+def test_an_error_is_that_of_the_command(nano, ask, words):
+    with pytest.raises(mmcli.MmcliError) as told:
+        ask(nano)
+    assert str(told.value).endswith(".")
+    if words is not None:
+        done = command(*words)
+        assert (done.err.strip(), done.code) == (f"mmcli: {told.value}", told.value.exit_code)
+
+
+# -- what an input may be ----------------------------------------------------------------------------------------
+
+
+def turned(image: Image.Image) -> Image.Image:
+    """An image as a camera that was held upright writes it: lying, with a note of the turn."""
+    buffer = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(buffer, "JPEG", quality=95, exif=exif)
+    return Image.open(io.BytesIO(buffer.getvalue()))
+
+
+def test_an_image_in_memory_is_read_as_its_file_would_be():
+    colours = np.zeros((4, 6, 3), np.uint8)
+    colours[:, :3] = (200, 10, 30)
+    for given in (colours, torch.from_numpy(colours), Image.fromarray(colours)):
+        picture = load_picture(source_of(given))
+        assert np.array_equal(np.asarray(picture.image), colours) and (picture.width, picture.height) == (6, 4)
+    assert load_picture(source_of(turned(Image.fromarray(colours)))).image.size == (4, 6)
+    modes = ("1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "HSV", "I;16", "F")
+    plain = [Image.fromarray(colours).convert("RGB").convert(mode) for mode in modes[:8]]
+    plain += [Image.fromarray(np.full((4, 6), 300, np.uint16)), Image.fromarray(np.full((4, 6), 0.5, np.float32))]
+    assert [load_picture(source_of(image)).image.mode for image in plain] == ["RGB"] * len(modes)
+
+
+@pytest.mark.parametrize("given", [np.zeros((4, 6, 7), np.uint8), np.zeros(5), object(), 7, None, ("a", "b", "c")])
+def test_what_is_no_image_is_said(nano, given):
+    with pytest.raises(mmcli.UsageError, match="is no (image|input)|are no"):
+        source_of(given)
+
+
+@pytest.mark.parametrize("given", [np.zeros(5, np.uint8), np.zeros((2, 3, 4), np.float32)])
+def test_what_is_no_audio_is_said(given):
+    with pytest.raises(mmcli.UsageError, match="is no audio"):
+        source_of((given, 16_000))
+    with pytest.raises(mmcli.UsageError, match="is no audio"):
+        source_of((np.zeros(5, np.float32), 0))
+
+
+def test_audio_in_memory_is_heard_as_its_file_is(whisper):
+    from mmcli.media.audio import read_sound
+
+    samples, _ = read_sound(next(iter(sources([JFK], frozenset()))))
+    samples = samples[:48_000]
+    file = whisper.transcribe(wav_bytes(samples, 16_000)).text
+    assert "fellow" in file
+    stereo = np.stack((samples, samples), axis=1)
+    for given in (
+        samples,
+        torch.from_numpy(samples),
+        stereo,
+        torch.from_numpy(stereo.T),  # channels first, as torchaudio has it
+        (samples * 32767).astype(np.int16),
+    ):
+        assert whisper.transcribe((given, 16_000)).text == file
+
+
+def test_the_floats_of_a_sound_are_kept_to_the_last_bit():
+    from mmcli.media.audio import read_sound
+
+    samples = np.random.default_rng(0).normal(0, 0.2, 16_000).astype(np.float32)
+    assert np.array_equal(read_sound(source_of((samples, 16_000)))[0], samples)
+
+
+def test_one_input_and_many_are_told_apart():
+    array = np.zeros((2, 2, 3), np.uint8)
+    for one in (
+        "a.jpg",
+        Path("a.jpg"),
+        b"abc",
+        bytearray(b"a"),
+        array,
+        torch.zeros(3),
+        (array, 16_000),
+        Image.new("L", (1, 1)),
+    ):
+        assert is_one(one)
+    for many in (["a.jpg"], ("a.jpg", "b.jpg"), (array, array), iter(["a.jpg"]), {"a.jpg"}, []):
+        assert not is_one(many)
+
+
+def test_a_folder_is_many(nano, tmp_path):
+    for name in ("b.png", "a.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    for several in (tmp_path, str(tmp_path / "*.png")):
+        with pytest.raises(mmcli.UsageError, match="in a list"):
+            nano.caption(several)
+    named = [Path(record.source).name for record in nano.caption([tmp_path, tmp_path / "b.png", b"broken"])]
+    assert named == ["a.png", "b.png", "b.png", "bytes"]
+    assert one_source(tmp_path / "a.png", frozenset()).path == tmp_path / "a.png"
+
+
+def test_what_lies_in_memory_has_a_key_by_its_content(nano):
+    data = Path(CAT).read_bytes()
+    first, again, other = (nano.caption(one).key for one in (data, bytearray(data), data + b" "))
+    assert first == again and first and other not in (first, None)
+    assert identity(source_of(data)) == identity(source_of(memoryview(data)))
+
+
+def test_of_many_a_bad_one_is_a_record_in_its_place(nano):
+    records = list(nano.detect("cat", (one for one in (CAT, b"nothing", "gone.jpg")), batch_size=2))
+    assert [record.error is None for record in records] == [True, False, False]
+    assert records[0].objects and "gone.jpg does not exist" in records[2].error
+
+
+# -- questions ---------------------------------------------------------------------------------------------------
+
+
+def test_a_streamed_answer_is_the_answer(nano):
+    answer = nano.chat("is there a cup?", CAT, stream=True)
+    with pytest.raises(mmcli.UsageError, match="not come to its end"):
+        _ = answer.record
+    assert "".join(answer) == answer.record.text == nano.chat("is there a cup?", CAT).text
+    assert list(answer) == [] and answer.record.text
+
+
+def test_an_answer_that_is_broken_off_leaves_the_conversation_as_it_was():
+    small = mmcli.Model(turn_model, "small")  # one that knows turns
+    talk = small.conversation(max_tokens=12)
+    asked = "who is it?", CAT
+    first = talk.ask(*asked).text
+    other = small.conversation(max_tokens=12)
+    broken = other.ask("what is this?", CAT, stream=True)
+    next(broken)
+    broken.close()
+    assert other.ask(*asked).text == first
+    assert talk.ask("and now?").key is None  # earlier turns decide too
+    talk.clear()
+    assert talk.ask(*asked).text == first
