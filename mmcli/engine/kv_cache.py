@@ -6,12 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmcli.engine.row_state import RowState
+
 
 class KVCache:
     """Keys and values of every layer, allocated once for a known length.
 
-    Rows are aligned at their ends (prefixes are padded on the left), so one `length` serves the whole batch;
-    `valid` [B, S] tells real positions from padding and `positions` [B] holds each row's next position.
+    Rows are aligned at their ends (prefixes are padded on the left), so one `length` serves the whole batch: every step
+    writes one slice. Each begins where it will: `valid` [B, S] tells its tokens from padding, and `positions` [B] holds
+    its own length, which is its next position. So rows come and go while others are being written (`insert`,
+    `release`), which is what continuous batching needs.
 
     While a step is recorded as a CUDA graph the cache is `fixed`: a step then writes at `cursor`, a place in device
     memory, and looks at the whole capacity under a mask, since a graph is played back with the shapes it was
@@ -34,7 +38,9 @@ class KVCache:
         self.valid = torch.zeros(batch, length, dtype=torch.bool, device=device)
         self.positions = torch.zeros(batch, dtype=torch.long, device=device)
         self.length = 0
-        self.context: Any = None  # what a family's model looks at beside its own tokens (an encoder's keys and values)
+        self.context: RowState | None = (
+            None  # what else a family's model keeps of the rows: an encoder's keys and values
+        )
         self.fixed = False
         self.cursor = torch.zeros(1, dtype=torch.long, device=device)
         self.graph: Any = None  # of a step in this very memory (see `engine/cuda_graph.py`)
@@ -116,15 +122,58 @@ class KVCache:
     def keep(self, rows: list[int], context_rows: list[int] | None = None) -> None:
         """Go on with these rows, in this order; a row may be taken several times.
 
-        Rows that stay in place are not copied. A `context` that has `keep(rows)` goes along, with rows of its own where
-        several of ours share one of them.
+        Rows that stay in place are not copied. The `context` goes along, with rows of its own where several of ours
+        share one of them.
         """
         self.store = keep_rows(self.store, rows, 2, self.length)
         self.valid = keep_rows(self.valid, rows, 0)
         self.positions = keep_rows(self.positions, rows, 0)
         self.graph = None
-        if hasattr(self.context, "keep"):
+        if self.context is not None:
             self.context.keep(rows if context_rows is None else context_rows)
+
+    def insert(self, row: int, other: "KVCache", source: int = 0) -> None:
+        """Let row `source` of a cache that was prefilled on its own take the place of `row`, for the others' next step.
+
+        Where it has more tokens than there are places so far, all rows move back. The room grows where it must.
+        """
+        first = int(other.valid[source].long().argmax())
+        count = other.length - first
+        if count > self.length:
+            self.grow(count)
+            self._shift(count - self.length)
+        start = self.length - count
+        self.store[:, :, row, :, start : self.length] = other.store[:, :, source, :, first : other.length]
+        self.valid[row] = False
+        self.valid[row, start : self.length] = other.valid[source, first : other.length]
+        self.positions[row] = other.positions[source]
+        if self.context is not None and other.context is not None:
+            self.context.insert(row, other.context, source)
+            self.graph = None  # it may have moved in memory
+
+    def release(self, row: int) -> None:
+        """Forget the tokens of a row that is done. It goes on with the others until another is put in its place."""
+        self.valid[row] = False
+        self.positions[row] = 0
+
+    def compact(self) -> None:
+        """Win room by moving all rows to the front as far as the longest of them allows."""
+        used = self.valid[:, : self.length].any(dim=0)
+        if used.any():
+            self._shift(-int(used.long().argmax()))
+
+    def _shift(self, places: int) -> None:
+        """Move all tokens so many places back, or to the front if negative: the memory stays the same."""
+        if not places:
+            return
+        old, new = slice(max(0, -places), self.length), slice(max(0, places), self.length + places)
+        self.store[..., new, :] = self.store[..., old, :].clone()
+        moved = self.valid[:, old].clone()
+        self.valid.fill_(False)
+        self.valid[:, new] = moved
+        self.length += places
+        if self.context is not None:
+            self.context.shift(places)
 
 
 def keep_rows(store: Tensor, rows: list[int], dim: int, length: int | None = None) -> Tensor:

@@ -69,6 +69,9 @@ class Request:
                 f"{model} cannot {self.task}: its vocabulary has no location tokens",
                 f"Use {any_of('objects')}, or ask in words with mmcli chat",
             )
+        if self.finds_masks and not able.masks:
+            do = f"Use {any_of('masks')}, or mmcli detect"
+            raise ModelError(f"{model} cannot {self.task}: it outlines nothing", do)
         if self.loc_divisor and processor.grammar and self.loc_divisor not in processor.grammar.divisors:
             raise UsageError(f"{model} writes places in its own way, so --loc-divisor cannot be used", "Leave it out")
 

@@ -145,3 +145,72 @@ def test_generating_in_a_kept_cache_equals_generating_from_the_start(model):
     second = [step[0].id for step in generate(model, inputs([first[-1], 20, 21]), cache=cache, **settings)]
     anew = [step[0].id for step in generate(model, inputs(ROWS[0] + first + [20, 21]), **settings)]
     assert second == anew
+
+
+# -- rows that come and go ---------------------------------------------------------------------------------------
+
+
+def alone(model, prompt, steps):
+    """The greedy answer to one prompt, a batch of its own."""
+    settings = {"stop_ids": frozenset(), "max_tokens": steps}
+    return [step[0].id for step in generate(model, inputs(prompt), **settings)]
+
+
+@torch.inference_mode()
+def continuous(model, jobs, rows, capacity):
+    """Greedy answers to `jobs`, (prompt, steps) each: a row that is done makes room for the next job at once."""
+    waiting, answers = list(enumerate(jobs)), [[] for _ in jobs]
+    cache, running = model.new_cache(rows, capacity), [None] * rows
+    tokens = torch.zeros(rows, dtype=torch.long)
+    while waiting or any(job is not None for job in running):
+        for row in range(rows):
+            if running[row] is None and waiting:
+                running[row], (prompt, _) = waiting.pop(0)
+                prefilled = model.new_cache(1, len(prompt))
+                tokens[row] = model.prefill(inputs(prompt), prefilled).argmax(-1)
+                cache.insert(row, prefilled)
+                answers[running[row]].append(int(tokens[row]))
+            if running[row] is not None and len(answers[running[row]]) == jobs[running[row]][1]:
+                running[row] = None
+                cache.release(row)
+        if cache.length == cache.capacity:
+            cache.compact()
+        tokens = model.step(tokens, cache).argmax(-1)
+        for row, job in enumerate(running):
+            if job is not None and len(answers[job]) < jobs[job][1]:
+                answers[job].append(int(tokens[row]))
+    return answers, cache
+
+
+def test_a_row_inserted_into_a_running_batch_writes_what_it_writes_alone(model):
+    """Prompts longer and shorter than what the others have so far, answers of any length, rows that take turns."""
+    prompts = [ROWS[1], ROWS[0], [7], ROWS[2] * 4, [1, 2], ROWS[0] * 3, [40, 41, 42], ROWS[1] * 2, [3]]
+    jobs = list(zip(prompts, [9, 4, 12, 3, 7, 6, 1, 15, 5], strict=True))
+    expected = [alone(model, *job) for job in jobs]
+    assert len({tuple(answer) for answer in expected}) == len(jobs)
+    for rows in (1, 2, 3):
+        answers, cache = continuous(model, jobs, rows, capacity=34)
+        assert answers == expected, rows
+        assert cache.capacity == 34  # rows that are done leave room, so that it never has to grow
+
+
+def test_an_inserted_row_leaves_the_others_as_they_are(model):
+    with torch.inference_mode():
+        cache, fresh = model.new_cache(2, 8), model.new_cache(2, 8)
+        for one in (cache, fresh):
+            model.prefill(inputs(*ROWS[1:]), one)
+        longer = model.new_cache(1, 12)
+        model.prefill(inputs(ROWS[0] * 2), longer)
+        cache.insert(0, longer)
+        assert cache.positions.tolist() == [12, 4] and cache.length == 12 and cache.capacity >= 12
+        cache.grow(14)
+        for token in (5, 6):
+            tokens = torch.tensor([token, token])
+            together, apart = model.step(tokens, cache), model.step(tokens, fresh)
+            torch.testing.assert_close(together[1], apart[1])
+            torch.testing.assert_close(together[:1], model_step(model, longer, token))
+
+
+def model_step(model, cache, token):
+    cache.grow(cache.length + 1)
+    return model.step(torch.tensor([token]), cache)

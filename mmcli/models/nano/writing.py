@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mmcli.engine.kv_cache import KVCache, keep_rows
+from mmcli.engine.row_state import RowState
 from mmcli.models.nano.config import LOCATIONS, MASK_CODES, NanoConfig
 from mmcli.models.nano.mask_tokens import CODES, MaskTokens
 
@@ -13,7 +14,7 @@ CORNERS = 4  # tokens of a box
 
 
 @dataclass
-class Writing:
+class Writing(RowState):
     """The state of a batch's answers; it goes along in `KVCache.context`.
 
     A step that is made twice at one place (as when it is recorded for a CUDA graph) leaves what one would have left.

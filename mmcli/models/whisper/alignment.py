@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mmcli.engine.kv_cache import KVCache
-from mmcli.models.whisper.model import Heard, Whisper
+from mmcli.models.whisper.model import EncodedAudio, Whisper
 from mmcli.models.whisper.vocabulary import Special
 
 FRAME = 0.02  # seconds between the encoder's states
@@ -30,7 +30,7 @@ def alignment_heads(special: Special, depth: int, heads: int) -> tuple[Heads, st
 
 @torch.inference_mode()
 def token_times(
-    model: Whisper, heard: Heard, prompt: list[int], ids: list[int], end: int, heads: Heads, seconds: float
+    model: Whisper, heard: EncodedAudio, prompt: list[int], ids: list[int], end: int, heads: Heads, seconds: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Align text with one sound: `ids` without times, behind `prompt` (which ends with <|notimestamps|>).
 
@@ -40,7 +40,7 @@ def token_times(
     watched: dict[int, list[int]] = {}
     for layer, head in heads:
         watched.setdefault(layer, []).append(head)
-    tokens = torch.tensor([[*prompt, *ids, end]], device=heard.layers[0][0].device)
+    tokens = torch.tensor([[*prompt, *ids, end]], device=heard.device)
     cache: KVCache = model.new_cache(1, tokens.shape[1])
     cache.context = heard
     heard.scores = []

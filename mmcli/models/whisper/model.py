@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmcli.engine.cross_attention import CrossAttentionKV, Layers
 from mmcli.engine.device import bfloat16_pays, int8_pays
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
@@ -229,50 +230,13 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
 
 
-class Heard:
-    """What the decoder looks at: every layer's keys and values of B sounds, two tensors [B, N, F, H] a layer."""
+class EncodedAudio(CrossAttentionKV):
+    """What the decoder looks at: every layer's keys and values of B windows of audio, [B, N, F, H] each."""
 
-    def __init__(self, layers: list[tuple[Tensor, Tensor]]):
-        self.whole = layers
-        self.layers = layers  # of the sounds still looked at
-        self.order = list(range(layers[0][0].shape[0]))  # which sound stands where
+    def __init__(self, layers: Layers, valid: Tensor | None = None):
+        super().__init__(layers, valid)
         self.scores: list[Tensor] = []  # where watched heads looked, [B, heads, T, F] a layer
         self.at_start: Tensor | None = None  # logits [B, V] behind <|startoftranscript|> in the last prompt read
-
-    def rows(self, sounds: list[int]) -> "Heard":
-        """Some of the sounds, in the order given, as a copy."""
-        index = torch.tensor([self.order.index(sound) for sound in sounds], device=self.whole[0][0].device)
-        return Heard([(k[index], v.mT[index].mT) for k, v in self.whole])
-
-    def one(self, sound: int) -> "Heard":
-        """One of the sounds, without a copy."""
-        place = self.order.index(sound)
-        return Heard([(k[place : place + 1], v[place : place + 1]) for k, v in self.whole])
-
-    def keep(self, rows: list[int]) -> None:
-        """Go on with the sounds that stand in these places, each at most once.
-
-        Sounds change places in memory, so none is lost: one that ended early may be asked about again.
-        """
-        for place in range(len(rows)):
-            other = rows[place]
-            if other == place:
-                continue
-            if other < len(rows):
-                raise ValueError("only sounds behind the last one kept can be moved")
-            for tensor in (tensor for layer in self.whole for tensor in layer):
-                moved = tensor[place].clone()
-                tensor[place] = tensor[other]
-                tensor[other] = moved
-            self.order[place], self.order[other] = self.order[other], self.order[place]
-        self.layers = [(k[: len(rows)], v[: len(rows)]) for k, v in self.whole]
-
-    def all(self) -> None:
-        """Look at every sound again, in the order of the beginning."""
-        if self.order != sorted(self.order):
-            self.whole = self.rows(sorted(self.order)).whole
-            self.order = sorted(self.order)
-        self.layers = self.whole
 
 
 def in_memory(k: Tensor, v: Tensor, sounds: int) -> tuple[Tensor, Tensor]:
@@ -286,7 +250,7 @@ def in_memory(k: Tensor, v: Tensor, sounds: int) -> tuple[Tensor, Tensor]:
 
 
 class Whisper(Quantisable, GenerativeModel):
-    """The whole model, as the engine sees it: `inputs.context` is the `Heard` that the decoder looks at."""
+    """The whole model, as the engine sees it: `inputs.context` is the `EncodedAudio` that the decoder looks at."""
 
     def __init__(self, config: WhisperConfig):
         super().__init__()
@@ -315,11 +279,11 @@ class Whisper(Quantisable, GenerativeModel):
             in_int8(self.encoder.layers)
             in_int8(self.decoder.layers)
 
-    def hear(self, features: Tensor) -> Heard:
+    def hear(self, features: Tensor) -> EncodedAudio:
         """Log-mel windows [B, mels, 2F] → what the decoder looks at."""
         features = features.to(self.encoder.position.device)
         if features.device.type != "cpu":
-            return Heard([(k.contiguous(), v.contiguous()) for k, v in self._look(features)])
+            return EncodedAudio([(k.contiguous(), v.contiguous()) for k, v in self._look(features)])
         # On a CPU one window at a time stays in its cache; a GPU wants them all.
         layers: list[tuple[Tensor, Tensor]] = []
         for row, window in enumerate(features.split(1)):
@@ -327,7 +291,7 @@ class Whisper(Quantisable, GenerativeModel):
                 if number == len(layers):
                     layers.append(in_memory(k, v, len(features)))
                 layers[number][0][row], layers[number][1][row] = k[0], v[0]
-        return Heard(layers)
+        return EncodedAudio(layers)
 
     def _look(self, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         states = self.encoder(features)
@@ -346,7 +310,7 @@ class Whisper(Quantisable, GenerativeModel):
         logits = self.logits(hidden[:, -1])
         # Whether anybody speaks is asked right behind the start (section 4.5 of the paper).
         asked = hidden[torch.arange(len(start), device=start.device), start]
-        cache.context.at_start = logits if inputs.tokens.shape[1] == 1 else self.logits(asked)
+        inputs.context.at_start = logits if inputs.tokens.shape[1] == 1 else self.logits(asked)
         return logits
 
     def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
@@ -369,14 +333,15 @@ class Whisper(Quantisable, GenerativeModel):
             positions = (cache.positions[:, None] + valid.long().cumsum(dim=1) - 1).clamp(min=0)
         cache.extend(valid)
         mask = cache.step_mask() if count == 1 else cache.causal_mask(count)
-        decoder = self.decoder
+        decoder, heard = self.decoder, cache.context
+        assert isinstance(heard, EncodedAudio)
         x = decoder.embedding(tokens) + decoder.position[positions]
         for number, layer in enumerate(decoder.layers):
             x = x + layer.attention(layer.norm_attention(x), mask, cache, number)
-            k, v = cache.context.layers[number]
+            k, v = heard.layers[number]
             asking = layer.norm_cross(x)
             if watched and number in watched:
-                cache.context.scores.append(layer.cross.scores(asking, k, watched[number]))
+                heard.scores.append(layer.cross.scores(asking, k, watched[number]))
             x = x + layer.cross(asking, k, v)
             x = x + layer.mlp(layer.norm_mlp(x))
         return decoder.norm(x)

@@ -12,7 +12,7 @@ from mmcli.engine.inputs import Inputs
 from mmcli.engine.sampling import Sampling
 from mmcli.models.loaded import Loaded
 from mmcli.models.whisper.alignment import alignment_heads, token_times
-from mmcli.models.whisper.model import Heard, Whisper
+from mmcli.models.whisper.model import EncodedAudio, Whisper
 from mmcli.models.whisper.processor import WhisperProcessor
 from mmcli.models.whisper.rules import WritingRules
 from mmcli.models.whisper.segments import HOLE, Stretch, before_hole, doubtful, heard_until, stretches
@@ -76,7 +76,7 @@ def transcript_inputs(loaded: Loaded, windows: Sequence[np.ndarray], options: De
 
 
 def _languages(
-    model: Whisper, processor: WhisperProcessor, heard: Heard, options: DecodingOptions, rows: int
+    model: Whisper, processor: WhisperProcessor, heard: EncodedAudio, options: DecodingOptions, rows: int
 ) -> list[str]:
     if options.language is not None:
         return [options.language] * rows
@@ -86,10 +86,10 @@ def _languages(
 
 
 @torch.inference_mode()
-def language_probabilities(model: Whisper, processor: WhisperProcessor, heard: Heard) -> list[dict[str, float]]:
+def language_probabilities(model: Whisper, processor: WhisperProcessor, heard: EncodedAudio) -> list[dict[str, float]]:
     """The probability of every language that a multilingual model knows, for each sound in `heard`."""
     rows = len(heard.order)
-    tokens = torch.full((rows, 1), processor.special.start, device=heard.layers[0][0].device)
+    tokens = torch.full((rows, 1), processor.special.start, device=heard.device)
     logits = model.prefill(
         Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=heard), model.new_cache(rows, 1)
     )
@@ -100,14 +100,14 @@ def language_probabilities(model: Whisper, processor: WhisperProcessor, heard: H
 def _write(
     model: Whisper,
     processor: WhisperProcessor,
-    heard: Heard,
+    heard: EncodedAudio,
     prompts: list[list[int]],
     seconds: list[float],
     options: DecodingOptions,
     temperature: float,
 ) -> list[Completion]:
     """One attempt at all rows of `heard`."""
-    device = heard.layers[0][0].device
+    device = heard.device
     tokens = torch.tensor(prompts, device=device)
     inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=heard)
     room = processor.config.text_positions - tokens.shape[1]
@@ -125,7 +125,7 @@ def most_tokens(seconds: float) -> int:
     return SHORTEST_LIMIT + math.ceil(FASTEST * seconds)
 
 
-def _no_speech(processor: WhisperProcessor, heard: Heard) -> list[float]:
+def _no_speech(processor: WhisperProcessor, heard: EncodedAudio) -> list[float]:
     token = processor.special.no_speech
     if token is None:
         return [0.0] * len(heard.order)
@@ -167,7 +167,7 @@ def _read(
 def _followed(
     model: Whisper,
     processor: WhisperProcessor,
-    heard: Heard,
+    heard: EncodedAudio,
     text: WindowText,
     seconds: float,
     options: DecodingOptions,
@@ -191,7 +191,7 @@ def _followed(
 def _with_words(
     model: Whisper,
     processor: WhisperProcessor,
-    heard: Heard,
+    heard: EncodedAudio,
     text: WindowText,
     seconds: float,
     options: DecodingOptions,

@@ -27,7 +27,7 @@ from mmcli.hub.weights import place
 from mmcli.media.audio import read_sound
 from mmcli.media.sources import Source
 from mmcli.models.load import load
-from mmcli.models.whisper.model import CrossAttention, Encoder, Heard, SelfAttention, Whisper
+from mmcli.models.whisper.model import CrossAttention, EncodedAudio, Encoder, SelfAttention, Whisper
 from mmcli.models.whisper.transcribe import DecodingOptions, transcribe_windows
 from mmcli.models.whisper.weights import rules
 from mmcli.speech.silero_vad import load_silero_vad
@@ -115,7 +115,7 @@ class Quantizer:
         self.quantize(moments)
         for layer in layers:
             layer.cross.short = torch.bfloat16  # as on CPUs; it halves the memory too
-        heard = [Heard([layer.cross.look(x) for layer in layers]) for x in states]
+        heard = [EncodedAudio([layer.cross.look(x) for layer in layers]) for x in states]
         for layer in layers:
             with watched([part for part in linear_layers(layer) if part is not layer.cross.kv]) as moments:
                 for context, tokens in zip(heard, texts, strict=True):

@@ -1,0 +1,116 @@
+"""Keys and values that a decoder looks at beside its own tokens: those of an encoder, or of image tokens."""
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from mmcli.engine.row_state import RowState
+
+Layers = list[tuple[Tensor, Tensor]]
+
+
+class CrossAttentionKV(RowState):
+    """Keys and values [B, K, S, H] of every layer with cross-attention, computed once, in any layout in memory.
+
+    Several neighbouring rows of a cache may look at one row here: the beams of one answer. Rows that are not kept wait
+    behind the others, so that all can be looked at again (`all`). `valid` [B, S] tells what there is to look at where
+    rows have more or less of it; None: everything.
+    """
+
+    def __init__(self, layers: Layers, valid: Tensor | None = None):
+        self.whole = layers  # of all rows, the kept ones first
+        self.layers = layers  # of the rows kept
+        self._all_valid = valid
+        self.valid = valid
+        self.order = list(range(layers[0][0].shape[0]))  # which row stands where
+
+    @property
+    def device(self) -> torch.device:
+        return self.whole[0][0].device
+
+    def mask(self) -> Tensor | None:
+        """What may be looked at [B, 1, 1, S]; None: everything. A row with nothing to look at sees all of its zeros."""
+        if self.valid is None:
+            return None
+        return (self.valid | ~self.valid.any(dim=1, keepdim=True))[:, None, None, :]
+
+    def rows(self, rows: list[int]) -> Self:
+        """Some of the rows by their first numbers, in the order given, as a copy."""
+        index = torch.tensor([self.order.index(row) for row in rows], device=self.device)
+        valid = None if self._all_valid is None else self._all_valid[index]
+        return type(self)([(_chosen(k, index), _chosen(v, index)) for k, v in self.whole], valid)
+
+    def one(self, row: int) -> Self:
+        """One of the rows, without a copy."""
+        place = slice(self.order.index(row), self.order.index(row) + 1)
+        valid = None if self._all_valid is None else self._all_valid[place]
+        return type(self)([(k[place], v[place]) for k, v in self.whole], valid)
+
+    def keep(self, rows: list[int]) -> None:
+        """Go on with the rows that stand in these places, each at most once: they change places in memory."""
+        for place, other in enumerate(rows):
+            if other == place:
+                continue
+            if other < len(rows):
+                raise ValueError("only rows behind the last one kept can be moved")
+            for tensor in self._tensors():
+                moved = tensor[place].clone()
+                tensor[place] = tensor[other]
+                tensor[other] = moved
+            self.order[place], self.order[other] = self.order[other], self.order[place]
+        self._look_at(len(rows))
+
+    def all(self) -> None:
+        """Look at every row again, in the order of the beginning."""
+        if self.order != sorted(self.order):
+            sorted_rows = self.rows(sorted(self.order))
+            self.whole, self._all_valid, self.order = sorted_rows.whole, sorted_rows.valid, sorted(self.order)
+        self._look_at(len(self.order))
+
+    def insert(self, row: int, other: RowState, source: int = 0) -> None:
+        """As `RowState.insert`; what is shorter is filled up with zeros, and its `valid` tells so."""
+        if not isinstance(other, CrossAttentionKV):
+            raise TypeError(f"{type(other).__name__} has no keys and values to look at")
+        mine, theirs = self.whole[0][0].shape[2], other.whole[0][0].shape[2]
+        if (self._all_valid is None) != (other._all_valid is None) or (self._all_valid is None and mine != theirs):
+            raise ValueError("rows with and without masks, or of other lengths, cannot stand side by side")
+        if theirs > mine:
+            grown = [tuple(_longer(part, theirs) for part in layer) for layer in self.whole]
+            self.whole = [(k, v) for k, v in grown]
+            self._all_valid = _longer(self._all_valid[:, None, :, None], theirs)[:, 0, :, 0]
+        for mine_part, their_part in zip(self._tensors(), other._tensors(), strict=True):
+            if mine_part.ndim == 2:
+                mine_part[row] = False
+                mine_part[row, :theirs] = their_part[source]
+            else:
+                mine_part[row] = 0
+                mine_part[row, :, :theirs] = their_part[source]
+        self._look_at(len(self.layers[0][0]))
+
+    def shift(self, places: int) -> None:
+        """Nothing here goes by the places of the cache."""
+
+    def _tensors(self) -> list[Tensor]:
+        valid = [] if self._all_valid is None else [self._all_valid]
+        return [*(tensor for layer in self.whole for tensor in layer), *valid]
+
+    def _look_at(self, count: int) -> None:
+        self.layers = [(k[:count], v[:count]) for k, v in self.whole]
+        self.valid = None if self._all_valid is None else self._all_valid[:count]
+
+
+def _chosen(x: Tensor, index: Tensor) -> Tensor:
+    """Rows of [B, K, S, H] in the layout that they have: whether H or S runs fastest in memory."""
+    return x[index] if x.stride(-1) == 1 else x.mT[index].mT
+
+
+def _longer(x: Tensor, length: int) -> Tensor:
+    """[B, K, S, H] with zeros behind, in the layout that it has."""
+    batch, heads, old, width = x.shape
+    if x.stride(-1) == 1:
+        wide = x.new_zeros(batch, heads, length, width)
+    else:
+        wide = x.new_zeros(batch, heads, width, length).mT
+    wide[:, :, :old] = x
+    return wide

@@ -1,0 +1,20 @@
+"""What a model keeps of every row of a batch beside the keys and values of its tokens."""
+
+
+class RowState:
+    """Base of what families keep in `KVCache.context`: it follows the rows of the cache."""
+
+    def keep(self, rows: list[int]) -> None:
+        """Go on with these rows, in this order; a row may be taken several times."""
+        raise NotImplementedError
+
+    def insert(self, row: int, other: "RowState", source: int = 0) -> None:
+        """Let row `source` of another batch take the place of `row`.
+
+        Raises NotImplementedError where a family's rows begin and end together.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: rows cannot be inserted")
+
+    def shift(self, places: int) -> None:
+        """What stood at a place of the cache stands so many places further back now, or in front if negative."""
+        raise NotImplementedError(f"{type(self).__name__}: tokens cannot change places")
