@@ -33,10 +33,10 @@ PAUSES = (0.2, 0.4, 0.8, 0.3, 1.5)  # seconds between clips, in turn
 PEER = """
 import sys
 from faster_whisper import BatchedInferencePipeline, WhisperModel
-path, sound, threads, batch, beams = sys.argv[1:]
+path, sound, threads, batch, beams, language = sys.argv[1:]
 model = WhisperModel(path, device="cpu", compute_type="int8", cpu_threads=int(threads))
 segments, _ = BatchedInferencePipeline(model).transcribe(
-    sound, batch_size=int(batch), beam_size=int(beams), language="en", without_timestamps=False
+    sound, batch_size=int(batch), beam_size=int(beams), language=language or None, without_timestamps=False
 )
 for segment in segments:
     print(segment.text.strip(), flush=True)
@@ -52,6 +52,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=8, help="windows at once, on both sides")
     parser.add_argument("--beams", type=int, default=1, help="on both sides")
+    parser.add_argument("--language", default="en", help='spoken, on both sides (default en); "": each finds out')
     parser.add_argument("--rounds", type=int, default=3, help="processes a side, in turn")
     parser.add_argument("--json", action="store_true", help="print every sample as one JSON object")
     parser.add_argument("--peer-python", default=sys.executable, help="the interpreter that has faster-whisper")
@@ -106,10 +107,12 @@ def sample(command: list[str], threads: int) -> dict[str, Any]:
 
 def commands(given: argparse.Namespace, sound: Path) -> dict[str, list[str]]:
     settings = ["--model", given.model, "--device", "cpu", "--batch-size", given.batch, "--beams", given.beams]
+    settings += ["--language", given.language] if given.language else []
     sides = {"mmcli": [sys.executable, "-m", "mmcli", "transcribe", sound, *settings]}
     if given.peer:
         sides["faster-whisper int8"] = [
-            *(given.peer_python, "-c", PEER, given.peer, sound, given.threads, given.batch, given.beams)
+            *(given.peer_python, "-c", PEER, given.peer, sound),
+            *(given.threads, given.batch, given.beams, given.language),
         ]
     return {side: [str(part) for part in command] for side, command in sides.items()}
 

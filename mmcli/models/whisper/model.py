@@ -134,8 +134,8 @@ class CrossAttention(Projections):
         rows, _, tokens, width = q.shape
         if rows != k.shape[0]:  # the beams of one sound become further queries of it
             q = q.unflatten(0, (k.shape[0], -1)).transpose(1, 2).flatten(2, 3)
-        if q.shape[2] == 1 or not q.is_cuda:
-            y = ((q * width**-0.5) @ k.mT).softmax(dim=-1) @ v  # fused kernels gain nothing for a few queries
+        if q.shape[2] == 1:
+            y = ((q * width**-0.5) @ k.mT).softmax(dim=-1) @ v  # fused kernels gain nothing for a single query
         else:
             y = F.scaled_dot_product_attention(q, k, v)
         if rows != k.shape[0]:
@@ -239,16 +239,6 @@ class EncodedAudio(CrossAttentionKV):
         self.at_start: Tensor | None = None  # logits [B, V] behind <|startoftranscript|> in the last prompt read
 
 
-def in_memory(k: Tensor, v: Tensor, sounds: int) -> tuple[Tensor, Tensor]:
-    """Room for the keys and values [B, N, F, H] of B sounds, as a step on a CPU reads them fastest.
-
-    A step multiplies one query with all keys, and one row of weights with all values: in memory both products run
-    along rows where values lie transposed.
-    """
-    _, heads, frames, width = k.shape
-    return k.new_empty(sounds, heads, frames, width), v.new_empty(sounds, heads, width, frames).mT
-
-
 class Whisper(Quantisable, GenerativeModel):
     """The whole model, as the engine sees it: `inputs.context` is the `EncodedAudio` that the decoder looks at."""
 
@@ -289,7 +279,7 @@ class Whisper(Quantisable, GenerativeModel):
         for row, window in enumerate(features.split(1)):
             for number, (k, v) in enumerate(self._look(window)):
                 if number == len(layers):
-                    layers.append(in_memory(k, v, len(features)))
+                    layers.append((k.new_empty(len(features), *k.shape[1:]), v.new_empty(len(features), *v.shape[1:])))
                 layers[number][0][row], layers[number][1][row] = k[0], v[0]
         return EncodedAudio(layers)
 

@@ -6,7 +6,7 @@ import torch
 from mmcli.layers.int8 import in_int8
 from mmcli.models.whisper import model as whisper_model
 from mmcli.models.whisper.config import StackConfig
-from mmcli.models.whisper.model import CrossAttention, EncoderLayer, attend_by_head, in_memory
+from mmcli.models.whisper.model import EncoderLayer, attend_by_head
 
 
 @pytest.mark.parametrize("short", [None, torch.bfloat16])
@@ -29,16 +29,3 @@ def test_attention_by_head_is_attention(monkeypatch):
     q, k, v = torch.randn(3, 2, 4, 50, 8)
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     torch.testing.assert_close(attend_by_head(q, k, v), expected)
-
-
-def test_it_does_not_matter_how_values_lie_in_memory():
-    torch.manual_seed(2)
-    attention = CrossAttention(32, 4).requires_grad_(False)
-    k, v = attention.look(torch.randn(2, 50, 32))
-    keys, values = in_memory(k, v, 2)
-    keys.copy_(k)
-    values.copy_(v)
-    assert not values.is_contiguous() and values.mT.is_contiguous()
-    for rows in (2, 6):  # alone, and as beams
-        x = torch.randn(rows, 3, 32)
-        torch.testing.assert_close(attention(x, keys, values), attention(x, k.contiguous(), v.contiguous()))
