@@ -6,8 +6,8 @@ import torch
 from transformers import Gemma3nAudioConfig, Gemma3nAudioEncoder
 
 from mmcli.hub.weights import Rule, place
-from mmcli.layers.conformer import ConformerEncoder
 from mmcli.models.gemma3n.audio import AUDIO_TENSORS, audio_stages, read_conformer
+from mmcli.models.gemma3n.conformer import ConformerEncoder
 
 SMALL = {"input_feat_size": 24, "hidden_size": 48, "conf_num_attention_heads": 4, "conf_num_hidden_layers": 3,
          "sscp_conv_channel_size": (10, 6)}  # fmt: skip

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, Gemma3nVisionConfig
 
 from mmcli.hub.weights import Rule, place
-from mmcli.layers.mobilenet_v5 import TENSORS, MobileNetV5
+from mmcli.models.gemma3n.mobilenet_v5 import TENSORS, MobileNetV5
 
 ARCHITECTURE = "mobilenetv5_300m_enc"
 RULES = [Rule(pattern, target) for pattern, target in TENSORS.items()]

@@ -11,8 +11,8 @@ from torch import nn
 
 from mmcli.errors import ModelError
 from mmcli.hub.fields import DEPTH, EPSILON, HEADS, WIDTH, Fields
-from mmcli.layers.conformer import ConformerConfig, ConformerEncoder
 from mmcli.models.family import Stage
+from mmcli.models.gemma3n.conformer import ConformerConfig, ConformerEncoder
 from mmcli.models.gemma3n.features import LONGEST, PUBLISHED, RATE
 
 ABSENT = {

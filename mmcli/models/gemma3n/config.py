@@ -21,10 +21,10 @@ from mmcli.hub.fields import (
     Fields,
     shown,
 )
-from mmcli.layers.conformer import ConformerConfig
-from mmcli.layers.mobilenet_v5 import GRID
-from mmcli.layers.mobilenet_v5 import WIDTH as WIDTH_OF_TOWER
 from mmcli.models.gemma3n.audio import read_conformer
+from mmcli.models.gemma3n.conformer import ConformerConfig
+from mmcli.models.gemma3n.mobilenet_v5 import GRID
+from mmcli.models.gemma3n.mobilenet_v5 import WIDTH as WIDTH_OF_TOWER
 
 TEXT = {
     "vocab_size": 262_400, "hidden_size": 2048, "intermediate_size": 16_384, "num_hidden_layers": 35,

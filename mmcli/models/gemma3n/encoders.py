@@ -5,9 +5,9 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
-from mmcli.layers.conformer import ConformerEncoder
-from mmcli.layers.mobilenet_v5 import MobileNetV5
 from mmcli.models.gemma3n.config import AudioConfig, ModalityConfig
+from mmcli.models.gemma3n.conformer import ConformerEncoder
+from mmcli.models.gemma3n.mobilenet_v5 import MobileNetV5
 
 
 class Embedder(nn.Module):

@@ -5,12 +5,12 @@ from collections import Counter
 import torch
 from torch import nn
 
-from mmcli.layers.mobilenet_v5 import GRID
 from mmcli.models.family import Stage
 from mmcli.models.gemma3n.audio import audio_stages
 from mmcli.models.gemma3n.config import Gemma3nConfig, ModalityConfig, TextConfig
 from mmcli.models.gemma3n.decoder import Decoder
 from mmcli.models.gemma3n.encoders import Embedder, VisionEncoder
+from mmcli.models.gemma3n.mobilenet_v5 import GRID
 from mmcli.models.gemma3n.model import Gemma3n
 
 PICTURE_SIDE = 768  # pixels, as published; checkpoints say it in preprocessor_config.json

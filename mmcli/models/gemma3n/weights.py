@@ -7,9 +7,9 @@ picture tower is read with and without its own prefix `timm_model.`, as transfor
 from collections.abc import Mapping
 
 from mmcli.hub.weights import Rule
-from mmcli.layers.mobilenet_v5 import TENSORS as VISION_TENSORS
 from mmcli.models.gemma3n.audio import AUDIO_TENSORS
 from mmcli.models.gemma3n.config import Gemma3nConfig
+from mmcli.models.gemma3n.mobilenet_v5 import TENSORS as VISION_TENSORS
 
 ROOTS = ("model.", "")
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mmcli.layers.mobilenet_v5 import ChannelNorm, Conv, MobileNetV5, stages
 from mmcli.models.family import Stage
+from mmcli.models.gemma3n.mobilenet_v5 import ChannelNorm, Conv, MobileNetV5, stages
 
 
 @pytest.fixture(scope="module")

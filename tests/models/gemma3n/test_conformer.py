@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmcli.layers.conformer import (
+from mmcli.models.gemma3n.conformer import (
     ConformerConfig,
     ConformerEncoder,
     CumulativeNorm,
