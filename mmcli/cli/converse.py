@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
+from typing import TYPE_CHECKING
 
 from mmcli.cli.attachments import load_attachments
 from mmcli.cli.environment import Environment, OutputError
@@ -15,6 +16,9 @@ from mmcli.cli.talker import Talker
 from mmcli.errors import ExitCode, MmcliError, UsageError
 from mmcli.escape import escape_line
 from mmcli.tasks.attachments import names_of
+
+if TYPE_CHECKING:
+    from mmcli.models.family import Capabilities
 
 WELCOME = "Ask what you like. /help lists the commands, Ctrl-D ends."
 HELP = (
@@ -29,11 +33,6 @@ HELP = (
     "Ctrl-C stops an answer and keeps what there is of it.",
     "At the prompt it leaves at once.",
 )
-LASTING = {
-    "image": "show pictures with the next question; without a PATH: take those back",
-    "audio": "play recordings with the next question; without a PATH: take those back",
-}
-PASSING = {"image": "ask about these pictures from now on", "audio": "play recordings (this model takes no audio)"}
 
 _SPACE = re.compile(r"(?<!\\)\s")  # what ends a name that is typed with escapes
 
@@ -163,7 +162,7 @@ class Commands:
         self._environment.log(f"{answers} written to {names[0]}")
 
     def _help(self, words: list[str]) -> None:
-        means = LASTING if self._talker.ready().keeps_turns else PASSING
+        means = _means(self._talker.ready().loaded.processor.capabilities)
         for line in HELP:
             if isinstance(line, str):
                 self._environment.say(line, indent="")
@@ -173,6 +172,20 @@ class Commands:
 
     def _quit(self, words: list[str]) -> None:
         raise _Leave
+
+
+def _means(able: "Capabilities") -> dict[str, str]:
+    """What /image and /audio mean with a model that can do that."""
+
+    def meaning(verb: str, what: str, taken: bool, name: str) -> str:
+        if not taken:
+            return f"{verb} {what} (this model takes no {name})"
+        if able.turns:
+            return f"{verb} {what} with the next question; without a PATH: take those back"
+        return f"ask about these {what} from now on"
+
+    images = meaning("show", "pictures", able.images, "pictures")
+    return {"image": images, "audio": meaning("play", "recordings", able.audio, "audio")}
 
 
 def split(words: str) -> list[str]:

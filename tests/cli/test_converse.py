@@ -1,6 +1,7 @@
 """Conversations with a model that knows turns, sees and hears, without a terminal: what goes in, what is said."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,11 +31,12 @@ def folder(album, monkeypatch):
     return album.parent
 
 
-def talk(lines: str, names: list[str] = (), *, context: int | None = None, json: bool = True, system: str = ""):
+def talk(lines, names=(), *, context: int | None = None, json: bool = True, system: str = "", able: dict | None = None):
     """Lead a conversation by these lines → (records or text, what was said on stderr, the talker)."""
     streams = environment(lines.encode(), stdin_tty=True, stderr_tty=False)
     renderer = Renderer(streams, OutputOptions(json=json), None, several=False)
     loaded = turn_model(context)
+    loaded.processor.capabilities = replace(loaded.processor.capabilities, **able or {})
     request = ChatRequest(max_tokens=8)
     talker = Talker(lambda: loaded, request, system, load_attachments(streams, list(names)), renderer=renderer)
     assert converse(talker) == 0
@@ -111,6 +113,21 @@ def test_a_file_is_written_over_by_its_own_conversation_only(folder):
     assert (folder / "other.md").read_text() == "mine"
     assert err.count("exists already and is left as it is") == 2
     assert (folder / "new.md").read_text().count("**You**") == 2
+
+
+@pytest.mark.parametrize(
+    ("able", "image", "audio"),
+    [
+        ({}, "show pictures with the next question", "play recordings with the next question"),
+        ({"turns": False}, "ask about these pictures from now on", "ask about these recordings from now on"),
+        ({"turns": False, "audio": False}, "ask about these pictures from now on", "(this model takes no audio)"),
+        ({"images": False}, "(this model takes no pictures)", "play recordings with the next question"),
+    ],
+)
+def test_help_goes_by_what_the_model_can_do(able, image, audio):
+    _, err, _ = talk("/help\n", able=able)
+    said = {line.split()[0]: line for line in err.splitlines() if line.startswith("  /")}
+    assert image in said["/image"] and audio in said["/audio"]
 
 
 def test_a_question_may_have_several_lines(folder):

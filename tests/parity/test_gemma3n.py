@@ -123,7 +123,7 @@ def test_soft_tokens_of_both_towers(pair):
 
 
 def test_sounds_of_unlike_lengths_are_heard_as_if_alone(pair):
-    """transformers lets the silence that fills a batch up into a shorter sound's end; see `models/gemma3n/conformer.py`."""
+    """transformers lets the silence that fills a batch up into a shorter sound's end; see our `conformer.py`."""
     (features, valid), lengths = sounds(37, 120, 64), (37, 120, 64)
     rows = [[2, *SOUND, *words(9, seed)] for seed in range(3)]
     together = pair.logits(inputs(*rows, audio=(features, valid)))
