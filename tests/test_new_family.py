@@ -11,6 +11,7 @@ import toy_family
 from command import mmcli
 from safetensors.torch import save_file
 
+import mmcli as package
 from mmcli.engine.collect import complete
 from mmcli.hub.resolve import resolve
 from mmcli.models.load import load
@@ -26,8 +27,8 @@ def toy(tmp_path_factory):
     """A checkpoint of the family, which is entered in the registry."""
     folder = tmp_path_factory.mktemp("toy")
     model = toy_family.Toy(toy_family.CONFIG)
-    torch.manual_seed(3)
-    weights = {name: torch.randn_like(one) * 2 * one[0].numel() ** -0.5 for name, one in model.named_parameters()}
+    torch.manual_seed(1)
+    weights = {name: torch.randn_like(one) * 4 * one.shape[-1] ** -0.5 for name, one in model.named_parameters()}
     save_file(weights, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(toy_family.CONFIG))
     with pytest.MonkeyPatch.context() as patch:
@@ -79,7 +80,21 @@ def test_inspect_and_models_info(toy):
     assert facts["vocabulary"] == {"[00] … [15]": [27, 42]}
     text = mmcli("inspect", toy).out
     assert "[00] … [15]" in text and "patches" in text
+    assert facts["stages"][0]["name"] == "patches" and "image_size" not in facts
     assert mmcli("models", "info", toy).code == 0
+
+
+def test_the_python_api(toy, photos):
+    model = package.load(toy)
+    paths = [photos / f"{number}.png" for number in range(len(SIZES))]
+    options = {"max_tokens": 40}
+    texts = [record.text for record in model.caption(paths, **options)]
+    assert texts == [model.caption(path, **options).text for path in paths]
+    drawn = {"max_tokens": 200, "temperature": 2, "seed": 1}
+    found = model.detect("cat", support.picture(0, *SIZES[0]), **drawn)
+    [same] = mmcli("detect", "cat", paths[0], "--model", toy, "--json", *DRAWN).records
+    assert [one.raw_box for one in found.objects] == [tuple(one["raw_box"]) for one in same["objects"]]
+    assert model.chat("what is it", paths[1], **options).text
 
 
 def test_cached_equals_uncached_and_what_is_looked_at_matters(toy, photos):
@@ -97,3 +112,39 @@ def test_cached_equals_uncached_and_what_is_looked_at_matters(toy, photos):
                 written.append(int(loaded.model.prefill(one, loaded.model.new_cache(1, whole.shape[1])).argmax()))
         assert list(answer.ids) == written
     assert all(one.ids != other.ids for one, other in pairwise(answers))
+
+
+@torch.inference_mode()
+def test_a_row_inserted_beside_larger_and_smaller_images_writes_what_it_writes_alone(toy):
+    loaded = load(resolve(str(toy)), "cpu", "float32")
+    model, processor = loaded.model, loaded.processor
+
+    def begun(number, prompt):
+        inputs = processor.inputs([[support.picture(number, *SIZES[number])]], [prompt])
+        cache = model.new_cache(1, 60)
+        return cache, [int(model.prefill(inputs, cache).argmax())]
+
+    def go_on(cache, *rows):
+        for row, token in zip(rows, model.step(torch.tensor([row[-1] for row in rows]), cache).argmax(-1), strict=True):
+            row.append(int(token))
+
+    started = [(3, "a"), (0, "what is it"), (1, "where is it"), (2, "detect a longer prompt than that")]
+    alone = [begun(*one) for one in started]
+    for cache, row in alone:
+        for _ in range(8):
+            go_on(cache, row)
+    first = started[:2]
+    both = processor.inputs([[support.picture(n, *SIZES[n])] for n, _ in first], [text for _, text in first])
+    cache = model.new_cache(2, 60)
+    rows = [[int(id)] for id in model.prefill(both, cache).argmax(-1)]
+    for step, place, number in ((2, 0, 2), (5, 1, 3)):  # the first row gives way to a taller image, then the second
+        while len(rows[place]) <= step:
+            go_on(cache, *rows)
+        assert rows[place] == alone[number - 2][1][: len(rows[place])]
+        prefilled, rows[place] = begun(*started[number])
+        cache.insert(place, prefilled)
+    for _ in range(5):
+        go_on(cache, *rows)
+    for row, (_, expected) in zip(rows, alone[2:], strict=True):
+        assert row == expected[: len(row)] and len(row) > 5
+    assert len({tuple(row) for _, row in alone}) == 4

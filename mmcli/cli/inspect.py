@@ -102,7 +102,8 @@ def reads(processor: "Processor") -> dict[str, Any]:
     from mmcli.media.mixing import RATE
 
     able = processor.capabilities
-    images = {"image_size": processor.image_size, "soft_tokens": processor.soft_tokens} if able.images else {}
+    square = able.images and processor.image_size  # others read images of any aspect
+    images = {"image_size": processor.image_size, "soft_tokens": processor.soft_tokens} if square else {}
     return images | ({"audio_seconds": able.max_audio_seconds, "rate": RATE} if able.max_audio_seconds else {})
 
 

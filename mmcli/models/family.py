@@ -87,7 +87,7 @@ class Processor(Protocol):
 
     capabilities: Capabilities
     stop_ids: frozenset[int]
-    image_size: int = 0  # pixels; side of the square that images are resized to
+    image_size: int = 0  # pixels; side of the square that images are resized to; 0: they keep their aspect
     soft_tokens: int = 0  # that an image becomes
     grammar: "ObjectGrammar | None" = None  # of answers that place objects; None: it places none
 
