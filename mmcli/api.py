@@ -24,8 +24,8 @@ from mmcli.tasks.segment import SegmentRequest
 from mmcli.tasks.transcribe import TranscribeRequest
 
 if TYPE_CHECKING:
-    from mmcli.batch.listen import Heard
-    from mmcli.batch.runner import Outcome
+    from mmcli.batch.outcome import Outcome
+    from mmcli.batch.transcribe import PartialTranscript
     from mmcli.media.sources import Source
     from mmcli.models.family import Capabilities
     from mmcli.models.loaded import Loaded
@@ -198,7 +198,7 @@ class Model:
     ) -> "Iterator[Record]": ...
     def transcribe(self, audio: Any, *, batch_size: int | None = None, **options: Unpack[Hearing]) -> Any:
         """Write down what is said in a recording, or in each of many: `text` and `segments` of the record."""
-        from mmcli.batch.runner import Outcome
+        from mmcli.batch.outcome import Outcome
 
         settings: dict[str, Any] = dict(options)
         part = {name: settings.pop(name) for name in ("start", "duration", "track") if name in settings}
@@ -206,17 +206,19 @@ class Model:
         found = [one_source(audio, SOUND_EXTENSIONS)] if one else sources(audio, SOUND_EXTENSIONS)
         request = TranscribeRequest(**settings)
         outcomes = (
-            event for event in self.listen(request, found, batch_size=batch_size, **part) if isinstance(event, Outcome)
+            event
+            for event in self.transcripts(request, found, batch_size=batch_size, **part)
+            if isinstance(event, Outcome)
         )
         return _good(next(outcomes)) if one else (outcome.record for outcome in outcomes)
 
-    def listen(
+    def transcripts(
         self, request: TranscribeRequest, sources: "Iterable[Source]", **options: Any
-    ) -> "Iterator[Heard | Outcome]":
-        """Segments as they are heard, and what came of each source: see `batch.listen.Listener`."""
-        from mmcli.batch.listen import Listener
+    ) -> "Iterator[PartialTranscript | Outcome]":
+        """Segments as windows are done, and what came of each source: see `batch.transcribe.transcribe`."""
+        from mmcli.batch.transcribe import transcribe
 
-        return Listener(request, lambda: self.loaded, model=self.name, revision=self.revision, **options).run(sources)
+        return transcribe(sources, request, lambda: self.loaded, model=self.name, revision=self.revision, **options)
 
     # -- questions -----------------------------------------------------------------------------------------------
 

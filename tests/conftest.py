@@ -51,6 +51,19 @@ def loaded(tiny):
     return load(resolve(str(tiny)), "cpu", "float32")
 
 
+@pytest.fixture(scope="session")
+def bundled_audio():
+    """The bundled model that transcribes, in memory."""
+    import torch
+
+    from mmcli.hub.known import AUDIO_MODEL
+    from mmcli.hub.resolve import resolve
+    from mmcli.models.load import load
+
+    torch.set_num_threads(1)
+    return load(resolve(AUDIO_MODEL), "cpu")
+
+
 @pytest.fixture
 def album(tmp_path, monkeypatch) -> Path:
     """A folder to work in, with the pictures a[red].png, b.jpg and sub/c.png in album/."""

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mmcli.batch.outcome import Outcome, unforeseen
 from mmcli.batch.prefetch import prefetch
+from mmcli.batch.sizes import LARGE_FOR_IMAGES, default_batch_size
 from mmcli.errors import InputError, MmcliError, ran_out_of_memory
 from mmcli.media.limits import KEPT_PIXELS, PROBE
 from mmcli.output.schema import Record
@@ -20,21 +22,6 @@ if TYPE_CHECKING:
     from mmcli.models.loaded import Loaded
 
 PREFETCHED = 8  # pictures decoded and waiting, at most
-BATCH_ON_GPU = 16
-BATCH_ON_CPU = 8
-BATCH_OF_LARGE_ON_CPU = 2  # the key-value cache of one picture has some hundred megabytes there
-LARGE = 500_000_000  # parameters
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one input: a record, and where it failed the error that the record tells of."""
-
-    source: "Source"
-    record: Record
-    error: InputError | None = None
-    full: "Callable[[], Picture] | None" = None  # in full size, if asked for; raises InputError
-    remarks: tuple[str, ...] = ()  # those of the record's notes that are about the request, not about this input
 
 
 @dataclass(frozen=True)
@@ -85,27 +72,19 @@ def run(
             request.require(loaded.processor, model)
             request.require_probabilities(loaded)
             revision = loaded.checkpoint.revision
-            size = batch_size or default_batch_size(loaded)
+            size = batch_size or default_batch_size(loaded, LARGE_FOR_IMAGES)
             reader.tell(loaded.processor.capabilities)
         if not isinstance(read, InputError) and read.side != reader.side:
             read = _result(source, partial(reader.read, source))
         batch.append((source, read))
         good += not isinstance(read, InputError)
         del read
-        if good == size:
+        if loaded is not None and good == size:
             yield from _finish(batch, request, loaded, model, revision, keep_pictures)
             good = 0
             batch.clear()
-    if batch:
+    if loaded is not None and batch:
         yield from _finish(batch, request, loaded, model, revision, keep_pictures)
-
-
-def default_batch_size(loaded: "Loaded") -> int:
-    """How many pictures go through the model together when nobody says."""
-    if loaded.device.type != "cpu":
-        return BATCH_ON_GPU
-    large = sum(parameter.numel() for parameter in loaded.model.parameters()) > LARGE
-    return BATCH_OF_LARGE_ON_CPU if large else BATCH_ON_CPU
 
 
 class _Reader:
@@ -170,16 +149,21 @@ def _result(source: "Source", read: Callable[[], _Read]) -> _Read | InputError:
     except Exception as error:
         if isinstance(error, MmcliError) or ran_out_of_memory(error):
             raise
-        unforeseen = InputError(f"{source.name} cannot be read ({type(error).__name__}: {error})", "Try --debug")
-        unforeseen.__cause__ = error
-        return unforeseen
+        return unforeseen(source, error)
 
 
 def _failed(source: "Source", error: InputError, request: Request, model: str, revision: str | None) -> Outcome:
     from mmcli.tasks.settings import image_settings
 
-    named = {"task": request.task, "source": source.name, "model": model, "revision": revision}
-    return Outcome(source, Record(**named, settings=image_settings(request), error=str(error)), error)
+    record = Record(
+        task=request.task,
+        source=source.name,
+        model=model,
+        revision=revision,
+        settings=image_settings(request),
+        error=str(error),
+    )
+    return Outcome(source, record, error)
 
 
 def _finish(

@@ -16,7 +16,7 @@ from mmcli.hub.known import able
 from mmcli.tasks.task import Request
 
 if TYPE_CHECKING:
-    from mmcli.batch.runner import Outcome
+    from mmcli.batch.outcome import Outcome
 
 
 @dataclass(frozen=True)

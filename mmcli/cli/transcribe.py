@@ -14,7 +14,7 @@ from mmcli.errors import ExitCode, InputError, WriteError
 from mmcli.hub.known import such_as
 
 if TYPE_CHECKING:
-    from mmcli.batch.runner import Outcome
+    from mmcli.batch.outcome import Outcome
     from mmcli.output.schema import Record
     from mmcli.output.writers import Writer
 
@@ -64,7 +64,7 @@ def command(
     sources, several = find_sources(environment, names, listed, SOUND_EXTENSIONS, "recording", [output.output])
     transcripts = Transcripts(environment, output, several, sources, read_beside(listed, model.model), hearing.words)
     from mmcli.api import Model
-    from mmcli.batch.listen import Heard
+    from mmcli.batch.transcribe import PartialTranscript
     from mmcli.tasks.transcribe import TranscribeRequest
 
     request = TranscribeRequest(**vars(hearing), token_ids=output.token_ids)
@@ -73,7 +73,7 @@ def command(
 
         family = family_of(checkpoint.config, checkpoint.name)
         request.require_audio(family.capabilities(family.read_config(checkpoint.config)), model.model)
-    events = Model(loader(environment, model), model.model, model.revision).listen(
+    events = Model(loader(environment, model), model.model, model.revision).transcripts(
         request,
         sources,
         batch_size=recordings.batch_size,
@@ -85,7 +85,7 @@ def command(
     failed = 0
     with transcripts.results, SoundProgress(environment, Count("recording", len(sources))) as progress:
         for event in events:
-            if isinstance(event, Heard):
+            if isinstance(event, PartialTranscript):
                 transcripts.segments(event.source.name, event.segments)
                 progress.reach(event.source.name, event.reached, event.length)
             else:

@@ -6,7 +6,6 @@ from pathlib import PurePosixPath
 
 import pytest
 import support
-import torch
 
 from mmcli.batch import runner
 from mmcli.batch.runner import run
@@ -141,14 +140,3 @@ def test_pictures_do_not_pile_up(album, loaded, monkeypatch):
     gc.collect()
     assert most <= 8 + 8 + 3
     assert len(alive) <= 1
-
-
-@pytest.mark.parametrize(
-    ("device", "parameters", "size"), [("cuda", 10, 16), ("cpu", 500_000_000, 8), ("cpu", 500_000_001, 2)]
-)
-def test_how_many_pictures_go_together_when_nobody_says(loaded, device, parameters, size):
-    """Few where the weights are large and memory is the machine's own."""
-    with torch.device("meta"):  # of any size: it takes no memory
-        model = torch.nn.ParameterList([torch.nn.Parameter(torch.empty(parameters))])
-    one = replace(loaded, model=model, device=torch.device(device))
-    assert runner.default_batch_size(one) == size

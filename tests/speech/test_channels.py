@@ -1,20 +1,14 @@
 """Several channels and several sound tracks: what is said in them is heard, whatever the others hold."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from sound_files import save_tracks, source, wav_bytes
+from sound_files import save_tracks, source
+from spoken import example, heard, letters, talk
 
-from mmcli.batch.listen import Listener
-from mmcli.batch.runner import Outcome
-from mmcli.hub.resolve import resolve
 from mmcli.media.audio import RATE, read_sound
-from mmcli.media.sources import Source, expand
-from mmcli.models.load import load
 from mmcli.speech.channels import Voices
-from mmcli.tasks.transcribe import TranscribeRequest
 
 SAID = "whatyourcountrycandoforyou"
 TURNED = "its channels have opposite phase, so some are inverted before they are mixed"
@@ -22,30 +16,8 @@ LEFT_OUT = "a channel without speech is left out where it would disturb the othe
 
 
 @pytest.fixture(scope="module")
-def bundled():
-    torch.set_num_threads(1)
-    return load(resolve("whisper-tiny.en"), "cpu")
-
-
-@pytest.fixture(scope="module")
 def speech() -> np.ndarray:
-    [example] = expand([Path(__file__).parents[2] / "examples" / "jfk.flac"], extensions=frozenset())
-    return read_sound(example)[0]
-
-
-def in_memory(*channels: np.ndarray) -> Source:
-    found = Source("talk.wav", None, None, PurePosixPath("talk.wav"))
-    found._kept.append(wav_bytes(np.clip(np.stack(channels, axis=1), -1, 1), RATE))
-    return found
-
-
-def heard(loaded, recording: Source, **options) -> dict:
-    listener = Listener(TranscribeRequest(), lambda: loaded, model="whisper-tiny.en", lanes=1, **options)
-    return next(event.record for event in listener.run([recording]) if isinstance(event, Outcome))
-
-
-def letters(record: dict) -> str:
-    return "".join(char for char in record["text"].lower() if char.isalpha())
+    return example()
 
 
 def noise(speech: np.ndarray, level: float) -> np.ndarray:
@@ -65,10 +37,10 @@ CHANNELS = {
 
 
 @pytest.mark.parametrize("name", CHANNELS)
-def test_speech_is_heard_whatever_the_other_channels_hold(name, bundled, speech):
+def test_speech_is_heard_whatever_the_other_channels_hold(name, bundled_audio, speech):
     make, notes = CHANNELS[name]
-    record = heard(bundled, in_memory(*make(speech)))
-    assert SAID in letters(record) and record["notes"] == notes
+    record = heard(bundled_audio, talk(*make(speech)))
+    assert SAID in letters(record) and record.notes == tuple(notes)
 
 
 @pytest.mark.parametrize(("correlation", "differ"), [(1.0, False), (0.8, False), (0.6, True), (0.0, True)])
@@ -80,14 +52,14 @@ def test_channels_are_judged_one_by_one_where_they_are_less_than_alike(correlati
     assert Voices([], None)._differ(np.stack((voice, 0.005 * other), 1)) is False, "too soft to disturb"
 
 
-def test_two_who_speak_on_a_channel_each_are_both_heard(bundled, speech):
+def test_two_who_speak_on_a_channel_each_are_both_heard(bundled_audio, speech):
     silence = np.zeros_like(speech)
-    record = heard(bundled, in_memory(np.concatenate((speech, silence)), np.concatenate((silence, speech))))
-    assert letters(record).count(SAID) == 2 and record["notes"] == []
+    record = heard(bundled_audio, talk(np.concatenate((speech, silence)), np.concatenate((silence, speech))))
+    assert letters(record).count(SAID) == 2 and record.notes == ()
 
 
 def test_a_sound_read_at_once_is_turned_too(speech):
-    samples, sound = read_sound(in_memory(speech, -speech))
+    samples, sound = read_sound(talk(speech, -speech))
     np.testing.assert_allclose(samples, speech, atol=1e-3)
     assert sound.notes == (TURNED,)
 
@@ -99,34 +71,34 @@ def film(speech, tmp_path_factory) -> Path:
     return save_tracks(tmp_path_factory.mktemp("film") / "film.mkv", sounds, RATE, ("eng", "deu", "fra"))
 
 
-def test_the_first_sound_track_in_which_somebody_speaks_is_heard(bundled, film):
-    record = heard(bundled, source(film))
+def test_the_first_sound_track_in_which_somebody_speaks_is_heard(bundled_audio, film):
+    record = heard(bundled_audio, source(film))
     assert SAID in letters(record)
-    assert record["notes"] == ["sound track 2 of 3 (deu) is used", "no speech was found in sound track 1"]
+    assert record.notes == ("sound track 2 of 3 (deu) is used", "no speech was found in sound track 1")
 
 
-def test_a_track_that_is_asked_for_is_heard(bundled, film):
-    assert SAID in letters(heard(bundled, source(film), track=2))
-    silent = heard(bundled, source(film), track=1)
-    assert silent["notes"] == ["sound track 1 of 3 (eng) is used", "no speech was found in it"]
+def test_a_track_that_is_asked_for_is_heard(bundled_audio, film):
+    assert SAID in letters(heard(bundled_audio, source(film), track=2))
+    silent = heard(bundled_audio, source(film), track=1)
+    assert silent.notes == ("sound track 1 of 3 (eng) is used", "no speech was found in it")
 
 
 @pytest.mark.parametrize(
     ("track", "sentence"), [(4, "film.mkv has 3 sound tracks and no track 4. Choose --track 1 to 3.")]
 )
-def test_a_track_that_is_missing(bundled, film, track, sentence):
-    assert heard(bundled, source(film), track=track)["error"].endswith(sentence)
+def test_a_track_that_is_missing(bundled_audio, film, track, sentence):
+    assert heard(bundled_audio, source(film), track=track).error.endswith(sentence)
 
 
-def test_one_track_and_no_second(bundled, tmp_path, speech):
+def test_one_track_and_no_second(bundled_audio, tmp_path, speech):
     path = save_tracks(tmp_path / "one.mkv", (speech[:RATE],), RATE, ("eng",))
     assert (
         "one.mkv has one sound track and no track 2. Leave --track out"
-        in heard(bundled, source(path), track=2)["error"]
+        in heard(bundled_audio, source(path), track=2).error
     )
 
 
-def test_without_speech_in_any_track_that_is_said(bundled, tmp_path):
+def test_without_speech_in_any_track_that_is_said(bundled_audio, tmp_path):
     silence = np.zeros(RATE, np.float32)
     path = save_tracks(tmp_path / "mute.mkv", (silence, silence), RATE, ("eng", "deu"))
-    assert heard(bundled, source(path))["notes"][-1] == "no speech was found in it"
+    assert heard(bundled_audio, source(path)).notes[-1] == "no speech was found in it"

@@ -1,44 +1,16 @@
 """Speech that is soft, and levels that change: how much of it the detector and the model are given."""
 
-from pathlib import Path, PurePosixPath
-
 import numpy as np
 import pytest
-import torch
-from sound_files import wav_bytes
+from spoken import example, heard, letters, talk
 
-from mmcli.batch.listen import Listener
-from mmcli.batch.runner import Outcome
-from mmcli.hub.resolve import resolve
-from mmcli.media.audio import RATE, read_sound
-from mmcli.media.sources import Source, expand
-from mmcli.models.load import load
+from mmcli.media.audio import RATE
 from mmcli.speech.levels import BLOCK, LOUD_ENOUGH, MARGIN, levelled
-from mmcli.tasks.transcribe import TranscribeRequest
-
-
-@pytest.fixture(scope="module")
-def bundled():
-    torch.set_num_threads(1)
-    return load(resolve("whisper-tiny.en"), "cpu")
 
 
 @pytest.fixture(scope="module")
 def speech() -> np.ndarray:
-    [source] = expand([Path(__file__).parents[2] / "examples" / "jfk.flac"], extensions=frozenset())
-    samples = read_sound(source)[0]
-    return samples / np.abs(samples).max()
-
-
-def heard(loaded, samples: np.ndarray) -> dict:
-    source = Source("talk.wav", None, None, PurePosixPath("talk.wav"))
-    source._kept.append(wav_bytes(np.clip(samples, -1, 1), RATE))
-    listener = Listener(TranscribeRequest(), lambda: loaded, model="whisper-tiny.en", lanes=1)
-    return next(event.record for event in listener.run([source]) if isinstance(event, Outcome))
-
-
-def letters(text: str) -> str:
-    return "".join(char for char in text.lower() if char.isalpha())
+    return example() / np.abs(example()).max()
 
 
 def at(level: float, sound: np.ndarray) -> np.ndarray:
@@ -46,29 +18,31 @@ def at(level: float, sound: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("level", [-43, -60])
-def test_soft_speech_is_heard_whole(bundled, speech, level):
-    record = heard(bundled, at(level, speech))
-    assert "whatyourcountrycandoforyou" in letters(record["text"])
-    assert letters(record["text"]).startswith("andso") and record["timings"]["left_out"] < 1
+def test_soft_speech_is_heard_whole(bundled_audio, speech, level):
+    record = heard(bundled_audio, talk(at(level, speech)))
+    assert "whatyourcountrycandoforyou" in letters(record)
+    assert letters(record).startswith("andso") and record.timings["left_out"] < 1
 
 
 @pytest.mark.parametrize("levels", [(-50, 0), (0, -50)])
-def test_a_soft_speaker_beside_a_loud_one(bundled, speech, levels):
+def test_a_soft_speaker_beside_a_loud_one(bundled_audio, speech, levels):
     pause = np.zeros(RATE, np.float32)
-    record = heard(bundled, np.concatenate([part for level in levels for part in (at(level, speech), pause)]))
-    assert letters(record["text"]).count("whatyourcountrycandoforyou") == 2 and record["timings"]["left_out"] < 3
+    record = heard(
+        bundled_audio, talk(np.concatenate([part for level in levels for part in (at(level, speech), pause)]))
+    )
+    assert letters(record).count("whatyourcountrycandoforyou") == 2 and record.timings["left_out"] < 3
 
 
-def test_an_offset_of_the_recorder_hides_nothing(bundled, speech):
-    record = heard(bundled, at(-45, speech) + 0.4)
-    assert "whatyourcountrycandoforyou" in letters(record["text"])
+def test_an_offset_of_the_recorder_hides_nothing(bundled_audio, speech):
+    record = heard(bundled_audio, talk(at(-45, speech) + 0.4))
+    assert "whatyourcountrycandoforyou" in letters(record)
 
 
 @pytest.mark.parametrize("level", [-20, -50, -80])
-def test_soft_noise_is_no_speech(bundled, level):
+def test_soft_noise_is_no_speech(bundled_audio, level):
     noise = np.random.default_rng(0).standard_normal(20 * RATE)
-    record = heard(bundled, at(level, noise / np.abs(noise).max()))
-    assert record["text"] == "" and record["notes"] == ["no speech was found in it"]
+    record = heard(bundled_audio, talk(at(level, noise / np.abs(noise).max())))
+    assert record.text == "" and record.notes == ("no speech was found in it",)
 
 
 def test_what_is_loud_enough_stays_as_it_is_and_the_rest_is_lifted(speech):

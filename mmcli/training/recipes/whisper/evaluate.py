@@ -23,8 +23,8 @@ from zipfile import ZipFile
 
 import torch
 
-from mmcli.batch.listen import Listener
-from mmcli.batch.runner import Outcome
+from mmcli.batch.outcome import Outcome
+from mmcli.batch.transcribe import transcribe
 from mmcli.hub.resolve import resolve
 from mmcli.media.sources import Source
 from mmcli.models.load import load
@@ -56,8 +56,8 @@ def heard_by_mmcli(clips: list[Clip], model: str, batch: int, beams: int) -> lis
     """What `mmcli transcribe` writes for each clip."""
     sources = (Source("-", None, None, PurePosixPath(clip.file), stream=io.BytesIO(clip.data)) for clip in clips)
     request = TranscribeRequest(language="en", beams=beams)
-    listener = Listener(request, lambda: load(resolve(model), "cpu"), model=model, batch_size=batch)
-    return [event.record.text for event in listener.run(sources) if isinstance(event, Outcome)]
+    events = transcribe(sources, request, lambda: load(resolve(model), "cpu"), model=model, batch_size=batch)
+    return [event.record.text for event in events if isinstance(event, Outcome)]
 
 
 def heard_by_peer(clips: list[Clip], folder: str, threads: int, beams: int | None) -> list[str]:

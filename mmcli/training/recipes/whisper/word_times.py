@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
-from mmcli.batch.listen import Listener
-from mmcli.batch.runner import Outcome
+from mmcli.batch.outcome import Outcome
+from mmcli.batch.transcribe import transcribe
 from mmcli.hub.resolve import resolve
 from mmcli.media.audio import read_sound
 from mmcli.media.sources import Source
@@ -102,8 +102,8 @@ def source_of(clip: Clip) -> Source:
 def heard(clips: list[Clip], model: str) -> Iterator[list[dict]]:
     """The words of each clip, with times."""
     request = TranscribeRequest(language="en", words=True)
-    listener = Listener(request, lambda: load(resolve(model), "cpu"), model=model)
-    for event in listener.run(source_of(clip) for clip in clips):
+    sources = (source_of(clip) for clip in clips)
+    for event in transcribe(sources, request, lambda: load(resolve(model), "cpu"), model=model):
         if isinstance(event, Outcome):
             yield [word for segment in event.record.segments for word in segment.words]
 

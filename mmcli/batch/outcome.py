@@ -1,0 +1,30 @@
+"""What became of one input of many."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mmcli.errors import InputError
+from mmcli.output.schema import Record
+
+if TYPE_CHECKING:
+    from mmcli.media.image import Picture
+    from mmcli.media.sources import Source
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A record, and where the input failed the error that the record tells of."""
+
+    source: "Source"
+    record: Record
+    error: InputError | None = None
+    full: "Callable[[], Picture] | None" = None  # in full size, if asked for; raises InputError
+    remarks: tuple[str, ...] = ()  # those of the record's notes that are about the request, not about this input
+
+
+def unforeseen(source: "Source", error: Exception) -> InputError:
+    """An error that nobody foresaw, as the failure of the one input that it came from."""
+    trouble = InputError(f"{source.name} cannot be read ({type(error).__name__}: {error})", "Try --debug")
+    trouble.__cause__ = error
+    return trouble

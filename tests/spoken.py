@@ -1,0 +1,56 @@
+"""The example of speech through the bundled model, and recordings that are made of it."""
+
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from sound_files import wav_bytes
+
+from mmcli.batch.outcome import Outcome
+from mmcli.batch.transcribe import transcribe
+from mmcli.media.audio import RATE, read_sound
+from mmcli.media.sources import Source, expand
+from mmcli.models.loaded import Loaded
+from mmcli.output.schema import Record
+from mmcli.tasks.transcribe import TranscribeRequest
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "jfk.flac"
+
+
+@cache
+def example() -> np.ndarray:
+    """Eleven seconds of speech, float32 [samples] at 16 kHz."""
+    [source] = expand([EXAMPLE], extensions=frozenset())
+    samples = read_sound(source)[0]
+    samples.flags.writeable = False
+    return samples
+
+
+def in_memory(name: str, data: bytes) -> Source:
+    """A source that is read already."""
+    source = Source(name, None, None, PurePosixPath(name))
+    source._kept.append(data)
+    return source
+
+
+def talk(*channels: np.ndarray) -> Source:
+    """A recording of these channels [samples] at 16 kHz; what is louder than full scale is clipped."""
+    samples = channels[0] if len(channels) == 1 else np.stack(channels, axis=1)
+    return in_memory("talk.wav", wav_bytes(np.clip(samples, -1, 1), RATE))
+
+
+def heard(loaded: Loaded, recording: Source, **options) -> Record:
+    """The record of a recording; `options` are those of `transcribe`."""
+    events = transcribe(
+        [recording], TranscribeRequest(), lambda: loaded, model=loaded.checkpoint.name, lanes=1, **options
+    )
+    return next(event.record for event in events if isinstance(event, Outcome))
+
+
+def letters(record: Record) -> str:
+    """What is said, without spaces, punctuation and capitals."""
+    return letters_of(record.text)
+
+
+def letters_of(text: str | None) -> str:
+    return "".join(char for char in (text or "").lower() if char.isalpha())
