@@ -1,9 +1,11 @@
 """`mmcli caption`."""
 
+from typing import Annotated
+
 import typer
 
 from mmcli.cli.arguments import Images
-from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, spread
+from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, option, spread
 
 NAME = "caption"
 EPILOG = """\
@@ -16,6 +18,18 @@ Examples:
   mmcli caption photo.jpg --prompt "describe en" --max-tokens 60"""
 
 
+Beams = Annotated[
+    int | None,
+    option(
+        "Answer",
+        "--beams",
+        metavar="N",
+        help="Follow the N likeliest answers and take the best (default: as suits the model; 1: the likeliest token at "
+        "every step).",
+    ),
+]
+
+
 @spread
 def command(
     ctx: typer.Context,
@@ -23,6 +37,7 @@ def command(
     *,
     pictures: PictureOptions,
     answer: AnswerOptions,
+    beams: Beams = None,
     output: OutputOptions,
     model: ModelOptions,
     talk: TalkOptions,
@@ -34,5 +49,5 @@ def command(
     from mmcli.cli.pictures import Plan, request_fields, run_pictures
     from mmcli.tasks.caption import CaptionRequest
 
-    request = CaptionRequest(**request_fields(answer, output))
+    request = CaptionRequest(**request_fields(answer, output), beams=beams)
     return run_pictures(ctx, request, Plan(images or [], pictures, output, model, talk))

@@ -14,7 +14,8 @@ from mmcli.engine.model import GenerativeModel
 from mmcli.errors import ModelError
 from mmcli.types import Completion, Timings
 
-_Continuation = tuple[int, float, float]  # a token, its log-probability, and that of the beam that ends with it
+# A token, its log-probability, and the rank of the beam that ends with it.
+_Continuation = tuple[int, float, float]
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,13 @@ class _Answer:
 
     ids: list[int]  # without the stop token
     logprobs: list[float]  # with the stop token's, if it ended
-    total: float  # their sum, by which beams are compared
+    rank: float  # their sum with what a processor added, by which beams are compared
     ended: bool  # False: cut off by the limit
 
     @property
     def per_token(self) -> float:
-        """The log-probability divided by the number of tokens, by which answers are ranked."""
-        return self.total / max(1, len(self.ids))
+        """The rank divided by the number of tokens, by which answers are compared."""
+        return self.rank / max(1, len(self.ids))
 
 
 @dataclass
@@ -39,7 +40,7 @@ class _Row:
     number: int
     ids: list[list[int]] = field(default_factory=lambda: [[]])
     logprobs: list[list[float]] = field(default_factory=lambda: [[]])
-    sums: list[float] = field(default_factory=lambda: [0.0])
+    ranks: list[float] = field(default_factory=lambda: [0.0])
     ended: list[_Answer] = field(default_factory=list)
 
     def advance(self, continuations: list[list[_Continuation]], beams: int, stop_ids: frozenset[int]) -> list[int]:
@@ -51,22 +52,22 @@ class _Row:
             ((beam, *one) for beam, own in enumerate(continuations) for one in own), key=lambda candidate: -candidate[3]
         )
         found: list[tuple[int, int, float, float]] = []
-        for beam, id, logprob, total in candidates:
+        for beam, id, logprob, rank in candidates:
             if id not in stop_ids:
-                found.append((beam, id, logprob, total))
-            elif total > -torch.inf and len(self.ended) < beams:
-                self.ended.append(_Answer(self.ids[beam], [*self.logprobs[beam], logprob], total, True))
+                found.append((beam, id, logprob, rank))
+            elif rank > -torch.inf and len(self.ended) < beams:
+                self.ended.append(_Answer(self.ids[beam], [*self.logprobs[beam], logprob], rank, True))
             if len(found) == beams:
                 break
         self.ids = [[*self.ids[beam], id] for beam, id, _, _ in found]
         self.logprobs = [[*self.logprobs[beam], logprob] for beam, _, logprob, _ in found]
-        self.sums = [total for _, _, _, total in found]
+        self.ranks = [rank for _, _, _, rank in found]
         return [beam for beam, _, _, _ in found]
 
     def best(self, beams: int) -> _Answer:
         """The likeliest answer per token; unfinished ones count only as far as there are too few others."""
-        cut = [_Answer(*own, False) for own in zip(self.ids, self.logprobs, self.sums, strict=True)]
-        cut.sort(key=lambda answer: -answer.total)
+        cut = [_Answer(*own, False) for own in zip(self.ids, self.logprobs, self.ranks, strict=True)]
+        cut.sort(key=lambda answer: -answer.rank)
         return max(self.ended + cut[: beams - len(self.ended)], key=lambda answer: answer.per_token)
 
 
@@ -83,18 +84,22 @@ def beam_search(
 ) -> list[Completion]:
     """The best answer of up to `max_tokens` tokens for every row; a row is done when `beams` of its answers ended.
 
-    The order of openai/whisper's `BeamSearchDecoder` with patience 1 (arXiv:2204.05424). `inputs.context` stays one
-    for all the beams of a row. `processor` restricts what a beam may go on with. With one beam this is greedy decoding.
+    The order of openai/whisper's `BeamSearchDecoder` with patience 1 (arXiv:2204.05424). The prefix of a row is kept
+    once for all its beams where the model's cache can share it; so is `inputs.context` where it can. `processor` (by
+    default that of `inputs`) restricts or favours what a beam goes on with: that counts in the ranks, while
+    log-probabilities stay the model's. With one beam this is greedy decoding.
     Raises ModelError where the logits are not numbers.
     """
     started, read = time.perf_counter(), None
     weight = next(model.parameters())
     inputs = inputs.to(weight.device, weight.dtype)
+    processor = inputs.processor if processor is None else processor
     cache = model.new_cache(inputs.tokens.shape[0], inputs.tokens.shape[1] + max_tokens - 1)
     rows = [_Row(number) for number in range(inputs.tokens.shape[0])]
     done: dict[int, _Answer] = {}
-    states = None if processor is None else processor.begin(weight.device)
     logits = own_copy(model.prefill(inputs, cache), rules)
+    cache.share()
+    states = None if processor is None else processor.begin(weight.device, cache.context)
     for step in range(max_tokens):
         if rules is not None:
             owners = [row.number for row in rows for _ in row.ids]
@@ -108,7 +113,7 @@ def beam_search(
             break
         kept = close_ranks(going)
         went_on = [beam for place in kept for beam in sources[place]]
-        cache.keep(went_on, context_rows=kept)
+        cache.keep(went_on, shared_rows=kept)
         rows = [rows[place] for place in kept]
         tokens = torch.tensor([ids[-1] for row in rows for ids in row.ids], device=weight.device)
         if processor is not None:
@@ -126,12 +131,13 @@ def _advance(
 ) -> list[list[int]]:
     """One step of every row → the places in the cache that its new beams go on from.
 
-    Tokens are chosen among the `allowed` logits; their log-probabilities are those of `logits`.
+    Tokens are chosen by the `allowed` logits; their log-probabilities are those of `logits`.
     """
     values, ids = allowed.topk(min(beams + len(stop_ids), allowed.shape[-1]), dim=-1)
-    before = torch.tensor([total for row in rows for total in row.sums], device=logits.device)
-    logprobs = values - logits.logsumexp(dim=-1, keepdim=True)
-    lists = (ids.tolist(), logprobs.tolist(), (logprobs + before[:, None]).tolist())
+    before = torch.tensor([rank for row in rows for rank in row.ranks], device=logits.device)
+    norm = logits.logsumexp(dim=-1, keepdim=True)
+    logprobs = logits.gather(-1, ids) - norm
+    lists = (ids.tolist(), logprobs.tolist(), (values - norm + before[:, None]).tolist())
     every = [list(zip(*own, strict=True)) for own in zip(*lists, strict=True)]
     if any(math.isnan(own[0][2]) for own in every):
         raise ModelError(

@@ -18,6 +18,8 @@ class CrossAttentionKV(RowState):
     rows have more or less of it; None: everything.
     """
 
+    shared = True
+
     def __init__(self, layers: Layers, valid: Tensor | None = None):
         self.whole = layers  # of all rows, the kept ones first
         self.layers = layers  # of the rows kept

@@ -48,8 +48,9 @@ def generate(
 
     A row's stop token is its last event; after it the row is absent. A row without one was cut off by `max_tokens`,
     or by its own one of the `limits`, where there are any.
-    `rules` see every step's logits first; log-probabilities are those of what the rules left. `processor` restricts the
-    choice behind them without changing log-probabilities, and without a wait for the host. With `drop_ended` the
+    `rules` see every step's logits first; log-probabilities are those of what the rules left. `processor` (by default
+    that of `inputs`) restricts the choice behind them without changing log-probabilities, and without a wait for the
+    host. With `drop_ended` the
     rows that ended leave the forward pass: it pays where a row costs much (cross-attention) and the cache is cheap to
     rearrange. With a `cache` it goes on behind what that holds, of the same rows: at the k-th step yielded, that was
     joined by `inputs` and k - 1 of the tokens written. Raises ModelError where the logits are not numbers (float16
@@ -59,6 +60,7 @@ def generate(
         return
     weight = next(model.parameters())
     inputs = inputs.to(weight.device, weight.dtype)
+    processor = inputs.processor if processor is None else processor
     rows, prefix = inputs.tokens.shape
     length = prefix + max_tokens - 1  # the last token written is never read again, so it needs no room
     sampler = Sampler(sampling, rows, max_tokens, weight.device)
@@ -96,8 +98,8 @@ def _write(
     running = set(rows_held)
     written: list[list[int]] = [[] for _ in rows_held]
     looks_ahead = own and rules is None and inputs.tokens.is_cuda and not cuda_graph.waits(model, inputs.tokens[:, -1])
-    states = None if processor is None else processor.begin(inputs.tokens.device)
     logits = own_copy(model.prefill(inputs, cache), rules)
+    states = None if processor is None else processor.begin(inputs.tokens.device, cache.context)
     for step in range(max_tokens):
         if rules is not None:
             logits = rules(logits, [written[row] for row in rows_held], rows_held)

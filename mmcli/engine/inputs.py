@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmcli.engine.logits import LogitsProcessor
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -25,6 +27,7 @@ class Inputs:
     context: Any = None  # what else the family's model reads, made on its device already; row i belongs to row i
     audio: Tensor | None = None  # [pieces, F, mels] features of all rows' audio in order, zeros behind short pieces
     audio_valid: Tensor | None = None  # [pieces, F] True where there is audio
+    processor: LogitsProcessor | None = None  # what may be written in answer to these rows; None: anything
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Inputs":
         """The same batch on a device; images and audio also change their type."""

@@ -31,13 +31,17 @@ class KVCache:
         head_width: int,
         dtype: torch.dtype,
         device: torch.device,
+        shareable: bool = False,
     ):
+        """`shareable` tells that the model's attention looks at `prefix` beside what `append` returns."""
         shape = (layers, 2, batch, key_heads, length, head_width)
         # Zeros, not whatever the memory holds: what a mask hides is still multiplied by a weight of zero.
         self.store = torch.zeros(shape, dtype=dtype, device=device)
         self.valid = torch.zeros(batch, length, dtype=torch.bool, device=device)
         self.positions = torch.zeros(batch, dtype=torch.long, device=device)
         self.length = 0
+        self.shareable = shareable
+        self.shared: Tensor | None = None  # [layers, 2, B', K, P, H] of the first P tokens, see `share`
         self.context: RowState | None = (
             None  # what else a family's model keeps of the rows: an encoder's keys and values
         )
@@ -76,9 +80,28 @@ class KVCache:
             keys.index_copy_(2, self.cursor, k)
             values.index_copy_(2, self.cursor, v)
             return keys, values
-        keys[:, :, self.length - k.shape[2] : self.length] = k
-        values[:, :, self.length - v.shape[2] : self.length] = v
-        return keys[:, :, : self.length], values[:, :, : self.length]
+        end = self.length - self._start
+        keys[:, :, end - k.shape[2] : end] = k
+        values[:, :, end - v.shape[2] : end] = v
+        return keys[:, :, :end], values[:, :, :end]
+
+    def share(self) -> None:
+        """From here on `keep` copies only what follows: the rows it makes of one row look at one prefix.
+
+        Such rows must stay neighbours, as many of each. It does nothing where the model's attention cannot do that.
+        """
+        if self.shareable and self.shared is None:
+            self.shared, self.store = self.store.split((self.length, self.capacity - self.length), dim=-2)
+            self.graph = None
+
+    def prefix(self, layer: int) -> tuple[Tensor, Tensor] | None:
+        """Keys and values of one layer that neighbouring rows share [B', K, P, H]; `append` returns those behind."""
+        return None if self.shared is None else (self.shared[layer, 0], self.shared[layer, 1])
+
+    @property
+    def _start(self) -> int:
+        """The place in a row of the store's first token."""
+        return 0 if self.shared is None else self.shared.shape[-2]
 
     def layer(self, layer: int) -> tuple[Tensor, Tensor]:
         """All keys and values of one layer so far [B, K, S, H], for layers that look at another's."""
@@ -119,24 +142,29 @@ class KVCache:
         self.positions.copy_(self.valid.sum(dim=1))
         self.length = length
 
-    def keep(self, rows: list[int], context_rows: list[int] | None = None) -> None:
+    def keep(self, rows: list[int], shared_rows: list[int] | None = None) -> None:
         """Go on with these rows, in this order; a row may be taken several times.
 
-        Rows that stay in place are not copied. The `context` goes along, with rows of its own where several of ours
-        share one of them.
+        Rows that stay in place are not copied. What several of our rows share (a prefix, a `context` that is shared)
+        goes on with `shared_rows` instead.
         """
-        self.store = keep_rows(self.store, rows, 2, self.length)
+        shared_rows = rows if shared_rows is None else shared_rows
+        self.store = keep_rows(self.store, rows, 2, self.length - self._start)
+        if self.shared is not None:
+            self.shared = keep_rows(self.shared, shared_rows, 2)
         self.valid = keep_rows(self.valid, rows, 0)
         self.positions = keep_rows(self.positions, rows, 0)
         self.graph = None
         if self.context is not None:
-            self.context.keep(rows if context_rows is None else context_rows)
+            self.context.keep(shared_rows if self.context.shared else rows)
 
     def insert(self, row: int, other: "KVCache", source: int = 0) -> None:
         """Let row `source` of a cache that was prefilled on its own take the place of `row`, for the others' next step.
 
         Where it has more tokens than there are places so far, all rows move back. The room grows where it must.
         """
+        if self.shared is not None:
+            raise ValueError("rows that share a prefix begin and end together")
         first = int(other.valid[source].long().argmax())
         count = other.length - first
         if count > self.length:

@@ -1,7 +1,7 @@
 """Constrained decoding: logits processors, which say what may be written next. They know no family and no task."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,17 +12,22 @@ NODE, SLOTS, COUNT = 0, 1, 3  # columns of a state: the node, two numbers rememb
 
 
 class LogitsProcessor(Protocol):
-    """Restricts the choice of every step. What it knows of a row is a tensor, so no step waits for the host.
+    """Restricts or favours the choice of every step, while log-probabilities stay the model's own.
+
+    What it knows of a row is a tensor, so no step waits for the host.
 
     States are functions of what was written: whoever reorders rows (beam search, rows that leave) reorders states.
     """
 
-    def begin(self, device: torch.device) -> Tensor:
-        """The states [B, …] of the rows of a batch before anything is written."""
+    def begin(self, device: torch.device, context: Any = None) -> Tensor:
+        """The states [B, …] of the rows of a batch before anything is written; `context` is the cache's, prefilled."""
         ...
 
     def restrict(self, logits: Tensor, states: Tensor) -> Tensor:
-        """Logits [R, V] of rows in `states` [R, …] → logits with -inf where a token may not follow."""
+        """Logits [R, V] of rows in `states` [R, …] → logits with -inf where a token may not follow.
+
+        What is added to or taken from other logits counts in the choice, and where beams are ranked.
+        """
         ...
 
     def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
@@ -70,7 +75,7 @@ class GrammarProcessor:
         self._numbers = slice(classes[NUMBER].start, classes[NUMBER].stop)
         self._values = torch.arange(len(classes[NUMBER]), device=device)
 
-    def begin(self, device: torch.device) -> Tensor:
+    def begin(self, device: torch.device, context: Any = None) -> Tensor:
         return self._begin.to(device)
 
     def restrict(self, logits: Tensor, states: Tensor) -> Tensor:

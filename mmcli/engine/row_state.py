@@ -4,6 +4,8 @@
 class RowState:
     """Base of what families keep in `KVCache.context`: it follows the rows of the cache."""
 
+    shared = False  # whether neighbouring rows of the cache (the beams of one answer) look at one row here
+
     def keep(self, rows: list[int]) -> None:
         """Go on with these rows, in this order; a row may be taken several times."""
         raise NotImplementedError

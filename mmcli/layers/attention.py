@@ -27,6 +27,40 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap:
     return torch.cat([_written_out(part, k, v, seen, scale, softcap) for part, seen in parts], dim=2)
 
 
+def attend_shared(
+    q: Tensor,
+    prefix: tuple[Tensor, Tensor],
+    own: tuple[Tensor, Tensor],
+    mask: Tensor,
+    scale: float,
+    softcap: float | None = None,
+) -> Tensor:
+    """`attend` for rows whose first keys are common to neighbours: q [R, N, T, H], prefix k and v [B, K, P, H] with R a
+    multiple of B, own k and v [R, K, S, H], mask [R, 1, T, P + S] → [R, N, T, H].
+
+    The queries of neighbours read their prefix as one block, so it is neither copied nor read twice.
+    """
+    (rows, heads, queries, width), (shared, key_heads, length) = q.shape, prefix[0].shape[:3]
+
+    def block(x: Tensor) -> Tensor:  # [R, N, T, …] → [B, K, R/B · N/K · T, …]
+        return x.reshape(shared, rows // shared, key_heads, -1, x.shape[-1]).transpose(1, 2).flatten(2, 3)
+
+    def unblock(x: Tensor) -> Tensor:
+        parts = x.view(shared, key_heads, rows // shared, -1, x.shape[-1]).transpose(1, 2)
+        return parts.reshape(rows, heads, queries, x.shape[-1])
+
+    common = unblock(block(q) @ prefix[0].mT)
+    alone = (q.reshape(rows, key_heads, -1, width) @ own[0].mT).view(rows, heads, queries, -1)
+    scores = torch.cat((common, alone), -1)
+    if softcap is not None:
+        scores, scale = torch.tanh(scores * (scale / softcap)), softcap
+    bias = additive(mask, q.dtype) if mask.dtype == torch.bool else mask
+    weights = torch.add(bias, scores, alpha=scale).softmax(dim=-1)
+    common, alone = weights[..., :length], weights[..., length:]
+    alone = alone.reshape(rows, key_heads, -1, own[0].shape[2]) @ own[1]
+    return unblock(block(common) @ prefix[1]) + alone.view(rows, heads, queries, width)
+
+
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """A mask (True = may look) as numbers to add to the scores."""
     return torch.where(mask, 0.0, torch.finfo(dtype).min).to(dtype)

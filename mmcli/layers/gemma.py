@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcli.engine.kv_cache import KVCache
-from mmcli.layers.attention import additive, attend
+from mmcli.layers.attention import additive, attend, attend_shared
 from mmcli.layers.fusing import Fusable
 from mmcli.layers.linear import stack
 from mmcli.layers.norms import GemmaNorm
@@ -70,7 +70,12 @@ class Attention(Fusable):
         q, k, v = self._project(x, angles)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
-        y = attend(q, k, v, mask, self.config.query_scale, self.config.attention_softcap)
+        prefix = None if cache is None else cache.prefix(self.layer)
+        scale, softcap = self.config.query_scale, self.config.attention_softcap
+        if prefix is None:
+            y = attend(q, k, v, mask, scale, softcap)
+        else:
+            y = attend_shared(q, prefix, (k, v), mask, scale, softcap)
         return self.out(y.transpose(1, 2).flatten(2))
 
 

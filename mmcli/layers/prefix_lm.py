@@ -37,7 +37,7 @@ class PrefixLM(GenerativeModel):
 
     def new_cache(self, batch: int, length: int) -> KVCache:
         c, like = self.decoder.config, self.decoder.embedding.weight
-        return KVCache(c.depth, batch, length, c.key_heads, c.head_width, like.dtype, like.device)
+        return KVCache(c.depth, batch, length, c.key_heads, c.head_width, like.dtype, like.device, shareable=True)
 
     def embed(self, inputs: Inputs) -> Tensor:
         """Prompt embeddings with the pictures' soft tokens put in their places: [B, T, D]."""

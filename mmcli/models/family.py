@@ -205,4 +205,5 @@ class Family:
     """For families that transcribe: (loaded, windows, options) → what the model has read before it writes each text."""
     transcribe: Transcribe | None = None
     knowledge: Callable[[Any], Knowledge] | None = None  # configuration → what it knows; None: any words may be tried
+    beams: int = 1  # answers that are followed side by side where a caption is asked for, if nobody says how many
     find: Find | None = None  # None: all things are named in one prompt, and the answer is read as it is

@@ -32,7 +32,9 @@ def answer(
     if request.finds_objects and request.prompt is None and loaded.family is not None and loaded.family.find:
         return _find(loaded, [picture for own in pictures for picture in own], request)
     processor = loaded.processor
+    beams = request.beams_for(loaded)
     sampling = Sampling(request.temperature, request.top_k, request.top_p, request.seed)
+    choice = {"beams": beams} if beams > 1 else {"sampling": sampling}
     started = time.perf_counter()
     try:
         return complete(
@@ -40,9 +42,9 @@ def answer(
             processor.inputs(pictures, [request.prompt_for(processor)] * len(pictures)),
             stop_ids=processor.stop_ids,
             max_tokens=request.token_limit,
-            sampling=sampling,
             started=started,
             on_token=on_token,
+            **choice,
         )
     except RuntimeError as error:
         raise in_words(error, len(pictures), "picture") from error

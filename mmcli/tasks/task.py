@@ -51,6 +51,10 @@ class Request:
         parts = (part.strip() for part in text_of(self.words).split(";"))
         return list(dict.fromkeys(part for part in parts if part))
 
+    def beams_for(self, loaded: "Loaded") -> int:
+        """How many answers are followed side by side (1: the likeliest next token, or a drawn one, is taken)."""
+        return 1
+
     def prompt_for(self, processor: "Processor") -> str:
         """The text that goes to the model."""
         prompt = self.prompt if self.prompt is not None else processor.task_prompt(self.task, self.words)

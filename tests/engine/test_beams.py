@@ -1,5 +1,6 @@
 """Beam search on a model whose every probability is written down."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -125,3 +126,45 @@ def test_rows_are_kept_in_the_order_asked_for(kept):
     store = torch.arange(4 * 3 * 2.0).view(4, 3, 2)
     before = store.clone()
     assert torch.equal(keep_rows(store, kept, 0, 2)[:, :2], before[kept][:, :2])
+
+
+class Favour:
+    """Adds to the logit of one token as often as it is written, and forbids another."""
+
+    def __init__(self, favoured: int, forbidden: int, by: float):
+        self.favoured, self.forbidden, self.by = favoured, forbidden, by
+
+    def begin(self, device, context=None):
+        return torch.zeros(2, 1)
+
+    def restrict(self, logits, states):
+        logits = logits.clone()
+        logits[:, self.favoured] += self.by
+        logits[:, self.forbidden] = -torch.inf
+        return logits
+
+    def advance(self, states, tokens):
+        return states
+
+
+@pytest.mark.parametrize("beams", [1, 3, 60])
+def test_a_processor_s_favour_counts_in_the_choice_and_not_in_log_probabilities(beams):
+    model, inputs = Bigrams(2), rows(1, 4)
+    favour = Favour(favoured=2, forbidden=0, by=2.5)
+    found = search(model, inputs, beams, steps=4, processor=favour)
+    again = search(model, replace(inputs, processor=favour), beams, steps=4)
+    assert [one.ids for one in again] == [one.ids for one in found]
+    logprobs = model.table.log_softmax(-1)
+    for one, first in zip(found, (1, 4), strict=True):
+        path = [first, *one.ids] + [END] * one.ended
+        own = [logprobs[first, a, b].item() for a, b in zip(path, path[1:], strict=False)]
+        assert list(one.logprobs) == pytest.approx(own, abs=1e-4)
+        assert 0 not in one.ids
+    if beams == 60:
+        scores = {}
+        for length in range(1, 5):
+            for ids in product([1, 2, 4], repeat=length):
+                path = [1, *ids] + [END] * (length < 4)
+                own = sum(logprobs[1, a, b].item() for a, b in zip(path, path[1:], strict=False))
+                scores[ids] = (own + 2.5 * ids.count(2)) / length
+        assert found[0].ids == max(scores, key=scores.__getitem__)

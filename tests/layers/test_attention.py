@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmcli.layers import attention
-from mmcli.layers.attention import attend, prefix_mask, prefix_positions
+from mmcli.layers.attention import attend, attend_shared, prefix_mask, prefix_positions
 
 
 def tensors(heads: int, key_heads: int) -> tuple[torch.Tensor, ...]:
@@ -55,3 +55,18 @@ def test_a_prefix_sees_itself_whole_and_padding_sees_and_shows_nothing():
     valid = torch.tensor([[False, True, True], [True, True, True]])
     assert prefix_mask(valid)[:, 0].int().tolist() == [[[1, 0, 0], [0, 1, 1], [0, 1, 1]], [[1, 1, 1]] * 3]
     assert prefix_positions(valid).tolist() == [[0, 0, 1], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("heads, key_heads", [(4, 4), (4, 2), (4, 1)])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("queries", [1, 3])
+def test_rows_that_share_a_prefix_see_what_their_copies_would_see(heads, key_heads, softcap, queries):
+    generator = torch.Generator().manual_seed(1)
+    q = torch.randn(6, heads, queries, 8, generator=generator)
+    prefix = torch.randn(2, 2, key_heads, 9, 8, generator=generator).unbind(0)  # of two prefixes, three rows each
+    own = torch.randn(2, 6, key_heads, 4, 8, generator=generator).unbind(0)
+    mask = torch.rand(6, 1, queries, 13, generator=generator) > 0.4
+    mask[..., 0] = True
+    k, v = (torch.cat((p.repeat_interleave(3, 0), o), 2) for p, o in zip(prefix, own, strict=True))
+    expected = definition(q, k, v, mask, 0.3, softcap)
+    torch.testing.assert_close(attend_shared(q, prefix, own, mask, 0.3, softcap), expected, rtol=1e-5, atol=1e-5)

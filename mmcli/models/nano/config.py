@@ -17,6 +17,22 @@ TOKENS = ("image_token", "loc_token", "seg_token", "pad_token", "eos_token", "bo
 
 
 @dataclass(frozen=True)
+class SentenceRules:
+    """What holds for sentences beside their being words (`sentences`); `training.recipes.nano.sentences` finds it."""
+
+    prompts: tuple[int, ...]  # first words of the prompts that are answered with a sentence
+    never_last: tuple[int, ...]  # words with which no sentence ends
+    repeatable: tuple[int, ...]  # words that may come twice
+    same_word: tuple[tuple[int, ...], ...]  # forms that count as one word where words are not to come twice
+    phrases: tuple[tuple[int, ...], ...]  # names of two words: a token, the one behind it, the number of the class
+    presence: tuple[float, ...]  # slope and constant of a class's log-odds of being there, from the detector's logit
+    grounding: float  # weight of the log-probability of being there, in the choice of a sentence that names a class
+
+
+FREE = SentenceRules((), (), (), (), (), (0.0, 0.0), 0.0)  # no rules
+
+
+@dataclass(frozen=True)
 class NanoConfig:
     """One picture side for the detector, one for the feature tower, and a small Gemma decoder behind them."""
 
@@ -38,6 +54,7 @@ class NanoConfig:
     later_words: tuple[int, int]  # whole words and marks that may follow; between and behind them are pieces of words
     names: tuple[tuple[int, ...], ...]  # words for what the detector knows: a token, then the classes it may mean
     least_evidence: float  # the detector's logit below which nothing of a class is named in a sentence
+    sentences: SentenceRules
     decoder: DecoderConfig
 
     @property
@@ -77,6 +94,7 @@ class NanoConfig:
             later_words=_read_range(whole, "later_words", rows),
             names=_read_names(whole, rows),
             least_evidence=whole.number("least_evidence", -100, 100),
+            sentences=_read_sentences(whole.part("sentences", vars(FREE)), rows),
             decoder=decoder,
             **own,
         )
@@ -111,6 +129,27 @@ def _read_names(raw: Fields, rows: int) -> tuple[tuple[int, ...], ...]:
         if not right or entry[0] >= rows or max(entry[1:]) >= CLASSES:
             raise raw.wrong("names", "lists of a token id and the numbers of classes")
     return tuple(tuple(entry) for entry in names)
+
+
+def _read_sentences(raw: Fields, rows: int) -> SentenceRules:
+    same = raw.items("same_word", rows)
+    if not all(isinstance(ids, list | tuple) and all(type(i) is int and 0 <= i < rows for i in ids) for ids in same):
+        raise raw.wrong("same_word", "lists of token ids")
+    phrases = raw.items("phrases", 4000)
+    bounds = (rows, rows, CLASSES)
+    for ids in phrases:
+        right = isinstance(ids, list | tuple) and len(ids) == len(bounds) and all(type(i) is int for i in ids)
+        if not right or not all(0 <= i < end for i, end in zip(ids, bounds, strict=True)):
+            raise raw.wrong("phrases", "lists of two token ids and the number of a class")
+    return SentenceRules(
+        prompts=raw.wholes("prompts", 0, rows - 1, longest=16),
+        never_last=raw.wholes("never_last", 0, rows - 1, longest=rows),
+        repeatable=raw.wholes("repeatable", 0, rows - 1, longest=rows),
+        same_word=tuple(map(tuple, same)),
+        phrases=tuple(map(tuple, phrases)),
+        presence=raw.numbers("presence", -100, 100, 2, 2),
+        grounding=raw.number("grounding", 0, 100),
+    )
 
 
 def _read_range(raw: Fields, name: str, rows: int) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcli.engine.inputs import Inputs
@@ -45,24 +44,15 @@ class Nano(PrefixLM):
         self.tower = NanoTower(config)
         self.register_buffer("class_ids", torch.empty(0, dtype=torch.long), persistent=False)
         self.register_buffer("class_share", torch.empty(0), persistent=False)
-        self.register_buffer("name_tokens", torch.empty(0, dtype=torch.long), persistent=False)
-        self.register_buffer("name_classes", torch.empty(0, dtype=torch.long), persistent=False)
         if not self.class_ids.is_meta:
             self.reset_buffers(self.class_ids.device)
 
     def reset_buffers(self, device: torch.device) -> None:
-        """Token ids of the detector's classes [80, longest] with the share of each in the class's name, and the words
-        that name something [N] with the classes each may mean [N, most]."""
+        """Token ids of the detector's classes [80, longest] with the share of each in the class's name."""
         ids = [torch.tensor(row, device=device) for row in self.config.class_tokens]
         share = [torch.full((len(row),), 1 / len(row), device=device) for row in ids]
         self.class_ids = nn.utils.rnn.pad_sequence(ids, batch_first=True)
         self.class_share = nn.utils.rnn.pad_sequence(share, batch_first=True)
-        self.name_tokens = torch.tensor([entry[0] for entry in self.config.names], dtype=torch.long, device=device)
-        classes = [torch.tensor(entry[1:], device=device) for entry in self.config.names]
-        none = torch.full((0, 1), CLASSES, device=device)
-        self.name_classes = (
-            nn.utils.rnn.pad_sequence(classes, batch_first=True, padding_value=CLASSES) if classes else none
-        )
 
     def class_words(self) -> Tensor:
         """The decoder's embeddings of the detector's classes [80, D], scaled as it reads them; means over words."""
@@ -101,9 +91,10 @@ class Nano(PrefixLM):
         positions = prefix_positions(inputs.valid)[:, soft:]
         hidden = self.decoder(self.decoder.embed(text), positions, mask, cache)
         logits = self._allowed(self.decoder.logits(hidden[:, -1]))
+        finding = self._begins_with(text, self.config.finding_tokens)
         cache.context = self._begin(seen, text, cache)
-        logits[~cache.context.sentence] -= self._absent(logits)
-        return self._worded(logits, cache.context, self.config.first_words)
+        logits[finding, self.config.eos_token] -= self.config.absent_bias
+        return logits
 
     def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """As `PrefixLM.step`; while a row writes mask codes it sees what their box shows."""
@@ -114,45 +105,23 @@ class Nano(PrefixLM):
         if shown is not None:
             x = x + shown[:, None].to(x.dtype)
         hidden = self.decoder(x, positions, cache.step_mask(), cache)
-        logits = self._allowed(self.decoder.logits(hidden[:, -1]))
-        return self._worded(logits, cache.context, self.config.later_words)
+        return self._allowed(self.decoder.logits(hidden[:, -1]))
 
     def _begin(self, seen: Seen, text: Tensor, cache: KVCache) -> Writing:
-        """The state of answers to prompts `text` [B, T]; those that do not look for things are sentences."""
+        """The state of answers to prompts `text` [B, T]."""
         rows, width = len(text), self.config.decoder.width
-        word = torch.tensor(self.config.finding_tokens, device=text.device)
-        begins = text[:, :-1] == self.config.bos_token
-        finding = (begins & torch.isin(text[:, 1:], word)).any(dim=1)
-        masks = (begins & (text[:, 1:] == word[-1:])).any(dim=1) if len(word) else finding
+        masks = self._begins_with(text, self.config.finding_tokens[-1:])
         picture = torch.arange(rows, device=text.device) if seen.picture is None else seen.picture
         written = torch.zeros(rows, cache.capacity, dtype=torch.long, device=text.device)
         vectors = torch.zeros(rows, CODES, width, dtype=seen.plane.dtype, device=text.device)
-        unseen = self._unseen(seen.raw).index_select(0, picture) & ~finding[:, None]
-        return Writing(seen.plane, picture, masks, ~finding, written, vectors, unseen)
+        return Writing(seen.plane, picture, masks, written, vectors, evidence_of(seen.raw))
 
-    def _unseen(self, raw: list[Tensor]) -> Tensor:
-        """Which names [P, N] mean only classes of which the detector sees no trace in a picture.
+    def _begins_with(self, text: Tensor, words: tuple[int, ...]) -> Tensor:
+        """Which of the prompts [B, T] begin with one of the words [B]."""
+        begins = text[:, :-1] == self.config.bos_token
+        return (begins & torch.isin(text[:, 1:], torch.tensor(words, dtype=torch.long, device=text.device))).any(dim=1)
 
-        A small decoder says what is likely in such a scene; the detector was taught what is there.
-        """
-        evidence = torch.cat([out[:, :CLASSES].flatten(2) for out in raw], 2).amax(2)
-        absent = F.pad(evidence < self.config.least_evidence, (0, 1), value=True)  # behind the classes: none
-        return absent[:, self.name_classes].all(2)
 
-    def _absent(self, logits: Tensor) -> Tensor:
-        """What is taken from the first token's logits where things are looked for [V]."""
-        taken = torch.zeros_like(logits[0])
-        taken[self.config.eos_token] = self.config.absent_bias
-        return taken
-
-    def _worded(self, logits: Tensor, writing: Writing, words: tuple[int, int]) -> Tensor:
-        """In sentences only words of that range may be written, none for what is not seen, or the end."""
-        begin, end = words
-        if begin < end:
-            ids = torch.arange(logits.shape[-1], device=logits.device)
-            other = ((ids < begin) | (ids >= end)) & (ids != self.config.eos_token)
-            logits = logits.masked_fill(writing.sentence[:, None] & other, -torch.inf)
-        if len(self.name_tokens):
-            named = logits[:, self.name_tokens].masked_fill(writing.unseen, -torch.inf)
-            logits = logits.index_copy(1, self.name_tokens, named)
-        return logits
+def evidence_of(raw: list[Tensor]) -> Tensor:
+    """The detector's best logit of each class [P, 80], from its outputs as in `Seen`."""
+    return torch.cat([out[:, :CLASSES].flatten(2) for out in raw], 2).amax(2)

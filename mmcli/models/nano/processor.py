@@ -18,6 +18,7 @@ from mmcli.models.family import Processor
 from mmcli.models.nano.capabilities import capabilities
 from mmcli.models.nano.config import NanoConfig
 from mmcli.models.nano.questions import taught
+from mmcli.models.nano.sentences import Wording
 
 PROMPTS = {"caption": "caption en", "detect": "detect {}", "segment": "segment {}", "chat": "answer en {}"}
 
@@ -49,10 +50,12 @@ class NanoProcessor(Processor):
 
     def rows(self, prompts: Sequence[str]) -> Inputs:
         """One row for each prompt, behind the soft tokens of a picture that is yet to come."""
-        tokens, valid = pad_left([self._prompt_tokens(prompt) for prompt in prompts], self.config.pad_token)
+        ids = [self._prompt_tokens(prompt) for prompt in prompts]
+        tokens, valid = pad_left(ids, self.config.pad_token)
         soft = torch.full((len(prompts), self.soft_tokens), self.config.image_token)
         there = torch.ones_like(soft, dtype=torch.bool)
-        return Inputs(torch.cat((soft, tokens), 1), torch.cat((there, valid), 1))
+        wording = Wording(self.config, [own[1] for own in ids])
+        return Inputs(torch.cat((soft, tokens), 1), torch.cat((there, valid), 1), processor=wording)
 
     def pixels(self, pictures: Sequence[Image.Image]) -> Tensor:
         """RGB pictures of any size → float32 [pictures, 3, side, side] in 0..1, squeezed."""

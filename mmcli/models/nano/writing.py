@@ -1,4 +1,4 @@
-"""What rows look at while they write, beside their tokens: the picture inside the box, and which words are whole."""
+"""What rows look at while they write, beside their tokens: the picture inside the box, and what the detector saw."""
 
 from dataclasses import dataclass
 
@@ -23,14 +23,13 @@ class Writing(RowState):
     plane: Tensor  # [P, 64, h, w] of each picture
     picture: Tensor  # [B] which picture a row is about
     masks: Tensor  # [B] whether a row writes mask codes
-    sentence: Tensor  # [B] whether a row writes words alone
     written: Tensor  # [B, S] tokens by their places in the cache
     vectors: Tensor  # [B, 16, D] what the last box shows
-    unseen: Tensor  # [B, N] which of the configuration's `names` a row may not write
+    evidence: Tensor  # [P, 80] the detector's best logit of each class in each picture
 
     def keep(self, rows: list[int]) -> None:
-        """Go on with these rows, in this order."""
-        for name in ("picture", "masks", "sentence", "written", "vectors", "unseen"):
+        """Go on with these rows, in this order; what is of a picture is held once anyway."""
+        for name in ("picture", "masks", "written", "vectors"):
             setattr(self, name, keep_rows(getattr(self, name), rows, 0))
 
     def read(self, tokens: Tensor, cache: KVCache, cut: MaskTokens, config: NanoConfig) -> Tensor | None:

@@ -292,23 +292,6 @@ def test_only_an_empty_answer_to_a_search_is_held_back():
     torch.testing.assert_close(before - after, expected, atol=1e-5, rtol=0)
 
 
-def test_sentences_are_held_to_whole_words_and_lists_are_not():
-    config = NanoConfig.from_json(
-        {**SMALL, "first_words": [3, 6], "later_words": [6, 14], "finding_tokens": [16, 17], "absent_bias": 0.0}
-    )
-    torch.manual_seed(2)
-    model = Nano(config).eval()
-    soft = [CONFIG.image_token] * CONFIG.soft_tokens
-    inputs = Inputs(*pad_left([soft + [2, 5, 8], soft + [2, 16, 8]], 0), tuple(torch.rand(2, 3, 128, 128)))
-    with torch.inference_mode():
-        cache = model.new_cache(2, 64)
-        first = model.prefill(inputs, cache)
-        later = model.step(torch.tensor([4, 25]), cache)
-    assert first[0].isfinite().nonzero().flatten().tolist() == [1, 3, 4, 5]
-    assert later[0].isfinite().nonzero().flatten().tolist() == [1, *range(6, 14)]
-    assert first[1, :56].isfinite().all() and later[1, :56].isfinite().all()
-
-
 LOCATED = {  # room for the places and codes that a mask is made of
     **SMALL, "image_token": 1240, "loc_token": 40, "seg_token": 1064, "finding_tokens": [16, 17],
     "decoder": {**SMALL["decoder"], "vocabulary": 1248},

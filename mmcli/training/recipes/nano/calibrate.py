@@ -75,18 +75,24 @@ def fit(answers: Sequence[Answered]) -> Calibration:
 
 
 def _regression(rows: list[tuple[tuple[float, ...], bool]], before: Sequence[float]) -> tuple[float, ...]:
-    """Logistic regression by Newton's method; where there is next to nothing to learn from, what was before."""
+    """Logistic regression; where there is next to nothing to learn from, what was before."""
     if len(rows) < 20:
         return tuple(before)
     x = np.array([features for features, _ in rows])
     y = np.array([right for _, right in rows], dtype=float)
     decay = np.diag([1e-3] + [DECAY] * (FEATURES - 1))
-    weights = np.zeros(FEATURES)
+    return tuple(round(float(w), 4) for w in logistic_regression(x, y, decay))
+
+
+def logistic_regression(x: np.ndarray, y: np.ndarray, decay: np.ndarray) -> np.ndarray:
+    """Weights [F] of features x [N, F] for outcomes y [N] of 0 and 1, by Newton's method; `decay` [F, F] holds them
+    near 0."""
+    weights = np.zeros(x.shape[1])
     for _ in range(30):
         p = 1 / (1 + np.exp(-(x @ weights).clip(-30, 30)))
         slope = x.T @ (y - p) - decay @ weights
         weights += np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + decay, slope)
-    return tuple(round(float(w), 4) for w in weights)
+    return weights
 
 
 def with_limits(answers: Sequence[Answered], calibration: Calibration, false: float) -> Calibration:
@@ -159,7 +165,7 @@ def main() -> None:
         print(f"detector at {least}", _short(summary(detector_alone(known, least))))
     print(json.dumps({"finding": asdict(calibration)}))
     if args.write:
-        path.write_text(json.dumps(raw | {"finding": asdict(calibration)}, indent=2) + "\n", "utf-8")
+        path.write_text(json.dumps(raw | {"finding": asdict(calibration)}) + "\n", "utf-8")
 
 
 def _short(result: dict) -> dict:

@@ -27,6 +27,7 @@ from mmcli.decode.objects import ParsedObject
 from mmcli.engine.collect import complete
 from mmcli.hub.resolve import resolve
 from mmcli.models.load import load
+from mmcli.models.nano import BEAMS
 from mmcli.models.nano.finding import find
 from mmcli.models.nano.joining import Candidate
 from mmcli.output.masks import paste_mask
@@ -46,7 +47,7 @@ from mmcli.training.recipes.nano.boxes import (
 )
 from mmcli.training.recipes.nano.cider import cider
 from mmcli.training.recipes.nano.packing import COMMON
-from mmcli.training.recipes.nano.told import measure_likeness, measure_questions, measure_told
+from mmcli.training.recipes.nano.told import CAPTION, measure_likeness, measure_questions, measure_told
 from mmcli.types import Completion
 
 Question = tuple[Photo, str]  # and a prompt
@@ -93,7 +94,8 @@ class Judge:
             pictures = [[self.picture(photo)] for photo, _ in part]
             inputs = self.loaded.processor.inputs(pictures, [prompt for _, prompt in part])
             stop = self.loaded.processor.stop_ids
-            answers = complete(self.loaded.model, inputs, stop_ids=stop, max_tokens=max_tokens)
+            beams = BEAMS if part[0][1] == CAPTION else 1  # as `mmcli caption` and `mmcli chat` do
+            answers = complete(self.loaded.model, inputs, stop_ids=stop, max_tokens=max_tokens, beams=beams)
             yield from zip(part, answers, strict=True)
 
     def tell(self, questions: Sequence[Question], max_tokens: int) -> list[str]:
@@ -257,7 +259,7 @@ def _mask_overlap(photo: Photo, thing: Thing, truth: np.ndarray, objects: list[P
 
 
 def measure_captions(judge: Judge) -> dict:
-    said = judge.tell([(photo, "caption en") for photo in judge.photos], 48)
+    said = judge.tell([(photo, CAPTION) for photo in judge.photos], 48)
     texts = {id(photo): text for photo, text in zip(judge.photos, said, strict=True)}
     told = [p for p in judge.photos if p.captions]
     named, wrong = [], []

@@ -92,6 +92,17 @@ def single_words() -> dict[str, list[int]]:
     return words
 
 
+def phrases() -> list[tuple[str, str, int]]:
+    """Names of two words of which neither names a thing by itself ("traffic light"), with the number of the class."""
+    single = single_words()
+    found = []
+    for name, label in _NAMES:
+        words = name.split()
+        if label and len(words) == 2 and not any(word in single for word in words):
+            found.append((*words, COCO_CLASSES.index(label)))
+    return found
+
+
 def _names() -> list[tuple[str, str]]:
     names = [(word, "") for word in OTHER]
     for label in COCO_CLASSES:

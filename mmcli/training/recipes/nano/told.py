@@ -11,11 +11,12 @@ from mmcli.training.recipes.nano.hallucination import chair, named_classes
 # Asks each picture its prompt and gives the answers in order.
 Tell = Callable[[Sequence[tuple[Photo, str]], int], list[str]]
 LONGEST, ANSWER = 48, 12  # tokens
+CAPTION = "caption en"
 
 
 def measure_told(tell: Tell, photos: Sequence[Photo]) -> dict:
     """Captions of photographs with every box: which things they name."""
-    captions = tell([(photo, "caption en") for photo in photos], LONGEST)
+    captions = tell([(photo, CAPTION) for photo in photos], LONGEST)
     there = [{thing.label for thing in photo.things} for photo in photos]
     wrong = Counter(label for text, own in zip(captions, there, strict=True) for label in named_classes(text) - own)
     shown = random.Random(0).sample(captions, min(12, len(captions)))
@@ -25,7 +26,7 @@ def measure_told(tell: Tell, photos: Sequence[Photo]) -> dict:
 def measure_likeness(tell: Tell, photos: Sequence[Photo]) -> dict:
     """CIDEr-D against people's sentences."""
     told = [photo for photo in photos if photo.captions]
-    captions = tell([(photo, "caption en") for photo in told], LONGEST)
+    captions = tell([(photo, CAPTION) for photo in told], LONGEST)
     return {"pictures": len(told), "cider": round(cider(captions, [list(photo.captions) for photo in told]), 3)}
 
 

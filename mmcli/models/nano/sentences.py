@@ -1,0 +1,110 @@
+"""What nano may write in words: whole words, of things that are seen, and sentences that come to an end and repeat
+nothing.
+
+The model's own distribution stays as it is: a beam that runs into what is forbidden pays for the probability that lies
+there, so that a sentence begun in vain loses to one that can be finished. What the detector saw is weighed in as the
+log-probability that the classes which a sentence names are there, each once (a log-linear product of experts; Hinton
+2002, Neural Computation 14).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmcli.models.nano.config import CLASSES, NanoConfig
+
+OBJECTS, WORDS, SENTENCE = range(3)  # what a row's answer is made of
+EVEN = math.log(2)  # naming what is as likely there as not is neither credited nor paid for
+
+
+class Wording:
+    """A logits processor for the answers to prompts that begin with the tokens `prompts`, one a row.
+
+    A state is the number of the row and what was written [R, 1 + T].
+    """
+
+    def __init__(self, config: NanoConfig, prompts: Sequence[int]):
+        rules, size = config.sentences, config.decoder.vocabulary
+        kinds = [
+            OBJECTS if first in config.finding_tokens else SENTENCE if first in rules.prompts else WORDS
+            for first in prompts
+        ]
+        self._config = config
+        self._kinds = torch.tensor(kinds)
+        self._words = torch.ones(2, size, dtype=torch.bool)  # that may begin an answer, that may follow
+        for allowed, (begin, end) in zip(self._words, (config.first_words, config.later_words), strict=True):
+            if begin < end:
+                allowed[:] = False
+                allowed[begin:end] = allowed[config.eos_token] = True
+        self._last = torch.ones(size, dtype=torch.bool)  # tokens behind which a sentence may end
+        self._last[list(rules.never_last)] = False
+        # Words that may come once: their forms have one number; 0 for all others.
+        number = list(range(1, size + 1))
+        for forms in rules.same_word:
+            for form in forms:
+                number[form] = forms[0] + 1
+        once = torch.zeros(size, dtype=torch.bool)
+        once[min(config.first_words[0], config.later_words[0]) : config.later_words[1]] = bool(rules.prompts)
+        once[list(rules.repeatable)] = False
+        self._number = torch.tensor(number).masked_fill(~once, 0)
+        # Words that name something, and the classes each may mean [N, 80].
+        self._names = torch.tensor([entry[0] for entry in config.names], dtype=torch.long)
+        self._means = torch.zeros(len(config.names), CLASSES, dtype=torch.bool)
+        pairs = [(name, label) for name, entry in enumerate(config.names) for label in entry[1:]]
+        self._means[tuple(torch.tensor(pairs, dtype=torch.long).view(-1, 2).T)] = True
+        self._phrases = torch.tensor(rules.phrases, dtype=torch.long).view(-1, 3)
+        self._unseen = torch.empty(0)  # [B, N] which of the names a row may not write
+        self._credit = torch.empty(0)  # [B, N] what naming is worth
+        self._phrase_credit = torch.empty(0)  # [B, phrases] … in two words; −inf where nothing is seen
+
+    def begin(self, device: torch.device, context: Any = None) -> Tensor:
+        for name in ("_kinds", "_words", "_last", "_number", "_names", "_means", "_phrases"):
+            setattr(self, name, getattr(self, name).to(device))
+        evidence = context.evidence.float()[context.picture]  # [B, 80]
+        self._unseen = ~_any(evidence >= self._config.least_evidence, self._means.T)
+        self._unseen &= (self._kinds != OBJECTS)[:, None]
+        slope, constant = self._config.sentences.presence
+        worth = self._config.sentences.grounding * (F.logsigmoid(slope * evidence + constant) + EVEN)  # [B, 80]
+        other = (self._kinds != SENTENCE)[:, None]
+        self._credit = worth[:, None].masked_fill(~self._means, -torch.inf).amax(2).masked_fill(other, 0.0)
+        worth = worth.masked_fill(evidence < self._config.least_evidence, -torch.inf)
+        self._phrase_credit = worth[:, self._phrases[:, 2]].masked_fill(other, 0.0)
+        return torch.arange(len(self._kinds), device=device)[:, None]
+
+    def restrict(self, logits: Tensor, states: Tensor) -> Tensor:
+        row, written = states[:, 0], states[:, 1:]
+        kind, end = self._kinds[row], self._config.eos_token
+        forbidden = (kind != OBJECTS)[:, None] & ~self._words[min(written.shape[1], 1)]
+        sentence = kind == SENTENCE
+        ends = self._last[written[:, -1]] if written.shape[1] else torch.zeros_like(sentence)
+        forbidden[:, end] |= sentence & ~ends
+        said = torch.zeros(len(logits), len(self._number) + 1, dtype=torch.bool, device=logits.device)
+        said.scatter_(1, self._number[written], True)
+        said[:, 0] = False
+        forbidden |= sentence[:, None] & said[:, self._number]
+        logits = logits.masked_fill(forbidden, -torch.inf)
+        if len(self._names):
+            logits[:, self._names] += self._credit[row] * self._new(written)
+            logits[:, self._names] = logits[:, self._names].masked_fill(self._unseen[row], -torch.inf)
+        if len(self._phrases) and written.shape[1]:
+            begun = written[:, -1:] == self._phrases[:, 0]  # [R, phrases]
+            credit = self._phrase_credit[row].masked_fill(~begun, 0.0)
+            logits.index_add_(1, self._phrases[:, 1], credit)
+        return logits
+
+    def _new(self, written: Tensor) -> Tensor:
+        """Which names [R, N] mean nothing that the tokens written [R, T] have named."""
+        named = _any((written[:, :, None] == self._names).any(1), self._means)  # classes [R, 80]
+        return ~_any(named, self._means.T)
+
+    def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
+        return torch.cat((states, tokens[:, None]), 1)
+
+
+def _any(rows: Tensor, related: Tensor) -> Tensor:
+    """What of the columns is related to any member of each row: bool [R, N], bool [N, M] → bool [R, M]."""
+    return rows.float() @ related.float() > 0
