@@ -60,6 +60,7 @@ def test_the_loop_is_closed_when_whoever_listens_fails():
     def listen(row, id):
         raise ValueError("the reader is gone")
 
+    loop = steps([(0, 1, -0.5)], [(0, 2, -0.5)], closed=closed)  # held, so that nothing but collect closes it
     with pytest.raises(ValueError, match="gone"):
-        collect(steps([(0, 1, -0.5)], [(0, 2, -0.5)], closed=closed), 1, STOP, on_token=listen)
+        collect(loop, 1, STOP, on_token=listen)
     assert closed

@@ -149,7 +149,9 @@ def test_a_record_of_schema_1_never_answers_and_is_not_read():
         "prompt": "caption en", "text": "a cat", "truncated": False, "objects": [], "problems": [], "notes": [],
         "timings": {},
     }  # fmt: skip
-    assert not answers(old, run_key(**ASKED)) and not answers(old, None)
+    key = run_key(**ASKED)
+    assert not answers(old, key) and not answers(old, None)
+    assert not answers(old | {"key": key}, key) and not answers({"key": key}, key)
     with pytest.raises(InputError, match=r"A record of schema 1 cannot be read: this version reads schema 2\. Run"):
         from_dict(old)
     with pytest.raises(InputError, match="is no record"):
