@@ -174,8 +174,8 @@ class Model:
         batch_size: int | None = None,
         keep_pictures: bool = False,
     ) -> "Iterator[Outcome]":
-        """What came of each source: see `batch.runner.run`."""
-        from mmcli.batch.runner import run
+        """What came of each source: see `batch.images.run`."""
+        from mmcli.batch.images import run
 
         return run(
             sources,

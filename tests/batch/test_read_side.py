@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from picture_files import scene
 
-from mmcli.batch.runner import run
+from mmcli.batch.images import run
 from mmcli.media.sources import IMAGE_EXTENSIONS, expand
 from mmcli.tasks.attachments import load_attachment
 from mmcli.tasks.caption import CaptionRequest

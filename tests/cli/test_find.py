@@ -77,7 +77,7 @@ def test_no_picture_is_drawn_of_an_answer_without_boxes(photos, command):
 def test_a_picture_is_not_read_in_full_where_nothing_is_drawn(tmp_path, monkeypatch):
     """It may be larger than what is drawn on."""
     monkeypatch.setattr("mmcli.media.image.FULL_PIXELS", 100)
-    monkeypatch.setattr("mmcli.batch.runner.KEPT_PIXELS", 100)
+    monkeypatch.setattr("mmcli.batch.images.KEPT_PIXELS", 100)
     picture = tmp_path / "cat.jpg"
     Image.open(EXAMPLES / "cat.jpg").resize((2600, 1900)).save(picture)
     done = mmcli("detect", "zebra", str(picture), "--overlay", str(tmp_path / "drawn.png"))

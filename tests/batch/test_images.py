@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 import pytest
 import support
 
-from mmcli.batch import runner
-from mmcli.batch.runner import run
+from mmcli.batch import images
+from mmcli.batch.images import run
 from mmcli.errors import InputError, ModelError
 from mmcli.media.sources import IMAGE_EXTENSIONS, Source, expand
 from mmcli.models.family import Capabilities
@@ -117,7 +117,7 @@ def test_a_picture_too_large_to_be_kept_is_read_again(tmp_path, loaded, monkeypa
     """Large pictures that wait to be drawn on would fill the memory."""
     path = tmp_path / "large.png"
     support.picture(0, 2000, 1900).save(path)
-    monkeypatch.setattr(runner, "KEPT_PIXELS", 1000)
+    monkeypatch.setattr(images, "KEPT_PIXELS", 1000)
     done = next(run(sources(str(path)), REQUEST, lambda: loaded, model="tiny", keep_pictures=True))
     support.picture(1, 20, 30).save(path)  # seen only if it is read now
     assert done.full().image.size == (20, 30)
@@ -126,14 +126,14 @@ def test_a_picture_too_large_to_be_kept_is_read_again(tmp_path, loaded, monkeypa
 def test_pictures_do_not_pile_up(album, loaded, monkeypatch):
     """Two hundred pictures; at no time are more alive than a batch, those prefetched and those on their way."""
     alive = weakref.WeakSet()
-    read = runner._Reader.read
+    read = images._Reader.read
 
     def watched(reader, source):
         result = read(reader, source)
         alive.add(result.picture.image)
         return result
 
-    monkeypatch.setattr(runner._Reader, "read", watched)
+    monkeypatch.setattr(images._Reader, "read", watched)
     most = 0
     for _ in run(sources(*["album/b.jpg"] * 200), CaptionRequest(max_tokens=1), lambda: loaded, model="tiny"):
         most = max(most, len(alive))
