@@ -10,10 +10,14 @@ if TYPE_CHECKING:
 
 
 def load_attachments(
-    environment: Environment, names: list[str], kind: str | None = None, able: Able = lambda: None
+    environment: Environment,
+    names: list[str],
+    kind: str | None = None,
+    able: Able = lambda: None,
+    model: str = "The model",
 ) -> list[Attachment]:
     """Everything that `names` name, read; raises as `load_attachment`."""
-    return [load_attachment(source, kind, able) for source in find_attachments(environment, names, kind)]
+    return [load_attachment(source, kind, able, model) for source in find_attachments(environment, names, kind)]
 
 
 def find_attachments(environment: Environment, names: list[str], kind: str | None = None) -> "list[Source]":

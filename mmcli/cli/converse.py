@@ -139,7 +139,8 @@ class Commands:
             self._talker.take_back(kind)
             self._environment.log(f"No {kind} goes with the next question")
             return
-        attachments = load_attachments(self._environment, names, kind, self._talker.able)
+        model = self._talker.ready().loaded.checkpoint.name
+        attachments = load_attachments(self._environment, names, kind, self._talker.able, model)
         self._talker.show(attachments)
         known = ", ".join(names_of(attachments))
         if self._talker.ready().keeps_turns:

@@ -52,7 +52,7 @@ def test_every_command_does_what_the_help_says(album, tiny):
     terminal.type("/save talk.md\n/save talk.jsonl\n")
     terminal.until("2 answers are written to", times=2)
     terminal.type("/audio album/b.jpg\n")
-    terminal.until("is a JPEG picture, not a recording")
+    terminal.until(f"{tiny.name} takes no audio")
     terminal.type("/clear\n")
     terminal.until("is forgotten")
     terminal.type("/save talk.md\n")
