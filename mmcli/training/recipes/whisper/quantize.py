@@ -27,7 +27,7 @@ from mmcli.hub.weights import place
 from mmcli.media.audio import read_sound
 from mmcli.media.sources import Source
 from mmcli.models.load import load
-from mmcli.models.whisper.model import CrossAttention, EncodedAudio, Encoder, SelfAttention, Whisper
+from mmcli.models.whisper.model import EncodedAudio, Encoder, Whisper
 from mmcli.models.whisper.transcribe import DecodingOptions, transcribe_windows
 from mmcli.models.whisper.weights import rules
 from mmcli.speech.silero_vad import load_silero_vad
@@ -108,7 +108,7 @@ class Quantizer:
     def decoder(self, states: list[Tensor], texts: list[list[int]]) -> None:
         """`states` of the encoder, and the text that is written for each."""
         layers = self.model.decoder.layers
-        with watched([layer.cross.kv for layer in layers]) as moments:
+        with watched([part for layer in layers for part in (layer.cross.k, layer.cross.v)]) as moments:
             for x in states:
                 for layer in layers:
                     layer.cross.look(x)
@@ -117,7 +117,7 @@ class Quantizer:
             layer.cross.short = torch.bfloat16  # as on CPUs; it halves the memory too
         heard = [EncodedAudio([layer.cross.look(x) for layer in layers]) for x in states]
         for layer in layers:
-            with watched([part for part in linear_layers(layer) if part is not layer.cross.kv]) as moments:
+            with watched([part for part in linear_layers(layer) if part not in self.kept]) as moments:
                 for context, tokens in zip(heard, texts, strict=True):
                     cache = self.model.new_cache(1, len(tokens))
                     cache.context = context
@@ -126,33 +126,21 @@ class Quantizer:
 
     def stored(self, checkpoint: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the new file holds, by the checkpoint's names."""
-        integers, biases = self._by_name()
+        layers = {name: part for name, part in self.model.named_modules() if part in self.kept}
         table, found = rules(self.model.config), {}
         for name, value in checkpoint.items():
             ours = place(table, name)[1]
-            if ours in integers:
-                found[name], found[name + SCALE] = integers[ours]
+            layer, _, own = (ours or "").rpartition(".")
+            if layer in layers and own == "weight":
+                integers, scales = self.kept[layers[layer]]
+                found[name], found[name + SCALE] = pack(integers + ZERO), scales
+            elif layer in layers:
+                found[name] = layers[layer].bias.half()
             elif ours == "decoder.embedding.weight":
                 found[name], found[name + SCALE] = map(torch.from_numpy, int8_rows(value.numpy()))
             else:
-                found[name] = biases.get(ours, value).half().contiguous()
-        return found
-
-    def _by_name(self) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
-        """Packed integers with their scales, and biases, by our names; what was fused for speed is apart again."""
-        integers, biases = {}, {}
-        for name, layer in self.model.named_modules():
-            if layer not in self.kept:
-                continue
-            owner, _, own = name.rpartition(".")
-            # Queries, keys and values were stacked for speed: qkv, kv.
-            stacked = isinstance(self.model.get_submodule(owner), (SelfAttention, CrossAttention)) and own != "out"
-            parts = [f"{owner}.{letter}" for letter in own] if stacked else [name]
-            whole, scales = self.kept[layer]
-            for part, *rows in zip(parts, *(t.chunk(len(parts)) for t in (whole, scales, layer.bias)), strict=True):
-                integers[part + ".weight"] = pack(rows[0] + ZERO).contiguous(), rows[1].contiguous()
-                biases[part + ".bias"] = rows[2]
-        return integers, biases
+                found[name] = value.half()
+        return {name: value.contiguous() for name, value in found.items()}
 
 
 def _before_layers(encoder: Encoder, features: Tensor) -> Tensor:
@@ -169,7 +157,7 @@ def _before_layers(encoder: Encoder, features: Tensor) -> Tensor:
 @torch.inference_mode()
 def quantize_folder(source: Path, speech: list[Sample], folder: Path) -> Path:
     """Write the quantised checkpoint; returns its weight file."""
-    loaded = load(resolve(str(source)), "cpu", torch.float32)
+    loaded = load(resolve(str(source)), "cpu", torch.float32, fused=False)
     quantizer = Quantizer(loaded.model)
     features = [loaded.processor.features([sample.sound]) for sample in speech]
     step = max(1, len(speech) // ENCODER_WINDOWS)

@@ -113,7 +113,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description="Word times beside those of a forced alignment.")
     parser.add_argument("--data", type=Path, required=True, help="folder of clips.zip and manifest.jsonl")
-    parser.add_argument("--model", default="whisper-tiny.en")
+    parser.add_argument("--model", default="whisper-base")
     parser.add_argument("--count", type=int, help="a random part of so many clips")
     given = parser.parse_args()
     normal, aligner = EnglishTextNormalizer(), Aligner()
