@@ -10,6 +10,7 @@ from mmcli.errors import UsageError
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 COMPRESSION_LIMIT = 2.4
 LOGPROB_LIMIT = -1.0  # mean over the tokens of a text: below it is unlikely
+SILENCE_LOGPROB_LIMIT = -0.6  # the same for a text of which the model says that nobody speaks
 FASTEST = 30.0  # characters a second that anybody speaks
 
 Text = TypeVar("Text")
@@ -27,6 +28,7 @@ class DecodingOptions:
     compression_ratio_limit: float | None = COMPRESSION_LIMIT  # a text that shrinks more repeats itself
     logprob_limit: float | None = LOGPROB_LIMIT
     no_speech_limit: float | None = 0.6
+    silence_logprob_limit: float = SILENCE_LOGPROB_LIMIT
     words: bool = False
     times: bool = True  # write time tokens; without them a window is one segment
     spoken_to_end: bool = False  # the windows end where speech ends, or in its midst

@@ -231,9 +231,13 @@ def _unsure(text: WindowText, options: DecodingOptions) -> bool:
 
 
 def _silent(text: WindowText, options: DecodingOptions) -> bool:
-    """Nobody speaks, by the token that says so and by a text that is unsure."""
+    """Nobody speaks, by the token that says so and by a text that is unsure.
+
+    The texts that a multilingual Whisper makes up of noise ("you", Japanese thanks for watching) are likelier than the
+    paper's limit of −1 allows for; of real speech the token is hardly ever likely.
+    """
     likely = options.no_speech_limit is not None and text.no_speech > options.no_speech_limit
-    return likely and (options.logprob_limit is None or _unsure(text, options))
+    return likely and (options.logprob_limit is None or text.logprob < options.silence_logprob_limit)
 
 
 def _best(tried: list[WindowText], options: DecodingOptions) -> WindowText:
