@@ -29,6 +29,7 @@ COMMANDS = {
         ("transcribe", "--words"),
         ("transcribe", "--beams", "3"),
         ("transcribe", "--start", "3", "--duration", "5"),
+        ("transcribe", "--task", "translate"),
     ),
 }
 Answers = dict[str, dict[str, dict]]  # of each command about each file
@@ -41,6 +42,8 @@ def table(model: str) -> Path:
 
 def files(command: tuple[str, ...]) -> tuple[str, ...]:
     """The examples that a command is about; what nothing is to be found in is asked about all the same."""
+    if "translate" in command:
+        return ("service.opus",)
     return {"transcribe": ("jfk.flac",), "chat": ("astronaut.jpg", "coffee.jpg")}.get(command[0], PICTURES)
 
 

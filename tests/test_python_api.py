@@ -35,7 +35,7 @@ def nano():
 
 @pytest.fixture(scope="module")
 def whisper():
-    return mmcli.load("whisper-tiny.en", device="cpu")
+    return mmcli.load("whisper-base", device="cpu")
 
 
 def without_times(entry: dict) -> dict:

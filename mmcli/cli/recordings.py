@@ -101,7 +101,7 @@ class HearingOptions:
             "Transcript",
             "--language",
             metavar="CODE",
-            help="The language that is spoken, such as de (default: found out; the bundled model knows English only).",
+            help="The language that is spoken, such as de (default: found out in each window).",
         ),
     ] = None
     task: Annotated[

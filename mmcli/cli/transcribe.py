@@ -27,7 +27,8 @@ Examples:
   mmcli transcribe interviews/ --format vtt --output subtitles/
   mmcli transcribe lecture.m4a --start 1:02:00 --duration 5:00 --words --json
   ffmpeg -i film.mkv -f wav - | mmcli transcribe -
-  mmcli transcribe rede.ogg --model {such_as("translates")} --task translate
+  mmcli transcribe rede.ogg --task translate
+  mmcli transcribe talk.mp3 --model {such_as("transcribes", bundled=False)}
 
 Pauses, silence and music are passed over; what was left out is said on stderr."""
 

@@ -21,7 +21,7 @@ _SPEECH = frozenset({"transcribes", "word_times"})
 
 KNOWN = (
     KnownModel("nano", "mmcli-nano", _PLACES | {"probabilities"}, bundled=True),
-    KnownModel("whisper-tiny.en", "whisper", _SPEECH, bundled=True),
+    KnownModel("whisper-base", "whisper", _SPEECH | {"translates"}, bundled=True),
     KnownModel("google/paligemma2-3b-mix-448", "paligemma", _PLACES | {"reads_text"}),
     KnownModel("openai/whisper-large-v3-turbo", "whisper", _SPEECH),  # it was not trained to translate
     KnownModel("openai/whisper-large-v3", "whisper", _SPEECH | {"translates"}),

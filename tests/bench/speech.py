@@ -47,7 +47,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure mmcli transcribe beside faster-whisper.")
     parser.add_argument("clips", nargs="*", help="recordings of speech, or folders of them")
     parser.add_argument("--minutes", type=float, default=10, help="length of the recording made of them (default 10)")
-    parser.add_argument("--model", default="whisper-tiny.en", help="what mmcli runs")
+    parser.add_argument("--model", default="whisper-base", help="what mmcli runs")
     parser.add_argument("--peer", help="the same checkpoint for CTranslate2; without it mmcli runs alone")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=8, help="windows at once, on both sides")

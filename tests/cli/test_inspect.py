@@ -60,7 +60,7 @@ def test_a_configuration_alone_tells_what_the_model_is_made_of(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 200])
-@pytest.mark.parametrize("model", ["nano", "whisper-tiny.en", "tiny"])
+@pytest.mark.parametrize("model", ["nano", "whisper-base", "tiny"])
 def test_the_text_fits_a_terminal_and_says_the_same(columns, model, tiny):
     facts = describe(str(tiny) if model == "tiny" else model) | {"name": model}
     text, whole = as_text(facts, 3, columns), as_text(facts, 3)

@@ -38,7 +38,7 @@ def test_the_life_of_a_downloaded_model(shell, album):
     assert pulled.code == 0 and pulled.err == "" and (folder / "model.safetensors").exists()
 
     listed = shell("models", "list").out.splitlines()
-    assert [line.split()[0] for line in listed] == ["nano", "whisper-tiny.en", NAME] and COMMIT[:12] in listed[2]
+    assert [line.split()[0] for line in listed] == ["nano", "whisper-base", NAME] and COMMIT[:12] in listed[2]
 
     info = shell("models", "info", NAME).out
     assert "on this machine     yes" in info and "memory as float32   685 kB" in info

@@ -18,6 +18,7 @@ from mmcli.media.sources import expand
 from mmcli.speech.windows import RATE
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "jfk.flac"
+FRENCH = EXAMPLE.parent / "service.opus"
 CAT = EXAMPLE.parent / "cat.jpg"
 SAID = "ask not what your country can do for you"
 SECONDS = 11.0
@@ -61,12 +62,21 @@ def test_the_record_tells_what_is_said_and_when(record):
     )
     names += "notes timings"
     assert list(record) == names.split()
-    assert (record["task"], record["model"], record["language"]) == ("transcribe", "whisper-tiny.en", "en")
+    assert (record["task"], record["model"], record["language"]) == ("transcribe", "whisper-base", "en")
     assert record["seconds"] == pytest.approx(SECONDS, abs=0.05) and record["timestamps"] == "segment"
     edges = [edge for segment in record["segments"] for edge in (segment["start"], segment["end"])]
     assert edges == sorted(edges) and edges[0] >= 0 and edges[-1] <= record["seconds"]
     assert " ".join(segment["text"] for segment in record["segments"]) == record["text"]
     assert record["timings"]["real_time_factor"] > 0
+
+
+def test_another_language_is_found_out_and_translated():
+    [said] = mmcli("transcribe", FRENCH, "--json").records
+    assert (said["language"], said["task"]) == ("fr", "transcribe")
+    assert "numéro composé" in plain(said["text"])
+    [meant] = mmcli("transcribe", FRENCH, "--json", "--task", "translate").records
+    assert (meant["language"], meant["task"]) == ("fr", "translate")
+    assert "number" in plain(meant["text"]) and "numéro" not in plain(meant["text"])
 
 
 def test_text_is_a_line_a_segment(record):
@@ -177,9 +187,10 @@ def test_without_speech_no_model_is_loaded(tmp_path):
     ("arguments", "sentence"),
     [
         (["transcribe", EXAMPLE, "--model", "nano"], "nano takes no audio"),
-        (["caption", CAT, "--model", "whisper-tiny.en"], "takes recordings, no pictures"),
-        (["chat", CAT, "-m", "x", "--model", "whisper-tiny.en"], "takes recordings, no pictures"),
+        (["caption", CAT, "--model", "whisper-base"], "takes recordings, no pictures"),
+        (["chat", CAT, "-m", "x", "--model", "whisper-base"], "takes recordings, no pictures"),
         (["transcribe", EXAMPLE, "--model", "./nothere"], "There is no folder ./nothere"),
+        (["transcribe", EXAMPLE, "--model", "whisper-tiny.en", "--offline"], "(bundled: nano, whisper-base)"),
     ],
 )
 def test_a_model_for_something_else_is_one_sentence(arguments, sentence):
@@ -191,8 +202,7 @@ def test_a_model_for_something_else_is_one_sentence(arguments, sentence):
     "arguments",
     [
         ["transcribe"],
-        ["transcribe", EXAMPLE, "--language", "de"],
-        ["transcribe", EXAMPLE, "--task", "translate"],
+        ["transcribe", EXAMPLE, "--language", "klingon"],
         ["transcribe", EXAMPLE, "--task", "sing"],
         ["transcribe", EXAMPLE, "--format", "doc"],
         ["transcribe", EXAMPLE, "--format", "srt", "--json"],

@@ -1,5 +1,5 @@
 """Whisper against transformers: front end, encoder, logits and greedy tokens, on small random checkpoints and on the
-bundled tiny.en with a real recording."""
+bundled base with a real recording."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,9 @@ from whisper_folders import sound, write_checkpoint
 
 from mmcli.engine.inputs import Inputs
 from mmcli.hub.layout import BUNDLED
+from mmcli.hub.quantized import multiplied
 from mmcli.hub.resolve import resolve
+from mmcli.hub.safetensors_files import SCALE
 from mmcli.models.load import load
 from mmcli.models.whisper import FAMILY
 from mmcli.models.whisper.config import WhisperConfig
@@ -123,20 +125,20 @@ def test_greedy_tokens(pair, times, hint):
 
 
 @pytest.fixture(scope="module")
-def tiny_en(tmp_path_factory):
-    """The bundled tiny.en in float32: transformers', from the same numbers multiplied out, and ours."""
-    folder = BUNDLED["whisper-tiny.en"]
+def base():
+    """The bundled model in float32: transformers', from the same numbers multiplied out, and ours."""
+    folder = BUNDLED["whisper-base"]
     stored = load_file(folder / "model.safetensors")
     weights = {
-        name: value * stored[name + "_scale"].float()[:, None] if value.dtype == torch.int8 else value.float()
+        name: multiplied(value, stored[name + SCALE]) if name + SCALE in stored else value.float()
         for name, value in stored.items()
-        if not name.endswith("_scale")
+        if not name.endswith(SCALE)
     }
     reference = WhisperForConditionalGeneration(ReferenceConfig(**json.loads((folder / "config.json").read_text())))
     missing, unexpected = reference.load_state_dict(weights, strict=False)
     assert missing == ["proj_out.weight"] and not unexpected
     reference.tie_weights()
-    return reference.eval(), load(resolve("whisper-tiny.en"), "cpu", torch.float32)
+    return reference.eval(), load(resolve("whisper-base"), "cpu", torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -147,10 +149,11 @@ def recording() -> np.ndarray:
     return read_sound(next(iter(expand([str(RECORDING)], extensions=frozenset()))))[0]
 
 
-def test_tiny_en_writes_the_reference_tokens_for_a_real_recording(tiny_en, recording):
-    reference, ours = tiny_en
+def test_the_bundled_model_writes_the_reference_tokens_for_a_real_recording(base, recording):
+    reference, ours = base
     text = transcribe_windows(ours, [recording], DecodingOptions(words=True))[0]
-    prompt = ours.processor.prompt("transcribe", None, None, True)
+    prompt = ours.processor.prompt("transcribe", "en", None, True)
+    assert text.language == "en"
     assert list(text.token_ids) == reference_tokens(reference, ours.processor, recording, prompt, 60, True)
     assert "ask not what your country can do for you" in text.text
     words = [word for segment in text.segments for word in segment.words]
@@ -160,9 +163,9 @@ def test_tiny_en_writes_the_reference_tokens_for_a_real_recording(tiny_en, recor
 
 
 @pytest.mark.parametrize(("count", "until"), [(5, (1.5, 3.5)), (22, (11.0, 11.0))])
-def test_a_segment_stretched_over_more_than_its_text_is_used_as_far_as_it_was_said(tiny_en, recording, count, until):
+def test_a_segment_stretched_over_more_than_its_text_is_used_as_far_as_it_was_said(base, recording, count, until):
     """Eleven seconds of which the answer has the first words only: the last of them tells where it must go on."""
-    ours = tiny_en[1]
+    ours = base[1]
     processor, seconds, options = ours.processor, len(recording) / 16_000, DecodingOptions(spoken_to_end=True)
     text = transcribe_windows(ours, [recording], options)[0]
     ids = [id for id in text.token_ids if processor.is_text(id)][:count]
@@ -177,8 +180,8 @@ def test_a_segment_stretched_over_more_than_its_text_is_used_as_far_as_it_was_sa
 
 
 def test_the_faster_arithmetic_hears_the_same(recording):
-    fast = transcribe_windows(load(resolve("whisper-tiny.en"), "cpu", "auto"), [recording])[0]
-    exact = transcribe_windows(load(resolve("whisper-tiny.en"), "cpu", "float32"), [recording])[0]
+    fast = transcribe_windows(load(resolve("whisper-base"), "cpu", "auto"), [recording])[0]
+    exact = transcribe_windows(load(resolve("whisper-base"), "cpu", "float32"), [recording])[0]
     assert fast.text.lower().replace(",", "") == exact.text.lower().replace(",", "")
 
 

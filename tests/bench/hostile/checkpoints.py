@@ -32,7 +32,7 @@ RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
     "paligemma2": (("detect", "cat", PICTURE, *SHORT), ("chat", PICTURE, "-m", "cat?", *SHORT)),
     "whisper": (("transcribe", SPEECH, *HEARING), ("transcribe", SPEECH, "--words", "--language", "de", *HEARING)),
     "whisper.en": (("transcribe", SPEECH, *HEARING), ("transcribe", SPEECH, "--hint", "cat", *HEARING)),
-    "whisper-tiny.en": (("transcribe", SPEECH, *HEARING),),
+    "whisper-base": (("transcribe", SPEECH, *HEARING),),
     "gemma3n-text": (("chat", "-m", "Who?", *SHORT),),
     "gemma3n": (("caption", PICTURE, *SHORT),),
 }
