@@ -1,5 +1,6 @@
 """Beam search on a model whose every probability is written down."""
 
+import math
 from dataclasses import replace
 from itertools import product
 
@@ -81,6 +82,23 @@ def test_a_batch_equals_its_singles(beams):
     for answer, token in zip(together, (0, 1, 2, 4), strict=True):
         alone = search(model, rows(token), beams, steps=9)[0]
         assert alone.ids == answer.ids and alone.logprob == pytest.approx(answer.logprob, abs=1e-4)
+
+
+def test_answers_beyond_the_number_of_beams_do_not_count():
+    """Three answers end, one more than there are beams; those that have not ended are no better for that."""
+    model = Bigrams(0)
+    model.table.data[0] = torch.tensor(
+        [
+            [0.005, 0.33, 0.32, 0.34, 0.005],  # the first token: END is likeliest
+            [0.01, 0.48, 0.005, 0.5, 0.005],  # after 1: END, then 1
+            [0.01, 0.005, 0.48, 0.5, 0.005],  # after 2: END, then 2
+            [0.2] * VOCABULARY,
+            [0.2] * VOCABULARY,
+        ]
+    ).log()
+    [answer] = search(model, rows(0), 2)
+    assert (answer.ids, answer.ended) == ((), True)
+    assert answer.logprob == pytest.approx(math.log(0.34), abs=1e-4)
 
 
 def test_rules_see_what_each_beam_wrote():

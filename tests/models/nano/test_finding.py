@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from mmcli.decode.grammar import CORNERS
 from mmcli.decode.segments import parse
 from mmcli.hub.resolve import resolve
 from mmcli.models.load import load
 from mmcli.models.nano import finding
-from mmcli.models.nano.finding import find
+from mmcli.models.nano.finding import MOST_OBJECTS, Asked, find, look, propose
 from mmcli.types import Token
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -98,6 +99,17 @@ def test_a_thing_that_nano_does_not_know_is_not_guessed_at(nano):
 def test_an_answer_that_is_cut_off_says_so(nano):
     [found] = find(nano, PICTURES[:1], ["cat"], max_tokens=3)
     assert not found.ended
+
+
+def test_a_crowd_is_written_down(nano):
+    """Nine people side by side: the decoder writes more than a few of them."""
+    person, crowd = PICTURES[1].resize((200, 200)), Image.new("RGB", (600, 600))
+    for number in range(9):
+        crowd.paste(person, (200 * (number % 3), 200 * (number // 3)))
+    asked = [Asked(0, "person", "person")]
+    propose(nano, look(nano, [crowd]), asked)
+    places = [token for token in asked[0].tokens if nano.processor.grammar.location(token.id) is not None]
+    assert 6 <= len(places) / CORNERS <= MOST_OBJECTS and asked[0].ended
 
 
 def test_both_parts_of_the_model_have_their_say(nano, monkeypatch):

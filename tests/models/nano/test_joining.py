@@ -66,6 +66,18 @@ def test_of_boxes_that_nearly_coincide_the_likelier_one_stays(written, detection
     assert len(joined(written, detections)) == 1
 
 
+@pytest.mark.parametrize(("right", "kinds"), [(340, ["both"]), (280, ["decoder", "detector"])])
+def test_a_written_box_and_a_detection_are_of_one_thing_if_half_of_them_is_the_same(right, kinds):
+    part = (100, 100, 500, right)  # of CAT: 0.6, 0.45
+    assert [one.kind for one in candidates([wrote(part)], 2.0, [Detection(CAT, 2.0, -3.0)])] == kinds
+
+
+@pytest.mark.parametrize(("right", "left"), [(380, 1), (320, 2)])
+def test_of_detections_that_share_most_of_their_boxes_the_better_one_is_a_candidate(right, left):
+    detections = [Detection(CAT, 2.0, -3.0), Detection((100, 100, 500, right), 1.0, -3.0)]  # 0.7, 0.55 of CAT
+    assert [one.loc for one in candidates([], 2.0, detections)] == [one.loc for one in detections[:left]]
+
+
 def test_the_likeliest_comes_first_and_what_is_too_unlikely_goes():
     detections = [Detection(CAT, 2.0, -3.0), Detection(ELSEWHERE, -1.0, -3.0)]
     both = joined([], detections)

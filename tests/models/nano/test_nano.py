@@ -16,7 +16,7 @@ from mmcli.hub.resolve import resolve
 from mmcli.models.load import load
 from mmcli.models.nano import FAMILY, Nano, NanoConfig
 from mmcli.models.nano.efficientnet_lite import EfficientNetLite, SameConv
-from mmcli.models.nano.picodet import BINS, CLASSES, NECK, STRIDES, PicoDet, proposals
+from mmcli.models.nano.picodet import BINS, CLASSES, NECK, STRIDES, PicoDet, detections, proposals
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 SMALL = {
@@ -151,6 +151,13 @@ def test_proposals_come_best_first_with_boxes_in_shares_of_the_side():
     torch.testing.assert_close(boxes[0, 0] * 128, torch.tensor([8.0, 56.0, 72.0, 120.0]))
 
 
+def test_boxes_end_where_the_picture_does():
+    raw, features = fake_maps([(1, 0, 7, 3, 4.0)])  # stride 16, cell (0, 7): middle (120, 8), 32 pixels to each side
+    expected = torch.tensor([88.0, 0.0, 128.0, 40.0]) / 128
+    torch.testing.assert_close(proposals(raw, features, 128, 1)[0][0, 0], expected)
+    torch.testing.assert_close(detections(raw, 128, torch.tensor([0]), torch.tensor([3]), 1)[0][0, 0], expected)
+
+
 @pytest.mark.parametrize(
     ("second", "kept", "why"),
     [
@@ -276,6 +283,18 @@ def test_a_proposal_looks_at_the_grid_in_the_middle_of_its_box(model, row, colum
     tower._things(proposed, grid, torch.zeros(CLASSES, CONFIG.decoder.width)).square().sum().backward()
     seen = grid.grad[0].abs().sum(1)
     assert seen.argmax() == row * side + column and seen.max() > 0.99 * seen.sum()
+
+
+@torch.inference_mode()
+def test_how_surely_a_class_is_not_there_says_nothing(model):
+    """Below -8 logits are as good as equal: they are not to drown the others."""
+    grid, words = torch.randn(1, CONFIG.grid**2, CONFIG.decoder.width), torch.zeros(CLASSES, CONFIG.decoder.width)
+
+    def read(logit: float) -> torch.Tensor:
+        proposed = torch.full((1, 1, 4), 0.5), torch.full((1, 1, CLASSES), logit), torch.zeros(1, 1, NECK)
+        return model.tower._things(proposed, grid, words)
+
+    assert torch.equal(read(-30.0), read(-8.0)) and not torch.equal(read(-8.0), read(-7.0))
 
 
 def test_only_an_empty_answer_to_a_search_is_held_back():
