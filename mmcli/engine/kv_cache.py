@@ -42,9 +42,7 @@ class KVCache:
         self.length = 0
         self.shareable = shareable
         self.shared: Tensor | None = None  # [layers, 2, B', K, P, H] of the first P tokens, see `share`
-        self.context: RowState | None = (
-            None  # what else a family's model keeps of the rows: an encoder's keys and values
-        )
+        self.context: RowState | None = None  # what else a model keeps of the rows, as `CrossAttentionKV`
         self.fixed = False
         self.cursor = torch.zeros(1, dtype=torch.long, device=device)
         self.graph: Any = None  # of a step in this very memory (see `engine/cuda_graph.py`)
@@ -187,7 +185,7 @@ class KVCache:
     def compact(self) -> None:
         """Win room by moving all rows to the front as far as the longest of them allows."""
         used = self.valid[:, : self.length].any(dim=0)
-        if used.any():
+        if used.any() and self.shared is None:
             self._shift(-int(used.long().argmax()))
 
     def _shift(self, places: int) -> None:
