@@ -47,6 +47,7 @@ class Capabilities:
     """Pixels: larger images may be decoded at a fraction of their size as long as no side falls below this. None: they
     are decoded whole. It is one number for all that a checkpoint does: what it sees must not depend on when, or for
     what, an image was read."""
+    caption_beams: int = 1  # texts that are followed side by side for a caption, where nobody says how many
     reads_text: bool = False  # was taught to read what is written in images
     objects: bool = False  # locates things: answers hold location tokens
     masks: bool = False  # outlines them: … and mask tokens
@@ -205,5 +206,4 @@ class Family:
     """For families that transcribe: (loaded, windows, options) → what the model has read before it writes each text."""
     transcribe: Transcribe | None = None
     knowledge: Callable[[Any], Knowledge] | None = None  # configuration → what it knows; None: any words may be tried
-    beams: int = 1  # answers that are followed side by side where a caption is asked for, if nobody says how many
     find: Find | None = None  # None: all things are named in one prompt, and the answer is read as it is

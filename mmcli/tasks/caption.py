@@ -17,7 +17,7 @@ class CaptionRequest(Request):
     task = "caption"
     default_max_tokens = 128
 
-    beams: int | None = None  # None: what the family sets for its own prompt
+    beams: int | None = None  # None: what the model is best with, for its own prompt
 
     def __post_init__(self) -> None:
         if (self.beams or 1) > 1 and self.temperature > 0:
@@ -26,5 +26,5 @@ class CaptionRequest(Request):
     def beams_for(self, loaded: "Loaded") -> int:
         if self.beams is not None:
             return self.beams
-        own = self.prompt is None and self.temperature == 0 and loaded.family is not None
-        return loaded.family.beams if own else 1
+        own = self.prompt is None and self.temperature == 0
+        return loaded.processor.capabilities.caption_beams if own else 1

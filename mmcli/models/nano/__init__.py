@@ -10,8 +10,6 @@ from mmcli.models.nano.processor import NanoProcessor
 from mmcli.models.nano.stages import stages
 from mmcli.models.nano.weights import rules
 
-BEAMS = 4
-
 FAMILY = Family(
     name="nano",
     read_config=NanoConfig.from_json,
@@ -21,7 +19,6 @@ FAMILY = Family(
     stages=stages,
     capabilities=capabilities,
     knowledge=knowledge,
-    beams=BEAMS,
     find=find,
 )
 

@@ -3,6 +3,7 @@
 from mmcli.models.family import Capabilities
 from mmcli.models.nano.config import NanoConfig
 
+BEAMS = 4
 READ_SIDE = 896  # pixels: well above what the model resizes to, as its published figures were measured
 
 
@@ -13,6 +14,7 @@ def capabilities(config: NanoConfig) -> Capabilities:
         images_needed=1,
         max_images=1,
         min_read_side=READ_SIDE,
+        caption_beams=BEAMS,
         objects=True,
         masks=True,
         probabilities=True,

@@ -14,7 +14,7 @@ from mmcli.engine.sampling import Sampling
 from mmcli.errors import ModelError, UsageError
 from mmcli.hub.resolve import resolve
 from mmcli.models.load import load
-from mmcli.models.nano import BEAMS
+from mmcli.models.nano.capabilities import BEAMS
 from mmcli.models.nano.config import CLASSES, NanoConfig
 from mmcli.models.nano.finding import look
 from mmcli.models.nano.sentences import Wording

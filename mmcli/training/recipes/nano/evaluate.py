@@ -27,7 +27,7 @@ from mmcli.decode.objects import ParsedObject
 from mmcli.engine.collect import complete
 from mmcli.hub.resolve import resolve
 from mmcli.models.load import load
-from mmcli.models.nano import BEAMS
+from mmcli.models.nano.capabilities import BEAMS
 from mmcli.models.nano.finding import find
 from mmcli.models.nano.joining import Candidate
 from mmcli.output.masks import paste_mask

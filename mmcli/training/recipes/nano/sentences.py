@@ -25,7 +25,7 @@ from mmcli.hub.resolve import resolve
 from mmcli.hub.tokenizer import Tokenizer
 from mmcli.models.load import load
 from mmcli.models.loaded import Loaded
-from mmcli.models.nano import BEAMS
+from mmcli.models.nano.capabilities import BEAMS
 from mmcli.models.nano.config import FREE, NanoConfig, SentenceRules
 from mmcli.models.nano.finding import look
 from mmcli.models.nano.model import evidence_of
