@@ -211,6 +211,19 @@ def test_no_family_is_named_outside_its_folder():
     assert {name: lines for name, lines in found.items() if lines and name not in NAMING} == {}
 
 
+def test_what_is_no_family_knows_no_grammar():
+    """Answers are read, and tokens restricted, by what a family declares: objects, automata, whole pixels of boxes."""
+    neutral = ("mmcli.decode.objects", "mmcli.decode.automaton", "mmcli.decode.locations.pixel_box")
+    knowing = [
+        (name_of(path), module)
+        for path in SOURCES
+        if not is_within(module_of(path), ("mmcli.decode", "mmcli.models", "mmcli.training"))
+        for module in imports(path)
+        if is_within(module, ("mmcli.decode",)) and not is_within(module, neutral)
+    ]
+    assert knowing == []
+
+
 def test_importing_what_is_no_model_imports_no_torch():
     light = [
         module

@@ -55,8 +55,8 @@ class ObjectGrammar(Protocol):
         ...
 
     @property
-    def divisors(self) -> frozenset[int]:
-        """Into how many parts a side may be divided, where there are several conventions."""
+    def divisors(self) -> tuple[int, ...]:
+        """Into how many parts a side may be divided, where there are several conventions: its own first."""
         ...
 
     def finds_places(self, ids: Sequence[int]) -> bool:

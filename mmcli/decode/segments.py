@@ -26,7 +26,7 @@ class LocationGrammar(Vocabulary):
     """This grammar, with the tokenizer's ids of its tokens: an `ObjectGrammar`."""
 
     mask_codes: ClassVar[int] = MASK_CODES
-    divisors: ClassVar[frozenset[int]] = frozenset({LOCATIONS - 1, LOCATIONS})
+    divisors: ClassVar[tuple[int, ...]] = (DIVISOR, LOCATIONS)
 
     @property
     def tokens(self) -> dict[str, tuple[int, int]]:

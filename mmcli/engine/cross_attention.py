@@ -77,7 +77,7 @@ class CrossAttentionKV(RowState):
         mine, theirs = self.whole[0][0].shape[2], other.whole[0][0].shape[2]
         if (self._all_valid is None) != (other._all_valid is None) or (self._all_valid is None and mine != theirs):
             raise ValueError("rows with and without masks, or of other lengths, cannot stand side by side")
-        if theirs > mine:
+        if self._all_valid is not None and theirs > mine:
             grown = [tuple(_longer(part, theirs) for part in layer) for layer in self.whole]
             self.whole = [(k, v) for k, v in grown]
             self._all_valid = _longer(self._all_valid[:, None, :, None], theirs)[:, 0, :, 0]

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from mmcli.decode.locations import DIVISOR
 from mmcli.output.schema import Settings
 
 if TYPE_CHECKING:
@@ -14,6 +13,8 @@ if TYPE_CHECKING:
 def image_settings(request: "Request", loaded: "Loaded | None" = None, system: str = "") -> Settings:
     """Those of a question about images; without a model, which a run may fail to load, its type is not known."""
     drawn = request.temperature > 0
+    grammar = loaded.processor.grammar if loaded is not None else None
+    usual = (None, *grammar.divisors[:1]) if grammar is not None else (None,)
     return Settings(
         temperature=request.temperature,
         top_k=request.top_k if drawn and request.top_k else None,
@@ -21,7 +22,7 @@ def image_settings(request: "Request", loaded: "Loaded | None" = None, system: s
         seed=request.seed if drawn else None,
         max_tokens=request.token_limit,
         min_score=request.min_score,
-        loc_divisor=request.loc_divisor if request.loc_divisor != DIVISOR else None,
+        loc_divisor=None if request.loc_divisor in usual else request.loc_divisor,
         mask_decoder=str(loaded.mask_decoder) if loaded is not None and loaded.mask_decoder else None,
         system=system or None,
         dtype=dtype_of(loaded),

@@ -11,7 +11,7 @@ class CornerGrammar:
     """cat[02][00][10][15]dog[00][01][05][09]; four places with no extent are no box."""
 
     tokens = {"[00] … [15]": (len(LETTERS), END - 1)}  # noqa: RUF012 (never changed)
-    mask_codes, divisors = 0, frozenset()
+    mask_codes, divisors = 0, ()
 
     def finds_places(self, ids):
         return any(len(LETTERS) <= id < END for id in ids)
