@@ -1,6 +1,7 @@
 """What Gemma 3n is asked. It was trained on no fixed prompts, so tasks are put into plain words."""
 
 from mmcli.errors import UsageError
+from mmcli.models.prompts import fill_prompt
 
 PROMPTS = {"caption": "Describe this picture in one sentence.", "chat": "{}"}
 
@@ -33,9 +34,7 @@ LANGUAGES = dict(entry.split(" ", 1) for entry in NAMES.split("|"))
 
 def task_prompt(task: str, words: str) -> str:
     """The question that stands for a task about pictures. Raises UsageError for one that needs more than words."""
-    if task not in PROMPTS:
-        raise UsageError(f"Gemma 3n knows no task {task!r}", f"It knows {', '.join(PROMPTS)} and transcribe")
-    return PROMPTS[task].format(words.strip())
+    return fill_prompt(PROMPTS, task, words, "Gemma 3n", "transcribe")
 
 
 def hearing_prompt(task: str, language: str | None, hint: str | None) -> str:

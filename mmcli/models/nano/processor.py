@@ -19,8 +19,7 @@ from mmcli.models.nano.capabilities import capabilities
 from mmcli.models.nano.config import NanoConfig
 from mmcli.models.nano.questions import taught
 from mmcli.models.nano.sentences import Wording
-
-PROMPTS = {"caption": "caption en", "detect": "detect {}", "segment": "segment {}", "chat": "answer en {}"}
+from mmcli.models.prompts import LOCATION_PROMPTS, fill_prompt
 
 
 class NanoProcessor(Processor):
@@ -86,8 +85,6 @@ class NanoProcessor(Processor):
 
     def task_prompt(self, task: str, words: str) -> str:
         """PaliGemma's own words for a task. Raises ModelError for a question of a kind that nano was not taught."""
-        if task not in PROMPTS:
-            raise UsageError(f"The bundled model knows no task {task!r}", f"It knows {', '.join(PROMPTS)}")
         if task == "chat":
             words = taught(words, self.config.things)
-        return PROMPTS[task].format(words.strip())
+        return fill_prompt(LOCATION_PROMPTS, task, words, "The bundled model")

@@ -17,8 +17,7 @@ from mmcli.hub.tokenizer import Tokenizer, begin_id, read_tokenizer, stop_ids
 from mmcli.models.family import Processor
 from mmcli.models.paligemma.capabilities import capabilities
 from mmcli.models.paligemma.config import PaliGemmaConfig
-
-PROMPTS = {"caption": "caption en", "detect": "detect {}", "segment": "segment {}", "chat": "answer en {}"}
+from mmcli.models.prompts import LOCATION_PROMPTS, fill_prompt
 
 
 class PaliGemmaProcessor(Processor):
@@ -83,9 +82,7 @@ class PaliGemmaProcessor(Processor):
 
     def task_prompt(self, task: str, words: str) -> str:
         """PaliGemma's own words for a task (big_vision's PaliGemma README)."""
-        if task not in PROMPTS:
-            raise UsageError(f"PaliGemma knows no task {task!r}", f"It knows {', '.join(PROMPTS)}")
-        return PROMPTS[task].format(words.strip())
+        return fill_prompt(LOCATION_PROMPTS, task, words, "PaliGemma")
 
 
 def _grammar(tokenizer: Tokenizer) -> LocationGrammar | None:
