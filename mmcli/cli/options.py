@@ -74,6 +74,17 @@ def dtype_option(help: str) -> Any:
     return option("Model", "--dtype", metavar="auto|float32|bfloat16|float16", callback=check, help=help)
 
 
+def files_from_option(panel: str) -> Any:
+    """--files-from, in the panel that is called after what the files are."""
+    help = f"Read names of {panel.lower()} from a file or stdin: one a line, or separated by NUL."
+    return option(panel, "--files-from", metavar="FILE|-", help=help)
+
+
+def batch_size_option(panel: str, help: str) -> Any:
+    """--batch-size, with a help text that suits the command."""
+    return option(panel, "--batch-size", metavar="N", help=help)
+
+
 Revision = Annotated[
     str | None,
     option("Model", "--revision", metavar="REV", help="Branch, tag or commit of a hub repository (default: main)."),
@@ -187,22 +198,12 @@ class AnswerOptions:
 class PictureOptions:
     """Where more pictures come from and how many go through the model together."""
 
-    files_from: Annotated[
-        str | None,
-        option(
-            "Pictures",
-            "--files-from",
-            metavar="FILE|-",
-            help="Read names of pictures from a file or stdin: one a line, or separated by NUL.",
-        ),
-    ] = None
+    files_from: Annotated[str | None, files_from_option("Pictures")] = None
     batch_size: Annotated[
         int | None,
-        option(
+        batch_size_option(
             "Pictures",
-            "--batch-size",
-            metavar="N",
-            help="Pictures that go through the model together (default: by device). Answers do not depend on it.",
+            "Pictures that go through the model together (default: by device). Answers do not depend on it.",
         ),
     ] = None
 

@@ -9,7 +9,16 @@ import typer
 
 from mmcli.cli import complete
 from mmcli.cli.environment import Environment
-from mmcli.cli.options import LONGEST_TIME, ModelOptions, Output, Overwrite, one_of, option
+from mmcli.cli.options import (
+    LONGEST_TIME,
+    ModelOptions,
+    Output,
+    Overwrite,
+    batch_size_option,
+    files_from_option,
+    one_of,
+    option,
+)
 from mmcli.errors import UsageError
 from mmcli.hub.known import AUDIO_MODEL, able
 from mmcli.output.results import own_suffixes, results
@@ -42,15 +51,7 @@ def seconds_of(value: str | float) -> float:
 class RecordingOptions:
     """Which recordings, which part of them, and how many windows go through the model together."""
 
-    files_from: Annotated[
-        str | None,
-        option(
-            "Recordings",
-            "--files-from",
-            metavar="FILE|-",
-            help="Read names of recordings from a file or stdin: one a line, or separated by NUL.",
-        ),
-    ] = None
+    files_from: Annotated[str | None, files_from_option("Recordings")] = None
     start: Annotated[
         float,
         option(
@@ -82,11 +83,8 @@ class RecordingOptions:
     ] = None
     batch_size: Annotated[
         int | None,
-        option(
-            "Recordings",
-            "--batch-size",
-            metavar="N",
-            help="Windows of up to 30 s that go through the model together (default: by device).",
+        batch_size_option(
+            "Recordings", "Windows of up to 30 s that go through the model together (default: by device)."
         ),
     ] = None
 
