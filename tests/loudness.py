@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
+from file_sources import in_memory
 from sound_files import wav_bytes
-from spoken import in_memory
 
 from mmcli.batch.outcome import Outcome
 from mmcli.batch.transcribe import transcribe

@@ -1,9 +1,10 @@
 """The example of speech through the bundled model, and recordings that are made of it."""
 
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
+from file_sources import in_memory
 from sound_files import wav_bytes
 
 from mmcli.batch.outcome import Outcome
@@ -24,13 +25,6 @@ def example() -> np.ndarray:
     samples = read_sound(source)[0]
     samples.flags.writeable = False
     return samples
-
-
-def in_memory(name: str, data: bytes) -> Source:
-    """A source that is read already."""
-    source = Source(name, None, None, PurePosixPath(name))
-    source._kept.append(data)
-    return source
 
 
 def talk(*channels: np.ndarray) -> Source:

@@ -4,9 +4,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
+from file_sources import in_memory
 from loudness import LoudnessDetector, recording
 from sound_files import save_tracks, source
-from spoken import in_memory
 
 from mmcli.batch.lanes import Lanes
 from mmcli.batch.reader import Part, Reader

@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 import numpy as np
 import pytest
 import torch
+from file_sources import in_memory
 from loudness import LoudnessModel, Text, events, recording, records
-from spoken import in_memory
 
 from mmcli.batch.outcome import Outcome
 from mmcli.batch.transcribe import PartialTranscript, transcribe
