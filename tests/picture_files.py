@@ -100,7 +100,7 @@ def tiff(values: np.ndarray, *, bits: int, sample_format: int, photometric: int 
 def in_python(code: str, folder: Path) -> subprocess.CompletedProcess:
     """`code` in a Python of its own, where no test runner stands between warnings and stderr."""
     prelude = (
-        "from pathlib import Path\n"
+        "from pathlib import Path, PurePosixPath\n"
         "def load(name, **options):\n"
         "    from mmcli.media.image import load_picture\n"
         "    from mmcli.media.sources import Source\n"
