@@ -47,7 +47,7 @@ Examples:
   mmcli help models pull"""
 
 # typer.BadParameter's ancestor that every complaint about a command line shares, in all versions of Typer.
-COMPLAINT = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+COMPLAINT: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 app = typer.Typer(
     cls=Group,
@@ -80,7 +80,7 @@ def _root(
 
 def _commands(ctx: typer.Context, incomplete: str) -> list[str]:
     """The commands that may come next; below `models`, its own."""
-    group = get_command(app)
+    group: Any = get_command(app)
     for word in ctx.params.get("words") or []:
         group = getattr(group, "commands", {}).get(word)
     return [name for name in getattr(group, "commands", {}) if name.startswith(incomplete)]
@@ -90,14 +90,14 @@ def _commands(ctx: typer.Context, incomplete: str) -> list[str]:
 def _help(
     ctx: typer.Context,
     words: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="COMMAND", help="The command to explain (default: mmcli itself).", autocompletion=_commands
         ),
     ] = None,
 ) -> int:
     """Explain a command, as its --help does."""
-    context = ctx.parent
+    context: Any = ctx.parent
     for word in words or []:
         if not hasattr(context.command, "resolve_command"):
             raise typer.BadParameter(f"{context.command_path} has no command {word!r}.", ctx)
@@ -161,7 +161,7 @@ def _told(error: Exception) -> MmcliError:
 
 def _complain(environment: Environment, complaint: Any) -> None:
     """Say what is wrong with a command line, with its usage, as the library would, but safely."""
-    context = getattr(complaint, "ctx", None)
+    context: Any = getattr(complaint, "ctx", None)
     if type(complaint).__name__ == "NoArgsIsHelpError":
         for line in context.get_help().splitlines():
             environment.say(line)

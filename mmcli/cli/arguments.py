@@ -30,7 +30,7 @@ MinScore = Annotated[
     ),
 ]
 Images = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
         metavar="IMAGE",
         help="Files, folders (with all below them), globs in quotes, http addresses, or - for stdin.",

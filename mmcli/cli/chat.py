@@ -31,7 +31,7 @@ Typed lines are remembered in a file of your own; MMCLI_HISTORY names another, o
 QUESTION = 1 << 20  # bytes of a question that comes through a pipe, which may have no end
 
 Attached = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
         metavar="FILE",
         help="Pictures, and recordings for models that take audio: files, folders (with all below them), globs in "

@@ -9,7 +9,7 @@ _HARMLESS = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 def values(metavar: str | None) -> Callable[[str], list[str]] | None:
     """A completion for an option whose help names its values, such as "auto|cpu|cuda"; None for any other."""
-    if not re.fullmatch(r"[a-z0-9]+(\|[a-z0-9]+)+", metavar or ""):
+    if metavar is None or not re.fullmatch(r"[a-z0-9]+(\|[a-z0-9]+)+", metavar):
         return None
     allowed = metavar.split("|")
     return lambda incomplete: [value for value in allowed if value.startswith(incomplete)]

@@ -43,12 +43,11 @@ class _Leave(Exception):
 
 def converse(talker: Talker) -> int:
     """Ask on the terminal until it ends → exit code. KeyboardInterrupt for Ctrl-C at the prompt."""
-    talker.ready()
-    environment = talker.renderer.environment
+    conversation, environment = talker.ready(), talker.renderer.environment
     commands = Commands(talker)
     environment.log(WELCOME)
-    if talker.conversation.images_needed and not talker.waiting:
-        environment.log(f"{talker.conversation.loaded.checkpoint.name} needs a picture first: /image PATH")
+    if conversation.images_needed and not talker.waiting:
+        environment.log(f"{conversation.loaded.checkpoint.name} needs a picture first: /image PATH")
     keyboard = Keyboard(environment, commands.complete)
     while (line := _next(keyboard, environment)) is not None:
         try:

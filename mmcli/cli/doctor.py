@@ -32,7 +32,7 @@ Examples:
 The self-check runs the bundled models on the device and on the CPU in float32, with the same picture
 or sound and prompt, and compares what comes out. The exit code is 0 where all is well and 3 where not."""
 
-REQUIRED = ("torch", "torchaudio", "tokenizers", "safetensors", "numpy", "pillow", "av", "silero-vad")
+REQUIRED: tuple[str, ...] = ("torch", "torchaudio", "tokenizers", "safetensors", "numpy", "pillow", "av", "silero-vad")
 REQUIRED += ("huggingface_hub", "jinja2", "typer", "rich")
 EXTRAS = {
     "pillow-heif": "HEIC pictures: pip install 'mmcli[heic]'",
@@ -155,8 +155,10 @@ def check_inputs(loaded: "Loaded") -> "Inputs":
     processor = loaded.processor
     if processor.capabilities.images:
         return processor.inputs([[check_picture()]], [processor.task_prompt("caption", "")])
+    transcript_inputs = loaded.family.transcript_inputs if loaded.family else None
+    assert transcript_inputs is not None, "a family that reads no pictures transcribes"
     with torch.inference_mode():
-        return loaded.family.transcript_inputs(loaded, [check_sound(RATE)], DecodingOptions(language="en"))
+        return transcript_inputs(loaded, [check_sound(RATE)], DecodingOptions(language="en"))
 
 
 def check_sound(rate: int) -> Any:

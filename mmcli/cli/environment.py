@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import BinaryIO, TextIO
+from typing import BinaryIO, TextIO, cast
 
 from mmcli.errors import ExitCode, MmcliError
 from mmcli.escape import LONGEST, NAME, escape, escape_line, shorten, wrap
@@ -59,14 +59,14 @@ class Environment:
     @classmethod
     def real(cls) -> "Environment":
         """The process's own streams; bytes of file names that are no valid text pass through them unchanged."""
-        sys.stdout = sys.stdout or Closed()  # None: closed
-        streams = [sys.stdout, sys.stderr or io.StringIO()]
-        for stream in (sys.stdin, *streams):
+        sys.stdout = sys.stdout or cast(TextIO, Closed())  # None: closed; what it lacks of a TextIO, nobody asks of it
+        stderr = sys.stderr or io.StringIO()
+        for stream in (sys.stdin, sys.stdout, stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="surrogateescape")
         stdin = sys.stdin.buffer if sys.stdin else io.BytesIO()
         ttys = [bool(s) and s.isatty() for s in (sys.stdin, sys.stdout, sys.stderr)]
-        return cls(stdin, *streams, *ttys)
+        return cls(stdin, sys.stdout, stderr, ttys[0], ttys[1], ttys[2])
 
     def write(self, text: str) -> None:
         """Write a result to stdout and flush it. Raises ReaderGone when nobody reads any more."""

@@ -55,7 +55,7 @@ class _Helpful:
     """What --help writes goes where results go, so that trouble with stdout is said here too."""
 
     def get_help_option(self, ctx: Any) -> Any:
-        option = super().get_help_option(ctx)
+        option = super().get_help_option(ctx)  # type: ignore[misc]  # of the Typer class that it is mixed into
         if option is not None:
             option.callback = _help
         return option
@@ -76,7 +76,8 @@ class Command(_Helpful, TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         _begin(self, ctx, formatter)
         groups: dict[str, list[tuple[str, str]]] = {name: [] for name in ORDER}
-        for param in self.get_params(ctx):
+        params: list[Any] = self.get_params(ctx)
+        for param in params:
             if param.param_type_name == "argument":
                 groups["Arguments"].append((param.metavar, param.help or ""))
             elif not param.hidden:
@@ -101,7 +102,8 @@ class Group(_Helpful, TyperGroup):
             commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
             formatter.write_dl([(name, _summary(command)) for name, command in commands])
         with formatter.section("Options"):
-            rows = [_row(param) for param in self.get_params(ctx) if not param.hidden]
+            params: list[Any] = self.get_params(ctx)
+            rows = [_row(param) for param in params if not param.hidden]
             formatter.write_dl(rows, col_max=_column(formatter))
         if self.epilog:
             _paragraphs(formatter, self.epilog)

@@ -193,7 +193,8 @@ def _diagram(stages: list[dict[str, Any]], columns: int | None) -> str:
     """
     titles = [escape_line(f"{stage['name']} · {stage['kind']}") for stage in stages]
     width = max(len(title) for title in titles) + 2
-    room = min(NOTE_WIDTH, (columns or 2 * NOTE_WIDTH) - width - 6)
+    columns = columns or 2 * NOTE_WIDTH
+    room = min(NOTE_WIDTH, columns - width - 6)
     beside = room >= NARROWEST
     arrow, shape = ((width - 1) // 2, width + 6) if beside else (2, 8)  # where they stand
     lines = []

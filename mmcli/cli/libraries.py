@@ -38,7 +38,7 @@ class Guarded:
 def guarded(environment: Environment) -> Iterator[None]:
     """Let libraries speak through the environment while this lasts: a warning is a line of talk."""
 
-    def tell(message: Warning | str, category: type[Warning], *place: object) -> None:
+    def tell(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
         environment.note(f"mmcli: {category.__name__}: {message}")
 
     shown = warnings.showwarning

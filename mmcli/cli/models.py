@@ -3,7 +3,7 @@
 import textwrap
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -66,7 +66,7 @@ def list_models(ctx: typer.Context, json_: Json = False, *, talk: TalkOptions) -
     from mmcli.hub.layout import BUNDLED
 
     environment = begin(ctx, talk)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": name, "revision": None, "references": [], "folder": str(folder), "bytes": _folder_bytes(folder)}
         for name, folder in BUNDLED.items()
     ]

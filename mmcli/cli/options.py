@@ -298,6 +298,6 @@ def spread(function: Callable) -> Callable:
         return function(**given, **gathered)
 
     del command.__wrapped__  # else Typer would look through to the grouped signature
-    command.__signature__ = inspect.Signature(parameters)
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what `inspect` asks first
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command

@@ -73,7 +73,8 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan) -> int:
 
 def finish(renderer: Renderer, outcome: "Outcome") -> bool:
     """Write one outcome: its text or record, its files, what is to be said about it. False if anything failed."""
-    environment, error = renderer.environment, outcome.error
+    environment = renderer.environment
+    error: InputError | WriteError | None = outcome.error
     if error is None:
 
         def files() -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from mmcli.cli.environment import Environment
 from mmcli.escape import escape_line
@@ -53,7 +53,7 @@ class Progress:
 
         return [] if total is None else [BarColumn(), MofNCompleteColumn()]
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         if self._bar:
             self._bar.start()
             self._environment.aside = self.aside
@@ -119,7 +119,7 @@ class SoundProgress(Progress):
         self._bar.update(self._task, description=short, completed=seconds, total=length, spoken=spoken)
 
     def _so_far(self) -> str:
-        if self._count.total == 1:
+        if self._count and self._count.total == 1:
             return self._reached or "nothing of the recording"
         return f"{self._count}" + (f" and {self._reached}" if self._reached else "")
 

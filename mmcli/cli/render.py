@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmcli.cli.environment import Environment
 from mmcli.cli.options import OutputOptions
@@ -54,7 +54,7 @@ class Renderer:
             from mmcli.output.ledger import Ledger
 
             self.ledger = Ledger(sources, others)
-            common = {"ledger": self.ledger, "overwrite": output.overwrite}
+            common: dict[str, Any] = {"ledger": self.ledger, "overwrite": output.overwrite}
             if output.overlay is not None:
                 kept = tuple(PICTURE_SUFFIXES)
                 self.overlay = Destination("--overlay", output.overlay, several, kept=kept, **common)

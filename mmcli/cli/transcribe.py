@@ -33,7 +33,7 @@ Examples:
 Pauses, silence and music are passed over; what was left out is said on stderr."""
 
 Recordings = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
         metavar="AUDIO",
         help="Recordings or videos: files, folders (with all below them), globs in quotes, http addresses, or - for "
@@ -98,7 +98,7 @@ def command(
 
 def finish(environment: Environment, transcripts: Transcripts, outcome: "Outcome") -> bool:
     """Write one finished recording, and say what is to be said about it. False if anything failed."""
-    error = outcome.error
+    error: InputError | WriteError | None = outcome.error
     if error is None:
         try:
             transcripts.finished(outcome.source, outcome.record)

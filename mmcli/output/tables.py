@@ -1,5 +1,7 @@
 """Numbers and tables as people read them."""
 
+from collections.abc import Sequence
+
 from mmcli.escape import escape_line, wrap
 
 GAP = 2  # columns between those of a table
@@ -23,7 +25,7 @@ def count_text(count: int) -> str:
     return str(count)
 
 
-def table(rows: list[tuple[str, ...]], columns: int | None = None) -> str:
+def table(rows: Sequence[tuple[str, ...]], columns: int | None = None) -> str:
     """Rows in aligned columns, a line each; the last column is not padded.
 
     On a terminal of so many `columns` the last column is wrapped where it is; where there is too little room for that,
