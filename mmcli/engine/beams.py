@@ -104,7 +104,7 @@ def beam_search(
         if rules is not None:
             owners = [row.number for row in rows for _ in row.ids]
             logits = rules(logits, [ids for row in rows for ids in row.ids], owners)
-        allowed = logits if processor is None else processor.restrict(logits, states)
+        allowed = logits if processor is None or states is None else processor.restrict(logits, states)
         sources = _advance(rows, logits, allowed, beams, stop_ids)
         read = read or time.perf_counter()
         going = [len(row.ended) < beams for row in rows]
@@ -116,7 +116,7 @@ def beam_search(
         cache.keep(went_on, shared_rows=kept)
         rows = [rows[place] for place in kept]
         tokens = torch.tensor([ids[-1] for row in rows for ids in row.ids], device=weight.device)
-        if processor is not None:
+        if processor is not None and states is not None:
             states = processor.advance(states[torch.tensor(went_on, device=weight.device)], tokens)
         logits = model.step(tokens, cache)
     done |= {row.number: row.best(beams) for row in rows if row.number not in done}

@@ -45,7 +45,8 @@ def step(model: GenerativeModel, tokens: Tensor, cache: KVCache) -> Tensor:
     if cache.graph is None or cache.graph.context is not cache.context:
         cache.graph = None  # the old one's memory first
         cache.graph = Graph(model, tokens, cache)
-    return cache.graph(tokens)
+    logits: Tensor = cache.graph(tokens)
+    return logits
 
 
 def waits(model: GenerativeModel, tokens: Tensor) -> bool:

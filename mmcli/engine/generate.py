@@ -103,7 +103,7 @@ def _write(
     for step in range(max_tokens):
         if rules is not None:
             logits = rules(logits, [written[row] for row in rows_held], rows_held)
-        if processor is None:
+        if processor is None or states is None:
             chosen = sampler.choose(logits, step, rows_held)
         else:
             chosen = sampler.choose(processor.restrict(logits, states), step, rows_held)

@@ -295,9 +295,10 @@ class SoundReader:
                     self._damaged += 1
                 elif frame.samples:
                     decoded = True
-                    stamped = frame.pts is not None and frame.time_base is not None
-                    time = float(frame.pts * frame.time_base) - self._origin if stamped else None
-                    yield time, frame
+                    if frame.pts is None or frame.time_base is None:
+                        yield None, frame
+                    else:
+                        yield float(frame.pts * frame.time_base) - self._origin, frame
         self._damaged += 1
 
     def _finite(self, block: np.ndarray) -> np.ndarray:

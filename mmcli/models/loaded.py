@@ -11,9 +11,9 @@ from mmcli.models.family import Family, Processor
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from mmcli.engine.model import GenerativeModel
+    from mmcli.layers.mask_vqvae import MaskVQVAE
 
 MASK_DECODERS = ("mask_decoder.safetensors", "vae-oid.npz")  # beside the weights, where a checkpoint brings its own
 
@@ -33,7 +33,7 @@ class Loaded:
     quantised: bool = False  # the family chose faster arithmetic (int8 products) than `dtype` says
 
     @cached_property
-    def _mask_vqvae(self) -> "nn.Module":
+    def _mask_vqvae(self) -> "MaskVQVAE":
         from mmcli.hub.mask_decoder import fetch_vae_oid
         from mmcli.layers.mask_vqvae import load_mask_vqvae
 
@@ -46,6 +46,6 @@ class Loaded:
             raise ModelError(f"The mask decoder {path} knows {model.config.codes} codes, but answers have {codes}")
         return model.to(self.device).eval()
 
-    def mask_vqvae(self) -> "nn.Module":
+    def mask_vqvae(self) -> "MaskVQVAE":
         """The mask codebook that belongs to the model; read, or downloaded, when first asked for. ModelError."""
         return self._mask_vqvae

@@ -111,6 +111,7 @@ class Cutter:
 
     def _close(self, end: int) -> None:
         """The open stretch ends before frame `end`."""
+        assert self.start is not None
         if end - self.start >= SHORTEST:
             self.closed.append((self.start, end))
         self.start = self.quiet_since = None
@@ -132,7 +133,7 @@ class Cutter:
                 yield first, cut
 
     def _start_of(self, index: int) -> int:
-        return self.closed[index][0] if index < len(self.closed) else self.start
+        return self.closed[index][0] if index < len(self.closed) else self._open_from()
 
     def _best_pause(self) -> int:
         """How many of the closed stretches to take: up to the longest pause near the window's end."""

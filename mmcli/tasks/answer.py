@@ -10,7 +10,7 @@ from mmcli.tasks.task import Request
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmcli.models.family import Found
+    from mmcli.models.family import Find, Found
     from mmcli.models.loaded import Loaded
     from mmcli.types import Completion
 
@@ -29,8 +29,9 @@ def answer(
     from mmcli.engine.collect import complete
     from mmcli.engine.sampling import Sampling
 
-    if request.finds_objects and request.prompt is None and loaded.family is not None and loaded.family.find:
-        return _find(loaded, [picture for own in pictures for picture in own], request)
+    find = None if loaded.family is None else loaded.family.find
+    if request.finds_objects and request.prompt is None and find is not None:
+        return _find(find, loaded, [picture for own in pictures for picture in own], request)
     processor = loaded.processor
     beams = request.beams_for(loaded)
     sampling = Sampling(request.temperature, request.top_k, request.top_p, request.seed)
@@ -50,15 +51,21 @@ def answer(
         raise in_words(error, len(pictures), "picture") from error
 
 
-def _find(loaded: "Loaded", pictures: "Sequence[Image.Image]", request: Request) -> "list[Found]":
+def _find(find: "Find", loaded: "Loaded", pictures: "Sequence[Image.Image]", request: Request) -> "Sequence[Found]":
     """The answers of a family that finds in a way of its own, to a request for things in one picture each."""
     from mmcli.engine.sampling import Sampling
 
     sampling = Sampling(request.temperature, request.top_k, request.top_p, request.seed)
-    settings = {"masks": request.finds_masks, "sampling": sampling, "max_tokens": request.token_limit}
-    settings["least"] = request.min_score
     try:
-        return loaded.family.find(loaded, pictures, request.things, **settings)
+        return find(
+            loaded,
+            pictures,
+            request.things,
+            masks=request.finds_masks,
+            sampling=sampling,
+            max_tokens=request.token_limit,
+            least=request.min_score,
+        )
     except RuntimeError as error:
         raise in_words(error, len(pictures), "picture") from error
 

@@ -102,11 +102,11 @@ class Conversation:
             return (yield from self._writing(self._steps(inputs, request, request.token_limit), started))
         turns = [*self.turns, Turn("user", (*parts, prompt))]
         text = self.loaded.processor.chat_text(turns)
-        inputs = self._unread(text, turns)
+        cache, inputs = self._unread(text, turns)
         wanted = request.max_tokens or ANSWER_TOKENS
-        room = self._room(self._cache.length + inputs.tokens.shape[1], wanted)
-        steps = self._steps(inputs, request, min(wanted, room), self._cache)
-        said = yield from self._writing(self._kept(steps, text, len(turns)), started)
+        room = self._room(cache.length + inputs.tokens.shape[1], wanted)
+        steps = self._steps(inputs, request, min(wanted, room), cache)
+        said = yield from self._writing(self._kept(steps, cache, text, len(turns)), started)
         self.turns = [*turns, Turn("model", (self.loaded.processor.decode(said.ids),))]
         self.full = room < wanted and not said.ended and not said.stopped
         return said
@@ -136,24 +136,25 @@ class Conversation:
             "Name more" if len(pictures) < least else several,
         )
 
-    def _unread(self, text: str, turns: list[Turn]) -> "Inputs":
-        """What of `text`, the template's of `turns`, the cache does not hold; the cache is left with the rest."""
+    def _unread(self, text: str, turns: list[Turn]) -> "tuple[KVCache, Inputs]":
+        """The cache, and what of `text`, the template's of `turns`, it does not hold; it is left with the rest."""
         processor = self.loaded.processor
         if self._cache is None:
             self._cache = self.loaded.model.new_cache(1, 1)
+        cache = self._cache
         rest, ids, new = text, [], turns
         for count in dict.fromkeys([*range(len(self._ids), max(len(self._ids) - TRIMMED, 0), -1), 0]):
             told = self._told + processor.decode(self._ids[:count])
             if text.startswith(told):
-                read = min(count, self._cache.length - self._start)
-                _truncate(self._cache, self._start + read)
+                read = min(count, cache.length - self._start)
+                _truncate(cache, self._start + read)
                 rest, ids, new = text[len(told) :], self._ids[read:count], turns[self._turns_told :]
                 break
         else:
             self._forget()
         pictures = [picture for turn in new for picture in turn.pictures()]
         sounds = [sound for turn in new for sound in turn.sounds()]
-        return _behind(ids, processor.text_inputs(rest, pictures, sounds))
+        return cache, _behind(ids, processor.text_inputs(rest, pictures, sounds))
 
     def _room(self, length: int, wanted: int) -> int:
         """How many tokens may follow `length` of them; `wanted` where the model names no limit."""
@@ -177,19 +178,19 @@ class Conversation:
         stop_ids = self.loaded.processor.stop_ids
         return generate(self.loaded.model, inputs, stop_ids=stop_ids, max_tokens=limit, sampling=sampling, cache=cache)
 
-    def _kept(self, steps: Steps, text: str, turns: int) -> Steps:
+    def _kept(self, steps: Steps, cache: "KVCache", text: str, turns: int) -> Steps:
         """Pass steps on, and keep account of what the cache holds, whatever ends them."""
-        before = good = self._cache.length
+        before = good = cache.length
         try:
             for [event] in steps:
                 if good == before:  # all of `text` is read
-                    self._told, self._turns_told, self._start, self._ids = text, turns, self._cache.length, []
-                good = self._cache.length
+                    self._told, self._turns_told, self._start, self._ids = text, turns, cache.length, []
+                good = cache.length
                 if event.id not in self.loaded.processor.stop_ids:
                     self._ids.append(event.id)
                 yield [event]
         finally:
-            _truncate(self._cache, good)  # an interrupted step may have begun another place
+            _truncate(cache, good)  # an interrupted step may have begun another place
 
     def _writing(self, steps: Steps, started: float) -> "Generator[tuple[int, int], None, Completion]":
         """The tokens that come of `steps` → the answer; of one that Ctrl-C ends, what was written by then."""

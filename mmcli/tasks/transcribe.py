@@ -177,11 +177,11 @@ def joined(texts: Iterable[str]) -> str:
 
 def main_language(passages: Sequence[Passage]) -> str | None:
     """The language that most seconds are in; None where nothing was said."""
-    seconds: dict[str, float] = {}
+    seconds: dict[str | None, float] = {}
     for one in passages:
         if one.raw():
             seconds[one.text.language] = seconds.get(one.text.language, 0.0) + one.end - one.start
-    return max(seconds, key=seconds.get) if seconds else None
+    return max(seconds, key=seconds.__getitem__) if seconds else None
 
 
 def unused(passages: Sequence[Passage]) -> float:

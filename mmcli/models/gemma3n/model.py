@@ -70,8 +70,8 @@ class Gemma3n(Fusable, GenerativeModel):
         if inputs.audio is not None:
             hard = self.hard_tokens()
             assert self.audio and self.config.audio and hard is not None and inputs.audio_valid is not None
-            parts = zip(inputs.audio.split(AT_ONCE), inputs.audio_valid.split(AT_ONCE), strict=True)
-            soft = torch.cat([self.audio(sounds, valid, hard[-1]) for sounds, valid in parts])
+            pieces = zip(inputs.audio.split(AT_ONCE), inputs.audio_valid.split(AT_ONCE), strict=True)
+            soft = torch.cat([self.audio(sounds, valid, hard[-1]) for sounds, valid in pieces])
             x = _fill(x, inputs.tokens == self.config.audio.token, soft)
         return x
 

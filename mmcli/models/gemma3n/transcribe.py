@@ -1,6 +1,7 @@
 """Windows of sound → text. The model tells no times, so that a window is one segment."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from mmcli.engine.sampling import Sampling
 from mmcli.errors import UsageError
 from mmcli.hub.known import any_of
 from mmcli.models.gemma3n.features import RATE
+from mmcli.models.gemma3n.processor import Gemma3nProcessor
 from mmcli.models.gemma3n.prompts import hearing_prompt
 from mmcli.models.loaded import Loaded
 from mmcli.speech.fallback import TEMPERATURES, DecodingOptions, attempts, compression_ratio
@@ -24,7 +26,8 @@ MAX_TOKENS = 512  # more than anybody says in half a minute
 def transcript_inputs(loaded: Loaded, sounds: Sequence[np.ndarray], options: DecodingOptions) -> Inputs:
     """What the model reads before it writes the text of each sound: a turn of the sound and a prompt."""
     prompt = hearing_prompt(options.task, options.language, options.hint)
-    return loaded.processor.inputs([[]] * len(sounds), [prompt] * len(sounds), [[sound] for sound in sounds])
+    processor = cast(Gemma3nProcessor, loaded.processor)  # the family's own
+    return processor.inputs([[]] * len(sounds), [prompt] * len(sounds), [[sound] for sound in sounds])
 
 
 @torch.inference_mode()
@@ -60,7 +63,7 @@ def transcribe(
     return [max(own, key=lambda text: (not _repeats(text, options), text.logprob)) for own in tried]
 
 
-def _choice(options: DecodingOptions, temperature: float) -> dict[str, object]:
+def _choice(options: DecodingOptions, temperature: float) -> dict[str, Any]:
     """How tokens are chosen: among beams, or drawn."""
     if options.beams > 1 and temperature == 0:
         return {"beams": options.beams}

@@ -7,7 +7,7 @@ of `detect`: masks are written for boxes that are there already.
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -21,8 +21,9 @@ from mmcli.engine.sampling import Sampling
 from mmcli.errors import ModelError
 from mmcli.models.family import Found
 from mmcli.models.nano.joining import LEAST_LOGIT, Candidate, Detection, candidates, join, located
-from mmcli.models.nano.model import Seen
+from mmcli.models.nano.model import Nano, Seen
 from mmcli.models.nano.picodet import CLASSES, detections
+from mmcli.models.nano.processor import NanoProcessor
 from mmcli.models.nano.words import known
 from mmcli.types import Completion, Timings, Token
 
@@ -96,8 +97,13 @@ def find(
 @torch.inference_mode()
 def look(loaded: "Loaded", pictures: "Sequence[Image.Image]") -> Seen:
     """Read RGB pictures, once for all that is asked of them."""
-    weight = next(loaded.model.parameters())
-    return loaded.model.look(loaded.processor.pixels(pictures).to(weight.device, weight.dtype))
+    model = cast(Nano, loaded.model)  # the family's own
+    weight = next(model.parameters())
+    return model.look(_processor(loaded).pixels(pictures).to(weight.device, weight.dtype))
+
+
+def _processor(loaded: "Loaded") -> NanoProcessor:
+    return cast(NanoProcessor, loaded.processor)  # the family's own
 
 
 @torch.inference_mode()
@@ -116,7 +122,7 @@ def propose(
             one.candidates = candidates(objects, presence, boxes)
 
 
-def _portions(items: list) -> Iterator[list]:
+def _portions(items: list[Any]) -> Iterator[list[Any]]:
     return (items[start : start + ROWS] for start in range(0, len(items), ROWS))
 
 
@@ -127,7 +133,8 @@ def _boxes(
 
     Unless it is sure that nothing is there it writes one box at least: how likely that is right is judged afterwards.
     """
-    ids = loaded.processor.text_ids
+    processor = _processor(loaded)
+    ids = processor.text_ids
     separator, end = tuple(ids(" ;")), loaded.config.eos_token
     grammars = [Grammar((tuple(ids(f" {one.thing}")),), separator, end, most=MOST_OBJECTS) for one in asked]
     if not separator or not all(grammar.labels[0] for grammar in grammars):
@@ -135,12 +142,13 @@ def _boxes(
     longest = MOST_OBJECTS * (CORNERS + max(len(grammar.labels[0]) for grammar in grammars) + len(separator))
     prompts = [f"detect {one.thing}" for one in asked]
     pictures = [one.picture for one in asked]
-    automata = [automaton(grammar, loaded.processor.grammar) for grammar in grammars]
+    automata = [automaton(grammar, processor.grammar) for grammar in grammars]
     rules = Doubtful(automata, loaded.config.decoder.vocabulary, seen.store.device)
     answers = _write(loaded, seen, prompts, pictures, rules, min(max_tokens, longest), sampling)
+    assert rules.presence is not None  # noted at the first step
     written = []
     for one, answer, presence in zip(asked, answers, rules.presence.tolist(), strict=True):
-        parsed = parse(answer.tokens, loaded.processor.grammar, loaded.processor.decode, merge=False)
+        parsed = parse(answer.tokens, processor.grammar, processor.decode, merge=False)
         one.tokens, one.ended, one.problems = list(answer.tokens), answer.ended, tuple(parsed.problems)
         written.append((parsed.objects, presence))
     return written
@@ -184,12 +192,13 @@ def _masks(loaded: "Loaded", seen: Seen, wanted: list[tuple[Asked, int]], sampli
     grammars = [Grammar((), (), end, masks=True, box=box) for box in boxes]
     prompts = [f"segment {one.thing}" for one, _ in wanted]
     pictures = [one.picture for one, _ in wanted]
-    automata = [automaton(grammar, loaded.processor.grammar) for grammar in grammars]
+    grammar = _processor(loaded).grammar
+    automata = [automaton(one, grammar) for one in grammars]
     rules = GrammarProcessor(automata, loaded.config.decoder.vocabulary, seen.store.device)
     answers = _write(loaded, seen, prompts, pictures, rules, CORNERS + CODES, sampling)
     for (one, i), answer in zip(wanted, answers, strict=True):
         codes = answer.tokens[CORNERS:]
-        seg = tuple(loaded.processor.grammar.mask_code(token.id) for token in codes)
+        seg = cast(tuple[int, ...], tuple(grammar.mask_code(token.id) for token in codes))  # the rules let nothing else
         one.objects = (*one.objects[:i], replace(one.objects[i], seg=seg), *one.objects[i + 1 :])
         one.tokens += codes
 
@@ -204,7 +213,7 @@ def _write(
     sampling: Sampling,
 ) -> list[Completion]:
     """What nano writes for each prompt about one of the pictures."""
-    processor = loaded.processor
+    processor = _processor(loaded)
     inputs = replace(processor.rows(prompts), context=seen.about(pictures))
     return complete(
         loaded.model,

@@ -127,5 +127,6 @@ def _within(most: float, value: float) -> float:
 
 def located(box: Sequence[float]) -> Loc | None:
     """A box (x0, y0, x1, y1) in 0..1 as locations; None where they leave no room between them."""
-    loc = encode_box(tuple(box), 1, 1)
+    x0, y0, x1, y1 = box
+    loc = encode_box((x0, y0, x1, y1), 1, 1)
     return loc if loc[0] < loc[2] and loc[1] < loc[3] else None

@@ -101,6 +101,7 @@ class Nano(PrefixLM):
         x = self.decoder.embed(tokens[:, None])
         positions = cache.positions[:, None].clone()
         cache.extend(torch.ones_like(tokens[:, None], dtype=torch.bool))
+        assert isinstance(cache.context, Writing)  # as `prefill` left it
         shown = cache.context.read(tokens, cache, self.tower.masks, self.config)
         if shown is not None:
             x = x + shown[:, None].to(x.dtype)

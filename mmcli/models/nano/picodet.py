@@ -173,13 +173,13 @@ def proposals(raw: list[Tensor], features: list[Tensor], side: int, count: int) 
     (x0, y0, x1, y1) in 0..1, class logits [B, count, 80] and features [B, count, 96], best first.
     All steps have a fixed size, so a batch equals its singles.
     """
-    logits, boxes, flat = [], [], []
+    scores, places, maps = [], [], []
     for out, feature, stride in zip(raw, features, STRIDES, strict=True):
         out = out.float()
-        logits.append(out[:, :CLASSES].flatten(2).transpose(1, 2))
-        boxes.append(_decode_boxes(out[:, CLASSES:], stride))
-        flat.append(feature.flatten(2).transpose(1, 2))
-    logits, boxes, flat = torch.cat(logits, 1), torch.cat(boxes, 1), torch.cat(flat, 1)
+        scores.append(out[:, :CLASSES].flatten(2).transpose(1, 2))
+        places.append(_decode_boxes(out[:, CLASSES:], stride))
+        maps.append(feature.flatten(2).transpose(1, 2))
+    logits, boxes, flat = torch.cat(scores, 1), torch.cat(places, 1), torch.cat(maps, 1)
     best, label = logits.max(-1)
     best, order = best.topk(4 * count, dim=1)
     boxes, label = _take(boxes, order), label.gather(1, order)

@@ -25,6 +25,8 @@ from mmcli.models.prompts import LOCATION_PROMPTS, fill_prompt
 class NanoProcessor(Processor):
     """Prompt layout: the picture's soft tokens, padding, then <bos>, the prompt, and a line break."""
 
+    grammar: LocationGrammar
+
     def __init__(self, config: NanoConfig, tokenizer: Tokenizer):
         self.config = config
         self.capabilities = capabilities(config)

@@ -53,7 +53,7 @@ def taught(question: str, things: Sequence[str]) -> str:
     for pattern, form in KINDS:
         if (match := re.fullmatch(pattern, plain)) is None:
             continue
-        word = match.groupdict().get("thing")
+        word: str = match.groupdict().get("thing") or ""
         thing = known(word, things) if word else ""
         if thing is None and (len(word.split()) > LONGEST or JOINED.search(word)):  # another kind of question:
             continue  # "a man with a red hat", "cats and dogs"

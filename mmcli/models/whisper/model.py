@@ -1,6 +1,7 @@
 """Whisper (Radford et al., arXiv:2212.04356): an encoder of sound, and a decoder that looks at it while it writes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -256,12 +257,12 @@ class Whisper(Quantisable, GenerativeModel):
         the sound, in bfloat16 where it has that.
         """
         if bfloat16_pays():
-            for part in (self.encoder.conv1, self.encoder.conv2):
-                part.to(torch.bfloat16)
+            for convolution in (self.encoder.conv1, self.encoder.conv2):
+                convolution.to(torch.bfloat16)
             for part in self.modules():
                 if isinstance(part, CrossAttention):
                     part.short = torch.bfloat16
-            for layer in self.encoder.layers:
+            for layer in cast(Iterable[EncoderLayer], self.encoder.layers):
                 layer.attention.short = torch.bfloat16
         if int8_pays():
             kind = PackedInt8Linear if packing_works() else Int8Linear
@@ -285,7 +286,7 @@ class Whisper(Quantisable, GenerativeModel):
 
     def _look(self, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         states = self.encoder(features)
-        return (layer.cross.look(states) for layer in self.decoder.layers)
+        return (layer.cross.look(states) for layer in cast(Iterable[DecoderLayer], self.decoder.layers))
 
     def new_cache(self, batch: int, length: int) -> KVCache:
         config, like = self.config, self.decoder.position
@@ -326,7 +327,7 @@ class Whisper(Quantisable, GenerativeModel):
         decoder, heard = self.decoder, cache.context
         assert isinstance(heard, EncodedAudio)
         x = decoder.embedding(tokens) + decoder.position[positions]
-        for number, layer in enumerate(decoder.layers):
+        for number, layer in enumerate(cast(Iterable[DecoderLayer], decoder.layers)):
             x = x + layer.attention(layer.norm_attention(x), mask, cache, number)
             k, v = heard.layers[number]
             asking = layer.norm_cross(x)

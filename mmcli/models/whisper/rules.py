@@ -68,8 +68,8 @@ class WritingRules:
         # One transfer and a few kernels instead of some for every row.
         longest = max(map(len, ranges))
         edges = torch.tensor([own + [(0, 0)] * (longest - len(own)) for own in ranges]).to(logits.device)
-        ids = torch.arange(vocabulary, device=logits.device)
-        inside = (ids >= edges[:, :, :1]) & (ids < edges[:, :, 1:])
+        every = torch.arange(vocabulary, device=logits.device)
+        inside = (every >= edges[:, :, :1]) & (every < edges[:, :, 1:])
         logits.masked_fill_(inside.any(dim=1), -torch.inf)
 
     def forbidden(self, ids: list[int], vocabulary: int) -> list[tuple[int, int]]:

@@ -25,7 +25,9 @@ def stretches(processor: WhisperProcessor, ids: list[int], seconds: float) -> li
     the end of the window. Times lie inside the window and rise.
     """
     found: list[Stretch] = []
-    start, text, reached = None, [], 0.0
+    start: float | None = None
+    text: list[int] = []
+    reached = 0.0
 
     def close(end: float) -> None:
         nonlocal start, text, reached

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ def transcribe_windows(
     Every window is read for itself: its text does not depend on the others. Raises UsageError for a task, language or
     hint that the model does not know.
     """
-    model, processor = loaded.model, loaded.processor
+    model, processor = _parts(loaded)
     if not windows:
         return []
     heard = model.hear(processor.features(windows))
@@ -68,11 +69,16 @@ def transcribe_windows(
 @torch.inference_mode()
 def transcript_inputs(loaded: Loaded, windows: Sequence[np.ndarray], options: DecodingOptions) -> Inputs:
     """What the decoder reads before it writes the text of each window: the prompt, and the encoded audio as context."""
-    heard = loaded.model.hear(loaded.processor.features(windows))
-    languages = _languages(loaded.model, loaded.processor, heard, options, len(windows))
-    asked = [loaded.processor.prompt(options.task, one, options.hint, options.times) for one in languages]
+    model, processor = _parts(loaded)
+    heard = model.hear(processor.features(windows))
+    languages = _languages(model, processor, heard, options, len(windows))
+    asked = [processor.prompt(options.task, one, options.hint, options.times) for one in languages]
     tokens = torch.tensor(asked)
     return Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=heard)
+
+
+def _parts(loaded: Loaded) -> tuple[Whisper, WhisperProcessor]:
+    return cast(Whisper, loaded.model), cast(WhisperProcessor, loaded.processor)  # the family's own
 
 
 def _languages(
@@ -82,7 +88,7 @@ def _languages(
         return [options.language] * rows
     if not processor.multilingual:
         return ["en"] * rows
-    return [max(found, key=found.get) for found in language_probabilities(model, processor, heard)]
+    return [max(found, key=found.__getitem__) for found in language_probabilities(model, processor, heard)]
 
 
 @torch.inference_mode()
@@ -114,7 +120,11 @@ def _write(
     limit = min(options.max_tokens or processor.config.text_positions // 2, room)
     rules = WritingRules(processor.special, options.times, device, seconds, options.spoken_to_end)
     limits = [min(limit, most_tokens(length)) for length in seconds]
-    choice = {"sampling": Sampling(temperature, seed=options.seed), "drop_ended": True, "limits": limits}
+    choice: dict[str, Any] = {
+        "sampling": Sampling(temperature, seed=options.seed),
+        "drop_ended": True,
+        "limits": limits,
+    }
     if options.beams > 1 and temperature == 0:
         choice = {"beams": options.beams}
     return complete(model, inputs, stop_ids=processor.stop_ids, max_tokens=limit, rules=rules, **choice)
@@ -129,6 +139,7 @@ def _no_speech(processor: WhisperProcessor, heard: EncodedAudio) -> list[float]:
     token = processor.special.no_speech
     if token is None:
         return [0.0] * len(heard.order)
+    assert heard.at_start is not None  # left by the prefill
     return heard.at_start.softmax(dim=-1)[:, token].tolist()
 
 

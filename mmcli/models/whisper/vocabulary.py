@@ -56,13 +56,13 @@ def _from_parts(folder: Path) -> Tokenizer:
     if missing:
         raise ModelError(f"{folder} has neither tokenizer.json nor {' and '.join(missing)}", "Download the model again")
     lines = [line.rstrip("\r") for line in read_text(merges, LARGEST_MERGES).split("\n")]
-    pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+    pairs: list[Any] = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
     ids = read_json(vocabulary)
     check_vocabulary(Fields({"vocab": ids}, str(vocabulary)), "vocab")
     added = Fields(read_json(more) if more.is_file() else {}, str(more)).raw
     for name in added:
         Fields(added, str(more)).whole(name, *ID)
-    tokens = [name for name in ("<|endoftext|>",) if name not in added] + sorted(added, key=added.get)
+    tokens = [name for name in ("<|endoftext|>",) if name not in added] + sorted(added, key=added.__getitem__)
     with reading(vocabulary):
         tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(ids, pairs))
         tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -90,7 +90,8 @@ def read_special(folder: Path, tokenizer: Tokenizer, config: WhisperConfig, raw:
     given = "is_multilingual" in settings
     multilingual = settings.flag("is_multilingual") if given else config.vocabulary >= MULTILINGUAL_ROWS
     translate, transcribe = token("<|translate|>"), token("<|transcribe|>")
-    control = {config.start, translate, transcribe, previous, no_speech, token("<|startoflm|>")}
+    named = (config.start, translate, transcribe, previous, no_speech, token("<|startoflm|>"), no_times)
+    control = {id for id in named if id is not None}
     older = Fields(raw, f"{folder / 'config.json'}")
     return Special(
         end=config.end,
@@ -101,7 +102,7 @@ def read_special(folder: Path, tokenizer: Tokenizer, config: WhisperConfig, raw:
         previous=previous,
         no_speech=no_speech,
         no_times=no_times,
-        suppressed=tuple(sorted({*_listed(settings, older, "suppress_tokens", config), *control, no_times} - {None})),
+        suppressed=tuple(sorted({*_listed(settings, older, "suppress_tokens", config), *control})),
         suppressed_first=_listed(settings, older, "begin_suppress_tokens", config),
         latest_first_time=settings.maybe_whole("max_initial_timestamp_index", *ID) or LATEST_FIRST_TIME,
         alignment_heads=_alignment_heads(settings, config.decoder),

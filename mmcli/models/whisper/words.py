@@ -20,7 +20,7 @@ DAMAGED = "\ufffd"  # what part of a character decodes to
 Decode = Callable[[Sequence[int]], str]
 
 
-def split_words(ids: Sequence[int], decode: Decode, language: str) -> list[list[int]]:
+def split_words(ids: Sequence[int], decode: Decode, language: str | None) -> list[list[int]]:
     """Group tokens into words; punctuation that stands alone is a group of its own."""
     characters = split_characters(ids, decode)
     if language in UNSPACED:
@@ -53,7 +53,7 @@ def split_characters(ids: Sequence[int], decode: Decode) -> list[list[int]]:
 
 
 def words_of(
-    ids: Sequence[int], times: np.ndarray, probabilities: np.ndarray, decode: Decode, language: str
+    ids: Sequence[int], times: np.ndarray, probabilities: np.ndarray, decode: Decode, language: str | None
 ) -> list[Word]:
     """Words with punctuation joined to them; `times` [T + 1], `probabilities` [T]."""
     found: list[Word] = []
@@ -81,7 +81,7 @@ def join_punctuation(words: list[Word]) -> list[Word]:
 
 
 def with_words(
-    stretches: list[Stretch], times: np.ndarray, probabilities: np.ndarray, decode: Decode, language: str
+    stretches: list[Stretch], times: np.ndarray, probabilities: np.ndarray, decode: Decode, language: str | None
 ) -> tuple[Segment, ...]:
     """Segments with their words and the times of these; `times` [T + 1] and `probabilities` [T] of all tokens in order.
 
