@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from mmcli.decode.locations import overlap
+from mmcli.decode.objects import ParsedObject
 from mmcli.hub.resolve import resolve
 from mmcli.models.load import load
 from mmcli.models.loaded import Loaded
@@ -63,6 +64,10 @@ def collect(source: Source, questions: Questions, jobs: int = 1) -> list[Answere
         return list(chain.from_iterable(pool.map(_ask, parts)))
 
 
+_source: Source  # of a process of the pool, and the model that it has loaded
+_loaded: Loaded
+
+
 def _begin(source: Source) -> None:
     global _source, _loaded
     _source, _loaded = source, load(resolve(source.model, download=False), source.device, source.dtype)
@@ -103,13 +108,13 @@ def present_and_absent(photo: Photo, labels: Iterable[str], absent: int, rng: ra
     return present + rng.sample(lacking, min(absent, len(lacking)))
 
 
-def hits(boxes: Sequence[Candidate], truth: Sequence[Sequence[float]]) -> Iterator[bool]:
+def hits(boxes: Sequence[Candidate | ParsedObject], truth: Sequence[Sequence[float]]) -> Iterator[bool]:
     """Whether each box is right, in their order; a thing is found once."""
     free = list(truth)
     for box in boxes:
         over = [overlap(box.loc, real) for real in free]
-        best = max(range(len(free)), key=over.__getitem__, default=None)
-        right = best is not None and over[best] >= HIT
+        best = max(range(len(free)), key=over.__getitem__, default=-1)
+        right = best >= 0 and over[best] >= HIT
         if right:
             del free[best]
         yield right
@@ -126,7 +131,7 @@ def average_precision(marks: Iterable[tuple[float, bool]], total: int) -> float:
     return float(np.sum(np.diff(np.concatenate(([0.0], recall))) * precision))
 
 
-def summary(answers: Iterable[tuple[Answered, list[Candidate]]]) -> dict:
+def summary(answers: Iterable[tuple[Answered, Sequence[Candidate | ParsedObject]]]) -> dict:
     """Mean AP50 over the classes, recall over all boxes, share of prompts for absent things that gave a box."""
     marks: dict[str, list] = defaultdict(list)
     total: Counter[str] = Counter()

@@ -16,6 +16,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,8 @@ def fit(answers: Sequence[Answered]) -> Calibration:
                 if box.kind in (BOTH, DECODER):
                     rows[UNSEEN].append(((1.0, 0.0, 0.0, 0.0, *box.features[4:]), right))
         weights = {kind: _regression(own, getattr(CALIBRATION, kind)) for kind, own in rows.items()}
-        calibration = replace(calibration, **weights)
+        settings: dict[str, Any] = weights  # named by kind; the two floats stay
+        calibration = replace(calibration, **settings)
     return calibration
 
 

@@ -242,9 +242,10 @@ def measure_masks(judge: Judge) -> dict:
 def _mask_overlap(photo: Photo, thing: Thing, truth: np.ndarray, objects: list[ParsedObject], decoder) -> float | None:
     """None where no box of the answer meets the thing's, or the one that does has no mask."""
     width, height = photo.width, photo.height
-    box = np.array(thing.box) * ([width, height] * 2)
+    x0, y0, x1, y1 = thing.box
+    box = x0 * width, y0 * height, x1 * width, y1 * height
     boxes = [decode_box(o.loc, width, height) for o in objects]
-    over = [overlap(np.array(b), box) for b in boxes]
+    over = [overlap(b, box) for b in boxes]
     if not over or max(over) < 0.5:
         return None
     best = int(np.argmax(over))
@@ -254,7 +255,7 @@ def _mask_overlap(photo: Photo, thing: Thing, truth: np.ndarray, objects: list[P
     guess = paste_mask(
         decoder.decode(codes)[0].float().cpu().numpy(), pixel_box(boxes[best], width, height), width, height
     )
-    real = paste_mask(truth.astype(np.float32) / 127.5 - 1, pixel_box(tuple(box), width, height), width, height)
+    real = paste_mask(truth.astype(np.float32) / 127.5 - 1, pixel_box(box, width, height), width, height)
     return float((guess & real).sum() / max((guess | real).sum(), 1))
 
 
@@ -285,10 +286,10 @@ def main_thing(photo: Photo) -> str | None:
     things = [t for t in photo.things if t.by_hand] or photo.things
     if photo.source == "ccp":
         return "person"
-    area: Counter = Counter()
+    area: dict[str, float] = defaultdict(float)
     for t in things:
         area[t.label] += (t.box[2] - t.box[0]) * (t.box[3] - t.box[1])
-    return area.most_common(1)[0][0] if area else None
+    return max(area, key=area.__getitem__) if area else None
 
 
 def main() -> None:

@@ -99,7 +99,7 @@ def phrases() -> list[tuple[str, str, int]]:
     for name, label in _NAMES:
         words = name.split()
         if label and len(words) == 2 and not any(word in single for word in words):
-            found.append((*words, COCO_CLASSES.index(label)))
+            found.append((words[0], words[1], COCO_CLASSES.index(label)))
     return found
 
 

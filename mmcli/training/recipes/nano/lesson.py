@@ -1,7 +1,9 @@
 """What a training step computes: nano's losses on a batch, with its soft tokens and proposals disturbed."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +38,8 @@ class Doubt:
 class Lesson(nn.Module):
     """Nano with heads that keep features in their places; they are dropped after training."""
 
+    soft_places: Tensor
+
     def __init__(self, config: NanoConfig, kept: int = 0):
         super().__init__()
         self.nano = Nano(config)
@@ -49,7 +53,7 @@ class Lesson(nn.Module):
         self.register_buffer("soft_places", soft / soft.sum(1, keepdim=True), persistent=False)
         self.doubt = Doubt()
         # Against learning the pictures by heart; hooks, so that the model itself knows nothing of it.
-        for layer in self.nano.decoder.layers:
+        for layer in cast(Iterable[Any], self.nano.decoder.layers):
             for half in (layer.attention, layer.mlp):
                 half.register_forward_hook(self._dropout)
         blocks = [block for stage in self.nano.tower.features.stages for block in stage if block.residual]

@@ -42,7 +42,7 @@ def _vary(x: Tensor) -> Tensor:
     )
     theta[:, 1, 1] = torch.empty(len(x), device=x.device).uniform_(0.92, 1.06)
     theta[:, :, 2] = torch.empty(len(x), 2, device=x.device).uniform_(-0.05, 0.05)
-    return F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), align_corners=False)
+    return F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), align_corners=False)
 
 
 @torch.no_grad()

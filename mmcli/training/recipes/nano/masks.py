@@ -62,8 +62,8 @@ def _from_class_map(classes: np.ndarray, thing: Thing) -> np.ndarray | None:
     if part.mean() < 0.15:
         return None
     ys, xs = np.nonzero(part)
-    extent = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
-    if overlap(extent, np.array([0, 0, part.shape[1], part.shape[0]])) < FIT:
+    extent = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+    if overlap(extent, (0, 0, part.shape[1], part.shape[0])) < FIT:
         return None
     soft = Image.fromarray(inside.astype(np.uint8) * 255)
     return np.array(soft.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=(x0, y0, x1, y1)))

@@ -26,7 +26,7 @@ def _read(job: tuple[str, str, list[tuple[int, str]]]) -> list[tuple[int, np.nda
         for number, name in names:
             if Path(name).stem not in inside:
                 continue
-            image = Image.open(io.BytesIO(files.read(inside[Path(name).stem])))
+            image: Image.Image = Image.open(io.BytesIO(files.read(inside[Path(name).stem])))
             if kind == "photo":
                 image = image.convert("RGB").resize((STORED, STORED), Image.Resampling.BICUBIC)
             out.append((number, np.array(image)))

@@ -50,7 +50,9 @@ def _embedding(before: Tensor, fresh: Tensor, old: Tokenizer, new: Tokenizer) ->
     special = ["<pad>", "<eos>", "<bos>", "<unk>", *names]
     for name in special:
         table[new.token_to_id(name)] = before[old.token_to_id(name)]
-    for number in range(4, new.token_to_id("<loc0000>")):
+    places = new.token_to_id("<loc0000>")
+    assert places is not None, "the new tokenizer is nano's own"
+    for number in range(4, places):
         text = new.decode([number], skip_special_tokens=False)
         if "\ufffd" in text or text.startswith("<unused"):
             continue

@@ -97,6 +97,7 @@ def main() -> None:
     tokenizer.save(str(args.out / "tokenizer.json"))
     config = json.loads((args.out / "config.json").read_text())
     loc = tokenizer.token_to_id("<loc0000>")
+    assert loc is not None, "train() adds the places"
     config |= {
         "image_token": loc + LOCATIONS + MASK_CODES,
         "loc_token": loc,

@@ -81,4 +81,5 @@ def _fill(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
         if conv.weight.shape != weight.shape:
             raise ValueError(f"expected {tuple(conv.weight.shape)}, found {tuple(weight.shape)}")
         conv.weight.copy_(weight)
+        assert conv.bias is not None, "the folded norm needs one"
         conv.bias.copy_(bias)

@@ -32,7 +32,9 @@ from mmcli.training.recipes.nano.start import from_earlier, from_towers
 def groups(lesson: Lesson) -> list[dict]:
     """The published tower learns slowly, norms and biases do not decay, the detector is frozen."""
     lesson.nano.tower.detector.requires_grad_(False)
-    tower, decay, plain = [], [], []
+    tower: list[nn.Parameter] = []
+    decay: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, p in lesson.named_parameters():
         if p.requires_grad:
             (tower if "tower.features" in name else decay if p.dim() > 1 else plain).append(p)
@@ -123,7 +125,7 @@ def _run(
     device = stored[0].device
     torch.set_float32_matmul_precision("high")
     optimizer = torch.optim.AdamW(groups(lesson), lr=args.rate, betas=(0.9, 0.98), fused=device.type == "cuda")
-    learned = [p for p in lesson.parameters() if p.requires_grad]
+    learned: list[Tensor] = [p for p in lesson.parameters() if p.requires_grad]
     shadow = [p.detach().clone() for p in learned]
     step_of = torch.compile(lesson) if args.compile else lesson
     total, last, sums, begun = args.minutes * 60, time.time(), torch.zeros(4, device=device), step

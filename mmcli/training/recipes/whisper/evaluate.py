@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 from zipfile import ZipFile
 
 import torch
@@ -79,7 +80,9 @@ def heard_by_peer(
 
     model = WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=threads)
 
-    settings = {} if beams is None else {"beam_size": beams, "vad_filter": True, "condition_on_previous_text": False}
+    settings: dict[str, Any] = (
+        {} if beams is None else {"beam_size": beams, "vad_filter": True, "condition_on_previous_text": False}
+    )
 
     def heard(clip: Clip) -> tuple[str, str]:
         language = None if detect else clip.language
@@ -143,10 +146,12 @@ def main() -> None:
         print(f"{side}: {time.perf_counter() - started:.0f} s; language right in {right} of {len(clips)}")
         columns[side] = list(errors(clips, texts[side]))
     if given.texts:
-        rows = zip(clips, *texts.values(), strict=True)
-        lines = (json.dumps({"file": clip.file, "wanted": clip.text, "heard": heard}) for clip, *heard in rows)
+        beside = zip(clips, *texts.values(), strict=True)
+        lines = (json.dumps({"file": clip.file, "wanted": clip.text, "heard": heard}) for clip, *heard in beside)
         given.texts.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-    rows = [("source", "clips", *(f"{side} {rate}" for side in sides for rate in ("WER", "CER", "digits apart")))]
+    rows: list[tuple[str, ...]] = [
+        ("source", "clips", *(f"{side} {rate}" for side in sides for rate in ("WER", "CER", "digits apart")))
+    ]
     for group in zip(*columns.values(), strict=True):
         rates = [f"{100 * rate:.2f}" for _, _, *three in group for rate in three]
         rows.append((group[0][0], str(group[0][1]), *rates))

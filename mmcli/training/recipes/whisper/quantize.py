@@ -13,7 +13,8 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import cast
 
 import numpy as np
 import torch
@@ -27,7 +28,8 @@ from mmcli.hub.weights import place
 from mmcli.media.audio import read_sound
 from mmcli.media.sources import Source
 from mmcli.models.load import load
-from mmcli.models.whisper.model import EncodedAudio, Encoder, Whisper
+from mmcli.models.whisper.model import DecoderLayer, EncodedAudio, Encoder, Whisper
+from mmcli.models.whisper.processor import WhisperProcessor
 from mmcli.models.whisper.transcribe import DecodingOptions, transcribe_windows
 from mmcli.models.whisper.weights import rules
 from mmcli.speech.silero_vad import load_silero_vad
@@ -49,14 +51,15 @@ class Sample:
 def samples(model: str, folder: Path) -> list[Sample]:
     """The windows of all recordings, each with the model's own text."""
     loaded, detector = load(resolve(model), "cpu"), load_silero_vad()
-    found = []
+    processor, found = loaded.processor, []
+    assert isinstance(processor, WhisperProcessor)
     for path in sorted(path for path in folder.glob("*/*") if path.is_file()):
         language = None if path.parent.name == "any" else path.parent.name
-        sound = read_sound(Source(str(path), path, None, path))[0]
+        sound = read_sound(Source(str(path), path, None, PurePosixPath(path)))[0]
         for window in Speech([sound], detector).windows():
             text = transcribe_windows(loaded, [window.sound], DecodingOptions(language=language))[0]
-            prompt = loaded.processor.prompt("transcribe", text.language, None, True)
-            found.append(Sample(window.sound, [*prompt, *text.token_ids, loaded.processor.special.end]))
+            prompt = processor.prompt("transcribe", text.language, None, True)
+            found.append(Sample(window.sound, [*prompt, *text.token_ids, processor.special.end]))
     return found
 
 
@@ -107,7 +110,7 @@ class Quantizer:
 
     def decoder(self, states: list[Tensor], texts: list[list[int]]) -> None:
         """`states` of the encoder, and the text that is written for each."""
-        layers = self.model.decoder.layers
+        layers = list(cast(Iterable[DecoderLayer], self.model.decoder.layers))
         with watched([part for layer in layers for part in (layer.cross.k, layer.cross.v)]) as moments:
             for x in states:
                 for layer in layers:
@@ -158,11 +161,13 @@ def _before_layers(encoder: Encoder, features: Tensor) -> Tensor:
 def quantize_folder(source: Path, speech: list[Sample], folder: Path) -> Path:
     """Write the quantised checkpoint; returns its weight file."""
     loaded = load(resolve(str(source)), "cpu", torch.float32, fused=False)
-    quantizer = Quantizer(loaded.model)
-    features = [loaded.processor.features([sample.sound]) for sample in speech]
+    model, processor = loaded.model, loaded.processor
+    assert isinstance(model, Whisper) and isinstance(processor, WhisperProcessor)
+    quantizer = Quantizer(model)
+    features = [processor.features([sample.sound]) for sample in speech]
     step = max(1, len(speech) // ENCODER_WINDOWS)
     quantizer.encoder(features[::step])
-    quantizer.decoder([loaded.model.encoder(one) for one in features], [sample.tokens for sample in speech])
+    quantizer.decoder([model.encoder(one) for one in features], [sample.tokens for sample in speech])
     folder.mkdir(parents=True, exist_ok=True)
     for path in source.glob("*.json"):
         shutil.copy(path, folder)

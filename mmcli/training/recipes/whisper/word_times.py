@@ -27,6 +27,7 @@ from mmcli.models.load import load
 from mmcli.output.tables import table
 from mmcli.tasks.transcribe import TranscribeRequest
 from mmcli.training.recipes.whisper.evaluate import Clip, read_clips
+from mmcli.types import Word
 
 CLEAN = ("librispeech", "ljspeech")  # sources that are read aloud in a quiet room, by how their names begin
 FRAME = 0.02  # seconds between the CTC model's outputs
@@ -99,13 +100,13 @@ def source_of(clip: Clip) -> Source:
     return Source("-", None, None, PurePosixPath(clip.file), stream=io.BytesIO(clip.data))
 
 
-def heard(clips: list[Clip], model: str) -> Iterator[list[dict]]:
+def heard(clips: list[Clip], model: str) -> Iterator[list[Word]]:
     """The words of each clip, with times."""
     request = TranscribeRequest(language="en", words=True)
     sources = (source_of(clip) for clip in clips)
     for event in transcribe(sources, request, lambda: load(resolve(model), "cpu"), model=model):
         if isinstance(event, Outcome):
-            yield [word for segment in event.record.segments for word in segment.words]
+            yield [word for segment in event.record.segments for word in segment.words or ()]
 
 
 def main() -> None:
@@ -122,16 +123,18 @@ def main() -> None:
     ends: dict[str, list[float]] = {}
     used: dict[str, int] = {}
     for clip, words in zip(clips, heard(clips, given.model), strict=True):
-        if normal(" ".join(word["text"] for word in words)) != normal(clip.text):
+        if normal(" ".join(word.text for word in words)) != normal(clip.text):
             continue
-        spans = aligner.align(read_sound(source_of(clip))[0], [word["text"] for word in words])
+        spans = aligner.align(read_sound(source_of(clip))[0], [word.text for word in words])
         if spans is None:
             continue
         for name in (clip.source, "all"):
             used[name] = used.get(name, 0) + 1
-            starts.setdefault(name, []).extend(w["start"] - span[0] for w, span in zip(words, spans, strict=True))
-            ends.setdefault(name, []).extend(w["end"] - span[1] for w, span in zip(words, spans, strict=True))
-    rows = [("source", "clips", "words", "start, median error", "end", "both", "within 100 ms", "start is off by")]
+            starts.setdefault(name, []).extend(w.start - span[0] for w, span in zip(words, spans, strict=True))
+            ends.setdefault(name, []).extend(w.end - span[1] for w, span in zip(words, spans, strict=True))
+    rows: list[tuple[str, ...]] = [
+        ("source", "clips", "words", "start, median error", "end", "both", "within 100 ms", "start is off by")
+    ]
     for name in sorted(used, key=lambda name: (name == "all", name)):
         begin, end = np.abs(starts[name]), np.abs(ends[name])
         both = np.concatenate((begin, end))
