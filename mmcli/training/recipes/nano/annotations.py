@@ -130,6 +130,8 @@ def _lines(path: Path) -> list[dict]:
 
 
 def _photo(row: dict, wear: set[str], goods: set[str]) -> Photo:
+    things: list[Thing]
+    polygons: dict[int, list]
     size = (row["width"], row["height"]) * 2
     things, polygons = [], {}
     for o in row["objects"]:
@@ -167,7 +169,8 @@ def _photo(row: dict, wear: set[str], goods: set[str]) -> Photo:
 
 
 def _scaled(box: Sequence[float], size: Sequence[int]) -> Box:
-    return tuple(v / s for v, s in zip(box, size, strict=True))
+    x0, y0, x1, y1 = (v / s for v, s in zip(box, size, strict=True))
+    return x0, y0, x1, y1
 
 
 def _complete(row: dict, wear: set[str]) -> set[str]:

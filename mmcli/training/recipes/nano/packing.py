@@ -97,6 +97,7 @@ class Questions(IterableDataset):
             yield self._batch()
 
     def _batch(self) -> Batch:
+        b: dict[str, np.ndarray]
         size, length = self.batch, LENGTH
         b = {
             "photo": np.zeros(size, np.int64),

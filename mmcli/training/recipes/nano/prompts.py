@@ -4,6 +4,7 @@ A question is a prompt and a list of answer pieces: strings, places as token ids
 """
 
 import random
+import typing
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -151,7 +152,7 @@ def plain_words(seen: Seen) -> str | None:
     if photo.source == "ccp":
         worn = [w for w in photo.labels if w not in ("person", "hair", "belt", "accessories")][:4]
         return "a person wearing " + listed([named(w, 1) for w in worn]) if seen.whole and worn else None
-    area: Counter[str] = Counter()
+    area: typing.Any = Counter()  # of fractions, which the type of a Counter does not foresee
     count: Counter[str] = Counter()
     for label, box, _ in seen.things:
         area[label] += float(np.prod(box[2:] - box[:2]))

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,7 +106,7 @@ def phrase_tokens(tokenizer: Tokenizer) -> list[tuple[int, int, int]]:
         for beginning in (first, " " + first):
             ids = tokenizer.encode(f"{beginning} {second}").ids
             if len(ids) == 2:
-                found.append((*ids, label))
+                found.append((ids[0], ids[1], label))
     return found
 
 
@@ -150,13 +151,14 @@ class HeldOut:
 
     def captions(self, rules: SentenceRules, beams: int) -> list[str]:
         """What is said of each picture under these rules."""
-        config, processor = replace(self.loaded.config, sentences=rules), self.loaded.processor
+        config = replace(self.loaded.config, sentences=rules)
+        processor: Any = self.loaded.processor  # nano's own
         told = []
         for seen in self.seen:
             rows = len(seen.plane)
             inputs = replace(processor.rows([CAPTION] * rows), context=seen)
             inputs = replace(inputs, processor=Wording(config, rules.prompts * rows))
-            settings = {"stop_ids": processor.stop_ids, "max_tokens": LONGEST, "beams": beams}
+            settings: dict[str, Any] = {"stop_ids": processor.stop_ids, "max_tokens": LONGEST, "beams": beams}
             told += [processor.decode(one.ids).strip() for one in complete(self.loaded.model, inputs, **settings)]
         return told
 
@@ -182,7 +184,8 @@ def main() -> None:
     checkpoint = resolve(args.model, download=False)
     loaded = load(checkpoint, args.device, args.dtype)
     train, held_out = split_training(read_photos(args.data, ALL))
-    rules = rules_of(loaded.processor.tokenizer, loaded.config, texts.sentences(train + read_layouts(args.data)))
+    processor: Any = loaded.processor  # nano's own
+    rules = rules_of(processor.tokenizer, loaded.config, texts.sentences(train + read_layouts(args.data)))
     held = HeldOut(loaded, args.data, held_out)
     rules = replace(rules, presence=held.presence())
     print("greedy, no rules", held.measure(held.captions(replace(FREE, prompts=rules.prompts), 1)), flush=True)
