@@ -114,7 +114,9 @@ def _not_here(name: str, revision: str | None) -> ModelError:
     alike = "" if part else similar(name)
     at = f" --revision {revision}" if revision else ""
     return ModelError(
-        f"{name} is in the cache only in part ({part})" if part else f"{name} is no folder here and not in the cache",
+        f"{name} is in the cache only in part ({part})"
+        if part
+        else f"{name} is no folder here and not in the cache (bundled: {', '.join(BUNDLED)})",
         (f"Perhaps you mean {alike}, or download" if alike else "Download") + f" it with: mmcli models pull {name}{at}",
     )
 
@@ -122,7 +124,7 @@ def _not_here(name: str, revision: str | None) -> ModelError:
 def similar(name: str) -> str:
     """The known model whose name is nearest to a name that is none, "" where none is near."""
     cached = {cache.model_name(place) for place in cache.root().glob(f"{cache.PREFIX}*")}
-    known = {*BUNDLED, *SHORT_NAMES, *cached} - {name}
+    known = {*BUNDLED, *cached, *(short for short, full in SHORT_NAMES.items() if full != name)} - {name}
     wanted = name.strip().removeprefix(cache.PREFIX).replace("--", "/").casefold()
     folded = {known_name.casefold(): known_name for known_name in sorted(known)}
     near = get_close_matches(wanted, folded, n=1, cutoff=0.8)

@@ -108,7 +108,7 @@ def test_contents_that_are_gone_are_said(place):
 
 
 def test_a_download_that_broke_off_is_told_from_none(place):
-    with pytest.raises(ModelError, match=r"no folder here and not in the cache\. Download it with"):
+    with pytest.raises(ModelError, match=r"no folder here and not in the cache \(bundled: .*\)\. Download it with"):
         resolve(NAME, download=False)
     (place / "blobs").mkdir()
     (place / "blobs" / "0123.incomplete").write_bytes(b"half")
