@@ -60,13 +60,16 @@ def test_noise_gives_no_words(bundled):
     assert "fellow Americans" in texts["speech"]
 
 
-def test_the_probability_is_that_of_the_logits_before_any_rule(bundled):
-    model, processor = bundled.model, bundled.processor
-    heard = model.hear(processor.features(list(sounds().values())))
-    tokens = torch.full((len(sounds()), 1), processor.special.start)
+def test_the_probability_is_that_of_the_logits_before_any_rule():
+    """In float32: in shorter types a prompt of one token is rounded otherwise than a longer one."""
+    exact = load(resolve("whisper-base"), "cpu", "float32")
+    model, processor = exact.model, exact.processor
+    chosen = [sounds()["beating noise"], sounds()["speech"]]
+    tokens = torch.full((len(chosen), 1), processor.special.start)
     with torch.inference_mode():
-        inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=heard)
+        context = model.hear(processor.features(chosen))
+        inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=context)
         logits = model.prefill(inputs, model.new_cache(len(tokens), 1))
     expected = logits.softmax(dim=-1)[:, processor.special.no_speech].tolist()
-    found = transcribe_windows(bundled, list(sounds().values()), DecodingOptions(temperatures=(0.0,)))
+    found = transcribe_windows(exact, chosen, DecodingOptions(temperatures=(0.0,)))
     assert [text.no_speech for text in found] == pytest.approx(expected, abs=1e-4)
