@@ -13,6 +13,8 @@ MASK_CODES = 128
 CLASSES = 80  # that the detector knows
 CELL = 16  # pixels of the feature tower's input that one grid token stands for
 LARGEST_STRIDE = 32  # pixels of a picture's side that one cell of the coarsest maps stands for
+EVIDENCE = 4  # 1, the detector's best logit, the judge's best logit of a proposal, the judge's logit of the picture
+EVIDENCE_OF_DETECTOR = (0.0, 1.0, 0.0, 0.0)
 TOKENS = ("image_token", "loc_token", "seg_token", "pad_token", "eos_token", "bos_token")
 
 
@@ -25,7 +27,7 @@ class SentenceRules:
     repeatable: tuple[int, ...]  # words that may come twice
     same_word: tuple[tuple[int, ...], ...]  # forms that count as one word where words are not to come twice
     phrases: tuple[tuple[int, ...], ...]  # names of two words: a token, the one behind it, the number of the class
-    presence: tuple[float, ...]  # slope and constant of a class's log-odds of being there, from the detector's logit
+    presence: tuple[float, ...]  # slope and constant of a class's log-odds of being there, from the evidence for it
     grounding: float  # weight of the log-probability of being there, in the choice of a sentence that names a class
 
 
@@ -53,7 +55,8 @@ class NanoConfig:
     first_words: tuple[int, int]  # ids from … to before …: whole words that may begin a sentence
     later_words: tuple[int, int]  # whole words and marks that may follow; between and behind them are pieces of words
     names: tuple[tuple[int, ...], ...]  # words for what the detector knows: a token, then the classes it may mean
-    least_evidence: float  # the detector's logit below which nothing of a class is named in a sentence
+    evidence: tuple[float, ...]  # weights of EVIDENCE for the log-odds that a class is in the picture
+    least_evidence: float  # below these log-odds nothing of a class is named in a sentence
     sentences: SentenceRules
     decoder: DecoderConfig
 
@@ -70,6 +73,7 @@ class NanoConfig:
     def from_json(cls, raw: dict) -> "NanoConfig":
         """Read config.json; ModelError if something is missing, unknown or of no use."""
         otherwise = {"finding_tokens": (), "absent_bias": 0.0, "things": THINGS, "names": (), "least_evidence": 0.0}
+        otherwise["evidence"] = EVIDENCE_OF_DETECTOR
         whole = Fields(raw, "This nano model's config.json", otherwise)
         decoder = _read_decoder(whole.part("decoder"))
         rows = decoder.vocabulary
@@ -93,6 +97,7 @@ class NanoConfig:
             first_words=_read_range(whole, "first_words", rows),
             later_words=_read_range(whole, "later_words", rows),
             names=_read_names(whole, rows),
+            evidence=whole.numbers("evidence", -100, 100, EVIDENCE, EVIDENCE),
             least_evidence=whole.number("least_evidence", -100, 100),
             sentences=_read_sentences(whole.part("sentences", vars(FREE)), rows),
             decoder=decoder,

@@ -20,9 +20,18 @@ from mmcli.engine.logits import GrammarProcessor
 from mmcli.engine.sampling import Sampling
 from mmcli.errors import ModelError
 from mmcli.models.family import Found
-from mmcli.models.nano.joining import LEAST_LOGIT, Candidate, Detection, candidates, join, located
+from mmcli.models.nano.joining import (
+    CROWDED,
+    LEAST_LOGIT,
+    UNJUDGED,
+    Candidate,
+    Detection,
+    candidates,
+    join,
+    located,
+)
 from mmcli.models.nano.model import Nano, Seen
-from mmcli.models.nano.picodet import CLASSES, detections
+from mmcli.models.nano.picodet import CLASSES, detections, overlaps
 from mmcli.models.nano.processor import NanoProcessor
 from mmcli.models.nano.words import known
 from mmcli.types import Completion, Timings, Token
@@ -118,8 +127,11 @@ def propose(
     for some in _portions(asked):
         written = _boxes(loaded, seen, some, sampling, max_tokens)
         detected = _detections(loaded, seen, some)
+        there = seen.there.tolist()
+        classes = {thing: number for number, thing in enumerate(loaded.config.things[:CLASSES])}
         for one, (objects, presence), boxes in zip(some, written, detected, strict=True):
-            one.candidates = candidates(objects, presence, boxes)
+            own = 0.0 if boxes is None else there[one.picture][classes[one.thing]]
+            one.candidates = candidates(objects, presence, boxes, own)
 
 
 def _portions(items: list[Any]) -> Iterator[list[Any]]:
@@ -155,7 +167,8 @@ def _boxes(
 
 
 def _detections(loaded: "Loaded", seen: Seen, asked: list[Asked]) -> list[list[Detection] | None]:
-    """The detector's boxes of each thing, best first; None for things that it does not know."""
+    """The detector's boxes of each thing, best first, and what the judge thinks of them; None for things that they do
+    not know."""
     classes = {thing: number for number, thing in enumerate(loaded.config.things[:CLASSES])}
     rows = [i for i, one in enumerate(asked) if one.thing in classes]
     found: list[list[Detection] | None] = [None] * len(asked)
@@ -165,10 +178,29 @@ def _detections(loaded: "Loaded", seen: Seen, asked: list[Asked]) -> list[list[D
     pictures = torch.tensor([asked[i].picture for i in rows], device=device)
     labels = torch.tensor([classes[asked[i].thing] for i in rows], device=device)
     boxes, logits, others = detections(seen.raw, loaded.config.image_size, pictures, labels, MOST_DETECTIONS)
-    for i, *own in zip(rows, boxes.tolist(), logits.tolist(), others.tolist(), strict=True):
-        places = [(located(box), logit, other) for box, logit, other in zip(*own, strict=True) if logit > LEAST_LOGIT]
-        found[i] = [Detection(loc, logit, other) for loc, logit, other in places if loc is not None]
+    boxes, logits, others, judged = judge_detections(seen, pictures, labels, boxes, logits, others)
+    for i, *own in zip(rows, boxes.tolist(), logits.tolist(), others.tolist(), judged.tolist(), strict=True):
+        places = [(located(box), *rest) for box, *rest in zip(*own, strict=True) if max(rest[0], rest[2]) > LEAST_LOGIT]
+        found[i] = [Detection(loc, *rest) for loc, *rest in places if loc is not None]
     return found
+
+
+def judge_detections(
+    seen: Seen, pictures: Tensor, classes: Tensor, boxes: Tensor, logits: Tensor, others: Tensor
+) -> tuple[Tensor, ...]:
+    """R rows of detections as `picodet.detections` gives them, with the judge's logit of each as a fourth.
+
+    A detection is judged by the proposal that overlaps it most. The proposals themselves stand behind the detections,
+    because the judge may take one for the class though the detector does not.
+    """
+    proposed, own = seen.boxes[pictures], seen.logits[pictures]  # [R, N, 4], [R, N, 80]
+    at = classes[:, None, None].expand(-1, own.shape[1], 1)
+    logit, judged = own.gather(2, at)[..., 0], seen.judged[pictures].gather(2, at)[..., 0].to(own.dtype)
+    other = own.scatter(2, at, -torch.inf).amax(2)
+    over, nearest = overlaps(boxes, proposed).max(2)
+    judged_there = torch.where(over > CROWDED, judged.gather(1, nearest), UNJUDGED)
+    pairs = ((boxes, proposed), (logits, logit), (others, other), (judged_there, judged))
+    return tuple(torch.cat(pair, 1) for pair in pairs)
 
 
 class Doubtful(GrammarProcessor):

@@ -16,10 +16,13 @@ from mmcli.decode.objects import ParsedObject
 SAME = 0.5  # overlap from which on a written box and a detection are of one thing
 CROWDED = 0.6  # … from which on two detections are
 DOUBLE = 0.5  # … from which on two candidates are
-LEAST_LOGIT = -4.0  # detections below are never right
+LEAST_LOGIT, LEAST_JUDGED = -4.0, -3.0  # detections of which both logits are below are never right
 BOTH, DETECTOR, DECODER, UNSEEN = "both", "detector", "decoder", "unseen"
 KINDS = (BOTH, DETECTOR, DECODER, UNSEEN)
-FEATURES = 6  # 1, detection, best detection of the thing, best other class there, presence, score of what was written
+# 1, detection, best detection of the thing, best other class there, presence, score of what was written, what the judge
+# takes the detection for, and whether it thinks the thing is in the picture.
+FEATURES = 8
+UNJUDGED = -8.0  # of detections that were not proposed to the decoder
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Detection:
     loc: Loc
     logit: float
     other: float  # the largest logit of another class at the same place
+    judged: float = UNJUDGED  # the judge's logit of the class for the proposal there
 
 
 @dataclass(frozen=True)
@@ -67,23 +71,24 @@ class Calibration:
 CALIBRATION = Calibration(
     least=0.113,
     further=0.057,
-    both=(2.0828, 1.9802, -0.4817, 0.3619, 0.1499, 0.1269),
-    detector=(0.4858, 2.4977, -0.3662, -0.22, -0.0037, 0.0),
-    decoder=(-7.1239, 0.0, -0.1829, 0.0, 0.7498, 0.6889),
-    unseen=(4.7697, 0.0, 0.0, 0.0, 0.2423, 3.0622),
+    both=(2.0828, 1.9802, -0.4817, 0.3619, 0.1499, 0.1269, 0.0, 0.0),
+    detector=(0.4858, 2.4977, -0.3662, -0.22, -0.0037, 0.0, 0.0, 0.0),
+    decoder=(-7.1239, 0.0, -0.1829, 0.0, 0.7498, 0.6889, 0.0, 0.0),
+    unseen=(4.7697, 0.0, 0.0, 0.0, 0.2423, 3.0622, 0.0, 0.0),
 )
 
 
 def candidates(
-    written: Sequence[ParsedObject], presence: float, detections: Sequence[Detection] | None
+    written: Sequence[ParsedObject], presence: float, detections: Sequence[Detection] | None, there: float = 0.0
 ) -> list[Candidate]:
-    """All boxes that may be right. `presence` is the decoder's log-odds that the thing is there at all; `detections`
-    are the best of the thing first, None where the detector does not know it."""
+    """All boxes that may be right. `presence` is the decoder's log-odds that the thing is there at all and `there` the
+    judge's; `detections` are the best of the thing first, None where the detector does not know it."""
     if detections is None:
         return [Candidate(o.loc, UNSEEN, _features(presence=presence, score=o.score), o.score) for o in written]
     kept: list[Detection] = []
     for one in detections:
-        if one.logit > LEAST_LOGIT and all(overlap(one.loc, other.loc) < CROWDED for other in kept):
+        likely = one.logit > LEAST_LOGIT or one.judged > LEAST_JUDGED
+        if likely and all(overlap(one.loc, other.loc) < CROWDED for other in kept):
             kept.append(one)
     best = kept[0].logit if kept else LEAST_LOGIT
     scores: dict[int, float] = {}  # of detections that were written
@@ -93,12 +98,13 @@ def candidates(
         if near is not None and overlap(o.loc, kept[near].loc) > SAME:
             scores.setdefault(near, o.score)
         else:
-            found.append(Candidate(o.loc, DECODER, _features(0.0, best, 0.0, presence, o.score), o.score))
+            found.append(Candidate(o.loc, DECODER, _features(0.0, best, 0.0, presence, o.score, 0.0, there), o.score))
     for i, one in enumerate(kept):
         score = scores.get(i, math.nan)
         kind = DETECTOR if math.isnan(score) else BOTH
         told = 0.0 if kind == DETECTOR else score
-        found.append(Candidate(one.loc, kind, _features(one.logit, best, one.other, presence, told), score))
+        features = _features(one.logit, best, one.other, presence, told, one.judged, there)
+        found.append(Candidate(one.loc, kind, features, score))
     return found
 
 
@@ -115,9 +121,15 @@ def join(found: Sequence[Candidate], calibration: Calibration, least: float | No
 
 
 def _features(
-    own: float = 0.0, best: float = 0.0, other: float = 0.0, presence: float = 0.0, score: float = 0.0
+    own: float = 0.0,
+    best: float = 0.0,
+    other: float = 0.0,
+    presence: float = 0.0,
+    score: float = 0.0,
+    judged: float = 0.0,
+    there: float = 0.0,
 ) -> tuple[float, ...]:
-    return (1.0, own, best, *(_within(8.0, value) for value in (other, presence, score)))
+    return (1.0, own, best, *(_within(8.0, value) for value in (other, presence, score, judged, there)))
 
 
 def _within(most: float, value: float) -> float:

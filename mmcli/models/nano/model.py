@@ -10,6 +10,7 @@ from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.attention import prefix_positions
 from mmcli.layers.prefix_lm import PrefixLM
 from mmcli.models.nano.config import CLASSES, NanoConfig
+from mmcli.models.nano.judge import Judge
 from mmcli.models.nano.mask_tokens import CODES
 from mmcli.models.nano.tower import NanoTower
 from mmcli.models.nano.writing import Writing
@@ -22,6 +23,10 @@ class Seen:
     store: Tensor  # [layers, 2, P, K, S, H] keys and values of the soft tokens of P pictures
     plane: Tensor  # [P, 64, h, w] from which masks are cut
     raw: list[Tensor]  # the detector's outputs for each stride [P, 80 + 32, h, w], as `picodet.PicoDet` gives them
+    boxes: Tensor  # [P, N, 4] what the detector proposes, as (x0, y0, x1, y1) in 0..1
+    logits: Tensor  # [P, N, 80] as what the detector takes them
+    judged: Tensor  # [P, N, 80] as what nano takes them, having read the whole picture
+    there: Tensor  # [P, 80] which classes nano thinks are in the picture at all; logits like the others
     picture: Tensor | None = None  # [B] which picture each row of a batch is about; None: row i is about picture i
 
     def about(self, pictures: list[int]) -> "Seen":
@@ -42,6 +47,7 @@ class Nano(PrefixLM):
         super().__init__(config.decoder, config.image_token)
         self.config = config
         self.tower = NanoTower(config)
+        self.judge = Judge(config)
         self.register_buffer("class_ids", torch.empty(0, dtype=torch.long), persistent=False)
         self.register_buffer("class_share", torch.empty(0), persistent=False)
         if not self.class_ids.is_meta:
@@ -66,13 +72,16 @@ class Nano(PrefixLM):
     def look(self, pixels: Tensor) -> Seen:
         """Read pictures [P, 3, side, side] in 0..1."""
         found, raw = self.tower.detect(pixels)
-        soft, plane = self.tower.read(pixels, found, self.tower.propose(raw, found), self.class_words())
+        proposed = self.tower.propose(raw, found)
+        soft, plane = self.tower.read(pixels, found, proposed, self.class_words())
         valid = torch.ones(soft.shape[:2], dtype=torch.bool, device=soft.device)
         cache = self.new_cache(*soft.shape[:2])
         cache.extend(valid)
         mask = valid[:, None, None, :].expand(-1, -1, soft.shape[1], -1)
-        self.decoder(soft.to(cache.store.dtype), prefix_positions(valid), mask, cache)
-        return Seen(cache.store, plane, raw)
+        hidden = self.decoder(soft.to(cache.store.dtype), prefix_positions(valid), mask, cache)
+        grid, things = hidden.split((soft.shape[1] - self.config.proposals, self.config.proposals), 1)
+        judged, there = self.judge(things, grid.mean(1))
+        return Seen(cache.store, plane, raw, proposed[0].float(), proposed[1].float(), judged, there)
 
     def prefill(self, inputs: Inputs, cache: KVCache) -> Tensor:
         """As `PrefixLM.prefill`; an answer that finds nothing at once is held back by `absent_bias`.
@@ -115,14 +124,16 @@ class Nano(PrefixLM):
         picture = torch.arange(rows, device=text.device) if seen.picture is None else seen.picture
         written = torch.zeros(rows, cache.capacity, dtype=torch.long, device=text.device)
         vectors = torch.zeros(rows, CODES, width, dtype=seen.plane.dtype, device=text.device)
-        return Writing(seen.plane, picture, masks, written, vectors, evidence_of(seen.raw))
+        return Writing(seen.plane, picture, masks, written, vectors, self.evidence(seen))
+
+    def evidence(self, seen: Seen) -> Tensor:
+        """For each class the log-odds that it is in the picture [P, 80], from all that looked at it."""
+        detector = torch.cat([out[:, :CLASSES].float().flatten(2) for out in seen.raw], 2).amax(2)
+        constant, *weights = self.config.evidence
+        parts = (detector, seen.judged.amax(1), seen.there)
+        return sum((w * part for w, part in zip(weights, parts, strict=True)), torch.full_like(detector, constant))
 
     def _begins_with(self, text: Tensor, words: tuple[int, ...]) -> Tensor:
         """Which of the prompts [B, T] begin with one of the words [B]."""
         begins = text[:, :-1] == self.config.bos_token
         return (begins & torch.isin(text[:, 1:], torch.tensor(words, dtype=torch.long, device=text.device))).any(dim=1)
-
-
-def evidence_of(raw: list[Tensor]) -> Tensor:
-    """The detector's best logit of each class [P, 80], from its outputs as in `Seen`."""
-    return torch.cat([out[:, :CLASSES].flatten(2) for out in raw], 2).amax(2)

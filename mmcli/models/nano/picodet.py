@@ -183,7 +183,7 @@ def proposals(raw: list[Tensor], features: list[Tensor], side: int, count: int) 
     best, label = logits.max(-1)
     best, order = best.topk(4 * count, dim=1)
     boxes, label = _take(boxes, order), label.gather(1, order)
-    doubles = (_overlaps(boxes) > 0.6) & (label[:, :, None] == label[:, None, :])
+    doubles = (overlaps(boxes, boxes) > 0.6) & (label[:, :, None] == label[:, None, :])
     # Parallel suppression (YOLACT's fast NMS, arXiv:1904.02689): a box falls to any better one, kept or not.
     beaten = doubles.tril(-1).any(-1)
     keep = best.masked_fill(beaten, -torch.inf).topk(count, dim=1).indices
@@ -208,10 +208,10 @@ def _take(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
-def _overlaps(boxes: Tensor) -> Tensor:
-    """Intersection over union of all pairs: [B, K, 4] → [B, K, K]."""
-    low = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
-    high = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
+def overlaps(boxes: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union of all pairs: [B, K, 4] and [B, L, 4] → [B, K, L]."""
+    low = torch.maximum(boxes[:, :, None, :2], others[:, None, :, :2])
+    high = torch.minimum(boxes[:, :, None, 2:], others[:, None, :, 2:])
     inter = (high - low).clamp(min=0).prod(-1)
-    area = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)
-    return inter / (area[:, :, None] + area[:, None, :] - inter).clamp(min=1e-6)
+    area, other = ((b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1) for b in (boxes, others))
+    return inter / (area[:, :, None] + other[:, None, :] - inter).clamp(min=1e-6)

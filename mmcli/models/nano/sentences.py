@@ -59,10 +59,17 @@ class Wording:
         self._phrases = torch.tensor(rules.phrases, dtype=torch.long).view(-1, 3)
         self._unseen = torch.empty(0)  # [B, N] which of the names a row may not write
         self._credit = torch.empty(0)  # [B, N] what naming is worth
+        # Words that begin a class's name of several, and of which classes [first, 80].
+        several = [(ids[0], label) for label, ids in enumerate(config.class_tokens) if len(ids) > 1]
+        self._first = sorted({first for first, _ in several})
+        self._begins = torch.zeros(len(self._first), CLASSES, dtype=torch.bool)
+        for first, label in several:
+            self._begins[self._first.index(first), label] = True
+        self._vain = torch.empty(0)  # [B, first] which of these a list of words may not hold
         self._phrase_credit = torch.empty(0)  # [B, phrases] … in two words; −inf where nothing is seen
 
     def begin(self, device: torch.device, context: Any = None) -> Tensor:
-        for name in ("_kinds", "_words", "_last", "_number", "_names", "_means", "_phrases"):
+        for name in ("_kinds", "_words", "_last", "_number", "_names", "_means", "_phrases", "_begins"):
             setattr(self, name, getattr(self, name).to(device))
         evidence = context.evidence.float()[context.picture]  # [B, 80]
         self._unseen = ~_any(evidence >= self._config.least_evidence, self._means.T)
@@ -73,6 +80,8 @@ class Wording:
         self._credit = worth[:, None].masked_fill(~self._means, -torch.inf).amax(2).masked_fill(other, 0.0)
         worth = worth.masked_fill(evidence < self._config.least_evidence, -torch.inf)
         self._phrase_credit = worth[:, self._phrases[:, 2]].masked_fill(other, 0.0)
+        self._vain = ~_any(evidence >= self._config.least_evidence, self._begins.T)
+        self._vain &= (self._kinds == WORDS)[:, None]
         return torch.arange(len(self._kinds), device=device)[:, None]
 
     def restrict(self, logits: Tensor, states: Tensor) -> Tensor:
@@ -90,6 +99,7 @@ class Wording:
         if len(self._names):
             logits[:, self._names] += self._credit[row] * self._new(written)
             logits[:, self._names] = logits[:, self._names].masked_fill(self._unseen[row], -torch.inf)
+        logits[:, self._first] = logits[:, self._first].masked_fill(self._vain[row], -torch.inf)
         if len(self._phrases) and written.shape[1]:
             begun = written[:, -1:] == self._phrases[:, 0]  # [R, phrases]
             credit = self._phrase_credit[row].masked_fill(~begun, 0.0)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mmcli.models.family import Stage
-from mmcli.models.nano.config import NanoConfig
+from mmcli.models.nano.config import CLASSES, NanoConfig
 from mmcli.models.nano.mask_tokens import CODES, CUT
 from mmcli.models.nano.model import Nano
 from mmcli.models.nano.picodet import STRIDES
@@ -60,6 +60,13 @@ def stages(config: NanoConfig) -> list[Stage]:
             ),
         ),
         Stage("head", "tied", f"{decoder.vocabulary}", 0),
+        Stage(
+            "judge",
+            "linear",
+            f"{config.proposals} × {CLASSES} and {CLASSES}",
+            _count(model.judge),
+            ("which class each proposal is, and which classes the picture shows",),
+        ),
         Stage(
             "mask tokens",
             "convolutions",

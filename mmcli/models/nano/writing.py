@@ -25,7 +25,7 @@ class Writing(RowState):
     masks: Tensor  # [B] whether a row writes mask codes
     written: Tensor  # [B, S] tokens by their places in the cache
     vectors: Tensor  # [B, 16, D] what the last box shows
-    evidence: Tensor  # [P, 80] the detector's best logit of each class in each picture
+    evidence: Tensor  # [P, 80] log-odds that a class is in each picture
 
     def keep(self, rows: list[int]) -> None:
         """Go on with these rows, in this order; what is of a picture is held once anyway."""

@@ -15,10 +15,10 @@ from mmcli.models.nano.joining import Calibration, Detection, candidates, join, 
 PLAIN = Calibration(
     least=0.3,
     further=0.3,
-    both=(0.5, 1.0, 0.0, 0.0, 0.0, 0.0),
-    detector=(0.0, 1.0, 0.0, 0.0, 0.0, 0.0),
-    decoder=(-1.0, 0.0, 0.0, 0.0, 0.5, 0.0),
-    unseen=(0.0, 0.0, 0.0, 0.0, 0.5, 0.0),
+    both=(0.5, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    detector=(0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    decoder=(-1.0, 0.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0),
+    unseen=(0.0, 0.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0),
 )
 CAT = (100, 100, 500, 500)
 NEARLY = (110, 105, 505, 490)  # overlaps CAT by 0.9
@@ -93,6 +93,13 @@ def test_further_boxes_of_a_thing_that_is_there_may_be_less_likely():
     assert join(candidates([], 2.0, [unsure]), calibration) == []
 
 
+def test_a_proposal_that_only_the_judge_takes_for_the_thing_is_considered():
+    judging = replace(PLAIN, detector=(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.5))
+    doubted, known = Detection(CAT, -6.0, -3.0, judged=2.0), Detection(ELSEWHERE, -6.0, -3.0)
+    [one] = join(candidates([], 2.0, [doubted, known], there=1.0), judging, 0.5)
+    assert one.loc == CAT and one.probability == pytest.approx(1 / (1 + math.exp(-2.5)))
+
+
 def test_numbers_that_are_none_give_no_object():
     assert joined([wrote(CAT, math.nan)], None, presence=math.nan, least=0.01) == []
 
@@ -106,9 +113,9 @@ def test_a_box_without_room_is_none(box, loc):
 
 def test_the_calibration_is_read_from_the_configuration():
     raw = dict(resolve("nano").config)
-    weights = {kind: [0.5, 1, 0, 0, 0, 0] for kind in ("both", "detector", "decoder", "unseen")}
+    weights = {kind: [0.5, 1, 0, 0, 0, 0, 2, 0] for kind in ("both", "detector", "decoder", "unseen")}
     read = NanoConfig.from_json(raw | {"finding": {"least": 0.25, "further": 0.1, **weights}}).finding
-    assert read == Calibration(0.25, 0.1, *[(0.5, 1.0, 0.0, 0.0, 0.0, 0.0)] * 4)
+    assert read == Calibration(0.25, 0.1, *[(0.5, 1.0, 0.0, 0.0, 0.0, 0.0, 2.0, 0.0)] * 4)
     for wrong in ({"least": 2, **weights}, {**weights, "both": [1, 2]}, {"both": "x"}):
         with pytest.raises(ModelError, match="finding.(least|both)"):
             NanoConfig.from_json(json.loads(json.dumps(raw | {"finding": wrong})))

@@ -73,7 +73,8 @@ def test_every_question_that_training_asks_is_answered():
     for seed in range(2000):
         rng = random.Random(seed)
         label = rng.choice([thing for thing in THINGS if thing not in ("bag", "shoe")])
-        boxes = [(label, np.array([0.1, 0.1, 0.4, 0.5]), -1)] * rng.choice((1, 1, 2))
+        box = np.array([0.1, 0.1, 0.4, 0.5])
+        boxes = [prompts.Shown(label, box, -1, False, box)] * rng.choice((1, 1, 2))
         photo = Photo("", "", 1, 1, "coco", "train", (), (), [], frozenset(), ("zebra", "boat"), frozenset(), {}, [])
         pair = prompts.answer(prompts.Seen(photo, False, True, boxes), rng, ["zebra", "boat"])
         if pair is not None and pair[1] != prompts.UNKNOWN:  # those are refused before they are asked

@@ -154,9 +154,9 @@ def test_sentences_are_held_to_whole_words_and_lists_are_not(nano):
 def test_a_class_is_credited_by_its_evidence_and_once(nano):
     """The first name of a class that is surely there gains, a doubtful one pays, a second name of either does not."""
     slope, constant = nano.config.sentences.presence
-    wording = nano.processor.rows(["caption en"]).processor
+    wording = Wording(replace(nano.config, least_evidence=-4.0), nano.config.sentences.prompts[:1])
     evidence = torch.full((1, CLASSES), -constant / slope)  # as likely there as not
-    evidence[0, COCO.index("person")], evidence[0, COCO.index("cat")] = 3.0, nano.config.least_evidence
+    evidence[0, COCO.index("person")], evidence[0, COCO.index("cat")] = 3.0, -4.0
     states = wording.begin(torch.device("cpu"), Saw(evidence=evidence, picture=torch.tensor([0])))
     man, woman, cat = (nano.processor.text_ids(" " + word)[0] for word in ("man", "woman", "cat"))
     logits = torch.zeros(1, nano.config.decoder.vocabulary)
@@ -168,7 +168,7 @@ def test_a_class_is_credited_by_its_evidence_and_once(nano):
 
 
 def test_a_name_of_two_words_is_named_where_it_is_seen(nano):
-    wording = nano.processor.rows(["caption en"]).processor
+    wording = Wording(replace(nano.config, least_evidence=-4.0), nano.config.sentences.prompts[:1])
     traffic, light = nano.processor.text_ids(" traffic light")
     begun = [*nano.processor.text_ids("a"), traffic]
 
@@ -182,7 +182,20 @@ def test_a_name_of_two_words_is_named_where_it_is_seen(nano):
         assert wording.restrict(logits, before)[0, light] == 0, "a light of another kind"
         return wording.restrict(logits, states)[0, light]
 
-    assert worth(-9.0) == -torch.inf and worth(nano.config.least_evidence) < 0 < worth(3.0)
+    assert worth(-9.0) == -torch.inf and worth(-4.0) < 0 < worth(3.0)
+
+
+def test_a_list_of_words_begins_no_name_of_two_words_that_it_may_not_finish(nano):
+    cell, phone = nano.processor.text_ids(" cell phone")
+    for logit, may in ((-9.0, False), (3.0, True)):
+        evidence = torch.full((1, CLASSES), -9.0)
+        evidence[0, COCO.index("cell phone")] = logit
+        for prompt in ("describe en", "caption en"):
+            wording = nano.processor.rows([prompt]).processor
+            states = wording.begin(torch.device("cpu"), Saw(evidence=evidence, picture=torch.tensor([0])))
+            states = wording.advance(states, torch.tensor(nano.processor.text_ids("a")))
+            logits = wording.restrict(torch.zeros(1, nano.config.decoder.vocabulary), states)
+            assert bool(logits[0, cell].isfinite()) is (may or prompt == "caption en"), "beams pay for a dead end"
 
 
 def test_one_beam_is_greedy_and_more_find_what_ranks_higher(nano, photos):

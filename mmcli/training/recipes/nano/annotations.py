@@ -2,9 +2,10 @@
 
 The folder holds `annotations.jsonl.gz` (a line a picture: file, archive, width, height, source, split, captions,
 labels, objects with boxes and maybe polygons, the classes boxed exhaustively, and a detector's boxes as `teacher`),
-the same of COCO photographs with every box in `coco.jsonl.gz` (with questions and borrowed captions) and
-`cocomini.jsonl.gz` (with polygons), `coco-layouts.jsonl.gz` (boxes and captions without a picture), the pictures in the
-zip archives that the lines name, and `class_maps.zip` (PASCAL VOC classes, 128 × 128).
+the same of COCO photographs with every box in `coco.jsonl.gz` (with questions and borrowed captions),
+`cocomini.jsonl.gz`, `val2017.jsonl.gz` and `more.jsonl.gz` (with polygons), further sentences by people in
+`coco-captions.jsonl`, `coco-layouts.jsonl.gz` (boxes and captions without a picture), the pictures in the zip archives
+that the lines name, and `class_maps.zip` (PASCAL VOC classes, 128 × 128).
 """
 
 import gzip
@@ -16,7 +17,8 @@ from pathlib import Path
 SURE, POSSIBLE = 0.4, 0.15  # a teacher's box above the first is there; a class with none above the second is absent
 MOST_OBJECTS = 12  # of one class in one answer
 MIXED = ("annotations.jsonl.gz",)
-ALL = (*MIXED, "coco.jsonl.gz", "cocomini.jsonl.gz")
+ALL = (*MIXED, "coco.jsonl.gz", "cocomini.jsonl.gz", "val2017.jsonl.gz", "more.jsonl.gz")
+SENTENCES = "coco-captions.jsonl"  # of COCO photographs, by coco_id
 LAYOUTS = "coco-layouts.jsonl.gz"
 HELD_OUT = Path(__file__).with_name("held_out.txt")  # training pictures kept for stopping and calibration
 
@@ -80,6 +82,11 @@ class Photo:
 def read_photos(folder: Path, files: Sequence[str] = MIXED) -> list[Photo]:
     """All pictures of these files of the folder, in the order of their lines."""
     rows = [row for name in files for row in _lines(folder / name)]
+    further = _lines(folder / SENTENCES) if set(files) >= set(ALL) else []  # only training is told of them
+    told = {row["coco_id"]: row["captions"] for row in further}
+    for row in rows:
+        if row["split"] == "train" and not row["captions"]:
+            row["captions"] = told.get(row.get("coco_id"), [])
     wear = {o["label"] for row in rows if row["source"] == "ccp" for o in row["objects"]} - {"person"}
     goods = {o["label"] for row in rows for o in row["objects"]} - set(COCO_CLASSES) - wear
     return [_photo(row, wear, goods) for row in rows]
@@ -87,8 +94,10 @@ def read_photos(folder: Path, files: Sequence[str] = MIXED) -> list[Photo]:
 
 def read_layouts(folder: Path) -> list[Photo]:
     """COCO captions with the boxes of pictures that are not at hand: they teach what is said of which things."""
-    photos = []
+    photos, held_out = [], set(HELD_OUT.read_text().split())
     for row in _lines(folder / LAYOUTS):
+        if f"val2017_{row['coco_id']:012d}.webp" in held_out:
+            continue
         things = []
         for o in row["objects"]:
             cx, cy, w, h = o["cxcywh"]
@@ -125,7 +134,7 @@ def split_training(photos: list[Photo]) -> tuple[list[Photo], list[Photo]]:
 
 
 def _lines(path: Path) -> list[dict]:
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 
 
@@ -134,12 +143,16 @@ def _photo(row: dict, wear: set[str], goods: set[str]) -> Photo:
     polygons: dict[int, list]
     size = (row["width"], row["height"]) * 2
     things, polygons = [], {}
+    crowds = {o["label"] for o in row["objects"] if o.get("crowd")} if row["split"] == "train" else set()
     for o in row["objects"]:
+        if o.get("crowd") and row["split"] == "train":
+            continue  # the box holds many things
         if "mask" in o:
             polygons[len(things)] = o["mask"]
         things.append(Thing(o["label"], _scaled(o["box"], size)))
     complete = _complete(row, wear)
     taught, doubtful = _teacher(row, things, complete, size)
+    doubtful |= crowds
     if row["source"] in ("ccp", "flickr8k", "animalpose-voc2012", "coco"):
         # Crowds: what is beyond the longest answer would be taught as absent.
         counts = {t.label: 0 for t in things + taught}
@@ -214,6 +227,8 @@ def _seldom_boxed(row: dict, label: str) -> bool:
 
 def _absent(row: dict, wear: set[str], goods: set[str]) -> set[str]:
     """Classes that may be asked for in vain, before what is there is taken away."""
+    if row.get("coco_id") and not row.get("teacher"):
+        return _complete(row, wear)  # nobody else looked
     absent = set(COCO_CLASSES)
     person = any(g["label"] == "person" and g["score"] >= POSSIBLE for g in row.get("teacher") or [])
     if row["source"] == "ccp" or not (person or row["source"] in ("clothing", "humanseg")):

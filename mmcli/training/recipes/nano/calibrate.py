@@ -7,7 +7,8 @@ they are not. (Of things that the detector does not know too few are held out: w
 and the detector unasked, stands in for them.) A logistic regression of each kind of candidate gives its probability of
 being right; `least` is the smallest probability at which no more than `--false` of the questions for absent things get
 a box; half of it is enough for the further boxes of a thing that is there. Prints the `finding` of config.json, how far
-the probabilities can be trusted, and what they reach here. `--write` puts them into the model's config.json.
+the probabilities can be trusted, and what they reach here; then what counts as a trace of a class (`evidence`).
+`--write` puts both into the model's config.json.
 """
 
 import argparse
@@ -21,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from mmcli.hub.resolve import resolve
+from mmcli.models.load import load
 from mmcli.models.nano.config import NanoConfig
 from mmcli.models.nano.joining import (
     BOTH,
     CALIBRATION,
     DECODER,
-    FEATURES,
     KINDS,
     UNSEEN,
     Calibration,
@@ -34,6 +35,7 @@ from mmcli.models.nano.joining import (
     join,
 )
 from mmcli.models.nano.things import COCO
+from mmcli.training.recipes.nano import evidence
 from mmcli.training.recipes.nano.annotations import ALL, Photo, read_photos, split_training
 from mmcli.training.recipes.nano.boxes import (
     Answered,
@@ -45,10 +47,10 @@ from mmcli.training.recipes.nano.boxes import (
     present_and_absent,
     summary,
 )
+from mmcli.training.recipes.nano.regression import logistic
 
 ABSENT = 8  # things asked of each picture in vain
 ROUNDS = 4  # which of two boxes of one thing is the right one depends on what is being fitted
-DECAY = 1.0  # of the coefficients, but for the constant
 
 
 def questions(data: Path, things: Sequence[str], seed: int) -> list[tuple[Photo, list[str]]]:
@@ -80,21 +82,8 @@ def _regression(rows: list[tuple[tuple[float, ...], bool]], before: Sequence[flo
     """Logistic regression; where there is next to nothing to learn from, what was before."""
     if len(rows) < 20:
         return tuple(before)
-    x = np.array([features for features, _ in rows])
-    y = np.array([right for _, right in rows], dtype=float)
-    decay = np.diag([1e-3] + [DECAY] * (FEATURES - 1))
-    return tuple(round(float(w), 4) for w in logistic_regression(x, y, decay))
-
-
-def logistic_regression(x: np.ndarray, y: np.ndarray, decay: np.ndarray) -> np.ndarray:
-    """Weights [F] of features x [N, F] for outcomes y [N] of 0 and 1, by Newton's method; `decay` [F, F] holds them
-    near 0."""
-    weights = np.zeros(x.shape[1])
-    for _ in range(30):
-        p = 1 / (1 + np.exp(-(x @ weights).clip(-30, 30)))
-        slope = x.T @ (y - p) - decay @ weights
-        weights += np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + decay, slope)
-    return weights
+    weights = logistic(np.array([features for features, _ in rows]), np.array([float(right) for _, right in rows]))
+    return tuple(round(float(w), 4) for w in weights)
 
 
 def with_limits(answers: Sequence[Answered], calibration: Calibration, false: float) -> Calibration:
@@ -165,9 +154,13 @@ def main() -> None:
         print(f"nano at {least or 'its own limits'}", _short(summary(joined(known, calibration, least))))
     for least in (0.1, 0.2, 0.3, 0.4, 0.5):
         print(f"detector at {least}", _short(summary(detector_alone(known, least))))
-    print(json.dumps({"finding": asdict(calibration)}))
+    _, held_out = split_training(read_photos(args.data, ALL))
+    whole = [photo for photo in held_out if photo.complete >= set(COCO)][:: args.every]
+    loaded = load(resolve(args.model, download=False), args.device, args.dtype)
+    found = {"finding": asdict(calibration), **evidence.choose(loaded, args.data, whole)}
+    print(json.dumps(found))
     if args.write:
-        path.write_text(json.dumps(raw | {"finding": asdict(calibration)}) + "\n", "utf-8")
+        path.write_text(json.dumps(raw | found) + "\n", "utf-8")
 
 
 def _short(result: dict) -> dict:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmcli.models.nano.config import NanoConfig
 from mmcli.models.nano.mask_tokens import INNER
 from mmcli.models.nano.model import Nano
-from mmcli.models.nano.picodet import CLASSES
+from mmcli.models.nano.picodet import CLASSES, overlaps
 from mmcli.models.nano.tower import Proposed
 from mmcli.training.recipes.nano import packing
 
@@ -21,8 +21,11 @@ VOC_CLASSES = 21
 SIGMA = 3.0  # of the softened places, in location bins
 OUTLINE = 32  # side of the auxiliary masks
 NO_GRID, NO_PROPOSALS = 0.12, 0.08  # rows that see only the one or only the other
-DROPOUT, BLOCK_DROP = 0.1, 0.2
-GRID_WEIGHTS = {"map": 0.2, "cells": 1.0, "outline": 0.5}
+DROPOUT, BLOCK_DROP, JUDGE_DROP = 0.15, 0.2, 0.3
+WEIGHTS = {"map": 0.2, "cells": 0.5, "outline": 1.0, "judged": 0.25, "there": 0.1}
+PARTS = ("text", *WEIGHTS)
+RIGHT = 0.5  # overlap from which on a proposal is of a thing
+UNLIKELY = 2.0  # weight of not writing the names of what is absent, beside a written word's
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Lesson(nn.Module):
     """Nano with heads that keep features in their places; they are dropped after training."""
 
     soft_places: Tensor
+    name_tokens: Tensor
+    name_means: Tensor
 
     def __init__(self, config: NanoConfig, kept: int = 0):
         super().__init__()
@@ -47,10 +52,18 @@ class Lesson(nn.Module):
         self.map_head = nn.Linear(config.decoder.width, MAP_CELL**2 * VOC_CLASSES)
         self.cell_head = nn.Linear(config.decoder.width, CLASSES)
         self.outline_head = nn.Conv2d(INNER, 4, 1)
-        nn.init.constant_(self.cell_head.bias, -4.0)
+        for head in (self.cell_head, self.nano.judge.thing, self.nano.judge.picture):
+            nn.init.constant_(head.bias, -4.0)
         bins = torch.arange(1024.0)
         soft = torch.exp(-0.5 * ((bins[:, None] - bins[None, :]) / SIGMA) ** 2)
         self.register_buffer("soft_places", soft / soft.sum(1, keepdim=True), persistent=False)
+        # Words that name something, and the classes each may mean.
+        tokens = torch.tensor([entry[0] for entry in config.names], dtype=torch.long)
+        means = torch.zeros(len(config.names), CLASSES)
+        for row, (_, *classes) in zip(means, config.names, strict=True):
+            row[classes] = 1.0
+        self.register_buffer("name_tokens", tokens, persistent=False)
+        self.register_buffer("name_means", means, persistent=False)
         self.doubt = Doubt()
         # Against learning the pictures by heart; hooks, so that the model itself knows nothing of it.
         for layer in cast(Iterable[Any], self.nano.decoder.layers):
@@ -73,7 +86,7 @@ class Lesson(nn.Module):
         return out * keep / (1 - rate)
 
     def forward(self, x: Tensor, maps: Tensor, outlines: Tensor, *fields: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels, class maps, masks [B, MASKS, 32, 32] and the fields of a batch → (loss, its parts [4])."""
+        """Pixels, class maps, masks [B, MASKS, 32, 32] and the fields of a batch → (loss, its PARTS)."""
         nano, config, b = self.nano, self.nano.config, packing.Batch(*fields)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             found, raw = nano.tower.detect(x)  # frozen, and in full precision: boxes are copied from it
@@ -90,9 +103,11 @@ class Lesson(nn.Module):
         count = soft.shape[1]
         out = nano.decoder(torch.cat((soft, words), 1), torch.cat((places, b.position), 1), mask)
         text_loss = self._text_loss(nano.decoder.logits(out[:, count:]).log_softmax(-1), b, config)
-        w = GRID_WEIGHTS
-        loss = text_loss + w["map"] * map_loss + w["cells"] * cell_loss + w["outline"] * outline_loss
-        return loss, torch.stack((text_loss, map_loss, cell_loss, outline_loss)).detach()
+        judged_loss, there_loss = self._judge_losses(out[:, :count], hidden, proposed[0], b)
+        parts = (text_loss, map_loss, cell_loss, outline_loss, judged_loss, there_loss)
+        weights = (1.0, *WEIGHTS.values())
+        loss = sum((w * part for w, part in zip(weights, parts, strict=True)), torch.zeros_like(text_loss))
+        return loss, torch.stack(parts).detach()
 
     def _doubted(self, proposed: Proposed, b: packing.Batch) -> tuple[Proposed, Tensor]:
         """The proposals as the decoder gets to see them, and which of them [B, P] are left out."""
@@ -170,16 +185,53 @@ class Lesson(nn.Module):
         softened = self.soft_places[(target - low).clamp(0, 1023)]
         soft = (softened * logp[..., low : low + 1024]).sum(-1)
         weight = b.weight * (b.target >= 0)
-        return -(torch.where(is_place, soft, hard) * weight).sum() / weight.sum()
+        likely = -(torch.where(is_place, soft, hard) * weight).sum()
+        return (likely + UNLIKELY * self._unlikelihood(logp, b)) / weight.sum()
+
+    def _unlikelihood(self, logp: Tensor, b: packing.Batch) -> Tensor:
+        """How likely sentences go on with the name of a thing that is absent (Welleck et al., arXiv:1908.04319)."""
+        absent = b.known & ~self._present(b)
+        absent = ~((~absent).float() @ self.name_means.T > 0)  # [B, names]
+        share = logp[..., self.name_tokens].exp() * absent[:, None]
+        share = share * (self.name_tokens != b.target[..., None])  # people may name what nobody boxed
+        weight = (b.sentence & (b.target >= 0)) * b.weight
+        return -(torch.log1p(-share.sum(-1).clamp(max=0.99)) * weight).sum()
+
+    def _present(self, b: packing.Batch) -> Tensor:
+        """Which classes a row shows [B, 80]."""
+        classes = F.one_hot(b.labels.clamp(min=0), CLASSES).bool() & (b.labels >= 0)[..., None]
+        return classes.any(1)
+
+    def _judge_losses(self, out: Tensor, hidden: Tensor, boxes: Tensor, b: packing.Batch) -> tuple[Tensor, Tensor]:
+        """Whether each proposal is right about each class, and which classes the picture shows.
+
+        out [B, S, D]: what the decoder made of the grid and the proposals, of which `hidden` [B, S] take no part.
+        """
+        grid, things = out.split((out.shape[1] - boxes.shape[1], boxes.shape[1]), 1)
+        seen = ~hidden[:, : grid.shape[1]]
+        picture = (grid * seen[..., None]).sum(1) / seen.sum(1, keepdim=True).clamp(min=1)
+        judged, there = self.nano.judge(*(F.dropout(x, JUDGE_DROP, self.training) for x in (things, picture)))
+        over = overlaps(boxes, b.boxes) * (b.labels >= 0)[:, None]  # [B, N, BOXES]
+        classes = F.one_hot(b.labels.clamp(min=0), CLASSES).to(over.dtype)
+        right = ((over >= RIGHT).to(over.dtype) @ classes).clamp(max=1)
+        use = (b.known[:, None] | (right > 0)) & ~hidden[:, grid.shape[1] :, None]
+        use = use & (b.kind != packing.LAYOUT)[:, None, None]
+        loss = F.binary_cross_entropy_with_logits(judged, right, reduction="none") * use
+        thing_loss = loss.sum() / (right * use).sum().clamp(min=1)
+        present = self._present(b)
+        use = (b.known | present) & seen.any(1, keepdim=True)
+        loss = F.binary_cross_entropy_with_logits(there, present.float(), reduction="none") * use
+        return thing_loss, loss.sum() / (present & use).sum().clamp(min=1)
 
     def _map_loss(self, grid: Tensor, maps: Tensor) -> Tensor:
         side = self.nano.config.grid
         out = self.map_head(grid).unflatten(1, (side, side)).unflatten(-1, (MAP_CELL, MAP_CELL, VOC_CLASSES))
         out = out.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
-        return F.cross_entropy(out.float(), maps, ignore_index=255)
+        loss = F.cross_entropy(out.float(), maps, ignore_index=255, reduction="sum")
+        return loss / (maps != 255).sum().clamp(min=1)
 
     def _cell_loss(self, grid: Tensor, b: packing.Batch) -> Tensor:
-        """Which classes' boxes cover the middle of each cell, on pictures whose every box is known."""
+        """Which classes' boxes cover the middle of each cell, on crops whose every box is known."""
         side = self.nano.config.grid
         at = (torch.arange(side, device=grid.device) + 0.5) / side
         low, high = b.boxes[..., :2], b.boxes[..., 2:]
@@ -189,7 +241,7 @@ class Lesson(nn.Module):
         classes = F.one_hot(b.labels.clamp(min=0), CLASSES).float()
         target = (covered.float().transpose(1, 2) @ classes).clamp(max=1)
         loss = F.binary_cross_entropy_with_logits(self.cell_head(grid).float(), target, reduction="none").mean((1, 2))
-        use = (b.complete & (b.kind != packing.LAYOUT)).float()
+        use = (b.known.all(1) & (b.kind != packing.LAYOUT)).float()
         return (loss * use).sum() / use.sum().clamp(min=1) * 10
 
     def _outline_loss(self, inside: Tensor, outlines: Tensor, b: packing.Batch) -> Tensor:

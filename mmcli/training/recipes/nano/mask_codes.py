@@ -1,4 +1,6 @@
-"""Train the small mask VQ-VAE on the masks at hand, and write every mask as codes."""
+"""Train the small mask VQ-VAE on the masks at hand, and write the masks of a batch as codes."""
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -6,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmcli.layers.mask_vqvae import MaskVQVAE, MaskVQVAEConfig
+from mmcli.models.nano.mask_tokens import CODES
+from mmcli.training.recipes.nano.packing import Batch
 
 CONFIG = MaskVQVAEConfig(codes=128, embedding_width=64, hidden=64)
 
@@ -54,10 +58,14 @@ def iou(model: MaskVQVAE, masks: Tensor) -> float:
 
 
 @torch.no_grad()
-def encode_all(model: MaskVQVAE, masks: np.ndarray, device: torch.device) -> np.ndarray:
-    """Codes [count, 2, 16] of each mask as it is and flipped."""
-    out = []
-    for start in range(0, len(masks), 4096):
-        x = torch.from_numpy(masks[start : start + 4096]).to(device).float() / 255
-        out.append(torch.stack((model.encode(x), model.encode(x.flip(-1))), 1).cpu())
-    return torch.cat(out).numpy()
+def write(model: MaskVQVAE, outlines: Tensor, batch: Batch, seg_token: int) -> Batch:
+    """A batch with the codes of its masks [B, MASKS, 64, 64] in their places."""
+    codes = torch.zeros(*batch.masks.shape, CODES, dtype=torch.long, device=outlines.device)
+    there = batch.masks >= 0
+    codes[there] = model.encode(outlines[there])
+    codes = F.pad(codes.flatten(1) + seg_token, (1, 0))  # cell 0: none
+    written = codes.gather(1, batch.cell)
+    target = torch.where(batch.cell > 0, written, batch.target)
+    before = F.pad(batch.cell, (1, -1))  # cells of the tokens themselves
+    tokens = torch.where(before > 0, F.pad(written, (1, -1)), batch.tokens)
+    return replace(batch, tokens=tokens, target=target)

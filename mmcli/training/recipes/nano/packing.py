@@ -10,36 +10,46 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from mmcli.models.nano.config import MASK_CODES, NanoConfig
+from mmcli.models.nano.config import NanoConfig
+from mmcli.models.nano.mask_tokens import CODES
 from mmcli.training.recipes.nano import prompts
 from mmcli.training.recipes.nano.annotations import COCO_CLASSES, KNOWN_TO_DETECTOR, Photo
 
-LENGTH = 128  # text tokens of a row
-BOXES = 48  # things of a row that the device is told of
-MASKS = 4  # masks that a row's answers may hold
+LENGTH = 176  # text tokens of a row
+BOXES = 64  # things of a row that the device is told of
+MASKS = 6  # masks that a row's answers may hold
 PREFIX, SUFFIX = 0, 1
 NONE = -1  # no target here
 PLAIN, KNOWN, LAYOUT = 0, 1, 2  # a photograph; one that the detector was trained on; boxes without a picture
 NUMBER = {label: i for i, label in enumerate(COCO_CLASSES)}
 # How much more often pictures come: COCO photographs with every box, pictures with sentences by people, and both.
-EVERY_BOX, TOLD, BOTH = 1.3, 1.5, 5.0
-LAYOUT_SHARE = 0.10  # of the rows
-WORD_NOISE = 0.15  # share of a sentence's words that are read wrongly while it is learned
+EVERY_BOX, TOLD, BOTH = 1.6, 1.2, 3.0
+LAYOUT_SHARE = 0.06  # of the rows
+MOSAIC_SHARE = 0.3  # … that are four pictures in one
+TILES = 4
+MASKS_FIRST = 0.5  # share of rows in which questions for masks get room before others
+WORD_NOISE = 0.2  # share of a sentence's words that are read wrongly while it is learned
 
 
 @dataclass
 class Batch:
-    """Rows of one batch; the picture itself is cut on the device from `photo`, `window` and `flipped`."""
+    """Rows of one batch; the picture itself is cut on the device from `photo`, `window` and `flipped`.
 
-    photo: Tensor  # [B] number of the picture
+    A row shows one picture, the first of its tiles, or all four in two rows of two.
+    """
+
+    photo: Tensor  # [B, TILES] numbers of the pictures
+    window: Tensor  # [B, TILES, 4] x0, y0, x1, y1 in 0..1 of the picture
+    flipped: Tensor  # [B, TILES]
+    mosaic: Tensor  # [B] whether all tiles are shown
     kind: Tensor  # [B] PLAIN, KNOWN or LAYOUT
     boxes: Tensor  # [B, BOXES, 4] things of the detector's classes in the crop
     labels: Tensor  # [B, BOXES] their classes, NONE where there is no more
-    complete: Tensor  # [B] whether these are all that the crop shows
+    known: Tensor  # [B, 80] of which classes these are all that the crop shows
     mask_boxes: Tensor  # [B, MASKS, 4] boxes of the masks that answers hold
     masks: Tensor  # [B, MASKS] numbers of these masks, NONE where there is no more
-    window: Tensor  # [B, 4] x0, y0, x1, y1 in 0..1 of the picture
-    flipped: Tensor  # [B]
+    mask_windows: Tensor  # [B, MASKS, 4] what these boxes show of them
+    turned: Tensor  # [B, MASKS] whether they are flipped
     tokens: Tensor  # [B, T]
     question: Tensor  # [B, T] which question a token belongs to; 0 = padding
     part: Tensor  # [B, T] PREFIX or SUFFIX
@@ -47,6 +57,7 @@ class Batch:
     target: Tensor  # [B, T] the next token where it is to be learned, else NONE
     weight: Tensor  # [B, T]
     cell: Tensor  # [B, T] 1 + 16 × mask + code where the next token is that mask code, else 0
+    sentence: Tensor  # [B, T] whether the next token is a sentence's
 
 
 class Questions(IterableDataset):
@@ -56,19 +67,19 @@ class Questions(IterableDataset):
         self,
         photos: list[Photo],
         layouts: list[Photo],
-        codes: np.ndarray,
         tokenizer: str,
         config: NanoConfig,
         batch: int,
         seed: int,
+        mosaic: float = MOSAIC_SHARE,
     ):
         self.photos = photos + layouts
         self.pictures = len(photos)
-        self.codes = codes  # [masks, 2 (as it is, flipped), 16]
         self.tokenizer_json = tokenizer
         self.config = config
         self.batch = batch
         self.seed = seed
+        self.mosaic = mosaic
         count: dict[str, int] = {}
         for photo in photos:
             for thing in photo.things:
@@ -100,15 +111,18 @@ class Questions(IterableDataset):
         b: dict[str, np.ndarray]
         size, length = self.batch, LENGTH
         b = {
-            "photo": np.zeros(size, np.int64),
-            "window": np.zeros((size, 4), np.float32),
-            "flipped": np.zeros(size, bool),
+            "photo": np.zeros((size, TILES), np.int64),
+            "window": np.tile(np.array([0, 0, 1, 1], np.float32), (size, TILES, 1)),
+            "flipped": np.zeros((size, TILES), bool),
+            "mosaic": np.zeros(size, bool),
             "kind": np.zeros(size, np.int64),
             "boxes": np.zeros((size, BOXES, 4), np.float32),
             "labels": np.full((size, BOXES), NONE),
-            "complete": np.zeros(size, bool),
+            "known": np.zeros((size, len(COCO_CLASSES)), bool),
             "mask_boxes": np.tile(np.array([0, 0, 1, 1], np.float32), (size, MASKS, 1)),
             "masks": np.full((size, MASKS), NONE),
+            "mask_windows": np.tile(np.array([0, 0, 1, 1], np.float32), (size, MASKS, 1)),
+            "turned": np.zeros((size, MASKS), bool),
             "tokens": np.full((size, length), self.config.pad_token),
             "question": np.zeros((size, length), np.int64),
             "part": np.zeros((size, length), np.int64),
@@ -116,22 +130,37 @@ class Questions(IterableDataset):
             "target": np.full((size, length), NONE),
             "weight": np.zeros((size, length), np.float32),
             "cell": np.zeros((size, length), np.int64),
+            "sentence": np.zeros((size, length), bool),
         }
         for row in range(size):
-            index = min(int(np.searchsorted(self.cumulative, self.rng.random())), len(self.photos) - 1)
-            photo = self.photos[index]
+            index = self._draw()
             layout = index >= self.pictures
-            window, flipped = (0.0, 0.0, 1.0, 1.0) if layout else self._window(), self.rng.random() < 0.5
-            b["photo"][row], b["window"][row], b["flipped"][row] = 0 if layout else index, window, flipped
-            b["kind"][row] = LAYOUT if layout else KNOWN if photo.source in KNOWN_TO_DETECTOR else PLAIN
-            seen = prompts.see(photo, window, flipped)
-            named = [(box, NUMBER[label]) for label, box, _ in seen.things if label in NUMBER][:BOXES]
+            mosaic = not layout and self.rng.random() < self.mosaic
+            tiles = [index]
+            while mosaic and len(tiles) < TILES:
+                if (more := self._draw()) < self.pictures:
+                    tiles.append(more)
+            parts = []
+            for tile, number in enumerate(tiles):
+                window, flipped = (0.0, 0.0, 1.0, 1.0) if layout else self._window(), self.rng.random() < 0.5
+                b["photo"][row, tile], b["window"][row, tile] = 0 if layout else number, window
+                b["flipped"][row, tile] = flipped
+                parts.append(prompts.see(self.photos[number], window, flipped))
+            seen = prompts.beside(parts) if mosaic else parts[0]
+            b["mosaic"][row] = mosaic
+            known = any(self.photos[number].source in KNOWN_TO_DETECTOR for number in tiles)
+            b["kind"][row] = LAYOUT if layout else KNOWN if known else PLAIN
+            named = [(thing.box, NUMBER[thing.label]) for thing in seen.things if thing.label in NUMBER][:BOXES]
             if named:
                 b["boxes"][row, : len(named)] = [box for box, _ in named]
                 b["labels"][row, : len(named)] = [number for _, number in named]
-            b["complete"][row] = len(photo.complete) >= len(COCO_CLASSES)
+            sure = (seen.photo.complete | set(seen.photo.absent)) - seen.doubtful
+            b["known"][row] = [label in sure for label in COCO_CLASSES]
             self._fill(b, row, seen, layout)
         return Batch(**{name: torch.from_numpy(array) for name, array in b.items()})
+
+    def _draw(self) -> int:
+        return min(int(np.searchsorted(self.cumulative, self.rng.random())), len(self.photos) - 1)
 
     def _window(self) -> tuple[float, float, float, float]:
         kind = self.rng.random()
@@ -167,12 +196,16 @@ class Questions(IterableDataset):
             first = at + len(prefix) - 1
             b["target"][row, first : at + n] = suffix
             b["weight"][row, first : at + n] = np.where(decisive, 2.0, 1.0) * abs(weight)
+            b["sentence"][row, first : at + n] = weight < 0
             if own:
-                low = self.config.seg_token
-                codes = [i for i, token in enumerate(suffix) if low <= token < low + MASK_CODES]
-                b["cell"][row, first + np.array(codes)] = 1 + masks * 16 + np.arange(len(codes))
+                codes = np.array([i for i, token in enumerate(suffix) if token == self.config.seg_token])
+                b["cell"][row, first + codes] = 1 + masks * CODES + np.arange(len(codes))
+                missed = np.array([not mask.exact for mask in own]).nonzero()[0]
+                corners = (codes[missed * CODES, None] + np.arange(-4, 0)).flatten()
+                b["weight"][row, first + corners] = 0.0  # places that are off are not to be learned
                 for mask in own:
                     b["mask_boxes"][row, masks], b["masks"][row, masks] = mask.box, mask.number
+                    b["turned"][row, masks], b["mask_windows"][row, masks] = mask.flipped, mask.window
                     masks += 1
             at += n
 
@@ -191,7 +224,7 @@ class Questions(IterableDataset):
         places = any(not isinstance(piece, str) for piece in pieces) or not pieces
         for piece in pieces:
             if isinstance(piece, prompts.Mask):
-                ids = self._loc(tuple(piece.box)) + self._codes(piece.number, piece.flipped)
+                ids = self._loc(tuple(piece.box)) + [self.config.seg_token] * CODES  # the device knows the codes
             else:
                 ids = self.ids(piece) if isinstance(piece, str) else piece
             tokens += ids
@@ -207,30 +240,34 @@ class Questions(IterableDataset):
     def _ask(self, seen: prompts.Seen, layout: bool) -> list[tuple[str, list, float]]:
         """Questions with their answers and weights (negative: a sentence), in the order in which they get room."""
         rng = self.rng
-        there = sorted({label for label, _, _ in seen.things} - seen.doubtful)
+        there = sorted({thing.label for thing in seen.things} - seen.doubtful)
         absent = list(seen.photo.absent)
         asked: list[tuple[str, list, float]] = []
 
         def some(labels: list[str]) -> str:
             return rng.choices(labels, [self.rarity.get(label, 0.2) for label in labels])[0]
 
-        for _ in range(min(5, 1 + len(there))) if there else ():
+        for _ in range(min(6, 1 + len(there))) if there else ():
             asked.append((*prompts.detect(seen, [some(there)], self._loc), 1.0))
         if not layout:
-            for _ in range(2 if there else 0):
-                if (mask := prompts.segment(seen, some(there))) is not None:
+            masked = sorted({thing.label for thing in seen.things if thing.mask >= 0} - seen.doubtful)
+            wanted = [some(masked) for _ in range(2)] if masked else []
+            for label in wanted + ["person"] * ("person" in masked):
+                if (mask := prompts.segment(seen, label, rng)) is not None:
                     asked.append((*mask, 1.0))
             if absent and rng.random() < 0.3:
                 asked.append((f"segment {self._missing(absent)}", [], 1.0))
-        for _ in range(3 if absent else 0):
+        for _ in range(4 if absent else 0):
             asked.append((*prompts.detect(seen, [self._missing(absent)], self._loc), 1.0))
-        if rng.random() < 0.3:
+        if rng.random() < 0.4:
             several = {some(there) for _ in range(rng.randint(1, 5))} if there else set()
-            several |= {self._missing(absent) for _ in range(rng.randint(0, 3))} if absent else set()
+            several |= {self._missing(absent) for _ in range(rng.randint(0, 4))} if absent else set()
             if len(several) > 1:
                 asked.append((*prompts.detect(seen, rng.sample(sorted(several), len(several)), self._loc), 1.0))
         told: list[tuple[str, list, float]] = []
-        for _ in range(2 if layout or seen.photo.captions else 1):
+        if seen.photo.source == prompts.MOSAIC:
+            return self._in_turn(asked, told)
+        for _ in range(3 if layout or seen.photo.captions else 1):
             if (sentence := prompts.caption(seen, rng)) is not None and self._whole(sentence[0]):
                 told.append(("caption en", [sentence[0]], -sentence[1]))
         if (words := prompts.plain_words(seen)) is not None and rng.random() < 0.5:
@@ -238,9 +275,15 @@ class Questions(IterableDataset):
         for _ in range(3):
             if (pair := prompts.answer(seen, rng, absent)) is not None:
                 told.append((f"answer en {pair[0]}", [pair[1]], 1.0))
+        return self._in_turn(asked, told)
+
+    def _in_turn(self, asked: list[tuple[str, list, float]], told: list[tuple[str, list, float]]) -> list:
+        """Each question once, in any order."""
         told = list({(question[0], *question[1]): question for question in told}.values())
-        asked = list({question[0]: question for question in asked}.values()) + told  # each question once
-        rng.shuffle(asked)
+        asked = list({question[0]: question for question in asked}.values()) + told
+        self.rng.shuffle(asked)
+        if self.rng.random() < MASKS_FIRST:
+            asked.sort(key=lambda question: not question[0].startswith("segment"))
         return asked
 
     def _whole(self, sentence: str) -> bool:
@@ -257,9 +300,6 @@ class Questions(IterableDataset):
     def _loc(self, box: tuple[float, ...]) -> list[int]:
         x0, y0, x1, y1 = (min(1023, max(0, round(v * 1023))) + self.config.loc_token for v in box)
         return [y0, x0, y1, x1]
-
-    def _codes(self, mask: int, flipped: bool) -> list[int]:
-        return [int(c) + self.config.seg_token for c in self.codes[mask, int(flipped)]]
 
 
 COMMON = frozenset(COCO_CLASSES[:8] + COCO_CLASSES[13:22]) | frozenset(

@@ -1,8 +1,11 @@
 """All training pictures on the device, and crops of them cut there."""
 
 import io
+import math
+import mmap
 import zipfile
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +21,24 @@ STORED = 320  # pixels; pictures are kept squeezed to this square
 MAP = 128
 
 
-def _read(job: tuple[str, str, list[tuple[int, str]]]) -> list[tuple[int, np.ndarray]]:
+def _share(shape: tuple[int, ...], fill: int) -> np.ndarray:
+    """An array that child processes fill in place."""
+    shared = np.frombuffer(mmap.mmap(-1, math.prod(shape)), dtype=np.uint8).reshape(shape)
+    shared[:] = fill
+    return shared
+
+
+_pictures: np.ndarray  # what a process of the pool fills
+_maps: np.ndarray
+
+
+def _begin(pictures: np.ndarray, maps: np.ndarray) -> None:
+    global _pictures, _maps
+    _pictures, _maps = pictures, maps
+
+
+def _read(job: tuple[str, str, list[tuple[int, str]]]) -> None:
     archive, kind, names = job
-    out = []
     with zipfile.ZipFile(archive) as files:
         inside = {Path(n).stem: n for n in files.namelist()}
         for number, name in names:
@@ -29,8 +47,9 @@ def _read(job: tuple[str, str, list[tuple[int, str]]]) -> list[tuple[int, np.nda
             image: Image.Image = Image.open(io.BytesIO(files.read(inside[Path(name).stem])))
             if kind == "photo":
                 image = image.convert("RGB").resize((STORED, STORED), Image.Resampling.BICUBIC)
-            out.append((number, np.array(image)))
-    return out
+                _pictures[number] = np.asarray(image).transpose(2, 0, 1)
+            else:
+                _maps[number] = np.asarray(image)
 
 
 def load(photos: list[Photo], folder: Path, workers: int) -> tuple[Tensor, Tensor]:
@@ -42,15 +61,11 @@ def load(photos: list[Photo], folder: Path, workers: int) -> tuple[Tensor, Tenso
         for archive in sorted({p.archive for _, p in part}):
             jobs.append((str(folder / archive), "photo", [(i, p.file) for i, p in part if p.archive == archive]))
         jobs.append((str(folder / "class_maps.zip"), "map", [(i, p.file) for i, p in part]))
-    pictures = torch.zeros(len(photos), 3, STORED, STORED, dtype=torch.uint8)
-    maps = torch.full((len(photos), MAP, MAP), 255, dtype=torch.uint8)  # 255: no map
-    with ProcessPoolExecutor(max(1, workers)) as pool:
-        for job, result in zip(jobs, pool.map(_read, jobs), strict=True):
-            for number, array in result:
-                if job[1] == "photo":
-                    pictures[number] = torch.from_numpy(array).permute(2, 0, 1)
-                else:
-                    maps[number] = torch.from_numpy(array)
+    shared = _share((len(photos), 3, STORED, STORED), 0), _share((len(photos), MAP, MAP), 255)  # 255: no map
+    # Forked, so that the arrays are the children's too.
+    with ProcessPoolExecutor(max(1, workers), get_context("fork"), _begin, shared) as pool:
+        list(pool.map(_read, jobs))
+    pictures, maps = (torch.from_numpy(array) for array in shared)
     return pictures, maps
 
 
@@ -59,23 +74,41 @@ def crop(pictures: Tensor, maps: Tensor, batch: Batch, side: int, map_side: int)
 
     Beyond the picture's edge it is grey; the map there is background.
     """
-    window, flipped = batch.window, batch.flipped
+    x, labels = _cut(pictures, maps, batch.photo[:, 0], batch.window[:, 0], batch.flipped[:, 0], side, map_side)
+    rows = batch.mosaic.nonzero().flatten()
+    if len(rows):
+        photo, window, flipped = (field[rows].flatten(0, 1) for field in (batch.photo, batch.window, batch.flipped))
+        parts, part_maps = _cut(pictures, maps, photo, window, flipped, side // 2, map_side // 2)
+        x[rows] = _mosaic(parts)
+        labels[rows] = _mosaic(part_maps[:, None])[:, 0]
+    return _jitter(x), labels
+
+
+def _cut(
+    pictures: Tensor, maps: Tensor, photo: Tensor, window: Tensor, flipped: Tensor, side: int, map_side: int
+) -> tuple[Tensor, Tensor]:
     grey = 114 / 255
-    x = pictures[batch.photo].float() / 255 - grey
+    x = pictures[photo].float() / 255 - grey
     x = F.grid_sample(x, _grid(window, flipped, side), mode="bilinear", align_corners=False) + grey
-    m = maps[batch.photo]
+    m = maps[photo]
     missing = (m == 255).all(-1).all(-1)
     labels = F.grid_sample(m[:, None].float(), _grid(window, flipped, map_side), mode="nearest", align_corners=False)
     labels = labels[:, 0].long()
     labels[missing] = 255
-    return _jitter(x), labels
+    return x, labels
 
 
-def outlines(masks: Tensor, batch: Batch, side: int) -> Tensor:
-    """The masks of a batch's answers [B, MASKS, side, side] in 0..1; masks uint8 [count, 64, 64]."""
+def _mosaic(parts: Tensor) -> Tensor:
+    """[4·R, C, s, s] → [R, C, 2·s, 2·s]: two rows of two."""
+    return parts.unflatten(0, (-1, 2, 2)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+
+
+def outlines(masks: Tensor, batch: Batch) -> Tensor:
+    """What a batch's boxes show of their masks [B, MASKS, 64, 64] in 0..1; masks uint8 [count, 64, 64]."""
     own = masks[batch.masks.clamp(min=0)].float() / 255
-    own = torch.where(batch.flipped[:, None, None, None], own.flip(-1), own)
-    return F.avg_pool2d(own, own.shape[-1] // side)
+    own = torch.where(batch.turned[..., None, None], own.flip(-1), own).flatten(0, 1)[:, None]
+    places = _grid(batch.mask_windows.flatten(0, 1), torch.zeros_like(batch.turned).flatten(), own.shape[-1])
+    return F.grid_sample(own, places, align_corners=False)[:, 0].unflatten(0, batch.masks.shape)
 
 
 def _grid(window: Tensor, flipped: Tensor, side: int) -> Tensor:

@@ -6,8 +6,9 @@ A question is a prompt and a list of answer pieces: strings, places as token ids
 import random
 import typing
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,16 @@ from mmcli.training.recipes.nano.texts import clean
 TINY = 0.01  # of the side: smaller things are not asked for
 
 
+class Shown(NamedTuple):
+    """A thing as a crop shows it; boxes are in 0..1 of the crop, flipped where it is."""
+
+    label: str
+    box: np.ndarray  # [4] of what the crop shows of it
+    mask: int  # its number, or −1
+    flipped: bool
+    whole: np.ndarray  # [4] of all of it, which its mask covers
+
+
 @dataclass
 class Seen:
     """The things of a picture as a crop shows them: boxes are in 0..1 of the crop, flipped where it is."""
@@ -25,7 +36,7 @@ class Seen:
     photo: Photo
     flipped: bool
     whole: bool  # the crop shows most of the picture, so that captions of the picture hold
-    things: list[tuple[str, np.ndarray, int]]  # label, box, mask number or −1 (cut things have none)
+    things: list[Shown]
     doubtful: set[str] = field(default_factory=set)
 
 
@@ -41,7 +52,9 @@ UNANSWERABLE = (
     "who won the game?", "what is the score?", "what is the capital of france?", "how far away is it?",
 )  # fmt: skip
 UNKNOWN = "unknown"
-BORROWED = 1 / 3  # weight of a sentence that was written of another picture
+MISSED, MISS = 0.5, 0.07  # share of masks asked for in boxes that are off, and by which share of their sides
+MOSAIC = "mosaic"  # the source of four pictures in one
+BORROWED = 1 / 4  # weight of a sentence that was written of another picture
 # Words that prompts and answers use beside those of the data.
 FIXED_TEXTS = (
     "caption en", "describe en", "detect", "segment", "answer en", UNKNOWN, "yes", "no", "on the left",
@@ -54,9 +67,11 @@ FIXED_TEXTS = (
 class Mask:
     """A piece of an answer: a box [4] and the number of its mask."""
 
-    box: np.ndarray
+    box: np.ndarray  # as it is asked about
     number: int
     flipped: bool
+    window: np.ndarray  # [4] what the box shows of the mask, in 0..1 of it, maybe beyond
+    exact: bool  # the box is the thing's
 
 
 Ids = Callable[[tuple[float, ...]], list[int]]
@@ -82,43 +97,84 @@ def see(photo: Photo, window: tuple[float, float, float, float], flipped: bool) 
             tiny.add(thing.label)
             continue
         if flipped:
-            cut = np.array([1 - cut[2], cut[1], 1 - cut[0], cut[3]])
-        seen.things.append((thing.label, cut, thing.mask if share > 0.97 else -1))
-    seen.doubtful |= tiny - {label for label, _, _ in seen.things}
+            box, cut = (np.array([1 - b[2], b[1], 1 - b[0], b[3]]) for b in (box, cut))
+        seen.things.append(Shown(thing.label, cut, thing.mask, flipped, box))
+    seen.doubtful |= tiny - {thing.label for thing in seen.things}
     shown = max(0.0, min(x1, 1) - max(x0, 0)) * max(0.0, min(y1, 1) - max(y0, 0))
     seen.whole = shown > 0.6
     # Largest first: one consistent order, and what matters is written before an answer may be cut.
-    seen.things.sort(key=lambda t: -np.prod(t[1][2:] - t[1][:2]))
+    seen.things.sort(key=lambda t: -_area(t.box))
     return seen
 
 
-def boxes_of(seen: Seen, label: str) -> list[tuple[np.ndarray, int]]:
-    return [(box, mask) for name, box, mask in seen.things if name == label][:MOST_OBJECTS]
+def _area(box: np.ndarray) -> float:
+    return float(np.prod(box[2:] - box[:2]))
+
+
+def beside(parts: Sequence[Seen]) -> Seen:
+    """Four crops as one picture, in two rows of two (mosaic, arXiv:2004.10934). Nothing is told of it as a whole."""
+    first = parts[0].photo
+    absent = set(first.absent).intersection(*(part.photo.absent for part in parts))
+    complete = first.complete.intersection(*(part.photo.complete for part in parts))
+    photo = replace(first, source=MOSAIC, absent=tuple(sorted(absent)), complete=complete)
+    seen = Seen(photo, False, False, [], set().union(*(part.doubtful for part in parts)))
+    for number, part in enumerate(parts):
+        corner = np.array([number % 2, number // 2] * 2)
+        for thing in part.things:
+            box = (thing.box + corner) / 2
+            if (box[2:] - box[:2]).min() < TINY:
+                seen.doubtful.add(thing.label)
+            else:
+                seen.things.append(thing._replace(box=box, whole=(thing.whole + corner) / 2))
+    count = Counter(thing.label for thing in seen.things)
+    seen.doubtful |= {label for label, n in count.items() if n > MOST_OBJECTS}
+    # Classes that one of the pictures says nothing of.
+    for part in parts:
+        sure = part.photo.complete | set(part.photo.absent) | {thing.label for thing in part.things}
+        seen.doubtful |= set(count) - sure
+    seen.things.sort(key=lambda t: -_area(t.box))
+    return seen
+
+
+def things_of(seen: Seen, label: str) -> list[Shown]:
+    return [thing for thing in seen.things if thing.label == label][:MOST_OBJECTS]
 
 
 def detect(seen: Seen, labels: list[str], loc: Ids) -> tuple[str, list]:
     """`detect a ; b` → boxes of each in turn, in the order asked."""
     answer: list = []
     for label in labels:
-        for box, _ in boxes_of(seen, label):
-            answer += ([" ; "] if answer else []) + [loc(tuple(box)), " " + label]
+        for thing in things_of(seen, label):
+            answer += ([" ; "] if answer else []) + [loc(tuple(thing.box)), " " + label]
     return "detect " + " ; ".join(labels), _joined(answer)
 
 
-def segment(seen: Seen, label: str) -> tuple[str, list] | None:
+def segment(seen: Seen, label: str, rng: random.Random) -> tuple[str, list] | None:
     """`segment a` → boxes with masks; None where a large thing of the label has no mask."""
-    found = boxes_of(seen, label)
-    if found and found[0][1] < 0:
+    found = things_of(seen, label)
+    if found and found[0].mask < 0:
         return None
-    largest = np.prod(found[0][0][2:] - found[0][0][:2]) if found else 0.0
     answer: list = []
-    for box, mask in found[:4]:
-        if mask < 0:
-            if np.prod(box[2:] - box[:2]) > 0.3 * largest:
+    for thing in found[: rng.choice((1, 2, 4))]:
+        if thing.mask < 0:
+            if _area(thing.box) > 0.3 * _area(found[0].box):
                 return None
             continue
-        answer += ([" ; "] if answer else []) + [Mask(box, mask, seen.flipped), " " + label]
+        answer += ([" ; "] if answer else []) + [_mask(thing, rng), " " + label]
     return f"segment {label}", _joined(answer)
+
+
+def _mask(thing: Shown, rng: random.Random) -> Mask:
+    """The mask of a thing in its box, or in one that is as wrong as found boxes are."""
+    box, exact = thing.box, rng.random() >= MISSED
+    if not exact:
+        size = np.tile(box[2:] - box[:2], 2)
+        shifted = (box + size * [rng.gauss(0, MISS) for _ in range(4)]).clip(0, 1)
+        exact = bool((shifted[2:] - shifted[:2] < 0.5 * size[:2]).any())
+        box = box if exact else shifted
+    size = np.tile(thing.whole[2:] - thing.whole[:2], 2)
+    window = (box - np.tile(thing.whole[:2], 2)) / size
+    return Mask(box, thing.mask, thing.flipped, window, exact)
 
 
 def _joined(answer: list) -> list:
@@ -154,9 +210,9 @@ def plain_words(seen: Seen) -> str | None:
         return "a person wearing " + listed([named(w, 1) for w in worn]) if seen.whole and worn else None
     area: typing.Any = Counter()  # of fractions, which the type of a Counter does not foresee
     count: Counter[str] = Counter()
-    for label, box, _ in seen.things:
-        area[label] += float(np.prod(box[2:] - box[:2]))
-        count[label] += 1
+    for thing in seen.things:
+        area[thing.label] += _area(thing.box)
+        count[thing.label] += 1
     kinds = [label for label, a in area.most_common(3) if a > 0.04 or label == area.most_common(1)[0][0]]
     words = [named(label, count[label]) for label in kinds]
     if photo.source in ("imagenet", "flowers", "grocery", "clothing") and photo.labels:
@@ -173,7 +229,7 @@ def listed(words: list[str]) -> str:
 
 def answer(seen: Seen, rng: random.Random, absent: list[str]) -> tuple[str, str] | None:
     """One question of many kinds with a short answer, or None where nothing is sure enough to ask."""
-    count: Counter[str] = Counter(label for label, _, _ in seen.things)
+    count: Counter[str] = Counter(thing.label for thing in seen.things)
     sure = [label for label in count if label not in seen.doubtful]
     if seen.photo.questions and seen.whole and rng.random() < 0.7:
         question, told = rng.choice(seen.photo.questions)
@@ -197,13 +253,13 @@ def answer(seen: Seen, rng: random.Random, absent: list[str]) -> tuple[str, str]
     if kind == "what" and (words := plain_words(seen)):
         return rng.choice(("what is in the picture?", "what is this?", "what do you see?")), words
     if kind == "main" and seen.things:
-        return "what is the main thing in the picture?", seen.things[0][0]
+        return "what is the main thing in the picture?", seen.things[0].label
     if kind == "animal" and seen.photo.source != "kangaroo":
-        for label, _, _ in seen.things:
+        for label in (thing.label for thing in seen.things):
             if label in ANIMALS or label == "raccoon":
                 return rng.choice(("what animal is this?", "which animal is in the picture?")), label
     if kind == "where":
-        single = [(label, box) for label, box, _ in seen.things if count[label] == 1 and label in sure]
+        single = [(t.label, t.box) for t in seen.things if count[t.label] == 1 and t.label in sure]
         if single:
             label, box = rng.choice(single)
             middle = (box[0] + box[2]) / 2

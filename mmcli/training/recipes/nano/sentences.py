@@ -3,11 +3,11 @@
     python -m mmcli.training.recipes.nano.sentences --data FOLDER --model nano
 
 From the training sentences: the words with which none ends, the words that may come twice, and the forms that are one
-word. From the training pictures that were held out: how likely a class is there, given the detector's best logit for
-it; and how much of that counts in the choice of words: of the weights tried, the one with the largest sum of CIDEr-D
-against people's sentences and the share of captions that name a COCO thing that is there, less the share of those that
-name one that is not. Prints the `sentences` of config.json and what each weight reaches here. `--write` puts them into
-the model's config.json.
+word. From the training pictures that were held out: how likely a class is there, given the evidence for it; and how
+much of that counts in the choice of words: of the weights tried, the one with the largest sum of CIDEr-D against
+people's sentences and the share of captions that name a COCO thing that is there, less the share of those that name one
+that is not. Prints the `sentences` of config.json and what each weight reaches here. `--write` puts them into the
+model's config.json.
 """
 
 import argparse
@@ -29,15 +29,14 @@ from mmcli.models.loaded import Loaded
 from mmcli.models.nano.capabilities import BEAMS
 from mmcli.models.nano.config import FREE, NanoConfig, SentenceRules
 from mmcli.models.nano.finding import look
-from mmcli.models.nano.model import evidence_of
 from mmcli.models.nano.sentences import Wording
 from mmcli.models.nano.words import plural
 from mmcli.training.recipes.nano import texts
 from mmcli.training.recipes.nano.annotations import ALL, COCO_CLASSES, Photo, read_layouts, read_photos, split_training
 from mmcli.training.recipes.nano.boxes import BATCH, picture
-from mmcli.training.recipes.nano.calibrate import logistic_regression
 from mmcli.training.recipes.nano.cider import cider
 from mmcli.training.recipes.nano.hallucination import chair, phrases
+from mmcli.training.recipes.nano.regression import logistic
 from mmcli.training.recipes.nano.tokenizer import MARKS
 from mmcli.training.recipes.nano.told import CAPTION, LONGEST
 
@@ -138,15 +137,16 @@ class HeldOut:
         self.seen = [look(loaded, [picture(data, photo) for photo in part]) for part in parts]
 
     def presence(self) -> tuple[float, float]:
-        """Logistic regression of whether a class is there on the detector's best logit for it."""
+        """Logistic regression of whether a class is there on the evidence for it."""
         x, y = [], []
-        evidence = torch.cat([evidence_of(seen.raw) for seen in self.seen]).tolist()
+        model: Any = self.loaded.model  # nano's own
+        evidence = torch.cat([model.evidence(seen) for seen in self.seen]).tolist()
         for photo, own in zip(self.photos, evidence, strict=True):
             if photo.complete.issuperset(COCO_CLASSES):
                 there = {thing.label for thing in photo.things}
                 x += [(logit, 1.0) for logit in own]
                 y += [label in there for label in COCO_CLASSES]
-        slope, constant = logistic_regression(np.array(x), np.array(y, dtype=float), np.diag([DECAY, DECAY]))
+        slope, constant = logistic(np.array(x), np.array(y, dtype=float), DECAY)
         return round(float(slope), 4), round(float(constant), 4)
 
     def captions(self, rules: SentenceRules, beams: int) -> list[str]:

@@ -1,7 +1,8 @@
 """Train nano: `python -m mmcli.training.recipes.nano.train --data FOLDER --init FILE --out FOLDER --minutes 25`.
 
 The run goes by the clock: the learning rate falls to zero when the minutes are over, so the same command suits any
-machine. `--resume` goes on from what an earlier run saved, `--weights` starts from finished weights.
+machine. `--resume` goes on from what an earlier run saved, `--weights` starts from finished weights. With several GPUs
+start it by `torchrun --nproc-per-node N -m …`: each trains on batches of its own, and the gradients are averaged.
 """
 
 import argparse
@@ -10,23 +11,60 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mmcli.layers.mask_vqvae import load_mask_vqvae
+from mmcli.layers.mask_vqvae import MaskVQVAE, load_mask_vqvae
 from mmcli.models.nano.config import NanoConfig
 from mmcli.training.recipes.nano import mask_codes, masks, packing, pixels
 from mmcli.training.recipes.nano.annotations import ALL, Photo, read_layouts, read_photos, split_training
 from mmcli.training.recipes.nano.export import unpacked
-from mmcli.training.recipes.nano.lesson import MAP_CELL, OUTLINE, Lesson, initial
+from mmcli.training.recipes.nano.lesson import MAP_CELL, OUTLINE, PARTS, Lesson, initial
 from mmcli.training.recipes.nano.start import from_earlier, from_towers
+
+AVERAGE = 0.999  # how much the averaged weights keep of themselves at each step
+JUDGED = 128  # rows of a batch of held-out pictures
+STATE = "state.pt"  # what else a run needs to go on as if it had not stopped
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+    """Which of how many processes this is, each with a GPU of its own (`torchrun` starts them)."""
+
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def join(cls, device: torch.device) -> "Ranks":
+        world = int(os.environ.get("WORLD_SIZE", 1))
+        if world > 1:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return cls(int(os.environ.get("RANK", 0)), world)
+
+    def average(self, gradients: list[Tensor]) -> None:
+        """Put the mean over all processes in the place of each."""
+        if self.world > 1:
+            flat = torch.cat([g.flatten() for g in gradients])
+            dist.all_reduce(flat)
+            parts = (flat / self.world).split([g.numel() for g in gradients])
+            torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
+
+    def agreed(self, device: torch.device, *values: float) -> list[float]:
+        """The first process's numbers."""
+        told = torch.tensor(values, dtype=torch.float32, device=device)
+        if self.world > 1:
+            dist.broadcast(told, 0)
+        return told.tolist()
 
 
 def groups(lesson: Lesson) -> list[dict]:
@@ -48,6 +86,9 @@ def groups(lesson: Lesson) -> list[dict]:
 def main() -> None:
     args = _arguments()
     device = torch.device(args.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    ranks = Ranks.join(device)
     args.out.mkdir(parents=True, exist_ok=True)
     config = NanoConfig.from_json(json.loads(args.config.read_text()))
     began = time.time()
@@ -63,18 +104,17 @@ def main() -> None:
         codebook = mask_codes.train(all_masks, device, args.mask_steps)
         state = {k: v.contiguous().cpu() for k, v in codebook.state_dict().items()}
         save_file(state, args.out / "mask_decoder.safetensors")
-    codes = mask_codes.encode_all(codebook, all_masks, device)
     ordered = [*learned, *held_out]
-    stored = [t.to(device) for t in pixels.load(ordered, args.data, args.workers)]
-    stored.append(torch.from_numpy(all_masks).to(device))
+    pictures, maps = (t.to(device) for t in pixels.load(ordered, args.data, args.workers))
+    store = Store(pictures, maps, torch.from_numpy(all_masks).to(device), codebook)
     print(f"pictures loaded, {time.time() - began:.0f} s", flush=True)
     tokenizer = args.tokenizer.read_text()
 
-    def questions(pictures: list[Photo], boxes: list[Photo], seed: int) -> packing.Questions:
-        return packing.Questions(pictures, boxes, codes, tokenizer, config, args.batch, seed)
+    def questions(pictures: list[Photo], boxes: list[Photo], batch: int, seed: int, mosaic: float) -> packing.Questions:
+        return packing.Questions(pictures, boxes, tokenizer, config, batch, seed, mosaic)
 
     loader = DataLoader(
-        questions(learned, layouts, args.seed),
+        questions(learned, layouts, args.batch, args.seed * ranks.world + ranks.rank, packing.MOSAIC_SHARE),
         batch_size=None,
         num_workers=args.workers,
         prefetch_factor=8 if args.workers else None,
@@ -95,47 +135,68 @@ def main() -> None:
         spent, step = progress["spent"], progress["step"]
         print(f"going on at step {step}, {spent:.0f} s", flush=True)
     lesson.to(device)
-    judged = list(itertools.islice(questions(held_out, [], 1), args.judged))
+    judged = list(itertools.islice(questions(held_out, [], min(args.batch, JUDGED), 1, 0.0), args.judged))
     for batch in judged:
         batch.photo += len(learned)
-    _run(lesson, loader, judged, stored, config, args, spent, step)
+    torch.manual_seed(args.seed * ranks.world + ranks.rank)
+    _run(lesson, loader, judged, store, config, args, ranks, spent, step)
+    if ranks.world > 1:
+        dist.destroy_process_group()
 
 
-def _inputs(batch: packing.Batch, stored: list[Tensor], config: NanoConfig) -> list[Tensor]:
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """What batches are made of, on one device."""
+
+    pictures: Tensor  # uint8 [count, 3, side, side]
+    maps: Tensor  # uint8 [count, side, side]
+    masks: Tensor  # uint8 [count, 64, 64]
+    codebook: MaskVQVAE
+
+
+def _inputs(batch: packing.Batch, store: Store, config: NanoConfig) -> list[Tensor]:
     """Pixels, class maps, outlines and the batch's fields, on the pictures' device."""
-    pictures, maps, all_masks = stored
+    device = store.pictures.device
     names = [f.name for f in dataclasses.fields(batch)]
-    fields = [getattr(batch, name).to(pictures.device, non_blocking=True) for name in names]
-    on_device = packing.Batch(*fields)
+    there = packing.Batch(*(getattr(batch, name).to(device, non_blocking=True) for name in names))
     with torch.no_grad():
-        x, m = pixels.crop(pictures, maps, on_device, config.image_size, config.grid * MAP_CELL)
-        return [x, m, pixels.outlines(all_masks, on_device, OUTLINE), *fields]
+        x, m = pixels.crop(store.pictures, store.maps, there, config.image_size, config.grid * MAP_CELL)
+        outlines = pixels.outlines(store.masks, there)
+        there = mask_codes.write(store.codebook, outlines, there, config.seg_token)
+        outlines = F.avg_pool2d(outlines, outlines.shape[-1] // OUTLINE)
+        return [x, m, outlines, *(getattr(there, name) for name in names)]
 
 
 def _run(
     lesson: Lesson,
     loader: DataLoader,
     judged: list,
-    stored: list[Tensor],
+    store: Store,
     config: NanoConfig,
     args: argparse.Namespace,
+    ranks: Ranks,
     spent: float,
     step: int,
 ) -> None:
-    device = stored[0].device
+    device = store.pictures.device
     torch.set_float32_matmul_precision("high")
     optimizer = torch.optim.AdamW(groups(lesson), lr=args.rate, betas=(0.9, 0.98), fused=device.type == "cuda")
     learned: list[Tensor] = [p for p in lesson.parameters() if p.requires_grad]
     shadow = [p.detach().clone() for p in learned]
+    if args.resume and (args.resume / STATE).exists():
+        kept = torch.load(args.resume / STATE, map_location=device, weights_only=True)
+        optimizer.load_state_dict(kept["optimizer"])
+        with torch.no_grad():
+            torch._foreach_copy_(learned, kept["live"])
     step_of = torch.compile(lesson) if args.compile else lesson
-    total, last, sums, begun = args.minutes * 60, time.time(), torch.zeros(4, device=device), step
+    total, last, sums, begun = args.minutes * 60, time.time(), torch.zeros(len(PARTS), device=device), step
     saved_at, waited = last, 0.0
     asked_at = last
     for batch in loader:
         waited += time.time() - asked_at
         if spent > args.full_from * total:
             lesson.kept = config.grid**2
-        inputs = _inputs(batch, stored, config)
+        inputs = _inputs(batch, store, config)
         warm = min(1.0, (step - begun + 1) / args.warm)
         rate = args.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, spent / total))))
         for group in optimizer.param_groups:
@@ -144,30 +205,37 @@ def _run(
             loss, parts = step_of(*inputs)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        ranks.average([p.grad for p in learned if p.grad is not None])
         nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
         step += 1
-        torch._foreach_lerp_(shadow, learned, 1 - min(0.9993, step / (step + 20)))
+        torch._foreach_lerp_(shadow, learned, 1 - min(AVERAGE, step / (step + 20)))
         sums += parts
-        if step % args.log == 0:
-            text, *rest = (sums / args.log).tolist()
+        if step % args.report == 0:
+            parts = (sums / args.report).tolist()
             now = time.time()
-            if step > begun + args.log:  # the first steps compile; they do not count as training time
+            if step > begun + args.report:  # the first steps compile; they do not count as training time
                 spent += now - last
-            print(
-                f"step {step} {spent:.0f}/{total:.0f} s, {args.log * args.batch / (now - last):.0f} crops/s, "
-                f"waited {waited:.1f} s, rate {rate:.2e}, text {text:.4f}, map, cells, outline "
-                + " ".join(f"{v:.4f}" for v in rest),
-                flush=True,
-            )
+            over = spent >= total or now - args.started > args.until
+            save = over or now - saved_at > args.save_every
+            spent, over, save = ranks.agreed(device, spent, over, save)
+            if ranks.rank == 0:
+                speed = ranks.world * args.report * args.batch / (now - last)
+                print(
+                    f"step {step} {spent:.0f}/{total:.0f} s, {speed:.0f} crops/s, waited {waited:.1f} s, "
+                    f"rate {rate:.2e}, {_named(parts)}",
+                    flush=True,
+                )
             last, waited = now, 0.0
             sums.zero_()
-            over = spent >= total or now - args.started > args.until
-            if over or now - saved_at > args.save_every:
+            if save and ranks.rank == 0:
                 with _averaged(learned, shadow):
-                    told = _judge(lesson, judged, stored, config, device)
+                    told = _judge(lesson, judged, store, config, device)
                     _save(lesson, spent, step, args.out)
-                print(f"saved at step {step}; held out: text, map, cells, outline {told}", flush=True)
+                live = [p.detach() for p in learned]
+                torch.save({"optimizer": optimizer.state_dict(), "live": live}, args.out / STATE)
+                print(f"saved at step {step}; held out: {told}", flush=True)
+            if save:
                 saved_at = last = time.time()
             if over:
                 break
@@ -187,13 +255,17 @@ def _averaged(learned: list[Tensor], shadow: list[Tensor]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _judge(lesson: Lesson, judged: list, stored: list[Tensor], config: NanoConfig, device: torch.device) -> str:
+def _judge(lesson: Lesson, judged: list, store: Store, config: NanoConfig, device: torch.device) -> str:
     """Mean losses on held-out pictures, nothing hidden or disturbed."""
     lesson.eval()
     with torch.autocast(device.type, torch.bfloat16):
-        parts = [lesson(*_inputs(batch, stored, config))[1] for batch in judged]
+        parts = [lesson(*_inputs(batch, store, config))[1] for batch in judged]
     lesson.train()
-    return " ".join(f"{v:.4f}" for v in torch.stack(parts).mean(0).tolist())
+    return _named(torch.stack(parts).mean(0).tolist())
+
+
+def _named(parts: list[float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in zip(PARTS, parts, strict=True))
 
 
 def _save(lesson: Lesson, spent: float, step: int, out: Path) -> None:
@@ -224,12 +296,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--workers", type=int, default=14)
     parser.add_argument("--mask-steps", type=int, default=4000)
-    parser.add_argument("--log", type=int, default=100, help="steps")
+    parser.add_argument("--report", type=int, default=100, help="steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--resume", type=Path, help="folder of lesson.safetensors and progress.json to go on from")
-    parser.add_argument("--judged", type=int, default=4, help="batches of held-out pictures to measure the loss on")
+    parser.add_argument("--judged", type=int, default=8, help="batches of held-out pictures to measure the loss on")
     args = parser.parse_args()
     args.started = time.time()
     return args

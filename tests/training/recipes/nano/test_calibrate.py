@@ -21,7 +21,7 @@ def answers():
     for i in range(3000):
         logit = rng.uniform(-4, 4)
         right = rng.random() < 1 / (1 + 2.718281828 ** -(logit / 2))
-        box = Candidate(BOX, "detector", (1.0, logit, logit, -8.0, 0.0, 0.0), 0.0)
+        box = Candidate(BOX, "detector", (1.0, logit, logit, -8.0, 0.0, 0.0, 0.0, 0.0), 0.0)
         made.append(Answered(f"{i}.webp", "cat", [box], [BOX] if right else []))
     return made
 

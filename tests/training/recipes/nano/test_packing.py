@@ -12,7 +12,8 @@ from mmcli.engine.inputs import Inputs
 from mmcli.hub.layout import BUNDLED
 from mmcli.hub.resolve import resolve
 from mmcli.models.load import load
-from mmcli.training.recipes.nano import packing, prompts
+from mmcli.models.nano.config import NanoConfig
+from mmcli.training.recipes.nano import mask_codes, packing, pixels, prompts
 from mmcli.training.recipes.nano.annotations import Photo, Thing
 from mmcli.training.recipes.nano.train import Lesson
 from mmcli.types import Token
@@ -44,7 +45,7 @@ def batch(loaded) -> packing.Batch:
     tokenizer = (BUNDLED["nano"] / "tokenizer.json").read_text("utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "WORD_NOISE", 0.0)  # what is read is what is to be written
-        return next(iter(packing.Questions(photos, [], np.full((1, 2, 16), 5), tokenizer, loaded.config, 4, seed=3)))
+        return next(iter(packing.Questions(photos, [], tokenizer, loaded.config, 4, seed=3, mosaic=0.0)))
 
 
 def questions_of(batch: packing.Batch, row: int) -> list[tuple[list[int], list[int]]]:
@@ -128,9 +129,9 @@ CAT_SEEN, DOG_SEEN, SMALL_SEEN = ("cat", CAT.box), ("dog", DOG.box), ("cat", SMA
 )
 def test_a_crop_shows_things_in_its_own_frame(window, flipped, expected, why):
     seen = prompts.see(photo(CAT, SMALL_CAT, DOG), window, flipped)
-    assert [label for label, _, _ in seen.things] == [label for label, _ in expected], why
-    for (_, box, _), (_, wanted) in zip(seen.things, expected, strict=True):
-        np.testing.assert_allclose(box, wanted, atol=1e-9)
+    assert [thing.label for thing in seen.things] == [label for label, _ in expected], why
+    for thing, (_, wanted) in zip(seen.things, expected, strict=True):
+        np.testing.assert_allclose(thing.box, wanted, atol=1e-9)
 
 
 def test_a_thing_mostly_cut_off_is_neither_there_nor_absent():
@@ -138,9 +139,82 @@ def test_a_thing_mostly_cut_off_is_neither_there_nor_absent():
     assert seen.things == [] and "cat" in seen.doubtful
 
 
-def test_a_cut_thing_loses_its_mask_and_is_not_segmented():
-    seen = prompts.see(photo(CAT), (0.2, 0, 1, 1), False)  # three quarters of the cat
-    assert prompts.segment(seen, "cat") is None
+def test_a_cut_thing_keeps_the_part_of_its_mask_that_the_crop_shows(monkeypatch):
+    monkeypatch.setattr(prompts, "MISSED", 0.0)
+    seen = prompts.see(photo(CAT), (0.2, 0, 1, 1), False)  # the right three quarters of the cat
+    _, (mask, _) = prompts.segment(seen, "cat", random.Random(0))
+    np.testing.assert_allclose(mask.window, (0.25, 0, 1, 1), atol=1e-9)
+    flipped = prompts.see(photo(CAT), (0.2, 0, 1, 1), True)
+    _, (mask, _) = prompts.segment(flipped, "cat", random.Random(0))
+    np.testing.assert_allclose(mask.window, (0, 0, 0.75, 1), atol=1e-9)  # of the mask, flipped too
+
+
+def test_a_mask_in_a_box_that_is_off_is_what_that_box_shows(monkeypatch):
+    monkeypatch.setattr(prompts, "MISSED", 1.0)
+    _, (mask, _) = prompts.segment(prompts.see(photo(CAT), (0, 0, 1, 1), False), "cat", random.Random(1))
+    size = np.subtract(CAT.box[2:], CAT.box[:2])
+    low, high = mask.window[:2] * size + CAT.box[:2], mask.window[2:] * size + CAT.box[:2]
+    assert not mask.exact and np.abs(mask.window - (0, 0, 1, 1)).max() > 0.01
+    np.testing.assert_allclose(np.concatenate((low, high)), mask.box, atol=1e-9)
+
+
+def test_the_device_writes_the_codes_of_what_the_boxes_show(loaded):
+    """A box that shows the right half of a mask gets the codes of that half, as tokens and as targets."""
+    drawn = torch.zeros(1, 64, 64, dtype=torch.uint8)
+    drawn[0, 10:50, 20:60] = 255
+    photos = [photo(CAT, captions=["A cat."])]
+    tokenizer = (BUNDLED["nano"] / "tokenizer.json").read_text("utf-8")
+    batch = next(iter(packing.Questions(photos, [], tokenizer, loaded.config, 8, seed=1, mosaic=0.0)))
+    row, number = (batch.masks >= 0).nonzero()[0].tolist()
+    batch.mask_windows[row, number] = torch.tensor([0.5, 0.0, 1.0, 1.0])
+    batch.turned[row, number] = True
+    outlines = pixels.outlines(drawn, batch)
+    half = drawn.flip(-1)[:, :, 32:].float().repeat_interleave(2, 2) / 255
+    assert (outlines[row, number] - half[0]).abs().mean() < 0.02
+    codebook = loaded.mask_vqvae()
+    written = mask_codes.write(codebook, outlines, batch, loaded.config.seg_token)
+    places = (batch.cell[row] > 16 * number) & (batch.cell[row] <= 16 * number + 16)
+    codes = codebook.encode(outlines[row, number][None])[0] + loaded.config.seg_token
+    assert written.target[row][places].tolist() == codes.tolist()
+    assert written.tokens[row][1:][places[:-1]].tolist() == codes.tolist()
+    elsewhere = batch.cell == 0
+    assert torch.equal(written.target[elsewhere], batch.target[elsewhere])
+
+
+def test_four_pictures_in_one_keep_their_things_and_say_nothing_of_the_whole():
+    parts = [prompts.see(photo(CAT, DOG, captions=["A cat."], absent=("zebra",)), (0, 0, 1, 1), False)]
+    parts += [prompts.see(photo(DOG, absent=("zebra", "boat")), (0, 0, 1, 1), False) for _ in range(3)]
+    seen = prompts.beside(parts)
+    assert sorted(thing.label for thing in seen.things) == ["cat", *["dog"] * 4]
+    cat = next(thing for thing in seen.things if thing.label == "cat")
+    np.testing.assert_allclose(cat.box, np.array(CAT.box) / 2)  # the first is top left
+    np.testing.assert_allclose(seen.things[-1].box[:2] >= 0, True)
+    assert seen.photo.absent == ("zebra",), "what one of the pictures may have is not absent"
+    assert "cat" in seen.doubtful, "the other three pictures say nothing of cats"
+    assert not seen.whole and prompts.caption(seen, random.Random(0)) is None
+
+
+def test_pixels_and_boxes_of_four_pictures_in_one_agree():
+    """Each picture is of one colour in its thing's box and black elsewhere: so is the mosaic."""
+    boxes = [(0.25, 0.25, 0.75, 0.5), (0.5, 0.0, 1.0, 0.5), (0.0, 0.5, 0.5, 1.0), (0.25, 0.5, 0.5, 0.75)]
+    pictures = torch.zeros(4, 3, 320, 320, dtype=torch.uint8)
+    for picture, (x0, y0, x1, y1) in zip(pictures, boxes, strict=True):
+        picture[:, round(y0 * 320) : round(y1 * 320), round(x0 * 320) : round(x1 * 320)] = 200
+    photos = [photo(Thing("cat", box)) for box in boxes]
+    config = resolve("nano").config
+    tokenizer = (BUNDLED["nano"] / "tokenizer.json").read_text("utf-8")
+    questions = packing.Questions(photos, [], tokenizer, NanoConfig.from_json(config), 6, seed=0, mosaic=1.0)
+    batch = next(iter(questions))
+    assert batch.mosaic.all()
+    x, _ = pixels.crop(pictures, torch.full((4, 128, 128), 255, dtype=torch.uint8), batch, 128, 16)
+    inside = torch.zeros(6, 128, 128, dtype=torch.bool)
+    for row in range(6):
+        for box, label in zip(batch.boxes[row], batch.labels[row], strict=True):
+            if label >= 0:
+                x0, y0, x1, y1 = (box * 128).round().int().tolist()
+                inside[row, y0:y1, x0:x1] = True
+        bright = x[row].mean(0)
+        assert bright[inside[row]].mean() > bright[~inside[row]].mean() + 0.2
 
 
 def test_detect_answers_in_the_order_asked_and_leaves_out_what_is_not_there():
