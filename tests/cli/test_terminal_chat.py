@@ -1,6 +1,7 @@
 """Conversations on a real terminal: commands, keys, what is remembered of them."""
 
 import json
+import os
 import stat
 
 import pytest
@@ -36,7 +37,7 @@ def test_a_conversation(album, tiny):
 
 
 def test_every_command_does_what_the_help_says(album, tiny):
-    terminal = chat(tiny)
+    terminal = chat(os.path.relpath(tiny))  # a short name: sentences with it stay on one line
     terminal.type("/help\n")
     shown = terminal.until("leaves at once")
     for name in ("/image", "/audio", "/clear", "/save", "/help", "/quit"):
