@@ -6,22 +6,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from jsonschema import Draft202012Validator
+
 SCHEMA = Path(__file__).parents[1] / "mmcli" / "assets" / "record.schema.json"
 
 
 @cache
 def _validator() -> Any:
-    """None where the test extra is not installed."""
-    try:
-        from jsonschema import Draft202012Validator
-    except ImportError:
-        return None
     return Draft202012Validator(json.loads(SCHEMA.read_text("utf-8")))
 
 
 def faults(record: dict) -> list[str]:
     """What is wrong with a record, by the schema."""
-    return [] if _validator() is None else [_deepest(error) for error in _validator().iter_errors(record)]
+    return [_deepest(error) for error in _validator().iter_errors(record)]
 
 
 def _deepest(error: Any) -> str:

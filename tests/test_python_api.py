@@ -147,6 +147,12 @@ def test_what_is_no_image_is_said(nano, given):
         source_of(given)
 
 
+@pytest.mark.parametrize("given", [3, None, object()])
+def test_what_is_neither_an_input_nor_a_list_is_said_at_once(nano, given):
+    with pytest.raises(mmcli.UsageError, match="is no input"):
+        nano.caption(given)
+
+
 @pytest.mark.parametrize("given", [np.zeros(5, np.uint8), np.zeros((2, 3, 4), np.float32)])
 def test_what_is_no_audio_is_said(given):
     with pytest.raises(mmcli.UsageError, match="is no audio"):

@@ -90,7 +90,7 @@ class RecordingOptions:
 
 
 @dataclass(frozen=True)
-class HearingOptions:
+class AudioOptions:
     """What is to be written down, and how carefully."""
 
     language: Annotated[
@@ -176,7 +176,7 @@ class TranscriptOptions:
 
 
 @dataclass(frozen=True)
-class EarsOptions(ModelOptions):
+class AudioModelOptions(ModelOptions):
     """Which model hears; the rest as for every other command."""
 
     model: Annotated[

@@ -8,7 +8,7 @@ from mmcli.cli.environment import Environment
 from mmcli.cli.inputs import find_sources, read_beside
 from mmcli.cli.options import TalkOptions, spread
 from mmcli.cli.progress import Count, SoundProgress
-from mmcli.cli.recordings import EarsOptions, HearingOptions, RecordingOptions, TranscriptOptions, Transcripts
+from mmcli.cli.recordings import AudioModelOptions, AudioOptions, RecordingOptions, TranscriptOptions, Transcripts
 from mmcli.cli.start import begin, checkpoint_here, loader
 from mmcli.errors import ExitCode, InputError, WriteError
 from mmcli.hub.known import such_as
@@ -49,9 +49,9 @@ def command(
     audio: Recordings = None,
     *,
     recordings: RecordingOptions,
-    hearing: HearingOptions,
+    hearing: AudioOptions,
     output: TranscriptOptions,
-    model: EarsOptions,
+    model: AudioModelOptions,
     talk: TalkOptions,
 ) -> int:
     """Write down what is said in recordings.

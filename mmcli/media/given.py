@@ -50,7 +50,16 @@ def one_source(given: "Given", extensions: frozenset[str]) -> Source:
 
 
 def sources(given: "Iterable[Given]", extensions: frozenset[str]) -> Iterator[Source]:
-    """The sources of many inputs, one after another; names of folders and patterns become what they stand for."""
+    """The sources of many inputs, one after another; names of folders and patterns become what they stand for.
+
+    Raises UsageError, at once for what is no list of inputs and in its turn for what in it is no input.
+    """
+    if not isinstance(given, Iterable):
+        raise _no_input(given)
+    return _each(given, extensions)
+
+
+def _each(given: "Iterable[Given]", extensions: frozenset[str]) -> Iterator[Source]:
     for one in given:
         if isinstance(one, str | os.PathLike):
             yield from expand([one], extensions=extensions)
@@ -81,7 +90,11 @@ def source_of(given: "Given") -> Source:
             what = f"An array of {shape} numbers of the type {pixels.dtype} is no image"
             do = "Give uint8 [height, width, 3], or audio as (samples, rate)"
             raise UsageError(what, do) from error
-    raise UsageError(f"{type(given).__name__} is no input", "Give a path, an address, bytes, an image or an array")
+    raise _no_input(given)
+
+
+def _no_input(given: object) -> UsageError:
+    return UsageError(f"{type(given).__name__} is no input", "Give a path, an address, bytes, an image or an array")
 
 
 def _held(name: str, data: bytes) -> Source:

@@ -48,7 +48,6 @@ def test_the_keys_come_in_the_documented_order():
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.task)
 def test_every_kind_of_record_is_valid_and_comes_back_from_its_line(record):
-    pytest.importorskip("jsonschema")
     entry = json.loads(to_json_line(record))
     assert faults(entry) == []
     again = from_dict(entry)
@@ -63,7 +62,6 @@ def test_every_kind_of_record_is_valid_and_comes_back_from_its_line(record):
      {"error": "both an answer and a failure"}, {"segments": []}],
 )  # fmt: skip
 def test_the_schema_finds_what_is_no_record(change):
-    pytest.importorskip("jsonschema")
     entry = to_dict(RECORDS[0])
     assert faults(entry) == [] and faults(entry | change)
     assert all(faults({name: value for name, value in entry.items() if name != left}) for left in entry)

@@ -11,7 +11,6 @@ the probabilities can be trusted, and what they reach here; then what counts as 
 `--write` puts both into the model's config.json.
 """
 
-import argparse
 import json
 import random
 from collections.abc import Sequence
@@ -37,6 +36,7 @@ from mmcli.models.nano.joining import (
 from mmcli.models.nano.things import COCO
 from mmcli.training.recipes.nano import evidence
 from mmcli.training.recipes.nano.annotations import ALL, Photo, read_photos, split_training
+from mmcli.training.recipes.nano.arguments import parser_of
 from mmcli.training.recipes.nano.boxes import (
     Answered,
     Source,
@@ -127,11 +127,7 @@ def reliability(answers: Sequence[Answered], calibration: Calibration, bins: int
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", default="nano")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="float32")
+    parser = parser_of(__doc__)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--false", type=float, default=0.02, help="share of absent things that may get a box")
     parser.add_argument("--seed", type=int, default=0)

@@ -10,13 +10,11 @@ often the main thing is named. Told: on COCO's check photographs, captions that 
 Likeness: CIDEr-D on those with people's sentences. Questions: VQA's, answered in the words that most people chose.
 """
 
-import argparse
 import json
 import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,6 +31,7 @@ from mmcli.models.nano.joining import Candidate
 from mmcli.output.masks import paste_mask
 from mmcli.training.recipes.nano import masks
 from mmcli.training.recipes.nano.annotations import COCO_CLASSES, MIXED, Photo, Thing, overlap, read_photos
+from mmcli.training.recipes.nano.arguments import parser_of
 from mmcli.training.recipes.nano.boxes import (
     SCALE,
     Answered,
@@ -293,11 +292,7 @@ def main_thing(photo: Photo) -> str | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", default="nano")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="float32")
+    parser = parser_of(__doc__)
     parser.add_argument("--batch", type=int, default=64, help="captions written together")
     parser.add_argument("--jobs", type=int, default=1, help="processes that look for boxes")
     parser.add_argument("--seed", type=int, default=0)

@@ -10,7 +10,6 @@ that is not. Prints the `sentences` of config.json and what each weight reaches 
 model's config.json.
 """
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -33,6 +32,7 @@ from mmcli.models.nano.sentences import Wording
 from mmcli.models.nano.words import plural
 from mmcli.training.recipes.nano import texts
 from mmcli.training.recipes.nano.annotations import ALL, COCO_CLASSES, Photo, read_layouts, read_photos, split_training
+from mmcli.training.recipes.nano.arguments import parser_of
 from mmcli.training.recipes.nano.boxes import BATCH, picture
 from mmcli.training.recipes.nano.cider import cider
 from mmcli.training.recipes.nano.hallucination import chair, phrases
@@ -173,11 +173,7 @@ class HeldOut:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", default="nano")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="float32")
+    parser = parser_of(__doc__)
     parser.add_argument("--grounding", type=float, help="use this weight and try no other")
     parser.add_argument("--write", action="store_true", help="put the result into the model's config.json")
     args = parser.parse_args()

@@ -1,1 +1,1 @@
-"""How the bundled ears were made, and how they are measured."""
+"""How the bundled speech model was made, and how it is measured."""

@@ -43,8 +43,8 @@ class Aligner:
         from hama.asr import ASRModel
         from hama.inference import G2PModel
 
-        self.ears, self.spelling = ASRModel(), G2PModel()
-        self.ids = {token: id for id, token in enumerate(self.ears.decoder_tokens)}
+        self.recogniser, self.spelling = ASRModel(), G2PModel()
+        self.ids = {token: id for id, token in enumerate(self.recogniser.decoder_tokens)}
         self.sounds: dict[str, list[int]] = {}
 
     def phonemes(self, word: str) -> list[int]:
@@ -62,14 +62,14 @@ class Aligner:
         spelt = [self.phonemes(word) for word in words]
         if not all(spelt):
             return None
-        boundary, blank = self.ids["<wb>"], self.ears.blank_id
+        boundary, blank = self.ids["<wb>"], self.recogniser.blank_id
         targets = [id for word in spelt for id in (*word, boundary)][:-1]
-        names = [self.ears._log_probs_output_name, self.ears._out_lengths_output_name]
+        names = [self.recogniser._log_probs_output_name, self.recogniser._out_lengths_output_name]
         given = {
-            self.ears._waveform_input_name: sound[None].astype(np.float32),
-            self.ears._waveform_lengths_input_name: np.array([len(sound)], np.int64),
+            self.recogniser._waveform_input_name: sound[None].astype(np.float32),
+            self.recogniser._waveform_lengths_input_name: np.array([len(sound)], np.int64),
         }
-        scores, lengths = self.ears.session.run(names, given)
+        scores, lengths = self.recogniser.session.run(names, given)
         emissions = torch.from_numpy(np.array(scores[:1, : int(np.ravel(lengths)[0])])).float().log_softmax(-1)
         try:
             path = forced_align(emissions, torch.tensor([targets]), blank=blank)[0][0].tolist()
