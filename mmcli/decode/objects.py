@@ -21,7 +21,8 @@ class ParsedObject:
     """One object: its label, its box as the model wrote it, its mask codes where it has them, and its score.
 
     The score is the mean log-probability of the object's own tokens: places, mask codes and label. A family that finds
-    in a way of its own may know how likely the object is right, and what found it.
+    in a way of its own may know how likely the object is right, and what found it. Where it was written as points
+    (`quad`, `polygons`: x and y by turns, in the integers of the grammar), `loc` is the box that holds them.
     """
 
     label: str
@@ -30,6 +31,8 @@ class ParsedObject:
     score: float  # NaN where nothing was written
     probability: float | None = None
     found_by: str | None = None
+    quad: tuple[int, ...] | None = None  # the four corners of a piece of text, eight integers
+    polygons: tuple[tuple[int, ...], ...] = ()  # outlines, which together are the object
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,14 @@ class ObjectGrammar(Protocol):
 
         `divisor` is one of `divisors`; None: the grammar's own.
         """
+        ...
+
+
+class PointGrammar(ObjectGrammar, Protocol):
+    """A grammar whose objects may have a `quad` or `polygons`."""
+
+    def points(self, written: Sequence[int], width: int, height: int) -> tuple[float, ...]:
+        """What the model wrote as points → x and y by turns, in pixels of an image of that size."""
         ...
 
 

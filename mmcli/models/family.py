@@ -49,6 +49,7 @@ class Capabilities:
     what, an image was read."""
     caption_beams: int = 1  # texts that are followed side by side for a caption, where nobody says how many
     reads_text: bool = False  # was taught to read what is written in images
+    reads_regions: bool = False  # … and tells of each piece of text where it stands
     objects: bool = False  # locates things: answers hold location tokens
     masks: bool = False  # outlines them: … and mask tokens
     probabilities: bool = False  # objects come with a calibrated probability of being right
@@ -74,7 +75,7 @@ class Capabilities:
     @property
     def tasks(self) -> tuple[str, ...]:
         """The commands that it can be used with."""
-        able = {"caption": self.images, "detect": self.objects, "segment": self.masks}
+        able = {"caption": self.images, "detect": self.objects, "segment": self.masks, "read": self.reads_text}
         able |= {"chat": self.answers, "transcribe": self.transcribes}
         return tuple(task for task, can in able.items() if can)
 
@@ -96,12 +97,19 @@ class Processor(Protocol):
         """Row i has the RGB images of `pictures[i]` (maybe none) and the text `prompts[i]`."""
         raise ModelError("The model answers no prompts", "Use it with mmcli transcribe")
 
+    def grammar_for(self, prompt: str) -> "ObjectGrammar | None":
+        """The grammar of the answer to a prompt, where a family writes places in several ways."""
+        return self.grammar
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; location and segment tokens keep their names, control tokens vanish."""
         ...
 
     def task_prompt(self, task: str, words: str) -> str:
-        """The prompt by which this family knows a task: caption, detect, segment or chat."""
+        """The prompt by which this family knows a task: caption, detect, segment, read or chat.
+
+        Behind a colon stands a manner that its capabilities name: "read:boxes" where it `reads_regions`.
+        """
         raise ModelError("The model answers no prompts", "Use it with mmcli transcribe")
 
     def is_text(self, id: int) -> bool:

@@ -6,6 +6,7 @@ from mmcli.errors import UsageError
 
 # Those of models that write places as location tokens: the words of the mixes that big_vision published.
 LOCATION_PROMPTS = {"caption": "caption en", "detect": "detect {}", "segment": "segment {}", "chat": "answer en {}"}
+READING_PROMPTS = LOCATION_PROMPTS | {"read": "ocr"}  # of those that were taught to read
 
 
 def fill_prompt(prompts: Mapping[str, str], task: str, words: str, model: str, *more: str) -> str:
@@ -14,6 +15,6 @@ def fill_prompt(prompts: Mapping[str, str], task: str, words: str, model: str, *
     Raises UsageError for a task that `prompts` lacks; the sentence names the `model`, and `more` tasks that it knows.
     """
     if task not in prompts:
-        *known, last = *prompts, *more
+        *known, last = *(name for name in prompts if ":" not in name), *more
         raise UsageError(f"{model} knows no task {task!r}", f"It knows {', '.join(known)} and {last}")
     return prompts[task].format(words.strip())

@@ -29,8 +29,9 @@ class Object:
     raw_box: Annotated[
         tuple[int, ...],
         Doc(
-            "The integers that the model wrote for the box, in its own order and scale: a model with location tokens "
-            "writes y0, x0, y1, x1 from 0 to 1023."
+            "The integers that the model wrote for the box, in its own order and scale: <locNNNN> are y0, x0, y1, x1 "
+            "from 0 to 1023, <loc_NNN> x0, y0, x1, y1 from 0 to 999. Of a quad they are x and y of each corner; of "
+            "polygons the box around them."
         ),
     ]
     score: Annotated[
@@ -44,6 +45,15 @@ class Object:
         str | None, Doc("Which part of a model with several found it: decoder, detector or both.", optional=True)
     ] = None
     mask: Annotated[Mask | None, Doc("Its outline, from segment.", optional=True)] = None
+    quad: Annotated[
+        tuple[float, float, float, float, float, float, float, float] | None,
+        Doc(
+            "Of text that was read: its four corners x0, y0, … x3, y3 in pixels, in the order in which they were "
+            "written; the box holds them.",
+            optional=True,
+            digits=2,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +91,7 @@ class Record:
     """What mmcli says about one input."""
 
     schema: Annotated[int, Doc("The version of this form.")] = SCHEMA
-    task: Annotated[str, Doc("caption, detect, segment, chat, transcribe or translate.")]
+    task: Annotated[str, Doc("caption, detect, segment, read, chat, transcribe or translate.")]
     source: Annotated[
         str | tuple[str, ...] | None,
         Doc("The input as it was named; of a question about several things a list, about nothing null."),

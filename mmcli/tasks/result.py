@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from mmcli.models.family import Found
 from mmcli.output.schema import Mask, Object, Record, Settings
@@ -14,9 +14,12 @@ from mmcli.tasks.transcribe import Passage, TranscribeRequest, joined, main_lang
 from mmcli.types import Completion
 
 if TYPE_CHECKING:
-    from mmcli.decode.objects import ParsedObject
+    from mmcli.decode.objects import ObjectGrammar, ParsedObject, PointGrammar
     from mmcli.media.image import Picture
     from mmcli.models.loaded import Loaded
+
+
+Quad = tuple[float, float, float, float, float, float, float, float]
 
 
 def picture_record(
@@ -131,7 +134,7 @@ def find_objects(
 
     Any task's answer is read for objects if it tells places: a prompt of the user's own may ask for them.
     """
-    grammar = loaded.processor.grammar
+    grammar = loaded.processor.grammar_for(request.prompt_for(loaded.processor))
     if grammar is None:
         return [], []
     if isinstance(said, Found):
@@ -147,15 +150,24 @@ def find_objects(
         Object(
             label=one.label,
             box=box,
-            raw_box=tuple(one.loc),
+            raw_box=one.quad or tuple(one.loc),
             score=one.score if math.isfinite(one.score) else None,
             probability=one.probability,
             found_by=one.found_by,
             mask=mask,
+            quad=find_quad(one, grammar, width, height),
         )
         for one, box, mask in zip(found, boxes, masks, strict=True)
     ]
     return objects, problems + _empty_masks(objects)
+
+
+def find_quad(one: "ParsedObject", grammar: "ObjectGrammar", width: int, height: int) -> Quad | None:
+    """The corners of a piece of text in pixels of an image of that size; None for anything else."""
+    if one.quad is None:
+        return None
+    x0, y0, x1, y1, x2, y2, x3, y3 = cast("PointGrammar", grammar).points(one.quad, width, height)
+    return x0, y0, x1, y1, x2, y2, x3, y3
 
 
 def _empty_masks(objects: Sequence[Object]) -> list[str]:

@@ -55,9 +55,14 @@ class Request:
         """How many answers are followed side by side (1: the likeliest next token, or a drawn one, is taken)."""
         return 1
 
+    @property
+    def asked(self) -> str:
+        """The task, with the manner in which it is to be done, as `Processor.task_prompt` knows it."""
+        return self.task
+
     def prompt_for(self, processor: "Processor") -> str:
         """The text that goes to the model."""
-        prompt = self.prompt if self.prompt is not None else processor.task_prompt(self.task, self.words)
+        prompt = self.prompt if self.prompt is not None else processor.task_prompt(self.asked, self.words)
         return text_of(prompt)
 
     def require(self, processor: "Processor", model: str) -> None:

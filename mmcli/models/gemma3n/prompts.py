@@ -3,7 +3,11 @@
 from mmcli.errors import UsageError
 from mmcli.models.prompts import fill_prompt
 
-PROMPTS = {"caption": "Describe this picture in one sentence.", "chat": "{}"}
+PROMPTS = {
+    "caption": "Describe this picture in one sentence.",
+    "read": "Write down the text in this picture, word for word and nothing else.",
+    "chat": "{}",
+}
 
 TRANSCRIBE = (
     "Transcribe the following speech segment{language}. Write only what is said, in the language it is said in, "

@@ -17,7 +17,7 @@ from mmcli.hub.tokenizer import Tokenizer, begin_id, read_tokenizer, stop_ids
 from mmcli.models.family import Processor
 from mmcli.models.paligemma.capabilities import capabilities
 from mmcli.models.paligemma.config import PaliGemmaConfig
-from mmcli.models.prompts import LOCATION_PROMPTS, fill_prompt
+from mmcli.models.prompts import READING_PROMPTS, fill_prompt
 
 
 class PaliGemmaProcessor(Processor):
@@ -82,7 +82,7 @@ class PaliGemmaProcessor(Processor):
 
     def task_prompt(self, task: str, words: str) -> str:
         """PaliGemma's own words for a task (big_vision's PaliGemma README)."""
-        return fill_prompt(LOCATION_PROMPTS, task, words, "PaliGemma")
+        return fill_prompt(READING_PROMPTS, task, words, "PaliGemma")
 
 
 def _grammar(tokenizer: Tokenizer) -> LocationGrammar | None:
