@@ -1,17 +1,18 @@
 """The decoders of Gemma 1 (arXiv:2403.08295) and Gemma 2 (arXiv:2408.00118), from one configuration."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcli.engine.kv_cache import KVCache
-from mmcli.layers.attention import additive, attend, attend_shared
-from mmcli.layers.fusing import Fusable
-from mmcli.layers.linear import stack
+from mmcli.layers.attention import additive
+from mmcli.layers.gated_mlp import GatedMLP
+from mmcli.layers.grouped_query import GroupedQueryAttention
 from mmcli.layers.norms import GemmaNorm
-from mmcli.layers.rope import rotary_angles, rotate
+from mmcli.layers.rope import rotary_angles
 
 
 @dataclass(frozen=True)
@@ -34,72 +35,6 @@ class DecoderConfig:
     sliding_layers: tuple[bool, ...] = ()  # Gemma 2: which layers look through a window; empty = none
 
 
-class Attention(Fusable):
-    """Grouped-query attention with rotary positions: [B, T, D] → [B, T, D]."""
-
-    def __init__(self, config: DecoderConfig, layer: int):
-        super().__init__()
-        self.config = config
-        self.layer = layer
-        self.q = nn.Linear(config.width, config.heads * config.head_width, bias=False)
-        self.k = nn.Linear(config.width, config.key_heads * config.head_width, bias=False)
-        self.v = nn.Linear(config.width, config.key_heads * config.head_width, bias=False)
-        self.out = nn.Linear(config.heads * config.head_width, config.width, bias=False)
-        self.qkv: nn.Module | None = None
-
-    def fuse(self) -> None:
-        """On a GPU queries, keys and values come from one product (elsewhere weights stay mapped from their file)."""
-        if self.out.weight.device.type == "cuda":
-            self.qkv = stack(self.q, self.k, self.v)
-            del self.q, self.k, self.v
-
-    def _project(self, x: Tensor, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys, turned to their positions, and values."""
-
-        def split(y: Tensor) -> Tensor:
-            return y.unflatten(-1, (-1, self.config.head_width)).transpose(1, 2)
-
-        if self.qkv is None:
-            return rotate(split(self.q(x)), *angles), rotate(split(self.k(x)), *angles), split(self.v(x))
-        heads, keys = self.config.heads, self.config.key_heads
-        y = split(self.qkv(x))
-        turned = rotate(y[:, : heads + keys], *angles)
-        return turned[:, :heads], turned[:, heads:], y[:, heads + keys :]
-
-    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor, cache: KVCache | None) -> Tensor:
-        q, k, v = self._project(x, angles)
-        if cache is not None:
-            k, v = cache.append(self.layer, k, v)
-        prefix = None if cache is None else cache.prefix(self.layer)
-        scale, softcap = self.config.query_scale, self.config.attention_softcap
-        if prefix is None:
-            y = attend(q, k, v, mask, scale, softcap)
-        else:
-            y = attend_shared(q, prefix, (k, v), mask, scale, softcap)
-        return self.out(y.transpose(1, 2).flatten(2))
-
-
-class MLP(Fusable):
-    """Gated feed-forward with the tanh form of GELU: [B, T, D] → [B, T, D]."""
-
-    def __init__(self, config: DecoderConfig):
-        super().__init__()
-        self.gate = nn.Linear(config.width, config.mlp_width, bias=False)
-        self.up = nn.Linear(config.width, config.mlp_width, bias=False)
-        self.down = nn.Linear(config.mlp_width, config.width, bias=False)
-        self.gate_up: nn.Module | None = None
-
-    def fuse(self) -> None:
-        """As `Attention.fuse`."""
-        if self.down.weight.device.type == "cuda":
-            self.gate_up = stack(self.gate, self.up)
-            del self.gate, self.up
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate, up = (self.gate(x), self.up(x)) if self.gate_up is None else self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.gelu(gate, approximate="tanh") * up)
-
-
 class Layer(nn.Module):
     """One decoder layer; Gemma 2 wraps each half in a second norm."""
 
@@ -112,8 +47,11 @@ class Layer(nn.Module):
         self.norm_attention, self.norm_mlp = norm(), norm()
         self.norm_attention_out = norm() if config.sandwich_norms else nn.Identity()
         self.norm_mlp_out = norm() if config.sandwich_norms else nn.Identity()
-        self.attention = Attention(config, layer)
-        self.mlp = MLP(config)
+        heads = config.heads, config.key_heads, config.head_width
+        self.attention = GroupedQueryAttention(
+            layer, config.width, *heads, config.query_scale, config.attention_softcap
+        )
+        self.mlp = GatedMLP(config.width, config.mlp_width, partial(F.gelu, approximate="tanh"))
 
     def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor, cache: KVCache | None) -> Tensor:
         x = x + self.norm_attention_out(self.attention(self.norm_attention(x), angles, mask, cache))

@@ -1,16 +1,42 @@
-"""Rotary position embedding (Su et al., arXiv:2104.09864), in the half-split layout of Gemma."""
+"""Rotary position embedding (Su et al., arXiv:2104.09864), in the half-split layout of Gemma and Llama."""
+
+from dataclasses import dataclass
+from math import pi
 
 import torch
 from torch import Tensor
 
 
-def rotary_angles(positions: Tensor, head_width: int, base: float) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Llama3Scaling:
+    """How Llama 3.1 and later reach beyond the texts of their first training (arXiv:2407.21783).
+
+    Pairs that turn less than `low` times in `trained` positions turn `factor` times slower, those that turn more than
+    `high` times as before, and those between by a share of both. Source: meta-llama/llama-models `llama3/model.py`.
+    """
+
+    factor: float
+    low: float
+    high: float
+    trained: int  # positions
+
+    def slowed(self, periods: Tensor) -> Tensor:
+        """Positions per radian of each pair [H/2] → the same of the scaled rotation."""
+        turns = self.trained / (2 * pi * periods)
+        share = ((turns - self.low) / (self.high - self.low)).clamp(0, 1)  # of the rotation as it was
+        return periods / (share + (1 - share) / self.factor)
+
+
+def rotary_angles(
+    positions: Tensor, head_width: int, base: float, scaling: Llama3Scaling | None = None
+) -> tuple[Tensor, Tensor]:
     """What `rotate` wants for `positions` [B, T], to share among layers: two float32 tensors [B, 1, T, H].
 
     The cosines twice over, and the sines with the sign that they have in each half.
     """
     exponent = torch.arange(0, head_width, 2, device=positions.device, dtype=torch.float32) / head_width
-    angles = positions[:, None, :, None].float() / base**exponent
+    periods = base**exponent if scaling is None else scaling.slowed(base**exponent)
+    angles = positions[:, None, :, None].float() / periods
     cos, sin = angles.cos(), angles.sin()
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 

@@ -124,7 +124,7 @@ def test_the_window_and_the_caps_matter_in_these_checkpoints(second):
     def logits(window, cap) -> torch.Tensor:
         second.ours.model.sliding_window = window
         for layer in decoder.layers:
-            object.__setattr__(layer.attention.config, "attention_softcap", cap)
+            layer.attention.softcap = cap
         with torch.inference_mode():
             cache = second.ours.model.new_cache(1, inputs.tokens.shape[1] + 1)
             token = second.ours.model.prefill(inputs, cache).argmax(-1)

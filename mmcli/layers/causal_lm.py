@@ -1,0 +1,70 @@
+"""A Llama-type decoder that reads images among its text, each token seeing what stands before it."""
+
+import torch
+from torch import Tensor
+
+from mmcli.engine.inputs import Inputs
+from mmcli.engine.kv_cache import KVCache
+from mmcli.engine.model import GenerativeModel
+from mmcli.layers.decoder import LlamaConfig, LlamaDecoder
+
+# Tokens read at once: beyond it memory would grow with their square, and nothing gets faster.
+CHUNK = 1024
+
+
+class CausalLM(GenerativeModel):
+    """Base of families whose images become vectors in the places of `image_token`.
+
+    A subclass supplies `soft_tokens`. Rows may be read behind what the cache holds, so that a conversation goes on.
+    """
+
+    def __init__(self, config: LlamaConfig, image_token: int):
+        """`image_token` may be any number: the decoder need have no row for it."""
+        super().__init__()
+        self.image_token = image_token
+        self.decoder = LlamaDecoder(config)
+
+    def soft_tokens(self, inputs: Inputs) -> Tensor:
+        """All images of a batch → the vectors of their places in order, [places, D]."""
+        raise NotImplementedError
+
+    def new_cache(self, batch: int, length: int) -> KVCache:
+        return self.decoder.new_cache(batch, length)
+
+    def embed(self, inputs: Inputs) -> Tensor:
+        """Vectors of a batch's tokens, with those of images in their places: [B, T, D].
+
+        Raises ValueError where there are more or fewer places than vectors.
+        """
+        is_image = inputs.tokens == self.image_token
+        x = self.decoder.embed(inputs.tokens.masked_fill(is_image, 0))
+        if not inputs.images:
+            return x
+        soft = self.soft_tokens(inputs)
+        if len(soft) != is_image.sum():
+            raise ValueError(f"{len(soft)} vectors of images for {is_image.sum()} places")
+        return x.masked_scatter(is_image[..., None], soft.to(x.dtype))
+
+    def prefill(self, inputs: Inputs, cache: KVCache) -> Tensor:
+        """Read a batch behind what the cache holds → logits [B, V] of the first token to write.
+
+        Padding may stand on the left, in front of a row's first token only.
+        """
+        x = self.embed(inputs)
+        hidden = x
+        for vectors, valid in zip(x.split(CHUNK, dim=1), inputs.valid.split(CHUNK, dim=1), strict=True):
+            positions = (cache.positions[:, None] + valid.long().cumsum(dim=1) - 1).clamp(min=0)
+            cache.extend(valid)
+            count, window = vectors.shape[1], self.decoder.config.window
+            sliding = None if window is None else cache.causal_mask(count, window)
+            hidden = self.decoder(vectors, positions, cache.causal_mask(count), cache, sliding)
+        return self.decoder.logits(hidden[:, -1])
+
+    def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """Read one token a row, tokens [B] → logits [B, V] of the next."""
+        positions = cache.positions[:, None].clone()
+        cache.extend(torch.ones_like(tokens[:, None], dtype=torch.bool))
+        window = self.decoder.config.window
+        sliding = None if window is None else cache.step_mask(window)
+        x = self.decoder.embed(tokens[:, None])
+        return self.decoder.logits(self.decoder(x, positions, cache.step_mask(), cache, sliding)[:, -1])
