@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class SiglipConfig:
-    """Sizes of the tower; pictures are squares of `image_size` pixels."""
+    """Sizes of the tower; its positions are those of a square of `image_size` pixels."""
 
     width: int
     depth: int
@@ -68,8 +68,27 @@ class Layer(nn.Module):
         return x + self.mlp(self.norm_mlp(x))
 
 
+def fractional_positions(rows: int, columns: int, side: int) -> Tensor:
+    """Which of side × side learned positions each patch of a grid has, by where it lies in its image: [rows · columns].
+
+    Row i of n has the position of the last of `side` rows that begins no further down: with half as many rows, of every
+    other. Computed in float32 as the models that were trained with it do (NaViT, arXiv:2307.06304; transformers
+    `Idefics3VisionEmbeddings`), since rounding decides where rows begin together: some grids skip a position by it.
+    """
+    borders = torch.arange(1 / side, 1.0, 1 / side)
+
+    def places(count: int) -> Tensor:
+        shares = torch.arange(count, dtype=torch.float32) * (1.0 / torch.tensor(count))
+        return torch.bucketize(shares.clamp(max=1 - 1e-6), borders, right=True)
+
+    return (places(rows)[:, None] * side + places(columns)).flatten()
+
+
 class SiglipTower(nn.Module):
-    """Pictures [B, 3, side, side] in [-1, 1] → one vector a patch [B, P, D], row by row, after the final norm."""
+    """Images [B, 3, height, width] in [-1, 1] → one vector a patch [B, P, D], row by row, after the final norm.
+
+    Images of another size than the tower's own need `positions` [P], the number of each patch's learned position.
+    """
 
     def __init__(self, config: SiglipConfig):
         super().__init__()
@@ -78,8 +97,9 @@ class SiglipTower(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        x = self.patch(pixels).flatten(2).transpose(1, 2) + self.position
+    def forward(self, pixels: Tensor, positions: Tensor | None = None) -> Tensor:
+        learned = self.position if positions is None else self.position[positions.to(self.position.device)]
+        x = self.patch(pixels).flatten(2).transpose(1, 2) + learned
         for layer in self.layers:
             x = layer(x)
         return self.norm(x)

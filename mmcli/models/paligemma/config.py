@@ -16,14 +16,13 @@ from mmcli.hub.fields import (
     ID,
     INNER,
     ROWS,
-    SIDE,
-    SOFT_TOKENS,
     WIDTH,
     Fields,
     shown,
 )
 from mmcli.layers.gemma import DecoderConfig
 from mmcli.layers.siglip import SiglipConfig
+from mmcli.models.siglip import SIGLIP, read_tower
 
 # The published tables are filled up to a multiple of this many rows, behind the image token.
 TABLE_BLOCK = 64
@@ -48,10 +47,6 @@ GEMMA2 = GEMMA | {
     "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8,
     "num_key_value_heads": 4, "query_pre_attn_scalar": 256, "sliding_window": 4096,
     "final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0,
-}  # fmt: skip
-SIGLIP = {
-    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
-    "image_size": 224, "patch_size": 16, "layer_norm_eps": 1e-6,
 }  # fmt: skip
 
 
@@ -79,6 +74,7 @@ class PaliGemmaConfig:
             raise ModelError(f"This PaliGemma has a text model of the type {shown(kind)}; known are gemma and gemma2")
         whole.require("tie_word_embeddings", True, None)
         text.require("tie_word_embeddings", True, None)
+        vision.otherwise = {**SIGLIP, **vision.otherwise}
         text.otherwise = {**(GEMMA if kind == "gemma" else GEMMA2), **text.otherwise}
         decoder = _read_decoder(text, second=kind == "gemma2")
         width = whole.whole("projection_dim", *WIDTH)
@@ -91,7 +87,7 @@ class PaliGemmaConfig:
         key = "image_token_index" if "image_token_index" in whole else "image_token_id"
         image_token = whole.unlike(key, whole.whole(key, *ID), [pad, bos])
         return cls(
-            vision=_read_vision(vision),
+            vision=read_tower(vision, "siglip_vision_model"),
             decoder=decoder,
             sliding_window=text.whole("sliding_window", *WINDOW) if any(decoder.sliding_layers) else None,
             image_token=image_token,
@@ -115,39 +111,6 @@ def _vocabulary_end(rows: int, image_token: int) -> int:
     """
     is_filled = rows % TABLE_BLOCK == 0 and 0 < rows - image_token <= TABLE_BLOCK
     return image_token if is_filled else rows
-
-
-def _read_vision(raw: Fields) -> SiglipConfig:
-    raw.require("model_type", "siglip_vision_model", None)
-    raw.require("hidden_act", "gelu_pytorch_tanh", None)
-    raw.require("num_channels", 3, None)
-    raw.otherwise = {**SIGLIP, **raw.otherwise}
-    config = SiglipConfig(
-        width=raw.whole("hidden_size", *WIDTH),
-        depth=raw.whole("num_hidden_layers", *DEPTH),
-        mlp_width=raw.whole("intermediate_size", *INNER),
-        heads=raw.whole("num_attention_heads", *HEADS),
-        image_size=_square(raw, "image_size"),
-        patch_size=_square(raw, "patch_size"),
-        norm_epsilon=raw.number("layer_norm_eps", *EPSILON),
-    )
-    if config.patches < 1:
-        raise ModelError(f"Patches of {config.patch_size} pixels do not fit into pictures of {config.image_size}")
-    if config.patches > SOFT_TOKENS[1]:
-        raise raw.wrong("patch_size", f"one that makes at most {SOFT_TOKENS[1]} patches of a picture")
-    if config.width % config.heads:
-        raise ModelError(f"The vision tower's {config.width} numbers cannot be split among {config.heads} heads")
-    return config
-
-
-def _square(raw: Fields, key: str) -> int:
-    """A side in pixels, or both of a square."""
-    if not isinstance(raw.get(key), list):
-        return raw.whole(key, *SIDE)
-    height, width = raw.wholes(key, *SIDE, longest=2, length=2)
-    if height != width:
-        raise raw.wrong(key, "one side, for only squares are supported")
-    return height
 
 
 def _read_decoder(text: Fields, second: bool) -> DecoderConfig:

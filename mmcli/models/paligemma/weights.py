@@ -5,32 +5,11 @@ Several generations of transformers wrote the same tensors under different prefi
 
 from mmcli.hub.weights import Rule
 from mmcli.models.paligemma.config import PaliGemmaConfig
+from mmcli.models.siglip import tower_rules
 
 VISION = ("vision_tower.vision_model.", "vision_tower.")
 TEXT = ("language_model.model.", "language_model.")
 HEADS = ("language_model.lm_head.weight", "lm_head.weight")
-
-VISION_TENSORS = {
-    "embeddings.patch_embedding.{}": "vision.patch.{}",
-    "embeddings.position_embedding.weight": "vision.position",
-    "encoder.layers.{}.layer_norm1.{}": "vision.layers.{}.norm_attention.{}",
-    "encoder.layers.{}.layer_norm2.{}": "vision.layers.{}.norm_mlp.{}",
-    "encoder.layers.{}.self_attn.q_proj.{}": "vision.layers.{}.attention.q.{}",
-    "encoder.layers.{}.self_attn.k_proj.{}": "vision.layers.{}.attention.k.{}",
-    "encoder.layers.{}.self_attn.v_proj.{}": "vision.layers.{}.attention.v.{}",
-    "encoder.layers.{}.self_attn.out_proj.{}": "vision.layers.{}.attention.out.{}",
-    "encoder.layers.{}.mlp.fc1.{}": "vision.layers.{}.mlp.up.{}",
-    "encoder.layers.{}.mlp.fc2.{}": "vision.layers.{}.mlp.down.{}",
-    "post_layernorm.{}": "vision.norm.{}",
-    # Not used by PaliGemma, which reads the patches before any pooling; some conversions keep them.
-    "embeddings.position_ids": None,
-    "head.probe": None,
-    "head.attention.in_proj_weight": None,
-    "head.attention.in_proj_bias": None,
-    "head.attention.out_proj.{}": None,
-    "head.layernorm.{}": None,
-    "head.mlp.{}.{}": None,
-}
 
 TEXT_TENSORS = {
     "embed_tokens.weight": "decoder.embedding.weight",
@@ -58,12 +37,13 @@ GEMMA2_NORMS = {
 def rules(config: PaliGemmaConfig) -> list[Rule]:
     """The table for one configuration, for every known prefix."""
     norms = GEMMA2_NORMS if config.decoder.sandwich_norms else GEMMA_NORMS
-    table = [
+    roots = ("", "model.")
+    table = [rule for root in roots for prefix in VISION for rule in tower_rules(root + prefix)]
+    table += [
         Rule(root + prefix + pattern, target)
-        for root in ("", "model.")
-        for prefixes, tensors in ((VISION, VISION_TENSORS), (TEXT, TEXT_TENSORS | norms))
-        for prefix in prefixes
-        for pattern, target in tensors.items()
+        for root in roots
+        for prefix in TEXT
+        for pattern, target in (TEXT_TENSORS | norms).items()
     ]
-    table += [Rule(f"{root}multi_modal_projector.linear.{{}}", "projector.{}") for root in ("", "model.")]
+    table += [Rule(f"{root}multi_modal_projector.linear.{{}}", "projector.{}") for root in roots]
     return table + [Rule(head, None, copy_of="decoder.embedding.weight") for head in HEADS]
