@@ -2,6 +2,8 @@
 
 import errno
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 
@@ -74,12 +76,53 @@ _SHORTAGE = re.compile(  # what PyTorch, its allocators, the dynamic linker, the
 
 def ran_out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or one that it came from, says that there was no memory (or no thread) to be had."""
+    return any(_is_shortage(one) for one in _chain(error))
+
+
+def _is_shortage(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return isinstance(error, (RuntimeError, ImportError, OSError, SystemError)) and bool(_SHORTAGE.search(str(error)))
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether an error is Ctrl-C or a signal to end, or what a library made of it.
+
+    KeyboardInterrupt and SystemExit may come at any moment: within an import that is written in C, where they end as a
+    SystemError, or while `threading.Condition` waits, whose tidying up then fails with a RuntimeError.
+    """
+    return any(isinstance(one, (KeyboardInterrupt, SystemExit)) for one in _chain(error))
+
+
+def raise_if_interrupted(error: BaseException) -> None:
+    """Raise KeyboardInterrupt or SystemExit where an error is what a library made of it.
+
+    To be called first wherever any error at all is taken for a fault of an input, a file or the network.
+    """
+    for one in _chain(error):
+        if isinstance(one, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        if isinstance(one, SystemExit):
+            raise SystemExit(one.code) from error
+
+
+@contextmanager
+def keeping_interrupts() -> Iterator[None]:
+    """A context out of which Ctrl-C and signals to end come as themselves, whatever a library made of them."""
+    try:
+        yield
+    except Exception as error:
+        raise_if_interrupted(error)
+        raise
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and all that it came from, by cause and by context, each once."""
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-            return True
-        if isinstance(error, (RuntimeError, ImportError, OSError, SystemError)) and _SHORTAGE.search(str(error)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    waiting = [error]
+    while waiting:
+        error = waiting.pop()
+        if error is not None and id(error) not in seen:
+            seen.add(id(error))
+            yield error
+            waiting += [error.__context__, error.__cause__]

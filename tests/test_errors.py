@@ -1,4 +1,4 @@
-"""Which exit code each kind of error has, and what counts as a shortage of memory."""
+"""Which exit code each kind of error has, what counts as a shortage of memory, and what as an interruption."""
 
 import errno
 
@@ -15,7 +15,9 @@ from mmcli.errors import (
     ModelError,
     UsageError,
     WriteError,
+    raise_if_interrupted,
     ran_out_of_memory,
+    was_interrupted,
 )
 
 CODES = {
@@ -78,3 +80,37 @@ def test_an_input_that_does_not_fit_into_memory_is_the_machines_failure(monkeypa
 
     monkeypatch.setattr("mmcli.cli.start.tell_size", fail)
     assert mmcli("caption", "album/b.jpg", "--model", tiny, stderr_tty=True).code == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "interrupted"),
+    [
+        (KeyboardInterrupt(), True),
+        (SystemExit(143), True),
+        (raised(RuntimeError("cannot release un-acquired lock"), while_=KeyboardInterrupt()), True),
+        (raised(ModelError("it failed"), from_=raised(SystemError(), while_=KeyboardInterrupt())), True),
+        (raised(raised(InputError("it failed"), while_=SystemExit(143)), from_=ValueError()), True),  # beside a cause
+        (raised(InputError("it failed"), from_=ValueError("KeyboardInterrupt")), False),
+        (None, False),
+    ],
+    ids=repr,
+)
+def test_what_an_interruption_is(error, interrupted):
+    assert was_interrupted(error) is interrupted
+
+
+def test_errors_that_came_from_each_other_have_an_end():
+    first, second = ValueError(), KeyError()
+    first.__context__, second.__cause__ = second, first
+    assert not was_interrupted(first) and not ran_out_of_memory(first)
+    second.__context__ = KeyboardInterrupt()
+    assert was_interrupted(first)
+
+
+def test_an_interruption_is_raised_as_what_it_was():
+    with pytest.raises(KeyboardInterrupt):
+        raise_if_interrupted(raised(RuntimeError(), while_=KeyboardInterrupt()))
+    with pytest.raises(SystemExit) as caught:
+        raise_if_interrupted(raised(RuntimeError(), while_=SystemExit(143)))
+    assert caught.value.code == 143
+    raise_if_interrupted(raised(RuntimeError(), while_=ValueError()))

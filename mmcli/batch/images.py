@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mmcli.batch.outcome import Outcome, unforeseen
 from mmcli.batch.prefetch import prefetch
 from mmcli.batch.sizes import LARGE_FOR_IMAGES, default_batch_size
-from mmcli.errors import InputError, MmcliError, ran_out_of_memory
+from mmcli.errors import InputError, MmcliError, raise_if_interrupted, ran_out_of_memory
 from mmcli.media.limits import KEPT_PIXELS, PROBE
 from mmcli.output.schema import Record
 from mmcli.tasks.task import Request
@@ -144,9 +144,10 @@ def _result(source: "Source", read: Callable[[], _Read]) -> _Read | InputError:
     """What reading gives; an error nobody foresaw is this input's failure too, not that of the whole run."""
     try:
         return read()
-    except InputError as error:
-        return error
     except Exception as error:
+        raise_if_interrupted(error)
+        if isinstance(error, InputError):
+            return error
         if isinstance(error, MmcliError) or ran_out_of_memory(error):
             raise
         return unforeseen(source, error)

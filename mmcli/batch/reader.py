@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from mmcli.batch.lanes import Lanes
 from mmcli.batch.outcome import unforeseen
-from mmcli.errors import InputError, MmcliError
+from mmcli.errors import InputError, MmcliError, raise_if_interrupted
 from mmcli.speech.channels import Voices
 from mmcli.speech.levels import levelled
 from mmcli.speech.windows import Speech, Window
@@ -85,12 +85,11 @@ class Reader:
             try:
                 for window in self._windows(recording):
                     yield recording, window
-            except InputError as error:
-                recording.error = error
-            except MmcliError:
-                raise
-            except (ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
-                recording.error = unforeseen(source, error)
+            except (ArithmeticError, LookupError, OSError, TypeError, ValueError, MmcliError) as error:
+                raise_if_interrupted(error)
+                if isinstance(error, MmcliError) and not isinstance(error, InputError):
+                    raise
+                recording.error = error if isinstance(error, InputError) else unforeseen(source, error)
             yield recording, None
 
     def _windows(self, recording: Recording) -> Iterator[Window]:

@@ -9,7 +9,15 @@ from mmcli.cli import caption, chat, detect, doctor, inspect, models, segment, t
 from mmcli.cli.environment import READER_GONE, Environment, ReaderGone
 from mmcli.cli.help import Command, Group
 from mmcli.cli.libraries import guarded
-from mmcli.errors import ExitCode, InputError, MachineError, MemoryShortage, MmcliError, ran_out_of_memory
+from mmcli.errors import (
+    ExitCode,
+    InputError,
+    MachineError,
+    MemoryShortage,
+    MmcliError,
+    keeping_interrupts,
+    ran_out_of_memory,
+)
 from mmcli.hub.known import IMAGE_MODEL, such_as
 from mmcli.version import __version__
 
@@ -118,7 +126,8 @@ def run(arguments: list[str], environment: Environment | None = None) -> int:
 
 def _run(arguments: list[str], environment: Environment) -> int:
     try:
-        code = get_command(app).main(arguments, prog_name="mmcli", standalone_mode=False, obj=environment)
+        with keeping_interrupts():
+            code = get_command(app).main(arguments, prog_name="mmcli", standalone_mode=False, obj=environment)
         return int(code or 0)
     except ReaderGone:
         return READER_GONE
@@ -132,17 +141,9 @@ def _run(arguments: list[str], environment: Environment) -> int:
         environment.fail(error)
         return ExitCode.MACHINE if ran_out_of_memory(error) else error.exit_code
     except Exception as error:
-        if _was_interrupted(error):
-            environment.log("mmcli: interrupted")
-            return ExitCode.INTERRUPTED
         told = _told(error)
         environment.fail(told, cause=error)
         return told.exit_code
-
-
-def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether an error is what a library made of a Ctrl-C, as imports that fail in C do."""
-    return error is not None and (isinstance(error, KeyboardInterrupt) or _was_interrupted(error.__context__))
 
 
 def _told(error: Exception) -> MmcliError:

@@ -8,7 +8,7 @@ import typer
 
 from mmcli.cli.environment import Environment
 from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, TalkOptions, option, spread
-from mmcli.errors import ExitCode, InputError, ModelError, UsageError
+from mmcli.errors import ExitCode, InputError, ModelError, UsageError, raise_if_interrupted
 from mmcli.hub.known import such_as
 
 NAME = "chat"
@@ -96,6 +96,7 @@ def command(
             with renderer.results:
                 talker.ask(request.words, stream=environment.stdout_tty)
     except (InputError, ModelError) as error:  # a question that the model cannot answer is a ModelError
+        raise_if_interrupted(error)
         if renderer.json and not talker.exchanges:  # an answer that is there has its record
             from mmcli.output.schema import Record
             from mmcli.tasks.settings import image_settings

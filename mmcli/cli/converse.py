@@ -13,7 +13,7 @@ from mmcli.cli.attachments import load_attachments
 from mmcli.cli.environment import Environment, OutputError
 from mmcli.cli.keyboard import Keyboard
 from mmcli.cli.talker import Talker
-from mmcli.errors import ExitCode, MmcliError, UsageError
+from mmcli.errors import ExitCode, MmcliError, UsageError, raise_if_interrupted
 from mmcli.escape import escape_line
 from mmcli.tasks.attachments import names_of
 
@@ -64,6 +64,7 @@ def converse(talker: Talker) -> int:
         except OutputError:
             raise
         except MmcliError as error:
+            raise_if_interrupted(error)
             environment.fail(error, cause=error.__cause__)
     return ExitCode.OK
 

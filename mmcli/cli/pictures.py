@@ -11,7 +11,7 @@ from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, Pictur
 from mmcli.cli.progress import Count, Progress
 from mmcli.cli.render import Renderer
 from mmcli.cli.start import begin, capabilities_here, loader
-from mmcli.errors import ExitCode, InputError, WriteError
+from mmcli.errors import ExitCode, InputError, WriteError, raise_if_interrupted
 from mmcli.hub.known import able
 from mmcli.tasks.task import Request
 
@@ -84,6 +84,7 @@ def finish(renderer: Renderer, outcome: "Outcome") -> bool:
             try:
                 write()
             except (InputError, WriteError) as trouble:
+                raise_if_interrupted(trouble)
                 error = error or trouble
         renderer.notes(outcome.record, once=outcome.remarks)
     elif renderer.json:

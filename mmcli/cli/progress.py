@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from mmcli.cli.environment import Environment
+from mmcli.errors import was_interrupted
 from mmcli.escape import escape_line
 from mmcli.output.writers.text import clock
 
@@ -59,11 +60,11 @@ class Progress:
             self._environment.aside = self.aside
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._bar:
             self._environment.aside = nullcontext
             self._bar.stop()
-        if self._count and kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit):  # Ctrl-C, a signal
+        if self._count and was_interrupted(error):
             self._environment.note(f"mmcli: interrupted after {self._so_far()}; what was written by then is complete")
 
     def _so_far(self) -> str:

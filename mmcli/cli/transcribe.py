@@ -10,7 +10,7 @@ from mmcli.cli.options import TalkOptions, spread
 from mmcli.cli.progress import Count, SoundProgress
 from mmcli.cli.recordings import AudioModelOptions, AudioOptions, RecordingOptions, TranscriptOptions, Transcripts
 from mmcli.cli.start import begin, checkpoint_here, loader
-from mmcli.errors import ExitCode, InputError, WriteError
+from mmcli.errors import ExitCode, InputError, WriteError, raise_if_interrupted
 from mmcli.hub.known import such_as
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def finish(environment: Environment, transcripts: Transcripts, outcome: "Outcome
         try:
             transcripts.finished(outcome.source, outcome.record)
         except (InputError, WriteError) as trouble:
+            raise_if_interrupted(trouble)
             error = trouble
         for remark in remarks(outcome.record, transcripts.writer):
             environment.note(f"mmcli: {outcome.source.name}: {remark}")

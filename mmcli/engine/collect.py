@@ -9,6 +9,7 @@ from mmcli.engine.beams import beam_search
 from mmcli.engine.generate import TokenEvent, generate
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.model import GenerativeModel
+from mmcli.errors import keeping_interrupts
 from mmcli.types import Completion, Timings
 
 Result = TypeVar("Result")
@@ -84,7 +85,7 @@ def collecting(
     logprobs: list[list[float]] = [[] for _ in range(rows)]
     ended, stopped, read = [False] * rows, False, None
     try:
-        with closing(steps):
+        with keeping_interrupts(), closing(steps):
             for events in steps:
                 read = read or time.perf_counter()
                 for event in events:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mmcli.errors import ModelError
+from mmcli.errors import ModelError, raise_if_interrupted
 from mmcli.hub.safetensors_files import read_header
 
 LARGEST = 64_000_000  # bytes of a file, and of what it unfolds into; the published one has 8 million
@@ -36,6 +36,7 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
         with zipfile.ZipFile(path) as archive:
             return {name.removesuffix(".npy"): _array(archive, name) for name in _names(archive)}
     except (OSError, EOFError, ValueError, TypeError, RuntimeError, NotImplementedError) as error:
+        raise_if_interrupted(error)
         raise ModelError(f"The mask decoder {path} cannot be read ({error})", WHAT_TO_DO) from error
     except (zipfile.BadZipFile, SafetensorError, zlib.error, lzma.LZMAError, struct.error) as error:
         raise ModelError(f"The mask decoder {path} is damaged ({error})", "Download it again") from error

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmcli.errors import ExitCode, ModelError
+from mmcli.errors import ExitCode, ModelError, keeping_interrupts
 from mmcli.hub.cache import broken_off
 from mmcli.hub.layout import BUNDLED, PATTERNS
 from mmcli.hub.other_formats import PICKLES
@@ -114,7 +114,8 @@ def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
 
     page = f"https://huggingface.co/{name}"
     try:
-        yield
+        with keeping_interrupts():
+            yield
     except GatedRepoError as error:  # a RepositoryNotFoundError too, so it comes first
         raise ModelError(f"{name} asks you to accept its licence first", f"Accept it at {page}, {LOG_IN}") from error
     except RevisionNotFoundError as error:

@@ -4,7 +4,7 @@ import hashlib
 from functools import partial
 from pathlib import Path
 
-from mmcli.errors import ModelError
+from mmcli.errors import ModelError, raise_if_interrupted
 from mmcli.hub.known import MASK_DECODER
 
 SPACE, FILE, SHA256 = MASK_DECODER
@@ -27,6 +27,7 @@ def fetch_vae_oid(cache_dir: Path | None = None) -> Path:
             get_hf_file_metadata(hf_hub_url(SPACE, FILE, repo_type="space"))
             path = Path(fetched())
     except Exception as error:  # whatever the network, the hub or the disk came up with: all of it ends the same way
+        raise_if_interrupted(error)
         raise ModelError(
             f"The mask decoder {FILE} is not in the cache and cannot be downloaded ({_first_line(error)})",
             f"Connect to the network, or save https://huggingface.co/spaces/{SPACE}/resolve/main/{FILE} "

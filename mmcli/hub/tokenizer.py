@@ -7,7 +7,7 @@ from typing import Any
 
 import tokenizers
 
-from mmcli.errors import ModelError
+from mmcli.errors import ModelError, raise_if_interrupted
 from mmcli.hub.fields import Fields
 from mmcli.hub.json_files import read_json, read_text
 from mmcli.hub.tokenizer_file import check_tokenizer
@@ -77,6 +77,7 @@ def reading(path: Path) -> Iterator[None]:
     except BaseException as error:  # it raises bare Exception for every damage; panics are no Exception at all
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
+        raise_if_interrupted(error)
         raise ModelError(f"{path} cannot be read ({shown_error(error)})", "Download the model again") from error
 
 

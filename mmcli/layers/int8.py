@@ -6,6 +6,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from mmcli.errors import raise_if_interrupted
+
 LARGEST = 127
 ROWS = 512  # of a weight that are quantised at a time: no second copy of a large one is made
 ZERO = 128  # oneDNN wants its left factor in uint8, in which this stands for 0
@@ -111,7 +113,8 @@ def packing_works() -> bool:
     x = torch.linspace(-3, 2, 3 * 32).view(3, 32)
     try:
         return torch.allclose(PackedInt8Linear(weight, None)(x), Int8Linear(weight, None)(x), rtol=1e-4, atol=1e-4)
-    except (RuntimeError, AttributeError, TypeError, NotImplementedError):
+    except (RuntimeError, AttributeError, TypeError, NotImplementedError) as error:
+        raise_if_interrupted(error)
         return False
 
 

@@ -11,7 +11,7 @@ from zlib import crc32
 
 from PIL import Image
 
-from mmcli.errors import InputError, ran_out_of_memory
+from mmcli.errors import InputError, raise_if_interrupted, ran_out_of_memory
 from mmcli.media import jpeg, tiff
 from mmcli.media.budget import Budget
 from mmcli.media.colours import to_rgb
@@ -98,6 +98,7 @@ def load_picture(source: Source, *, side: int | None = None, frame: int = 0) -> 
     except InputError:
         raise
     except Exception as error:  # decoders meet damaged bytes with a dozen types of exception, OSError being only one
+        raise_if_interrupted(error)
         if ran_out_of_memory(error):
             raise InputError(f"{name} does not fit into memory", "Make the picture smaller") from error
         raise _damaged(name, kind, error) from error
@@ -319,7 +320,8 @@ def _orientation(image: Image.Image) -> int:
     """1 to 8; 1 where EXIF says nothing sensible. For TIFF and HEIC the decoder has turned the picture: 1."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # EXIF is written by all sorts of programs; a broken block takes nothing from the pixels
+    except Exception as error:  # EXIF is written by all sorts of programs; a broken block takes nothing from the pixels
+        raise_if_interrupted(error)
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 

@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from urllib.parse import SplitResult, quote, unquote_to_bytes, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from mmcli.errors import InputError
+from mmcli.errors import InputError, raise_if_interrupted
 from mmcli.media.addresses import masked_address
 from mmcli.media.exchange import Budget, TooMuch, TooSlow, Wire
 from mmcli.media.hosts import Reach, check, check_unresolved, connect, is_plain, look_up
@@ -253,6 +253,7 @@ def _refused(name: str, response: HTTPResponse) -> InputError:
 
 def _unreachable(name: str, error: Exception) -> InputError:
     """What went wrong below, in words: with the network, the server's HTTP or the address."""
+    raise_if_interrupted(error)
     failed = f"{name} cannot be fetched"
     if isinstance(error, ConnectionRefusedError):
         return InputError(f"{failed}: the connection was refused", _CHECK)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from mmcli.errors import MemoryShortage, ran_out_of_memory
+from mmcli.errors import MemoryShortage, raise_if_interrupted, ran_out_of_memory
 from mmcli.tasks.task import Request
 
 if TYPE_CHECKING:
@@ -73,8 +73,9 @@ def _find(find: "Find", loaded: "Loaded", pictures: "Sequence[Image.Image]", req
 def in_words(error: RuntimeError, rows: int, what: str) -> Exception:
     """Out of memory, on whatever device, becomes a sentence about so many rows, each one `what`.
 
-    Any other fault of PyTorch stays what it is.
+    Any other fault of PyTorch stays what it is. Raises KeyboardInterrupt where that is what it came from.
     """
+    raise_if_interrupted(error)
     if ran_out_of_memory(error):
         several = f"one {what}" if rows == 1 else f"{rows} {what}s at once"
         remedy = "" if rows == 1 else "--batch-size 1, "

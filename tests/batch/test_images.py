@@ -70,6 +70,30 @@ def test_an_error_that_nobody_foresaw_is_one_failed_input(album, loaded):
     assert fine.error is None
 
 
+def interrupted(*arguments, **options):
+    """As Ctrl-C comes out of a library that was about to tidy up."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        raise RuntimeError("cannot release un-acquired lock")  # noqa: B904 (it has a context, no cause)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["mmcli.media.image._decode", "mmcli.media.image.load_picture", "mmcli.batch.images._Reader.take"],
+)
+def test_an_interruption_is_no_failed_input_whatever_a_library_made_of_it(monkeypatch, album, loaded, place):
+    monkeypatch.setattr(place, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(run(sources("album"), REQUEST, lambda: loaded, model="tiny"))
+
+
+def test_an_interruption_while_a_batch_runs_is_raised_as_itself(monkeypatch, album, loaded):
+    monkeypatch.setattr("mmcli.engine.collect.complete", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(run(sources("album"), REQUEST, lambda: loaded, model="tiny"))
+
+
 def test_a_model_that_fails_midway_leaves_the_done_records(album, loaded):
     class Dying:
         """The tiny model until its second batch, which finds no memory."""

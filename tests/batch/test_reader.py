@@ -45,6 +45,19 @@ def test_one_that_cannot_be_read_ends_with_an_error_and_the_next_is_read():
     assert [(one.error, window is None) for one, window in rest] == [(None, False), (None, True)]
 
 
+@pytest.mark.parametrize("error", [OSError, InputError])
+def test_an_interruption_is_no_failed_recording_whatever_a_library_made_of_it(error):
+    class Interrupted(Source):
+        def head(self, *limits):
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                raise error("broken off")  # noqa: B904 (it has a context, no cause)
+
+    with pytest.raises(KeyboardInterrupt):
+        read(Interrupted("a.wav", None, None, PurePosixPath("a.wav")), recording("b", 0.2))
+
+
 def test_what_is_not_about_a_recording_is_raised():
     class Full(Source):
         def head(self, *limits):

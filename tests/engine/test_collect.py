@@ -54,6 +54,20 @@ def test_what_was_written_before_an_interruption_stays_where_that_is_wanted():
         collect(steps(KeyboardInterrupt()), 1, STOP, interruptible=True)
 
 
+def test_an_interruption_that_a_library_turned_into_another_error_ends_an_answer_too():
+    def broken() -> RuntimeError:
+        error = RuntimeError("cannot release un-acquired lock")
+        error.__context__ = KeyboardInterrupt()
+        return error
+
+    [said] = collect(steps([(0, 1, -0.5)], broken()), 1, STOP, interruptible=True)
+    assert said.ids == (1,) and said.stopped
+    with pytest.raises(KeyboardInterrupt):
+        collect(steps([(0, 1, -0.5)], broken()), 1, STOP)
+    with pytest.raises(RuntimeError, match="its own"):
+        collect(steps([(0, 1, -0.5)], RuntimeError("its own")), 1, STOP, interruptible=True)
+
+
 def test_the_loop_is_closed_when_whoever_listens_fails():
     closed = []
 

@@ -87,3 +87,17 @@ def test_a_name_with_a_newline_stays_on_one_line(tmp_path):
     (tmp_path / "two\nlines.png").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"two\\nlines\.png is text"):
         load(tmp_path / "two\nlines.png")
+
+
+@pytest.mark.parametrize("place", ["mmcli.media.image._decode", "PIL.Image.Image.getexif"])
+def test_an_interruption_is_no_damage_whatever_a_library_made_of_it(monkeypatch, tmp_path, place):
+    def interrupted(*arguments, **options):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise OSError("encoder error")  # noqa: B904 (it has a context, no cause)
+
+    noise(8, 8).save(tmp_path / "x.jpg")
+    monkeypatch.setattr(place, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load(tmp_path / "x.jpg")
