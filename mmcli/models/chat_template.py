@@ -1,9 +1,9 @@
-"""The text of a conversation: by the chat template that comes with a checkpoint, else by Gemma's own layout."""
+"""The text of a conversation: by the chat template that comes with a checkpoint, else by its family's own layout."""
 
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from mmcli.hub.tokenizer import named_tokens
 Message = dict[str, Any]
 
 PLACES = ("processor_config.json", "chat_template.json", "chat_template.jinja", "tokenizer_config.json")
-PROGRAM = Path(__file__).with_name("template_process.py")
+PROGRAM = Path(__file__).with_name("chat_template_process.py")
 LARGEST = 1_000_000  # bytes of a template; published ones have some thousand
 PATIENCE = 10  # seconds until a rendering is given up: far more than starting and stopping one takes
 
@@ -28,24 +28,33 @@ class ChatTemplate:
     """How turns become text."""
 
     path: Path  # where it stands
-    source: str | None  # Jinja; None: Gemma's own layout
+    source: str | None  # Jinja; None: there is none
     tokens: dict[str, str]  # by the names that templates use, such as bos_token
-    placeholders: dict[str, str]  # what stands for an "image" and an "audio" in Gemma's own layout
+    begin: str = ""  # what every text begins with, whether the template writes it or not
+    layout: Callable[[Sequence[Message]], str] | None = None  # the family's own, for want of a template
 
     @classmethod
-    def open(cls, folder: Path, begin: str, placeholders: dict[str, str]) -> "ChatTemplate":
-        """Find a checkpoint's template where transformers looks for it. Raises ModelError for a damaged one."""
+    def open(
+        cls, folder: Path, begin: str = "", layout: Callable[[Sequence[Message]], str] | None = None
+    ) -> "ChatTemplate":
+        """Find a checkpoint's template where transformers looks for it. Raises ModelError for a damaged one.
+
+        `begin` is the token that begins a text where the family's texts have one. `layout` writes the whole text, and
+        raises ModelError for turns that it does not know.
+        """
         path, source = find_template(folder)
-        return cls(path, source, {"bos_token": begin} | named_tokens(folder), placeholders)
+        begun = {"bos_token": begin} if begin else {}
+        return cls(path, source, begun | named_tokens(folder), begin, layout)
 
     def text(self, messages: Sequence[Message]) -> str:
         """The conversation's text up to where the model writes. Raises ModelError where the template refuses or fails.
 
         A text that does not begin with the token for it gets it, as from transformers' tokenizer.
         """
-        begin = self.tokens["bos_token"]
         if self.source is None:
-            return begin + own_layout(messages, self.placeholders)
+            if self.layout is None:
+                raise ModelError(f"{self.path} has no chat template", "Use a revision of the model that has it")
+            return self.layout(messages)
         variables = {"messages": messages, "add_generation_prompt": True, "tools": None, "documents": None}
         asked = json.dumps({"template": self.source, "variables": self.tokens | variables})
         answer = _rendered(asked, str(self.path))
@@ -53,7 +62,7 @@ class ChatTemplate:
             words = " ".join(answer["error"].split())
             raise ModelError(f"The chat template in {self.path} cannot lay out this conversation: {words}")
         text = answer["text"]
-        return text if text.startswith(begin) else begin + text
+        return text if text.startswith(self.begin) else self.begin + text
 
 
 def find_template(folder: Path) -> tuple[Path, str | None]:
@@ -99,23 +108,3 @@ def _rendered(asked: str, name: str) -> dict[str, str]:
     if done.returncode < 0:  # the system ended it
         raise ModelError(f"The chat template in {name} had to be stopped: it takes too much time or memory")
     return json.loads(done.stdout)
-
-
-def own_layout(messages: Sequence[Message], placeholders: dict[str, str]) -> str:
-    """The turns as Gemma 3n was trained on them, without the token that begins a text.
-
-    What the system says stands before the first question. Raises ModelError unless user and model take turns.
-    """
-
-    def content(message: Message, ends: str | None = None) -> str:
-        return "".join(placeholders.get(part["type"]) or part["text"].strip(ends) for part in message["content"])
-
-    system, text = "", ""
-    if messages and messages[0]["role"] == "system":
-        system, messages = content(messages[0], ends="") + "\n\n", messages[1:]
-    for place, message in enumerate(messages):
-        if message["role"] != ("user", "assistant")[place % 2]:
-            raise ModelError("Questions and answers have to take turns, and the user begins")
-        name = "user" if message["role"] == "user" else "model"
-        text += f"<start_of_turn>{name}\n{system if place == 0 else ''}{content(message)}<end_of_turn>\n"
-    return text + "<start_of_turn>model\n"

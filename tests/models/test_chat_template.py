@@ -3,14 +3,16 @@
 import json
 import sys
 import time
+from functools import partial
 
 import gemma3n_folders
 import pytest
 from jinja2.defaults import DEFAULT_FILTERS
 
 from mmcli.errors import ModelError
-from mmcli.models.gemma3n import template as templates
-from mmcli.models.gemma3n.template import ChatTemplate, find_template, own_layout
+from mmcli.models import chat_template as templates
+from mmcli.models.chat_template import ChatTemplate, find_template
+from mmcli.models.gemma3n.layout import own_layout
 
 PLACEHOLDERS = {"image": "<image_soft_token>", "audio": "<audio_soft_token>"}
 
@@ -34,14 +36,14 @@ def messages(conversation) -> list[dict]:
 
 
 def text(source: str, *turns: dict, path="chat_template.jinja", **tokens: str) -> str:
-    template = ChatTemplate(path, source, {"bos_token": "<bos>"} | tokens, PLACEHOLDERS)
+    layout = partial(own_layout, begin="<bos>", placeholders=PLACEHOLDERS)
+    template = ChatTemplate(path, source, {"bos_token": "<bos>"} | tokens, "<bos>", layout)
     return template.text(list(turns) or messages(CONVERSATIONS[0]))
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
 def test_the_own_layout_is_that_of_the_published_template(conversation):
     expected = text(gemma3n_folders.TEMPLATE, *messages(conversation))
-    assert "<bos>" + own_layout(messages(conversation), PLACEHOLDERS) == expected
     assert text(None, *messages(conversation)) == expected
 
 
@@ -125,6 +127,16 @@ def test_the_same_words_are_laid_out_once():
 def test_typed_text_is_no_template():
     turn = {"role": "user", "content": [words("{{ 7 * 7 }} {% raw %} \udc80 \"'\\")]}
     assert text("{{ messages[0].content[0].text }}", turn) == "<bos>{{ 7 * 7 }} {% raw %} \udc80 \"'\\"
+
+
+def test_texts_that_begin_with_no_token_get_none():
+    template = ChatTemplate("chat_template.jinja", "{{ messages[0].role }}{{ bos_token is defined }}", {})
+    assert template.text(messages(CONVERSATIONS[0])) == "userFalse"
+
+
+def test_without_a_template_and_a_layout_no_conversation_can_be_laid_out(tmp_path):
+    with pytest.raises(ModelError, match="has no chat template"):
+        ChatTemplate.open(tmp_path).text(messages(CONVERSATIONS[0]))
 
 
 # -- where templates stand ---------------------------------------------------------------------------------------

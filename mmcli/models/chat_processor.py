@@ -1,0 +1,86 @@
+"""What processors of models that converse have in common: turns by a chat template, typed text kept from steering."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from mmcli.engine.inputs import Inputs
+from mmcli.hub.tokenizer import Tokenizer
+from mmcli.models.chat_template import ChatTemplate, Message
+from mmcli.models.control_tokens import ControlTokens
+from mmcli.models.family import Processor
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mmcli.types import Turn
+
+Row = tuple[str, "Sequence[Image.Image]", "Sequence[np.ndarray]"]  # a text with its images and audio, in order
+
+
+class ChatProcessor(Processor):
+    """Base of processors that lay out turns. A subclass supplies `row_inputs` and `task_prompt`."""
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, control: ControlTokens, stop_ids: frozenset[int]):
+        self.tokenizer = tokenizer
+        self.template = template
+        self.control = control
+        self.stop_ids = stop_ids
+
+    def row_inputs(self, rows: Sequence[Row]) -> Inputs:
+        """Texts as templates write them, each with what stands for an image or audio in it. As `text_inputs`."""
+        raise NotImplementedError
+
+    # -- text --------------------------------------------------------------------------------------------------------
+
+    def chat_text(self, turns: "Sequence[Turn]") -> str:
+        """The text of a conversation up to where the model writes, each image and audio as its placeholder.
+
+        Raises ModelError where the checkpoint's template fails or refuses the turns.
+        """
+        roles = {"model": "assistant"}
+        return self.template.text(
+            [
+                {"role": roles.get(turn.role, turn.role), "content": [self._part(part) for part in turn.parts]}
+                for turn in turns
+            ]
+        )
+
+    def _part(self, part: Any) -> Message:
+        """One part of a turn as templates know it."""
+        if isinstance(part, str):
+            return {"type": "text", "text": self.control.typed(part)}
+        return {"type": "image" if isinstance(part, Image.Image) else "audio"}
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids; control tokens vanish."""
+        return self.tokenizer.decode([id for id in ids if self.is_text(id)], skip_special_tokens=False)
+
+    def is_text(self, id: int) -> bool:
+        """Whether a token is part of the text, and not one that steers."""
+        return id not in self.control.ids
+
+    # -- inputs ------------------------------------------------------------------------------------------------------
+
+    def text_inputs(
+        self, text: str, pictures: Sequence[Image.Image] = (), sounds: "Sequence[np.ndarray]" = ()
+    ) -> Inputs:
+        """One row of a `chat_text`, or of the rest of one; its placeholders take the images and audio in order."""
+        return self.row_inputs([(text, pictures, sounds)])
+
+    def inputs(
+        self,
+        pictures: Sequence[Sequence[Image.Image]],
+        prompts: Sequence[str],
+        sounds: "Sequence[Sequence[np.ndarray]] | None" = None,
+    ) -> Inputs:
+        """Row i is one turn of the user's: its images, its audio (float32 mono at 16 kHz), its prompt."""
+        heard = [()] * len(prompts) if sounds is None else sounds
+        if not len(pictures) == len(prompts) == len(heard):
+            raise ValueError(f"{len(pictures)} lists of images, {len(heard)} of audio for {len(prompts)} prompts")
+        rows: list[Row] = []
+        for seen, own, prompt in zip(pictures, heard, prompts, strict=True):
+            content = [*map(self._part, seen), *map(self._part, own), self._part(prompt)]
+            rows.append((self.template.text([{"role": "user", "content": content}]), seen, own))
+        return self.row_inputs(rows)
