@@ -1,6 +1,6 @@
 """Whisper (Radford et al., arXiv:2212.04356): an encoder of sound, and a decoder that looks at it while it writes."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 import torch
@@ -12,153 +12,9 @@ from mmcli.engine.device import bfloat16_pays, int8_pays
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
-from mmcli.layers.fusing import Fusable
+from mmcli.layers.encoder_decoder import MLP, CrossAttention, SelfAttention, by_frames
 from mmcli.layers.int8 import Int8Linear, PackedInt8Linear, Quantisable, in_int8, packing_works
-from mmcli.layers.linear import stack
 from mmcli.models.whisper.config import StackConfig, WhisperConfig
-
-PIECE = 256  # frames whose numbers inside a layer, 2 MB where it is 2048 wide, stay in a core's cache
-
-
-def split_heads(x: Tensor, heads: int) -> Tensor:
-    """[B, T, D] → [B, N, T, H], a view."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def join_heads(x: Tensor) -> Tensor:
-    """[B, N, T, H] → [B, T, D]."""
-    return x.transpose(1, 2).flatten(2)
-
-
-def by_frames(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """A function of [B, T, …] that takes every frame for itself; on a CPU few frames at a time.
-
-    What one operation leaves is then still in the core's cache when the next one reads it.
-    """
-    if inputs[0].device.type != "cpu" or inputs[0].shape[1] <= PIECE:
-        return function(*inputs)
-    pieces = zip(*(x.split(PIECE, dim=1) for x in inputs), strict=True)
-    return torch.cat([function(*piece) for piece in pieces], dim=1)
-
-
-class Projections(Fusable):
-    """The weights of an attention, as checkpoints store them; keys have no bias."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.q = nn.Linear(width, width)
-        self.k = nn.Linear(width, width, bias=False)
-        self.v = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
-        self.short: torch.dtype | None = None  # a shorter type for what is costly: see the subclasses
-
-
-class SelfAttention(Projections):
-    """Attention of a sequence to itself; after loading, queries, keys and values come from one product.
-
-    `short` is the type of `attend`.
-    """
-
-    def __init__(self, width: int, heads: int):
-        super().__init__(width, heads)
-        self.qkv: nn.Module | None = None
-
-    def fuse(self) -> None:
-        """Stack q, k and v; k's bias is zero."""
-        self.qkv = stack(self.q, self.k, self.v)
-        del self.q, self.k, self.v
-
-    def forward(self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None, layer: int = 0) -> Tensor:
-        """x [B, T, D] → [B, T, D] over everything in the cache as well, `mask` [B, 1, T, S] or None for all."""
-        q, k, v = (split_heads(part, self.heads) for part in self.project(x).chunk(3, dim=-1))
-        if cache is not None:
-            k, v = cache.append(layer, k, v)
-        return self.out(join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
-
-    def project(self, x: Tensor) -> Tensor:
-        """x [B, T, D] → queries, keys and values [B, T, 3D]."""
-        return torch.cat((self.q(x), self.k(x), self.v(x)), dim=-1) if self.qkv is None else self.qkv(x)
-
-    def attend(self, qkv: Tensor) -> Tensor:
-        """Queries, keys and values [B, T, 3D] → what every frame found in all of them [B, T, D], before `out`."""
-        q, k, v = (split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1))
-        if self.short is not None:
-            return attend_by_head(q, k, v)
-        return join_heads(F.scaled_dot_product_attention(q, k, v))
-
-
-def attend_by_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention without a mask, [B, N, T, H] → [B, T, D]: scores are made and used in the processor's cache.
-
-    On CPUs with native bfloat16 this beats PyTorch's fused kernel by half.
-    """
-    y = torch.empty_like(q.transpose(1, 2))  # [B, T, N, H] in memory
-    q = q * q.shape[-1] ** -0.5
-    for row in range(q.shape[0]):
-        for head in range(q.shape[1]):
-            keys, values = k[row, head].T, v[row, head]
-            for first in range(0, q.shape[2], PIECE):
-                asked = slice(first, first + PIECE)
-                y[row, asked, head] = (q[row, head, asked] @ keys).softmax(dim=-1) @ values
-    return y.flatten(2)
-
-
-class CrossAttention(Projections):
-    """Attention of the text to the sound, whose keys and values are computed once a window.
-
-    `short` is the type of these: they are read at every step.
-    """
-
-    def __init__(self, width: int, heads: int):
-        super().__init__(width, heads)
-        self.kv: nn.Module | None = None
-
-    def fuse(self) -> None:
-        """Stack k and v."""
-        self.kv = stack(self.k, self.v)
-        del self.k, self.v
-
-    def look(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoder states [B, F, D] → keys and values [B, N, F, H]."""
-        parts = by_frames(self._project, states).chunk(2, dim=-1)
-        k, v = (split_heads(part, self.heads) for part in parts)
-        return k, v
-
-    def _project(self, states: Tensor) -> Tensor:
-        kv = torch.cat((self.k(states), self.v(states)), dim=-1) if self.kv is None else self.kv(states)
-        return kv.to(self.short or kv.dtype)
-
-    def forward(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """x [R, T, D] with R a multiple of the B rows of k and v: neighbouring rows share a sound (beams)."""
-        q = split_heads(self.q(x), self.heads).to(k.dtype)
-        rows, _, tokens, width = q.shape
-        if rows != k.shape[0]:  # the beams of one sound become further queries of it
-            q = q.unflatten(0, (k.shape[0], -1)).transpose(1, 2).flatten(2, 3)
-        if q.shape[2] == 1:
-            y = ((q * width**-0.5) @ k.mT).softmax(dim=-1) @ v  # fused kernels gain nothing for a single query
-        else:
-            y = F.scaled_dot_product_attention(q, k, v)
-        if rows != k.shape[0]:
-            y = y.unflatten(2, (-1, tokens)).transpose(1, 2).flatten(0, 1)
-        return self.out(join_heads(y).to(x.dtype))
-
-    def scores(self, x: Tensor, k: Tensor, heads: list[int]) -> Tensor:
-        """Where some heads look, before the softmax: x [B, T, D], k [B, N, F, H] → float32 [B, heads, T, F]."""
-        q = split_heads(self.q(x), self.heads)[:, heads].float()
-        return q @ k[:, heads].float().mT * q.shape[-1] ** -0.5
-
-
-class MLP(nn.Module):
-    """Feed-forward with the exact GELU: [B, T, D] → [B, T, D]."""
-
-    def __init__(self, width: int, inner: int):
-        super().__init__()
-        self.up = nn.Linear(width, inner)
-        self.down = nn.Linear(inner, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(x)))
 
 
 class EncoderLayer(nn.Module):
