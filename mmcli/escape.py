@@ -36,6 +36,11 @@ def escape_json(line: str) -> str:
     return _IN_JSON.sub(lambda match: "".join(f"\\u{unit:04x}" for unit in _utf16(match[0])), line)
 
 
+def escape_xml(text: str) -> str:
+    """Text without the characters that XML 1.0 cannot hold: they are spelt out; markup is left to the XML writer."""
+    return escape(text).replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
+
+
 def shorten(text: str, longest: int = LONGEST) -> str:
     """Text of at most so many characters: of a longer one a third from its beginning and the rest from its end."""
     if len(text) <= longest:
