@@ -13,7 +13,8 @@ import pytest
 from pycocotools import mask as masks
 from pycocotools.coco import COCO
 
-from mmcli.output.datasets import DATASETS, Item, class_names, labels, link_images
+from mmcli.output.datasets import DATASETS
+from mmcli.output.datasets.items import Item, class_names, labels, link_images
 from mmcli.output.rle import encode
 from mmcli.output.schema import Object, Record
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from mmcli.output.datasets import Files, Items
+from mmcli.output.datasets.items import Files, Items
 from mmcli.output.json_text import to_json
 from mmcli.output.schema import Object
 from mmcli.version import __version__

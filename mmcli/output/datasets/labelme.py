@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmcli.output.datasets import Files, Item, Items
+from mmcli.output.datasets.items import Files, Item, Items
 from mmcli.output.json_text import to_json
 from mmcli.output.schema import Object
 

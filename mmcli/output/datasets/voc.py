@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 from mmcli.escape import escape_xml
-from mmcli.output.datasets import Files, Item, Items
+from mmcli.output.datasets.items import Files, Item, Items
 
 
 def files(items: Items) -> Files:

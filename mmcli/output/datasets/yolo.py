@@ -6,7 +6,7 @@ sides. An image without objects has an empty file. `images/` holds the images, `
 
 from collections.abc import Iterable, Iterator
 
-from mmcli.output.datasets import Files, Item, Items
+from mmcli.output.datasets.items import Files, Item, Items
 from mmcli.output.json_text import to_json
 from mmcli.output.schema import Object
 
