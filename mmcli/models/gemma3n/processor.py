@@ -9,9 +9,9 @@ import torch
 
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.errors import ModelError, UsageError
-from mmcli.hub import picture_settings
 from mmcli.hub.fields import shown
 from mmcli.hub.picture_settings import PictureSettings
+from mmcli.hub.pixel_values import processor_fields
 from mmcli.hub.tokenizer import Tokenizer, begin_id, read_tokenizer, stop_ids
 from mmcli.models.chat_processor import ChatProcessor, Row
 from mmcli.models.chat_template import ChatTemplate
@@ -68,7 +68,7 @@ class Gemma3nProcessor(ChatProcessor):
         if config.vision:
             pictures = PictureSettings.open(folder, config.vision.soft_tokens)
         if config.audio:
-            places = picture_settings.read_settings(folder).get("audio_seq_length")
+            places = processor_fields(folder).get("audio_seq_length")
             if places not in (None, config.audio.soft_tokens):
                 raise ModelError(
                     f"{folder} expects {shown(places)} soft tokens a sound (audio_seq_length), "

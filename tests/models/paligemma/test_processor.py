@@ -106,7 +106,7 @@ def test_settings_are_read_from_the_older_file_too(folder):
     (folder / "processor_config.json").unlink()
     (folder / "preprocessor_config.json").write_text(json.dumps(nested | {"resample": 2, "image_mean": [0, 0.1, 0.2]}))
     settings = open_processor(folder).pictures
-    assert (settings.resample, settings.mean) == (2, (0, 0.1, 0.2))
+    assert (settings.resample, settings.values.mean) == (2, (0, 0.1, 0.2))
 
 
 def test_stop_tokens_come_from_the_generation_settings_first(folder):
