@@ -1,0 +1,215 @@
+"""Small MiniCPM-V checkpoints in the published layout: config.json, names of tensors, tokenizers, settings.
+
+Nothing here knows mmcli or transformers. Weights are drawn by name from numpy's frozen generator, so that the numbers
+which the published code gave for the same folders could be recorded (`tests/minicpmv_recorded.json`).
+"""
+
+import json
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+WORDS = """Describe this picture in one sentence. what is on the left and the right of them a cat dog mat ; 用户 AI
+how many cats are there? You are a helpful assistant. system user assistant hello world image 0 1 2 3"""
+
+WIDTH, MLP, DEPTH, HEADS, ROWS = 256, 96, 3, 4, 480
+QUERIES, SIDE, PATCH = 4, 56, 14
+TOWER = {"hidden_size": 32, "intermediate_size": 56, "num_hidden_layers": 3, "num_attention_heads": 4}
+
+DECODER = {
+    "architectures": ["MiniCPMV"], "model_type": "minicpmv", "vocab_size": ROWS, "hidden_size": WIDTH,
+    "intermediate_size": MLP, "num_hidden_layers": DEPTH, "num_attention_heads": HEADS, "hidden_act": "silu",
+    "rms_norm_eps": 1e-5, "tie_word_embeddings": False, "use_cache": True, "max_position_embeddings": 2048,
+    "image_size": 448, "patch_size": PATCH, "query_num": QUERIES, "slice_mode": True, "torch_dtype": "float32",
+}  # fmt: skip
+SLICES = {"max_slice_nums": 4, "scale_resolution": SIDE, "patch_size": PATCH}
+CONFIGS: dict[str, dict] = {
+    # As in the published file of 2.0, no version; its tower is named, and here described besides, for it is small.
+    "2.0": DECODER | SLICES | {
+        "num_key_value_heads": HEADS, "rope_theta": 10_000.0, "rope_scaling": None, "bos_token_id": 1,
+        "eos_token_id": 2, "scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 64, "drop_vision_last_layer": True,
+        "attention_bias": False, "vision_encoder": "vit_so400m_patch14_siglip_384.webli",
+        "vision_config": TOWER | {"image_size": 70, "patch_size": PATCH},
+    },
+    "2.5": DECODER | {
+        "version": "2.5", "num_key_value_heads": 2, "rope_theta": 500_000.0, "rope_scaling": None, "bos_token_id": 1,
+        "eos_token_id": 2, "drop_vision_last_layer": False, "attention_bias": False,
+        "slice_config": SLICES | {"model_type": "minicpmv"},
+        "vision_config": TOWER | {"image_size": 98, "patch_size": PATCH, "model_type": "idefics2"},
+    },
+    "2.6": DECODER | {
+        "version": 2.6, "num_key_value_heads": 2, "rope_theta": 1_000_000.0, "rms_norm_eps": 1e-6, "bos_token_id": 1,
+        "eos_token_id": 2, "drop_vision_last_layer": False, "use_sliding_window": False, "sliding_window": 131072,
+        "max_window_layers": 28, "slice_config": SLICES | {"model_type": "minicpmv"},
+        "vision_config": TOWER | {"image_size": 98, "patch_size": PATCH, "model_type": "siglip"},
+    },
+}  # fmt: skip
+
+MARKS = ["<image>", "</image>", "<slice>", "</slice>"]
+ID_MARKS = ["<image_id>", "</image_id>"]
+TURN = {"2.0": [], "2.5": ["<|start_header_id|>", "<|end_header_id|>"], "2.6": ["<|im_start|>"]}
+STOPS = {"2.0": "</s>", "2.5": "<|eot_id|>", "2.6": "<|im_end|>"}
+TEMPLATES = {
+    "2.0": None,
+    "2.5": """{% for message in messages %}{% set said = '<|start_header_id|>' + message['role'] + \
+'<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' %}{% if loop.first %}{{ bos_token }}{% endif %}\
+{{ said }}{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}""",
+    "2.6": """{% for message in messages %}{% if loop.first and message['role'] != 'system' %}\
+{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}\
+{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}\
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}""",
+}
+
+
+def specials(version: str) -> list[str]:
+    """The special tokens, whose ids are their places in this list."""
+    begin = ["<unk>", "<s>", "</s>"] if version == "2.0" else ["<unk>", "<|begin|>", "<|endoftext|>", STOPS[version]]
+    return [*begin, *MARKS, *(ID_MARKS if version == "2.6" else []), *TURN[version]]
+
+
+def tiny_tokenizer(version: str) -> Tokenizer:
+    """2.0: pieces with "▁" for spaces, one in front of every text, bytes as the last resort; else bytes in pairs."""
+    names = specials(version)
+    learner = Tokenizer(models.BPE())
+    if version == "2.0":
+        learner.normalizer = normalizers.Replace(" ", "▁")
+        learner.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+        alphabet = []
+        pieces = [*names, *(f"<0x{byte:02X}>" for byte in range(256))]
+    else:
+        learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        pieces = list(names)
+    trainer = trainers.BpeTrainer(vocab_size=400, show_progress=False, initial_alphabet=sorted(alphabet))
+    learner.train_from_iterator(WORDS.split("\n"), trainer)
+    learned = json.loads(learner.to_str())["model"]
+    pieces += sorted(learned["vocab"], key=learned["vocab"].get)
+    vocabulary = {piece: place for place, piece in enumerate(dict.fromkeys(pieces))}
+    merges = [tuple(merge) for merge in learned["merges"]]
+    if version == "2.0":
+        tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        tokenizer.decoder = decoders.Sequence(steps)
+    else:
+        tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    assert tokenizer.get_vocab_size() <= ROWS
+    return tokenizer
+
+
+def tower_shapes(version: str) -> dict[str, tuple[int, ...]]:
+    """Published names → shapes of the tower's tensors."""
+    width, inner, config = TOWER["hidden_size"], TOWER["intermediate_size"], CONFIGS[version]["vision_config"]
+    depth, side = TOWER["num_hidden_layers"], config["image_size"] // PATCH
+    norm = {"weight": (width,), "bias": (width,)}
+
+    def linear(rows: int, columns: int) -> dict[str, tuple[int, ...]]:
+        return {"weight": (rows, columns), "bias": (rows,)}
+
+    patch = {"weight": (width, 3, PATCH, PATCH), "bias": (width,)}
+    if version == "2.0":  # timm's names, without the last layer
+        parts = {"patch_embed.proj": patch, "norm": norm}
+        for i in range(depth - 1):
+            block = {"norm1": norm, "norm2": norm, "attn.qkv": linear(3 * width, width)}
+            block |= {"attn.proj": linear(width, width), "mlp.fc1": linear(inner, width), "mlp.fc2": linear(width, inner)}
+            parts |= {f"blocks.{i}.{name}": shapes for name, shapes in block.items()}
+        table = {"vpm.pos_embed": (1, side * side, width)}
+    else:
+        parts = {"embeddings.patch_embedding": patch, "post_layernorm": norm}
+        for i in range(depth):
+            block = {"layer_norm1": norm, "layer_norm2": norm}
+            block |= {f"self_attn.{name}_proj": linear(width, width) for name in ("q", "k", "v", "out")}
+            block |= {"mlp.fc1": linear(inner, width), "mlp.fc2": linear(width, inner)}
+            parts |= {f"encoder.layers.{i}.{name}": shapes for name, shapes in block.items()}
+        table = {"vpm.embeddings.position_embedding.weight": (side * side, width)}
+    return table | {f"vpm.{part}.{name}": shape for part, own in parts.items() for name, shape in own.items()}
+
+
+def shapes(version: str) -> dict[str, tuple[int, ...]]:
+    """Published names → shapes of a small checkpoint's tensors."""
+    config = CONFIGS[version]
+    keys = WIDTH // HEADS * config["num_key_value_heads"]
+    found = tower_shapes(version) | {
+        "resampler.query": (QUERIES, WIDTH), "resampler.proj": (WIDTH, WIDTH),
+        "resampler.kv_proj.weight": (WIDTH, TOWER["hidden_size"]),
+        "resampler.attn.in_proj_weight": (3 * WIDTH, WIDTH), "resampler.attn.in_proj_bias": (3 * WIDTH,),
+        "resampler.attn.out_proj.weight": (WIDTH, WIDTH), "resampler.attn.out_proj.bias": (WIDTH,),
+        "llm.model.embed_tokens.weight": (ROWS, WIDTH), "llm.model.norm.weight": (WIDTH,),
+        "llm.lm_head.weight": (ROWS, WIDTH),
+    }  # fmt: skip
+    found |= {f"resampler.{name}.{part}": (WIDTH,) for name in ("ln_q", "ln_kv", "ln_post") for part in ("weight", "bias")}
+    if version == "2.0":
+        found["resampler.pos_embed"] = (QUERIES, WIDTH)
+    for i in range(DEPTH):
+        layer = {
+            "self_attn.q_proj.weight": (WIDTH, WIDTH), "self_attn.k_proj.weight": (keys, WIDTH),
+            "self_attn.v_proj.weight": (keys, WIDTH), "self_attn.o_proj.weight": (WIDTH, WIDTH),
+            "mlp.gate_proj.weight": (MLP, WIDTH), "mlp.up_proj.weight": (MLP, WIDTH),
+            "mlp.down_proj.weight": (WIDTH, MLP), "input_layernorm.weight": (WIDTH,),
+            "post_attention_layernorm.weight": (WIDTH,),
+        }  # fmt: skip
+        if version == "2.6":
+            layer |= {f"self_attn.{name}_proj.bias": (n,) for name, n in (("q", WIDTH), ("k", keys), ("v", keys))}
+        found |= {f"llm.model.layers.{i}.{name}": shape for name, shape in layer.items()}
+    return found
+
+
+def weights(version: str, seed: int) -> dict[str, torch.Tensor]:
+    """Numbers by which every part matters, the same on every machine."""
+    return {name: drawn(name, shape, seed) for name, shape in shapes(version).items()}
+
+
+def drawn(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    generator = np.random.RandomState(crc32(f"{seed} {name}".encode()))
+    spread = 1.5 * np.prod(shape[1:]) ** -0.5 if len(shape) > 1 else 0.3
+    if "pos_embed" in name or "position_embedding" in name or name.endswith("query"):
+        spread = 0.5
+    if "embed_tokens" in name:
+        spread = 0.25
+    centre = 1.0 if "norm" in name and name.endswith("weight") or ".ln_" in name and name.endswith("weight") else 0.0
+    return torch.from_numpy((centre + spread * generator.standard_normal(shape)).astype(np.float32))
+
+
+def preprocessor(version: str) -> dict:
+    """preprocessor_config.json as published beside 2.6 (and 2.5)."""
+    return SLICES | {
+        "image_processor_type": "MiniCPMVImageProcessor", "use_image_id": version == "2.6", "slice_mode": True,
+        "image_feature_size": QUERIES, "norm_mean": [0.5] * 3, "norm_std": [0.5] * 3, "version": float(version),
+        "im_start": "<image>", "im_end": "</image>", "slice_start": "<slice>", "slice_end": "</slice>",
+        "unk": "<unk>", "im_id_start": "<image_id>", "im_id_end": "</image_id>",
+    }  # fmt: skip
+
+
+def write_folder(folder: Path, version: str, seed: int = 1) -> Path:
+    """A checkpoint of one version, as published."""
+    begin, end = specials(version)[1], specials(version)[2]
+    tokens = {"bos_token": begin, "eos_token": end, "unk_token": "<unk>", "add_bos_token": version == "2.0"}
+    if TEMPLATES[version]:
+        tokens["chat_template"] = TEMPLATES[version]
+    if version != "2.0":
+        _write(folder / "preprocessor_config.json", preprocessor(version))
+    _write(folder / "config.json", CONFIGS[version])
+    _write(folder / "tokenizer_config.json", tokens)
+    _write(folder / "generation_config.json", {"bos_token_id": 1, "eos_token_id": [2, 3] if version == "2.6" else 2})
+    tiny_tokenizer(version).save(str(folder / "tokenizer.json"))
+    save_file(weights(version, seed), folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def _write(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content), "utf-8")
+
+
+def image(width: int, height: int) -> Image.Image:
+    """An image of any shape with structure at all scales, the same on every machine."""
+    y, x = np.mgrid[:height, :width]
+    bands = (x * 37 + y * 11) % 256, (x * 5 + y * 83) % 256, (x * x + 3 * y) % 256
+    return Image.fromarray(np.stack(bands, -1).astype(np.uint8))
