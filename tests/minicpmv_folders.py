@@ -119,7 +119,11 @@ def tower_shapes(version: str) -> dict[str, tuple[int, ...]]:
         parts = {"patch_embed.proj": patch, "norm": norm}
         for i in range(depth - 1):
             block = {"norm1": norm, "norm2": norm, "attn.qkv": linear(3 * width, width)}
-            block |= {"attn.proj": linear(width, width), "mlp.fc1": linear(inner, width), "mlp.fc2": linear(width, inner)}
+            block |= {
+                "attn.proj": linear(width, width),
+                "mlp.fc1": linear(inner, width),
+                "mlp.fc2": linear(width, inner),
+            }
             parts |= {f"blocks.{i}.{name}": shapes for name, shapes in block.items()}
         table = {"vpm.pos_embed": (1, side * side, width)}
     else:
@@ -145,7 +149,9 @@ def shapes(version: str) -> dict[str, tuple[int, ...]]:
         "llm.model.embed_tokens.weight": (ROWS, WIDTH), "llm.model.norm.weight": (WIDTH,),
         "llm.lm_head.weight": (ROWS, WIDTH),
     }  # fmt: skip
-    found |= {f"resampler.{name}.{part}": (WIDTH,) for name in ("ln_q", "ln_kv", "ln_post") for part in ("weight", "bias")}
+    found |= {
+        f"resampler.{name}.{part}": (WIDTH,) for name in ("ln_q", "ln_kv", "ln_post") for part in ("weight", "bias")
+    }
     if version == "2.0":
         found["resampler.pos_embed"] = (QUERIES, WIDTH)
     for i in range(DEPTH):

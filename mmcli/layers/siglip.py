@@ -18,6 +18,8 @@ class SiglipConfig:
     image_size: int
     patch_size: int
     norm_epsilon: float = 1e-6
+    exact_gelu: bool = False  # timm's towers: GELU itself instead of its tanh form
+    fused_qkv: bool = False  # timm's towers: queries, keys and values come from one product
 
     @property
     def patches(self) -> int:
@@ -31,26 +33,32 @@ class Attention(nn.Module):
     def __init__(self, config: SiglipConfig):
         super().__init__()
         self.heads = config.heads
-        self.q = nn.Linear(config.width, config.width)
-        self.k = nn.Linear(config.width, config.width)
-        self.v = nn.Linear(config.width, config.width)
+        if config.fused_qkv:
+            self.qkv = nn.Linear(config.width, 3 * config.width)
+        else:
+            self.q = nn.Linear(config.width, config.width)
+            self.k = nn.Linear(config.width, config.width)
+            self.v = nn.Linear(config.width, config.width)
+        self.fused = config.fused_qkv
         self.out = nn.Linear(config.width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (self.q(x), self.k(x), self.v(x)))
+        parts = self.qkv(x).chunk(3, dim=-1) if self.fused else (self.q(x), self.k(x), self.v(x))
+        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in parts)
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):
-    """Feed-forward with the tanh form of GELU: [B, P, D] → [B, P, D]."""
+    """Feed-forward: [B, P, D] → [B, P, D]."""
 
     def __init__(self, config: SiglipConfig):
         super().__init__()
+        self.form = "none" if config.exact_gelu else "tanh"
         self.up = nn.Linear(config.width, config.mlp_width)
         self.down = nn.Linear(config.mlp_width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(x), approximate="tanh"))
+        return self.down(F.gelu(self.up(x), approximate=self.form))
 
 
 class Layer(nn.Module):
@@ -99,7 +107,11 @@ class SiglipTower(nn.Module):
 
     def forward(self, pixels: Tensor, positions: Tensor | None = None) -> Tensor:
         learned = self.position if positions is None else self.position[positions.to(self.position.device)]
-        x = self.patch(pixels).flatten(2).transpose(1, 2) + learned
+        return self.read(pixels, learned)
+
+    def read(self, pixels: Tensor, places: Tensor) -> Tensor:
+        """The same, where `places` [P, D] are added to the patches to tell them where they are."""
+        x = self.patch(pixels).flatten(2).transpose(1, 2) + places
         for layer in self.layers:
             x = layer(x)
         return self.norm(x)
