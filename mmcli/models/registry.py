@@ -13,6 +13,8 @@ FAMILIES = {
     "gemma3n": "mmcli.models.gemma3n:FAMILY",  # E2B, E4B and slices between them
     "gemma3n_text": "mmcli.models.gemma3n:FAMILY",  # their decoder published alone
     "minicpmv": "mmcli.models.minicpmv:FAMILY",  # 2.0, 2.5 and 2.6
+    "idefics3": "mmcli.models.smolvlm:FAMILY",  # SmolVLM 1
+    "smolvlm": "mmcli.models.smolvlm:FAMILY",  # SmolVLM2
     "whisper": "mmcli.models.whisper:FAMILY",  # tiny to large-v3-turbo and the distilled ones
 }
 
