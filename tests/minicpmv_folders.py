@@ -20,6 +20,7 @@ how many cats are there? You are a helpful assistant. system user assistant hell
 WIDTH, MLP, DEPTH, HEADS, ROWS = 256, 96, 3, 4, 480
 QUERIES, SIDE, PATCH = 4, 56, 14
 TOWER = {"hidden_size": 32, "intermediate_size": 56, "num_hidden_layers": 3, "num_attention_heads": 4}
+SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}
 
 DECODER = {
     "architectures": ["MiniCPMV"], "model_type": "minicpmv", "vocab_size": ROWS, "hidden_size": WIDTH,
@@ -105,72 +106,68 @@ def tiny_tokenizer(version: str) -> Tokenizer:
     return tokenizer
 
 
-def tower_shapes(version: str) -> dict[str, tuple[int, ...]]:
-    """Published names → shapes of the tower's tensors."""
-    width, inner, config = TOWER["hidden_size"], TOWER["intermediate_size"], CONFIGS[version]["vision_config"]
-    depth, side = TOWER["num_hidden_layers"], config["image_size"] // PATCH
-    norm = {"weight": (width,), "bias": (width,)}
+Shapes = dict[str, tuple[int, ...]]
 
-    def linear(rows: int, columns: int) -> dict[str, tuple[int, ...]]:
-        return {"weight": (rows, columns), "bias": (rows,)}
 
-    patch = {"weight": (width, 3, PATCH, PATCH), "bias": (width,)}
-    if version == "2.0":  # timm's names, without the last layer
-        parts = {"patch_embed.proj": patch, "norm": norm}
-        for i in range(depth - 1):
-            block = {"norm1": norm, "norm2": norm, "attn.qkv": linear(3 * width, width)}
-            block |= {
-                "attn.proj": linear(width, width),
-                "mlp.fc1": linear(inner, width),
-                "mlp.fc2": linear(width, inner),
-            }
-            parts |= {f"blocks.{i}.{name}": shapes for name, shapes in block.items()}
-        table = {"vpm.pos_embed": (1, side * side, width)}
+def shapes(config: dict) -> Shapes:
+    """Published names → shapes of the tensors of a checkpoint with this config.json (2.0's has no version)."""
+    width, inner, queries = config["hidden_size"], config["intermediate_size"], config["query_num"]
+    keys = width // config["num_attention_heads"] * config["num_key_value_heads"]
+    square = {name: (width, width) for name in ("self_attn.q_proj", "self_attn.o_proj")}
+    layer = square | {"self_attn.k_proj": (keys, width), "self_attn.v_proj": (keys, width)}
+    layer |= {"mlp.gate_proj": (inner, width), "mlp.up_proj": (inner, width), "mlp.down_proj": (width, inner)}
+    layer |= {"input_layernorm": (width,), "post_attention_layernorm": (width,)}
+    found: Shapes = {f"{name}.weight": shape for name, shape in layer.items()}
+    if config.get("version") == 2.6:
+        found |= {f"self_attn.{name}_proj.bias": layer[f"self_attn.{name}_proj"][:1] for name in "qkv"}
+    depth = range(config["num_hidden_layers"])
+    found = {f"llm.model.layers.{i}.{name}": shape for i in depth for name, shape in found.items()}
+    found |= {f"llm.{name}.weight": (config["vocab_size"], width) for name in ("model.embed_tokens", "lm_head")}
+    found |= {"llm.model.norm.weight": (width,), "resampler.query": (queries, width), "resampler.proj": (width, width)}
+    found |= named("resampler.attn.out_proj", linear(width, width))
+    found |= {"resampler.attn.in_proj_weight": (3 * width, width), "resampler.attn.in_proj_bias": (3 * width,)}
+    for name in ("ln_q", "ln_kv", "ln_post"):
+        found |= named(f"resampler.{name}", {"weight": (width,), "bias": (width,)})
+    if "version" not in config:
+        found["resampler.pos_embed"] = (queries, width)
+    tower = SO400M | config.get("vision_config", {"image_size": 384})
+    found["resampler.kv_proj.weight"] = (width, tower["hidden_size"])
+    return found | tower_shapes(tower, timm="version" not in config)
+
+
+def tower_shapes(config: dict, timm: bool) -> Shapes:
+    """The tower's; by timm's names, without the last layer, or by transformers'."""
+    width, inner, depth = (config[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers"))
+    places = (config["image_size"] // PATCH) ** 2
+    patch: Shapes = {"weight": (width, 3, PATCH, PATCH), "bias": (width,)}
+    norm: Shapes = {"weight": (width,), "bias": (width,)}
+    mlp = named("mlp.fc1", linear(inner, width)) | named("mlp.fc2", linear(width, inner))
+    if timm:
+        block = named("norm1", norm) | named("norm2", norm) | named("attn.qkv", linear(3 * width, width))
+        block |= named("attn.proj", linear(width, width)) | mlp
+        found = {f"blocks.{i}.{name}": shape for i in range(depth - 1) for name, shape in block.items()}
+        found |= named("patch_embed.proj", patch) | named("norm", norm) | {"pos_embed": (1, places, width)}
     else:
-        parts = {"embeddings.patch_embedding": patch, "post_layernorm": norm}
-        for i in range(depth):
-            block = {"layer_norm1": norm, "layer_norm2": norm}
-            block |= {f"self_attn.{name}_proj": linear(width, width) for name in ("q", "k", "v", "out")}
-            block |= {"mlp.fc1": linear(inner, width), "mlp.fc2": linear(width, inner)}
-            parts |= {f"encoder.layers.{i}.{name}": shapes for name, shapes in block.items()}
-        table = {"vpm.embeddings.position_embedding.weight": (side * side, width)}
-    return table | {f"vpm.{part}.{name}": shape for part, own in parts.items() for name, shape in own.items()}
+        block = named("layer_norm1", norm) | named("layer_norm2", norm) | mlp
+        for name in ("q", "k", "v", "out"):
+            block |= named(f"self_attn.{name}_proj", linear(width, width))
+        found = {f"encoder.layers.{i}.{name}": shape for i in range(depth) for name, shape in block.items()}
+        found |= named("embeddings.patch_embedding", patch) | named("post_layernorm", norm)
+        found |= {"embeddings.position_embedding.weight": (places, width)}
+    return {f"vpm.{name}": shape for name, shape in found.items()}
 
 
-def shapes(version: str) -> dict[str, tuple[int, ...]]:
-    """Published names → shapes of a small checkpoint's tensors."""
-    config = CONFIGS[version]
-    keys = WIDTH // HEADS * config["num_key_value_heads"]
-    found = tower_shapes(version) | {
-        "resampler.query": (QUERIES, WIDTH), "resampler.proj": (WIDTH, WIDTH),
-        "resampler.kv_proj.weight": (WIDTH, TOWER["hidden_size"]),
-        "resampler.attn.in_proj_weight": (3 * WIDTH, WIDTH), "resampler.attn.in_proj_bias": (3 * WIDTH,),
-        "resampler.attn.out_proj.weight": (WIDTH, WIDTH), "resampler.attn.out_proj.bias": (WIDTH,),
-        "llm.model.embed_tokens.weight": (ROWS, WIDTH), "llm.model.norm.weight": (WIDTH,),
-        "llm.lm_head.weight": (ROWS, WIDTH),
-    }  # fmt: skip
-    found |= {
-        f"resampler.{name}.{part}": (WIDTH,) for name in ("ln_q", "ln_kv", "ln_post") for part in ("weight", "bias")
-    }
-    if version == "2.0":
-        found["resampler.pos_embed"] = (QUERIES, WIDTH)
-    for i in range(DEPTH):
-        layer = {
-            "self_attn.q_proj.weight": (WIDTH, WIDTH), "self_attn.k_proj.weight": (keys, WIDTH),
-            "self_attn.v_proj.weight": (keys, WIDTH), "self_attn.o_proj.weight": (WIDTH, WIDTH),
-            "mlp.gate_proj.weight": (MLP, WIDTH), "mlp.up_proj.weight": (MLP, WIDTH),
-            "mlp.down_proj.weight": (WIDTH, MLP), "input_layernorm.weight": (WIDTH,),
-            "post_attention_layernorm.weight": (WIDTH,),
-        }  # fmt: skip
-        if version == "2.6":
-            layer |= {f"self_attn.{name}_proj.bias": (n,) for name, n in (("q", WIDTH), ("k", keys), ("v", keys))}
-        found |= {f"llm.model.layers.{i}.{name}": shape for name, shape in layer.items()}
-    return found
+def linear(rows: int, columns: int) -> Shapes:
+    return {"weight": (rows, columns), "bias": (rows,)}
+
+
+def named(prefix: str, parts: Shapes) -> Shapes:
+    return {f"{prefix}.{name}": shape for name, shape in parts.items()}
 
 
 def weights(version: str, seed: int) -> dict[str, torch.Tensor]:
     """Numbers by which every part matters, the same on every machine."""
-    return {name: drawn(name, shape, seed) for name, shape in shapes(version).items()}
+    return {name: drawn(name, shape, seed) for name, shape in shapes(CONFIGS[version]).items()}
 
 
 def drawn(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
@@ -196,17 +193,22 @@ def preprocessor(version: str) -> dict:
 
 def write_folder(folder: Path, version: str, seed: int = 1) -> Path:
     """A checkpoint of one version, as published."""
+    _write(folder / "config.json", CONFIGS[version])
+    save_file(weights(version, seed), folder / "model.safetensors", metadata={"format": "pt"})
+    return write_tokens(folder, version)
+
+
+def write_tokens(folder: Path, version: str) -> Path:
+    """All but the weights and config.json."""
     begin, end = specials(version)[1], specials(version)[2]
     tokens = {"bos_token": begin, "eos_token": end, "unk_token": "<unk>", "add_bos_token": version == "2.0"}
     if TEMPLATES[version]:
         tokens["chat_template"] = TEMPLATES[version]
     if version != "2.0":
         _write(folder / "preprocessor_config.json", preprocessor(version))
-    _write(folder / "config.json", CONFIGS[version])
     _write(folder / "tokenizer_config.json", tokens)
     _write(folder / "generation_config.json", {"bos_token_id": 1, "eos_token_id": [2, 3] if version == "2.6" else 2})
     tiny_tokenizer(version).save(str(folder / "tokenizer.json"))
-    save_file(weights(version, seed), folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
