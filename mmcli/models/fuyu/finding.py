@@ -1,0 +1,70 @@
+"""How Fuyu finds things: each thing is asked for alone, for the model answers with places and no names."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mmcli.engine.collect import complete
+from mmcli.engine.sampling import Sampling
+from mmcli.errors import ModelError
+from mmcli.models.family import Found
+from mmcli.types import Completion, Timings
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from mmcli.models.loaded import Loaded
+
+
+def find(
+    loaded: "Loaded",
+    pictures: "Sequence[Image.Image]",
+    things: Sequence[str],
+    *,
+    masks: bool = False,
+    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    max_tokens: int = 512,
+    least: float | None = None,
+) -> list[Found]:
+    """What each RGB image shows of `things`, in their order.
+
+    All images are asked about one thing at a time: of this model every row's cache is large. It knows no masks and no
+    probabilities, so `masks` and `least` are not asked of it. ModelError where the tokenizer lacks what places are
+    made of.
+    """
+    processor = loaded.processor
+    if processor.grammar is None:
+        raise ModelError("The model's tokenizer.json lacks the tokens of boxes and points", "Download the model again")
+    answers = []
+    for thing in things:
+        inputs = processor.inputs(
+            [[image] for image in pictures], [processor.task_prompt("detect", thing)] * len(pictures)
+        )
+        written = complete(
+            loaded.model, inputs, stop_ids=processor.stop_ids, max_tokens=max_tokens, sampling=sampling
+        )  # fmt: skip
+        answers.append(written)
+    return [
+        _found(loaded, [(thing, own[i]) for thing, own in zip(things, answers, strict=True)], len(pictures))
+        for i in range(len(pictures))
+    ]
+
+
+def _found(loaded: "Loaded", answers: Sequence[tuple[str, Completion]], batch: int) -> Found:
+    """The answers about one image as one: what is placed in each is what was asked for."""
+    processor, grammar = loaded.processor, loaded.processor.grammar
+    assert grammar is not None
+    parsed = [(thing, grammar.parse(said.tokens, processor.decode)) for thing, said in answers]
+    problems = [problem for _, own in parsed for problem in own.problems]
+    problems += [f'"{thing}" was answered without a place' for thing, own in parsed if not own.objects]
+    return Found(
+        ids=tuple(id for _, said in answers for id in said.ids),
+        logprobs=tuple(value for _, said in answers for value in said.logprobs),
+        ended=all(said.ended for _, said in answers),
+        timings=Timings(
+            sum(said.timings.prefill for _, said in answers), sum(said.timings.decode for _, said in answers), batch
+        ),
+        objects=tuple(replace(one, label=thing) for thing, own in parsed for one in own.objects),
+        text="\n".join(own.text for _, own in parsed),
+        problems=tuple(dict.fromkeys(problems)),
+    )
