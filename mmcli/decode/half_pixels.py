@@ -10,6 +10,7 @@ Source: transformers `models/fuyu/processing_fuyu.py` (`post_process_box_coordin
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 from mmcli.decode.locations import Box, Loc
@@ -60,7 +61,7 @@ class HalfPixelGrammar:
     mask_codes: ClassVar[int] = 0
     divisors: ClassVar[tuple[int, ...]] = ()
 
-    @property
+    @cached_property
     def names(self) -> dict[int, str]:
         """The marks as text: token id → <box>, </box>, <point> or </point>."""
         ends = {id: f"</{kind}>" for id, kind in self.closes.items()}

@@ -10,7 +10,7 @@ import tokenizers
 from mmcli.errors import ModelError, raise_if_interrupted
 from mmcli.hub.fields import Fields
 from mmcli.hub.json_files import read_json, read_text
-from mmcli.hub.tokenizer_file import check_tokenizer
+from mmcli.hub.tokenizer_file import LARGEST, check_tokenizer
 
 
 class Tokenizer:
@@ -31,7 +31,7 @@ class Tokenizer:
         """Read a tokenizer.json. Raises ModelError for one that is damaged or does what none of its kind does."""
         check_tokenizer(path)
         with reading(path):
-            return cls(tokenizers.Tokenizer.from_str(read_text(path)), path)
+            return cls(tokenizers.Tokenizer.from_str(read_text(path, LARGEST)), path)
 
     def encode(self, text: str, add_special_tokens: bool = False) -> tokenizers.Encoding:
         """Token ids (`.ids`) of a text; control tokens that are spelled in it count as such."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmcli.errors import ModelError
-from mmcli.hub.fields import ID, Fields
+from mmcli.hub.fields import ID, ROWS, Fields
 from mmcli.hub.json_files import read_json
 
 LARGEST = 48_000_000  # bytes; Gemma 3n's has 33 million
@@ -114,12 +114,16 @@ def _check_added(whole: Fields) -> None:
 
 
 def _check_model(model: Fields) -> None:
-    """Whole words, or byte-pair encoding without what makes the library draw lots, fail, or cut short tokens."""
+    """Whole words, likely pieces, or byte-pair encoding without what makes the library draw lots, fail, or cut short
+    tokens."""
     if model.get("type") == "WordLevel":
         check_vocabulary(model, "vocab")
         return
+    if model.get("type") == "Unigram":
+        _check_pieces(model)
+        return
     if model.get("type") not in ("BPE", None):  # old files do not name it
-        raise model.wrong("type", "'BPE' or 'WordLevel'")
+        raise model.wrong("type", "'BPE', 'Unigram' or 'WordLevel'")
     for key in ("continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key) not in (None, ""):
             raise model.wrong(key, "none")
@@ -135,6 +139,24 @@ def _check_model(model: Fields) -> None:
         pair = merge.split(" ") if isinstance(merge, str) else merge
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) and part for part in pair):
             raise Fields({str(place): merge}, model.where, path=f"{model.path}merges.").wrong(str(place), "two tokens")
+
+
+def _check_pieces(model: Fields) -> None:
+    """A Unigram model of sentencepiece: pieces, each with its log-probability, by their ids."""
+    pieces = model.items("vocab", ROWS[1])
+    if not pieces:
+        raise model.wrong("vocab", "at least one piece")
+    for place, piece in enumerate(pieces):
+        whole = isinstance(piece, list) and len(piece) == 2 and isinstance(piece[0], str)
+        if not whole or len(piece[0]) > LONGEST_ADDED or not _is_score(piece[1]):
+            found = Fields({str(place): piece}, model.where, path=f"{model.path}vocab.")
+            raise found.wrong(str(place), "a piece of text with its log-probability")
+    if model.get("unk_id") is not None:
+        model.whole("unk_id", 0, len(pieces) - 1)
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e6 <= value <= 1e6
 
 
 def check_vocabulary(parent: Fields, key: str) -> Fields:

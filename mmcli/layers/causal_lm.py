@@ -1,4 +1,6 @@
-"""A Llama-type decoder that reads images among its text, each token seeing what stands before it."""
+"""Decoders that read images among their text, each token seeing what stands before it."""
+
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,17 +14,35 @@ from mmcli.layers.decoder import LlamaConfig, LlamaDecoder
 CHUNK = 1024
 
 
-class CausalLM(GenerativeModel):
-    """Base of families whose images become vectors in the places of `image_token`.
+class CausalDecoder(Protocol):
+    """What is asked of a decoder; `LlamaDecoder` says what each does."""
 
-    A subclass supplies `soft_tokens`. Rows may be read behind what the cache holds, so that a conversation goes on.
+    config: Any  # `window` in it: tokens that sliding layers look back; None: there are none
+
+    def new_cache(self, batch: int, length: int) -> KVCache: ...
+
+    def embed(self, tokens: Tensor) -> Tensor: ...
+
+    def __call__(
+        self, x: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, sliding_mask: Tensor | None = None
+    ) -> Tensor: ...
+
+    def logits(self, hidden: Tensor) -> Tensor: ...
+
+
+class CausalReader(GenerativeModel):
+    """Base of families whose images become vectors in the places of `image_token`, whatever their decoder.
+
+    A subclass sets `decoder` and supplies `soft_tokens`. Rows may be read behind what the cache holds, so that a
+    conversation goes on.
     """
 
-    def __init__(self, config: LlamaConfig, image_token: int):
+    decoder: CausalDecoder
+
+    def __init__(self, image_token: int):
         """`image_token` may be any number: the decoder need have no row for it."""
         super().__init__()
         self.image_token = image_token
-        self.decoder = LlamaDecoder(config)
 
     def soft_tokens(self, inputs: Inputs) -> Tensor:
         """All images of a batch → the vectors of their places in order, [places, D]."""
@@ -68,3 +88,13 @@ class CausalLM(GenerativeModel):
         sliding = None if window is None else cache.step_mask(window)
         x = self.decoder.embed(tokens[:, None])
         return self.decoder.logits(self.decoder(x, positions, cache.step_mask(), cache, sliding)[:, -1])
+
+
+class CausalLM(CausalReader):
+    """The same with a Llama-type decoder."""
+
+    decoder: LlamaDecoder
+
+    def __init__(self, config: LlamaConfig, image_token: int):
+        super().__init__(image_token)
+        self.decoder = LlamaDecoder(config)

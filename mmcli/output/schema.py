@@ -24,14 +24,19 @@ class Object:
     label: Annotated[str, Doc("What it is, as it was asked for.")]
     box: Annotated[
         tuple[float, float, float, float],
-        Doc("Its edges x0, y0, x1, y1 in pixels of the image as displayed, from the upper left corner.", digits=2),
+        Doc(
+            "Its edges x0, y0, x1, y1 in pixels of the image as displayed, from the upper left corner. A point, which "
+            "has no extent, has its place twice.",
+            digits=2,
+        ),
     ]
     raw_box: Annotated[
         tuple[int, ...],
         Doc(
             "The integers that the model wrote for the box, in its own order and scale: <locNNNN> are y0, x0, y1, x1 "
-            "from 0 to 1023, <loc_NNN> x0, y0, x1, y1 from 0 to 999. Of a quad they are x and y of each corner; of "
-            "polygons the box around them."
+            "from 0 to 1023, <loc_NNN> x0, y0, x1, y1 from 0 to 999, <box> y0, x0, y1, x1 and <point> x, y in half "
+            "pixels of the image as the model saw it. Of a quad they are x and y of each corner; of polygons the box "
+            "around them."
         ),
     ]
     score: Annotated[

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import TYPE_CHECKING, cast
 
 from mmcli.models.family import Found
@@ -145,6 +146,11 @@ def find_objects(
         parsed = grammar.parse(said.tokens, loaded.processor.decode, masks=request.finds_masks)
         found, problems = parsed.objects, list(parsed.problems)
     boxes = [grammar.box(one.loc, width, height, request.loc_divisor) for one in found]
+    there = [not _is_outside(one, box) for one, box in zip(found, boxes, strict=True)]
+    problems += [
+        f'"{one.label}" lies outside the image' for one, inside in zip(found, there, strict=True) if not inside
+    ]
+    found, boxes = (list(compress(part, there)) for part in (found, boxes))
     masks = find_masks(found, boxes, loaded, width, height) if request.finds_masks else [None] * len(boxes)
     objects = [
         Object(
@@ -160,6 +166,13 @@ def find_objects(
         for one, box, mask in zip(found, boxes, masks, strict=True)
     ]
     return objects, problems + _empty_masks(objects)
+
+
+def _is_outside(one: "ParsedObject", box: Sequence[float]) -> bool:
+    """Whether nothing of a box with an extent was left of it inside the image; points and outlines have none to lose."""
+    if one.quad is not None or one.polygons or len(one.loc) != 4:
+        return False
+    return box[0] >= box[2] or box[1] >= box[3]
 
 
 def find_quad(one: "ParsedObject", grammar: "ObjectGrammar", width: int, height: int) -> Quad | None:

@@ -7,6 +7,7 @@ from mmcli.models.fuyu.config import FuyuConfig
 def capabilities(config: FuyuConfig) -> Capabilities:
     """What the published model was trained for, with one image in a prompt.
 
-    Images are decoded whole: which patches there are follows from their size in pixels.
+    Images are decoded whole: which patches there are follows from their size in pixels. It reads the text in a box that
+    a prompt names; nothing is published by which it would read a whole image.
     """
-    return Capabilities(images=True, max_images=1, objects=True, reads_text=True)
+    return Capabilities(images=True, max_images=1, objects=True)

@@ -5,7 +5,7 @@ What a checkpoint leaves out has the value that transformers gives it
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mmcli.errors import ModelError
 from mmcli.hub.fields import DEPTH, EPSILON, HEADS, ID, INNER, ROWS, WIDTH, Fields, shown
@@ -34,6 +34,7 @@ class DecoderConfig:
     rope_base: float
     norm_epsilon: float
     head_norms: bool  # queries and keys are normalised
+    window: ClassVar[int | None] = None  # every layer looks back at all
 
     @property
     def head_width(self) -> int:

@@ -83,15 +83,29 @@ class PersimmonDecoder(nn.Module):
         self.norm = nn.LayerNorm(config.width, config.norm_epsilon)
         self.head = nn.Linear(config.width, config.vocabulary, bias=False)
 
-    def forward(self, x: Tensor, positions: Tensor, mask: Tensor, cache: KVCache) -> Tensor:
-        """Vectors [B, T, D] at `positions` [B, T] under `mask` [B, 1, T, S] → the last one's normed state [B, D]."""
+    def new_cache(self, batch: int, length: int) -> KVCache:
+        """An empty cache for `batch` rows of `length` tokens, where the weights lie and in their type."""
+        c, like = self.config, self.embedding.weight
+        return KVCache(c.depth, batch, length, c.heads, c.head_width, like.dtype, like.device, shareable=True)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Token ids [B, T] → vectors [B, T, D]."""
+        return self.embedding(tokens)
+
+    def forward(
+        self, x: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, sliding_mask: Tensor | None = None
+    ) -> Tensor:
+        """Vectors [B, T, D] at `positions` [B, T] under `mask` [B, 1, T, S] → normed hidden states [B, T, D].
+
+        No layer slides, so `sliding_mask` is of no use.
+        """
         cos, sin = rotary_angles(positions, self.config.turned, self.config.rope_base)
         angles = cos.to(x.dtype), sin.to(x.dtype)
         if x.shape[1] == 1:
             mask = additive(mask, x.dtype)
         for layer in self.layers:
             x = layer(x, angles, mask, cache)
-        return self.norm(x[:, -1])
+        return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] → float32 logits [..., V]."""

@@ -46,8 +46,11 @@ class FuyuProcessor(Processor):
         self.begin, self.line_end, self.answer = (self._mark(name) for name in (BEGIN, LINE_END, ANSWER))
         end = tokenizer.token_to_id(END)  # the published model ends its answers by it, whatever config.json says
         self.stop_ids = stop_ids if end is None else stop_ids | {end}
-        self.grammar = _grammar(tokenizer, images)
-        self.capabilities = replace(capabilities(config), objects=self.grammar is not None)
+        # Of its type, for what this grammar alone can do.
+        self.places = _grammar(tokenizer, images)
+        self.grammar = self.places
+        # _grammar(tokenizer, images)
+        self.capabilities = replace(capabilities(config), objects=self.places is not None)
         self._control = self.stop_ids | {config.pad, config.image_token, self.begin, self.line_end, self.answer}
 
     @classmethod
@@ -91,7 +94,7 @@ class FuyuProcessor(Processor):
         """
         ids: list[int] = []
         read = 0
-        for typed in TYPED.finditer(prompt) if self.grammar else ():
+        for typed in TYPED.finditer(prompt) if self.places else ():
             before = prompt[read : typed.start()]
             ids += (self.tokenizer.encode(before).ids if before else []) + self._place(typed, image)
             read = typed.end()
@@ -103,11 +106,11 @@ class FuyuProcessor(Processor):
 
     def _place(self, typed: re.Match[str], image: Image.Image) -> list[int]:
         """The tokens of <box>y0, x0, y1, x1</box> or <point>x, y</point>, which is in pixels of the image."""
-        assert self.grammar is not None
+        assert self.places is not None
         kind, words = typed.groups()
         try:
             values = [float(word) for word in words.split(",")]
-            own = self.grammar.encode(kind, values, image.width, image.height)
+            own = self.places.encode(kind, values, image.width, image.height)
         except ValueError as error:
             raise UsageError(
                 f"{typed[0]} in the prompt is no place ({error})",
@@ -117,16 +120,15 @@ class FuyuProcessor(Processor):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids; places as <box>1, 2, 3, 4</box> in the model's units; control tokens vanish."""
-        grammar = self.grammar
         text, run = "", list[int]()
-        places = grammar.names if grammar else {}
+        places = self.places
         inside = 0  # numbers of a place so far, and one
         for id in (id for id in ids if id not in self._control):
-            if id in places:
-                text, run = text + self._words(run, text) + places[id], []
-                inside = int(grammar is not None and id in grammar.opens)
-            elif grammar and inside and id in grammar.numbers:
-                text += f"{', ' if inside > 1 else ''}{grammar.numbers[id]}"
+            if places and id in places.names:
+                text, run = text + self._words(run, text) + places.names[id], []
+                inside = int(id in places.opens)
+            elif places and inside and id in places.numbers:
+                text += f"{', ' if inside > 1 else ''}{places.numbers[id]}"
                 inside += 1
             else:
                 run.append(id)
