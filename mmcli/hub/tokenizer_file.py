@@ -151,6 +151,8 @@ def _check_pieces(model: Fields) -> None:
         if not whole or len(piece[0]) > LONGEST_ADDED or not _is_score(piece[1]):
             found = Fields({str(place): piece}, model.where, path=f"{model.path}vocab.")
             raise found.wrong(str(place), "a piece of text with its log-probability")
+    for key in ("alpha", "nbest_size"):  # which would make the library draw lots
+        model.require(key, None, 0)
     if model.get("unk_id") is not None:
         model.whole("unk_id", 0, len(pieces) - 1)
 

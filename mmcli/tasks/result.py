@@ -150,7 +150,7 @@ def find_objects(
     problems += [
         f'"{one.label}" lies outside the image' for one, inside in zip(found, there, strict=True) if not inside
     ]
-    found, boxes = (list(compress(part, there)) for part in (found, boxes))
+    found, boxes = list(compress(found, there)), list(compress(boxes, there))
     masks = find_masks(found, boxes, loaded, width, height) if request.finds_masks else [None] * len(boxes)
     objects = [
         Object(
@@ -169,7 +169,7 @@ def find_objects(
 
 
 def _is_outside(one: "ParsedObject", box: Sequence[float]) -> bool:
-    """Whether nothing of a box with an extent was left of it inside the image; points and outlines have none to lose."""
+    """Whether nothing of a box is inside the image; points have no extent to lose, and outlines are not judged by it."""
     if one.quad is not None or one.polygons or len(one.loc) != 4:
         return False
     return box[0] >= box[2] or box[1] >= box[3]

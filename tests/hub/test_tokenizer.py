@@ -34,6 +34,23 @@ def test_a_sound_one_reads_and_writes(tmp_path):
     assert tokenizer.token_to_id("<end>") == 4 and tokenizer.id_to_token(9) is None
 
 
+def test_likely_pieces_with_bytes_as_the_last_resort(tmp_path):
+    pieces = [("<unk>", 0.0), ("▁ab", -1.0), ("a", -2.0), ("b", -2.0), ("▁", -2.0), ("<0xC3>", 0.0), ("<0xA9>", 0.0)]
+    library = Library(models.Unigram(pieces, 0, byte_fallback=True))
+    library.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    library.decoder = decoders.Sequence(steps)
+    tokenizer = Tokenizer.open(write(tmp_path, json.loads(library.to_str())))
+    assert tokenizer.encode("ab baé").ids == [1, 4, 3, 2, 5, 6]
+    assert tokenizer.decode([1, 4, 3, 2, 5, 6]) == "ab baé"
+
+
+def test_a_file_as_large_as_published_ones(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(small()) + " " * 33_000_000)
+    assert Tokenizer.open(path).encode("ab").ids == [2]
+
+
 def nested(levels: int) -> dict:
     step = DOUBLING
     for _ in range(levels):
@@ -64,7 +81,15 @@ HOSTILE = {
     "added tokens without end": ({"added_tokens": [{"id": 5, "content": "x"}] * 60_000}, "added_tokens"),
     "an added token of nothing": ({"added_tokens": [{"id": 5, "content": ""}]}, "added_tokens.0.content"),
     "an added token of a huge id": ({"added_tokens": [{"id": 1 << 40, "content": "x"}]}, "added_tokens.0.id"),
-    "another model": ({"model": {"type": "Unigram", "vocab": [["a", 0]], "unk_token": "a"}}, "model.type"),
+    "another model": ({"model": {"type": "WordPiece", "vocab": {"a": 0}, "unk_token": "a"}}, "model.type"),
+    "no pieces": ({"model": {"type": "Unigram", "vocab": []}}, "model.vocab"),
+    "pieces with ids": ({"model": {"type": "Unigram", "vocab": {"a": 0}}}, "model.vocab"),
+    "a piece without its score": ({"model": {"type": "Unigram", "vocab": [["a", 0], ["b"]]}}, "model.vocab.1"),
+    "a score that is none": ({"model": {"type": "Unigram", "vocab": [["a", True]]}}, "model.vocab.0"),
+    "an endless score": ({"model": {"type": "Unigram", "vocab": [["a", 1e300]]}}, "model.vocab.0"),
+    "a piece like a book": ({"model": {"type": "Unigram", "vocab": [["a" * 2000, 0]]}}, "model.vocab.0"),
+    "no such piece": ({"model": {"type": "Unigram", "vocab": [["a", 0]], "unk_id": 1}}, "model.unk_id"),
+    "lots among pieces": ({"model": {"type": "Unigram", "vocab": [["a", 0]], "alpha": 0.5}}, "model.alpha"),
     "whole words with an id that is a text": ({"model": {"type": "WordLevel", "vocab": {"a": "0"}}}, "model.vocab.a"),
     "no model": ({"model": None}, "model.merges"),
     "ids that are texts": ({"model": {"type": "BPE", "vocab": {"a": "0"}, "merges": []}}, "model.vocab.a"),
