@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import fuyu_checkpoint
 import gemma3n_checkpoint
 
 # Gemma sizes: width, MLP, layers, heads, key heads, head width, query scale; then SigLIP: width, MLP, layers, heads.
@@ -41,10 +42,11 @@ SIZES = {
 
 
 def make(folder: Path, size_name: str, side: int | None = None, dtype: str | None = None) -> None:
-    """Write a checkpoint of a size in `SIZES` or of a Gemma 3n; a PaliGemma is for pictures of `side` pixels."""
-    if size_name in gemma3n_checkpoint.SIZES:
-        gemma3n_checkpoint.make(folder, size_name, dtype or "bfloat16")
-        return
+    """Write a checkpoint of a size in `SIZES` or of another family; a PaliGemma is for pictures of `side` pixels."""
+    for other in (gemma3n_checkpoint, fuyu_checkpoint):
+        if size_name in other.SIZES:
+            other.make(folder, size_name, dtype or "bfloat16")
+            return
     import support  # before transformers
     import torch
     from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration

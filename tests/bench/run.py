@@ -20,11 +20,12 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent.parent))
 
 import checkpoints  # noqa: E402
+import fuyu_checkpoint  # noqa: E402
 import gemma3n_checkpoint  # noqa: E402
 import startup  # noqa: E402
 import tables  # noqa: E402
 
-SIZES = [*checkpoints.SIZES, *gemma3n_checkpoint.SIZES]
+SIZES = [*checkpoints.SIZES, *gemma3n_checkpoint.SIZES, *fuyu_checkpoint.SIZES]
 
 
 def options() -> argparse.Namespace:
@@ -32,7 +33,7 @@ def options() -> argparse.Namespace:
         description="Measure mmcli, side by side with transformers where that can run the same checkpoint."
     )
     parser.add_argument("--model", default="nano", help="nano, a checkpoint's folder, or a hub model in the cache")
-    parser.add_argument("--make", choices=SIZES, help="a random PaliGemma or Gemma 3n of this size instead")
+    parser.add_argument("--make", choices=SIZES, help="a random checkpoint of this size instead")
     parser.add_argument("--side", type=int, help="side of its pictures in pixels, for --make")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
@@ -80,7 +81,7 @@ def sides(model: str) -> list[str]:
     """Who can run this checkpoint. Raises ModelError where it is not here."""
     from mmcli.hub.resolve import resolve
 
-    in_both = resolve(model, download=False).config.get("model_type") in ("paligemma", "gemma3n")
+    in_both = resolve(model, download=False).config.get("model_type") in ("paligemma", "gemma3n", "fuyu")
     return ["mmcli", "transformers"] if in_both and find_spec("transformers") else ["mmcli"]
 
 

@@ -45,11 +45,13 @@ class Mmcli:
         return first - start, last - first, rows
 
     def read_each_token(self) -> int:
-        """Bytes of weights that one written token reads: every layer, and the head, which is the embedding table."""
+        """Bytes of weights that one written token reads: every layer and the head, which may be the embedding table."""
         from mmcli.hub.weights import Mapped
 
         part = getattr(self.model, "decoder", self.model)
         rows = {id(weight) for each in part.modules() if isinstance(each, Mapped) for weight in each.parameters()}
+        if getattr(part, "head", None) is not None:  # one of its own
+            rows.add(id(part.embedding.weight))
         return sum(parameter.nbytes for parameter in part.parameters() if id(parameter) not in rows)
 
     def waits(self, inputs: Any, tokens: int) -> float:
@@ -114,7 +116,7 @@ class Transformers:
             input_ids=given.tokens,
             attention_mask=given.valid.long(),
             **more,
-            pixel_values=torch.stack(given.images),
+            pixel_values=torch.cat(given.images) if given.images[0].ndim == 2 else torch.stack(given.images),
             max_new_tokens=tokens,
             do_sample=False,
             pad_token_id=0,
