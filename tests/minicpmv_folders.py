@@ -172,13 +172,22 @@ def weights(version: str, seed: int) -> dict[str, torch.Tensor]:
 
 def drawn(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
     generator = np.random.RandomState(crc32(f"{seed} {name}".encode()))
-    spread = 1.5 * np.prod(shape[1:]) ** -0.5 if len(shape) > 1 else 0.3
+    numbers = centre_of(name) + spread_of(name, shape) * generator.standard_normal(shape)
+    return torch.from_numpy(numbers.astype(np.float32))
+
+
+def spread_of(name: str, shape: tuple[int, ...]) -> float:
+    """The standard deviation by which a tensor matters and numbers stay in range from layer to layer."""
     if "pos_embed" in name or "position_embedding" in name or name.endswith("query"):
-        spread = 0.5
+        return 0.5
     if "embed_tokens" in name:
-        spread = 0.25
-    centre = 1.0 if "norm" in name and name.endswith("weight") or ".ln_" in name and name.endswith("weight") else 0.0
-    return torch.from_numpy((centre + spread * generator.standard_normal(shape)).astype(np.float32))
+        return 0.25
+    return float(1.5 * np.prod(shape[1:]) ** -0.5) if len(shape) > 1 else 0.3
+
+
+def centre_of(name: str) -> float:
+    """The mean: norms multiply by about one."""
+    return 1.0 if name.endswith("weight") and ("norm" in name or ".ln_" in name) else 0.0
 
 
 def preprocessor(version: str) -> dict:

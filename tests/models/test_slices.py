@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmcli.models.minicpmv.settings import PixelSettings
+from mmcli.hub.pixel_values import PixelValues
 from mmcli.models.slices import Slicing, sliced
 
 # What MiniCPM-V 2.6's image_processing_minicpmv.py gave; it takes an image one pixel high for three channels of
@@ -42,7 +42,7 @@ def test_pixels_are_those_of_the_reference(name):
     assert len(cut) == len(PIXELS[name])
     for one, (grid, total, weighed) in zip(cut, PIXELS[name], strict=True):
         assert (one.height // 14, one.width // 14) == tuple(grid)
-        numbers = as_patches(PixelSettings().pixels(one)).astype(np.float64)
+        numbers = as_patches(PixelValues().of(one)).astype(np.float64)
         assert numbers.sum() == pytest.approx(total, abs=1e-3)
         weights = np.cos(np.arange(numbers.size)).reshape(numbers.shape)
         assert (numbers * weights).sum() == pytest.approx(weighed, abs=1e-3)

@@ -12,6 +12,7 @@ import minicpmv_folders as folders
 import pytest
 import torch
 from command import mmcli
+from minicpmv_published import BYTES, PUBLISHED, WIDE
 
 from mmcli.engine.generate import generate
 from mmcli.engine.inputs import Inputs
@@ -210,41 +211,6 @@ def test_inspect_draws_every_stage(first):
 
 
 # -- published sizes ---------------------------------------------------------------------------------------------------
-
-# What the config.json files of OpenBMB's repositories say: 2.0 and 2.5 as mirrored at github.com/HwwwwwwwH/MiniCPM-V-2
-# and github.com/theonlyengine/VQA_Model, with the size in bytes that their model.safetensors.index.json gives.
-PUBLISHED = {
-    "2.0": {
-        "model_type": "minicpmv", "vocab_size": 122753, "hidden_size": 2304, "intermediate_size": 5760,
-        "num_hidden_layers": 40, "num_attention_heads": 36, "num_key_value_heads": 36, "hidden_act": "silu",
-        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "rope_scaling": None, "tie_word_embeddings": False,
-        "max_position_embeddings": 4096, "query_num": 64, "slice_mode": True, "drop_vision_last_layer": True,
-        "vision_encoder": "vit_so400m_patch14_siglip_384.webli", "patch_size": 14, "max_slice_nums": 9,
-        "scale_resolution": 448, "scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 256, "bos_token_id": 1,
-        "eos_token_id": 2,
-    },
-    "2.5": {
-        "model_type": "minicpmv", "version": "2.5", "vocab_size": 128256, "hidden_size": 4096,
-        "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
-        "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "rope_scaling": None,
-        "tie_word_embeddings": False, "max_position_embeddings": 8192, "query_num": 96, "slice_mode": True,
-        "drop_vision_last_layer": False, "patch_size": 14, "slice_config": {"max_slice_nums": 9, "patch_size": 14},
-        "vision_config": folders.SO400M | {"model_type": "idefics2", "image_size": 980, "patch_size": 14},
-        "bos_token_id": 128000, "eos_token_id": 128001,
-    },
-    "2.6": {
-        "model_type": "minicpmv", "version": 2.6, "vocab_size": 151666, "hidden_size": 3584,
-        "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
-        "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "tie_word_embeddings": False,
-        "max_position_embeddings": 32768, "use_sliding_window": False, "sliding_window": 131072, "query_num": 64,
-        "slice_mode": True, "drop_vision_last_layer": False, "patch_size": 14,
-        "slice_config": {"max_slice_nums": 9, "patch_size": 14},
-        "vision_config": folders.SO400M | {"model_type": "siglip", "image_size": 980, "patch_size": 14},
-        "bos_token_id": 151643, "eos_token_id": 151645,
-    },
-}  # fmt: skip
-BYTES = {"2.0": 6_869_931_584, "2.5": 34_148_369_344}
-WIDE = {"2.0": 2, "2.5": 4}  # bytes of a number in these files
 
 
 @pytest.mark.parametrize("version", PUBLISHED)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.errors import ModelError, UsageError
+from mmcli.hub.pixel_values import PixelValues
 from mmcli.hub.tokenizer import Tokenizer, begin_id, read_tokenizer, stop_ids
 from mmcli.models.chat_processor import ChatProcessor, Row
 from mmcli.models.chat_template import ChatTemplate
@@ -29,7 +30,7 @@ from mmcli.models.minicpmv.layout import (
     placeholder,
 )
 from mmcli.models.minicpmv.model import PLACE
-from mmcli.models.minicpmv.settings import PixelSettings
+from mmcli.models.minicpmv.settings import read_settings
 from mmcli.models.prompts import fill_prompt
 from mmcli.models.slices import Grid, sliced
 from mmcli.types import Turn
@@ -59,7 +60,7 @@ class MiniCPMVProcessor(ChatProcessor):
         config: MiniCPMVConfig,
         tokenizer: Tokenizer,
         template: ChatTemplate,
-        settings: PixelSettings,
+        values: PixelValues,
         stop_ids: frozenset[int],
     ):
         marks = [IMAGE, IMAGE_END, SLICE, SLICE_END, *([NUMBER, NUMBER_END] if config.own_slice_marks else [])]
@@ -68,7 +69,7 @@ class MiniCPMVProcessor(ChatProcessor):
         super().__init__(tokenizer, template, ControlTokens(tokenizer, {config.bos, *stop_ids}, marks), stop_ids)
         self.config = config
         self.capabilities = capabilities(config)
-        self.settings = settings
+        self.values = values
         self.soft_tokens = config.resampler.queries
         opens = (IMAGE, SLICE) if config.own_slice_marks else (IMAGE,)
         self._opens = frozenset(tokenizer.token_to_id(mark) for mark in opens)
@@ -78,14 +79,14 @@ class MiniCPMVProcessor(ChatProcessor):
     def open(cls, folder: Path, config: MiniCPMVConfig, raw: dict[str, Any]) -> "MiniCPMVProcessor":
         """Read the tokenizer, the chat template and the settings of a checkpoint. Raises ModelError."""
         tokenizer = read_tokenizer(folder)
-        settings = PixelSettings.open(folder, config)
+        values = read_settings(folder, config)
         begin = ""
         if config.version == "2.0":
             begin = tokenizer.id_to_token(begin_id(folder, tokenizer, config.bos)) or ""
         layout = partial(own_layout, begin=begin) if config.version == "2.0" else None
         ends = {tokenizer.token_to_id(name) for name in STOPS[config.version]} - {None}
         stops = stop_ids(folder, config.stop_ids) | {id for id in ends if id is not None}
-        return cls(config, tokenizer, ChatTemplate.open(folder, begin, layout), settings, stops)
+        return cls(config, tokenizer, ChatTemplate.open(folder, begin, layout), values, stops)
 
     # -- text --------------------------------------------------------------------------------------------------------
 
@@ -145,7 +146,7 @@ class MiniCPMVProcessor(ChatProcessor):
         for text, own, _ in rows:
             cut = [sliced(image, self.config.slicing) for image in own]
             ids.append(self._tokens(text, [grid for _, grid in cut], sum(len(slices) for slices, _ in cut)))
-            images += [torch.from_numpy(self.settings.pixels(one)) for slices, _ in cut for one in slices]
+            images += [torch.from_numpy(self.values.of(one)) for slices, _ in cut for one in slices]
         tokens, valid = pad_left(ids, self.config.pad)
         return Inputs(tokens, valid, tuple(images))
 
