@@ -22,10 +22,11 @@ sys.path.insert(0, str(HERE.parent.parent))
 import checkpoints  # noqa: E402
 import fuyu_checkpoint  # noqa: E402
 import gemma3n_checkpoint  # noqa: E402
+import minicpmv_checkpoint  # noqa: E402
 import startup  # noqa: E402
 import tables  # noqa: E402
 
-SIZES = [*checkpoints.SIZES, *gemma3n_checkpoint.SIZES, *fuyu_checkpoint.SIZES]
+SIZES = [*checkpoints.SIZES, *gemma3n_checkpoint.SIZES, *fuyu_checkpoint.SIZES, *minicpmv_checkpoint.SIZES]
 
 
 def options() -> argparse.Namespace:
