@@ -26,7 +26,7 @@ LONGEST = 400  # lines
 # What a model is made of needs torch as it is imported; everything else must start in milliseconds.
 NEEDS_TORCH = ("mmcli.engine", "mmcli.layers", "mmcli.models", "mmcli.training")
 NEEDS_TORCH += ("mmcli.hub.save", "mmcli.hub.weights", "mmcli.hub.array_files", "mmcli.speech.silero_vad")
-STARTS_AT_ONCE = ("mmcli.models.registry", "mmcli.models.family", "mmcli.models.loaded")
+STARTS_AT_ONCE = ("mmcli.models.registry", "mmcli.models.family", "mmcli.models.loaded", "mmcli.models.offered")
 
 
 def name_of(path: Path) -> str:
@@ -185,7 +185,7 @@ def test_nothing_outside_a_familys_folder_knows_the_family():
 
 
 # Where a model may be called by its name: the table of families and that of known repositories.
-NAMING = ("mmcli/models/registry.py", "mmcli/hub/known.py")
+NAMING = ("mmcli/models/registry.py", "mmcli/hub/known.py", "mmcli/hub/known_models.py")
 FAMILY_FOLDERS = sorted(path.parent for path in (ROOT / "mmcli/models").glob("*/__init__.py"))
 
 

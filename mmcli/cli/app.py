@@ -18,7 +18,8 @@ from mmcli.errors import (
     keeping_interrupts,
     ran_out_of_memory,
 )
-from mmcli.hub.known import IMAGE_MODEL, such_as
+from mmcli.hub.known import IMAGE_MODEL
+from mmcli.models.offered import such_as
 from mmcli.version import __version__
 
 HELP = (

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mmcli.cli.options import option
-from mmcli.hub.known import such_as
+from mmcli.models.offered import such_as
 from mmcli.tasks.detect import tidy_things
 
 

@@ -9,7 +9,7 @@ import typer
 from mmcli.cli.environment import Environment
 from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, TalkOptions, option, spread
 from mmcli.errors import ExitCode, InputError, ModelError, UsageError, raise_if_interrupted
-from mmcli.hub.known import such_as
+from mmcli.models.offered import such_as
 
 NAME = "chat"
 EPILOG = f"""\

@@ -16,9 +16,9 @@ def values(metavar: str | None) -> Callable[[str], list[str]] | None:
 
 
 def models(incomplete: str) -> list[str]:
-    """The bundled models and those in the cache; of paths, which the shell knows better, none."""
+    """Models that are bundled, in the cache, or known by a short name; no paths, which the shell knows better."""
     from mmcli.hub import cache
-    from mmcli.hub.layout import BUNDLED
+    from mmcli.models.offered import able
 
     places = sorted(cache.root().glob(f"{cache.PREFIX}*"))
     cached = [
@@ -27,4 +27,5 @@ def models(incomplete: str) -> list[str]:
         if _HARMLESS.fullmatch(name := cache.model_name(place))
         and any((folder / "config.json").is_file() for folder in cache.snapshots(place))
     ]
-    return [name for name in (*BUNDLED, *cached) if name.startswith(incomplete)]
+    names = (*able(bundled=True), *cached, *able(bundled=False))
+    return [name for name in names if name.startswith(incomplete)]

@@ -4,7 +4,7 @@ import typer
 
 from mmcli.cli.arguments import Images, MinScore, Things
 from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, spread
-from mmcli.hub.known import such_as
+from mmcli.models.offered import such_as
 
 NAME = "detect"
 EPILOG = f"""\

@@ -11,7 +11,8 @@ from mmcli.cli.options import Revision, TalkOptions, option, spread
 from mmcli.cli.start import begin
 from mmcli.errors import ExitCode, ModelError
 from mmcli.escape import escape_line, wrap
-from mmcli.hub.known import AUDIO_MODEL, IMAGE_MODEL, able, such_as
+from mmcli.hub.known import AUDIO_MODEL, IMAGE_MODEL
+from mmcli.models.offered import able, such_as
 from mmcli.output.json_text import to_json_line
 from mmcli.output.tables import NARROWEST, bytes_text, count_text, table
 
@@ -43,7 +44,8 @@ def command(
         str,
         typer.Argument(
             metavar="MODEL",
-            help=f"A bundled model ({', '.join(able(bundled=True))}), a folder, or a hub repository as owner/name.",
+            help=f"A bundled model ({', '.join(able(bundled=True))}), a folder, or a model of the hub by its short "
+            "name or as owner/name.",
             show_default=False,
             autocompletion=complete.models,
         ),
@@ -110,11 +112,12 @@ def reads(processor: "Processor") -> dict[str, Any]:
 def configuration(name: str, revision: str | None, offline: bool) -> "Checkpoint":
     """The checkpoint called `name`, perhaps without its weights. Raises ModelError."""
     from mmcli.hub import cache
-    from mmcli.hub.resolve import cached_folder, is_local, open_folder, resolve
+    from mmcli.hub.resolve import cached_folder, hub_name, is_local, open_folder, pinned_revision, resolve
     from mmcli.offline import is_offline
 
     if is_local(name) or cached_folder(name, revision):
         return resolve(name, revision, download=False)
+    name, revision = hub_name(name), revision or pinned_revision(name)
     found = cache.find(cache.storage(name), revision, any_revision=True, weights=False)
     if offline or is_offline():
         return open_folder(name, found.folder, found.folder.name) if found else resolve(name, revision, download=False)

@@ -3,7 +3,7 @@
 import textwrap
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,10 +14,13 @@ from mmcli.cli.start import begin
 from mmcli.errors import ExitCode, ModelError, UsageError
 from mmcli.escape import escape_line
 from mmcli.hub.fields import shown
-from mmcli.hub.known import able, such_as
+from mmcli.models.offered import able, such_as
 from mmcli.models.registry import family_of
 from mmcli.output.json_text import to_json_line
 from mmcli.output.tables import bytes_text, count_text, fit, table
+
+if TYPE_CHECKING:
+    from mmcli.hub.known_models import KnownModel
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -38,19 +41,12 @@ on their page and `hf auth login` or HF_TOKEN.""",
 )
 
 
-def _named(name: str) -> str:
-    """The name as it was given, but of the hub's models that have a short name the hub's own."""
-    from mmcli.hub.resolve import hub_name
-
-    return name if Path(name).exists() else hub_name(name)
-
-
 Name = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        callback=_named,
-        help=f"A bundled model ({', '.join(able(bundled=True))}), a folder, or a hub repository as owner/name.",
+        help=f"A bundled model ({', '.join(able(bundled=True))}), a folder, or a model of the hub by its short name or "
+        "as owner/name.",
         autocompletion=complete.models,
     ),
 ]
@@ -63,6 +59,7 @@ Offline = Annotated[bool, option("Model", "--offline", help="Never use the netwo
 def list_models(ctx: typer.Context, json_: Json = False, *, talk: TalkOptions) -> int:
     """List the models on this machine with their sizes."""
     from mmcli.hub.cache import cached_models
+    from mmcli.hub.known import known_as
     from mmcli.hub.layout import BUNDLED
 
     environment = begin(ctx, talk)
@@ -75,15 +72,23 @@ def list_models(ctx: typer.Context, json_: Json = False, *, talk: TalkOptions) -
             {"name": model.name, "revision": model.revision, "references": list(model.references)}
             | {"folder": str(model.folder), "bytes": model.size}
         )
+    for row in rows:
+        known = known_as(row["name"])
+        row |= {"short": known.name if known else None, "licence": known.licence if known else None}
     if json_:
         environment.write("".join(to_json_line(row) for row in rows))
     else:
         cells = [
-            (row["name"], bytes_text(row["bytes"]), (row["revision"] or "bundled")[:12], ", ".join(row["references"]))
-            for row in rows
+            (row["name"], bytes_text(row["bytes"]), (row["revision"] or "bundled")[:12], *_about(row)) for row in rows
         ]
         environment.write(table(cells, environment.width))
     return ExitCode.OK
+
+
+def _about(row: dict[str, Any]) -> tuple[str, str, str]:
+    """What `list` adds to a model: its short name if that is another, its licence, branches and tags."""
+    short = row["short"] if row["short"] not in (None, row["name"]) else ""
+    return short, row["licence"] or "", ", ".join(row["references"])
 
 
 @app.command(cls=Command)
@@ -97,7 +102,7 @@ def pull(ctx: typer.Context, name: Name, revision: Revision = None, *, talk: Tal
         environment.log(f"{name} is bundled; there is nothing to download")
         environment.write(f"{BUNDLED[name]}\n")
         return ExitCode.OK
-    _only_hub(name)
+    name, revision = _on_hub(name, revision)
     from mmcli.hub.download import fetch, plan
 
     todo = plan(name, revision)
@@ -127,6 +132,8 @@ def info(
         environment.write(to_json_line(facts))
         return ExitCode.OK
     rows = [("name", facts["name"])]
+    rows += [(key.replace("_", " "), facts[key]) for key in ("short_name", "licence") if facts[key]]
+    rows += [("gated", "yes: accept the licence on its page, then log in")] if facts["gated"] else []
     rows += [(key, facts[key]) for key in ("type", "revision", "folder") if facts[key]]
     rows += [("tasks", ", ".join(facts["tasks"]))] if facts["tasks"] else []
     rows.append(("on this machine", "yes" if facts["folder"] else "no"))
@@ -169,33 +176,64 @@ def _declared(raw: dict, name: str) -> dict:
 
 def _facts(name: str, revision: str | None, offline: bool) -> dict:
     """What `info` tells; memory is that of the weights, to which pictures and the KV cache add some."""
+    from mmcli.hub.known import known_as
     from mmcli.hub.quantized import parameter_count
     from mmcli.hub.resolve import cached_folder, is_local, resolve
+    from mmcli.offline import is_offline
 
-    if is_local(name) or offline or cached_folder(name, revision):
-        found = resolve(name, revision, download=False)
+    known = known_as(name)
+    facts: dict[str, Any] = {"name": known.repository or known.name if known and not is_local(name) else name}
+    facts |= {"short_name": known.name if known and known.repository else None}
+    facts |= {"licence": known.licence if known else None, "gated": known.gated if known else None}
+    if is_local(name) or offline or is_offline() or cached_folder(name, revision):
+        try:
+            found = resolve(name, revision, download=False)
+        except ModelError:
+            if known is None:
+                raise
+            return facts | _told(known)
         parameters, kind = parameter_count(found.folder), found.config.get("model_type")
-        return {
-            "name": name,
-            "type": kind if kind is None or isinstance(kind, str) else shown(kind),
-            "revision": found.revision,
-            "folder": str(found.folder),
-            "bytes": _folder_bytes(found.folder),
-            "parameters": parameters,
-            "memory": {dtype: parameters * size for dtype, size in DTYPE_BYTES.items()},
-        } | _declared(found.config, name)
+        return (
+            facts
+            | {
+                "type": kind if kind is None or isinstance(kind, str) else shown(kind),
+                "revision": found.revision,
+                "folder": str(found.folder),
+                "bytes": _folder_bytes(found.folder),
+                "parameters": parameters,
+                "memory": _memory(parameters),
+            }
+            | _declared(found.config, name)
+        )
     from mmcli.hub.download import plan
 
-    todo = plan(name, revision)
+    todo = plan(*_on_hub(name, revision))
+    stored = sum(size for file, size in todo.files.items() if file.endswith(".safetensors"))
+    seen = {"revision": todo.revision, "folder": None, "bytes": todo.size}
+    if known is not None:
+        return facts | _told(known) | seen
+    unknown = dict.fromkeys(("type", "parameters", "tasks", "capabilities", "knows"))
+    return facts | unknown | seen | {"memory": {"stored": stored}}
+
+
+def _told(known: "KnownModel") -> dict:
+    """What the table of known models tells of one that is not here."""
     return {
-        "name": name,
-        "type": None,
-        "revision": todo.revision,
+        "type": known.type,
+        "revision": known.revision,
         "folder": None,
-        "bytes": todo.size,
-        "parameters": None,
-        "memory": {"stored": sum(size for file, size in todo.files.items() if file.endswith(".safetensors"))},
-    } | {"tasks": None, "capabilities": None, "knows": None}
+        "bytes": known.bytes,
+        "parameters": known.parameters,
+        "memory": _memory(known.parameters),
+        "tasks": None,
+        "capabilities": None,
+        "knows": None,
+    }
+
+
+def _memory(parameters: int) -> dict[str, int]:
+    """Bytes of so many weights, by their type."""
+    return {dtype: parameters * size for dtype, size in DTYPE_BYTES.items()}
 
 
 @app.command(cls=Command)
@@ -214,7 +252,7 @@ def remove(
     environment = begin(ctx, talk)
     if name in BUNDLED:
         raise UsageError(f"{name} is bundled with mmcli and cannot be removed")
-    _only_hub(name)
+    name, _ = _on_hub(name)
     from mmcli.hub.cache import disk_size
     from mmcli.hub.cache import remove as remove_from_cache
 
@@ -242,7 +280,9 @@ def verify(ctx: typer.Context, name: Name, revision: Revision = None, *, talk: T
     from mmcli.hub.verify import verify_folder
 
     environment = begin(ctx, talk)
-    findings = verify_folder(resolve(name).folder) if is_local(name) else verify_cached(name, revision)
+    local = is_local(name)
+    name = name if local else _on_hub(name)[0]
+    findings = verify_folder(resolve(name).folder) if local else verify_cached(name, revision)
     for finding in findings:
         sound = f"sound ({finding.checked})" if finding.checked else "sound (structure only)"
         environment.write(f"{escape_line(str(finding.file))}\t{escape_line(finding.problem or sound)}\n")
@@ -252,11 +292,13 @@ def verify(ctx: typer.Context, name: Name, revision: Revision = None, *, talk: T
     return ExitCode.OK
 
 
-def _only_hub(name: str) -> None:
-    from mmcli.hub.resolve import is_local
+def _on_hub(name: str, revision: str | None = None) -> tuple[str, str | None]:
+    """A model's name on the hub, and the revision that is meant. UsageError for a folder."""
+    from mmcli.hub.resolve import hub_name, is_local, pinned_revision
 
     if is_local(name):
         raise UsageError(f"{name} is a folder", "Name a repository of the hub as owner/name")
+    return hub_name(name), revision or pinned_revision(name)
 
 
 def _folder_bytes(folder: str | Path) -> int:

@@ -14,7 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from mmcli.cli import complete
-from mmcli.hub.known import IMAGE_MODEL, such_as
+from mmcli.hub.known import IMAGE_MODEL
+from mmcli.models.offered import such_as
 
 
 def one_of(*allowed: str) -> Callable[[str], str]:

@@ -12,7 +12,7 @@ from mmcli.cli.progress import Count, Progress
 from mmcli.cli.render import Renderer
 from mmcli.cli.start import begin, capabilities_here, loader
 from mmcli.errors import ExitCode, InputError, WriteError, raise_if_interrupted
-from mmcli.hub.known import able
+from mmcli.models.offered import able
 from mmcli.tasks.task import Request
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from mmcli.cli.options import (
     option,
 )
 from mmcli.errors import UsageError
-from mmcli.hub.known import AUDIO_MODEL, able
+from mmcli.hub.known import AUDIO_MODEL
+from mmcli.models.offered import able
 from mmcli.output.results import own_suffixes, results
 from mmcli.output.writers import WRITERS, Writer, writer_of, writers_for
 
@@ -188,7 +189,7 @@ class AudioModelOptions(ModelOptions):
             metavar="NAME|PATH|REPO",
             autocompletion=complete.models,
             help=f"The bundled {AUDIO_MODEL} (default), a checkpoint's folder, or a repository of the Hugging Face "
-            f"hub, downloaded at first use: {', '.join(able('transcribes', bundled=False))} and others.",
+            f"hub, downloaded at first use: {', '.join(able('transcribes', bundled=False)[:3])} and others.",
         ),
     ] = AUDIO_MODEL
 

@@ -6,7 +6,8 @@ import typer
 
 from mmcli.cli.arguments import Images, MinScore, Things
 from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, option, spread
-from mmcli.hub.known import IMAGE_MODEL, such_as
+from mmcli.hub.known import IMAGE_MODEL
+from mmcli.models.offered import such_as
 
 NAME = "segment"
 EPILOG = f"""\

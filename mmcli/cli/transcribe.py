@@ -11,7 +11,7 @@ from mmcli.cli.progress import Count, SoundProgress
 from mmcli.cli.recordings import AudioModelOptions, AudioOptions, RecordingOptions, TranscriptOptions, Transcripts
 from mmcli.cli.start import begin, checkpoint_here, loader
 from mmcli.errors import ExitCode, InputError, WriteError, raise_if_interrupted
-from mmcli.hub.known import such_as
+from mmcli.models.offered import such_as
 
 if TYPE_CHECKING:
     from mmcli.batch.outcome import Outcome

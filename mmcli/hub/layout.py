@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from mmcli.hub.known import able
+from mmcli.hub.known_models import KNOWN
 
 ASSETS = Path(__file__).parent.parent / "assets"
-BUNDLED = {name: ASSETS / name for name in able(bundled=True)}
+BUNDLED = {model.name: ASSETS / model.name for model in KNOWN if model.bundled}
 
 # What a checkpoint may consist of; code and pickles are never fetched.
 PATTERNS = ("*.json", "*.safetensors", "tokenizer.model", "merges.txt", "chat_template.jinja")

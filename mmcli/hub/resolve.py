@@ -11,6 +11,7 @@ from mmcli.errors import ModelError
 from mmcli.hub import cache
 from mmcli.hub.json_files import read_json
 from mmcli.hub.known import SHORT_NAMES
+from mmcli.hub.known_models import BY_NAME
 from mmcli.hub.layout import BUNDLED
 from mmcli.hub.other_formats import not_a_checkpoint, not_a_folder
 from mmcli.offline import is_offline
@@ -35,7 +36,8 @@ class Checkpoint:
 def resolve(name: str, revision: str | None = None, *, download: bool = True) -> Checkpoint:
     """Find a model: a bundled one, a folder, or "owner/name" on the Hugging Face Hub at `revision`.
 
-    Some of the hub have short names as well.
+    Some of the hub have short names as well, which stand for a commit: where that is neither in the cache nor can be
+    had, what the cache has of the repository is taken.
 
     The hub is asked only for what is neither local nor in the cache, and never with `download=False`.
     Raises ModelError in words that say what to do: missing, gated, offline, or no model at all.
@@ -47,22 +49,29 @@ def resolve(name: str, revision: str | None = None, *, download: bool = True) ->
         return open_cached(path, name, revision) if _is_storage(path) else open_folder(name, path)
     if name and path.exists():
         raise not_a_folder(path)
-    name = hub_name(name)
+    name, pinned = hub_name(name), pinned_revision(name) if revision is None else None
     if not _REPOSITORY.fullmatch(name):
         raise _no_such_model(name)
-    found = cache.find(cache.storage(name), revision, any_revision=not download or is_offline())
+    found = _cached(name, revision, pinned, any_revision=not download or is_offline())
     if found is None:
         if not download:
             raise _not_here(name, revision)
         from mmcli.hub.download import fetch
 
         try:
-            found = cache.Found(fetch(name, revision))
+            found = cache.Found(fetch(name, revision or pinned))
         except ModelError:  # no network, or the licence was withdrawn: what was downloaded before still runs
             found = cache.find(cache.storage(name), revision, any_revision=True)
             if found is None:
                 raise
     return open_folder(name, found.folder, found.folder.name, found.note)
+
+
+def _cached(name: str, revision: str | None, pinned: str | None, any_revision: bool) -> cache.Found | None:
+    """What the cache has of a hub model at `revision`; where that is left open at `pinned`, else as main is."""
+    place = cache.storage(name)
+    found = cache.find(place, pinned) if pinned else None
+    return found or cache.find(place, revision, any_revision=any_revision)
 
 
 def open_cached(place: Path, name: str, revision: str | None = None) -> Checkpoint:
@@ -136,6 +145,12 @@ def hub_name(name: str) -> str:
     return SHORT_NAMES.get(name, name)
 
 
+def pinned_revision(name: str) -> str | None:
+    """The commit that a short name stands for; None for any other name, and where none is known."""
+    model = BY_NAME.get(name)
+    return model.revision if model else None
+
+
 def is_local(name: str) -> bool:
     """Whether a name means the bundled model or a path, so that the hub has no say in it."""
     return name in BUNDLED or looks_like_path(name) or Path(name).exists()
@@ -155,5 +170,5 @@ def open_folder(name: str, folder: Path, revision: str | None = None, note: str 
 
 def cached_folder(name: str, revision: str | None = None) -> Path | None:
     """The snapshot of a hub model in the cache if it is complete, found without any network; else None."""
-    found = cache.find(cache.storage(hub_name(name)), revision, any_revision=is_offline())
+    found = _cached(hub_name(name), revision, None if revision else pinned_revision(name), is_offline())
     return found.folder if found else None

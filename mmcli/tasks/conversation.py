@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mmcli.errors import InputError, ModelError, UsageError
 from mmcli.hub.fields import Fields
-from mmcli.hub.known import any_of, such_as
+from mmcli.models.offered import any_of, such_as
 from mmcli.tasks.answer import in_words
 from mmcli.tasks.task import Request, text_of
 from mmcli.types import Part, Turn

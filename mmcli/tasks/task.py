@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from mmcli.errors import ModelError, UsageError
-from mmcli.hub.known import any_of
+from mmcli.models.offered import any_of
 
 if TYPE_CHECKING:
     from mmcli.models.family import Processor

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmcli.errors import ModelError, UsageError
-from mmcli.hub.known import any_of
+from mmcli.models.offered import any_of
 from mmcli.output.writers.text import clock
 from mmcli.speech.fallback import FASTEST, LOGPROB_LIMIT, DecodingOptions
 from mmcli.tasks.task import text_of

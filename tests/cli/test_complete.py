@@ -44,8 +44,9 @@ def shell(tmp_path):
         (("doctor", "--dtype", "f"), ["float32", "float16"]),
         (("detect", "cat", "--loc-divisor", "10"), ["1023", "1024"]),
         (("segment", "cat", "--table", ""), ["auto", "cpu", "device"]),
-        (("caption", "--model", ""), ["nano", "whisper-base", "someone/tiny"]),
-        (("transcribe", "-M", "whis"), ["whisper-base"]),
+        (("caption", "--model", "na"), ["nano"]),
+        (("caption", "--model", "some"), ["someone/tiny"]),
+        (("transcribe", "-M", "whisper-t"), ["whisper-tiny", "whisper-tiny.en"]),
         (("models", "info", "some"), ["someone/tiny"]),
         (("inspect", "n"), ["nano"]),
         (("caption", "--model", "./"), []),  # for the shell itself

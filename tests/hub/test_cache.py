@@ -10,8 +10,9 @@ from command import mmcli
 
 from mmcli.errors import ModelError
 from mmcli.hub import cache
+from mmcli.hub.known_models import KNOWN
 from mmcli.hub.layout import BUNDLED
-from mmcli.hub.resolve import resolve
+from mmcli.hub.resolve import cached_folder, resolve
 
 NAME = "someone/model"
 OLD, NEW = "a" * 40, "b" * 40
@@ -67,6 +68,18 @@ def test_a_model_in_a_copied_cache_answers(place):
     assert done.records[0]["revision"] == NEW
     assert done.records[0]["text"] == mmcli("caption", CAT, "--json").records[0]["text"]
     assert "revision" not in done.err
+
+
+def test_a_short_name_stands_for_its_commit_and_else_for_what_is_here(place):
+    known = next(model for model in KNOWN if model.revision)
+    own = cache.storage(known.repository)
+    snapshot(own, NEW)
+    refer(own, "main", NEW)
+    assert resolve(known.name, download=False).revision == NEW == cached_folder(known.name).name
+    snapshot(own, known.revision, age=99)
+    assert resolve(known.name, download=False).revision == known.revision == cached_folder(known.name).name
+    assert resolve(known.repository, download=False).revision == NEW
+    assert resolve(known.name, NEW, download=False).revision == NEW
 
 
 def test_among_revisions_without_a_main_the_newest_is_taken_and_said(place):

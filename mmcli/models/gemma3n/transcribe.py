@@ -10,7 +10,6 @@ from mmcli.engine.collect import complete
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.sampling import Sampling
 from mmcli.errors import UsageError
-from mmcli.hub.known import any_of
 from mmcli.models.gemma3n.features import RATE
 from mmcli.models.gemma3n.processor import Gemma3nProcessor
 from mmcli.models.gemma3n.prompts import hearing_prompt
@@ -42,7 +41,8 @@ def transcribe(
     of, and for a task or language that is unknown.
     """
     if options.words:
-        raise UsageError("Gemma 3n gives no times of words", f"Leave --words out, or use {any_of('word_times')}")
+        do = "Leave --words out, or choose another model: mmcli models suggest --task transcribe"
+        raise UsageError("Gemma 3n gives no times of words", do)
 
     def write(rows: list[int], temperature: float) -> list[WindowText]:
         answers = complete(

@@ -1,0 +1,116 @@
+"""The models that the program knows by name: those that are bundled, and well-known ones of the hub.
+
+A line a model. Commits were read off public repositories that pin them, at least two for each; sizes are those of the
+weight files at that commit. What a model can do is declared by its family (`Capabilities`), and the tests hold this
+table to it.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model by name, its `model_type`, and which of the fields of `Capabilities` hold for it."""
+
+    name: str  # as --model takes it
+    type: str
+    can: frozenset[str]
+    repository: str = ""  # on the hub; "" for a bundled model
+    revision: str | None = None  # the commit that the name stands for; None: whatever main is
+    licence: str = ""
+    gated: bool = False  # whether the hub asks for a login and for the licence to be accepted
+    parameters: int = 0
+    mapped: int = 0  # of the parameters those that stay in the file, and take no memory
+    bytes: int = 0  # of the weights, as they are downloaded
+    bundled: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether anybody can have it at once."""
+        return not self.gated
+
+
+_PLACES = frozenset({"images", "objects", "masks"})
+_READER = frozenset({"images", "objects", "masks", "reads_text"})
+_REGIONS = _READER | {"reads_regions"}
+_VIEWER = frozenset({"images", "turns"})
+_EVERYTHING = frozenset({"images", "audio", "turns", "transcribes", "reads_text", "translates"})
+_SPEECH = frozenset({"transcribes", "word_times"})
+_LANGUAGES = _SPEECH | {"translates"}
+
+_GEMMA = {"licence": "Gemma", "gated": True}
+_MIT = {"licence": "MIT"}
+_APACHE = {"licence": "Apache-2.0"}
+
+
+def _whisper(size: str, can: frozenset[str], revision: str, parameters: int, width: int = 4) -> KnownModel:
+    """One of OpenAI's, whose weights are stored in so many bytes each."""
+    more = {"repository": f"openai/whisper-{size}", "revision": revision, "bytes": width * parameters}
+    return KnownModel(f"whisper-{size}", "whisper", can, parameters=parameters, **more, **_MIT)  # type: ignore[arg-type]
+
+
+# Where several can do the same, help texts and messages name the first ones.
+KNOWN = (
+    KnownModel(
+        "nano", "mmcli-nano", _PLACES | {"probabilities"},
+        parameters=27_051_195, bytes=29_284_656, bundled=True, **_APACHE,
+    ),
+    KnownModel(
+        "whisper-base", "whisper", _LANGUAGES,
+        parameters=72_593_920, bytes=55_467_738, bundled=True, **_MIT,
+    ),
+    KnownModel(
+        "paligemma2-3b-mix-448", "paligemma", _READER, "google/paligemma2-3b-mix-448",
+        "1406c92ec87d32cc6b983239278901b904ba7a51", parameters=3_033_127_152, bytes=6_066_000_000, **_GEMMA,
+    ),
+    KnownModel(
+        "paligemma2-3b-mix-224", "paligemma", _READER, "google/paligemma2-3b-mix-224",
+        "8e40ab4cc5df93dfb7fd2fff754bcdff8b62ee78", parameters=3_032_242_416, bytes=6_064_000_000, **_GEMMA,
+    ),
+    KnownModel(
+        "paligemma2-10b-mix-448", "paligemma", _READER, "google/paligemma2-10b-mix-448",
+        parameters=9_663_523_568, bytes=19_327_000_000, **_GEMMA,
+    ),
+    KnownModel(
+        "florence-2-base", "florence2", _REGIONS, "florence-community/Florence-2-base",
+        "00921df66db728a9ceb750f5eca43e5c203a2051", parameters=231_000_000, bytes=463_000_000, **_MIT,
+    ),
+    KnownModel(
+        "florence-2-large", "florence2", _REGIONS, "florence-community/Florence-2-large",
+        "4271c66b88cdbc05735372ec13b2360108de5317", parameters=777_000_000, bytes=1_554_000_000, **_MIT,
+    ),
+    KnownModel(
+        "smolvlm-256m", "idefics3", _VIEWER, "HuggingFaceTB/SmolVLM-256M-Instruct",
+        "7e3e67edbbed1bf9888184d9df282b700a323964", parameters=256_484_928, bytes=513_000_000, **_APACHE,
+    ),
+    KnownModel(
+        "smolvlm-500m", "idefics3", _VIEWER, "HuggingFaceTB/SmolVLM-500M-Instruct",
+        "a7da5b986cb59b408707209984f360a5f4ad7e47", parameters=507_482_304, bytes=1_015_000_000, **_APACHE,
+    ),
+    KnownModel(
+        "smolvlm-2.2b", "idefics3", _VIEWER, "HuggingFaceTB/SmolVLM-Instruct",
+        "81cd9a775a4d644f2faf4e7becff4559b46b14c7", parameters=2_246_272_880, bytes=4_493_000_000, **_APACHE,
+    ),
+    # Turbo was not trained to translate.
+    _whisper("large-v3-turbo", _SPEECH, "41f01f3fe87f28c78e2fbf8b568835947dd65ed9", 808_878_080, 2),
+    _whisper("large-v3", _LANGUAGES, "06f233fe06e710322aca913c1bc4249a0d71fce1", 1_543_490_560, 2),
+    KnownModel(
+        "gemma-3n-e2b", "gemma3n", _EVERYTHING, "google/gemma-3n-E2B-it",
+        "5e092ebca197cdcd8d8b195040accf22693501bc",
+        parameters=5_440_000_000, mapped=30 * 256 * 262_144, bytes=10_880_000_000, **_GEMMA,
+    ),
+    KnownModel(
+        "gemma-3n-e4b", "gemma3n", _EVERYTHING, "google/gemma-3n-E4B-it",
+        "c1221e9c62e34a43ab7ffacd1be0ea71f126ef10",
+        parameters=7_850_000_000, mapped=35 * 256 * 262_144, bytes=15_700_000_000, **_GEMMA,
+    ),
+    _whisper("medium", _LANGUAGES, "abdf7c39ab9d0397620ccaea8974cc764cd0953e", 763_857_920),
+    _whisper("medium.en", _SPEECH, "2e98eb6279edf5095af0c8dedb36bdec0acd172b", 763_856_896),
+    _whisper("small", _LANGUAGES, "973afd24965f72e36ca33b3055d56a652f456b4d", 241_734_912),
+    _whisper("small.en", _SPEECH, "e8727524f962ee844a7319d92be39ac1bd25655a", 241_734_144),
+    _whisper("base.en", _SPEECH, "911407f4214e0e1d82085af863093ec0b66f9cd6", 72_593_408),
+    _whisper("tiny", _LANGUAGES, "169d4a4341b33bc18d8881c4b69c2e104e1cc0af", 37_760_640),
+    _whisper("tiny.en", _SPEECH, "87c7102498dcde7456f24cfd30239ca606ed9063", 37_760_256),
+)  # fmt: skip
+
+BY_NAME = {model.name: model for model in KNOWN}
