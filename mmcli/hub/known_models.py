@@ -6,6 +6,7 @@ table to it.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,15 @@ _EVERYTHING = frozenset({"images", "audio", "turns", "transcribes", "reads_text"
 _SPEECH = frozenset({"transcribes", "word_times"})
 _LANGUAGES = _SPEECH | {"translates"}
 
-_GEMMA = {"licence": "Gemma", "gated": True}
-_MIT = {"licence": "MIT"}
-_APACHE = {"licence": "Apache-2.0"}
+_GEMMA: dict[str, Any] = {"licence": "Gemma", "gated": True}
+_MIT: dict[str, Any] = {"licence": "MIT"}
+_APACHE: dict[str, Any] = {"licence": "Apache-2.0"}
 
 
 def _whisper(size: str, can: frozenset[str], revision: str, parameters: int, width: int = 4) -> KnownModel:
     """One of OpenAI's, whose weights are stored in so many bytes each."""
-    more = {"repository": f"openai/whisper-{size}", "revision": revision, "bytes": width * parameters}
-    return KnownModel(f"whisper-{size}", "whisper", can, parameters=parameters, **more, **_MIT)  # type: ignore[arg-type]
+    more: dict[str, Any] = {"repository": f"openai/whisper-{size}", "revision": revision, "bytes": width * parameters}
+    return KnownModel(f"whisper-{size}", "whisper", can, parameters=parameters, **more, **_MIT)
 
 
 # Where several can do the same, help texts and messages name the first ones.
