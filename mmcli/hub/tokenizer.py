@@ -58,6 +58,11 @@ class Tokenizer:
         with reading(self._path):
             return self._inner.get_added_tokens_decoder()
 
+    def add_control(self, names: Sequence[str]) -> None:
+        """Make names control tokens; those that it lacks come behind its last token, in their order."""
+        with reading(self._path):
+            self._inner.add_special_tokens([tokenizers.AddedToken(name, normalized=False) for name in names])
+
     def check_rows(self, ids: Sequence[int], rows: int) -> None:
         """Raise ModelError unless a model whose table has so many rows knows all of these ids."""
         if ids and max(ids) >= rows:

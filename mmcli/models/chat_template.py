@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mmcli.errors import ModelError
 from mmcli.hub.json_files import read_json
@@ -34,9 +34,7 @@ class ChatTemplate:
     layout: Callable[[Sequence[Message]], str] | None = None  # the family's own, for want of a template
 
     @classmethod
-    def open(
-        cls, folder: Path, begin: str = "", layout: Callable[[Sequence[Message]], str] | None = None
-    ) -> "ChatTemplate":
+    def open(cls, folder: Path, begin: str = "", layout: Callable[[Sequence[Message]], str] | None = None) -> Self:
         """Find a checkpoint's template where transformers looks for it. Raises ModelError for a damaged one.
 
         `begin` is the token that begins a text where the family's texts have one. `layout` writes the whole text, and

@@ -16,6 +16,7 @@ FAMILIES = {
     "minicpmv": "mmcli.models.minicpmv:FAMILY",  # 2.0, 2.5 and 2.6
     "idefics3": "mmcli.models.smolvlm:FAMILY",  # SmolVLM 1
     "smolvlm": "mmcli.models.smolvlm:FAMILY",  # SmolVLM2
+    "omnilmm": "mmcli.models.omnilmm:FAMILY",  # OmniLMM-12B
     "whisper": "mmcli.models.whisper:FAMILY",  # tiny to large-v3-turbo and the distilled ones
 }
 
