@@ -69,3 +69,16 @@ def test_weights_that_change_change_the_fingerprint(tmp_path):
     save_file(weights, other / "model.safetensors")
     bundled = weights_of(resolve("nano"))
     assert weights_of(resolve(str(same))) == bundled != weights_of(resolve(str(other)))
+
+
+def test_the_fingerprint_passes_over_what_is_no_file(tmp_path):
+    from mmcli.hub.fingerprint import weights_of
+    from mmcli.hub.resolve import BUNDLED, resolve
+
+    folder = shutil.copytree(BUNDLED["nano"], tmp_path / "nano", copy_function=shutil.copyfile)
+    (folder / "folder.json").mkdir()
+    (folder / "nowhere.json").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.json")
+    with (folder / "large.json").open("wb") as file:
+        file.truncate(9 << 30)  # it takes no place on the disk
+    assert weights_of(resolve(str(folder))) == weights_of(resolve("nano"))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import gemma3n_folders
 import gemma3n_models
+import minicpmv_folders
 import numpy as np
 import pytest
 import support
@@ -18,7 +19,7 @@ from mmcli.layers.int8 import Int8Linear
 from mmcli.layers.linear import stack
 from mmcli.models.load import load
 
-FAMILIES = ("paligemma", "paligemma 2", "gemma3n", "whisper", "nano")
+FAMILIES = ("paligemma", "paligemma 2", "gemma3n", "whisper", "nano", "minicpmv")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -29,6 +30,8 @@ def folder(request, tmp_path_factory) -> Path:
         return resolve("nano").folder
     if request.param == "gemma3n":
         gemma3n_folders.write_checkpoint(folder, gemma3n_models.tiny_reference())
+    elif request.param == "minicpmv":
+        minicpmv_folders.write_folder(folder, "2.0")
     elif request.param == "whisper":
         whisper_folders.write_checkpoint(folder)
     else:

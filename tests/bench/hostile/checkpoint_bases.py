@@ -21,6 +21,7 @@ def write(folder: Path, name: str) -> None:
     """The base `name` into `folder`; a bundled one links to its weights, which are large."""
     import gemma3n_folders
     import gemma3n_models
+    import minicpmv_folders
     import whisper_folders
 
     from mmcli.hub.layout import BUNDLED
@@ -38,6 +39,9 @@ def write(folder: Path, name: str) -> None:
         reference = support.tiny_reference(support.tiny_config(second))
         support.write_checkpoint(folder, reference, shard_size=SHARD if second else "5GB")
         shutil.copy(BUNDLED["nano"] / "mask_decoder.safetensors", folder)
+    elif name.startswith("minicpmv"):
+        folder.mkdir()
+        minicpmv_folders.write_folder(folder, name.removeprefix("minicpmv-"))
     elif name == "whisper":
         whisper_folders.write_checkpoint(folder)
     elif name == "whisper.en":
