@@ -1,8 +1,8 @@
 """The published MiniCPM-V checkpoints: what their config.json files say, and how large their weights are.
 
 2.0 and 2.5 as mirrored at github.com/HwwwwwwwH/MiniCPM-V-2 and github.com/theonlyengine/VQA_Model, whose
-model.safetensors.index.json files also list every tensor. 2.6 by its published code (configuration_minicpm.py) and
-Qwen2-7B; airockchip/rknn-llm#101 lists its tensors.
+model.safetensors.index.json files also list every tensor. 2.6 by its published code (configuration_minicpm.py); its
+decoder's settings, its tensors and their size as github.com/thanhtantran/MiniCPM-V-2_6-rkllm has them.
 """
 
 from minicpmv_folders import SO400M
@@ -37,5 +37,5 @@ PUBLISHED = {
         "bos_token_id": 151643, "eos_token_id": 151645,
     },
 }  # fmt: skip
-BYTES = {"2.0": 6_869_931_584, "2.5": 34_148_369_344}
-WIDE = {"2.0": 2, "2.5": 4}  # bytes of a number in these files
+BYTES = {"2.0": 6_869_931_584, "2.5": 34_148_369_344, "2.6": 16_198_350_304}
+WIDE = {"2.0": 2, "2.5": 4, "2.6": 2}  # bytes of a number in these files
