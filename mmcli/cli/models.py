@@ -1,4 +1,4 @@
-"""`mmcli models`: what is on this machine, and how to get, look at, check and delete it."""
+"""`mmcli models`: what is on this machine, and how to get, look at, check, convert and delete it."""
 
 import textwrap
 from dataclasses import asdict
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
 app = typer.Typer(
-    help="List, download, look at, check and remove models.",
+    help="List, download, look at, check, convert and remove models.",
     epilog=f"""\
 Examples:
 
@@ -33,6 +33,7 @@ Examples:
   mmcli models pull {such_as("images", bundled=False)}
   mmcli models info {such_as("images", bundled=False)}
   mmcli models verify {such_as("images", bundled=False)}
+  mmcli models convert old/model -o model
 
 Models live in the cache of huggingface_hub (HF_HOME moves it). Gated ones need their licence accepted
 on their page and `hf auth login` or HF_TOKEN.""",
@@ -208,12 +209,11 @@ def _facts(name: str, revision: str | None, offline: bool) -> dict:
     from mmcli.hub.download import plan
 
     todo = plan(*_on_hub(name, revision))
-    stored = sum(size for file, size in todo.files.items() if file.endswith(".safetensors"))
     seen = {"revision": todo.revision, "folder": None, "bytes": todo.size}
     if known is not None:
         return facts | _told(known) | seen
     unknown = dict.fromkeys(("type", "parameters", "tasks", "capabilities", "knows"))
-    return facts | unknown | seen | {"memory": {"stored": stored}}
+    return facts | unknown | seen | {"memory": {"stored": todo.weights}}
 
 
 def _told(known: "KnownModel") -> dict:
@@ -289,6 +289,35 @@ def verify(ctx: typer.Context, name: Name, revision: Revision = None, *, talk: T
     wrong = [finding for finding in findings if finding.problem]
     if wrong:
         raise ModelError(f"{name} has {len(wrong)} damaged or missing files", f"Run mmcli models pull {name}")
+    return ExitCode.OK
+
+
+@app.command(cls=Command)
+@spread
+def convert(
+    ctx: typer.Context,
+    name: Name,
+    output: Annotated[
+        str, option("Output", "--output", "-o", metavar="FOLDER", help="The folder to write; it must not be there yet.")
+    ],
+    revision: Revision = None,
+    offline: Offline = False,
+    *,
+    talk: TalkOptions,
+) -> int:
+    """Write a model whose weights are pickles (pytorch_model.bin) into a folder anew, as safetensors.
+
+    Only tensors are read, and code in a pickle is never run. The folder, whose name is printed, also gets config.json
+    and the tokenizer's files; it is whole or not there.
+    """
+    from mmcli.hub.convert import convert as convert_to
+    from mmcli.hub.resolve import resolve
+
+    environment = begin(ctx, talk, offline)
+    checkpoint = resolve(name, revision, download=not offline)
+    size = convert_to(checkpoint, Path(output), lambda file: environment.log(f"writing {file}"))
+    environment.log(f"{bytes_text(size)} of weights are written")
+    environment.write(f"{output}\n")
     return ExitCode.OK
 
 

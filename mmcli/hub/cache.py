@@ -17,7 +17,7 @@ from pathlib import Path
 from mmcli.errors import ModelError
 from mmcli.hub.files import below
 from mmcli.hub.other_formats import not_a_checkpoint
-from mmcli.hub.safetensors_files import weight_files
+from mmcli.hub.weight_files import weight_files
 
 PREFIX = "models--"
 TOKENIZERS = ("tokenizer.json", "vocab.json")

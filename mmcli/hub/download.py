@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmcli.errors import ExitCode, ModelError, keeping_interrupts
+from mmcli.hub import pickle_files
 from mmcli.hub.cache import broken_off
 from mmcli.hub.layout import BUNDLED, PATTERNS
 from mmcli.hub.other_formats import PICKLES
@@ -45,6 +46,11 @@ class Plan:
         """Bytes in all."""
         return sum(self.files.values())
 
+    @property
+    def weights(self) -> int:
+        """Bytes of the weight files."""
+        return sum(size for file, size in self.files.items() if _is_weights(file))
+
 
 def plan(name: str, revision: str | None = None) -> Plan:
     """Ask the hub which files of a model would be fetched, and how large they are. Raises ModelError."""
@@ -58,15 +64,22 @@ def plan(name: str, revision: str | None = None) -> Plan:
         files = {
             file: size for file, size in files.items() if not fnmatch(file, "model-*.safetensors") and file != INDEX
         }
-    if not any(file.endswith(".safetensors") for file in files):
+    if not any(map(_is_weights, files)):
+        whole = {file: size for file, size in names.items() if file == pickle_files.SINGLE}
+        files |= whole or {file: size for file, size in names.items() if fnmatch(file, pickle_files.SHARDS)}
+    if not any(map(_is_weights, files)):
         if any(fnmatch(file, pattern) for file in names for pattern in PICKLES):
             raise ModelError(
-                f"{name} offers its weights only as a pickle, which can run code when it is opened",
-                "Look for a revision or a conversion with model.safetensors",
+                f"{name} offers its weights only in a form that mmcli does not read",
+                f"Look for a revision or a conversion with {SINGLE}",
             )
         raise ModelError(f"{name} offers no safetensors weights", f"See https://huggingface.co/{name}/tree/main")
     assert info.sha is not None  # the hub always tells it of one repository
     return Plan(name, info.sha, files)
+
+
+def _is_weights(file: str) -> bool:
+    return file.endswith((".safetensors", ".bin"))
 
 
 def fetch(name: str, revision: str | None = None, *, weights: bool = True) -> Path:
@@ -80,7 +93,7 @@ def fetch(name: str, revision: str | None = None, *, weights: bool = True) -> Pa
     from huggingface_hub.constants import HF_HUB_CACHE
 
     todo = plan(name, revision)
-    files = {file: size for file, size in todo.files.items() if weights or not file.endswith(".safetensors")}
+    files = {file: size for file, size in todo.files.items() if weights or not _is_weights(file)}
     missing = sum(size for file, size in files.items() if not _is_cached(name, file, todo.revision))
     place = next(path for path in (Path(HF_HUB_CACHE), *Path(HF_HUB_CACHE).parents) if path.exists())
     free = shutil.disk_usage(place).free

@@ -6,8 +6,10 @@ from functools import cache
 from pathlib import Path
 
 from mmcli.hub.resolve import Checkpoint
+from mmcli.hub.weight_files import has_only_pickles, weight_files
 
 MOST = 1 << 27  # bytes of a JSON file that is read
+SAMPLES = 1000  # of a pickle; behind the numbers such a file holds a checksum of each tensor
 SAMPLE = 4096  # bytes of each tensor: whoever trains a model changes them
 
 
@@ -18,7 +20,7 @@ def weights_of(checkpoint: Checkpoint) -> str:
 
 @cache
 def _hash(folder: Path) -> str:
-    """Of all JSON files, and of the beginning of every tensor."""
+    """Of all JSON files, and of the beginning of every tensor; of pickles parts at even distances."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.json")):
         if not path.is_file() or path.stat().st_size > MOST:
@@ -33,4 +35,11 @@ def _hash(folder: Path) -> str:
                 start, end = entry.get("data_offsets", (0, 0))  # which the header's own notes do not have
                 file.seek(8 + size + start)
                 digest.update(file.read(min(SAMPLE, end - start)))
+    for path in weight_files(folder) if has_only_pickles(folder) else ():
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with open(path, "rb") as file:
+            for start in range(0, size, max(1, size // SAMPLES)):
+                file.seek(start)
+                digest.update(file.read(SAMPLE))
     return digest.hexdigest()

@@ -19,6 +19,7 @@ _MOST = 5000  # entries of a folder that are looked at
 
 _ORIGINAL = "Name the model's original repository or folder, the one with model.safetensors"
 _CONVERT = "Convert it to safetensors with transformers (save_pretrained), or use a revision that has model.safetensors"
+_PICKLE = "Of pickles mmcli reads the tensors in those that transformers wrote: pytorch_model.bin beside config.json"
 
 # Checked in this order: pattern of a name, what such a file holds, what to do.
 FORMATS = (
@@ -119,7 +120,7 @@ def _other_format(folder: Path, names: list[str]) -> ModelError | None:
     pickle = next((name for name in names if any(fnmatch(name.lower(), pattern) for pattern in PICKLES)), None)
     if pickle:
         return ModelError(
-            f"{folder} holds its weights only as a pickle ({pickle}), which can run code when it is opened", _CONVERT
+            f"{folder} holds its weights only as a pickle ({pickle}), which can run code when it is opened", _PICKLE
         )
     weights = [name for name in names if name.endswith(".safetensors") and name != "mask_decoder.safetensors"]
     if weights:
@@ -159,7 +160,9 @@ def not_a_folder(path: Path) -> ModelError:
         if fnmatch(name, pattern):
             return ModelError(f"{path} holds {what}, which mmcli does not read", do)
     if any(fnmatch(name, pattern) for pattern in PICKLES):
-        return ModelError(f"{path} is a file of pickled weights, which can run code when it is opened", _CONVERT)
+        if name.startswith("pytorch_model") and (path.absolute().parent / "config.json").is_file():
+            return ModelError(f"{path} is a file of weights", f"Name its folder, {path.parent}")
+        return ModelError(f"{path} is a file of pickled weights, which can run code when it is opened", _PICKLE)
     if (path.absolute().parent / "config.json").is_file():
         return ModelError(
             f"{path} is a file", f"Name its folder, {path.parent}, which holds config.json and the weights"

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmcli.hub.safetensors_files import SCALE, TensorInfo, damaged, read_header, weight_files
+from mmcli.hub.safetensors_files import SCALE, TensorInfo, damaged
+from mmcli.hub.weight_files import header_of, weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +49,7 @@ def meant_in(path: Path, header: dict[str, TensorInfo]) -> list[tuple[str, Tenso
 
 def parameter_count(folder: Path) -> int:
     """Numbers in all weight files of `folder`, from the headers alone; scales are none, two 4-bit integers are two."""
-    return sum(info.count for path in weight_files(folder) for _, info in meant_in(path, read_header(path)))
+    return sum(info.count for path in weight_files(folder) for _, info in meant_in(path, header_of(path)))
 
 
 def _unpacked_shape(name: str, packed: TensorInfo, scale: TensorInfo) -> tuple[int, ...]:

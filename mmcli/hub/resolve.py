@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,6 +15,7 @@ from mmcli.hub.known import SHORT_NAMES
 from mmcli.hub.known_models import BY_NAME
 from mmcli.hub.layout import BUNDLED
 from mmcli.hub.other_formats import not_a_checkpoint, not_a_folder
+from mmcli.hub.weight_files import has_only_pickles
 from mmcli.offline import is_offline
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
@@ -30,7 +32,7 @@ class Checkpoint:
     folder: Path
     revision: str | None  # the hub's commit; None for local folders and the bundled model
     config: dict[str, Any]  # config.json
-    note: str = ""  # why this revision, where the cache does not tell
+    note: str = ""  # what the user should know: why this revision, that the weights are pickles
 
 
 def resolve(name: str, revision: str | None = None, *, download: bool = True) -> Checkpoint:
@@ -165,7 +167,13 @@ def open_folder(name: str, folder: Path, revision: str | None = None, note: str 
     """Read config.json of a checkpoint folder. Raises ModelError where it is missing or no JSON object."""
     if not (folder / "config.json").is_file():
         raise not_a_checkpoint(folder, "has no config.json, so it is not a complete model")
-    return Checkpoint(name, folder, revision, read_json(folder / "config.json"), note)
+    notes = [note] if note else []
+    if has_only_pickles(folder):
+        notes.append(
+            f"the weights of {name} are pickles, of which only tensors are read; "
+            f"mmcli models convert {shlex.quote(name)} -o FOLDER makes safetensors of them"
+        )
+    return Checkpoint(name, folder, revision, read_json(folder / "config.json"), "; ".join(notes))
 
 
 def cached_folder(name: str, revision: str | None = None) -> Path | None:

@@ -1,4 +1,4 @@
-"""The safetensors files of a checkpoint folder: which there are, and what their headers promise."""
+"""The safetensors files of a checkpoint folder: what their headers promise, and what an index lists."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 from mmcli.errors import ModelError
 from mmcli.hub.fields import Fields, shown
 from mmcli.hub.json_files import parse_json, read_json
-from mmcli.hub.other_formats import not_a_checkpoint, not_the_content
+from mmcli.hub.other_formats import not_the_content
 
 SINGLE = "model.safetensors"
 SCALE = "_scale"  # behind the name of a quantised tensor: its factors
@@ -18,7 +18,7 @@ LARGEST_HEADER = 8_000_000  # bytes; those of the largest published files have s
 MOST_TENSORS = 20_000  # of one file
 MOST_SHARDS = 2000
 MOST_SIDES = 8  # dimensions of a tensor
-_SHARD = re.compile(r"[\w-][\w.-]{0,200}\.safetensors")  # a file beside the index
+_SHARD = re.compile(r"[\w-][\w.-]{0,200}\.(?:safetensors|bin)")  # a file beside the index
 
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8,
@@ -46,18 +46,9 @@ class TensorInfo:
         return total
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The model's weight files, `model.safetensors` or else the shards of its index, in order.
-
-    As in transformers, a whole file wins over an index. Raises ModelError where there is neither (and says what the
-    folder is instead), or a shard is missing.
-    """
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    index = folder / INDEX
-    if not index.is_file():
-        raise not_a_checkpoint(folder, f"holds no weights: there is neither {SINGLE} nor {INDEX}")
-    shards = sorted(set(read_index(index).values()))
+def listed_files(folder: Path, name: str) -> list[Path]:
+    """The shards that the index of that name lists, in order. Raises ModelError where one is missing."""
+    shards = sorted(set(read_index(folder / name).values()))
     missing = [name for name in shards if not (folder / name).is_file()]
     if missing:
         raise ModelError(
@@ -68,10 +59,16 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_index(index: Path) -> dict[str, str]:
-    """Tensor name → shard file name, from an index; names that would leave the folder are refused with ModelError."""
+    """Tensor name → shard file name, from an index; names that would leave the folder are refused with ModelError.
+
+    Shards are of the form that the index is of: pytorch_model.bin.index.json lists .bin files.
+    """
+    suffix = Path(index.name.removesuffix(".index.json")).suffix
     shards = Fields(read_json(index), str(index)).part("weight_map").raw
-    if not shards or not all(isinstance(name, str) and _SHARD.fullmatch(name) for name in shards.values()):
-        raise ModelError(f"{index} does not list safetensors files beside it (weight_map)", "Download the model again")
+    known = [isinstance(name, str) and _SHARD.fullmatch(name) and name.endswith(suffix) for name in shards.values()]
+    if not shards or not all(known):
+        kind = suffix.removeprefix(".")
+        raise ModelError(f"{index} does not list {kind} files beside it (weight_map)", "Download the model again")
     if len(set(shards.values())) > MOST_SHARDS:
         raise ModelError(f"{index} lists more than {MOST_SHARDS} files (weight_map)", "Download the model again")
     return dict(shards)

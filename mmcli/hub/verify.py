@@ -2,12 +2,14 @@
 
 import hashlib
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from mmcli.errors import ModelError
 from mmcli.hub.cache import cached
 from mmcli.hub.files import below
-from mmcli.hub.safetensors_files import INDEX, SINGLE, read_header, read_index
+from mmcli.hub.safetensors_files import read_index
+from mmcli.hub.weight_files import FORMS, has_only_pickles, header_of
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,15 @@ def verify(name: str, revision: str | None = None) -> list[Finding]:
 def verify_folder(folder: Path) -> list[Finding]:
     """`verify` for one folder; also for folders outside the cache, whose files have no checksums."""
     findings = [_verify_file(file) for file in sorted(below(folder)) if file.is_file() or file.is_symlink()]
-    for index in sorted(folder.glob("*.safetensors.index.json")):
+    kinds = ("*.bin.index.json",) if has_only_pickles(folder) else ("*.safetensors.index.json",)
+    for index in sorted(path for kind in kinds for path in folder.glob(kind)):
         try:
             absent = {shard for shard in read_index(index).values() if not (folder / shard).exists()}
         except ModelError as error:
             findings.append(Finding(index, error.what))
         else:
-            if index.name != INDEX or not (folder / SINGLE).is_file():  # beside a whole file, an index says nothing
+            whole = {form_index: single for single, form_index in FORMS}.get(index.name, "")
+            if not whole or not (folder / whole).is_file():  # beside a whole file, an index says nothing
                 findings += [Finding(folder / shard, "it is missing") for shard in sorted(absent)]
     if not (folder / "config.json").exists():
         findings.append(Finding(folder / "config.json", "it is missing"))
@@ -52,9 +56,9 @@ def _verify_file(file: Path) -> Finding:
     kind = {64: "sha256", 40: "git-sha1"}.get(len(checksum), "")
     if kind and _digest(file, kind) != checksum:
         return Finding(file, f"its content does not have the {kind} checksum it was published with", kind)
-    if file.suffix == ".safetensors":
+    if file.suffix == ".safetensors" or fnmatch(file.name, "pytorch_model*.bin"):
         try:
-            read_header(file)
+            header_of(file)
         except ModelError as error:
             return Finding(file, error.what, kind)
     return Finding(file, "", kind)

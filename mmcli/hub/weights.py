@@ -8,21 +8,13 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mmcli.errors import ModelError
 from mmcli.hub.quantized import meant_in, multiplied
-from mmcli.hub.safetensors_files import (
-    INDEX,
-    SCALE,
-    SINGLE,
-    TensorInfo,
-    damaged,
-    read_header,
-    read_index,
-    weight_files,
-)
+from mmcli.hub.safetensors_files import SCALE, TensorInfo, damaged
+from mmcli.hub.weight_files import header_of, index_of, names_in_index, open_weights, weight_files
 
 COMPARED_ROWS = 64  # of a tied tensor: enough to find a head that was trained on its own
 
@@ -66,7 +58,7 @@ def load_strict(
     dtype: torch.dtype,
     mapped: frozenset[str] = frozenset(),
 ) -> None:
-    """Fill `module`, which was built on the meta device, from the safetensors files in `folder`.
+    """Fill `module`, which was built on the meta device, from the weight files in `folder`.
 
     Files are memory-mapped and tensors are assigned one by one, cast once, so there is never a second copy of the
     whole. Those named in `mapped` (see `kept_mapped`) stay in the file as they are, mapped into the CPU's memory.
@@ -128,14 +120,14 @@ def _tensors(folder: Path) -> Iterator[tuple[Path, str, TensorInfo]]:
     seen: set[str] = set()
     files = weight_files(folder)
     for path in files:
-        header = read_header(path)
+        header = header_of(path)
         seen.update(header)
         for name, info in meant_in(path, header):
             yield path, name, info
-    if files[0].name != SINGLE:  # the index was followed
-        absent = sorted(set(read_index(folder / INDEX)) - seen)
-        if absent:
-            raise ModelError(f"{folder} lists {_some(absent)} in {INDEX}, but no file holds it")
+    index = index_of(files)
+    absent = sorted(names_in_index(index) - seen) if index else []
+    if index and absent:
+        raise ModelError(f"{folder} lists {_some(absent)} in {index.name}, but no file holds it")
 
 
 def place(table: list[Rule], name: str) -> tuple[Rule | None, str | None]:
@@ -163,7 +155,7 @@ def _read(
 ) -> None:
     for path in dict.fromkeys(path for path, _, _ in plan):
         try:
-            with safe_open(path, framework="pt", device=str(device)) as file:
+            with open_weights(path, device) as file:
                 names = set(file.keys())
                 for name, target in ((name, target) for where, name, target in plan if where == path):
                     tensor = file.get_tensor(name)
@@ -189,7 +181,7 @@ def _check_copies(copies: list[tuple[Path, str, str]], sources: dict[str, tuple[
     """Compare evenly spread rows of what is dropped as a copy with what was kept, as they stand in the files."""
     for path, name, target in copies:
         kept_path, kept_name = sources[target]
-        with safe_open(path, framework="pt") as file, safe_open(kept_path, framework="pt") as kept_file:
+        with open_weights(path) as file, open_weights(kept_path) as kept_file:
             copy, kept = file.get_slice(name), kept_file.get_slice(kept_name)
             rows = copy.get_shape()[0]
             same = all(torch.equal(copy[row], kept[row]) for row in range(0, rows, max(1, rows // COMPARED_ROWS)))

@@ -10,7 +10,7 @@ from command import mmcli, process
 
 SNAPSHOT = Path(__file__).parent / "help.txt"
 COMMANDS = ["", "caption", "detect", "segment", "chat", "transcribe", "inspect", "doctor", "models", "help"]
-COMMANDS += [f"models {name}" for name in ("list", "pull", "info", "remove", "verify")]
+COMMANDS += [f"models {name}" for name in ("list", "pull", "info", "remove", "verify", "convert")]
 HEAVY = ("torch", "transformers", "numpy", "PIL", "tokenizers", "safetensors", "huggingface_hub", "rich")
 
 

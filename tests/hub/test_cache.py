@@ -115,7 +115,7 @@ def test_contents_that_are_gone_are_said(place):
     with pytest.raises(ModelError, match=r"only in part .*content is gone \(model.safetensors\).*models pull someone"):
         resolve(NAME, download=False)
     with pytest.raises(ModelError, match=r"content is gone \(model.safetensors\).*cp -rL"):
-        from mmcli.hub.safetensors_files import weight_files
+        from mmcli.hub.weight_files import weight_files
 
         weight_files(folder)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from command import PATIENCE
 from hub_server import COMMIT, hub, run_python
+from pickles import saved
 from safetensors.torch import save
 
 from mmcli.hub.layout import BUNDLED
@@ -89,6 +90,32 @@ show(cache.cached_models())
     assert removed is True and "not in the cache" in gone and left == []
 
 
+@pytest.mark.parametrize("sharded", [False, True])
+def test_pickles_are_fetched_only_where_there_is_nothing_else(tmp_path, sharded):
+    shards = {f"pytorch_model-{number:05}-of-00002.bin": saved({f"x{number}": torch.ones(3)}) for number in (1, 2)}
+    index = {"weight_map": {f"x{number}": name for number, name in enumerate(shards, start=1)}}
+    files = {key: FILES[key] for key in ("config.json", "tokenizer.json", "modeling.py")} | shards
+    files |= {"pytorch_model.bin.index.json": json.dumps(index).encode(), "training_args.bin": b"x", "old.pt": b"x"}
+    files |= {} if sharded else {"pytorch_model.bin": saved({"x": torch.ones(6)})}
+    wanted = {*shards} if sharded else {"pytorch_model.bin"}
+    with hub({NAME: files}) as (endpoint, asked):
+        code = f"""
+plan = download.plan({NAME!r})
+show([sorted(plan.files), plan.weights])
+show(sorted(path.name for path in download.fetch({NAME!r}, weights=False).iterdir()))
+found = resolve({NAME!r})
+show([sorted(path.name for path in found.folder.iterdir()), found.note])
+show([[f.file.name, f.problem, f.checked] for f in verify.verify({NAME!r})])
+"""
+        (planned, size), small, (there, note), verified = run(code, tmp_path, endpoint)
+    kept = {"config.json", "tokenizer.json", "pytorch_model.bin.index.json"}
+    assert set(planned) == set(there) == kept | wanted and set(small) == kept
+    assert size == sum(len(files[name]) for name in wanted)
+    assert f"mmcli models convert {NAME} -o FOLDER" in note
+    assert {name: problem for name, problem, _ in verified} == dict.fromkeys(kept | wanted, "")
+    assert not any(path.endswith((".py", "args.bin", ".pt")) for path in asked)
+
+
 def test_an_incomplete_model_in_the_cache_is_completed(tmp_path):
     with hub({NAME: FILES}) as (endpoint, _):
         run(f"resolve({NAME!r})", tmp_path, endpoint)
@@ -102,7 +129,7 @@ def test_what_the_hub_refuses_is_said_with_the_way_out(tmp_path):
     repositories = {
         "google/gated": "GatedRepo",
         NAME: FILES,
-        "old/pickle": {"config.json": b"{}", "pytorch_model.bin": b"x"},
+        "old/pickle": {"config.json": b"{}", "model.pt": b"x"},
         "no/weights": {"README.md": b"x"},
     }
     with hub(repositories) as (endpoint, _):
@@ -117,7 +144,7 @@ for name, revision in [("google/gated", None), ("someone/absent", None), ({NAME!
     assert "hf auth login" in gated and "HF_TOKEN" in gated
     assert "someone/absent" in absent and "hf auth login" in absent
     assert "no revision v9" in revision
-    assert "pickle" in pickle
+    assert "only in a form that mmcli does not read" in pickle
     assert "no safetensors" in empty
 
 

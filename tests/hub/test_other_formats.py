@@ -13,7 +13,7 @@ from command import mmcli
 from mmcli.errors import ModelError
 from mmcli.hub.layout import BUNDLED
 from mmcli.hub.resolve import resolve
-from mmcli.hub.safetensors_files import weight_files
+from mmcli.hub.weight_files import weight_files
 
 CAT = Path(__file__).parents[2] / "examples" / "cat.jpg"
 CONFIG = {"config.json": b"{}"}
@@ -38,7 +38,8 @@ def fill(folder: Path, files: dict[str, bytes]) -> Path:
         ({"model-Q4_K_M.gguf": b"GGUF"}, r"GGUF.*model-Q4_K_M.gguf.*does not read.*original repository"),
         ({"ggml-base.bin": b"lmgg"}, "weights in GGML"),
         (CONFIG | {"model.bin": b"", "vocabulary.txt": b""}, "in CTranslate2"),
-        (CONFIG | {"pytorch_model.bin": b""}, r"only as a pickle \(pytorch_model.bin\).*Convert it"),
+        (CONFIG | {"training_args.bin": b""}, r"only as a pickle \(training_args.bin\).*pytorch_model.bin beside"),
+        ({"pytorch_model.bin": b""}, r"only as a pickle \(pytorch_model.bin\).*beside config.json"),
         ({"tiny.en.pt": b""}, r"only as a pickle \(tiny.en.pt\)"),
         (CONFIG | {"flax_model.msgpack": b""}, "Flax.*Convert it"),
         (CONFIG | {"tf_model.h5": b""}, "TensorFlow's format.*Convert it"),
@@ -105,6 +106,14 @@ def archive(kind: str) -> bytes:
 def test_a_file_is_called_what_it_is(tmp_path, name, data, message):
     with pytest.raises(ModelError, match=message):
         resolve(str(fill(tmp_path, {name: data}) / name))
+
+
+def test_a_pickle_beside_its_config_leads_to_its_folder(tmp_path):
+    fill(tmp_path, CONFIG | {"pytorch_model.bin": archive("zip"), "other.bin": archive("zip")})
+    with pytest.raises(ModelError, match=rf"is a file of weights\. Name its folder, {tmp_path}\.$"):
+        resolve(str(tmp_path / "pytorch_model.bin"))
+    with pytest.raises(ModelError, match="pickled weights, which can run code"):
+        resolve(str(tmp_path / "other.bin"))
 
 
 def test_a_file_of_a_model_leads_to_its_folder(tmp_path):

@@ -11,7 +11,8 @@ from torch import nn
 
 from mmcli.errors import ModelError
 from mmcli.hub.quantized import parameter_count
-from mmcli.hub.safetensors_files import read_header, weight_files
+from mmcli.hub.safetensors_files import read_header
+from mmcli.hub.weight_files import weight_files
 from mmcli.hub.weights import Mapped, Rule, kept_mapped, load_strict
 
 CPU = torch.device("cpu")
@@ -306,7 +307,7 @@ DAMAGES = [
     ),  # cloned without LFS
     (bad_offsets, "damaged"),
     (wrong_size, "shape|damaged"),
-    (only_pickle, "only as a pickle"),
+    (only_pickle, "is a pickle, but not one of PyTorch's weights"),
     (lambda folder: (folder / "model.safetensors").unlink(), "holds no weights"),
     (drop_shard, r"lacks 1 of 2 weight files: model-2\.safetensors"),
     (only_index(b"{"), "index.json"),
