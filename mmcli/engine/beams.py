@@ -11,6 +11,7 @@ from mmcli.engine.generate import LogitRules, close_ranks, own_copy
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.logits import LogitsProcessor
 from mmcli.engine.model import GenerativeModel
+from mmcli.engine.search import Search
 from mmcli.errors import ModelError
 from mmcli.types import Completion, Timings
 
@@ -64,11 +65,65 @@ class _Row:
         self.ranks = [rank for _, _, _, rank in found]
         return [beam for beam, _, _, _ in found]
 
+    def going(self, beams: int) -> bool:
+        """Whether there is more to be found."""
+        return len(self.ended) < beams
+
     def best(self, beams: int) -> _Answer:
         """The likeliest answer per token; unfinished ones count only as far as there are too few others."""
         cut = [_Answer(*own, False) for own in zip(self.ids, self.logprobs, self.ranks, strict=True)]
         cut.sort(key=lambda answer: -answer.rank)
         return max(self.ended + cut[: beams - len(self.ended)], key=lambda answer: answer.per_token)
+
+
+@dataclass
+class _PublishedRow(_Row):
+    """The same in the order of transformers (`generation/utils.py`, `_beam_search`)."""
+
+    search: Search = Search()
+    cut: list[_Answer] = field(default_factory=list)  # what stands at this step, should it be the last
+
+    def advance(self, continuations: list[list[_Continuation]], beams: int, stop_ids: frozenset[int]) -> list[int]:
+        """As the base's; only an end among the first `beams` counts, and the best answers push others out."""
+        candidates = sorted(
+            ((beam, *one) for beam, own in enumerate(continuations) for one in own), key=lambda candidate: -candidate[3]
+        )
+        found = [candidate for candidate in candidates if candidate[1] not in stop_ids][:beams]
+        self.cut = []
+        for beam, id, logprob, rank in candidates[:beams]:
+            ends, logprobs = id in stop_ids, [*self.logprobs[beam], logprob]
+            if rank > -torch.inf:
+                one = _Answer(self.ids[beam] if ends else [*self.ids[beam], id], logprobs, rank, ends)
+                (self.ended if ends else self.cut).append(one)
+        self.ended = sorted(self.ended, key=self.score, reverse=True)[:beams]
+        self.ids = [[*self.ids[beam], id] for beam, id, _, _ in found]
+        self.logprobs = [[*self.logprobs[beam], logprob] for beam, _, logprob, _ in found]
+        self.ranks = [rank for _, _, _, rank in found]
+        return [beam for beam, _, _, _ in found]
+
+    def score(self, answer: _Answer) -> float:
+        """By what answers are compared."""
+        forced = not answer.ended and self.search.forced_end  # an end will be put behind it
+        return self.by_length(answer.rank, len(answer.ids) + (answer.ended or forced))
+
+    def by_length(self, rank: float, length: int) -> float:
+        return rank / math.pow(length, self.search.length_penalty)
+
+    def going(self, beams: int) -> bool:
+        if len(self.ended) < beams:
+            return True
+        if self.search.early_stopping:
+            return False
+        return self.by_length(self.ranks[0], len(self.ids[0])) > self.score(self.ended[-1])
+
+    def best(self, beams: int) -> _Answer:
+        if len(self.ended) >= beams and not self.going(beams):
+            return self.ended[0]
+        cut = self.cut
+        if self.search.forced_end:  # every beam would end with the next token
+            beams_now = zip(self.ids, self.logprobs, self.ranks, strict=True)
+            cut = [_Answer(*own, False) for own in beams_now if own[2] > -torch.inf]
+        return max([*self.ended, *cut], key=self.score, default=_Answer([], [], 0.0, False))
 
 
 @torch.inference_mode()
@@ -87,15 +142,20 @@ def beam_search(
     The order of openai/whisper's `BeamSearchDecoder` with patience 1 (arXiv:2204.05424). The prefix of a row is kept
     once for all its beams where the model's cache can share it; so is `inputs.context` where it can. `processor` (by
     default that of `inputs`) restricts or favours what a beam goes on with: that counts in the ranks, while
-    log-probabilities stay the model's. With one beam this is greedy decoding.
+    log-probabilities stay the model's. With one beam this is greedy decoding. Where `inputs` bring a `search`, that
+    decides instead which answers end, are compared how, and when a row is done.
     Raises ModelError where the logits are not numbers.
     """
     started, read = time.perf_counter(), None
     weight = next(model.parameters())
     inputs = inputs.to(weight.device, weight.dtype)
     processor = inputs.processor if processor is None else processor
-    cache = model.new_cache(inputs.tokens.shape[0], inputs.tokens.shape[1] + max_tokens - 1)
-    rows = [_Row(number) for number in range(inputs.tokens.shape[0])]
+    cache = model.new_cache(inputs.tokens.shape[0], inputs.tokens.shape[1] + max(0, max_tokens - 1))
+    numbers = range(inputs.tokens.shape[0])
+    search = inputs.search
+    rows = [_Row(number) if search is None else _PublishedRow(number, search=search) for number in numbers]
+    if search is not None and search.forced_end:
+        max_tokens -= 1
     done: dict[int, _Answer] = {}
     logits = own_copy(model.prefill(inputs, cache), rules)
     cache.share()
@@ -107,7 +167,7 @@ def beam_search(
         allowed = logits if processor is None or states is None else processor.restrict(logits, states)
         sources = _advance(rows, logits, allowed, beams, stop_ids)
         read = read or time.perf_counter()
-        going = [len(row.ended) < beams for row in rows]
+        going = [row.going(beams) for row in rows]
         done |= {row.number: row.best(beams) for row, goes in zip(rows, going, strict=True) if not goes}
         if step == max_tokens - 1 or not any(going):
             break

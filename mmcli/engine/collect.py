@@ -33,6 +33,8 @@ def complete(
     """
     if beams > 1:
         return beam_search(model, inputs, stop_ids=stop_ids, max_tokens=max_tokens, beams=beams, **settings)
+    if inputs.search is not None and inputs.search.forced_end:
+        max_tokens -= 1  # the place of the end
     steps = generate(model, inputs, stop_ids=stop_ids, max_tokens=max_tokens, **settings)
     return collect(steps, len(inputs.tokens), stop_ids, started=started, on_token=on_token)
 

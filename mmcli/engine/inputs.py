@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mmcli.engine.logits import LogitsProcessor
+from mmcli.engine.search import Search
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Inputs:
     audio: Tensor | None = None  # [pieces, F, mels] features of all rows' audio in order, zeros behind short pieces
     audio_valid: Tensor | None = None  # [pieces, F] True where there is audio
     processor: LogitsProcessor | None = None  # what may be written in answer to these rows; None: anything
+    search: Search | None = None  # how the model's publisher had it search; None: as `engine/beams.py` does by itself
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Inputs":
         """The same batch on a device; images and audio also change their type."""

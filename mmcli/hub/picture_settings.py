@@ -1,5 +1,6 @@
 """How a checkpoint wants pictures: what preprocessor_config.json and processor_config.json say about them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,13 +27,15 @@ class PictureSettings:
     values: PixelValues = PixelValues()  # noqa: RUF009 (frozen)
 
     @classmethod
-    def open(cls, folder: Path, soft_tokens: int, side: int | None = None) -> "PictureSettings":
+    def open(cls, folder: Path, soft_tokens: int | Callable[[int], int], side: int | None = None) -> "PictureSettings":
         """Read a checkpoint's settings, for a vision tower that gives `soft_tokens` and takes `side` (None: any side).
 
-        Raises ModelError where there are none or they do not suit the tower.
+        Where soft tokens hang on the side, `soft_tokens` tells how many a side gives. Raises ModelError where there are
+        no settings or they do not suit the tower.
         """
         whole, raw = processor_fields(folder), image_fields(folder, ABSENT)
         height = _square(raw, folder, side)
+        soft_tokens = soft_tokens if isinstance(soft_tokens, int) else soft_tokens(height)
         counted = (raw if "image_seq_length" in raw else whole).get("image_seq_length")
         if counted not in (None, soft_tokens):
             raise ModelError(

@@ -50,6 +50,11 @@ class Tokenizer:
         with reading(self._path):
             return self._inner.id_to_token(id)
 
+    def add_special_tokens(self, tokens: Sequence[str]) -> None:
+        """Give tokens that the file lacks the next ids, as a vendor's code does when it loads the model."""
+        with reading(self._path):
+            self._inner.add_special_tokens([tokenizers.AddedToken(token, normalized=False) for token in tokens])
+
     def get_vocab_size(self) -> int:
         with reading(self._path):
             return self._inner.get_vocab_size()

@@ -47,10 +47,14 @@ class Capabilities:
     """Pixels: larger images may be decoded at a fraction of their size as long as no side falls below this. None: they
     are decoded whole. It is one number for all that a checkpoint does: what it sees must not depend on when, or for
     what, an image was read."""
-    caption_beams: int = 1  # texts that are followed side by side for a caption, where nobody says how many
+    beams: int = 1  # answers that are followed side by side whatever is asked, where nobody says how many
+    caption_beams: int = 1  # … for a caption by the model's own prompt
+    details: tuple[str, ...] = ()  # lengths of captions that there are prompts for, of low, medium and high
+    questions: bool = True  # answers questions in anybody's words; False: it knows prompts of its own alone
     reads_text: bool = False  # was taught to read what is written in images
     reads_regions: bool = False  # … and tells of each piece of text where it stands
     objects: bool = False  # locates things: answers hold location tokens
+    finds_all: bool = False  # … and whatever there is, where nothing is named
     masks: bool = False  # outlines them: … and mask tokens
     probabilities: bool = False  # objects come with a calibrated probability of being right
     audio: bool = False  # reads audio among the parts of a prompt
@@ -76,7 +80,7 @@ class Capabilities:
     def tasks(self) -> tuple[str, ...]:
         """The commands that it can be used with."""
         able = {"caption": self.images, "detect": self.objects, "segment": self.masks, "read": self.reads_text}
-        able |= {"chat": self.answers, "transcribe": self.transcribes}
+        able |= {"chat": self.answers and self.questions, "transcribe": self.transcribes}
         return tuple(task for task, can in able.items() if can)
 
 
@@ -108,7 +112,8 @@ class Processor(Protocol):
     def task_prompt(self, task: str, words: str) -> str:
         """The prompt by which this family knows a task: caption, detect, segment, read or chat.
 
-        Behind a colon stands a manner that its capabilities name: "read:boxes" where it `reads_regions`.
+        Behind a colon stands a manner that its capabilities name: "caption:low" and the like for its `details`,
+        "detect:all" where it `finds_all`, "read:boxes" where it `reads_regions`.
         """
         raise ModelError("The model answers no prompts", "Use it with mmcli transcribe")
 

@@ -11,6 +11,7 @@ FAMILIES = {
     "mmcli-nano": "mmcli.models.nano:FAMILY",
     "paligemma": "mmcli.models.paligemma:FAMILY",  # PaliGemma 1 and 2
     "fuyu": "mmcli.models.fuyu:FAMILY",  # Fuyu-8B
+    "florence2": "mmcli.models.florence2:FAMILY",  # base and large, in both layouts of their repositories
     "gemma3n": "mmcli.models.gemma3n:FAMILY",  # E2B, E4B and slices between them
     "gemma3n_text": "mmcli.models.gemma3n:FAMILY",  # their decoder published alone
     "minicpmv": "mmcli.models.minicpmv:FAMILY",  # 2.0, 2.5 and 2.6

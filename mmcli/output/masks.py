@@ -1,7 +1,9 @@
 """From the small mask of an object to the picture's own pixels."""
 
+from collections.abc import Sequence
+
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from mmcli.output import rle
 from mmcli.output.schema import Record
@@ -28,6 +30,15 @@ def paste_mask(mask: np.ndarray, box: tuple[int, int, int, int], width: int, hei
         strip = wide.crop((left, 0, right, wide.height)).resize((right - left, y1 - y0), Image.Resampling.BILINEAR)
         whole[y0:y1, x0 + left : x0 + right] = np.asarray(strip) > 0
     return whole
+
+
+def polygon_mask(polygons: Sequence[Sequence[float]], width: int, height: int) -> np.ndarray:
+    """The pixels inside of or on any of some polygons (x and y by turns, in pixels) → boolean mask [height, width]."""
+    canvas = Image.new("1", (width, height))
+    pen = ImageDraw.Draw(canvas)
+    for points in polygons:
+        pen.polygon(list(points), fill=1, outline=1)
+    return np.asarray(canvas)
 
 
 def mask_picture(record: Record) -> Image.Image:

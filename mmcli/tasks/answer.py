@@ -30,7 +30,7 @@ def answer(
     from mmcli.engine.sampling import Sampling
 
     find = None if loaded.family is None else loaded.family.find
-    if request.finds_objects and request.prompt is None and find is not None:
+    if request.finds_objects and request.prompt is None and request.things and find is not None:
         return _find(find, loaded, [picture for own in pictures for picture in own], request)
     processor = loaded.processor
     beams = request.beams_for(loaded)

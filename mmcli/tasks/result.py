@@ -151,7 +151,9 @@ def find_objects(
         f'"{one.label}" lies outside the image' for one, inside in zip(found, there, strict=True) if not inside
     ]
     found, boxes = list(compress(found, there)), list(compress(boxes, there))
-    masks = find_masks(found, boxes, loaded, width, height) if request.finds_masks else [None] * len(boxes)
+    masks: list[Mask | None] = [None] * len(boxes)
+    if request.finds_masks or any(one.polygons for one in found):
+        masks = find_masks(found, boxes, loaded, grammar, width, height)
     objects = [
         Object(
             label=one.label,
@@ -175,6 +177,17 @@ def _is_outside(one: "ParsedObject", box: Sequence[float]) -> bool:
     return box[0] >= box[2] or box[1] >= box[3]
 
 
+def outline(one: "ParsedObject", grammar: "ObjectGrammar", width: int, height: int) -> Mask | None:
+    """The mask of an object that was written as polygons; None for any other."""
+    if not one.polygons:
+        return None
+    from mmcli.output.masks import polygon_mask
+    from mmcli.output.rle import encode
+
+    points = [cast("PointGrammar", grammar).points(polygon, width, height) for polygon in one.polygons]
+    return encode(polygon_mask(points, width, height))
+
+
 def find_quad(one: "ParsedObject", grammar: "ObjectGrammar", width: int, height: int) -> Quad | None:
     """The corners of a piece of text in pixels of an image of that size; None for anything else."""
     if one.quad is None:
@@ -195,11 +208,12 @@ def find_masks(
     found: "Sequence[ParsedObject]",
     boxes: Sequence[tuple[float, float, float, float]],
     loaded: "Loaded",
+    grammar: "ObjectGrammar",
     width: int,
     height: int,
 ) -> list[Mask | None]:
-    """The run-length encoded mask of each object, or None for one without mask codes."""
-    masks: list[Mask | None] = [None] * len(found)
+    """The run-length encoded mask of each object, or None for one without mask codes and polygons."""
+    masks = [outline(one, grammar, width, height) for one in found]
     coded = [i for i, one in enumerate(found) if one.seg is not None]
     if not coded:
         return masks

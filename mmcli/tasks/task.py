@@ -53,7 +53,7 @@ class Request:
 
     def beams_for(self, loaded: "Loaded") -> int:
         """How many answers are followed side by side (1: the likeliest next token, or a drawn one, is taken)."""
-        return 1
+        return loaded.processor.capabilities.beams if self.temperature == 0 else 1
 
     @property
     def asked(self) -> str:

@@ -133,9 +133,7 @@ def _vision(fields: Fields, native: bool) -> VisionConfig:
         "depths": (0, 256), "num_heads": HEADS, "num_groups": HEADS, "patch_size": (1, 64), "patch_stride": (1, 64),
         "patch_padding": (0, 64),
     }  # fmt: skip
-    lists = {
-        key: fields.wholes(key, *bound, longest=MOST_STAGES, length=len(widths)) for key, bound in bounds.items()
-    }
+    lists = {key: fields.wholes(key, *bound, longest=MOST_STAGES, length=len(widths)) for key, bound in bounds.items()}
     first = fields.items("patch_prenorm", MOST_STAGES, len(widths))
     if not all(isinstance(one, bool) for one in first):
         raise fields.wrong("patch_prenorm", "a list of true and false")

@@ -1,0 +1,91 @@
+"""How Florence-2 finds things: each is asked for alone, and every image is read once for several of them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from mmcli.engine.collect import complete
+from mmcli.engine.sampling import Sampling
+from mmcli.models.family import Found
+from mmcli.models.florence2.processor import Florence2Processor
+from mmcli.types import Completion, Timings
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from mmcli.models.loaded import Loaded
+
+ROWS = 16  # questions that are asked side by side, at most
+
+
+def find(
+    loaded: "Loaded",
+    pictures: "Sequence[Image.Image]",
+    things: Sequence[str],
+    *,
+    masks: bool = False,
+    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    max_tokens: int = 512,
+    least: float | None = None,
+) -> list[Found]:
+    """What each RGB image shows of `things`, in their order: boxes, with `masks` outlines.
+
+    Every object has the name that the user gave it. `least` has no meaning: there are no probabilities.
+    """
+    asked = [(picture, thing) for picture in range(len(pictures)) for thing in things]
+    answers: list[Completion] = []
+    for first in range(0, len(asked), ROWS):
+        answers += _answers(loaded, pictures, asked[first : first + ROWS], masks, sampling, max_tokens)
+    size = len(things)
+    rows = [answers[first : first + size] for first in range(0, len(answers), size)]
+    return [_found(loaded, things, own, masks, len(pictures)) for own in rows]
+
+
+def _answers(
+    loaded: "Loaded",
+    pictures: "Sequence[Image.Image]",
+    asked: list[tuple[int, str]],
+    masks: bool,
+    sampling: Sampling,
+    max_tokens: int,
+) -> list[Completion]:
+    """One answer for each (number of a picture, thing)."""
+    processor = cast(Florence2Processor, loaded.processor)  # the family's own
+    first = asked[0][0]
+    about = [picture - first for picture, _ in asked]
+    prompts = [_prompt(processor, thing, masks) for _, thing in asked]
+    inputs = processor.rows(pictures[first : asked[-1][0] + 1], about, prompts)
+    beams = processor.capabilities.beams if sampling.greedy else 1
+    choice = {"beams": beams} if beams > 1 else {"sampling": sampling}
+    return complete(loaded.model, inputs, stop_ids=processor.stop_ids, max_tokens=max_tokens, **choice)
+
+
+def _prompt(processor: Florence2Processor, thing: str, masks: bool) -> str:
+    return processor.task_prompt("segment" if masks else "detect", thing)
+
+
+def _found(loaded: "Loaded", things: Sequence[str], answers: list[Completion], masks: bool, batch: int) -> Found:
+    """The answers about one image as one."""
+    processor = cast(Florence2Processor, loaded.processor)
+    objects, problems = [], []
+    for thing, said in zip(things, answers, strict=True):
+        grammar = processor.grammar_for(_prompt(processor, thing, masks))
+        assert grammar is not None  # else nobody is asked
+        # The thing names what is found, so a place without a label is no fault.
+        parsed = replace(grammar, labelled=False).parse(said.tokens, processor.decode, masks=masks)
+        objects += [replace(one, label=thing) for one in parsed.objects]
+        problems += parsed.problems
+    timings = Timings(
+        sum(said.timings.prefill for said in answers) / len(answers),
+        sum(said.timings.decode for said in answers) / len(answers),
+        batch,
+    )
+    return Found(
+        ids=tuple(id for said in answers for id in said.ids),
+        logprobs=tuple(value for said in answers for value in said.logprobs[: len(said.ids)]),
+        ended=all(said.ended for said in answers),
+        timings=timings,
+        objects=tuple(objects),
+        text="\n".join(processor.decode(said.ids) for said in answers),
+        problems=tuple(dict.fromkeys(problems)),
+    )
