@@ -37,7 +37,27 @@ Images = Annotated[
         show_default=False,
     ),
 ]
+
+
+def _things_or_image(ctx: typer.Context, value: str | None) -> str | None:
+    """What to find, or with --all the first image."""
+    if ctx.params.get("every"):
+        return value
+    if value is None:
+        raise typer.BadParameter('it is missing; name what to find, such as "cat", or give --all.')
+    return _things(value)
+
+
 Things = Annotated[
     str,
     typer.Argument(metavar="THINGS", help='What to find: "cat", or several as "cat ; dog".', callback=_things),
+]
+ThingsOrAll = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="THINGS",
+        help='What to find: "cat", or several as "cat ; dog"; nothing with --all.',
+        callback=_things_or_image,
+        show_default=False,
+    ),
 ]

@@ -1,6 +1,6 @@
 """`mmcli caption`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ Examples:
   mmcli caption photos/ https://example.org/cat.jpg '*.png'
   find . -name '*.jpg' -print0 | mmcli caption --files-from - --json > captions.jsonl
   curl -s https://example.org/cat.jpg | mmcli caption -
+  mmcli caption photo.jpg --detail high
   mmcli caption photo.jpg --prompt "describe en" --max-tokens 60"""
 
 
@@ -30,6 +31,17 @@ Beams = Annotated[
 ]
 
 
+Detail = Annotated[
+    Literal["low", "medium", "high"] | None,
+    option(
+        "Answer",
+        "--detail",
+        metavar="LEVEL",
+        help="How much it tells: low, medium or high (default: the model's usual caption).",
+    ),
+]
+
+
 @spread
 def command(
     ctx: typer.Context,
@@ -37,17 +49,18 @@ def command(
     *,
     pictures: PictureOptions,
     answer: AnswerOptions,
+    detail: Detail = None,
     beams: Beams = None,
     output: OutputOptions,
     model: ModelOptions,
     talk: TalkOptions,
 ) -> int:
-    """Say in a sentence what each picture shows.
+    """Say what each picture shows, in a sentence or, with some models, at length.
 
     One picture: its caption on a line. Several: the name and the caption, one line a picture.
     """
     from mmcli.cli.pictures import Plan, request_fields, run_pictures
     from mmcli.tasks.caption import CaptionRequest
 
-    request = CaptionRequest(**request_fields(answer, output), beams=beams)
+    request = CaptionRequest(**request_fields(answer, output), beams=beams, detail=detail)
     return run_pictures(ctx, request, Plan(images or [], pictures, output, model, talk))

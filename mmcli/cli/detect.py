@@ -1,9 +1,11 @@
 """`mmcli detect`."""
 
+from typing import Annotated
+
 import typer
 
-from mmcli.cli.arguments import Images, MinScore, Things
-from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, spread
+from mmcli.cli.arguments import Images, MinScore, ThingsOrAll
+from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, option, spread
 from mmcli.models.offered import such_as
 
 NAME = "detect"
@@ -15,6 +17,7 @@ Examples:
   mmcli detect "traffic light" photo.jpg --json | jq '.objects[].box'
   mmcli detect "cat" photo.jpg --overlay cat.png --show
   mmcli detect "bottle" photos/ --min-score 0.5
+  mmcli detect --all photo.jpg --model {such_as("finds_all")}
 
 Coordinates are pixels of the picture as it is displayed (turned by its EXIF tag), from its upper
 left corner: x0 y0 x1 y1. {such_as("probabilities")}'s score is the probability that the object is right, from 0 to 1.
@@ -25,8 +28,14 @@ is no probability of being right. --json has both, as probability and score."""
 @spread
 def command(
     ctx: typer.Context,
-    things: Things,
+    things: ThingsOrAll = None,
     images: Images = None,
+    every: Annotated[
+        bool,
+        option(
+            "Answer", "--all", help=f"Find whatever there is, with models that can, such as {such_as('finds_all')}."
+        ),
+    ] = False,
     min_score: MinScore = None,
     *,
     pictures: PictureOptions,
@@ -43,5 +52,9 @@ def command(
     from mmcli.cli.pictures import Plan, request_fields, run_pictures
     from mmcli.tasks.detect import DetectRequest
 
-    request = DetectRequest(words=things, min_score=min_score, **request_fields(answer, output))
-    return run_pictures(ctx, request, Plan(images or [], pictures, output, model, talk))
+    images = images or []
+    if every and things is not None:
+        images = [things, *images]
+    words = "" if every or things is None else things
+    request = DetectRequest(words=words, every=every, min_score=min_score, **request_fields(answer, output))
+    return run_pictures(ctx, request, Plan(images, pictures, output, model, talk))

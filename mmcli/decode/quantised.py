@@ -110,10 +110,10 @@ class _Reader:
 
     def _boxes(self, before: list[Token], run: list[Token]) -> None:
         label = self._label(before)
-        name = f'"{label}"' if label else "a box without a label"
+        name = f'"{label}"' if label else "an object"
         whole, rest = divmod(len(run), BOX)
         if not whole:
-            self.problems[f"{name if label else 'an object'} has {len(run)} of {BOX} coordinates"] += 1
+            self.problems[f"{name} has {len(run)} of {BOX} coordinates"] += 1
             return
         if label is None:
             self.problems["a box has no label" if whole == 1 else f"{whole} boxes have no label"] += 1
@@ -121,7 +121,7 @@ class _Reader:
         if label in self.grammar.unnamed:
             return
         if rest:
-            self.problems[f"{name} has {rest} coordinates behind its last box"] += 1
+            self.problems[f"{name} has {_amount(rest)} behind its last box"] += 1
         for first in range(0, whole * BOX, BOX):
             own = run[first : first + BOX]
             x0, y0, x1, y1 = self._bins(own)
@@ -138,7 +138,7 @@ class _Reader:
             self.problems[f'"{label}" has {len(run)} of {QUAD} coordinates'] += 1
             return
         if not text:
-            self.problems[f"{len(run)} coordinates have no text"] += 1
+            self.problems["the corners of an object have no text"] += 1
             return
         if len(run) > QUAD:
             self.problems[f'"{label}" has {len(run)} coordinates instead of {QUAD}'] += 1
@@ -152,7 +152,7 @@ class _Reader:
             self.problems["an outline has no label"] += 1
             return
         if len(run) < RUN:
-            self.problems[f"{len(run)} marks are no outline"] += 1
+            self.problems["an outline breaks off at once"] += 1
             return
         parts = _objects(run, grammar)
         if not parts:
@@ -184,6 +184,10 @@ class _Reader:
     ) -> None:
         score = sum(token.logprob for token in own) / len(own)
         self.objects.append(ParsedObject(label, loc, None, score, quad=quad, polygons=polygons))
+
+
+def _amount(count: int) -> str:
+    return "1 coordinate" if count == 1 else f"{count} coordinates"
 
 
 def _objects(run: list[Token], grammar: QuantisedGrammar) -> list[list[Token]]:

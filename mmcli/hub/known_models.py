@@ -33,7 +33,7 @@ class KnownModel:
 
 _PLACES = frozenset({"images", "objects", "masks"})
 _READER = frozenset({"images", "objects", "masks", "reads_text"})
-_REGIONS = _READER | {"reads_regions"}
+_REGIONS = _READER | {"reads_regions", "finds_all"}
 _VIEWER = frozenset({"images", "turns"})
 _EVERYTHING = frozenset({"images", "audio", "turns", "transcribes", "reads_text", "translates"})
 _SPEECH = frozenset({"transcribes", "word_times"})

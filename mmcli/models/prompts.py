@@ -6,7 +6,8 @@ from mmcli.errors import UsageError
 
 # Those of models that write places as location tokens: the words of the mixes that big_vision published.
 LOCATION_PROMPTS = {"caption": "caption en", "detect": "detect {}", "segment": "segment {}", "chat": "answer en {}"}
-READING_PROMPTS = LOCATION_PROMPTS | {"read": "ocr"}  # of those that were taught to read
+# Those of the published models, which were also taught to read and to describe at length.
+READING_PROMPTS = LOCATION_PROMPTS | {"read": "ocr", "caption:low": "caption en", "caption:high": "describe en"}
 
 
 def fill_prompt(prompts: Mapping[str, str], task: str, words: str, model: str, *more: str) -> str:

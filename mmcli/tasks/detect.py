@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmcli.errors import UsageError
-from mmcli.hub.known import any_of
+from mmcli.models.offered import any_of
 from mmcli.tasks.task import Request
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ def capabilities(config: Gemma3nConfig) -> Capabilities:
     return Capabilities(
         images=config.vision is not None,
         min_read_side=READ_SIDE,
+        details=("low", "medium", "high") if config.vision is not None else (),
         reads_text=config.vision is not None,
         audio=config.audio is not None,
         max_audio_seconds=LONGEST / RATE if config.audio else None,

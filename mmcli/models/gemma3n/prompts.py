@@ -5,6 +5,9 @@ from mmcli.models.prompts import fill_prompt
 
 PROMPTS = {
     "caption": "Describe this picture in one sentence.",
+    "caption:low": "Describe this picture in one sentence.",
+    "caption:medium": "Describe this picture in three sentences.",
+    "caption:high": "Describe this picture in detail.",
     "read": "Write down the text in this picture, word for word and nothing else.",
     "chat": "{}",
 }

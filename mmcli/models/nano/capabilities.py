@@ -15,6 +15,7 @@ def capabilities(config: NanoConfig) -> Capabilities:
         max_images=1,
         min_read_side=READ_SIDE,
         caption_beams=BEAMS,
+        details=("low", "medium"),
         objects=True,
         masks=True,
         probabilities=True,

@@ -21,6 +21,9 @@ from mmcli.models.nano.questions import taught
 from mmcli.models.nano.sentences import Wording
 from mmcli.models.prompts import LOCATION_PROMPTS, fill_prompt
 
+# To describe is to name the main things, as it was taught; a caption is a sentence.
+PROMPTS = LOCATION_PROMPTS | {"caption:low": "describe en", "caption:medium": "caption en"}
+
 
 class NanoProcessor(Processor):
     """Prompt layout: the picture's soft tokens, padding, then <bos>, the prompt, and a line break."""
@@ -89,4 +92,4 @@ class NanoProcessor(Processor):
         """PaliGemma's own words for a task. Raises ModelError for a question of a kind that nano was not taught."""
         if task == "chat":
             words = taught(words, self.config.things)
-        return fill_prompt(LOCATION_PROMPTS, task, words, "The bundled model")
+        return fill_prompt(PROMPTS, task, words, "The bundled model")
