@@ -1,0 +1,136 @@
+"""Llama 3.2 Vision: a tower over tiles, and a Llama decoder with layers that look at what the tower made of them."""
+
+import torch
+from torch import Tensor, nn
+
+from mmcli.engine.cross_attention import CrossAttentionKV
+from mmcli.engine.inputs import Inputs
+from mmcli.engine.kv_cache import KVCache
+from mmcli.engine.model import GenerativeModel
+from mmcli.layers.attention import additive
+from mmcli.layers.causal_lm import CHUNK
+from mmcli.models.mllama.config import MllamaConfig
+from mmcli.models.mllama.decoder import Decoder, Sight
+from mmcli.models.mllama.sight import what_is_seen
+from mmcli.models.mllama.tiles import arrangements
+from mmcli.models.mllama.vision import Tower
+
+AT_ONCE = 4  # images in the tower: the scores of one are 6432² a head
+
+
+class Mllama(GenerativeModel):
+    """The whole model. `inputs.image_layouts` are the (rows, columns) of each image's tiles."""
+
+    def __init__(self, config: MllamaConfig):
+        super().__init__()
+        self.config = config
+        self.vision = Tower(config.vision)
+        self.projector = nn.Linear(config.vision.output_width, config.decoder.width)
+        self.decoder = Decoder(config)
+
+    def new_cache(self, batch: int, length: int) -> KVCache:
+        return self.decoder.new_cache(batch, length)
+
+    def image_states(self, inputs: Inputs) -> Tensor:
+        """All images of a batch in order → what the decoder's layers look at, [I, M · P, D]."""
+        numbers = {layout: number for number, layout in enumerate(arrangements(self.config.vision.most_tiles), 1)}
+        device = self.projector.weight.device
+        states = []
+        for first in range(0, len(inputs.images), AT_ONCE):
+            layouts = [(rows, columns) for rows, columns in inputs.image_layouts[first : first + AT_ONCE]]
+            arrangement = torch.tensor([numbers[layout] for layout in layouts], device=device)
+            counts = torch.tensor([rows * columns for rows, columns in layouts], device=device)
+            vectors = self.vision(torch.stack(inputs.images[first : first + AT_ONCE]), arrangement, counts)
+            states.append(self.projector(vectors).flatten(1, 2))
+        return torch.cat(states)
+
+    def look(self, inputs: Inputs) -> tuple[CrossAttentionKV, Tensor]:
+        """Keys and values of all images of a batch, and which of them each token sees [B, T, S].
+
+        A row with fewer images than others has zeros behind its own, which nobody sees.
+        """
+        vision, is_image = self.config.vision, inputs.tokens == self.config.image_token
+        counts = [rows * columns for rows, columns in inputs.image_layouts]
+        own = is_image.sum(dim=1).tolist()
+        if sum(own) != len(inputs.images):
+            raise ValueError(f"{len(inputs.images)} images for {sum(own)} places")
+        states = torch.nn.utils.rnn.pad_sequence(
+            [part.flatten(0, 1) for part in self.image_states(inputs).split(own)], batch_first=True
+        )
+        there = torch.tensor(own, device=states.device)[:, None] * self.config.keys
+        valid = torch.arange(states.shape[1], device=states.device) < there
+        layers = [(k * valid[:, None, :, None], v * valid[:, None, :, None]) for k, v in self.decoder.look(states)]
+        sees = what_is_seen(inputs.tokens, self.config.image_token, counts, vision.most_tiles, vision.patches)
+        return CrossAttentionKV(layers, valid), sees.to(states.device)
+
+    def prefill(self, inputs: Inputs, cache: KVCache) -> Tensor:
+        """Read a batch behind what the cache holds → logits [B, V] of the first token to write.
+
+        Padding may stand on the left, in front of a row's first token only. Images are read into an empty cache only
+        (`Capabilities.rereads_for_images`): what stands in front of the first one looks at it too.
+        """
+        if inputs.images and cache.length:
+            raise ValueError("images change what was read before them: begin with an empty cache")
+        x = self.decoder.embed(inputs.tokens)
+        if cache.length == 0:
+            cache.context = self._nothing(len(x))
+        images, sees = self.look(inputs) if inputs.images else (None, None)
+        hidden = x
+        for first in range(0, x.shape[1], CHUNK):
+            part = slice(first, first + CHUNK)
+            sight = self._later_sight(cache, x)
+            if images is not None and sees is not None:
+                sight = self._sight_of(images, sees[:, part], x)
+            hidden = self._read(x[:, part], inputs.valid[:, part], cache, sight)
+        if images is not None and sees is not None:
+            cache.context = _still_seen(images, sees[:, -1])
+        return self.decoder.logits(hidden[:, -1])
+
+    def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """Read one token a row, tokens [B] → logits [B, V] of the next."""
+        x = self.decoder.embed(tokens[:, None])
+        valid = torch.ones_like(tokens[:, None], dtype=torch.bool)
+        return self.decoder.logits(self._read(x, valid, cache, self._later_sight(cache, x))[:, -1])
+
+    def _read(self, x: Tensor, valid: Tensor, cache: KVCache, sight: Sight | None) -> Tensor:
+        positions = (cache.positions[:, None] + valid.long().cumsum(dim=1) - 1).clamp(min=0)
+        cache.extend(valid)
+        mask = cache.step_mask() if x.shape[1] == 1 else cache.causal_mask(x.shape[1])
+        return self.decoder.read(x, positions, mask, cache, sight)
+
+    def _nothing(self, rows: int) -> CrossAttentionKV:
+        """The keys and values of no images."""
+        c, like = self.config.decoder, self.projector.weight
+        empty = like.new_zeros(rows, c.key_heads, 0, c.head_width)
+        valid = torch.zeros(rows, 0, dtype=torch.bool, device=like.device)
+        return CrossAttentionKV([(empty, empty) for _ in self.config.cross_layers], valid)
+
+    def _sight_of(self, images: CrossAttentionKV, sees: Tensor, like: Tensor) -> Sight:
+        """What tokens see that stand among images, `sees` [B, T, S].
+
+        Those in front of the first image look at all there is of its row, empty tiles too; a row without images looks
+        at zeros, which change nothing.
+        """
+        assert images.valid is not None
+        there = images.valid[:, None]
+        behind = sees.any(dim=2, keepdim=True)
+        mask = sees | (~behind & there) | ~there.any(dim=2, keepdim=True)
+        return Sight(images, mask[:, None], there.any(dim=2, keepdim=True).to(like), behind.to(like))
+
+    def _later_sight(self, cache: KVCache, like: Tensor) -> Sight | None:
+        """What tokens see that stand behind all images, each of its row's last ones; None where no row has any."""
+        images = cache.context
+        assert isinstance(images, CrossAttentionKV) and images.valid is not None
+        mask = images.mask()
+        if images.valid.shape[1] == 0 or mask is None:
+            return None
+        has_images = images.valid.any(dim=1)[:, None, None].to(like)
+        has_images = has_images.repeat_interleave(len(like) // len(has_images), dim=0)
+        mask = additive(mask, like.dtype) if like.shape[1] == 1 else mask
+        return Sight(images, mask, has_images, has_images)
+
+
+def _still_seen(images: CrossAttentionKV, sees: Tensor) -> CrossAttentionKV:
+    """What tokens behind the prompt will look at, as the last of each row does: `sees` [B, S]. The rest is let go."""
+    places = sees.any(dim=0).nonzero()[:, 0]
+    return CrossAttentionKV([(k[:, :, places], v[:, :, places]) for k, v in images.layers], sees[:, places])

@@ -1,0 +1,133 @@
+"""The tower of Llama 3.2 Vision: a ViT over all tiles of an image at once, in two stacks of layers.
+
+Source: transformers `models/mllama/modeling_mllama.py`.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmcli.layers.encoder_decoder import MLP, join_heads, split_heads
+from mmcli.layers.fusing import Fusable
+from mmcli.layers.linear import stack
+from mmcli.models.mllama.config import VisionConfig
+from mmcli.models.mllama.tiles import arrangements
+
+
+class Attention(Fusable):
+    """Self-attention without biases: [I, L, D] → [I, L, D], mask [I, 1, L, L]."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.heads = config.heads
+        self.q, self.k, self.v, self.out = (nn.Linear(config.width, config.width, bias=False) for _ in range(4))
+        self.qkv: nn.Module | None = None
+
+    def fuse(self) -> None:
+        """On a GPU queries, keys and values come from one product (elsewhere weights stay mapped from their file)."""
+        if self.out.weight.device.type == "cuda":
+            self.qkv = stack(self.q, self.k, self.v)
+            del self.q, self.k, self.v
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        parts = (self.q(x), self.k(x), self.v(x)) if self.qkv is None else self.qkv(x).chunk(3, dim=-1)
+        q, k, v = (split_heads(part, self.heads) for part in parts)
+        return self.out(join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
+
+
+class Layer(nn.Module):
+    """One encoder layer, normalised before each half; in gated layers each half is multiplied by tanh of its gate."""
+
+    def __init__(self, config: VisionConfig, gated: bool):
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(config.width, eps=config.norm_epsilon)
+        self.attention = Attention(config)
+        self.norm_mlp = nn.LayerNorm(config.width, eps=config.norm_epsilon)
+        self.mlp = MLP(config.width, config.mlp_width)
+        self.gate_attention = nn.Parameter(torch.zeros(1)) if gated else None
+        self.gate_mlp = nn.Parameter(torch.zeros(1)) if gated else None
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = x + _gated(self.attention(self.norm_attention(x), mask), self.gate_attention)
+        return x + _gated(self.mlp(self.norm_mlp(x)), self.gate_mlp)
+
+
+def _gated(x: Tensor, gate: Tensor | None) -> Tensor:
+    return x if gate is None else gate.tanh() * x
+
+
+class TileEmbedding(nn.Module):
+    """Adds to all vectors of a tile [I, M, …, D] what its place in its arrangement means."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.most = config.most_tiles
+        self.embedding = nn.Embedding(len(arrangements(config.most_tiles)) + 1, config.most_tiles * config.width)
+        self.gate = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor, arrangement: Tensor) -> Tensor:
+        return x + self.embedding(arrangement).unflatten(-1, (self.most, 1, -1)) * self.gate.tanh()
+
+
+class PositionEmbedding(nn.Module):
+    """Adds positions [I, M, P, D]: those of a patch in its tile, and by a gate those of it in the arrangement."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.shape = config.most_tiles, config.patches, config.width
+        self.gate = nn.Parameter(torch.zeros(1))
+        self.embedding = nn.Parameter(torch.zeros(config.patches, config.width))
+        self.tiles = nn.Embedding(
+            len(arrangements(config.most_tiles)) + 1, config.most_tiles * config.patches * config.width
+        )
+
+    def forward(self, x: Tensor, arrangement: Tensor) -> Tensor:
+        share = self.gate.tanh()
+        return x + (1 - share) * self.embedding + share * self.tiles(arrangement).view(-1, *self.shape)
+
+
+class Tower(nn.Module):
+    """Tiles [I, M, 3, side, side] → vectors [I, M, P, D · (1 + kept)].
+
+    All M tiles are read, whether an image has them or not: in training what is left of them (zeros) could be looked at,
+    and only looked not at each other.
+    """
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.config = config
+        self.patch = nn.Conv2d(3, config.width, config.patch_size, config.patch_size, bias=False)
+        self.whole = nn.Parameter(torch.zeros(config.width))  # in front of every tile's patches
+        self.tiles_before, self.tiles_behind = TileEmbedding(config), TileEmbedding(config)
+        self.position = PositionEmbedding(config)
+        self.norm_before, self.norm_behind = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
+        self.layers = nn.ModuleList(Layer(config, gated=False) for _ in range(config.depth))
+        self.global_layers = nn.ModuleList(Layer(config, gated=True) for _ in range(config.global_depth))
+
+    def forward(self, tiles: Tensor, arrangement: Tensor, counts: Tensor) -> Tensor:
+        """`arrangement` [I] is each image's number from 1 on, `counts` [I] says how many of its tiles there are."""
+        images, most, patches = *tiles.shape[:2], self.config.patches
+        x = self.patch(tiles.flatten(0, 1)).flatten(2).mT.unflatten(0, (images, most))
+        x = self.tiles_before(x, arrangement)
+        x = torch.cat((self.whole.expand(images, most, 1, -1), x), dim=2)
+        x = self.norm_before(self.position(x, arrangement))
+        x = F.pad(x, (0, 0, 0, self.config.filled_patches - patches)).flatten(1, 2)
+        mask, kept = self._mask(counts), {}
+        for number, layer in enumerate(self.layers):
+            x = layer(x, mask)
+            if number in self.config.kept:
+                kept[number] = x
+        x = self.norm_behind(x).unflatten(1, (most, -1))
+        x = self.tiles_behind(x, arrangement).flatten(1, 2)
+        for layer in self.global_layers:
+            x = layer(x, mask)
+        # Of what was kept, all that is of one number of a vector stands together.
+        beside = torch.stack([kept[number] for number in self.config.kept], dim=-1).flatten(2) if kept else x[..., :0]
+        return torch.cat((x, beside), dim=-1).unflatten(1, (most, -1))[:, :, :patches]
+
+    def _mask(self, counts: Tensor) -> Tensor:
+        """What may look at what, [I, 1, L, L]: all but those that stand for nothing at each other."""
+        tile = torch.arange(self.config.most_tiles, device=counts.device)[:, None]
+        patch = torch.arange(self.config.filled_patches, device=counts.device)
+        real = ((tile < counts[:, None, None]) & (patch < self.config.patches)).flatten(1)
+        return real[:, None, :, None] | real[:, None, None, :]
