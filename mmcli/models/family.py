@@ -43,6 +43,9 @@ class Capabilities:
     images: bool = False  # reads images
     images_needed: int = 0  # images that every prompt must be about, at least
     max_images: int | None = None  # … and at most; None: as many as the model has room for
+    usual_images: int | None = None  # … in a prompt, as it was trained; more are read too; None: any number
+    rereads_for_images: bool = False
+    """A new image changes how what stands before it is read: a conversation is then read from its beginning."""
     min_read_side: int | None = None
     """Pixels: larger images may be decoded at a fraction of their size as long as no side falls below this. None: they
     are decoded whole. It is one number for all that a checkpoint does: what it sees must not depend on when, or for

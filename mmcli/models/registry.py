@@ -18,6 +18,7 @@ FAMILIES = {
     "idefics3": "mmcli.models.smolvlm:FAMILY",  # SmolVLM 1
     "smolvlm": "mmcli.models.smolvlm:FAMILY",  # SmolVLM2
     "omnilmm": "mmcli.models.omnilmm:FAMILY",  # OmniLMM-12B
+    "mllama": "mmcli.models.mllama:FAMILY",  # Llama 3.2 Vision, 11B and 90B
     "whisper": "mmcli.models.whisper:FAMILY",  # tiny to large-v3-turbo and the distilled ones
 }
 

@@ -80,6 +80,8 @@ class ChatSession:
             own, remarks = attachment.parts(loaded.processor, loaded.checkpoint.name)
             parts += own
             notes += [(attachment.source.name, remark) for remark in remarks]
+        if (unusual := conversation.remark(parts)) is not None:
+            notes.append((loaded.checkpoint.name, unusual))
         said = yield from conversation.asking(request, parts)
         return said, self._record(conversation, request, said, notes)
 

@@ -116,6 +116,15 @@ class Conversation:
         """How many images every question must be about, at least."""
         return self.loaded.processor.capabilities.images_needed
 
+    def remark(self, parts: Sequence[Part]) -> str | None:
+        """What is to be said of a question about `parts`: that it is about more images than the model is used to."""
+        usual = self.loaded.processor.capabilities.usual_images
+        pictures = sum(len(turn.pictures()) for turn in (*self.turns, Turn("user", tuple(parts))))
+        if usual is None or pictures <= usual:
+            return None
+        number = "one picture" if usual == 1 else f"{usual} pictures"
+        return f"trained on prompts about {number}; this one is about {pictures}, and the answer may mix them up"
+
     def _check_number(self, pictures: "list[Image.Image]") -> None:
         able, name = self.loaded.processor.capabilities, self.loaded.checkpoint.name
         if pictures and not able.images:
@@ -142,6 +151,8 @@ class Conversation:
         if self._cache is None:
             self._cache = self.loaded.model.new_cache(1, 1)
         cache = self._cache
+        if processor.capabilities.rereads_for_images and any(one.pictures() for one in turns[self._turns_told :]):
+            self._forget()
         rest, ids, new = text, [], turns
         for count in dict.fromkeys([*range(len(self._ids), max(len(self._ids) - TRIMMED, 0), -1), 0]):
             told = self._told + processor.decode(self._ids[:count])

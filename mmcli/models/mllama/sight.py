@@ -15,8 +15,10 @@ def seen(tokens: Sequence[int], image_token: int) -> list[tuple[int, int]]:
     places = [place for place, token in enumerate(tokens) if token == image_token]
     spans: list[tuple[int, int]] = []
     end = len(tokens)
-    for place, following in reversed(list(zip(places, [*places[1:], end], strict=True))):
+    following = end
+    for place in reversed(places):
         end = end if following == place + 1 else following
+        following = place
         spans.append((place, end))
     return spans[::-1]
 
