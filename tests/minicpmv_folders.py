@@ -29,14 +29,16 @@ DECODER = {
     "image_size": 448, "patch_size": PATCH, "query_num": QUERIES, "slice_mode": True, "torch_dtype": "float32",
 }  # fmt: skip
 SLICES = {"max_slice_nums": 4, "scale_resolution": SIDE, "patch_size": PATCH}
+# As in the published files of 1.0 and 2.0, no version; the tower is named, and here described besides, for it is small.
+FIRST = {
+    "num_key_value_heads": HEADS, "rope_theta": 10_000.0, "rope_scaling": None, "bos_token_id": 1,
+    "eos_token_id": 2, "scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 64, "drop_vision_last_layer": True,
+    "attention_bias": False, "vision_encoder": "vit_so400m_patch14_siglip_384.webli",
+    "vision_config": TOWER | {"image_size": 70, "patch_size": PATCH},
+}  # fmt: skip
 CONFIGS: dict[str, dict] = {
-    # As in the published file of 2.0, no version; its tower is named, and here described besides, for it is small.
-    "2.0": DECODER | SLICES | {
-        "num_key_value_heads": HEADS, "rope_theta": 10_000.0, "rope_scaling": None, "bos_token_id": 1,
-        "eos_token_id": 2, "scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 64, "drop_vision_last_layer": True,
-        "attention_bias": False, "vision_encoder": "vit_so400m_patch14_siglip_384.webli",
-        "vision_config": TOWER | {"image_size": 70, "patch_size": PATCH},
-    },
+    "1.0": {key: value for key, value in DECODER.items() if key != "slice_mode"} | FIRST | {"image_size": 84},
+    "2.0": DECODER | SLICES | FIRST,
     "2.5": DECODER | {
         "version": "2.5", "num_key_value_heads": 2, "rope_theta": 500_000.0, "rope_scaling": None, "bos_token_id": 1,
         "eos_token_id": 2, "drop_vision_last_layer": False, "attention_bias": False,
@@ -51,11 +53,13 @@ CONFIGS: dict[str, dict] = {
     },
 }  # fmt: skip
 
+OLD = ("1.0", "2.0")
 MARKS = ["<image>", "</image>", "<slice>", "</slice>"]
 ID_MARKS = ["<image_id>", "</image_id>"]
-TURN = {"2.0": [], "2.5": ["<|start_header_id|>", "<|end_header_id|>"], "2.6": ["<|im_start|>"]}
-STOPS = {"2.0": "</s>", "2.5": "<|eot_id|>", "2.6": "<|im_end|>"}
+TURN = {"1.0": [], "2.0": [], "2.5": ["<|start_header_id|>", "<|end_header_id|>"], "2.6": ["<|im_start|>"]}
+STOPS = {"1.0": "</s>", "2.0": "</s>", "2.5": "<|eot_id|>", "2.6": "<|im_end|>"}
 TEMPLATES = {
+    "1.0": None,
     "2.0": None,
     "2.5": """{% for message in messages %}{% set said = '<|start_header_id|>' + message['role'] + \
 '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' %}{% if loop.first %}{{ bos_token }}{% endif %}\
@@ -69,15 +73,23 @@ TEMPLATES = {
 
 def specials(version: str) -> list[str]:
     """The special tokens, whose ids are their places in this list."""
-    begin = ["<unk>", "<s>", "</s>"] if version == "2.0" else ["<unk>", "<|begin|>", "<|endoftext|>", STOPS[version]]
-    return [*begin, *MARKS, *(ID_MARKS if version == "2.6" else []), *TURN[version]]
+    begin = ["<unk>", "<s>", "</s>"] if version in OLD else ["<unk>", "<|begin|>", "<|endoftext|>", STOPS[version]]
+    return [
+        *begin,
+        *(MARKS[:2] if version == "1.0" else MARKS),
+        *(ID_MARKS if version == "2.6" else []),
+        *TURN[version],
+    ]
 
 
 def tiny_tokenizer(version: str) -> Tokenizer:
-    """2.0: pieces with "▁" for spaces, one in front of every text, bytes as the last resort; else bytes in pairs."""
+    """1.0 and 2.0: pieces with "▁" for spaces, one in front of every text, bytes as the last resort.
+
+    The others: bytes in pairs.
+    """
     names = specials(version)
     learner = Tokenizer(models.BPE())
-    if version == "2.0":
+    if version in OLD:
         learner.normalizer = normalizers.Replace(" ", "▁")
         learner.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
         alphabet = []
@@ -92,7 +104,7 @@ def tiny_tokenizer(version: str) -> Tokenizer:
     pieces += sorted(learned["vocab"], key=learned["vocab"].get)
     vocabulary = {piece: place for place, piece in enumerate(dict.fromkeys(pieces))}
     merges = [tuple(merge) for merge in learned["merges"]]
-    if version == "2.0":
+    if version in OLD:
         tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
         tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
         steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
@@ -110,7 +122,10 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def shapes(config: dict) -> Shapes:
-    """Published names → shapes of the tensors of a checkpoint with this config.json (2.0's has no version)."""
+    """Published names → shapes of the tensors of a checkpoint with this config.json.
+
+    Those of 1.0 and 2.0 have no version.
+    """
     width, inner, queries = config["hidden_size"], config["intermediate_size"], config["query_num"]
     keys = width // config["num_attention_heads"] * config["num_key_value_heads"]
     square = {name: (width, width) for name in ("self_attn.q_proj", "self_attn.o_proj")}
@@ -210,10 +225,10 @@ def write_folder(folder: Path, version: str, seed: int = 1) -> Path:
 def write_tokens(folder: Path, version: str) -> Path:
     """All but the weights and config.json."""
     begin, end = specials(version)[1], specials(version)[2]
-    tokens = {"bos_token": begin, "eos_token": end, "unk_token": "<unk>", "add_bos_token": version == "2.0"}
+    tokens = {"bos_token": begin, "eos_token": end, "unk_token": "<unk>", "add_bos_token": version in OLD}
     if TEMPLATES[version]:
         tokens["chat_template"] = TEMPLATES[version]
-    if version != "2.0":
+    if version not in OLD:
         _write(folder / "preprocessor_config.json", preprocessor(version))
     _write(folder / "tokenizer_config.json", tokens)
     _write(folder / "generation_config.json", {"bos_token_id": 1, "eos_token_id": [2, 3] if version == "2.6" else 2})

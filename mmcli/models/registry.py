@@ -14,7 +14,7 @@ FAMILIES = {
     "florence2": "mmcli.models.florence2:FAMILY",  # base and large, in both layouts of their repositories
     "gemma3n": "mmcli.models.gemma3n:FAMILY",  # E2B, E4B and slices between them
     "gemma3n_text": "mmcli.models.gemma3n:FAMILY",  # their decoder published alone
-    "minicpmv": "mmcli.models.minicpmv:FAMILY",  # 2.0, 2.5 and 2.6
+    "minicpmv": "mmcli.models.minicpmv:FAMILY",  # 1.0, 2.0, 2.5 and 2.6
     "idefics3": "mmcli.models.smolvlm:FAMILY",  # SmolVLM 1
     "smolvlm": "mmcli.models.smolvlm:FAMILY",  # SmolVLM2
     "omnilmm": "mmcli.models.omnilmm:FAMILY",  # OmniLMM-12B

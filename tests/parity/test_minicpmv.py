@@ -1,7 +1,9 @@
 """MiniCPM-V against its published code, whose answers on the same small folders were recorded, and against itself.
 
 The code of OpenBMB/MiniCPM-V-2, -Llama3-V-2_5 and -V-2_6 ran with transformers 4.40, timm 0.9.10 and float32; 2.5 with
-`batch_vision_input` off. No class of transformers reads these checkpoints.
+`batch_vision_input` off. For 1.0 it was its `modeling_minicpmv.py`
+(github.com/dubai03nsr/multimodal-contrastive-decoding, whose changes do not touch what was used), with OmniLMM's
+resampler, which it shares, and 2.0's decoder. No class of transformers reads these checkpoints.
 """
 
 import json
@@ -62,7 +64,7 @@ def case(request, tmp_path_factory) -> Case:
     return Case(version, folder, load(resolve(str(folder)), "cpu", torch.float32), RECORDED[request.param])
 
 
-@pytest.fixture(scope="module", params=["2.0 1", "2.6 1"])
+@pytest.fixture(scope="module", params=["1.0 1", "2.0 1", "2.6 1"])
 def first(request, tmp_path_factory) -> Case:
     """One of each kind of layout, for what is no matter of numbers."""
     version, seed = request.param.split()
@@ -87,7 +89,7 @@ def test_text_alone_several_turns_images_and_a_system_text_too(case):
     case.assert_recorded("turns", turns)
     if case.version == "2.6":
         case.assert_recorded("two images", [Turn("user", (image, tall, LEFT))])
-    if case.version != "2.0":
+    if case.version not in folders.OLD:
         system = [Turn("system", ("hello world",)), Turn("user", (folders.image(56, 56), LEFT))]
         case.assert_recorded("system", system)
 
@@ -199,13 +201,14 @@ def test_2_0_answers_about_one_image(tmp_path, tmp_path_factory):
 def test_inspect_draws_every_stage(first):
     done = mmcli("inspect", first.folder)
     assert done.code == 0, done.err
-    decoder = {"2.0": "MiniCPM", "2.6": "Qwen2"}[first.version]
+    decoder = {"1.0": "MiniCPM", "2.0": "MiniCPM", "2.6": "Qwen2"}[first.version]
+    square = first.version == "1.0"
     for line in (
-        "image · slices",
+        f"image · {'squeeze' if square else 'slices'}",
         "vision · SigLIP",
         "resampler · cross-attention",
         f"decoder · {decoder}",
-        "S × 4 × 256",
+        f"{'' if square else 'S × '}4 × 256",
     ):
         assert line in done.out
 

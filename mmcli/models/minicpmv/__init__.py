@@ -1,4 +1,4 @@
-"""The MiniCPM-V family: 2.0, 2.5 and 2.6."""
+"""The MiniCPM-V family: 1.0, 2.0, 2.5 and 2.6."""
 
 from mmcli.models.family import Family
 from mmcli.models.minicpmv.capabilities import capabilities

@@ -17,11 +17,12 @@ from mmcli.models.minicpmv.vision import Places
 from mmcli.models.siglip import read_tower
 from mmcli.models.slices import Slicing
 
-READ = ("2.0", "2.5", "2.6")
+READ = ("1.0", "2.0", "2.5", "2.6")
+FIRST = READ[:2]  # a tower of timm's, MiniCPM's decoder, no chat template
 MOST_SLICES = 64
 RESAMPLER_HEAD = 128  # numbers: each head of the resampler has as many
 
-WHOLE: dict[str, Any] = {"query_num": 64, "patch_size": 14, "pad_token_id": 0}
+WHOLE: dict[str, Any] = {"query_num": 64, "patch_size": 14, "pad_token_id": 0, "image_size": 448}
 SLICES: dict[str, Any] = {"max_slice_nums": 9, "scale_resolution": 448, "patch_size": 14}
 TOWER: dict[str, Any] = {
     "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16,
@@ -29,8 +30,8 @@ TOWER: dict[str, Any] = {
 }  # fmt: skip
 MINICPM: dict[str, Any] = LLAMA | {"rms_norm_eps": 1e-5, "scale_emb": 1.0, "scale_depth": 1.0, "dim_model_base": 1}
 
-# timm's towers by the names that version 2.0 gives them.
-TIMM_TOWERS = {"vit_so400m_patch14_siglip_384.webli": TOWER | {"image_size": 384}}
+# timm's towers by the names that the first versions give them; the second part names weights, not sizes.
+TIMM_TOWERS = {f"vit_so400m_patch14_siglip_384{weights}": TOWER | {"image_size": 384} for weights in (".webli", "")}
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class MiniCPMVConfig:
     places: Places
     resampler: ResamplerConfig
     decoder: LlamaConfig
-    slicing: Slicing
+    slicing: Slicing | None
+    square: int | None  # pixels: the side that images are squeezed to where they are not cut (1.0)
     pad: int
     bos: int
     stop_ids: frozenset[int]
@@ -59,28 +61,41 @@ class MiniCPMVConfig:
         version = _version(whole)
         whole.require("slice_mode", True, None)
         decoder = _decoder(whole, version)
-        vision = _timm_tower(whole) if version == "2.0" else read_tower(_part(whole, TOWER), "siglip", "idefics2")
+        vision = _timm_tower(whole) if version in FIRST else read_tower(_part(whole, TOWER), "siglip", "idefics2")
         if whole.get("drop_vision_last_layer") is True:
             vision = replace(vision, depth=vision.depth - 1)
-        places: dict[str, Places] = {"2.0": "stretched", "2.5": "in a row", "2.6": "sampled"}
-        slices = whole if version == "2.0" else whole.part("slice_config")
-        slices.otherwise = {**SLICES, **slices.otherwise}
-        slicing = Slicing(
-            slices.whole("scale_resolution", *SIDE),
-            slices.whole("max_slice_nums", 1, MOST_SLICES),
-            slices.whole("patch_size", vision.patch_size, vision.patch_size),
-        )
+        places: dict[str, Places] = {"2.5": "in a row", "2.6": "sampled"}
         return cls(
             version=version,
             vision=vision,
-            places=places[version],
+            places=places.get(version, "stretched"),
             resampler=_resampler(whole, version, decoder.width, vision.width),
             decoder=decoder,
-            slicing=slicing,
+            slicing=None if version == "1.0" else _slicing(whole, version, vision.patch_size),
+            square=_square(whole, vision.patch_size) if version == "1.0" else None,
             pad=whole.whole("pad_token_id", *ID),
             bos=whole.whole("bos_token_id", *ID),
             stop_ids=whole.ids("eos_token_id"),
         )
+
+
+def _slicing(whole: Fields, version: str, patch: int) -> Slicing:
+    slices = whole if version == "2.0" else whole.part("slice_config")
+    slices.otherwise = {**SLICES, **slices.otherwise}
+    return Slicing(
+        slices.whole("scale_resolution", *SIDE),
+        slices.whole("max_slice_nums", 1, MOST_SLICES),
+        slices.whole("patch_size", patch, patch),
+    )
+
+
+def _square(whole: Fields, patch: int) -> int:
+    side = whole.whole("image_size", *SIDE)
+    if side % patch:
+        raise whole.wrong("image_size", f"a multiple of {patch}, the side of a patch")
+    if (side // patch) ** 2 > SOFT_TOKENS[1]:
+        raise whole.wrong("image_size", f"one that makes at most {SOFT_TOKENS[1]} patches of an image")
+    return side
 
 
 def _version(whole: Fields) -> str:
@@ -100,10 +115,10 @@ def _version(whole: Fields) -> str:
 
 
 def _decoder(whole: Fields, version: str) -> LlamaConfig:
-    """MiniCPM's in 2.0, Llama 3's in 2.5, Qwen2's in 2.6: their settings stand in the whole file."""
-    absent = {"2.0": MINICPM, "2.5": LLAMA, "2.6": QWEN2}[version]
+    """MiniCPM's in 1.0 and 2.0, Llama 3's in 2.5, Qwen2's in 2.6: their settings stand in the whole file."""
+    absent = {"2.5": LLAMA, "2.6": QWEN2}.get(version, MINICPM)
     text = Fields(whole.raw, whole.where, absent)
-    if version != "2.0":
+    if version not in FIRST:
         return read_decoder(text, **({"qkv_bias": True} if version == "2.6" else {}))
     plain = read_decoder(text)
     return replace(
@@ -127,10 +142,10 @@ def _timm_tower(whole: Fields) -> SiglipConfig:
 
 
 def _resampler(whole: Fields, version: str, width: int, input_width: int) -> ResamplerConfig:
-    """A query for each soft token, in 2.0 on a square grid."""
+    """A query for each soft token, in 1.0 and 2.0 on a square grid."""
     queries = whole.whole("query_num", *SOFT_TOKENS)
     side = isqrt(queries)
-    if version == "2.0" and side * side != queries:
+    if version in FIRST and side * side != queries:
         raise whole.wrong("query_num", "a square number")
     if width % RESAMPLER_HEAD:
         raise ModelError(
@@ -141,6 +156,6 @@ def _resampler(whole: Fields, version: str, width: int, input_width: int) -> Res
         width=width,
         heads=width // RESAMPLER_HEAD,
         input_width=input_width,
-        query_grid=(side, side) if version == "2.0" else None,
-        stretched=False,
+        query_grid=(side, side) if version in FIRST else None,
+        stretched=version == "1.0",
     )

@@ -1,4 +1,4 @@
-"""What MiniCPM-V's text holds for an image, and the layout of turns of 2.0, whose checkpoint has no chat template."""
+"""What MiniCPM-V's text holds for an image, and the layout of turns of 1.0 and 2.0, which have no chat template."""
 
 from collections.abc import Sequence
 
@@ -29,14 +29,16 @@ def image_marks(grid: Grid | None, own_slice_marks: bool) -> str:
 
 
 def own_layout(messages: Sequence[Message], begin: str) -> str:
-    """The turns as MiniCPM-V 2.0 was trained on them. Raises ModelError for a text of the system's.
+    """The turns as MiniCPM-V 1.0 and 2.0 were trained on them. Raises ModelError for a text of the system's.
 
-    Source: OpenBMB/MiniCPM-V-2 `modeling_minicpmv.py` (chat).
+    Source: openbmb/MiniCPM-V and MiniCPM-V-2 `modeling_minicpmv.py` (chat).
     """
     names = {"user": "<用户>", "assistant": "<AI>"}
     text = begin
     for message in messages:
         if message["role"] not in names:
-            raise ModelError("MiniCPM-V 2.0 knows no system text", "Leave out --system, or say it in the question")
+            raise ModelError(
+                "MiniCPM-V knows no system text before version 2.5", "Leave out --system, or say it in the question"
+            )
         text += names[message["role"]] + message["content"]
     return text + "<AI>"

@@ -16,7 +16,7 @@ from mmcli.models.chat_processor import ChatProcessor, Row
 from mmcli.models.chat_template import ChatTemplate
 from mmcli.models.control_tokens import ControlTokens
 from mmcli.models.minicpmv.capabilities import capabilities
-from mmcli.models.minicpmv.config import MiniCPMVConfig
+from mmcli.models.minicpmv.config import FIRST, MiniCPMVConfig
 from mmcli.models.minicpmv.layout import (
     IMAGE,
     IMAGE_END,
@@ -43,16 +43,17 @@ PROMPTS = {
     "read": "Write down the text in this picture, word for word and nothing else.",
     "chat": "{}",
 }
-STOPS = {"2.0": (), "2.5": ("<|eot_id|>",), "2.6": ("<|im_end|>", "<|endoftext|>")}  # beside those of the files
+STOPS = {"2.5": ("<|eot_id|>",), "2.6": ("<|im_end|>", "<|endoftext|>")}  # beside those of the files
 SHOWN = tuple(f"<{end}{name}>" for name in ("ref", "box", "quad", "point") for end in ("", "/"))
 """Special tokens that are part of an answer: they enclose places in it."""
 
 
 class MiniCPMVProcessor(ChatProcessor):
-    """Turns by the checkpoint's chat template (2.0: by a layout of its own); images stand in front of the question.
+    """Turns by the checkpoint's chat template (1.0 and 2.0: by a layout of their own); images stand in front of the
+    question.
 
-    Every image becomes an overview and slices. In the text there are marks for each, and between them as many places
-    as the resampler has queries.
+    Every image becomes an overview and slices (1.0: a square). In the text there are marks for each, and between them
+    as many places as the resampler has queries.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class MiniCPMVProcessor(ChatProcessor):
         values: PixelValues,
         stop_ids: frozenset[int],
     ):
-        marks = [IMAGE, IMAGE_END, SLICE, SLICE_END, *([NUMBER, NUMBER_END] if config.own_slice_marks else [])]
+        marks = [IMAGE, IMAGE_END]
+        marks += [SLICE, SLICE_END] if config.slicing else []
+        marks += [NUMBER, NUMBER_END] if config.own_slice_marks else []
         if any(tokenizer.token_to_id(mark) is None for mark in marks):
             raise ModelError(f"The tokenizer lacks one of {', '.join(marks)}", "Download the model again")
         super().__init__(tokenizer, template, ControlTokens(tokenizer, {config.bos, *stop_ids}, marks), stop_ids)
@@ -71,6 +74,7 @@ class MiniCPMVProcessor(ChatProcessor):
         self.capabilities = capabilities(config)
         self.values = values
         self.soft_tokens = config.resampler.queries
+        self.image_size = config.square or 0
         opens = (IMAGE, SLICE) if config.own_slice_marks else (IMAGE,)
         self._opens = frozenset(tokenizer.token_to_id(mark) for mark in opens)
         self._shown = frozenset(tokenizer.token_to_id(name) for name in SHOWN)
@@ -81,10 +85,10 @@ class MiniCPMVProcessor(ChatProcessor):
         tokenizer = read_tokenizer(folder)
         values = read_settings(folder, config)
         begin = ""
-        if config.version == "2.0":
+        if config.version in FIRST:
             begin = tokenizer.id_to_token(begin_id(folder, tokenizer, config.bos)) or ""
-        layout = partial(own_layout, begin=begin) if config.version == "2.0" else None
-        ends = {tokenizer.token_to_id(name) for name in STOPS[config.version]} - {None}
+        layout = partial(own_layout, begin=begin) if config.version in FIRST else None
+        ends = {tokenizer.token_to_id(name) for name in STOPS.get(config.version, ())} - {None}
         stops = stop_ids(folder, config.stop_ids) | {id for id in ends if id is not None}
         return cls(config, tokenizer, ChatTemplate.open(folder, begin, layout), values, stops)
 
@@ -144,11 +148,17 @@ class MiniCPMVProcessor(ChatProcessor):
         """One row each, whose placeholders take the images in order. Raises ModelError where they do not match."""
         ids, images = [], []
         for text, own, _ in rows:
-            cut = [sliced(image, self.config.slicing) for image in own]
+            cut = [self._cut(image) for image in own]
             ids.append(self._tokens(text, [grid for _, grid in cut], sum(len(slices) for slices, _ in cut)))
             images += [torch.from_numpy(self.values.of(one)) for slices, _ in cut for one in slices]
         tokens, valid = pad_left(ids, self.config.pad)
         return Inputs(tokens, valid, tuple(images))
+
+    def _cut(self, image: Image.Image) -> tuple[list[Image.Image], Grid | None]:
+        """What of an image the tower reads, and the grid of its slices; None where there are none."""
+        if self.config.slicing:
+            return sliced(image, self.config.slicing)
+        return [image.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)], None
 
     def _tokens(self, text: str, grids: Sequence[Grid | None], slices: int) -> list[int]:
         """Token ids of a chat text with images of these grids, `slices` in all with their overviews."""
@@ -172,8 +182,8 @@ class MiniCPMVProcessor(ChatProcessor):
     def _encoded(self, text: str) -> list[int]:
         """Token ids of a whole text, or of the rest of one.
 
-        The tokenizer of 2.0 begins every text with a space, which the rest of one must not have: it is read behind a
-        line break, whose tokens are taken off again.
+        The tokenizer of 1.0 and 2.0 begins every text with a space, which the rest of one must not have: it is
+        read behind a line break, whose tokens are taken off again.
         """
         begin = self.template.begin
         if not begin or text.startswith(begin):

@@ -13,14 +13,19 @@ HALVES = (0.5, 0.5, 0.5)
 
 
 def read_settings(folder: Path, config: MiniCPMVConfig) -> PixelValues:
-    """Mean and deviation of a checkpoint; 2.0 has no file. Raises ModelError where that contradicts its config.json."""
+    """Mean and deviation of a checkpoint; 1.0 and 2.0 have no file.
+
+    Raises ModelError where a file contradicts config.json.
+    """
     path = folder / "preprocessor_config.json"
     raw = Fields(read_json(path) if path.is_file() else {}, str(path), {"norm_mean": HALVES, "norm_std": HALVES})
+    slicing = config.slicing
     same: dict[str, Any] = {
-        "max_slice_nums": config.slicing.most, "scale_resolution": config.slicing.side,
-        "patch_size": config.slicing.patch, "image_feature_size": config.resampler.queries, "slice_mode": True,
-        "use_image_id": config.own_slice_marks,
+        "image_feature_size": config.resampler.queries, "slice_mode": slicing is not None,
+        "use_image_id": config.own_slice_marks, "patch_size": config.vision.patch_size,
     }  # fmt: skip
+    if slicing:
+        same |= {"max_slice_nums": slicing.most, "scale_resolution": slicing.side}
     for key, value in same.items():
         if raw.get(key) not in (None, value):
             raise ModelError(f"{path} sets {key} to {shown(raw.get(key))}, but by config.json it is {shown(value)}")

@@ -7,7 +7,7 @@ from mmcli.models.family import Stage
 from mmcli.models.minicpmv.config import MiniCPMVConfig
 from mmcli.models.minicpmv.model import MiniCPMV
 
-DECODERS = {"2.0": "MiniCPM", "2.5": "Llama 3", "2.6": "Qwen2"}
+DECODERS = {"1.0": "MiniCPM", "2.0": "MiniCPM", "2.5": "Llama 3", "2.6": "Qwen2"}
 
 
 def stages(config: MiniCPMVConfig) -> list[Stage]:
@@ -16,23 +16,19 @@ def stages(config: MiniCPMVConfig) -> list[Stage]:
         model = MiniCPMV(config)
     vision, resampler, decoder = config.vision, config.resampler, config.decoder
     return [
+        _image(config),
         Stage(
-            "image",
-            "slices",
-            "S × 3 × height × width",
-            0,
-            (
-                f"S: an overview and up to {config.slicing.most} slices of each",
-                f"each of about {config.slicing.side}² pixels in the image's shape, bicubic",
-            ),
+            "vision", "SigLIP", f"{_slices(config)}P × {vision.width}", _count(model.vision.tower), _tower_notes(config)
         ),
-        Stage("vision", "SigLIP", f"S × P × {vision.width}", _count(model.vision.tower), _tower_notes(config)),
         Stage(
             "resampler",
             "cross-attention",
-            f"S × {resampler.queries} × {decoder.width}",
+            f"{_slices(config)}{resampler.queries} × {decoder.width}",
             _count(model.vision.resampler),
-            (f"{resampler.queries} soft tokens of a slice", f"{resampler.heads} heads"),
+            (
+                f"{resampler.queries} soft tokens of {'a slice' if config.slicing else 'an image'}",
+                f"{resampler.heads} heads",
+            ),
         ),
         Stage(
             "embedding",
@@ -50,6 +46,21 @@ def stages(config: MiniCPMVConfig) -> list[Stage]:
         ),
         Stage("head", "linear", f"{decoder.vocabulary}", _count(model.decoder.head) if model.decoder.head else 0),
     ]
+
+
+def _slices(config: MiniCPMVConfig) -> str:
+    return "S × " if config.slicing else ""
+
+
+def _image(config: MiniCPMVConfig) -> Stage:
+    slicing, side = config.slicing, config.square
+    if slicing is None:
+        return Stage("image", "squeeze", f"3 × {side} × {side}", 0, ("bicubic, sides not kept in proportion",))
+    notes = (
+        f"S: an overview and up to {slicing.most} slices of each",
+        f"each of about {slicing.side}² pixels in the image's shape, bicubic",
+    )
+    return Stage("image", "slices", "S × 3 × height × width", 0, notes)
 
 
 def _count(module: nn.Module) -> int:

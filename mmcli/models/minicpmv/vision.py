@@ -9,9 +9,9 @@ from mmcli.layers.resampler import Grid, Resampler, ResamplerConfig
 from mmcli.layers.siglip import SiglipConfig, SiglipTower
 
 Places = Literal["stretched", "sampled", "in a row"]
-"""How a tower's table of positions, that of a square, serves slices of other shapes. "stretched": interpolated (2.0).
-"sampled": a patch has the position of the cell of the square that it begins in, which spans the slice (2.6). "in a
-row": likewise, but all patches are counted through as one row of the square (2.5; its published code, where it reads
+"""How a tower's table of positions, that of a square, serves slices of other shapes. "stretched": interpolated (1.0,
+2.0). "sampled": a patch has the position of the cell of the square that it begins in, which spans the slice (2.6). "in
+a row": likewise, but all patches are counted through as one row of the square (2.5; its published code, where it reads
 slices in batches, also shows each what fills it up: here, and where it reads them one by one, nothing does)."""
 
 PATCHES = 1 << 14  # read at once: beyond it nothing gets faster

@@ -8,7 +8,7 @@ from mmcli.models.siglip import tower_rules
 
 TOWER = "vision.tower."
 
-# As timm names them (2.0).
+# As timm names them (1.0 and 2.0).
 TIMM_TENSORS: dict[str, str | None] = {
     "pos_embed": "position",
     "patch_embed.proj.{}": "patch.{}",

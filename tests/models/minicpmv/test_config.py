@@ -25,7 +25,7 @@ def test_without_a_version_a_tower_of_its_own_is_that_of_2_5():
 
 @pytest.mark.parametrize("version", ["4.0", 4.5, "2.8", 3, "2"])
 def test_other_versions_are_refused_with_those_that_are_read(version):
-    with pytest.raises(ModelError, match=f"version '{version}' of MiniCPM-V; mmcli reads .*2.0, 2.5 and 2.6"):
+    with pytest.raises(ModelError, match=f"version '{version}' of MiniCPM-V; mmcli reads 1.0, 2.0, 2.5 and 2.6"):
         read("2.6", version=version)
 
 
@@ -53,6 +53,15 @@ def test_a_tower_that_is_only_named_has_its_published_sizes():
     assert (vision.width, vision.depth, vision.mlp_width, vision.heads, vision.patches) == (1152, 26, 4304, 16, 27 * 27)
 
 
+def test_the_first_version_squeezes_images_to_a_square():
+    first = read("1.0")
+    assert (first.slicing, first.square, first.vision.depth) == (None, 84, 2)
+    assert first.resampler.stretched and not read("2.0").resampler.stretched and read("2.0").square is None
+    assert first.decoder == read("2.0").decoder
+    assert read("1.0", image_size=...).square == 448
+    assert read("1.0", vision_encoder="vit_so400m_patch14_siglip_384").vision == first.vision
+
+
 def test_slices_are_as_the_file_says_and_else_as_published():
     assert read("2.6").slicing == read("2.0").slicing
     slicing = read("2.6", slice_config={"patch_size": 14}).slicing
@@ -63,6 +72,9 @@ def test_slices_are_as_the_file_says_and_else_as_published():
     "version, changes, words",
     [
         ("2.0", {"vision_encoder": "resnet50"}, "vision_encoder .*vit_so400m_patch14_siglip_384.webli"),
+        ("1.0", {"query_num": 5}, "query_num .*square"),
+        ("1.0", {"image_size": 85}, "image_size to 85; expected a multiple of 14"),
+        ("1.0", {"slice_mode": False}, "slice_mode"),
         ("2.0", {"query_num": 5}, "query_num .*square"),
         ("2.0", {"scale_depth": 0}, "scale_depth .*above 0"),
         ("2.0", {"scale_emb": "12"}, "scale_emb"),
