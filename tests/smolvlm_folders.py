@@ -121,18 +121,22 @@ def spread_of(name: str, parameter: torch.Tensor) -> float:
     return 1.5 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3
 
 
-def write_processor(folder: Path, kind: str, tile: int = 32, template: str | None = TEMPLATE, **settings: Any) -> Any:
+def centre_of(name: str) -> float:
+    return 1.0 if "norm" in name and "bias" not in name else 0.0
+
+
+def write_processor(folder: Path, kind: str, tile: int = 32, places: int | None = None, **settings: Any) -> Any:
     """What transformers saves of a processor → that processor, whose images are resized by Pillow as mmcli's are."""
     settings = {"size": {"longest_edge": 4 * tile}, "max_image_size": {"longest_edge": tile}} | settings
-    places = (tile // 8 // 2) ** 2
+    places = (tile // 8 // 2) ** 2 if places is None else places
     if kind == "idefics3":
         images = Idefics3ImageProcessorPil(**settings)
-        processor = Idefics3Processor(images, tiny_tokenizer(), image_seq_len=places, chat_template=template)
+        processor = Idefics3Processor(images, tiny_tokenizer(), image_seq_len=places, chat_template=TEMPLATE)
     else:
         processing_smolvlm.num2words = processing_smolvlm.num2words or str  # only videos need it
         images = SmolVLMImageProcessorPil(**settings)
         processor = SmolVLMProcessor(
-            images, tiny_tokenizer(), SmolVLMVideoProcessor(), image_seq_len=places, chat_template=template
+            images, tiny_tokenizer(), SmolVLMVideoProcessor(), image_seq_len=places, chat_template=TEMPLATE
         )
     processor.save_pretrained(folder)
     return processor

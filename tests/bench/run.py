@@ -23,10 +23,13 @@ import checkpoints  # noqa: E402
 import fuyu_checkpoint  # noqa: E402
 import gemma3n_checkpoint  # noqa: E402
 import minicpmv_checkpoint  # noqa: E402
+import smolvlm_checkpoint  # noqa: E402
 import startup  # noqa: E402
 import tables  # noqa: E402
 
-SIZES = [*checkpoints.SIZES, *gemma3n_checkpoint.SIZES, *fuyu_checkpoint.SIZES, *minicpmv_checkpoint.SIZES]
+MADE = (checkpoints, gemma3n_checkpoint, fuyu_checkpoint, minicpmv_checkpoint, smolvlm_checkpoint)
+SIZES = [size for family in MADE for size in family.SIZES]
+IN_BOTH = ("paligemma", "gemma3n", "fuyu", "idefics3", "smolvlm")  # model types that transformers runs too
 
 
 def options() -> argparse.Namespace:
@@ -82,7 +85,7 @@ def sides(model: str) -> list[str]:
     """Who can run this checkpoint. Raises ModelError where it is not here."""
     from mmcli.hub.resolve import resolve
 
-    in_both = resolve(model, download=False).config.get("model_type") in ("paligemma", "gemma3n", "fuyu")
+    in_both = resolve(model, download=False).config.get("model_type") in IN_BOTH
     return ["mmcli", "transformers"] if in_both and find_spec("transformers") else ["mmcli"]
 
 

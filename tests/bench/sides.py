@@ -29,9 +29,12 @@ class Mmcli:
 
         self._generate, self._load = generate, load
 
-    def load(self, checkpoint: Any, device: Any, dtype: Any, table: str) -> None:
+    def load(self, checkpoint: Any, device: Any, dtype: Any, table: str, is_open: bool) -> str:
+        """Loads in `dtype`, or where that `is_open`, in what mmcli chooses by itself → the arithmetic's name."""
         self.device = device
-        self.model = self._load(checkpoint, device, dtype, table=table).model
+        loaded = self._load(checkpoint, device, "auto" if is_open else dtype, table=table)
+        self.model = loaded.model
+        return "int8" if loaded.quantised else str(loaded.dtype).removeprefix("torch.")
 
     def answer(self, inputs: Any, tokens: int) -> tuple[float, float, list[list[int]]]:
         """(seconds to the first token, seconds from there to the last, ids a row)."""
@@ -52,7 +55,8 @@ class Mmcli:
         rows = {id(weight) for each in part.modules() if isinstance(each, Mapped) for weight in each.parameters()}
         if getattr(part, "head", None) is not None:  # one of its own
             rows.add(id(part.embedding.weight))
-        return sum(parameter.nbytes for parameter in part.parameters() if id(parameter) not in rows)
+        weights = [*part.parameters(), *part.buffers()]
+        return sum(weight.nbytes for weight in weights if id(weight) not in rows)
 
     def waits(self, inputs: Any, tokens: int) -> float:
         """How often a written token makes the host wait for the device (CUDA)."""
@@ -69,6 +73,15 @@ class Mmcli:
                 pass
             torch.cuda.set_sync_debug_mode("default")
         return sum("synchroniz" in str(warning.message) for warning in caught) / (tokens - 1)
+
+
+def _pixels(images: Any) -> Any:
+    """Images of a batch as transformers takes them: patches in one row, tiles filled up with tiles of zeros."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    kinds = {2: torch.cat, 3: torch.stack, 4: lambda tiles: pad_sequence(tiles, batch_first=True)}
+    return kinds[images[0].ndim](images)
 
 
 class Transformers:
@@ -96,12 +109,13 @@ class Transformers:
         self.first: float | None = None
         self._clock = Clock()
 
-    def load(self, checkpoint: Any, device: Any, dtype: Any, table: str) -> None:
-        """`table` cannot be chosen: all of the model is on the device."""
+    def load(self, checkpoint: Any, device: Any, dtype: Any, table: str, is_open: bool) -> str:
+        """`table` cannot be chosen: all of the model is on the device. Returns the arithmetic's name."""
         self.device, self.dtype = device, dtype
         self.prefix = checkpoint.config["model_type"] == "paligemma"
         self.model = self._class.from_pretrained(Path(checkpoint.folder), dtype=dtype).to(device).eval()
         self.model.generation_config.eos_token_id = None  # write to the end, whatever the random weights say
+        return str(dtype).removeprefix("torch.")
 
     def answer(self, inputs: Any, tokens: int) -> tuple[float, float, list[list[int]]]:
         """As `Mmcli.answer`."""
@@ -116,7 +130,7 @@ class Transformers:
             input_ids=given.tokens,
             attention_mask=given.valid.long(),
             **more,
-            pixel_values=torch.cat(given.images) if given.images[0].ndim == 2 else torch.stack(given.images),
+            pixel_values=_pixels(given.images),
             max_new_tokens=tokens,
             do_sample=False,
             pad_token_id=0,

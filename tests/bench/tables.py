@@ -56,8 +56,10 @@ def report(results: dict[str, Any]) -> str:
 def _comparison(samples: dict[str, list[dict]], results: dict[str, Any]) -> str:
     own, settings = next(iter(samples.values()))[0], results["settings"]
     threads = f", threads: {own['threads']}" if own["kind"] == "cpu" else ""
+    kinds = {name: side[0]["dtype"] for name, side in samples.items()}
+    kind = own["dtype"] if len(set(kinds.values())) == 1 else " and ".join(f"{v} ({k})" for k, v in kinds.items())
     title = (
-        f"{results['model']} on {own['device']} in {own['dtype']}{threads}: batch {settings['batch']}, "
+        f"{results['model']} on {own['device']} in {kind}{threads}: batch {settings['batch']}, "
         f"prefix {own['prefix']}, {settings['tokens']} tokens written"
     )
     both = len(samples) == 2

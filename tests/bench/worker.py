@@ -73,7 +73,7 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     if device.type == "cuda":
         torch.zeros(1, device=device)  # the driver's own start is nobody's merit
     start = finished(device)
-    side.load(checkpoint, device, dtype, spec["table"])
+    arithmetic = side.load(checkpoint, device, dtype, spec["table"], spec["dtype"] == "auto")
     loaded = finished(device) - start
 
     family = family_of(checkpoint.config, checkpoint.name)
@@ -94,7 +94,7 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
         "ids": rows,
         "prefix": inputs.tokens.shape[1],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": arithmetic,
         "threads": torch.get_num_threads(),
         "kind": device.type,
     }
