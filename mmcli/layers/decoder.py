@@ -13,6 +13,7 @@ from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.attention import additive
 from mmcli.layers.gated_mlp import GatedMLP
 from mmcli.layers.grouped_query import GroupedQueryAttention
+from mmcli.layers.int8 import packed_kind
 from mmcli.layers.rope import Llama3Scaling, rotary_angles
 
 Angles = tuple[Tensor, Tensor]
@@ -74,7 +75,7 @@ class LlamaDecoder(nn.Module):
         self.embedding = nn.Embedding(config.vocabulary + config.more_rows, config.width)
         self.layers = nn.ModuleList((Layer(config, i) for i in range(config.depth)) if layers is None else layers)
         self.norm = nn.RMSNorm(config.width, eps=config.norm_epsilon)
-        self.head = None if config.tied else nn.Linear(config.width, config.vocabulary, bias=False)
+        self.head: nn.Module | None = None if config.tied else nn.Linear(config.width, config.vocabulary, bias=False)
 
     def new_cache(self, batch: int, length: int) -> KVCache:
         """An empty cache for `batch` rows of `length` tokens, where the weights lie and in their type."""
@@ -116,5 +117,11 @@ class LlamaDecoder(nn.Module):
         """Hidden states [..., D] → float32 logits [..., V]."""
         if self.config.logit_scale != 1:
             hidden = hidden * self.config.logit_scale
-        weight = self.embedding.weight[: self.config.vocabulary] if self.head is None else self.head.weight
-        return F.linear(hidden, weight).float()
+        if self.head is not None:
+            return self.head(hidden).float()
+        return F.linear(hidden, self.embedding.weight[: self.config.vocabulary]).float()
+
+    def quantise_head(self) -> None:
+        """Let the head's product be one of 8-bit integers, on a CPU; where it is the embedding, it gets a copy."""
+        table = self.embedding.weight[: self.config.vocabulary]
+        self.head = packed_kind()(table if self.head is None else self.head.get_parameter("weight"), None)

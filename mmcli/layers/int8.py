@@ -1,6 +1,6 @@
 """Linear layers in 8-bit integers on the CPU: weights with a scale a row, numbers with a scale a token."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
@@ -16,8 +16,11 @@ ZERO = 128  # oneDNN wants its left factor in uint8, in which this stands for 0
 class Quantisable(nn.Module):
     """A model that knows a faster arithmetic for the CPU than one type for everything."""
 
-    def quantise(self) -> None:
-        """Choose it, where this CPU has it; answers stay as good. Fusing comes behind it."""
+    def quantise(self) -> bool:
+        """Choose it, where this CPU has it; answers stay as good. Fusing comes behind it.
+
+        True: its products are in int8 now. The type of its other weights may have changed either way.
+        """
         raise NotImplementedError
 
 
@@ -118,9 +121,17 @@ def packing_works() -> bool:
         return False
 
 
-def in_int8(module: nn.Module) -> None:
-    """Replace every linear layer below `module` by its int8 form."""
+def in_int8(module: nn.Module, kind: Callable[[Tensor, Tensor | None], nn.Module] = Int8Linear) -> None:
+    """Replace every linear layer below `module` by an int8 form of its weight and bias.
+
+    `Int8Linear` starts faster, for the few rows of a step; `PackedInt8Linear` is for many rows at once.
+    """
     for part in list(module.modules()):
         for name, child in list(part.named_children()):
             if isinstance(child, nn.Linear):
-                setattr(part, name, Int8Linear.of(child))
+                setattr(part, name, kind(child.weight, child.bias))
+
+
+def packed_kind() -> Callable[[Tensor, Tensor | None], nn.Module]:
+    """The int8 form for many rows or many outputs: packed, where this PyTorch can."""
+    return PackedInt8Linear if packing_works() else Int8Linear

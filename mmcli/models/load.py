@@ -59,8 +59,8 @@ def load(
         ) from error
     quantised = False
     if isinstance(model, Quantisable) and fused and is_open and device.type == "cpu":
-        model.quantise()
-        quantised = True
+        quantised = model.quantise()
+        dtype = next(model.parameters()).dtype
     if fused:
         fuse(model)
     if device.type == "cuda":

@@ -13,7 +13,7 @@ from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
 from mmcli.layers.encoder_decoder import MLP, CrossAttention, SelfAttention, by_frames
-from mmcli.layers.int8 import Int8Linear, PackedInt8Linear, Quantisable, in_int8, packing_works
+from mmcli.layers.int8 import Quantisable, in_int8, packed_kind
 from mmcli.models.whisper.config import StackConfig, WhisperConfig
 
 
@@ -106,7 +106,7 @@ class Whisper(Quantisable, GenerativeModel):
         self.decoder = Decoder(config)
         self.head: nn.Module | None = None  # the table in another arithmetic, for the head alone
 
-    def quantise(self) -> None:
+    def quantise(self) -> bool:
         """Choose faster arithmetic for the CPU; texts stay as good.
 
         Products in int8 where the CPU has them; the encoder's attention and convolutions, and the keys and values of
@@ -120,11 +120,12 @@ class Whisper(Quantisable, GenerativeModel):
                     part.short = torch.bfloat16
             for layer in cast(Iterable[EncoderLayer], self.encoder.layers):
                 layer.attention.short = torch.bfloat16
-        if int8_pays():
-            kind = PackedInt8Linear if packing_works() else Int8Linear
-            self.head = kind(self.decoder.embedding.weight, None)
-            in_int8(self.encoder.layers)
-            in_int8(self.decoder.layers)
+        if not int8_pays():
+            return False
+        self.head = packed_kind()(self.decoder.embedding.weight, None)
+        in_int8(self.encoder.layers)
+        in_int8(self.decoder.layers)
+        return True
 
     def hear(self, features: Tensor) -> EncodedAudio:
         """Log-mel windows [B, mels, 2F] → what the decoder looks at."""
