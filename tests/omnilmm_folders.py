@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
 WORDS = [
@@ -144,6 +145,25 @@ def write_settings(folder: Path, seed: int) -> None:
     tokenizer().save(str(folder / "tokenizer.json"))
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "chat_template": TEMPLATE}
     (folder / "tokenizer_config.json").write_text(json.dumps(names | {"tokenizer_class": "PreTrainedTokenizerFast"}))
+
+
+def write_folder(folder: Path, seed: int) -> None:
+    """A checkpoint in the published layout, its weights in safetensors."""
+    write_settings(folder, seed)
+    save_file(tensors(CONFIGS[seed], seed), folder / "model.safetensors")
+
+
+def write_pickles(folder: Path, seed: int) -> None:
+    """The same, its weights in two pickles with an index, as transformers wrote them in 2024."""
+    write_settings(folder, seed)
+    weights = tensors(CONFIGS[seed], seed)
+    names = [f"pytorch_model-0000{part}-of-00002.bin" for part in (1, 2)]
+    where = {name: names["resampler" in name] for name in weights}
+    for file in names:
+        torch.save({name: weights[name] for name in weights if where[name] == file}, folder / file)
+    size = sum(tensor.nbytes for tensor in weights.values())
+    index = {"metadata": {"total_size": size}, "weight_map": where}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
 
 
 def image(width: int, height: int, seed: int = 0) -> Image.Image:

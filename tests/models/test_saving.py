@@ -7,6 +7,7 @@ import gemma3n_folders
 import gemma3n_models
 import minicpmv_folders
 import numpy as np
+import omnilmm_folders
 import pytest
 import support
 import torch
@@ -19,7 +20,7 @@ from mmcli.layers.int8 import Int8Linear
 from mmcli.layers.linear import stack
 from mmcli.models.load import load
 
-FAMILIES = ("paligemma", "paligemma 2", "gemma3n", "whisper", "nano", "minicpmv")
+FAMILIES = ("paligemma", "paligemma 2", "gemma3n", "whisper", "nano", "minicpmv", "omnilmm")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -32,6 +33,8 @@ def folder(request, tmp_path_factory) -> Path:
         gemma3n_folders.write_checkpoint(folder, gemma3n_models.tiny_reference())
     elif request.param == "minicpmv":
         minicpmv_folders.write_folder(folder, "2.0")
+    elif request.param == "omnilmm":
+        omnilmm_folders.write_folder(folder, 1)
     elif request.param == "whisper":
         whisper_folders.write_checkpoint(folder)
     else:

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from command import mmcli
-from omnilmm_folders import CONFIGS, image, tensors, write_settings
-from safetensors.torch import save_file
+from omnilmm_folders import CONFIGS, image, write_folder, write_pickles
 
 from mmcli.engine.generate import generate
 from mmcli.engine.sampling import Sampling
@@ -27,10 +26,9 @@ STEPS = 24
 def folders(tmp_path_factory) -> dict[str, Path]:
     """A checkpoint a seed, in the published layout."""
     found = {}
-    for seed, config in CONFIGS.items():
+    for seed in CONFIGS:
         folder = found[str(seed)] = tmp_path_factory.mktemp(f"omnilmm{seed}")
-        write_settings(folder, seed)
-        save_file(tensors(config, seed), folder / "model.safetensors")
+        write_folder(folder, seed)
     return found
 
 
@@ -127,16 +125,55 @@ def test_a_conversation_whose_cache_is_kept_answers_as_one_read_at_once(models, 
     assert [list(second.ids)] == answers(loaded, anew)
 
 
-@pytest.mark.parametrize("seed, name", [("1", "tall"), ("2", "wide"), ("2", "text")])
-def test_the_command_writes_the_tokens_of_the_reference(folders, tmp_path, seed, name):
-    case = REFERENCE[seed][name]
+OPTIONS = ("--json", "--token-ids", "--dtype", "float32", "--device", "cpu", "--max-tokens", STEPS)
+
+
+def asked(folder: Path, case: dict, place: Path):
+    """`mmcli chat` with a recorded question."""
     seen = []
     if case["image"]:
-        seen = [tmp_path / "image.png"]
+        seen = [place / "image.png"]
         image(*case["image"]).save(seen[0])
-    command = ("chat", *seen, "--model", folders[seed], "--message", case["turns"][0]["content"])
-    options = ("--json", "--token-ids", "--dtype", "float32", "--device", "cpu", "--max-tokens", STEPS)
-    done = mmcli(*command, *options)
+    return mmcli("chat", *seen, "--model", folder, "--message", case["turns"][0]["content"], *OPTIONS)
+
+
+@pytest.mark.parametrize("seed, name", [("1", "tall"), ("2", "wide"), ("2", "text")])
+def test_chat_writes_the_tokens_of_the_reference(folders, tmp_path, seed, name):
+    done = asked(folders[seed], REFERENCE[seed][name], tmp_path)
     assert done.code == 0, done.err
-    [record] = done.records
-    assert record["token_ids"] == case["answer"]
+    assert [record["token_ids"] for record in done.records] == [REFERENCE[seed][name]["answer"]]
+
+
+def test_weights_in_pickles_answer_the_same_and_the_way_to_safetensors_is_told(tmp_path):
+    """As the published repository may have them."""
+    write_pickles(tmp_path, 2)
+    done = asked(tmp_path, REFERENCE["2"]["wide"], tmp_path)
+    assert done.code == 0, done.err
+    assert [record["token_ids"] for record in done.records] == [REFERENCE["2"]["wide"]["answer"]]
+    assert done.err.count("mmcli models convert") == 1
+
+
+def test_captions_do_not_depend_on_the_batch(folders, tmp_path):
+    for seed, size in enumerate([(1, 1), (30, 400), (50, 37)]):
+        image(*size, seed).save(tmp_path / f"{seed}.png")
+
+    def captions(batch: int) -> list[list[int]]:
+        done = mmcli("caption", tmp_path, "--model", folders["1"], "--batch-size", batch, *OPTIONS)
+        assert done.code == 0, done.err
+        return [record["token_ids"] for record in done.records]
+
+    assert captions(1) == captions(3)
+
+
+def test_a_question_is_about_one_image(folders, tmp_path):
+    for seed in range(2):
+        image(9, 9, seed).save(tmp_path / f"{seed}.png")
+    done = mmcli("chat", tmp_path / "0.png", tmp_path / "1.png", "--model", folders["2"], "--message", "who")
+    assert done.code == 2 and "about one picture at a time" in done.err
+
+
+def test_inspect_draws_every_stage(folders):
+    done = mmcli("inspect", folders["1"])
+    assert done.code == 0, done.err
+    for line in ("image · squeeze", "vision · EVA-02", "64 × 48", "resampler · cross-attention", "decoder · Mistral"):
+        assert line in done.out
