@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mmcli.batch.outcome import Outcome
     from mmcli.batch.transcribe import PartialTranscript
     from mmcli.media.sources import Source
+    from mmcli.media.video import Sampling
     from mmcli.models.family import Capabilities
     from mmcli.models.loaded import Loaded
     from mmcli.output.schema import Record
@@ -161,8 +162,11 @@ class Model:
 
     def _about(self, request: "Request", images: Any, batch_size: int | None) -> Any:
         if not is_one(images):
+            from mmcli.media.video import Sampling
+
             found = sources(images, IMAGE_EXTENSIONS)
-            return (outcome.record for outcome in self.answers(request, found, batch_size=batch_size))
+            outcomes = self.answers(request, found, batch_size=batch_size, sampling=Sampling())
+            return (outcome.record for outcome in outcomes)
         [outcome] = self.answers(request, [one_source(images, IMAGE_EXTENSIONS)])
         return _good(outcome)
 
@@ -173,8 +177,9 @@ class Model:
         *,
         batch_size: int | None = None,
         keep_pictures: bool = False,
+        sampling: "Sampling | None" = None,
     ) -> "Iterator[Outcome]":
-        """What came of each source: see `batch.images.run`."""
+        """What came of each source, of videos of each frame of a `sampling`: see `batch.images.run`."""
         from mmcli.batch.images import run
 
         return run(
@@ -186,6 +191,7 @@ class Model:
             able=self._able,
             batch_size=batch_size,
             keep_pictures=keep_pictures,
+            sampling=sampling,
         )
 
     # -- recordings ----------------------------------------------------------------------------------------------

@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mmcli.batch.frames import FrameSource, with_frames
 from mmcli.batch.outcome import Outcome, unforeseen
 from mmcli.batch.prefetch import prefetch
 from mmcli.batch.sizes import LARGE_FOR_IMAGES, default_batch_size
@@ -18,6 +19,7 @@ from mmcli.tasks.task import Request
 if TYPE_CHECKING:
     from mmcli.media.image import Picture
     from mmcli.media.sources import Source
+    from mmcli.media.video import Sampling
     from mmcli.models.family import Capabilities
     from mmcli.models.loaded import Loaded
 
@@ -45,8 +47,9 @@ def run(
     able: "Callable[[], Capabilities | None]" = lambda: None,
     batch_size: int | None = None,
     keep_pictures: bool = False,
+    sampling: "Sampling | None" = None,
 ) -> Iterator[Outcome]:
-    """Answer `request` for every source, one outcome each, in their order.
+    """Answer `request` for every source, one outcome each, in their order; of videos one for each frame of `sampling`.
 
     `load` is called once, when the first picture has been read: where no input is any good, no model is loaded.
     `model` and `revision` are what the records of failed inputs call it, and `able` tells what it can do, if that is
@@ -60,6 +63,8 @@ def run(
     size = batch_size or 1
     good = 0
     reader = _Reader(able, keep_pictures)
+    if sampling is not None:
+        sources = with_frames(sources, sampling)
     for source, future in prefetch(reader.prefetch, sources, depth=PREFETCHED):
         read = _result(source, partial(reader.take, source, future))
         del future
@@ -108,7 +113,8 @@ class _Reader:
         """One picture, or None where there is one and its size is not known yet. Raises InputError."""
         if self._known:
             return self.read(source)
-        source.head()
+        if not isinstance(source, FrameSource):
+            source.head()
         return None
 
     def take(self, source: "Source", future: "Future[_Read | None]") -> _Read:
@@ -124,6 +130,8 @@ class _Reader:
 
         started, side = time.perf_counter(), self.side
         known = identity(source)  # before it is read: what changes meanwhile is answered anew
+        if isinstance(source, FrameSource):
+            return _Read(source.frame.picture, None, source.seconds, known, side)
         picture = load_picture(source, side=side)
         full = None
         if self._keep and picture.image.size == (picture.width, picture.height):
@@ -137,6 +145,8 @@ def _full(source: "Source", read: _Read) -> "Picture":
     """The picture in full size: large ones are read again, that no more than one of them is there."""
     from mmcli.media.image import load_picture
 
+    if isinstance(source, FrameSource):
+        return source.full()
     return read.full or load_picture(source)
 
 
@@ -196,5 +206,7 @@ def _finish(
                 identity=read.identity,
                 remarks=remarks,
             )
+            if isinstance(source, FrameSource):
+                record = replace(record, time=source.frame.time, frame=source.frame.number)
             full = partial(_full, source, read) if keep else None
             yield Outcome(source, record, full=full, remarks=remarks)

@@ -10,6 +10,7 @@ PIXELS = 250_000_000  # of a picture; the largest phone cameras make 200 megapix
 FULL_PIXELS = 120_000_000  # of a picture that is to be drawn on, of which there are then two
 HELD_PIXELS = 8_000_000  # of a picture that waits for a model: more are made fewer as it is read
 PROBE = 1  # pixels a side: a picture that is read just to see that it can be
+VIDEO_PIXELS = 36_000_000  # of a frame of a video; 8K has 33 million, and a decoder keeps several
 KEPT_PIXELS = 12_500_000  # of a full picture that waits to be drawn on: a larger one is read again instead
 
 DECODING = 1 << 30  # bytes that all pictures being decoded at one time may take together, or one alone

@@ -107,6 +107,19 @@ def is_sound(head: bytes) -> bool:
     return any(head.startswith(magic, offset) and what in kinds for offset, magic, what, _ in _OTHERS)
 
 
+def is_video(head: bytes) -> bool:
+    """Whether data begins like a container of videos, which may turn out to hold nothing but audio."""
+    if picture_format(head) is not None or head.startswith(b"ftypM4A", 4):
+        return False
+    if head.startswith(b"OggS"):
+        return b"\x80theora" in head
+    if head.startswith((b"\0\0\x01\xba", b"FLV\x01", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11")):  # MPEG, FLV, ASF
+        return True
+    if any(head[at : at + 1] == head[at + step : at + step + 1] == b"G" for at, step in ((0, 188), (4, 192))):
+        return True  # the packets of an MPEG transport stream
+    return any(head.startswith(magic, offset) for offset, magic, _, do in _OTHERS if do == "video")
+
+
 def _is_sound_frame(data: bytes) -> bool:
     """An MP3 or AAC frame, which is how files without tags begin."""
     return len(data) > 2 and data[0] == 0xFF and data[1] in (0xFB, 0xFA, 0xF3, 0xF2, 0xF1, 0xF9)

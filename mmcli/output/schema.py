@@ -117,6 +117,19 @@ class Record:
     settings: Annotated[Settings, Doc("What else the answer hangs on.")] = Settings()
     width: Annotated[int | None, Doc("Pixels of the image as it is displayed, after its EXIF turn.", of=IMAGE)] = None
     height: Annotated[int | None, Doc("The same, downwards; null where there is not one image.", of=IMAGE)] = None
+    time: Annotated[
+        float | None,
+        Doc("Of a frame of a video: seconds from its beginning.", of=IMAGE, optional=True, digits=3),
+    ] = None
+    frame: Annotated[
+        int | None,
+        Doc(
+            "Its number, from 0: the time in frames of the video's average rate, which counts them where that is "
+            "constant.",
+            of=IMAGE,
+            optional=True,
+        ),
+    ] = None
     seconds: Annotated[float | None, Doc("Where in the recording reading ended.", of=AUDIO, digits=3)] = None
     language: Annotated[str | None, Doc("The language that most of it is in; null where none is known.", of=AUDIO)] = (
         None

@@ -1,0 +1,102 @@
+"""Videos among the inputs: each becomes its frames, one source a frame, decoded as they are asked for."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from mmcli.batch.outcome import unforeseen
+from mmcli.errors import InputError, MmcliError, raise_if_interrupted, ran_out_of_memory
+from mmcli.media.sniff import is_video
+from mmcli.media.sources import VIDEO_EXTENSIONS, Source
+
+if TYPE_CHECKING:
+    from mmcli.media.image import Picture
+    from mmcli.media.video import Frame, Sampling, VideoReader
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameSource(Source):
+    """One frame of a `video`, with its image. It is called like the video, and its place is below the video's."""
+
+    video: Source
+    frame: "Frame" = field(repr=False, compare=False)
+    number: int
+    last: bool  # of the frames that are taken of the video
+    seconds: float  # that decoding took
+
+    def full(self) -> "Picture":
+        """The image in the size of the video, stretched if it is kept smaller."""
+        picture = self.frame.picture
+        return replace(picture, image=picture.image.resize((picture.width, picture.height)))
+
+
+def may_be_video(source: Source) -> bool:
+    """Whether a source is named like a video, or can be looked at at once and begins like one."""
+    if source.problem is not None:
+        return False
+    if os.path.splitext(source.relative.name)[1].lower() in VIDEO_EXTENSIONS:
+        return True
+    # Addresses are fetched side by side later, and a named pipe may be long in coming.
+    at_once = source.content is not None or (source.url is None and (source.path is None or source.path.is_file()))
+    return at_once and is_video(source.head())
+
+
+def with_frames(sources: Iterable[Source], sampling: "Sampling") -> Iterator[Source]:
+    """The sources in their order, of videos the frames.
+
+    A video that fails is a source with that problem, behind the frames that could be taken of it.
+    """
+    for source in sources:
+        try:
+            videos = may_be_video(source) and is_video(source.head())
+        except Exception as error:  # reading it tells again
+            raise_if_interrupted(error)
+            videos = False
+        if videos:
+            yield from _frames(source, sampling)
+        else:
+            yield source
+
+
+def _frames(source: Source, sampling: "Sampling") -> Iterator[Source]:
+    from mmcli.media.identity import identity
+    from mmcli.media.video import open_video
+
+    held: FrameSource | None = None  # whether it is the last one is known when the next one comes, or does not
+    known = identity(source)
+    try:
+        with open_video(source) as reader:
+            started = time.perf_counter()
+            for frame in reader.sampled(sampling):
+                if held is not None:
+                    yield held
+                held = _source(source, frame, known, time.perf_counter() - started)
+                del frame
+                started = time.perf_counter()
+            if held is not None:
+                yield _ended(held, reader)
+    except Exception as error:
+        raise_if_interrupted(error)
+        if (isinstance(error, MmcliError) and not isinstance(error, InputError)) or ran_out_of_memory(error):
+            raise
+        if held is not None:
+            yield replace(held, last=True)
+        trouble = error if isinstance(error, InputError) else unforeseen(source, error)
+        yield replace(source, problem=trouble)
+
+
+def _source(video: Source, frame: "Frame", known: str | None, seconds: float) -> FrameSource:
+    place = video.relative.with_suffix("") / f"frame-{frame.number:06}"
+    content = None if known is None else f"{known} at {frame.time:.6f}"
+    return FrameSource(
+        video.name, None, None, place, content=content, video=video, frame=frame, number=frame.number, last=False,
+        seconds=seconds,
+    )  # fmt: skip
+
+
+def _ended(held: FrameSource, reader: "VideoReader") -> FrameSource:
+    picture = held.frame.picture
+    noted = replace(held.frame, picture=replace(picture, notes=(*picture.notes, *reader.notes)))
+    return replace(held, frame=noted, last=True)
