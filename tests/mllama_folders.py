@@ -108,8 +108,7 @@ def tiny_reference(seed: int = 0, **text: Any) -> MllamaForConditionalGeneration
     torch.manual_seed(seed)
     model = MllamaForConditionalGeneration(MllamaConfig(**tiny_raw(**text))).eval().requires_grad_(False)
     for name, parameter in model.named_parameters():
-        centre = 1.0 if "norm" in name and "bias" not in name else 0.5 if "gate" in name and parameter.ndim == 1 else 0
-        parameter.copy_(torch.randn_like(parameter) * spread_of(name, parameter) + centre)
+        parameter.copy_(torch.randn_like(parameter) * spread_of(name, parameter) + centre_of(name, parameter))
     model.get_input_embeddings().weight[EOT] *= 1.5
     model.generation_config.eos_token_id = [END_OF_TEXT, EOT]
     model.generation_config.pad_token_id = PAD
@@ -121,6 +120,12 @@ def spread_of(name: str, parameter: torch.Tensor) -> float:
     if "embed" in name:
         return 0.25
     return 1.5 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3
+
+
+def centre_of(name: str, parameter: torch.Tensor) -> float:
+    if "norm" in name and "bias" not in name:
+        return 1.0
+    return 0.5 if "gate" in name and parameter.ndim == 1 else 0.0
 
 
 def write_processor(

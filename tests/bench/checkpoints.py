@@ -13,6 +13,7 @@ from pathlib import Path
 import fuyu_checkpoint
 import gemma3n_checkpoint
 import minicpmv_checkpoint
+import mllama_checkpoint
 import smolvlm_checkpoint
 
 # Gemma sizes: width, MLP, layers, heads, key heads, head width, query scale; then SigLIP: width, MLP, layers, heads.
@@ -45,7 +46,7 @@ SIZES = {
 
 def make(folder: Path, size_name: str, side: int | None = None, dtype: str | None = None) -> None:
     """Write a checkpoint of a size in `SIZES` or of another family; a PaliGemma is for pictures of `side` pixels."""
-    for other in (gemma3n_checkpoint, fuyu_checkpoint, minicpmv_checkpoint, smolvlm_checkpoint):
+    for other in (gemma3n_checkpoint, fuyu_checkpoint, minicpmv_checkpoint, smolvlm_checkpoint, mllama_checkpoint):
         if size_name in other.SIZES:
             other.make(folder, size_name, dtype or "bfloat16")
             return

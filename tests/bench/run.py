@@ -23,13 +23,14 @@ import checkpoints  # noqa: E402
 import fuyu_checkpoint  # noqa: E402
 import gemma3n_checkpoint  # noqa: E402
 import minicpmv_checkpoint  # noqa: E402
+import mllama_checkpoint  # noqa: E402
 import smolvlm_checkpoint  # noqa: E402
 import startup  # noqa: E402
 import tables  # noqa: E402
 
-MADE = (checkpoints, gemma3n_checkpoint, fuyu_checkpoint, minicpmv_checkpoint, smolvlm_checkpoint)
+MADE = (checkpoints, gemma3n_checkpoint, fuyu_checkpoint, minicpmv_checkpoint, smolvlm_checkpoint, mllama_checkpoint)
 SIZES = [size for family in MADE for size in family.SIZES]
-IN_BOTH = ("paligemma", "gemma3n", "fuyu", "idefics3", "smolvlm")  # model types that transformers runs too
+IN_BOTH = ("paligemma", "gemma3n", "fuyu", "idefics3", "smolvlm", "mllama")  # model types that transformers runs too
 
 
 def options() -> argparse.Namespace:

@@ -111,26 +111,21 @@ class Transformers:
 
     def load(self, checkpoint: Any, device: Any, dtype: Any, table: str, is_open: bool) -> str:
         """`table` cannot be chosen: all of the model is on the device. Returns the arithmetic's name."""
-        self.device, self.dtype = device, dtype
-        self.prefix = checkpoint.config["model_type"] == "paligemma"
+        self.device, self.dtype, self.config = device, dtype, checkpoint.config
         self.model = self._class.from_pretrained(Path(checkpoint.folder), dtype=dtype).to(device).eval()
         self.model.generation_config.eos_token_id = None  # write to the end, whatever the random weights say
         return str(dtype).removeprefix("torch.")
 
     def answer(self, inputs: Any, tokens: int) -> tuple[float, float, list[list[int]]]:
         """As `Mmcli.answer`."""
-        import torch
 
         self.first = None
         start = finished(self.device)
         given = inputs.to(self.device, self.dtype)
-        # PaliGemma reads all of its prefix in both directions.
-        more = {"token_type_ids": torch.zeros_like(given.tokens)} if self.prefix else {}
         written = self.model.generate(
             input_ids=given.tokens,
             attention_mask=given.valid.long(),
-            **more,
-            pixel_values=_pixels(given.images),
+            **self._more(given),
             max_new_tokens=tokens,
             do_sample=False,
             pad_token_id=0,
@@ -139,6 +134,17 @@ class Transformers:
         rows = written[:, given.tokens.shape[1] :].tolist()
         last = finished(self.device)
         return self.first - start, last - self.first, rows
+
+    def _more(self, given: Any) -> dict[str, Any]:
+        """What this model takes beside the tokens."""
+        import mllama_checkpoint
+        import torch
+
+        if self.config["model_type"] == "mllama":
+            return mllama_checkpoint.reference_inputs(given, self.config)
+        # PaliGemma reads all of its prefix in both directions.
+        prefix = {"token_type_ids": torch.zeros_like(given.tokens)} if self.config["model_type"] == "paligemma" else {}
+        return {"pixel_values": _pixels(given.images)} | prefix
 
 
 SIDES = {"mmcli": Mmcli, "transformers": Transformers}

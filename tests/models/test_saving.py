@@ -6,6 +6,7 @@ from pathlib import Path
 import gemma3n_folders
 import gemma3n_models
 import minicpmv_folders
+import mllama_folders
 import numpy as np
 import omnilmm_folders
 import pytest
@@ -20,7 +21,7 @@ from mmcli.layers.int8 import Int8Linear
 from mmcli.layers.linear import stack
 from mmcli.models.load import load
 
-FAMILIES = ("paligemma", "paligemma 2", "gemma3n", "whisper", "nano", "minicpmv", "omnilmm")
+FAMILIES = ("paligemma", "paligemma 2", "gemma3n", "whisper", "nano", "minicpmv", "omnilmm", "mllama")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -35,6 +36,8 @@ def folder(request, tmp_path_factory) -> Path:
         minicpmv_folders.write_folder(folder, "2.0")
     elif request.param == "omnilmm":
         omnilmm_folders.write_folder(folder, 1)
+    elif request.param == "mllama":
+        mllama_folders.write_checkpoint(folder, mllama_folders.tiny_reference())
     elif request.param == "whisper":
         whisper_folders.write_checkpoint(folder)
     else:

@@ -22,6 +22,7 @@ def write(folder: Path, name: str) -> None:
     import gemma3n_folders
     import gemma3n_models
     import minicpmv_folders
+    import mllama_folders
     import whisper_folders
 
     from mmcli.hub.layout import BUNDLED
@@ -42,6 +43,8 @@ def write(folder: Path, name: str) -> None:
     elif name.startswith("minicpmv"):
         folder.mkdir()
         minicpmv_folders.write_folder(folder, name.removeprefix("minicpmv-"))
+    elif name == "mllama":
+        mllama_folders.write_checkpoint(folder, mllama_folders.tiny_reference())
     elif name == "whisper":
         whisper_folders.write_checkpoint(folder)
     elif name == "whisper.en":

@@ -36,6 +36,7 @@ RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
     "gemma3n-text": (("chat", "-m", "Who?", *SHORT),),
     "minicpmv-2.0": (("caption", PICTURE, *SHORT), ("chat", PICTURE, "-m", "Who?", *SHORT)),
     "minicpmv-2.6": (("caption", PICTURE, *SHORT), ("chat", PICTURE, "-m", "Who?", *SHORT)),
+    "mllama": (("caption", PICTURE, *SHORT), ("chat", PICTURE, "-m", "Who?", *SHORT)),
     "gemma3n": (("caption", PICTURE, *SHORT),),
 }
 
