@@ -19,8 +19,10 @@ from records import read
 from mmcli.cli.app import run
 from mmcli.cli.environment import Environment
 
-# The model is so small that more threads would only wait for each other; and nobody's history is written to.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MMCLI_HISTORY": ""}
+# Nobody's history, configuration or state is read or written.
+OF_NOBODY = {"MMCLI_HISTORY": "", "MMCLI_CONFIG": "", "MMCLI_HINTS": "0"}
+# The model is so small that more threads would only wait for each other.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"} | OF_NOBODY
 
 # Seconds after which something hangs on any machine. No test waits so long for anything that happens.
 PATIENCE = 300
@@ -82,8 +84,8 @@ class Done:
 
 
 def environment(stdin: bytes = b"", **settings) -> Environment:
-    """Streams in memory, which are terminals only where a test says so, and no variables."""
-    return Environment(io.BytesIO(stdin), io.StringIO(), io.StringIO(), **{"variables": {}} | settings)
+    """Streams in memory, which are terminals only where a test says so, and no variables but those."""
+    return Environment(io.BytesIO(stdin), io.StringIO(), io.StringIO(), **{"variables": dict(OF_NOBODY)} | settings)
 
 
 def mmcli(*arguments: object, stdin: bytes = b"", **settings) -> Done:

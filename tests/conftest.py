@@ -13,6 +13,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import command  # noqa: E402
 
+os.environ.update(command.OF_NOBODY)
+
 
 def pytest_configure(config):
     """A job in the background ignores Ctrl-C, and so would all that it starts: tests send it, as a person would."""

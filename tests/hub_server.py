@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+_IS_COMMIT = re.compile("[0-9a-f]{40}").fullmatch  # whichever is asked for is there
 Repositories = dict[str, dict[str, bytes] | str]  # name → its files, or the error code or status of one that refuses
 STATUS = {"RevisionNotFound": 404, "RepoNotFound": 401, "GatedRepo": 401, "BadToken": 401}
 
@@ -31,7 +33,7 @@ class Handler(BaseHTTPRequestHandler):
         parts = path.removeprefix("api/models/").split("/")
         name, rest = "/".join(parts[:2]), parts[2:]
         files = self.repositories.get(name, "RepoNotFound")
-        if isinstance(files, dict) and rest[:1] == ["revision"] and rest[1] not in ("main", COMMIT):
+        if isinstance(files, dict) and rest[:1] == ["revision"] and rest[1] != "main" and not _IS_COMMIT(rest[1]):
             files = "RevisionNotFound"
         if isinstance(files, str):
             said = {"X-Error-Message": "Invalid credentials in Authorization header"} if files == "BadToken" else {}
@@ -41,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
         if rest[:1] == ["resolve"] and rest[2] in files:
             data = files[rest[2]]
             entry = self._entry(rest[2], data)
-            headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{checksum(entry)}"'}
+            headers = {"X-Repo-Commit": self._commit(rest), "ETag": f'"{checksum(entry)}"'}
             return (
                 self._answer_part(rest[2], data, headers) if self.command == "GET" else self._answer(data, 200, headers)
             )
@@ -49,7 +51,12 @@ class Handler(BaseHTTPRequestHandler):
             {"rfilename": file, "size": len(data), "blobId": self._entry(file, data)["oid"]}
             for file, data in files.items()
         ]
-        self._answer(json.dumps({"id": name, "sha": COMMIT, "siblings": siblings}).encode())
+        self._answer(json.dumps({"id": name, "sha": self._commit(rest), "siblings": siblings}).encode())
+
+    @staticmethod
+    def _commit(rest: list[str]) -> str:
+        """The commit that a path names, else that of main."""
+        return rest[1] if len(rest) > 1 and _IS_COMMIT(rest[1]) else COMMIT
 
     @staticmethod
     def _entry(file: str, data: bytes) -> dict:

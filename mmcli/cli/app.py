@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from mmcli.cli import caption, chat, detect, doctor, inspect, models, segment, transcribe
+from mmcli.cli import caption, chat, config, detect, doctor, inspect, models, read, segment, transcribe
 from mmcli.cli.environment import READER_GONE, Environment, ReaderGone
 from mmcli.cli.help import Command, Group
 from mmcli.cli.libraries import guarded
@@ -15,6 +15,7 @@ from mmcli.errors import (
     MachineError,
     MemoryShortage,
     MmcliError,
+    ModelError,
     keeping_interrupts,
     ran_out_of_memory,
 )
@@ -67,7 +68,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (caption, detect, segment, chat, transcribe, inspect, doctor):
+for module in (caption, detect, segment, read, chat, transcribe, inspect, config, doctor):
     app.command(module.NAME, cls=Command, epilog=module.EPILOG)(module.command)
 app.add_typer(models.app, name="models", cls=Group)
 
@@ -143,6 +144,8 @@ def _run(arguments: list[str], environment: Environment) -> int:
         return ExitCode.MACHINE if ran_out_of_memory(error) else error.exit_code
     except Exception as error:
         told = _told(error)
+        if environment.model_from and isinstance(told, ModelError):
+            told.what += f" (the model is chosen by {environment.model_from})"
         environment.fail(told, cause=error)
         return told.exit_code
 

@@ -36,6 +36,7 @@ REQUIRED: tuple[str, ...] = ("torch", "torchaudio", "tokenizers", "safetensors",
 REQUIRED += ("huggingface_hub", "jinja2", "typer", "rich")
 EXTRAS = {
     "pillow-heif": "HEIC pictures: pip install 'mmcli[heic]'",
+    "rapidocr": "mmcli read without a model: pip install 'mmcli[read]'",
     "textual-image": "--show: pip install 'mmcli[show]'",
 }
 

@@ -53,6 +53,7 @@ class Environment:
     variables: MutableMapping[str, str] = field(default_factory=lambda: os.environ)
     quiet: bool = False
     debug: bool = False
+    model_from: str = ""  # what chose the model where the command line did not: a variable, the configuration file
     aside: Callable[[], AbstractContextManager] = nullcontext
     """A context in which the terminal is free to be written on; set by whoever draws on it meanwhile."""
 

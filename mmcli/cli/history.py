@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from mmcli.cli.user_folders import state_folder
 from mmcli.media.addresses import masked
 
 LINES = 1000  # kept; the file may have twice as many before the older ones go
@@ -16,16 +17,7 @@ def history_path(variables: Mapping[str, str], platform: str = sys.platform) -> 
     """Where the history is: the file that MMCLI_HISTORY names (none if it is empty), else one in the user's state."""
     if VARIABLE in variables:
         return Path(os.path.expanduser(variables[VARIABLE])) if variables[VARIABLE] else None
-    home = Path(variables.get("HOME") or os.path.expanduser("~"))
-    if platform == "win32":
-        folder = Path(variables.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif platform == "darwin":
-        folder = home / "Library" / "Application Support"
-    else:
-        folder = Path(variables.get("XDG_STATE_HOME") or "")
-        if not folder.is_absolute():  # the XDG specification has relative ones ignored
-            folder = home / ".local" / "state"
-    return folder / "mmcli" / "history"
+    return state_folder(variables, platform) / "history"
 
 
 class History:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmcli.cli import complete
+from mmcli.cli import complete, suggest, use
 from mmcli.cli.help import Command
 from mmcli.cli.options import Revision, TalkOptions, option, spread
 from mmcli.cli.start import begin
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
 app = typer.Typer(
-    help="List, download, look at, check, convert and remove models.",
+    help="Find, choose, list, download, look at, check, convert and remove models.",
     epilog=f"""\
 Examples:
 
+  mmcli models suggest --task caption
+  mmcli models use {such_as("images", bundled=False)} --for caption,chat
   mmcli models list
   mmcli models pull {such_as("images", bundled=False)}
   mmcli models info {such_as("images", bundled=False)}
@@ -51,6 +53,9 @@ Name = Annotated[
         autocompletion=complete.models,
     ),
 ]
+app.command("suggest", cls=Command)(suggest.command)
+app.command("use", cls=Command)(use.command)
+
 Json = Annotated[bool, option("Output", "--json", help="Print one JSON object a model, each on a line.")]
 Offline = Annotated[bool, option("Model", "--offline", help="Never use the network.")]
 

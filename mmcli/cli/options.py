@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from mmcli.cli import complete
+from mmcli.cli.choice import model_or_default
 from mmcli.hub.known import IMAGE_MODEL
 from mmcli.models.offered import such_as
 
@@ -104,8 +105,10 @@ class ModelOptions:
             "-M",
             metavar="NAME|PATH|REPO",
             autocompletion=complete.models,
-            help=f"The bundled {IMAGE_MODEL} (default), a checkpoint's folder, or a repository of the Hugging Face hub "
-            f"such as {such_as('images', bundled=False)}, downloaded at first use.",
+            callback=model_or_default,
+            help=f"The bundled {IMAGE_MODEL} (default, unless mmcli models use has set another), a checkpoint's "
+            f"folder, or a model of the Hugging Face hub such as {such_as('images', bundled=False)}, downloaded at "
+            "first use.",
         ),
     ] = IMAGE_MODEL
     revision: Revision = None

@@ -1,5 +1,6 @@
 """What caption, detect and segment share: from the options of a command line to its exit code."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from mmcli.tasks.task import Request
 
 if TYPE_CHECKING:
     from mmcli.batch.outcome import Outcome
+    from mmcli.cli.environment import Environment
+    from mmcli.media.sources import Source
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,14 @@ def request_fields(answer: AnswerOptions, output: OutputOptions) -> dict[str, An
     return fields | {"loc_divisor": output.loc_divisor, "token_ids": output.token_ids}
 
 
-def run_pictures(ctx: typer.Context, request: Request, plan: Plan) -> int:
-    """Answer the request for every picture of the plan, writing each result when it is there."""
+Answers = Callable[[Any, "list[Source]"], "Iterator[Outcome]"]
+
+
+def run_pictures(ctx: typer.Context, request: Request, plan: Plan, answers: Answers | None = None) -> int:
+    """Answer the request for every picture of the plan, writing each result when it is there.
+
+    `answers` does it where no model is asked.
+    """
     environment = begin(ctx, plan.talk, plan.model.offline)
     from mmcli.media.sources import IMAGE_EXTENSIONS
 
@@ -49,16 +58,10 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan) -> int:
     sources, several = find_sources(environment, plan.images, listed, IMAGE_EXTENSIONS, "picture", outputs)
     others = read_beside(listed, plan.model.model, plan.mask_decoder)
     renderer = Renderer(environment, output, plan.mask, several, sources, others)
-    from mmcli.api import Model
-
-    model = Model(
-        loader(environment, plan.model, plan.mask_decoder),
-        plan.model.model,
-        plan.model.revision,
-        partial(capabilities_here, plan.model),
-    )
-    batch_size = plan.pictures.batch_size
-    outcomes = model.answers(request, sources, batch_size=batch_size, keep_pictures=renderer.needs_picture)
+    if answers is not None:
+        outcomes = answers(request, sources)
+    else:
+        outcomes = _answers_of_model(environment, request, plan, sources, renderer.needs_picture)
     failed = 0
     wanted = several or plan.model.model not in able(bundled=True)
     counted = Count("picture", len(sources)) if several else None
@@ -68,7 +71,25 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan) -> int:
             with progress.aside():
                 failed += not finish(renderer, outcome)
             progress.step()
+    if request.task == "caption" and not failed and not renderer.json:
+        from mmcli.cli.hint import hint
+
+        hint(environment, plan.model.model, f"mmcli caption {sources[0].name if not several else 'photo.jpg'}")
     return ExitCode.SOME_FAILED if failed else ExitCode.OK
+
+
+def _answers_of_model(
+    environment: "Environment", request: Request, plan: Plan, sources: "list[Source]", keep_pictures: bool
+) -> "Iterator[Outcome]":
+    from mmcli.api import Model
+
+    model = Model(
+        loader(environment, plan.model, plan.mask_decoder),
+        plan.model.model,
+        plan.model.revision,
+        partial(capabilities_here, plan.model),
+    )
+    return model.answers(request, sources, batch_size=plan.pictures.batch_size, keep_pictures=keep_pictures)
 
 
 def finish(renderer: Renderer, outcome: "Outcome") -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmcli.cli import complete
+from mmcli.cli.choice import model_or_default
 from mmcli.cli.environment import Environment
 from mmcli.cli.options import (
     LONGEST_TIME,
@@ -188,8 +189,10 @@ class AudioModelOptions(ModelOptions):
             "-M",
             metavar="NAME|PATH|REPO",
             autocompletion=complete.models,
-            help=f"The bundled {AUDIO_MODEL} (default), a checkpoint's folder, or a repository of the Hugging Face "
-            f"hub, downloaded at first use: {', '.join(able('transcribes', bundled=False)[:3])} and others.",
+            callback=model_or_default,
+            help=f"The bundled {AUDIO_MODEL} (default, unless mmcli models use has set another), a checkpoint's "
+            "folder, or a model of the Hugging Face hub, downloaded at first use: "
+            f"{', '.join(able('transcribes', bundled=False)[:3])} and others.",
         ),
     ] = AUDIO_MODEL
 

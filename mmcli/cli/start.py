@@ -1,6 +1,5 @@
 """What every command does first."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,7 +113,6 @@ def memory_of(device: "torch.device") -> int | None:
         return torch.cuda.get_device_properties(device).total_memory
     if device.type == "mps":
         return torch.mps.recommended_max_memory()
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return None
+    from mmcli.engine.memory import memory_limit
+
+    return memory_limit()

@@ -50,6 +50,14 @@ def root() -> Path:
     return Path(HF_HUB_CACHE)
 
 
+def free_bytes() -> int | None:
+    """Bytes free on the disk where the cache is or would be made; None where that is not told."""
+    try:
+        return shutil.disk_usage(next(path for path in (root(), *root().parents) if path.exists())).free
+    except (OSError, StopIteration):
+        return None
+
+
 def storage(name: str) -> Path:
     """Where the cache keeps the hub model `name`."""
     return root() / (PREFIX + name.replace("/", "--"))

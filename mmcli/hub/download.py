@@ -1,7 +1,6 @@
 """Models on the hub: what a download would fetch, and the download into huggingface_hub's cache."""
 
 import errno
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mmcli.errors import ExitCode, ModelError, keeping_interrupts
 from mmcli.hub import pickle_files
-from mmcli.hub.cache import broken_off
+from mmcli.hub.cache import broken_off, free_bytes
 from mmcli.hub.layout import BUNDLED, PATTERNS
 from mmcli.hub.other_formats import PICKLES
 from mmcli.hub.safetensors_files import INDEX, SINGLE
@@ -95,11 +94,10 @@ def fetch(name: str, revision: str | None = None, *, weights: bool = True) -> Pa
     todo = plan(name, revision)
     files = {file: size for file, size in todo.files.items() if weights or not _is_weights(file)}
     missing = sum(size for file, size in files.items() if not _is_cached(name, file, todo.revision))
-    place = next(path for path in (Path(HF_HUB_CACHE), *Path(HF_HUB_CACHE).parents) if path.exists())
-    free = shutil.disk_usage(place).free
-    if missing > free:
+    free = free_bytes()
+    if free is not None and missing > free:
         raise DiskError(
-            f"{name} needs {missing / 1e9:.1f} GB more, but {place} has only {free / 1e9:.1f} GB free", ROOM
+            f"{name} needs {missing / 1e9:.1f} GB more, but {HF_HUB_CACHE} has only {free / 1e9:.1f} GB free", ROOM
         )
     with _hub_errors(name, revision):
         # With the branch's own name a reference is kept, by which the model is found without network later.

@@ -26,15 +26,17 @@ class KnownModel:
     bundled: bool = False
 
     @property
-    def open(self) -> bool:
-        """Whether anybody can have it at once."""
-        return not self.gated
+    def tasks(self) -> tuple[str, ...]:
+        """The commands that it can be used with."""
+        needed = {"caption": "images", "detect": "objects", "segment": "masks", "read": "reads_text"}
+        needed |= {"chat": "images", "transcribe": "transcribes"}
+        return tuple(task for task, ability in needed.items() if ability in self.can)
 
 
 _PLACES = frozenset({"images", "objects", "masks"})
 _READER = frozenset({"images", "objects", "masks", "reads_text"})
 _REGIONS = _READER | {"reads_regions", "finds_all"}
-_VIEWER = frozenset({"images", "turns"})
+_VIEWER = frozenset({"images", "turns", "reads_text"})
 _EVERYTHING = frozenset({"images", "audio", "turns", "transcribes", "reads_text", "translates"})
 _SPEECH = frozenset({"transcribes", "word_times"})
 _LANGUAGES = _SPEECH | {"translates"}
@@ -61,6 +63,18 @@ KNOWN = (
         parameters=72_593_920, bytes=55_467_738, bundled=True, **_MIT,
     ),
     KnownModel(
+        "smolvlm-256m", "idefics3", _VIEWER, "HuggingFaceTB/SmolVLM-256M-Instruct",
+        "7e3e67edbbed1bf9888184d9df282b700a323964", parameters=256_484_928, bytes=513_000_000, **_APACHE,
+    ),
+    KnownModel(
+        "smolvlm-500m", "idefics3", _VIEWER, "HuggingFaceTB/SmolVLM-500M-Instruct",
+        "a7da5b986cb59b408707209984f360a5f4ad7e47", parameters=507_482_304, bytes=1_015_000_000, **_APACHE,
+    ),
+    KnownModel(
+        "smolvlm-2.2b", "idefics3", _VIEWER, "HuggingFaceTB/SmolVLM-Instruct",
+        "81cd9a775a4d644f2faf4e7becff4559b46b14c7", parameters=2_246_272_880, bytes=4_493_000_000, **_APACHE,
+    ),
+    KnownModel(
         "paligemma2-3b-mix-448", "paligemma", _READER, "google/paligemma2-3b-mix-448",
         "1406c92ec87d32cc6b983239278901b904ba7a51", parameters=3_033_127_152, bytes=6_066_000_000, **_GEMMA,
     ),
@@ -79,18 +93,6 @@ KNOWN = (
     KnownModel(
         "florence-2-large", "florence2", _REGIONS, "florence-community/Florence-2-large",
         "4271c66b88cdbc05735372ec13b2360108de5317", parameters=777_000_000, bytes=1_554_000_000, **_MIT,
-    ),
-    KnownModel(
-        "smolvlm-256m", "idefics3", _VIEWER, "HuggingFaceTB/SmolVLM-256M-Instruct",
-        "7e3e67edbbed1bf9888184d9df282b700a323964", parameters=256_484_928, bytes=513_000_000, **_APACHE,
-    ),
-    KnownModel(
-        "smolvlm-500m", "idefics3", _VIEWER, "HuggingFaceTB/SmolVLM-500M-Instruct",
-        "a7da5b986cb59b408707209984f360a5f4ad7e47", parameters=507_482_304, bytes=1_015_000_000, **_APACHE,
-    ),
-    KnownModel(
-        "smolvlm-2.2b", "idefics3", _VIEWER, "HuggingFaceTB/SmolVLM-Instruct",
-        "81cd9a775a4d644f2faf4e7becff4559b46b14c7", parameters=2_246_272_880, bytes=4_493_000_000, **_APACHE,
     ),
     # Turbo was not trained to translate.
     _whisper("large-v3-turbo", _SPEECH, "41f01f3fe87f28c78e2fbf8b568835947dd65ed9", 808_878_080, 2),

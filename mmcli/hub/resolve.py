@@ -158,6 +158,11 @@ def is_local(name: str) -> bool:
     return name in BUNDLED or looks_like_path(name) or Path(name).exists()
 
 
+def is_repository(name: str) -> bool:
+    """Whether a name could be that of a model on the hub: "owner/name", or a short one."""
+    return bool(_REPOSITORY.fullmatch(hub_name(name)))
+
+
 def looks_like_path(name: str) -> bool:
     """Whether a name can only be meant as a path: it starts or is built like one."""
     return name.startswith((".", "/", "~", os.sep)) or name.count("/") > 1 or "\\" in name or name.endswith("/")

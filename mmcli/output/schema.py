@@ -17,6 +17,9 @@ from mmcli.version import __version__
 SCHEMA: Final = 2
 
 
+Quad = tuple[float, float, float, float, float, float, float, float]  # four corners x0, y0, … x3, y3
+
+
 @dataclass(frozen=True)
 class Object:
     """One thing that was found in an image."""
@@ -51,7 +54,7 @@ class Object:
     ] = None
     mask: Annotated[Mask | None, Doc("Its outline, from segment.", optional=True)] = None
     quad: Annotated[
-        tuple[float, float, float, float, float, float, float, float] | None,
+        Quad | None,
         Doc(
             "Of text that was read: its four corners x0, y0, … x3, y3 in pixels, in the order in which they were "
             "written; the box holds them.",

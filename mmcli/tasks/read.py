@@ -34,6 +34,9 @@ class ReadRequest(Request):
         if self.prompt is not None:
             return
         if not able.reads_text:
-            raise ModelError(f"{model} cannot read: it was not taught to", f"Use {any_of('reads_text')}")
+            do = f"Use {any_of('reads_text')}, or leave --model out and have the library of mmcli[read] read"
+            raise ModelError(f"{model} cannot read: it was not taught to", do)
         if self.boxes and not able.reads_regions:
-            raise ModelError(f"{model} reads text, but does not tell where it stands", "Leave out --boxes")
+            raise ModelError(
+                f"{model} reads text, but does not tell where it stands", "Leave out --boxes and --overlay"
+            )

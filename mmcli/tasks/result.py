@@ -8,7 +8,7 @@ from itertools import compress
 from typing import TYPE_CHECKING, cast
 
 from mmcli.models.family import Found
-from mmcli.output.schema import Mask, Object, Record, Settings
+from mmcli.output.schema import Mask, Object, Quad, Record, Settings
 from mmcli.tasks.settings import image_settings, key_of
 from mmcli.tasks.task import Request
 from mmcli.tasks.transcribe import Passage, TranscribeRequest, joined, main_language, unused
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from mmcli.decode.objects import ObjectGrammar, ParsedObject, PointGrammar
     from mmcli.media.image import Picture
     from mmcli.models.loaded import Loaded
-
-
-Quad = tuple[float, float, float, float, float, float, float, float]
 
 
 def picture_record(

@@ -9,8 +9,9 @@ import pytest
 from command import mmcli, process
 
 SNAPSHOT = Path(__file__).parent / "help.txt"
-COMMANDS = ["", "caption", "detect", "segment", "chat", "transcribe", "inspect", "doctor", "models", "help"]
-COMMANDS += [f"models {name}" for name in ("list", "pull", "info", "remove", "verify", "convert")]
+COMMANDS = ["", "caption", "detect", "segment", "read", "chat", "transcribe", "inspect", "config", "doctor"]
+COMMANDS += ["models", "help"]
+COMMANDS += [f"models {name}" for name in ("suggest", "use", "list", "pull", "info", "remove", "verify", "convert")]
 HEAVY = ("torch", "transformers", "numpy", "PIL", "tokenizers", "safetensors", "huggingface_hub", "rich")
 
 

@@ -12,6 +12,7 @@ from pickles import saved
 from safetensors.torch import save
 
 from mmcli.hub.layout import BUNDLED
+from mmcli.hub.resolve import pinned_revision
 
 TESTS = Path(__file__).parents[1]
 
@@ -164,14 +165,15 @@ def test_a_short_name_is_that_of_a_model_on_the_hub(tmp_path):
     [absent] = run(code, tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE="1")
     assert "openai/whisper-small.en" in absent and f"(bundled: {', '.join(BUNDLED)})" in absent
     with hub({"openai/whisper-small.en": FILES}) as (endpoint, _):
-        [found] = run("show(resolve('whisper-small.en').name)", tmp_path, endpoint)
+        code = "found = resolve('whisper-small.en'); show(found.name); show(found.revision)"
+        found, revision = run(code, tmp_path, endpoint)
         code = """
 from command import mmcli
 show(mmcli("models", "verify", "whisper-small.en").out.count("sound"))
 show(mmcli("models", "remove", "--yes", "whisper-small.en").code)
 show(cache.cached_models())
 """
-        assert found == "openai/whisper-small.en"
+        assert (found, revision) == ("openai/whisper-small.en", pinned_revision("whisper-small.en"))
         assert run(f"import sys; sys.path.insert(0, {str(TESTS)!r})" + code, tmp_path, endpoint) == [4, 0, []]
 
 

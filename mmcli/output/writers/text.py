@@ -15,17 +15,17 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udc7f\udd
 def to_text(record: "Record", several: bool = False) -> str:
     """The lines of a record, each with its newline; "" where there is nothing to say.
 
-    Detection and segmentation: one line an object, `label x0 y0 x1 y1 score` with tabs between; the score is
-    the probability where the model gives one, else the mean log-probability. Transcripts: one line
-    a segment. Other tasks: the answer. With `several` inputs the source's name comes first, and an answer is kept on
-    one line. A failed record has no text: its error belongs to stderr.
+    Detection and segmentation, and reading where it tells places: one line an object, `label x0 y0 x1 y1 score` with
+    tabs between; the score is the probability where the model gives one, else the mean log-probability. Transcripts:
+    one line a segment. Other tasks: the answer. With `several` inputs the source's name comes first, and an answer is
+    kept on one line. A failed record has no text: its error belongs to stderr.
 
     File names that are not UTF-8 keep their escapes (U+DC80…DCFF); write with errors="surrogateescape".
     """
     if record.kind == "failed":
         return ""
     name = _one_line(str(record.source)) if several else ""
-    if record.task in ("detect", "segment"):
+    if record.task in ("detect", "segment") or (record.task == "read" and record.objects):
         return "".join(("\t".join([name] * several + _columns(found))) + "\n" for found in record.objects)
     if record.kind == "audio":
         return segment_lines(str(record.source), record.segments, several)

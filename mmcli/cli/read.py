@@ -1,0 +1,106 @@
+"""`mmcli read`."""
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmcli.cli import complete
+from mmcli.cli.arguments import Images
+from mmcli.cli.choice import model_or_default
+from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, option, spread
+from mmcli.errors import UsageError
+from mmcli.hub.known import IMAGE_MODEL
+from mmcli.models.offered import any_of, such_as
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mmcli.batch.outcome import Outcome
+    from mmcli.media.sources import Source
+    from mmcli.tasks.read import ReadRequest
+
+NAME = "read"
+EPILOG = f"""\
+Examples:
+
+  mmcli read sign.jpg
+  mmcli read scans/ --output text/
+  mmcli read receipt.png --boxes --overlay receipt-boxes.png
+  mmcli read page.jpg --boxes --json | jq '.objects[].label'
+  mmcli read sign.jpg --model {such_as("reads_text", bundled=False)}
+
+Without a model the library RapidOCR reads Latin and Chinese letters, offline: pip install 'mmcli[read]'.
+Its score is the logarithm of the mean probability of a line's letters, 0 at best."""
+
+
+@dataclass(frozen=True)
+class ReadModelOptions(ModelOptions):
+    """Which model reads; the rest as for every other command."""
+
+    model: Annotated[
+        str,
+        option(
+            "Model",
+            "--model",
+            "-M",
+            metavar="NAME|PATH|REPO",
+            autocompletion=complete.models,
+            callback=model_or_default,
+            help=f"A model that reads: {any_of('reads_text')}, a checkpoint's folder or another of the Hugging Face "
+            "hub (default: the library of mmcli[read], unless mmcli models use has set a model).",
+        ),
+    ] = ""
+
+
+@spread
+def command(
+    ctx: typer.Context,
+    images: Images = None,
+    boxes: Annotated[
+        bool, option("Answer", "--boxes", help="Print each piece of text with its box; --overlay does it too.")
+    ] = False,
+    *,
+    pictures: PictureOptions,
+    answer: AnswerOptions,
+    output: OutputOptions,
+    model: ReadModelOptions,
+    talk: TalkOptions,
+) -> int:
+    """Read the text in pictures.
+
+    One picture: its text. Several: the name and the text, one line a picture. With --boxes one line a piece of text,
+    separated by tabs: the text, x0, y0, x1, y1, score; with several pictures the name comes first.
+    """
+    from mmcli.cli.pictures import Plan, request_fields, run_pictures
+    from mmcli.tasks.read import ReadRequest
+
+    request = ReadRequest(boxes=boxes or output.overlay is not None, **request_fields(answer, output))
+    plan = Plan(images or [], pictures, output, model, talk)
+    if model.model:
+        return run_pictures(ctx, request, plan)
+    only_with_a_model(answer, output, model)
+    from mmcli.batch.read import run
+    from mmcli.tasks.reader import Reader, require_installed
+
+    require_installed(IMAGE_MODEL)
+
+    def answers(request: "ReadRequest", sources: "list[Source]") -> "Iterator[Outcome]":
+        return run(sources, request, Reader())
+
+    return run_pictures(ctx, request, plan, answers)
+
+
+def only_with_a_model(answer: AnswerOptions, output: OutputOptions, model: ModelOptions) -> None:
+    """Raise UsageError for an option that would have no effect on what the library reads."""
+    for group, names in (
+        (answer, [field.name for field in fields(answer)]),
+        (output, ["token_ids", "loc_divisor"]),
+        (model, ["revision", "device", "dtype", "table"]),
+    ):
+        defaults = {field.name: field.default for field in fields(group)}  # type: ignore[arg-type]
+        for name in names:
+            if getattr(group, name) != defaults[name]:
+                flag = "--" + name.replace("_", "-")
+                do = f"Name one with --model, such as {such_as('reads_text', bundled=False)}, or leave {flag} out"
+                raise UsageError(f"{flag} is for models, and none is named", do)

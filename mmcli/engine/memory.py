@@ -1,0 +1,50 @@
+"""How much memory this process may have. Imports no torch."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from mmcli.engine.cpu import CONTROL_GROUP
+
+OWN_GROUP = Path("/proc/self/cgroup")
+
+
+def memory_limit() -> int | None:
+    """Bytes of the machine's memory, or fewer where a control group or `ulimit -v` allows no more; None: unknown."""
+    known = [limit for limit in (_installed(), _of_control_group(), _of_address_space()) if limit]
+    return min(known) if known else None
+
+
+def _installed() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return None
+
+
+def _of_control_group() -> int | None:
+    """The smallest limit of the process's own group and of those around it (cgroup v2, v1)."""
+    places = [CONTROL_GROUP / "memory.max", CONTROL_GROUP / "memory" / "memory.limit_in_bytes"]
+    with contextlib.suppress(OSError, ValueError):
+        for line in OWN_GROUP.read_text().splitlines():
+            _, kinds, own = line.split(":", 2)
+            inner = Path(own.lstrip("/"))
+            if kinds in ("", "memory"):
+                root, name = (
+                    (CONTROL_GROUP / kinds, "memory.limit_in_bytes") if kinds else (CONTROL_GROUP, "memory.max")
+                )
+                places += [root / folder / name for folder in (inner, *inner.parents)]
+    limits = []
+    for place in places:
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int(place.read_text()))  # "max" is no number
+    return min(limits, default=None)
+
+
+def _of_address_space() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit

@@ -1,0 +1,64 @@
+"""How much memory there is: of the machine, of a control group, of the address space."""
+
+import pytest
+
+from mmcli.engine import memory
+
+GB = 1 << 30
+
+
+@pytest.fixture
+def groups(tmp_path, monkeypatch):
+    """Control groups of the test's own; the machine has 24 GB and no other limit."""
+    monkeypatch.setattr(memory, "CONTROL_GROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(memory, "_installed", lambda: 24 * GB)
+    monkeypatch.setattr(memory, "_of_address_space", lambda: None)
+
+    def write(own: str, **limits: object) -> None:
+        (tmp_path / "own").write_text(own)
+        for name, limit in limits.items():
+            path = tmp_path / "cgroup" / name.replace("__", "/").replace("_max", ".max")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{limit}\n")
+
+    return write
+
+
+def test_without_a_group(groups):
+    assert memory.memory_limit() == 24 * GB
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"memory_max": "max"}, 24),
+        ({"memory_max": 4 * GB}, 4),
+        ({"a__b__memory_max": 3 * GB}, 3),
+        ({"a__memory_max": 2 * GB, "a__b__memory_max": "max"}, 2),  # the group around it
+        ({"a__b__memory_max": 99 * GB}, 24),  # more than there is
+        ({"a__b__memory_max": "nonsense"}, 24),
+    ],
+)
+def test_version_2(groups, limits, expected):
+    groups("0::/a/b\n", **limits)
+    assert memory.memory_limit() == expected * GB
+
+
+def test_version_1(groups, tmp_path):
+    groups("3:cpu:/x\n9:memory:/docker/abc\n")
+    path = tmp_path / "cgroup/memory/docker/abc/memory.limit_in_bytes"
+    path.parent.mkdir(parents=True)
+    path.write_text(str(5 * GB))
+    assert memory.memory_limit() == 5 * GB
+
+
+def test_the_least_counts(groups, monkeypatch):
+    groups("0::/\n", memory_max=4 * GB)
+    monkeypatch.setattr(memory, "_of_address_space", lambda: 3 * GB)
+    assert memory.memory_limit() == 3 * GB
+
+
+def test_a_machine_that_does_not_tell(groups, monkeypatch):
+    monkeypatch.setattr(memory, "_installed", lambda: None)
+    assert memory.memory_limit() is None
