@@ -97,7 +97,7 @@ def with_models(text: str, models: Mapping[str, str]) -> str:
         section.pop()
     rest = lines[start + len(section) :]
     for task, name in models.items():
-        old = re.compile(rf"""(\s*["']?{task}["']?\s*=\s*)(?:"[^"\\\n]*"|'[^'\n]*')(\s*(?:#.*)?\s*)""")
+        old = re.compile(rf"""(\s*["']?{task}["']?\s*=\s*)(?:"(?:[^"\\\n]|\\.)*"|'[^'\n]*')(\s*(?:#.*)?\s*)""")
         found = [(i, match) for i, line in enumerate(section) if (match := old.fullmatch(line))]
         if found:
             place, match = found[0]
@@ -139,8 +139,9 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
 
     try:
         return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # too deep, or a number with too many digits
-        raise _unfit(path, f"it is no TOML ({error})", "Set that right, or remove the file") from error
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "too deep, or a number is too long"
+        raise _unfit(path, f"it is no TOML ({reason})", "Set that right, or remove the file") from error
 
 
 def _checked(path: Path, found: Mapping[str, Any]) -> Config:
