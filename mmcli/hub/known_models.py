@@ -29,15 +29,15 @@ class KnownModel:
     def tasks(self) -> tuple[str, ...]:
         """The commands that it can be used with."""
         needed = {"caption": "images", "detect": "objects", "segment": "masks", "read": "reads_text"}
-        needed |= {"chat": "images", "transcribe": "transcribes"}
+        needed |= {"chat": "questions", "transcribe": "transcribes"}
         return tuple(task for task, ability in needed.items() if ability in self.can)
 
 
 _PLACES = frozenset({"images", "objects", "masks"})
-_READER = frozenset({"images", "objects", "masks", "reads_text"})
-_REGIONS = _READER | {"reads_regions", "finds_all"}
-_VIEWER = frozenset({"images", "turns", "reads_text"})
-_EVERYTHING = frozenset({"images", "audio", "turns", "transcribes", "reads_text", "translates"})
+_READER = _PLACES | {"reads_text", "questions"}
+_REGIONS = _PLACES | {"reads_text", "reads_regions", "finds_all"}
+_VIEWER = frozenset({"images", "questions", "turns", "reads_text"})
+_EVERYTHING = frozenset({"images", "questions", "audio", "turns", "transcribes", "reads_text", "translates"})
 _SPEECH = frozenset({"transcribes", "word_times"})
 _LANGUAGES = _SPEECH | {"translates"}
 
@@ -55,7 +55,7 @@ def _whisper(size: str, can: frozenset[str], revision: str, parameters: int, wid
 # Where several can do the same, help texts and messages name the first ones.
 KNOWN = (
     KnownModel(
-        "nano", "mmcli-nano", _PLACES | {"probabilities"},
+        "nano", "mmcli-nano", _PLACES | {"questions", "probabilities"},
         parameters=27_051_195, bytes=29_284_656, bundled=True, **_APACHE,
     ),
     KnownModel(

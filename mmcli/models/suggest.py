@@ -21,7 +21,7 @@ SLOW = 1_000_000_000  # parameters from which a processor takes long
 
 ABILITIES = {
     "caption": ("images",), "detect": ("objects",), "segment": ("masks",), "read": ("reads_text",),
-    "chat": ("images",), "transcribe": ("transcribes",),
+    "chat": ("images", "questions"), "transcribe": ("transcribes",),
 }  # fmt: skip
 
 
