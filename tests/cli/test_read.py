@@ -102,7 +102,7 @@ def test_files_and_overlays_mirror_the_folder(signs):
 @needs_library
 def test_coordinates_are_those_of_the_full_picture(signs):
     """A large picture is read from a smaller copy."""
-    sign(LINES[:1], (4800, 4400), 250).save("large.jpg")
+    sign(LINES[:1], (4800, 4400), 120).save("large.jpg")
     [record] = mmcli("read", "large.jpg", "--boxes", "--json").records
     assert record["width"] == 4800
     first = record["objects"][0]
