@@ -10,6 +10,7 @@ import mllama_folders
 import numpy as np
 import omnilmm_folders
 import pytest
+import smolvlm_folders
 import support
 import torch
 import whisper_folders
@@ -21,7 +22,7 @@ from mmcli.layers.int8 import Int8Linear
 from mmcli.layers.linear import stack
 from mmcli.models.load import load
 
-FAMILIES = ("paligemma", "paligemma 2", "gemma3n", "whisper", "nano", "minicpmv", "omnilmm", "mllama")
+FAMILIES = ("paligemma", "paligemma 2", "gemma3n", "whisper", "nano", "minicpmv", "omnilmm", "mllama", "smolvlm")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -38,6 +39,8 @@ def folder(request, tmp_path_factory) -> Path:
         omnilmm_folders.write_folder(folder, 1)
     elif request.param == "mllama":
         mllama_folders.write_checkpoint(folder, mllama_folders.tiny_reference())
+    elif request.param == "smolvlm":
+        smolvlm_folders.write_checkpoint(folder, "smolvlm", smolvlm_folders.tiny_reference("smolvlm"))
     elif request.param == "whisper":
         whisper_folders.write_checkpoint(folder)
     else:

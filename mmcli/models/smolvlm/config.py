@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmcli.errors import ModelError
-from mmcli.hub.fields import ID, Fields, shown
+from mmcli.hub.fields import ID, SOFT_TOKENS, Fields, shown
 from mmcli.layers.decoder import LlamaConfig
 from mmcli.layers.siglip import SiglipConfig
 from mmcli.models.llama import LLAMA, read_decoder
@@ -60,6 +60,9 @@ class SmolVLMConfig:
     def soft_tokens_of(self, side: int) -> int:
         """How many a tile of `side` pixels becomes. Raises ModelError where its patches cannot be put together."""
         rows = side // self.vision.patch_size
+        if rows**2 > SOFT_TOKENS[1]:
+            most = SOFT_TOKENS[1]
+            raise ModelError(f"This SmolVLM's tiles of {side} pixels have {rows**2} patches, more than {most}")
         if rows < 1 or rows % self.scale:
             raise ModelError(
                 f"This SmolVLM's tiles of {side} pixels have {rows} rows of patches, "

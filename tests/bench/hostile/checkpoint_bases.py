@@ -23,6 +23,7 @@ def write(folder: Path, name: str) -> None:
     import gemma3n_models
     import minicpmv_folders
     import mllama_folders
+    import smolvlm_folders
     import whisper_folders
 
     from mmcli.hub.layout import BUNDLED
@@ -45,6 +46,8 @@ def write(folder: Path, name: str) -> None:
         minicpmv_folders.write_folder(folder, name.removeprefix("minicpmv-"))
     elif name == "mllama":
         mllama_folders.write_checkpoint(folder, mllama_folders.tiny_reference())
+    elif name in smolvlm_folders.KINDS:
+        smolvlm_folders.write_checkpoint(folder, name, smolvlm_folders.tiny_reference(name))
     elif name == "whisper":
         whisper_folders.write_checkpoint(folder)
     elif name == "whisper.en":

@@ -37,6 +37,8 @@ RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
     "minicpmv-2.0": (("caption", PICTURE, *SHORT), ("chat", PICTURE, "-m", "Who?", *SHORT)),
     "minicpmv-2.6": (("caption", PICTURE, *SHORT), ("chat", PICTURE, "-m", "Who?", *SHORT)),
     "mllama": (("caption", PICTURE, *SHORT), ("chat", PICTURE, "-m", "Who?", *SHORT)),
+    "idefics3": (("caption", PICTURE, *SHORT), ("chat", PICTURE, "-m", "Who?", *SHORT)),
+    "smolvlm": (("caption", PICTURE, *SHORT), ("chat", "-m", "Who?", *SHORT)),
     "gemma3n": (("caption", PICTURE, *SHORT),),
 }
 

@@ -131,6 +131,7 @@ def test_the_oldest_files_say_the_same(folder, processor):
         ({"size": {"longest_edge": 0}}, "longest_edge to 0"),
         ({"max_image_size": {"longest_edge": "big"}}, "max_image_size.longest_edge to 'big'"),
         ({"max_image_size": {"longest_edge": 2}}, "far too many"),
+        ({"max_image_size": {"longest_edge": 4096}}, "262144 patches, more than 16384"),
         ({"max_image_size": {"longest_edge": 40}}, "5 rows of patches, of which 2"),
         ({"max_image_size": {"longest_edge": 64}}, "expects 4 soft tokens a tile .* gives 16"),
         ({"resample": 9}, "resample to 9"),
