@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import florence2_checkpoint
 import fuyu_checkpoint
 import gemma3n_checkpoint
 import minicpmv_checkpoint
@@ -46,9 +47,10 @@ SIZES = {
 
 def make(folder: Path, size_name: str, side: int | None = None, dtype: str | None = None) -> None:
     """Write a checkpoint of a size in `SIZES` or of another family; a PaliGemma is for pictures of `side` pixels."""
-    for other in (gemma3n_checkpoint, fuyu_checkpoint, minicpmv_checkpoint, smolvlm_checkpoint, mllama_checkpoint):
+    others = (gemma3n_checkpoint, fuyu_checkpoint, minicpmv_checkpoint, smolvlm_checkpoint, mllama_checkpoint)
+    for other in (florence2_checkpoint, *others):
         if size_name in other.SIZES:
-            other.make(folder, size_name, dtype or "bfloat16")
+            other.make(folder, size_name, *([dtype] if dtype else []))
             return
     import support  # before transformers
     import torch

@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent.parent))
 
 import checkpoints  # noqa: E402
+import florence2_checkpoint  # noqa: E402
 import fuyu_checkpoint  # noqa: E402
 import gemma3n_checkpoint  # noqa: E402
 import minicpmv_checkpoint  # noqa: E402
@@ -28,9 +29,11 @@ import smolvlm_checkpoint  # noqa: E402
 import startup  # noqa: E402
 import tables  # noqa: E402
 
-MADE = (checkpoints, gemma3n_checkpoint, fuyu_checkpoint, minicpmv_checkpoint, smolvlm_checkpoint, mllama_checkpoint)
+OTHERS = (gemma3n_checkpoint, fuyu_checkpoint, minicpmv_checkpoint, smolvlm_checkpoint, mllama_checkpoint)
+MADE = (checkpoints, florence2_checkpoint, *OTHERS)
 SIZES = [size for family in MADE for size in family.SIZES]
-IN_BOTH = ("paligemma", "gemma3n", "fuyu", "idefics3", "smolvlm", "mllama")  # model types that transformers runs too
+# Model types that transformers runs too.
+IN_BOTH = ("florence2", "paligemma", "gemma3n", "fuyu", "idefics3", "smolvlm", "mllama")
 
 
 def options() -> argparse.Namespace:

@@ -23,11 +23,12 @@ class Mmcli:
     """The road of `mmcli caption`, from the model on."""
 
     def __init__(self) -> None:
+        from mmcli.engine.beams import beam_search
         from mmcli.engine.generate import generate
         from mmcli.models.load import load
         from mmcli.models.registry import family_of  # noqa: F401 (part of what is imported before loading)
 
-        self._generate, self._load = generate, load
+        self._generate, self._beam_search, self._load = generate, beam_search, load
 
     def load(self, checkpoint: Any, device: Any, dtype: Any, table: str, is_open: bool) -> str:
         """Loads in `dtype`, or where that `is_open`, in what mmcli chooses by itself → the arithmetic's name."""
@@ -38,6 +39,8 @@ class Mmcli:
 
     def answer(self, inputs: Any, tokens: int) -> tuple[float, float, list[list[int]]]:
         """(seconds to the first token, seconds from there to the last, ids a row)."""
+        if inputs.search is not None and inputs.search.beams > 1:
+            return self._with_beams(inputs, tokens)
         start = finished(self.device)
         steps = self._generate(self.model, inputs, stop_ids=frozenset(), max_tokens=tokens)
         events = [next(steps)]
@@ -46,6 +49,13 @@ class Mmcli:
         last = finished(self.device)
         rows = [[step[row].id for step in events] for row in range(len(inputs.tokens))]
         return first - start, last - first, rows
+
+    def _with_beams(self, inputs: Any, tokens: int) -> tuple[float, float, list[list[int]]]:
+        """The same, as the model's publisher had it search."""
+        beams = inputs.search.beams
+        rows = self._beam_search(self.model, inputs, stop_ids=frozenset(), max_tokens=tokens, beams=beams)
+        finished(self.device)
+        return rows[0].timings.prefill, rows[0].timings.decode, [list(row.ids) for row in rows]
 
     def read_each_token(self) -> int:
         """Bytes of weights that one written token reads: every layer and the head, which may be the embedding table."""
@@ -82,6 +92,21 @@ def _pixels(images: Any) -> Any:
 
     kinds = {2: torch.cat, 3: torch.stack, 4: lambda tiles: pad_sequence(tiles, batch_first=True)}
     return kinds[images[0].ndim](images)
+
+
+def _read_tokens(given: Any, model: Any) -> tuple[Any, Any]:
+    """What the model reads, and which of it is real: of an encoder-decoder what the encoder reads, image first."""
+    import torch
+
+    if not model.config.is_encoder_decoder:
+        return given.tokens, given.valid
+    prompts, device, vision = given.context, given.tokens.device, model.config.vision_config
+    side = given.images[0].shape[-1]
+    for patch, stride, padding in zip(vision.patch_size, vision.patch_stride, vision.patch_padding, strict=True):
+        side = (side + 2 * padding - patch) // stride + 1
+    image = torch.full((len(prompts.tokens), side**2 + 1), model.config.image_token_id, device=device)
+    there = torch.ones_like(image, dtype=torch.bool)
+    return torch.cat((image, prompts.tokens.to(device)), 1), torch.cat((there, prompts.valid.to(device)), 1)
 
 
 class Transformers:
@@ -122,9 +147,10 @@ class Transformers:
         self.first = None
         start = finished(self.device)
         given = inputs.to(self.device, self.dtype)
+        tokens_read, valid = _read_tokens(given, self.model)
         written = self.model.generate(
-            input_ids=given.tokens,
-            attention_mask=given.valid.long(),
+            input_ids=tokens_read,
+            attention_mask=valid.long(),
             **self._more(given),
             max_new_tokens=tokens,
             do_sample=False,
