@@ -98,7 +98,7 @@ def _read_tokens(given: Any, model: Any) -> tuple[Any, Any]:
     """What the model reads, and which of it is real: of an encoder-decoder what the encoder reads, image first."""
     import torch
 
-    if not model.config.is_encoder_decoder:
+    if not getattr(model.config, "is_encoder_decoder", False):
         return given.tokens, given.valid
     prompts, device, vision = given.context, given.tokens.device, model.config.vision_config
     side = given.images[0].shape[-1]
