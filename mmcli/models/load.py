@@ -60,7 +60,8 @@ def load(
     quantised = False
     if isinstance(model, Quantisable) and fused and is_open and device.type == "cpu":
         quantised = model.quantise()
-        dtype = next(model.parameters()).dtype
+        kinds = {parameter.dtype for parameter in model.parameters()}
+        dtype = kinds.pop() if len(kinds) == 1 else dtype  # a few parts in another type do not change the model's
     if fused:
         fuse(model)
     if device.type == "cuda":

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 import whisper_folders
 from whisper_folders import TEXT, special_names
 
@@ -111,3 +112,13 @@ def test_only_who_names_no_type_gets_products_in_8_bits(tmp_path, monkeypatch, d
     monkeypatch.setattr("mmcli.models.whisper.model.bfloat16_pays", lambda: False)
     model = load(resolve(str(tmp_path)), "cpu", dtype).model
     assert any(isinstance(part, Int8Linear) for part in model.modules()) is whole
+
+
+@pytest.mark.parametrize("int8", [True, False])
+def test_a_few_parts_in_bfloat16_do_not_change_the_models_type(tmp_path, monkeypatch, int8):
+    whisper_folders.write_checkpoint(tmp_path)
+    monkeypatch.setattr("mmcli.models.whisper.model.int8_pays", lambda: int8)
+    monkeypatch.setattr("mmcli.models.whisper.model.bfloat16_pays", lambda: True)
+    loaded = load(resolve(str(tmp_path)), "cpu", "auto")
+    assert (loaded.dtype, loaded.quantised) == (torch.float32, int8)
+    assert loaded.model.encoder.conv1.weight.dtype == torch.bfloat16
