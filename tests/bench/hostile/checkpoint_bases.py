@@ -24,6 +24,7 @@ def write(folder: Path, name: str) -> None:
     import minicpmv_folders
     import mllama_folders
     import smolvlm_folders
+    import omnilmm_folders
     import whisper_folders
 
     from mmcli.hub.layout import BUNDLED
@@ -41,6 +42,9 @@ def write(folder: Path, name: str) -> None:
         reference = support.tiny_reference(support.tiny_config(second))
         support.write_checkpoint(folder, reference, shard_size=SHARD if second else "5GB")
         shutil.copy(BUNDLED["nano"] / "mask_decoder.safetensors", folder)
+    elif name == "omnilmm":
+        folder.mkdir()
+        omnilmm_folders.write_folder(folder, 1)
     elif name.startswith("minicpmv"):
         folder.mkdir()
         minicpmv_folders.write_folder(folder, name.removeprefix("minicpmv-"))

@@ -34,6 +34,8 @@ RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
     "whisper.en": (("transcribe", SPEECH, *HEARING), ("transcribe", SPEECH, "--hint", "cat", *HEARING)),
     "whisper-base": (("transcribe", SPEECH, *HEARING),),
     "gemma3n-text": (("chat", "-m", "Who?", *SHORT),),
+    "minicpmv-1.0": (("chat", PICTURE, "-m", "Who?", *SHORT),),
+    "omnilmm": (("caption", PICTURE, *SHORT), ("chat", PICTURE, "-m", "Who?", *SHORT)),
     "minicpmv-2.0": (("caption", PICTURE, *SHORT), ("chat", PICTURE, "-m", "Who?", *SHORT)),
     "minicpmv-2.6": (("caption", PICTURE, *SHORT), ("chat", PICTURE, "-m", "Who?", *SHORT)),
     "mllama": (("caption", PICTURE, *SHORT), ("chat", PICTURE, "-m", "Who?", *SHORT)),
