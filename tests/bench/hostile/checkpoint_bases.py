@@ -23,8 +23,8 @@ def write(folder: Path, name: str) -> None:
     import gemma3n_models
     import minicpmv_folders
     import mllama_folders
-    import smolvlm_folders
     import omnilmm_folders
+    import smolvlm_folders
     import whisper_folders
 
     from mmcli.hub.layout import BUNDLED
