@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from mmcli.output import rle
-from mmcli.output.schema import Record
+from mmcli.output.schema import Object, Record
 from mmcli.output.tags import Tag, place
 
 # Vivid colours, neighbours far apart, that keep apart from most photographs and from each other.
@@ -55,7 +55,7 @@ def draw(image: Image.Image, record: Record) -> Image.Image:
     boxes = [_line_box(found.box, canvas.size, style) for found in objects]
     # Where a mask shows the object its box is only a hint, in a thinner line.
     widths = [max(1, style.line // 2) if found.mask is not None else style.line for found in objects]
-    _draw_boxes(canvas, boxes, [colours[found.label] for found in objects], widths, style.halo)
+    _draw_boxes(canvas, objects, boxes, [colours[found.label] for found in objects], widths, style.halo)
     tags = [Tag(found.label, colours[found.label], style.font, canvas.width) for found in objects]
     named = [(tag, box) for tag, box in zip(tags, boxes, strict=True) if tag.label]
     for (tag, _), corner in zip(named, place(named, canvas.size, style.line), strict=True):
@@ -92,11 +92,23 @@ def _line_box(box: Sequence[float], size: tuple[int, int], style: Style) -> Pixe
 
 
 def _draw_boxes(
-    canvas: Image.Image, boxes: list[PixelBox], colours: list[Colour], widths: list[int], halo: int
+    canvas: Image.Image,
+    objects: Sequence[Object],
+    boxes: list[PixelBox],
+    colours: list[Colour],
+    widths: list[int],
+    halo: int,
 ) -> None:
-    """All lines, each over a half transparent dark rim that parts it from a background of its own colour."""
+    """All lines, each over a half transparent dark rim that parts it from a background of its own colour.
+
+    They go around the box, or from corner to corner of a quad.
+    """
     pen = ImageDraw.Draw(canvas, "RGBA")
-    for (x0, y0, x1, y1), colour, line in zip(boxes, colours, widths, strict=True):
+    for found, (x0, y0, x1, y1), colour, line in zip(objects, boxes, colours, widths, strict=True):
+        if found.quad is not None:
+            for width, fill in ((line + 2 * halo, (*DARK, 120)), (line, (*colour, 255))):
+                pen.line([*found.quad, *found.quad[:4]], fill=fill, width=width, joint="curve")
+            continue
         for reach, width, fill in (
             (line // 2 + halo, line + 2 * halo, (*DARK, 120)),
             (line // 2, line, (*colour, 255)),

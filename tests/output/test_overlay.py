@@ -152,3 +152,13 @@ def test_a_tag_sits_on_top_of_its_box_where_there_is_room():
 
 def test_a_label_longer_than_the_picture_ends_in_an_ellipsis_and_fits():
     assert Tag("word " * 100, PALETTE[0], 14, 300).size[0] <= 300
+
+
+def test_a_quad_is_drawn_from_corner_to_corner_and_not_as_its_box():
+    quad = (60.0, 10.0, 110.0, 60.0, 60.0, 110.0, 10.0, 60.0)
+    found = Object("text", (10, 10, 110, 110), (0, 0, 9, 9), -1.0, quad=quad)
+    record = Record(task="read", source="a.png", model="m", width=120, height=120, objects=(found,))
+    plain = Image.new("RGB", (120, 120), "white")
+    drawn = np.asarray(draw(plain.copy(), record))
+    assert all((drawn[y, x] != 255).any() for x, y in ((85, 35), (85, 85), (35, 85)))  # on its sides
+    assert all((drawn[y, x] == 255).all() for x, y in ((110, 100), (100, 110), (60, 60)))  # not its box

@@ -116,7 +116,13 @@ def test_every_task_prompt_is_answered_as_by_the_reference(pair, layout, beams):
 
 @pytest.mark.parametrize(
     "command, manner",
-    [("caption", ()), *(("caption", ("--detail", d)) for d in ("low", "medium", "high")), ("detect", ("--all",))],
+    [
+        ("caption", ()),
+        *(("caption", ("--detail", d)) for d in ("low", "medium", "high")),
+        ("detect", ("--all",)),
+        ("read", ()),
+        ("read", ("--boxes",)),
+    ],
     ids=str,
 )
 def test_the_commands_give_the_references_tokens(pair, files, command, manner):
