@@ -94,6 +94,10 @@ KNOWN = (
         "florence-2-large", "florence2", _REGIONS, "florence-community/Florence-2-large",
         "4271c66b88cdbc05735372ec13b2360108de5317", parameters=777_000_000, bytes=1_554_000_000, **_MIT,
     ),
+    KnownModel(
+        "fuyu-8b", "fuyu", frozenset({"images", "questions", "objects"}), "adept/fuyu-8b",
+        parameters=9_408_238_592, bytes=18_816_000_000, licence="CC-BY-NC-4.0",
+    ),
     # Turbo was not trained to translate.
     _whisper("large-v3-turbo", _SPEECH, "41f01f3fe87f28c78e2fbf8b568835947dd65ed9", 808_878_080, 2),
     _whisper("large-v3", _LANGUAGES, "06f233fe06e710322aca913c1bc4249a0d71fce1", 1_543_490_560, 2),
