@@ -87,8 +87,18 @@ def stretched(data: bytes) -> bytes:
     return with_pickle(data, lambda inner: inner.replace(b"K\x01K\x04\x86", b"K\x00K\x00\x86"))
 
 
-def expanded() -> bytes:
-    return saved({"a": torch.ones(1).expand(1 << 20, 1 << 20)})
+def expanded(side: int) -> bytes:
+    return saved({"a": torch.ones(1).expand(side, side)})
+
+
+def overlapping() -> bytes:
+    """Two entries that are the same bytes: such archives unfold into far more than they are."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as written:
+        for name, data in (entries(saved(ONES)) | {"archive/data/1": b"x" * 64}).items():
+            written.writestr(name, data)
+        written.filelist[-1].header_offset = written.filelist[0].header_offset
+    return file.getvalue()
 
 
 def numbers(value: int) -> bytes:
@@ -190,7 +200,9 @@ HOSTILE = {
     "endless numbers": (lambda run: numbers(1 << 50), "speaks of 1125899906842624 numbers"),
     "a few numbers too many": (lambda run: numbers(17), "damaged"),
     "endless numbers in the old form": (lambda run: lying_old(1 << 30), "speaks of 1073741824 numbers"),
-    "one number as a million times a million": (lambda run: expanded(), "speaks of|larger than its numbers"),
+    "one number as a million times a million": (lambda run: expanded(1 << 20), "speaks of 1048576 numbers"),
+    "one number as nine times nine": (lambda run: expanded(9), "larger than its numbers in the file"),
+    "entries that overlap": (lambda run: overlapping(), "twice there or overlap"),
     "a row of stacks": (
         lambda run: with_pickle(saved(ONES), lambda inner: b"\x80\x02" + b"(" * 20_000 + b"."), "damaged"),
     "lists within lists": (

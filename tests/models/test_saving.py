@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import fuyu_folders
 import gemma3n_folders
 import gemma3n_models
 import minicpmv_folders
@@ -22,7 +23,18 @@ from mmcli.layers.int8 import Int8Linear
 from mmcli.layers.linear import stack
 from mmcli.models.load import load
 
-FAMILIES = ("paligemma", "paligemma 2", "gemma3n", "whisper", "nano", "minicpmv", "omnilmm", "mllama", "smolvlm")
+FAMILIES = (
+    "paligemma",
+    "paligemma 2",
+    "gemma3n",
+    "whisper",
+    "nano",
+    "minicpmv",
+    "omnilmm",
+    "mllama",
+    "smolvlm",
+    "fuyu",
+)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -33,6 +45,8 @@ def folder(request, tmp_path_factory) -> Path:
         return resolve("nano").folder
     if request.param == "gemma3n":
         gemma3n_folders.write_checkpoint(folder, gemma3n_models.tiny_reference())
+    elif request.param == "fuyu":
+        fuyu_folders.write_checkpoint(folder, fuyu_folders.tiny_reference(fuyu_folders.tiny_config()))
     elif request.param == "minicpmv":
         minicpmv_folders.write_folder(folder, "2.0")
     elif request.param == "omnilmm":

@@ -19,6 +19,7 @@ SHARD = "200KB"
 
 def write(folder: Path, name: str) -> None:
     """The base `name` into `folder`; a bundled one links to its weights, which are large."""
+    import fuyu_folders
     import gemma3n_folders
     import gemma3n_models
     import minicpmv_folders
@@ -52,6 +53,10 @@ def write(folder: Path, name: str) -> None:
         mllama_folders.write_checkpoint(folder, mllama_folders.tiny_reference())
     elif name in smolvlm_folders.KINDS:
         smolvlm_folders.write_checkpoint(folder, name, smolvlm_folders.tiny_reference(name))
+    elif name.startswith("fuyu"):
+        fuyu_folders.write_checkpoint(folder, fuyu_folders.tiny_reference(fuyu_folders.tiny_config()))
+        if name == "fuyu-pickle":
+            _as_pickle(folder)
     elif name == "whisper":
         whisper_folders.write_checkpoint(folder)
     elif name == "whisper.en":
@@ -77,6 +82,16 @@ def _whole_gemma3n(folder: Path) -> None:
     raw["text_config"] |= gemma3n_models.text_settings()
     raw["audio_config"] |= {"hidden_size": 32, "conf_num_hidden_layers": 2, "conf_num_attention_heads": 4}
     (folder / "config.json").write_text(Gemma3nConfig(**raw).to_json_string(use_diff=False))
+
+
+def _as_pickle(folder: Path) -> None:
+    """The weights as the one pickle that old checkpoints have."""
+    import torch
+    from safetensors.torch import load_file
+
+    path = folder / "model.safetensors"
+    torch.save(load_file(path), folder / "pytorch_model.bin")
+    path.unlink()
 
 
 def _in_parts(folder: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from bench.hostile.command import command
 from bench.hostile.damage import damage
+from bench.hostile.pickle_damage import damage_pickle
 from bench.hostile.safetensors_damage import damage_weights
 from bench.hostile.tokenizer_damage import damage_tokenizer
 
@@ -41,6 +42,8 @@ RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
     "mllama": (("caption", PICTURE, *SHORT), ("chat", PICTURE, "-m", "Who?", *SHORT)),
     "idefics3": (("caption", PICTURE, *SHORT), ("chat", PICTURE, "-m", "Who?", *SHORT)),
     "smolvlm": (("caption", PICTURE, *SHORT), ("chat", "-m", "Who?", *SHORT)),
+    "fuyu": (("detect", "cat", PICTURE, *SHORT), ("chat", PICTURE, "-m", "<box>1, 2, 3, 4</box>", *SHORT)),
+    "fuyu-pickle": (("caption", PICTURE, *SHORT), ("chat", "-m", "Who?", *SHORT)),
     "gemma3n": (("caption", PICTURE, *SHORT),),
 }
 
@@ -88,6 +91,8 @@ VALUES: tuple[Any, ...] = (
     {"": {}},
 )
 
+
+WEIGHTS = (".safetensors", ".bin")
 
 _bases: Path  # a folder of sound checkpoints
 
@@ -195,7 +200,7 @@ def _change(rng: random.Random, part: Any, key: Any) -> None:
 
 def _damage_bytes(rng: random.Random, model: Path) -> None:
     """One of the small files with its bytes damaged, or something else in its place."""
-    path = rng.choice([file for file in sorted(model.iterdir()) if file.suffix != ".safetensors"])
+    path = rng.choice([file for file in sorted(model.iterdir()) if file.suffix not in WEIGHTS])
     way, data = rng.random(), path.read_bytes()
     if way < 0.6:
         data = damage(data, rng)
@@ -225,12 +230,15 @@ def _damage_bytes(rng: random.Random, model: Path) -> None:
 
 def _damage_weights(rng: random.Random, model: Path) -> Path | None:
     """The weights, or the mask decoder → the latter's path if it is another file than the folder's."""
-    found = sorted(model.glob("*.safetensors"))
+    found = sorted(path for path in model.iterdir() if path.suffix in WEIGHTS)
     if not found:
         return None
     path = rng.choice(found)
     data = path.read_bytes()
     path.unlink()
+    if path.suffix == ".bin":
+        path.write_bytes(damage_pickle(rng, data))
+        return None
     if path.name == "mask_decoder.safetensors" and rng.random() < 0.6:
         return _mask_decoder(rng, data, model)
     path.write_bytes(damage(data, rng) if rng.random() < 0.2 else damage_weights(rng, data))

@@ -69,6 +69,8 @@ def _pattern(rng: random.Random, content: dict[str, Any]) -> dict[str, Any]:
 
 def _model(rng: random.Random, content: dict[str, Any]) -> dict[str, Any]:
     model = dict(content["model"])
+    if model.get("type") == "Unigram":
+        return content | {"model": model | _pieces(rng, list(model["vocab"]))}
     vocabulary, merges = dict(model["vocab"]), list(model["merges"])
     key, value = rng.choice(
         (
@@ -101,6 +103,25 @@ def _model(rng: random.Random, content: dict[str, Any]) -> dict[str, Any]:
         )
     )
     return content | {"model": model | {key: value}}
+
+
+def _pieces(rng: random.Random, pieces: list[Any]) -> dict[str, Any]:
+    """Wrong fields of a model of likely pieces."""
+    piece = rng.choice(("x", "", "\ud800", "a" * 1_000_000, 3, None, []))
+    score = rng.choice((0, -1e300, 1e300, float("nan"), float("inf"), "0", None, True, 10**400))
+    key, value = rng.choice(
+        (
+            ("type", rng.choice(("BPE", "WordPiece", "X", None, 3))),
+            ("vocab", [*pieces, [piece, score]]),
+            ("vocab", [*pieces, rng.choice((["x"], "x", [], ["x", 0, 0], None))]),
+            ("vocab", rng.choice(([], {}, None, pieces[:1], pieces[::-1], [["x", 0]] * 600_000))),
+            ("vocab", [[name, 0] for name, _ in pieces]),
+            ("unk_id", rng.choice((-1, len(pieces), 1 << 40, None, "0", 0.5))),
+            ("byte_fallback", rng.choice((False, None, "x", 3))),
+            ("alpha", rng.choice((0.5, "x"))),
+        )
+    )
+    return {key: value}
 
 
 def _added(rng: random.Random, content: dict[str, Any]) -> dict[str, Any]:

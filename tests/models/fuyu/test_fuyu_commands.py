@@ -1,6 +1,7 @@
 """What Fuyu's places become in the commands: a small model that always writes one box and one point."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from command import mmcli
 from fuyu_folders import BEGIN, TEXT, id_of, tiny_config, tiny_reference, write_checkpoint
 from PIL import Image
-from support import picture
+from support import edit_json, picture
 
 import mmcli as package
 from mmcli.errors import ModelError, UsageError
@@ -104,6 +105,13 @@ def test_an_answer_without_a_place_is_said(parrot, photo):
     [record] = mmcli("detect", "cat", photo, "--model", parrot, "--json", "--max-tokens", 3).records
     assert record["objects"] == [] and record["truncated"]
     assert '"cat" was answered without a place' in record["problems"]
+
+
+def test_answers_end_with_the_published_models_mark_whatever_its_settings_say(parrot, photo, tmp_path):
+    shutil.copytree(parrot, tmp_path / "model")
+    edit_json(tmp_path / "model" / "generation_config.json", eos_token_id=2)
+    [record] = mmcli("chat", photo, "-m", "where?", "--model", tmp_path / "model", "--json").records
+    assert record["text"] == TEXT_SAID and not record["truncated"]
 
 
 def test_what_it_cannot_do_is_one_sentence(parrot, photo):
