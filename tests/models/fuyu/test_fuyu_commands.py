@@ -21,10 +21,10 @@ LOCATE = (
     "When presented with a box, perform OCR to extract text contained within it. "
     "If provided with text, generate the corresponding bounding box.\n"
 )
-# What it writes behind the beginning of an answer, always; 2160 × 3840 pixels are seen at half their size.
-SAID = ["<0x00>", "10", "20", "300", "40", "<0x01>", "▁cat", "<0x02>", "50", "960", "<0x03>", "|ENDOFTEXT|"]
-BOX, POINT = [80.0, 40.0, 160.0, 1200.0], [200.0, 2160.0, 200.0, 2160.0]
-TEXT_SAID = "<box>10, 20, 300, 40</box> cat<point>50, 960</point>"
+# What it writes behind the beginning of an answer, always; the photo of 3840 × 216 pixels is seen at half its size.
+SAID = ["<0x00>", "10", "20", "49", "400", "<0x01>", "▁cat", "<0x02>", "60", "30", "<0x03>", "|ENDOFTEXT|"]
+BOX, POINT = [80.0, 40.0, 1600.0, 196.0], [240.0, 120.0, 240.0, 120.0]
+TEXT_SAID = "<box>10, 20, 49, 400</box> cat<point>60, 30</point>"
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def parrot(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("photo") / "large.png"
-    Image.new("RGB", (3840, 2160), (90, 120, 30)).save(path)
+    Image.new("RGB", (3840, 216), (90, 120, 30)).save(path)
     return path
 
 
@@ -61,8 +61,8 @@ def test_detect_asks_for_each_thing_alone_and_names_what_it_places(parrot, photo
     drawn = tmp_path / "drawn.png"
     [record] = mmcli("detect", "a dog ; sky", photo, "--model", parrot, "--json", "--overlay", drawn).records
     assert [(one["label"], one["box"], one["raw_box"]) for one in record["objects"]] == [
-        ("a dog", BOX, [10, 20, 300, 40]), ("a dog", POINT, [50, 960]),
-        ("sky", BOX, [10, 20, 300, 40]), ("sky", POINT, [50, 960]),
+        ("a dog", BOX, [10, 20, 49, 400]), ("a dog", POINT, [60, 30]),
+        ("sky", BOX, [10, 20, 49, 400]), ("sky", POINT, [60, 30]),
     ]  # fmt: skip
     assert record["prompt"] == f"{LOCATE}a dog\n{LOCATE}sky"
     assert record["text"] == f"{TEXT_SAID}\n{TEXT_SAID}"
@@ -71,12 +71,11 @@ def test_detect_asks_for_each_thing_alone_and_names_what_it_places(parrot, photo
     assert all(-1 < one["score"] <= 0 for one in record["objects"])
     before, after = Image.open(photo), Image.open(drawn)
     assert after.size == before.size
-    x, y = int(POINT[0]), after.height - 12  # moved in just so far that the dot is in the image
-    assert after.getpixel((x, y)) != before.getpixel((x, y))
+    assert after.getpixel((240, 120)) != before.getpixel((240, 120))  # a point is a dot
 
 
 def test_a_folder_in_batches_gives_what_single_images_give(parrot, photo, tmp_path):
-    for place, size in enumerate([(3840, 2160), (400, 1300), (1920, 1080)]):
+    for place, size in enumerate([(100, 700), (400, 90), (3840, 216)]):
         Image.new("RGB", size).save(tmp_path / f"{place}.png")
 
     def boxes(*options):
@@ -85,7 +84,7 @@ def test_a_folder_in_batches_gives_what_single_images_give(parrot, photo, tmp_pa
         return [[one["box"] for one in record["objects"]] for record in done.records]
 
     assert boxes("--batch-size", 1) == boxes("--batch-size", 3)
-    assert boxes()[0] == [BOX, POINT] and boxes()[2] == [[40.0, 20.0, 80.0, 600.0], [100.0, 1080.0] * 2]
+    assert boxes()[0] == [[40.0, 20.0, 100.0, 98.0], [100.0, 60.0] * 2] and boxes()[2] == [BOX, POINT]
 
 
 def test_where_is_answers_are_objects_too(parrot, photo):
