@@ -17,6 +17,7 @@ from typing import Any
 
 from mmcli.errors import UsageError, WriteError
 from mmcli.output.drafts import in_words, leads_away
+from mmcli.output.ledger import Written
 
 NAME = ".mmcli.sqlite"
 VERSION = 1  # of the tables
@@ -42,15 +43,6 @@ class Stamp:
     size: int | None = None
     changed: int | None = None  # nanoseconds
     content: str | None = None
-
-
-@dataclass(frozen=True)
-class Written:
-    """A file that was written for an input."""
-
-    option: str  # that asked for it
-    path: str  # absolute, since options name folders of their own
-    digest: str  # SHA-256 of its content
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmcli.batch.manifest import Entry, Manifest, Stamp, Written
+from mmcli.batch.manifest import Entry, Manifest, Stamp
+from mmcli.output.ledger import Written
 from mmcli.output.record import to_dict
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class Resume:
     _keys: "dict[Source, str]" = field(default_factory=dict, repr=False)
     _stamps: dict[str, Stamp] = field(default_factory=dict, repr=False)
 
-    def name(self, sources: "Iterable[Source]") -> list[Entry]:
-        """Give each source of the run its key → the entries that there are for them."""
+    def name(self, sources: "Iterable[Source]") -> "list[tuple[Source, Entry]]":
+        """Give each source of the run its key → those that there are entries for."""
         taken: set[str] = set()
         for source in sources:
             key = source.relative.as_posix()
@@ -42,7 +43,11 @@ class Resume:
                 key = f"{key}\n{source.name}"
             taken.add(key)
             self._keys[source] = key
-        return [entry for key in self._keys.values() if (entry := self.manifest.get(key)) is not None]
+        return [(source, entry) for source in self._keys if (entry := self.entry(source)) is not None]
+
+    def entry(self, source: "Source") -> Entry | None:
+        """What there is on a source that was named."""
+        return self.manifest.get(self._keys[source])
 
     def pending(self, sources: "Iterable[Source]") -> "Iterator[Source]":
         """Those of the sources that there is something to do for, in their order."""

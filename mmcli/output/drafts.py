@@ -127,6 +127,7 @@ class Draft:
         assert number is not None and folder is not None and draft is not None, "it is committed or discarded"
         with in_words(self.path):
             os.ftruncate(number, self._whole)
+            os.fsync(number)  # else its new name might outlive a crash of the machine, and its content not
             status = os.fstat(number)
             self._number = None
             os.close(number)

@@ -120,25 +120,29 @@ class Destination:
         if not self.folder:
             with open_draft(path) as draft:
                 draft.write(data)
-                self.ledger.wrote(path, draft.commit())
+                self.ledger.wrote(path, draft.commit(), self.option, source.name, digest(data).decode())
             return
         with Draft(path, below=self.named) as draft:
-            if not (self.overwrite or self.ledger.made(path) or is_replaceable(path, data)):
+            known = self.ledger.older_digest(path)
+            if not (self.overwrite or self.ledger.made(path) or is_replaceable(path, data, known)):
                 do = "Name another folder, or replace it with --overwrite"
                 what = f"{path} exists already and was not written by mmcli, or was changed since: it is left as it is"
                 raise InputError(what, do)
             draft.write(data)
             draft.mark(MARK, digest(data))
-            self.ledger.wrote(path, draft.commit())
+            self.ledger.wrote(path, draft.commit(), self.option, source.name, digest(data).decode())
 
 
-def is_replaceable(path: Path, data: bytes) -> bool:
-    """Whether nothing is lost when a file gets this content: there is none, it has it, or it is as we wrote it once."""
+def is_replaceable(path: Path, data: bytes, known: str | None = None) -> bool:
+    """Whether nothing is lost when a file gets this content: there is none, it has it, or it is as we wrote it once.
+
+    `known` is the SHA-256 of what an earlier run wrote there, if that is known; else a mark on the file tells.
+    """
     try:
         if path.stat().st_size > LARGEST:
             return False
         old = path.read_bytes()
-        if old == data:
+        if old == data or digest(old).decode() == known:
             return True
         return hasattr(os, "getxattr") and os.getxattr(path, MARK) == digest(old)
     except FileNotFoundError:

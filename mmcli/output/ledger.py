@@ -3,7 +3,9 @@
 import contextlib
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,15 @@ if TYPE_CHECKING:
     from mmcli.media.sources import Source
 
 Identity = tuple[int, int]  # the device, and the file's number there: the same for all of a file's names
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file that was written for an input."""
+
+    option: str  # that asked for it
+    path: str  # absolute, since options name folders of their own
+    digest: str  # SHA-256 of its content
 
 
 class Ledger:
@@ -24,6 +35,8 @@ class Ledger:
         self._missing: dict[str, str] = {}  # inputs that are not there (yet), by path
         self._owners: dict[str, object] = {}  # by path
         self._written: dict[Identity, str] = {}  # the path of each
+        self._files: dict[str, list[Written]] = defaultdict(list)  # by the name of the input
+        self._older: dict[str, str] = {}  # files of earlier runs: the SHA-256 that they had, by path
         for source in sources:
             self.reads(source)
         for other in others:
@@ -63,9 +76,23 @@ class Ledger:
             return False
         return self._owners.setdefault(place, owner) == owner
 
-    def wrote(self, path: Path, identity: Identity) -> None:
-        """Note that a file is this run's."""
+    def wrote(self, path: Path, identity: Identity, option: str, name: str, digest: str) -> None:
+        """Note that a file is this run's, written for the input called `name`."""
         self._written[identity] = _place(path)
+        self._files[name].append(Written(option, _place(path), digest))
+
+    def files_of(self, name: str) -> tuple[Written, ...]:
+        """What was written for an input since this was asked last."""
+        return tuple(self._files.pop(name, ()))
+
+    def remember(self, file: Written, name: str) -> None:
+        """Count a file that an earlier run wrote for an input as that input's."""
+        self.claim(Path(file.path), (file.option, name))
+        self._older[file.path] = file.digest
+
+    def older_digest(self, path: Path) -> str | None:
+        """The SHA-256 that an earlier run's file at this path had, if there is one."""
+        return self._older.get(_place(path))
 
     def made(self, path: Path) -> bool:
         """Whether a file is this run's."""

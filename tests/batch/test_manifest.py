@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from mmcli.batch.manifest import NAME, Entry, Manifest, Stamp, Written, read_records
+from mmcli.batch.manifest import NAME, Entry, Manifest, Stamp, read_records
 from mmcli.errors import ExitCode, InputError, UsageError, WriteError
+from mmcli.output.ledger import Written
 
 
 def entry(key, **more) -> Entry:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mmcli.batch.manifest import Manifest, Written
+from mmcli.batch.manifest import Manifest
 from mmcli.batch.resume import Resume, digest_of, stamp_of
 from mmcli.media.sources import expand
+from mmcli.output.ledger import Written
 from mmcli.output.schema import Record
 
 DONE = Record(task="caption", source="a.jpg", model="nano", text="a cat")

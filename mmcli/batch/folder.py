@@ -1,0 +1,137 @@
+"""A run into a folder: it goes on where an earlier one ended, notes what it does, and makes data sets at its end."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from mmcli.batch.manifest import Manifest
+from mmcli.batch.resume import Resume
+from mmcli.errors import InputError
+from mmcli.output.datasets import DATASETS
+from mmcli.output.datasets.items import Item, class_names, labels, link_images
+from mmcli.output.drafts import Draft, in_words
+from mmcli.output.files import MARK, is_replaceable
+from mmcli.output.ledger import Ledger
+from mmcli.output.record import from_dict
+from mmcli.output.schema import SCHEMA, Record
+
+if TYPE_CHECKING:
+    from mmcli.hub.resolve import Checkpoint
+    from mmcli.media.sources import Source
+
+
+class FolderRun:
+    """One run into a folder; a context that holds the folder's manifest.
+
+    `facts` are all that decides the results beside the inputs and the model, which `checkpoint` finds as far as it is
+    here. Raises what `Manifest` does.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        ledger: Ledger,
+        facts: dict[str, Any],
+        checkpoint: "Callable[[], Checkpoint | None]",
+        *,
+        force: bool = False,
+        retry: bool = False,
+    ):
+        self.folder = folder
+        self._ledger = ledger
+        self._facts, self._checkpoint = facts, checkpoint
+        self._recipe: str | None = None
+        self.manifest = Manifest(folder)
+        self.resume = Resume(self.manifest, self.recipe, force, retry)
+        self._sources: list[Source] = []
+        self.done = self.failed = 0
+        self._began = time.monotonic()
+
+    def recipe(self) -> str | None:
+        """A hash of the facts and the model's weights; None while the model is not here."""
+        if self._recipe is None and (checkpoint := self._checkpoint()) is not None:
+            from mmcli.hub.fingerprint import weights_of
+
+            model = {"schema": SCHEMA, "model": checkpoint.name, "weights": weights_of(checkpoint)}
+            text = json.dumps(model | self._facts, sort_keys=True, default=str)
+            self._recipe = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return self._recipe
+
+    def pending(self, sources: "list[Source]") -> "Iterator[Source]":
+        """What there is to do of the sources; what earlier runs wrote for them stays theirs."""
+        self._sources = sources
+        for source, entry in self.resume.name(sources):
+            for file in entry.files:
+                self._ledger.remember(file, source.name)
+        return self.resume.pending(sources)
+
+    def note(self, source: "Source", record: Record, good: bool) -> None:
+        """Note what came of a source: its record, and whether all its files are there. Raises as `Manifest` does."""
+        self.done, self.failed = self.done + good, self.failed + (not good)
+        files = self._ledger.files_of(source.name)
+        if good or record.kind == "failed":
+            self.resume.note(source, record, files)
+
+    @property
+    def passed_over(self) -> int:
+        """Inputs that earlier runs did, or failed with."""
+        return self.resume.before + len(self.resume.failed_before)
+
+    def summary(self, what: str) -> str:
+        """What the run did, in a sentence; each input is a `what`."""
+        seconds = max(time.monotonic() - self._began, 1e-3)
+        parts = [f"{self.done} {what}{'s' * (self.done != 1)} done"]
+        if self.done:
+            rate = self.done / seconds
+            parts[0] += f" ({rate:.1f} a second)" if rate >= 0.1 else f" ({60 * rate:.1f} a minute)"
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        if self.resume.before:
+            parts.append(f"{self.resume.before} done before")
+        if self.resume.failed_before:
+            parts.append(f"{len(self.resume.failed_before)} failed before (--retry-failed tries again)")
+        return ", ".join(parts)
+
+    def export(self, names: Iterable[str], asked: Iterable[str]) -> None:
+        """Write data sets by name of all inputs of the run that have results. InputError, WriteError."""
+        wanted = [DATASETS[name] for name in names]
+        if not wanted:
+            return
+        places = labels(dict.fromkeys(source.relative for source in self._sources))
+        classes = class_names(self._items(places), asked)
+        for dataset in wanted:
+            for place, text in dataset.files(lambda: self._items(places), classes, self.folder):
+                self._write(self.folder / place, text)
+            if dataset.links:
+                with in_words(self.folder / "images"):
+                    link_images(self._items(places), self.folder / "images")
+
+    def _items(self, places: dict[PurePosixPath, PurePosixPath]) -> Iterator[Item]:
+        for source in self._sources:
+            entry = self.resume.entry(source)
+            if entry is not None and not entry.failed:
+                path = Path(os.path.abspath(source.path)) if source.path is not None else None
+                yield Item(from_dict(entry.record), source.relative, places[source.relative], path)
+
+    def _write(self, path: Path, parts: Iterable[str]) -> None:
+        with Draft(path, below=self.folder) as draft:
+            digest = hashlib.sha256()
+            for part in parts:
+                data = part.encode("utf-8", "surrogateescape")
+                digest.update(data)
+                draft.write(data)
+            if not (is_replaceable(path, b"") or self._ledger.made(path)):
+                what = f"{path} exists already and was not written by mmcli, or was changed since: it is left as it is"
+                raise InputError(what, "Name another folder")
+            draft.mark(MARK, digest.hexdigest().encode())
+            draft.commit()
+
+    def __enter__(self) -> "FolderRun":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.manifest.close()
