@@ -20,15 +20,14 @@ from mmcli.output.record import from_dict
 from mmcli.output.schema import SCHEMA, Record
 
 if TYPE_CHECKING:
-    from mmcli.hub.resolve import Checkpoint
     from mmcli.media.sources import Source
 
 
 class FolderRun:
     """One run into a folder; a context that holds the folder's manifest.
 
-    `facts` are all that decides the results beside the inputs and the model, which `checkpoint` finds as far as it is
-    here. Raises what `Manifest` does.
+    `facts` are all that decides the results beside the inputs and the model, of which `model` gives the name and what
+    identifies its weights, or None as long as that is not known. Raises what `Manifest` does.
     """
 
     def __init__(
@@ -36,14 +35,14 @@ class FolderRun:
         folder: Path,
         ledger: Ledger,
         facts: dict[str, Any],
-        checkpoint: "Callable[[], Checkpoint | None]",
+        model: Callable[[], tuple[str, str] | None],
         *,
         force: bool = False,
         retry: bool = False,
     ):
         self.folder = folder
         self._ledger = ledger
-        self._facts, self._checkpoint = facts, checkpoint
+        self._facts, self._model = facts, model
         self._recipe: str | None = None
         self.manifest = Manifest(folder)
         self.resume = Resume(self.manifest, self.recipe, force, retry)
@@ -52,12 +51,9 @@ class FolderRun:
         self._began = time.monotonic()
 
     def recipe(self) -> str | None:
-        """A hash of the facts and the model's weights; None while the model is not here."""
-        if self._recipe is None and (checkpoint := self._checkpoint()) is not None:
-            from mmcli.hub.fingerprint import weights_of
-
-            model = {"schema": SCHEMA, "model": checkpoint.name, "weights": weights_of(checkpoint)}
-            text = json.dumps(model | self._facts, sort_keys=True, default=str)
+        """A hash of the facts and the model; None while that is not here."""
+        if self._recipe is None and (model := self._model()) is not None:
+            text = json.dumps({"schema": SCHEMA, "model": model} | self._facts, sort_keys=True, default=str)
             self._recipe = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         return self._recipe
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from mmcli.cli.arguments import Images
+from mmcli.cli.folders import FolderOptions
 from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, option, spread
 
 NAME = "caption"
@@ -52,6 +53,7 @@ def command(
     detail: Detail = None,
     beams: Beams = None,
     output: OutputOptions,
+    folder: FolderOptions,
     model: ModelOptions,
     talk: TalkOptions,
 ) -> int:
@@ -63,4 +65,4 @@ def command(
     from mmcli.tasks.caption import CaptionRequest
 
     request = CaptionRequest(**request_fields(answer, output), beams=beams, detail=detail)
-    return run_pictures(ctx, request, Plan(images or [], pictures, output, model, talk))
+    return run_pictures(ctx, request, Plan(images or [], pictures, output, model, talk, folder=folder))

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from mmcli.cli.arguments import Images, MinScore, ThingsOrAll
+from mmcli.cli.folders import FolderOptions, ObjectOptions
 from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, option, spread
 from mmcli.models.offered import such_as
 
@@ -41,6 +42,8 @@ def command(
     pictures: PictureOptions,
     answer: AnswerOptions,
     output: OutputOptions,
+    folder: FolderOptions,
+    objects: ObjectOptions,
     model: ModelOptions,
     talk: TalkOptions,
 ) -> int:
@@ -49,12 +52,14 @@ def command(
     One line an object, separated by tabs: label, x0, y0, x1, y1, score; with several pictures the name comes first.
     Nothing found prints nothing.
     """
-    from mmcli.cli.pictures import Plan, request_fields, run_pictures
+    from mmcli.cli.pictures import Plan, request_fields, run_pictures, sifting
     from mmcli.tasks.detect import DetectRequest
 
     images = images or []
     if every and things is not None:
         images = [things, *images]
     words = "" if every or things is None else things
-    request = DetectRequest(words=words, every=every, min_score=min_score, **request_fields(answer, output))
-    return run_pictures(ctx, request, Plan(images, pictures, output, model, talk))
+    fields = request_fields(answer, output) | sifting(objects)
+    request = DetectRequest(words=words, every=every, min_score=min_score, **fields)
+    plan = Plan(images, pictures, output, model, talk, folder=folder, objects=objects)
+    return run_pictures(ctx, request, plan)

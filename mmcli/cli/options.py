@@ -41,6 +41,8 @@ RANGES: dict[str, tuple[float, float]] = {  # of every option that is a number, 
     "--beams": (1, 32),
     "--depth": (1, 64),
     "--track": (1, 1000),
+    "--nms": (0, 1),
+    "--max-objects": (1, 10_000),
 }
 LONGEST_TIME = 10_000_000  # seconds: 115 days
 

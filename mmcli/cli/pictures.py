@@ -1,12 +1,16 @@
 """What caption, detect and segment share: from the options of a command line to its exit code."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mmcli.cli.folders import FolderOptions, ObjectOptions, need_folder, open_run
 from mmcli.cli.inputs import find_sources, read_beside
 from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions
 from mmcli.cli.progress import Count, Progress
@@ -17,6 +21,7 @@ from mmcli.models.offered import able
 from mmcli.tasks.task import Request
 
 if TYPE_CHECKING:
+    from mmcli.batch.folder import FolderRun
     from mmcli.batch.outcome import Outcome
     from mmcli.cli.environment import Environment
     from mmcli.media.sources import Source
@@ -33,6 +38,15 @@ class Plan:
     talk: TalkOptions
     mask: str | None = None
     mask_decoder: str | None = None
+    folder: FolderOptions = FolderOptions()
+    objects: ObjectOptions = ObjectOptions()
+    library: str | None = None  # with its version, where it answers and no model does
+
+    @property
+    def places(self) -> tuple[str | None, ...]:
+        """Where files are written."""
+        cut, output = self.objects, self.output
+        return output.overlay, self.mask, output.output, cut.crop, cut.cutout, cut.copy
 
 
 def request_fields(answer: AnswerOptions, output: OutputOptions) -> dict[str, Any]:
@@ -42,7 +56,12 @@ def request_fields(answer: AnswerOptions, output: OutputOptions) -> dict[str, An
     return fields | {"loc_divisor": output.loc_divisor, "token_ids": output.token_ids}
 
 
-Answers = Callable[[Any, "list[Source]"], "Iterator[Outcome]"]
+Answers = Callable[[Any, "Iterable[Source]"], "Iterator[Outcome]"]
+
+
+def sifting(objects: ObjectOptions) -> dict[str, Any]:
+    """The fields of a request that decide which objects are kept."""
+    return {"nms": objects.nms, "max_objects": objects.max_objects}
 
 
 def run_pictures(ctx: typer.Context, request: Request, plan: Plan, answers: Answers | None = None) -> int:
@@ -54,23 +73,46 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan, answers: Answ
     from mmcli.media.sources import IMAGE_EXTENSIONS
 
     listed, output = plan.pictures.files_from, plan.output
-    outputs = (output.overlay, plan.mask, output.output)
-    sources, several = find_sources(environment, plan.images, listed, IMAGE_EXTENSIONS, "picture", outputs)
+    sources, several = find_sources(environment, plan.images, listed, IMAGE_EXTENSIONS, "picture", plan.places)
     others = read_beside(listed, plan.model.model, plan.mask_decoder)
-    renderer = Renderer(environment, output, plan.mask, several, sources, others)
+    renderer = Renderer(
+        environment,
+        output,
+        plan.mask,
+        several,
+        sources,
+        others,
+        plan.folder,
+        plan.objects,
+        request.things if request.finds_objects else (),
+        request.task,
+    )
+    need_folder(plan.folder.force, plan.folder.retry_failed, renderer.results.in_folder)
+    run = open_folder(renderer, request, plan)
+    todo: Iterable[Source] = sources if run is None else run.pending(sources)
     if answers is not None:
-        outcomes = answers(request, sources)
+        outcomes = answers(request, todo)
     else:
-        outcomes = _answers_of_model(environment, request, plan, sources, renderer.needs_picture)
+        outcomes = _answers_of_model(environment, request, plan, todo, renderer.needs_picture)
     failed = 0
     wanted = several or plan.model.model not in able(bundled=True)
     counted = Count("picture", len(sources)) if several else None
     progress = Progress(environment, wanted=wanted, counted=counted, words=request.task)
-    with renderer.results, progress:
+    with run or nullcontext(), renderer.results, progress:
         for outcome in outcomes:
             with progress.aside():
-                failed += not finish(renderer, outcome)
+                good = finish(renderer, outcome)
+            if run is not None:
+                run.note(outcome.source, outcome.record, good)
+                progress.pass_over(run.passed_over)
+            failed += not good
             progress.step()
+        if run is not None:
+            run.export(renderer.forms.datasets, renderer.things)
+    if run is not None:
+        failed += len(run.resume.failed_before)
+        if several:
+            environment.note(f"mmcli: {run.summary('picture')}")
     if request.task == "caption" and not failed and not renderer.json:
         from mmcli.cli.hint import hint
 
@@ -79,7 +121,7 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan, answers: Answ
 
 
 def _answers_of_model(
-    environment: "Environment", request: Request, plan: Plan, sources: "list[Source]", keep_pictures: bool
+    environment: "Environment", request: Request, plan: Plan, sources: "Iterable[Source]", keep_pictures: bool
 ) -> "Iterator[Outcome]":
     from mmcli.api import Model
 
@@ -90,6 +132,19 @@ def _answers_of_model(
         partial(capabilities_here, plan.model),
     )
     return model.answers(request, sources, batch_size=plan.pictures.batch_size, keep_pictures=keep_pictures)
+
+
+def open_folder(renderer: Renderer, request: Request, plan: Plan) -> "FolderRun | None":
+    """The run into the folder of --output; None where results go elsewhere."""
+    if not renderer.results.in_folder:
+        return None
+    assert renderer.ledger is not None and plan.output.output is not None
+    forms = [*(writer.name for writer in renderer.forms.writers), *renderer.forms.datasets]
+    facts: dict[str, Any] = {"task": request.task, "request": asdict(request), "objects": asdict(plan.objects)}
+    facts |= {"forms": forms, "sidecar": plan.folder.sidecar, "mask_decoder": plan.mask_decoder}
+    facts["places"] = [place and os.path.abspath(place) for place in plan.places]
+    again = {"force": plan.folder.force, "retry": plan.folder.retry_failed}
+    return open_run(Path(plan.output.output), renderer.ledger, plan.model, facts, library=plan.library, **again)
 
 
 def finish(renderer: Renderer, outcome: "Outcome") -> bool:

@@ -21,9 +21,10 @@ class Count:
     what: str
     total: int
     done: int = 0
+    passed_over: int = 0  # done by an earlier run
 
     def __str__(self) -> str:
-        return f"{self.done} of {self.total} {self.what}{'s' * (self.total != 1)}"
+        return f"{self.done + self.passed_over} of {self.total} {self.what}{'s' * (self.total != 1)}"
 
 
 class Progress:
@@ -50,9 +51,11 @@ class Progress:
         self._task = self._bar.add_task(words, total=total, spoken="")
 
     def _columns(self, total: int | None) -> list[Any]:
-        from rich.progress import BarColumn, MofNCompleteColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-        return [] if total is None else [BarColumn(), MofNCompleteColumn()]
+        if total is None:
+            return []
+        return [BarColumn(), MofNCompleteColumn(), _rate_column(), TimeRemainingColumn()]
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -69,6 +72,14 @@ class Progress:
 
     def _so_far(self) -> str:
         return str(self._count)
+
+    def pass_over(self, count: int) -> None:
+        """So many inputs in all are done already by an earlier run."""
+        if not self._count or count == self._count.passed_over:
+            return
+        if self._bar:
+            self._bar.advance(self._task, count - self._count.passed_over)
+        self._count.passed_over = count
 
     def step(self) -> None:
         """One more input is done."""
@@ -90,6 +101,19 @@ class Progress:
         finally:
             self._is_aside = False
             self._bar.start()
+
+
+def _rate_column() -> Any:
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(
+                "" if not task.speed else f"{task.speed:.1f}/s" if task.speed >= 1 else f"{1 / task.speed:.1f} s each"
+            )
+
+    return Rate()
 
 
 class SoundProgress(Progress):

@@ -1,6 +1,6 @@
 """`mmcli read`."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,13 +8,14 @@ import typer
 from mmcli.cli import complete
 from mmcli.cli.arguments import Images
 from mmcli.cli.choice import model_or_default
+from mmcli.cli.folders import FolderOptions
 from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, option, spread
 from mmcli.errors import UsageError
 from mmcli.hub.known import IMAGE_MODEL
 from mmcli.models.offered import any_of, such_as
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from mmcli.batch.outcome import Outcome
     from mmcli.media.sources import Source
@@ -64,6 +65,7 @@ def command(
     pictures: PictureOptions,
     answer: AnswerOptions,
     output: OutputOptions,
+    folder: FolderOptions,
     model: ReadModelOptions,
     talk: TalkOptions,
 ) -> int:
@@ -76,16 +78,19 @@ def command(
     from mmcli.tasks.read import ReadRequest
 
     request = ReadRequest(boxes=boxes or output.overlay is not None, **request_fields(answer, output))
-    plan = Plan(images or [], pictures, output, model, talk)
+    plan = Plan(images or [], pictures, output, model, talk, folder=folder)
     if model.model:
         return run_pictures(ctx, request, plan)
     only_with_a_model(answer, output, model)
+    from importlib.metadata import version
+
     from mmcli.batch.read import run
-    from mmcli.tasks.reader import Reader, require_installed
+    from mmcli.tasks.reader import LIBRARY, Reader, require_installed
 
     require_installed(IMAGE_MODEL)
+    plan = replace(plan, library=f"{LIBRARY} {version(LIBRARY)}")
 
-    def answers(request: "ReadRequest", sources: "list[Source]") -> "Iterator[Outcome]":
+    def answers(request: "ReadRequest", sources: "Iterable[Source]") -> "Iterator[Outcome]":
         return run(sources, request, Reader())
 
     return run_pictures(ctx, request, plan, answers)

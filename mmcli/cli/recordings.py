@@ -10,6 +10,7 @@ import typer
 from mmcli.cli import complete
 from mmcli.cli.choice import model_or_default
 from mmcli.cli.environment import Environment
+from mmcli.cli.folders import AUDIO_FORMATS, Force, RetryFailed, chosen_forms, formats_option, is_folder
 from mmcli.cli.options import (
     LONGEST_TIME,
     ModelOptions,
@@ -24,14 +25,13 @@ from mmcli.errors import UsageError
 from mmcli.hub.known import AUDIO_MODEL
 from mmcli.models.offered import able
 from mmcli.output.results import own_suffixes, results
-from mmcli.output.writers import WRITERS, Writer, writer_of, writers_for
+from mmcli.output.writers import writer_of, writers_for
 
 if TYPE_CHECKING:
     from mmcli.media.sources import Source
     from mmcli.output.schema import Record
     from mmcli.types import Segment
 
-FORMATS = tuple(writer.name for writer in writers_for("audio"))
 SUFFIXES = tuple(writer.suffix for writer in writers_for("audio"))
 
 
@@ -157,13 +157,10 @@ class TranscriptOptions:
 
     format: Annotated[
         str | None,
-        option(
-            "Output",
-            "--format",
-            metavar="|".join(FORMATS),
-            callback=one_of(*FORMATS),
-            help="text (default): a line a segment; srt, vtt: subtitles; tsv: times in milliseconds; json: the record; "
-            "jsonl: one record a line.",
+        formats_option(
+            AUDIO_FORMATS,
+            "text (default): a line a segment; srt, vtt: subtitles; tsv: times in milliseconds; csv; json: the record; "
+            "jsonl: one record a line. In a folder several with commas: --format srt,jsonl -o FOLDER.",
         ),
     ] = None
     json: Annotated[
@@ -172,6 +169,8 @@ class TranscriptOptions:
     ] = False
     output: Output = None
     overwrite: Overwrite = False
+    force: Force = False
+    retry_failed: RetryFailed = False
     token_ids: Annotated[
         bool, option("Output", "--token-ids", help="Add the model's token ids to each record (json, jsonl).")
     ] = False
@@ -214,25 +213,34 @@ class Transcripts:
         others: Sequence[str] = (),
         words: bool = False,
     ):
-        self.writer = chosen_writer(options)
+        in_folder = is_folder(options.output)
+        self.forms = chosen_forms(
+            options.format, options.json, writer_of(options.output, "audio"), folder=in_folder, task="transcribe"
+        )
+        self.writer = self.forms.writers[0]
         if words and not (self.writer.timed or self.writer.whole):
             raise UsageError("Plain text shows no times, so --words has no effect on it", "Add --json or --format vtt")
-        ledger = None
+        self.ledger = ledger = None
         if options.output is not None:
             from mmcli.output.ledger import Ledger
 
-            ledger = Ledger(sources, others)
-        self.results = results(
-            environment.write,
-            options.output,
-            several,
-            ledger,
-            suffix=self.writer.suffix,
-            suffixes=own_suffixes(options.output) if options.format or options.json else SUFFIXES,
-            joins=self.writer.joins,
-            what="recording",
-            overwrite=options.overwrite,
-        )
+            self.ledger = ledger = Ledger(sources, others)
+        self._results = [
+            results(
+                environment.write,
+                options.output,
+                several,
+                ledger,
+                suffix=writer.suffix,
+                suffixes=own_suffixes(options.output) if options.format or options.json else SUFFIXES,
+                joins=writer.joins,
+                what="recording",
+                overwrite=options.overwrite,
+                head=writer.head("audio") if writer.head else "",
+            )
+            for writer in self.forms.writers
+        ]
+        self.results = self._results[0]
         self.several = several and not self.results.in_folder
         if self.several and not self.writer.joins:
             raise UsageError(
@@ -254,18 +262,10 @@ class Transcripts:
 
     def finished(self, source: "Source", record: "Record") -> None:
         """Write a whole recording, if that is how it is written. Raises what `Results.write` does."""
-        self.results.write("" if self.streams else self.writer.write(record, False), source)
+        for writer, place in zip(self.forms.writers, self._results, strict=True):
+            place.write("" if self.streams else writer.write(record, False), source)
 
     def failed(self, record: "Record") -> None:
         """Write the record of a failure where records are read."""
         if self.writer.whole and not self.results.in_folder:
             self.results.write(self.writer.write(record, False))
-
-
-def chosen_writer(options: TranscriptOptions) -> Writer:
-    """The form by --format, --json or the suffix of a file, text where nothing tells. UsageError if they disagree."""
-    if options.json and options.format not in (None, "jsonl"):
-        raise UsageError(f"--json and --format {options.format} contradict each other", "Give one of them")
-    if options.json or options.format:
-        return WRITERS[options.format or "jsonl"]
-    return writer_of(options.output, "audio") or WRITERS["text"]

@@ -3,21 +3,24 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmcli.cli.environment import Environment
+from mmcli.cli.folders import FolderOptions, ObjectOptions, chosen_forms, is_folder
 from mmcli.cli.options import OutputOptions
 from mmcli.errors import UsageError
 from mmcli.output.results import own_suffixes, results
 from mmcli.output.writers import WRITERS, writer_of, writers_for
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from PIL import Image
 
     from mmcli.media.image import Picture
     from mmcli.media.sources import Source
+    from mmcli.output.files import Destination
+    from mmcli.output.ledger import Ledger
+    from mmcli.output.results import Results
     from mmcli.output.schema import Record
 
 SUFFIXES = (*(writer.suffix for writer in writers_for("image")), ".tsv")  # the text of objects is a table
@@ -39,44 +42,78 @@ class Renderer:
         several: bool,
         sources: "Sequence[Source]" = (),
         others: Sequence[str] = (),
+        folder: FolderOptions | None = None,
+        objects: ObjectOptions | None = None,
+        things: Sequence[str] = (),
+        task: str = "",
     ):
-        """`sources`, and `others` by name, are the files that the run reads: none of them is written over."""
+        """`sources`, and `others` by name, are the files that the run reads: none of them is written over.
+
+        `things` are what the `task` is to find.
+        """
         self.environment = environment
-        self.output = output
-        named = writer_of(output.output, "image") or WRITERS["text"]
-        self.writer = WRITERS["jsonl"] if output.json else named
-        if several and not self.writer.joins:
+        self.output, self.folder, self.objects = output, folder or FolderOptions(), objects or ObjectOptions()
+        self.things = things
+        in_folder = is_folder(output.output)
+        named = writer_of(output.output, "image")
+        self.forms = chosen_forms(self.folder.format, output.json, named, folder=in_folder, task=task)
+        self.writer = self.forms.writers[0] if self.forms.writers else WRITERS["text"]
+        if several and not self.writer.joins and not in_folder:
             what = f"A {self.writer.name} document holds one record, but there are several pictures"
             raise UsageError(what, "Call it .jsonl")
-        self.overlay = self.mask = self.ledger = None
-        if any(named is not None for named in (output.overlay, mask, output.output)):
-            from mmcli.output.files import LOSSLESS_SUFFIXES, PICTURE_SUFFIXES, Destination
-            from mmcli.output.ledger import Ledger
-
-            self.ledger = Ledger(sources, others)
-            common: dict[str, Any] = {"ledger": self.ledger, "overwrite": output.overwrite}
-            if output.overlay is not None:
-                kept = tuple(PICTURE_SUFFIXES)
-                self.overlay = Destination("--overlay", output.overlay, several, kept=kept, **common)
-            if mask is not None:
-                self.mask = Destination("--mask", mask, several, LOSSLESS_SUFFIXES, **common)
-        self.results = results(
-            environment.write,
-            output.output,
-            several,
-            self.ledger,
-            suffix=self.writer.suffix,
-            suffixes=own_suffixes(output.output) if output.json else SUFFIXES,
-            overwrite=output.overwrite,
-        )
+        self.ledger: Ledger | None = None
+        self.overlay: Destination | None = None
+        self.mask: Destination | None = None
+        self.crop: Destination | None = None
+        self.cutout: Destination | None = None
+        self.copy: Destination | None = None
+        self._open(mask, several, sources, others)
+        is_named = output.json or self.folder.format is not None
+        suffixes = own_suffixes(output.output) if is_named and not in_folder else SUFFIXES
+        self._results = [
+            results(
+                environment.write,
+                output.output,
+                several,
+                self.ledger,
+                suffix=writer.suffix,
+                suffixes=suffixes,
+                overwrite=output.overwrite,
+                head=writer.head("image") if writer.head else "",
+            )
+            for writer in self.forms.writers or (self.writer,)
+        ]
+        self.results: Results = self._results[0]
         self.several = several and not self.results.in_folder
         self.show = output.show and can_show(environment)
         self._told: set[str] = set()  # what is said once in a run
 
+    def _open(self, mask: str | None, several: bool, sources: "Sequence[Source]", others: Sequence[str]) -> None:
+        """The places of the files beside the results."""
+        output, objects = self.output, self.objects
+        places = (output.overlay, mask, output.output, objects.crop, objects.cutout, objects.copy)
+        if all(place is None for place in places) and not self.folder.sidecar:
+            return
+        from mmcli.output.files import LOSSLESS_SUFFIXES, PICTURE_SUFFIXES, Destination
+        from mmcli.output.ledger import Ledger
+
+        self.ledger = Ledger(sources, others)
+        common: dict[str, Any] = {"ledger": self.ledger, "overwrite": output.overwrite}
+        kept = tuple(PICTURE_SUFFIXES)
+
+        def place(option: str, argument: str | None, **more: Any) -> "Destination | None":
+            return None if argument is None else Destination(option, argument, several, **more, **common)
+
+        self.overlay = place("--overlay", output.overlay, kept=kept)
+        self.copy = place("--copy", objects.copy, kept=kept)
+        self.mask = place("--mask", mask, suffixes=LOSSLESS_SUFFIXES)
+        self.crop = place("--crop", objects.crop and f"{objects.crop}/", kept=kept)
+        self.cutout = place("--cutout", objects.cutout and f"{objects.cutout}/")
+
     @property
     def needs_picture(self) -> bool:
         """Whether `files` and `shown` will ask for the picture in full size."""
-        return self.overlay is not None or self.show
+        return self.show or any((self.overlay, self.copy, self.crop, self.cutout))
 
     @property
     def json(self) -> bool:
@@ -87,7 +124,13 @@ class Renderer:
         """Write the record where results go, in the form that was asked for. Raises what `Results.write` does."""
         if self.results.in_folder and record.kind == "failed":
             return  # the file of an input holds its result
-        self.results.write(self.writer.write(record, self.several), source)
+        for writer, place in zip(self.forms.writers, self._results, strict=False):
+            if self.objects.count and writer.name == "text" and record.kind != "failed":
+                from mmcli.output.writers.text import to_counts
+
+                place.write(to_counts(record, self.things, self.several), source)
+            else:
+                place.write(writer.write(record, self.several), source)
 
     def notes(self, record: "Record", cut: str = CUT, once: Sequence[str] = ()) -> None:
         """Say on stderr what the text does not tell: remarks on the picture, faults of the answer, `cut` if it was.
@@ -119,15 +162,48 @@ class Renderer:
                 self._not_written(record, self.mask.path(source), "no mask" if record.objects else "nothing")
         if self.overlay is not None and not record.objects:
             self._not_written(record, self.overlay.path(source), "nothing")
-        if full is None or not (record.objects or self.show):
+        if self.folder.sidecar:
+            self._beside(source, record)
+        if full is None or not (record.objects or self.show or self.copy):
+            return
+        self._images(source, record, full().image)
+
+    def _images(self, source: "Source", record: "Record", image: "Image.Image") -> None:
+        """Write and show what is made of the picture in full size: first what is cut out of it, then drawings."""
+        blur, pixelate = self.objects.blur or [], self.objects.pixelate or []
+        if blur or pixelate:
+            from mmcli.output.redaction import is_named, redact
+
+            image = redact(image, record, blur=blur, pixelate=pixelate)
+        for place, cut_out in ((self.crop, False), (self.cutout, True)):
+            if place is not None:
+                from mmcli.output.crops import crops
+
+                for part, one in crops(image, record, cut_out=cut_out):
+                    place.save(source, one, part)
+        if self.copy is not None:
+            self.copy.save(source, image)
+        if not self.show and (self.overlay is None or not record.objects):
             return
         from mmcli.output.overlay import draw
 
-        drawn = draw(full().image, record)
-        if self.overlay is not None and record.objects:
+        if blur or pixelate:  # a box with its name around it would tell what is hidden
+            seen = tuple(found for found in record.objects if not is_named(found, [*blur, *pixelate]))
+            record = replace(record, objects=seen)
+        drawn = draw(image, record)
+        if self.overlay is not None:
             self.overlay.save(source, drawn)
         if self.show:
             show(self.environment, drawn)
+
+    def _beside(self, source: "Source", record: "Record") -> None:
+        """Write the text into a file beside the picture's own. InputError where it has none."""
+        from mmcli.output.files import write_beside
+        from mmcli.output.writers.text import to_text
+
+        assert self.ledger is not None
+        data = to_text(record).encode("utf-8", "surrogateescape")
+        write_beside(source, ".txt", data, self.ledger, overwrite=self.output.overwrite)
 
     def _not_written(self, record: "Record", path: "Path", found: str) -> None:
         """Say that a file does not come, and that an older one at its place is no result of this run."""

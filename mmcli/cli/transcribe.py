@@ -1,12 +1,17 @@
 """`mmcli transcribe`."""
 
-from typing import TYPE_CHECKING, Annotated
+import os
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmcli.cli.environment import Environment
+from mmcli.cli.folders import need_folder, open_run
 from mmcli.cli.inputs import find_sources, read_beside
-from mmcli.cli.options import TalkOptions, spread
+from mmcli.cli.options import ModelOptions, TalkOptions, spread
 from mmcli.cli.progress import Count, SoundProgress
 from mmcli.cli.recordings import AudioModelOptions, AudioOptions, RecordingOptions, TranscriptOptions, Transcripts
 from mmcli.cli.start import begin, checkpoint_here, loader
@@ -14,9 +19,11 @@ from mmcli.errors import ExitCode, InputError, WriteError, raise_if_interrupted
 from mmcli.models.offered import such_as
 
 if TYPE_CHECKING:
+    from mmcli.batch.folder import FolderRun
     from mmcli.batch.outcome import Outcome
     from mmcli.output.schema import Record
     from mmcli.output.writers import Writer
+    from mmcli.tasks.transcribe import TranscribeRequest
 
 NAME = "transcribe"
 EPILOG = f"""\
@@ -74,9 +81,11 @@ def command(
 
         family = family_of(checkpoint.config, checkpoint.name)
         request.require_audio(family.capabilities(family.read_config(checkpoint.config)), model.model)
+    need_folder(output.force, output.retry_failed, transcripts.results.in_folder)
+    run = open_folder(transcripts, request, recordings, output, model)
     events = Model(loader(environment, model), model.model, model.revision).transcripts(
         request,
-        sources,
+        sources if run is None else run.pending(sources),
         batch_size=recordings.batch_size,
         start=recordings.start,
         duration=recordings.duration,
@@ -84,16 +93,43 @@ def command(
         first_soon=environment.stdout_tty and transcripts.streams and transcripts.results.on_stdout,
     )
     failed = 0
-    with transcripts.results, SoundProgress(environment, Count("recording", len(sources))) as progress:
+    progress = SoundProgress(environment, Count("recording", len(sources)))
+    with run or nullcontext(), transcripts.results, progress:
         for event in events:
             if isinstance(event, PartialTranscript):
                 transcripts.segments(event.source.name, event.segments)
                 progress.reach(event.source.name, event.reached, event.length)
             else:
                 with progress.aside():
-                    failed += not finish(environment, transcripts, event)
+                    good = finish(environment, transcripts, event)
+                if run is not None:
+                    run.note(event.source, event.record, good)
+                    progress.pass_over(run.passed_over)
+                failed += not good
                 progress.next(event.record.seconds or 0.0)
+    if run is not None:
+        failed += len(run.resume.failed_before)
+        if several:
+            environment.note(f"mmcli: {run.summary('recording')}")
     return ExitCode.SOME_FAILED if failed else ExitCode.OK
+
+
+def open_folder(
+    transcripts: Transcripts,
+    request: "TranscribeRequest",
+    recordings: RecordingOptions,
+    output: TranscriptOptions,
+    model: ModelOptions,
+) -> "FolderRun | None":
+    """The run into the folder of --output; None where results go elsewhere."""
+    if not transcripts.results.in_folder:
+        return None
+    assert transcripts.ledger is not None and output.output is not None
+    facts: dict[str, Any] = {"task": request.task, "request": asdict(request)}
+    facts |= {"part": (recordings.start, recordings.duration, recordings.track)}
+    facts |= {"forms": [writer.name for writer in transcripts.forms.writers], "place": os.path.abspath(output.output)}
+    again = {"force": output.force, "retry": output.retry_failed}
+    return open_run(Path(output.output), transcripts.ledger, model, facts, **again)
 
 
 def finish(environment: Environment, transcripts: Transcripts, outcome: "Outcome") -> bool:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
@@ -90,11 +90,13 @@ class Destination:
         if not special and not self.ledger.claim(path, self.option):
             raise UsageError(f"{self.option} {self.argument} is where other results go", "Choose another place")
 
-    def path(self, source: Source) -> Path:
-        """The file for a source; two results never share one."""
+    def path(self, source: Source, part: str = "") -> Path:
+        """The file for a source, or for a `part` of it; two results never share one."""
         if not self.folder:
             return self.named
-        relative = source.relative if self.many else source.relative.name
+        relative = source.relative if self.many else PurePosixPath(source.relative.name)
+        if part:
+            relative = relative.with_name(f"{relative.stem}-{part}{relative.suffix}")
         return self._free(self.named / relative, source.name)
 
     def _free(self, plain: Path, name: str) -> Path:
@@ -107,13 +109,16 @@ class Destination:
             path = next(longer)
         return path
 
-    def save(self, source: Source, image: Image.Image) -> None:
-        """Write the picture for a source; raises as `write` does."""
-        self.write(source, encoded(image, self.path(source)))
+    def save(self, source: Source, image: Image.Image, part: str = "") -> None:
+        """Write the picture for a source, or for a part of it; raises as `write` does."""
+        self.write(source, encoded(image, self.path(source, part)), part)
 
-    def write(self, source: Source, data: bytes) -> None:
-        """Write the file for a source. Raises InputError if it may not or cannot be written, WriteError if none can."""
-        path = self.path(source)
+    def write(self, source: Source, data: bytes, part: str = "") -> None:
+        """Write the file for a source, or for a part of it.
+
+        Raises InputError if it may not or cannot be written, WriteError if none can.
+        """
+        path = self.path(source, part)
         if (name := self.ledger.input_at(path)) is not None:
             do = f"Name another folder with {self.option}"
             raise InputError(f"{path} is not written: it would overwrite {name}, which is read in this run", do)
@@ -131,6 +136,15 @@ class Destination:
             draft.write(data)
             draft.mark(MARK, digest(data))
             self.ledger.wrote(path, draft.commit(), self.option, source.name, digest(data).decode())
+
+
+def write_beside(source: Source, suffix: str, data: bytes, ledger: Ledger, *, overwrite: bool = False) -> None:
+    """Write a file beside that of a source, called like it. Raises as `Destination.write`."""
+    if source.path is None:
+        raise InputError(f"{source.name} is no file that another could be beside", "Save it first")
+    path = source.path.with_suffix(suffix)
+    place = Destination("--sidecar", f"{path.parent}/", False, suffix=suffix, overwrite=overwrite, ledger=ledger)
+    place.write(source, data)
 
 
 def is_replaceable(path: Path, data: bytes, known: str | None = None) -> bool:

@@ -22,10 +22,11 @@ class Results:
     interrupted; FOLDER gets one file for each input, whole or not at all. A context, which closes FILE.
     """
 
-    def __init__(self, write: Callable[[str], None], place: "Destination | None" = None):
-        """`write` is how standard output is written."""
+    def __init__(self, write: Callable[[str], None], place: "Destination | None" = None, head: str = ""):
+        """`write` is how standard output is written; `head` stands once at the beginning of each file and of that."""
         self._write = write
         self._place = place
+        self._head = head
         self._file: Draft | Straight | None = None
 
     @property
@@ -40,6 +41,9 @@ class Results:
 
     def write(self, text: str, source: "Source | None" = None) -> None:
         """Write a result, in a folder the whole of `source`'s. Raises InputError or WriteError for a file."""
+        text = self._head + text
+        if self._place is None or not self._place.folder:
+            self._head = ""
         if self._place is None:
             self._write(text)
             return
@@ -82,13 +86,14 @@ def results(
     joins: bool = True,
     what: str = "picture",
     overwrite: bool = False,
+    head: str = "",
 ) -> Results:
     """The results of a command whose --output is `output`, or that go to `write`.
 
     What the rest means, and what is raised: `Destination`.
     """
     if output is None or output in STDOUT:
-        return Results(write)
+        return Results(write, head=head)
     from mmcli.output.files import Destination
     from mmcli.output.ledger import Ledger
 
@@ -103,7 +108,7 @@ def results(
         overwrite=overwrite,
         ledger=ledger if ledger is not None else Ledger(),
     )
-    return Results(write, place)
+    return Results(write, place, head)
 
 
 def own_suffixes(output: str | None) -> tuple[str, ...]:

@@ -81,6 +81,11 @@ class Settings:
     max_tokens: Annotated[int | None, Doc("The most that an answer may have.", optional=True)] = None
     beams: Annotated[int | None, Doc("Texts that were followed side by side.", optional=True)] = None
     min_score: Annotated[float | None, Doc("Less likely objects were left out.", optional=True)] = None
+    nms: Annotated[
+        float | None,
+        Doc("Of objects of one label that overlapped by more than this share the better were kept.", optional=True),
+    ] = None
+    max_objects: Annotated[int | None, Doc("Only so many of the best were kept.", optional=True)] = None
     loc_divisor: Annotated[int | None, Doc("1024 where boxes are not read in 1023rds of a side.", optional=True)] = None
     mask_decoder: Annotated[str | None, Doc("The file that decoded masks, if one was named.", optional=True)] = None
     system: Annotated[str | None, Doc("How the model was told to answer.", optional=True)] = None

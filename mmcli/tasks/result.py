@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from mmcli.models.family import Found
 from mmcli.output.schema import Mask, Object, Quad, Record, Settings
+from mmcli.output.sifting import sift
 from mmcli.tasks.settings import image_settings, key_of
 from mmcli.tasks.task import Request
 from mmcli.tasks.transcribe import Passage, TranscribeRequest, joined, main_language, unused
@@ -164,7 +165,7 @@ def find_objects(
         )
         for one, box, mask in zip(found, boxes, masks, strict=True)
     ]
-    return objects, problems + _empty_masks(objects)
+    return sift(objects, nms=request.nms, most=request.max_objects), problems + _empty_masks(objects)
 
 
 def _is_outside(one: "ParsedObject", box: Sequence[float]) -> bool:

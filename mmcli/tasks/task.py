@@ -39,6 +39,8 @@ class Request:
     loc_divisor: int | None = None  # of the grammar's `divisors`; None: its own
     token_ids: bool = False
     min_score: float | None = None  # less likely objects are left out; None: the model's own limit
+    nms: float | None = None  # of objects of one label that overlap by more than this share the better ones are kept
+    max_objects: int | None = None  # so many of the best are kept
 
     @property
     def token_limit(self) -> int:

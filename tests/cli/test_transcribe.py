@@ -250,8 +250,12 @@ def test_a_folder_of_outputs_mirrors_the_recordings(tmp_path, monkeypatch):
         Path(place).write_bytes(EXAMPLE.read_bytes())
     done = mmcli("transcribe", "talks", "--format", "vtt", "--output", "out")
     assert (done.code, done.out) == (0, "")
-    written = sorted(str(path) for path in Path("out").rglob("*") if path.is_file())
+    written = sorted(str(path) for path in Path("out").rglob("*") if path.suffix == ".vtt")
     assert written == ["out/talks/a.vtt", "out/talks/day 2/a.vtt"]
+    again = mmcli("transcribe", "talks", "--format", "vtt", "--output", "out")
+    assert (again.code, again.err) == (0, "mmcli: 0 recordings done, 2 done before\n")
+    assert mmcli("transcribe", "talks", "--format", "srt,csv", "--output", "out").code == 0
+    assert Path("out/talks/a.srt").exists() and Path("out/talks/a.csv").read_text().startswith("source,task,start")
     assert Path(written[0]).read_text().startswith("WEBVTT")
 
 
@@ -318,7 +322,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
     terminal.type("\x03")
     assert terminal.end() == 130
     assert b"Traceback" not in terminal.screen
-    written = sorted(path for path in out.rglob("*") if path.is_file())
+    written = sorted(path for path in out.rglob("*.json"))
     assert 1 <= len(written) < 30 and all(SAID in plain(json.loads(path.read_text())["text"]) for path in written)
 
 

@@ -22,7 +22,10 @@ def thing(box, label="cat", **more) -> Object:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(corners, st.sampled_from("ab")), max_size=12, unique=True), st.sampled_from([0.0, 0.3141, 0.7071]))
+@given(
+    st.lists(st.tuples(corners, st.sampled_from("ab")), max_size=12, unique=True),
+    st.sampled_from([0.0, 0.3141, 0.7071]),
+)
 def test_the_same_are_kept_as_by_torchvision(found, limit):
     objects = [thing(boxed(c), label, probability=(i * 7 % 13) / 13) for i, (c, label) in enumerate(found)]
     kept = sift(objects, nms=limit)

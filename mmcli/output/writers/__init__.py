@@ -27,6 +27,7 @@ class Writer:
     joins: bool = False  # whether a file may hold many records
     whole: bool = False  # whether it holds whole records, failed ones too
     timed: bool = False  # whether it tells times
+    head: "Callable[[str], str] | None" = None  # the first line of a file of records of a kind
 
 
 def _text(record: "Record", several: bool) -> str:
@@ -46,6 +47,18 @@ def _json(record: "Record", several: bool) -> str:
     from mmcli.output.record import to_dict
 
     return to_json(to_dict(record), indent=2) + "\n"
+
+
+def _csv(record: "Record", several: bool) -> str:
+    from mmcli.output.writers.table import to_csv
+
+    return to_csv(record)
+
+
+def _csv_head(kind: str) -> str:
+    from mmcli.output.writers.table import head
+
+    return head(kind)
 
 
 def _srt(record: "Record", several: bool) -> str:
@@ -76,6 +89,7 @@ _TABLE = (
     Writer("text", ".txt", _text, joins=True),
     Writer("json", ".json", _json, whole=True),
     Writer("jsonl", ".jsonl", _jsonl, joins=True, whole=True),
+    Writer("csv", ".csv", _csv, joins=True, whole=True, head=_csv_head),
     Writer("srt", ".srt", _srt, AUDIO, timed=True),
     Writer("vtt", ".vtt", _vtt, AUDIO, timed=True),
     Writer("tsv", ".tsv", _tsv, AUDIO, timed=True),

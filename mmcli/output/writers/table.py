@@ -29,8 +29,9 @@ def head(kind: str) -> str:
     return _lines([COLUMNS[kind]])
 
 
-def to_csv(record: "Record", kind: str) -> str:
-    """The rows of a record; a failed one, which is of no kind of its own, has one with its error."""
+def to_csv(record: "Record") -> str:
+    """The rows of a record; a failed one has one with its error."""
+    kind = "audio" if record.task in ("transcribe", "translate") else "image"
     begin: list[Cell] = [str(record.source or ""), record.task]
     rows: list[list[Cell]]
     if record.kind == "failed":

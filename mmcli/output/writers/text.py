@@ -34,6 +34,15 @@ def to_text(record: "Record", several: bool = False) -> str:
     return readable(record.text).strip("\n") + "\n"
 
 
+def to_counts(record: "Record", asked: "Iterable[str]", several: bool = False) -> str:
+    """How many objects there are of each label, one a line: those `asked` for, found or not, and then others."""
+    counts = dict.fromkeys(asked, 0)
+    for found in record.objects:
+        counts[found.label] = counts.get(found.label, 0) + 1
+    lead = f"{_one_line(str(record.source))}\t" if several else ""
+    return "".join(f"{lead}{_one_line(label)}\t{count}\n" for label, count in counts.items())
+
+
 def readable(text: str) -> str:
     """Text of any number of lines, fit for a terminal."""
     return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))

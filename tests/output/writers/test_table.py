@@ -17,20 +17,19 @@ def rows(text) -> list[list[str]]:
 def test_an_object_a_row():
     found = Object(label="cat", box=(1.0, 2.0, 3.456, 4.0), raw_box=(), score=-0.25, probability=0.5)
     record = Record(task="detect", source="a,b.jpg", model="nano", objects=(found, found))
-    [first, second] = rows(to_csv(record, "image"))
+    [first, second] = rows(to_csv(record))
     assert first == second == ["a,b.jpg", "detect", "cat", "1.0", "2.0", "3.46", "4.0", "-0.25", "0.5", "", ""]
     assert len(first) == len(rows(head("image"))[0]) == len(COLUMNS["image"])
 
 
 def test_an_answer_and_a_segment_and_a_failure():
     said = Record(task="caption", source="a.jpg", model="nano", text='two\nlines, "quoted"')
-    assert rows(to_csv(said, "image"))[0][9] == 'two\nlines, "quoted"'
+    assert rows(to_csv(said))[0][9] == 'two\nlines, "quoted"'
     segment = Segment(start=0.5, end=1.25, text=" Hello")
     heard = Record(task="transcribe", source="a.wav", model="w", segments=(segment,), timestamps="segment")
-    assert rows(to_csv(heard, "audio")) == [["a.wav", "transcribe", "0.5", "1.25", " Hello", ""]]
-    failed = Record(task="caption", source="a.jpg", model="nano", error="it is no picture")
-    for kind in COLUMNS:
-        [row] = rows(to_csv(failed, kind))
+    assert rows(to_csv(heard)) == [["a.wav", "transcribe", "0.5", "1.25", " Hello", ""]]
+    for task, kind in (("caption", "image"), ("translate", "audio")):
+        [row] = rows(to_csv(Record(task=task, source="a.jpg", model="nano", error="it is no picture")))
         assert row[-1] == "it is no picture" and len(row) == len(COLUMNS[kind])
 
 
@@ -39,6 +38,6 @@ def test_an_answer_and_a_segment_and_a_failure():
 )
 def test_no_text_is_a_formula(text):
     record = Record(task="caption", source=text, model="nano", text=text)
-    [row] = rows(to_csv(record, "image"))
+    [row] = rows(to_csv(record))
     for cell in (row[0], row[9]):
         assert cell[0] in "'\ufffd" and cell[1:].lstrip() == text.lstrip()  # a control character is shown as one

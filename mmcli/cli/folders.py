@@ -1,0 +1,179 @@
+"""The options of runs over many inputs: the forms of results, going on where a run ended, what becomes of objects."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmcli.cli import complete
+from mmcli.cli.options import ModelOptions, option
+from mmcli.cli.start import checkpoint_here
+from mmcli.errors import UsageError
+from mmcli.output.datasets import DATASETS
+from mmcli.output.writers import WRITERS, Writer, writers_for
+
+if TYPE_CHECKING:
+    from mmcli.batch.folder import FolderRun
+    from mmcli.output.ledger import Ledger
+
+IMAGE_FORMATS = (*(writer.name for writer in writers_for("image")), *DATASETS)
+AUDIO_FORMATS = tuple(writer.name for writer in writers_for("audio"))
+
+
+def formats_option(names: tuple[str, ...], help: str) -> Any:
+    """--format: one form, or several with commas between."""
+
+    def check(value: str | None) -> str | None:
+        wrong = [one for one in split_formats(value) if one not in names]
+        if wrong or (value is not None and not split_formats(value)):
+            raise typer.BadParameter(f"{wrong[0] if wrong else value!r} is none of {', '.join(names)}.")
+        return value
+
+    offered = complete.values("|".join(names))
+    more = {"metavar": "FORM[,FORM…]", "callback": check, "autocompletion": offered}
+    return option("Output", "--format", help=help, **more)
+
+
+def split_formats(value: str | None) -> list[str]:
+    """The forms in the value of --format, each once."""
+    return list(dict.fromkeys(part.strip() for part in (value or "").split(",") if part.strip()))
+
+
+Force = Annotated[
+    bool, option("Output", "--force", help="In an output folder do everything again, done before or not.")
+]
+RetryFailed = Annotated[
+    bool, option("Output", "--retry-failed", help="In an output folder try again what failed before.")
+]
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """In which forms results are written, and what is done again."""
+
+    format: Annotated[
+        str | None,
+        formats_option(
+            IMAGE_FORMATS,
+            "text (default), json, jsonl, csv; in a folder also coco, yolo, voc, labelme: data sets for trainers. "
+            "Several with commas: --format jsonl,coco -o FOLDER.",
+        ),
+    ] = None
+    force: Force = False
+    retry_failed: RetryFailed = False
+    sidecar: Annotated[
+        bool,
+        option("Output", "--sidecar", help="Write the text beside each picture too: photo.txt for photo.jpg."),
+    ] = False
+
+
+@dataclass(frozen=True)
+class ObjectOptions:
+    """What becomes of the objects that were found."""
+
+    nms: Annotated[
+        float | None,
+        option(
+            "Objects",
+            "--nms",
+            metavar="IOU",
+            help="Of two of one label that overlap by more than this share keep the better one.",
+        ),
+    ] = None
+    max_objects: Annotated[
+        int | None, option("Objects", "--max-objects", metavar="N", help="Keep the N best of each picture.")
+    ] = None
+    count: Annotated[bool, option("Objects", "--count", help="Print how many there are of each label.")] = False
+    crop: Annotated[
+        str | None,
+        option("Objects", "--crop", metavar="FOLDER", help="Write each object as a picture of its own."),
+    ] = None
+    cutout: Annotated[
+        str | None,
+        option("Objects", "--cutout", metavar="FOLDER", help="The same on transparency, where there is a mask."),
+    ] = None
+    blur: Annotated[
+        list[str] | None,
+        option("Objects", "--blur", metavar="LABEL", help="Hide these in --overlay and --copy ('*': all of them)."),
+    ] = None
+    pixelate: Annotated[
+        list[str] | None, option("Objects", "--pixelate", metavar="LABEL", help="The same in coarse blocks.")
+    ] = None
+    copy: Annotated[
+        str | None,
+        option(
+            "Objects",
+            "--copy",
+            metavar="PATH|FOLDER",
+            help="Write the picture with nothing drawn in and what --blur and --pixelate name hidden.",
+        ),
+    ] = None
+
+
+def is_folder(output: str | None) -> bool:
+    """Whether --output names a folder, as `Destination` takes it."""
+    if output in (None, "", "-"):
+        return False
+    path = Path(str(output))
+    return str(output).endswith(("/", os.sep)) or path.is_dir() or not (path.suffix or path.exists())
+
+
+@dataclass(frozen=True)
+class Forms:
+    """The forms of a command line: those of each input, and data sets of all together."""
+
+    writers: tuple[Writer, ...]
+    datasets: tuple[str, ...] = ()
+
+
+def chosen_forms(format: str | None, json: bool, named: Writer | None, *, folder: bool, task: str) -> Forms:
+    """By --format, --json or the suffix of a file (`named`), text where nothing tells. UsageError if they disagree."""
+    names = split_formats(format)
+    if json and names and names != ["jsonl"]:
+        raise UsageError(f"--json and --format {format} contradict each other", "Give one of them")
+    if not names:
+        return Forms((WRITERS["jsonl"] if json else named or WRITERS["text"],))
+    datasets = tuple(name for name in names if name in DATASETS)
+    if not folder and (datasets or len(names) > 1):
+        raise UsageError(f"--format {format} makes several files", "Name a folder for them with --output FOLDER/")
+    for name in datasets:
+        if task not in DATASETS[name].tasks:
+            raise UsageError(f"--format {name} holds objects, and mmcli {task} finds none", "Use detect or segment")
+    return Forms(tuple(WRITERS[name] for name in names if name not in DATASETS), datasets)
+
+
+def open_run(
+    folder: Path,
+    ledger: "Ledger",
+    model: ModelOptions,
+    facts: dict[str, Any],
+    *,
+    force: bool,
+    retry: bool,
+    library: str | None = None,
+) -> "FolderRun":
+    """The run into a folder; `facts` decide its results beside the model and its options. As `FolderRun`.
+
+    `library` names with its version what answers where no model does.
+    """
+    from mmcli.batch.folder import FolderRun
+
+    facts = facts | {"device": model.device, "dtype": model.dtype, "table": model.table}
+
+    def identified() -> tuple[str, str] | None:
+        from mmcli.hub.fingerprint import weights_of
+
+        checkpoint = checkpoint_here(model)
+        return None if checkpoint is None else (checkpoint.name, weights_of(checkpoint))
+
+    find = identified if library is None else lambda: ("", library)
+    return FolderRun(folder, ledger, facts, find, force=force, retry=retry)
+
+
+def need_folder(force: bool, retry: bool, folder: bool) -> None:
+    """Raise UsageError where these options are given and there is no folder, in which alone they make sense."""
+    for name, given in (("--force", force), ("--retry-failed", retry)):
+        if given and not folder:
+            raise UsageError(f"{name} goes with an output folder", "Name one with --output FOLDER/")
