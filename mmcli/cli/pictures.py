@@ -143,8 +143,15 @@ def open_folder(renderer: Renderer, request: Request, plan: Plan) -> "FolderRun 
     facts: dict[str, Any] = {"task": request.task, "request": asdict(request), "objects": asdict(plan.objects)}
     facts |= {"forms": forms, "sidecar": plan.folder.sidecar, "mask_decoder": plan.mask_decoder}
     facts["places"] = [place and os.path.abspath(place) for place in plan.places]
-    again = {"force": plan.folder.force, "retry": plan.folder.retry_failed}
-    return open_run(Path(plan.output.output), renderer.ledger, plan.model, facts, library=plan.library, **again)
+    return open_run(
+        Path(plan.output.output),
+        renderer.ledger,
+        plan.model,
+        facts,
+        library=plan.library,
+        force=plan.folder.force,
+        retry=plan.folder.retry_failed,
+    )
 
 
 def finish(renderer: Renderer, outcome: "Outcome") -> bool:

@@ -128,8 +128,9 @@ def open_folder(
     facts: dict[str, Any] = {"task": request.task, "request": asdict(request)}
     facts |= {"part": (recordings.start, recordings.duration, recordings.track)}
     facts |= {"forms": [writer.name for writer in transcripts.forms.writers], "place": os.path.abspath(output.output)}
-    again = {"force": output.force, "retry": output.retry_failed}
-    return open_run(Path(output.output), transcripts.ledger, model, facts, **again)
+    return open_run(
+        Path(output.output), transcripts.ledger, model, facts, force=output.force, retry=output.retry_failed
+    )
 
 
 def finish(environment: Environment, transcripts: Transcripts, outcome: "Outcome") -> bool:

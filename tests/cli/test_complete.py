@@ -38,7 +38,7 @@ def shell(tmp_path):
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (("transcribe", "--format", ""), ["text", "json", "jsonl", "srt", "vtt", "tsv"]),
+        (("transcribe", "--format", ""), ["text", "json", "jsonl", "csv", "srt", "vtt", "tsv"]),
         (("transcribe", "--task", "tran"), ["transcribe", "translate"]),
         (("caption", "--device", "c"), ["cpu", "cuda"]),
         (("doctor", "--dtype", "f"), ["float32", "float16"]),
