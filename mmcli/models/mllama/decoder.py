@@ -26,7 +26,6 @@ class Sight:
 
     images: CrossAttentionKV
     mask: Tensor  # [B, 1, T or 1, S], True or 0 where a token looks
-    has_images: Tensor  # [R, 1, 1], 1 for rows with images
     sees: Tensor  # [R, T or 1, 1], 1 for tokens behind an image
 
 
@@ -81,11 +80,11 @@ class CrossLayer(nn.Module):
         self.gate_mlp = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
-        """Rows without images go through unchanged. Tokens in front of the first image look at all, unlike in Meta's
-        own code, and only the second half leaves them as they are: so does transformers.
+        """Rows without images go through unchanged: they look at zeros. Tokens in front of a first image look at all,
+        and only the second half leaves them as they are: so does transformers.
         """
         y = self.cross(self.norm_attention(x), k, v, sight.mask)
-        x = x + self.gate_attention.tanh() * sight.has_images * y
+        x = x + self.gate_attention.tanh() * y
         return x + self.gate_mlp.tanh() * sight.sees * self.mlp(self.norm_mlp(x))
 
 

@@ -115,7 +115,7 @@ class Mllama(GenerativeModel):
         there = images.valid[:, None]
         behind = sees.any(dim=2, keepdim=True)
         mask = sees | (~behind & there) | ~there.any(dim=2, keepdim=True)
-        return Sight(images, mask[:, None], there.any(dim=2, keepdim=True).to(like), behind.to(like))
+        return Sight(images, mask[:, None], behind.to(like))
 
     def _later_sight(self, cache: KVCache, like: Tensor) -> Sight | None:
         """What tokens see that stand behind all images, each of its row's last ones; None where no row has any."""
@@ -124,10 +124,10 @@ class Mllama(GenerativeModel):
         mask = images.mask()
         if images.valid.shape[1] == 0 or mask is None:
             return None
-        has_images = images.valid.any(dim=1)[:, None, None].to(like)
-        has_images = has_images.repeat_interleave(len(like) // len(has_images), dim=0)
+        sees = images.valid.any(dim=1)[:, None, None].to(like)
+        sees = sees.repeat_interleave(len(like) // len(sees), dim=0)
         mask = additive(mask, like.dtype) if like.shape[1] == 1 else mask
-        return Sight(images, mask, has_images, has_images)
+        return Sight(images, mask, sees)
 
 
 def _still_seen(images: CrossAttentionKV, sees: Tensor) -> CrossAttentionKV:
