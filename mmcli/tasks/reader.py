@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LIBRARY = "rapidocr"
 INSTALL = "pip install 'mmcli[read]'"
-SIDE = 2000  # pixels to which it scales larger images itself
+SIDE = 2000  # pixels to which it would scale larger images itself, roughly
 PARTS = {"Det": "det", "Cls": "cls", "Rec": "rec"}  # its name for each network → a part of its file's name
 
 
@@ -131,8 +131,9 @@ def read_record(
     import time
 
     started = time.perf_counter()
-    x, y = picture.width / picture.image.width, picture.height / picture.image.height
-    pieces = [piece.scaled(x, y) for piece in reader.read(picture.image)]
+    image = _fitting(picture.image)
+    x, y = picture.width / image.width, picture.height / image.height
+    pieces = [piece.scaled(x, y) for piece in reader.read(image)]
     settings = Settings()
     return Record(
         task=request.task,
@@ -154,6 +155,17 @@ def read_record(
         notes=picture.notes,
         timings={"load": seconds, "decode": time.perf_counter() - started},
     )
+
+
+def _fitting(image: "Image.Image") -> "Image.Image":
+    """The image, or a copy of it that is scaled down smoothly until no side is longer than SIDE."""
+    if max(image.size) <= SIDE:
+        return image
+    from PIL.Image import Resampling
+
+    small = image.copy()
+    small.thumbnail((SIDE, SIDE), Resampling.LANCZOS)
+    return small
 
 
 def _object(piece: Piece) -> Object:
