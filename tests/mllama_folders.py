@@ -25,31 +25,36 @@ IMAGE = ROWS = TEXT_TOKENS + len(SPECIAL)
 SIDE, PATCH, TILES = 28, 7, 4
 CLIP = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
 
-# Behaves as the published template does: no images beside a system's words, a header a turn, words trimmed unless they
-# stand among parts.
+# Behaves as the published template does, but for the date of today: what the system says is a text and is trimmed, its
+# header is there unless there are images, beside which it must say nothing; other words stay as they are.
 TEMPLATE = """\
 {{- bos_token }}
-{%- set state = namespace(images=false) %}
+{%- set state = namespace(images=false, words='') %}
+{%- if messages[0].role == 'system' %}
+    {%- set state.words = messages[0].content | trim %}
+    {%- set messages = messages[1:] %}
+{%- endif %}
 {%- for message in messages %}
-    {%- if message.content is not string %}
-        {%- for part in message.content %}
-            {%- if part.type == 'image' %}{%- set state.images = true %}{%- endif %}
-        {%- endfor %}
-    {%- endif %}
+    {%- for part in message.content %}
+        {%- if part.type == 'image' %}{%- set state.images = true %}{%- endif %}
+    {%- endfor %}
 {%- endfor %}
-{%- if messages[0].role == 'system' and state.images %}
+{%- if state.images and state.words %}
     {{- raise_exception('images do not go with a system message') }}
+{%- endif %}
+{%- if not state.images %}
+    {{- '<|start_header_id|>system<|end_header_id|>\\n\\nCutting Knowledge Date:\\n\\n' + state.words + '<|eot_id|>' }}
 {%- endif %}
 {%- for message in messages %}
     {{- '<|start_header_id|>' + message.role + '<|end_header_id|>\\n\\n' }}
     {%- if message.content is string %}
-        {{- message.content | trim }}
+        {{- message.content }}
     {%- else %}
         {%- for part in message.content %}
             {%- if part.type == 'image' %}
                 {{- '<|image|>' }}
             {%- elif part.type == 'text' %}
-                {{- part.text | trim }}
+                {{- part.text }}
             {%- endif %}
         {%- endfor %}
     {%- endif %}

@@ -31,7 +31,8 @@ class Pair:
     def inputs(self, *messages: dict) -> dict[str, Any]:
         """The reference's inputs for one conversation, images in its parts."""
         text = self.processor.apply_chat_template(list(messages), add_generation_prompt=True)
-        images = [part["image"] for message in messages for part in message["content"] if part["type"] == "image"]
+        parts = [part for message in messages if message["role"] != "system" for part in message["content"]]
+        images = [part["image"] for part in parts if part["type"] == "image"]
         options = {"add_special_tokens": False, "return_tensors": "pt"}
         return dict(self.processor(images=[images] if images else None, text=[text], **options))
 
@@ -77,6 +78,9 @@ def make_pair(seed: int, folder: Path, template: str | None = folders.TEMPLATE) 
 
 
 def say(role: str, *parts) -> dict:
+    """A message; what a system says is a text."""
+    if role == "system":
+        return {"role": role, "content": "".join(parts)}
     return {"role": role, "content": [part_of(part) for part in parts]}
 
 

@@ -39,13 +39,12 @@ class ChatProcessor(Processor):
 
         Raises ModelError where the checkpoint's template fails or refuses the turns.
         """
-        roles = {"model": "assistant"}
-        return self.template.text(
-            [
-                {"role": roles.get(turn.role, turn.role), "content": [self._part(part) for part in turn.parts]}
-                for turn in turns
-            ]
-        )
+        return self.template.text([self.message(turn) for turn in turns])
+
+    def message(self, turn: "Turn") -> Message:
+        """A turn as templates know it."""
+        role = "assistant" if turn.role == "model" else turn.role
+        return {"role": role, "content": [self._part(part) for part in turn.parts]}
 
     def _part(self, part: Any) -> Message:
         """One part of a turn as templates know it."""

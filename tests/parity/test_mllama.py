@@ -66,7 +66,7 @@ def test_see_through_images_are_read_as_the_reference_reads_them(pair, tmp_path)
 
 CONVERSATIONS = {
     "text alone": [say("user", "hello world")],
-    "a system": [say("system", "be kind"), say("user", " hello world\n")],
+    "a system": [say("system", " be kind\n"), say("user", " hello world\n")],
     "one image": [say("user", picture(0), "what is on the left?")],
     "several": [say("user", picture(0), picture(1, 31, 200), "a cat")],
     "between words": [say("user", "what is", picture(0), " and who ", picture(1, 31, 200), picture(2), "is here?")],
@@ -81,7 +81,9 @@ def ours_of(pair: Pair, name: str):
     turns = [
         Turn(
             roles.get(message["role"], message["role"]),
-            tuple(part.get("image") or part["text"] for part in message["content"]),
+            (message["content"],)
+            if message["role"] == "system"
+            else tuple(part.get("image") or part["text"] for part in message["content"]),
         )
         for message in CONVERSATIONS[name]
     ]

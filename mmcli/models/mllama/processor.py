@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,13 +16,16 @@ from mmcli.hub.fields import SIDE, shown
 from mmcli.hub.pixel_values import ABSENT, PixelValues, image_fields
 from mmcli.hub.tokenizer import Tokenizer, begin_id, read_tokenizer, stop_ids
 from mmcli.models.chat_processor import ChatProcessor, Row
-from mmcli.models.chat_template import ChatTemplate
+from mmcli.models.chat_template import ChatTemplate, Message
 from mmcli.models.control_tokens import ControlTokens
 from mmcli.models.mllama.capabilities import capabilities
 from mmcli.models.mllama.config import MOST_TILES, MllamaConfig, VisionConfig
 from mmcli.models.mllama.layout import own_layout
 from mmcli.models.mllama.prompts import task_prompt
 from mmcli.models.mllama.tiles import cut, laid_out
+
+if TYPE_CHECKING:
+    from mmcli.types import Turn
 
 # What a checkpoint leaves out, by transformers' image processor.
 IMAGES: dict[str, Any] = ABSENT | {
@@ -95,6 +98,13 @@ class MllamaProcessor(ChatProcessor):
         template = ChatTemplate.open(folder, begin, partial(own_layout, begin=begin, place=place))
         images = TileSettings.open(folder, config.vision)
         return cls(config, images, tokenizer, template, stop_ids(folder, config.stop_ids))
+
+    def message(self, turn: "Turn") -> Message:
+        """A turn as the published templates know it: what the system says is a text, and no list of parts."""
+        message = super().message(turn)
+        if turn.role == "system":
+            message["content"] = "".join(part["text"] for part in message["content"] if part["type"] == "text")
+        return message
 
     def task_prompt(self, task: str, words: str) -> str:
         """A plain instruction, or the beginning of an answer."""
