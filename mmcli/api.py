@@ -48,6 +48,13 @@ class Asking(TypedDict, total=False):
     token_ids: bool  # keep the answer's token ids in its record
 
 
+class Captioning(Asking, total=False):
+    """… for captions."""
+
+    detail: Literal["low", "medium", "high"]  # how much they tell, with models that know several lengths
+    beams: int  # answers that are followed side by side
+
+
 class Finding(Asking, total=False):
     """… a question for things in images."""
 
@@ -121,12 +128,12 @@ class Model:
     # -- images --------------------------------------------------------------------------------------------------
 
     @overload
-    def caption(self, images: Given, **options: Unpack[Asking]) -> "Record": ...  # type: ignore[overload-overlap]
+    def caption(self, images: Given, **options: Unpack[Captioning]) -> "Record": ...  # type: ignore[overload-overlap]
     @overload
     def caption(
-        self, images: Iterable[Given], *, batch_size: int | None = ..., **options: Unpack[Asking]
+        self, images: Iterable[Given], *, batch_size: int | None = ..., **options: Unpack[Captioning]
     ) -> "Iterator[Record]": ...
-    def caption(self, images: Any, *, batch_size: int | None = None, **options: Unpack[Asking]) -> Any:
+    def caption(self, images: Any, *, batch_size: int | None = None, **options: Unpack[Captioning]) -> Any:
         """Say in a sentence what an image shows, or each of many."""
         return self._about(CaptionRequest(**options), images, batch_size)
 

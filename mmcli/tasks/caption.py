@@ -20,7 +20,6 @@ class CaptionRequest(Request):
     task = "caption"
     default_max_tokens = 128
 
-    beams: int | None = None  # None: what the model is best with, for its own prompt
     detail: str | None = None  # one of DETAILS; None: the model's usual caption
 
     def __post_init__(self) -> None:
@@ -44,7 +43,5 @@ class CaptionRequest(Request):
             raise UsageError(f"{model} knows no captions of {self.detail} detail", has)
 
     def beams_for(self, loaded: "Loaded") -> int:
-        if self.beams is not None:
-            return self.beams
-        own = self.prompt is None and self.temperature == 0
+        own = self.beams is None and self.prompt is None and self.temperature == 0
         return max(super().beams_for(loaded), loaded.processor.capabilities.caption_beams if own else 1)

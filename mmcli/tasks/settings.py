@@ -21,6 +21,7 @@ def image_settings(request: "Request", loaded: "Loaded | None" = None, system: s
         top_p=request.top_p if drawn and request.top_p < 1 else None,
         seed=request.seed if drawn else None,
         max_tokens=request.token_limit,
+        beams=request.beams,
         min_score=request.min_score,
         nms=request.nms,
         max_objects=request.max_objects,

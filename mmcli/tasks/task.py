@@ -38,6 +38,7 @@ class Request:
     seed: int | None = None
     loc_divisor: int | None = None  # of the grammar's `divisors`; None: its own
     token_ids: bool = False
+    beams: int | None = None  # answers that are followed side by side; None: what the model is best with
     min_score: float | None = None  # less likely objects are left out; None: the model's own limit
     nms: float | None = None  # of objects of one label that overlap by more than this share the better ones are kept
     max_objects: int | None = None  # so many of the best are kept
@@ -55,6 +56,8 @@ class Request:
 
     def beams_for(self, loaded: "Loaded") -> int:
         """How many answers are followed side by side (1: the likeliest next token, or a drawn one, is taken)."""
+        if self.beams is not None:
+            return self.beams
         return loaded.processor.capabilities.beams if self.temperature == 0 else 1
 
     @property
