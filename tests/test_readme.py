@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import sys
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,20 @@ def assert_same(found: str, expected: str) -> None:
     assert numbers == pytest.approx(wanted, rel=1e-3, abs=2e-3)
 
 
+def assert_alike(found: str, expected: str) -> None:
+    """Of transcripts: nearly all words, and times to a tenth of a second.
+
+    Processors round the int8 products of speech models differently, which decides commas and between words that are
+    about as likely. The exact tokens are pinned in float32.
+    """
+    words, wanted = (re.findall(r"[^\W\d]+", text.lower()) for text in (found, expected))
+    assert SequenceMatcher(None, words, wanted, autojunk=False).ratio() > 0.8
+    times, shown = (
+        [float(one.replace(",", ".")) for one in re.findall(r"\d+[.,]\d+", text)] for text in (found, expected)
+    )
+    assert times == pytest.approx(shown, abs=0.1)
+
+
 @pytest.mark.parametrize(("command", "printed"), SHOWN, ids=[command for command, _ in SHOWN])
 def test_commands_print_what_is_shown_under_them(command, printed, monkeypatch):
     if OF_A_SHELL.search(command):
@@ -66,7 +81,8 @@ def test_commands_print_what_is_shown_under_them(command, printed, monkeypatch):
         found = refresh_readme.output(command, Path.cwd())
     else:
         found = refresh_readme.cut(said(shlex.split(command)))
-    assert_same("\n".join(found), "\n".join(printed))
+    compare = assert_alike if command.startswith("mmcli transcribe") else assert_same
+    compare("\n".join(found), "\n".join(printed))
 
 
 @pytest.mark.parametrize("command", DRAWN)
