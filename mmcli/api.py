@@ -26,8 +26,8 @@ from mmcli.tasks.transcribe import TranscribeRequest
 if TYPE_CHECKING:
     from mmcli.batch.outcome import Outcome
     from mmcli.batch.transcribe import PartialTranscript
+    from mmcli.media.sampling import Sampling
     from mmcli.media.sources import Source
-    from mmcli.media.video import Sampling
     from mmcli.models.family import Capabilities
     from mmcli.models.loaded import Loaded
     from mmcli.output.schema import Record
@@ -169,7 +169,7 @@ class Model:
 
     def _about(self, request: "Request", images: Any, batch_size: int | None) -> Any:
         if not is_one(images):
-            from mmcli.media.video import Sampling
+            from mmcli.media.sampling import Sampling
 
             found = sources(images, IMAGE_EXTENSIONS)
             outcomes = self.answers(request, found, batch_size=batch_size, sampling=Sampling())

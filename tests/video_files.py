@@ -9,7 +9,8 @@ import av
 import numpy as np
 from file_sources import refused, source
 
-from mmcli.media.video import Sampling, open_video
+from mmcli.media.sampling import Sampling
+from mmcli.media.video import open_video
 
 CODECS = {
     "mp4": "libx264", "mov": "mpeg4", "mkv": "libx264", "webm": "libvpx", "avi": "mpeg4", "mpg": "mpeg2video",
@@ -39,7 +40,7 @@ def save_video(path, frames: int = 20, *, rate: int = 10, size=SIZE, gop: int = 
     form = "mpegts" if ending == "mts" else None
     with av.open(str(path), "w", format=form, options=to.get("options", {})) as container:
         video = container.add_stream(to.get("codec", CODECS[ending]), rate=rate)
-        video.width, video.height, video.pix_fmt = *size, "yuv420p"
+        video.width, video.height, video.pix_fmt = *size, to.get("pixels", "yuv420p")
         video.codec_context.gop_size = gop
         if to.get("ratio"):
             video.codec_context.sample_aspect_ratio = to["ratio"]

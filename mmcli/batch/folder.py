@@ -109,7 +109,7 @@ class FolderRun:
     def _items(self, places: dict[PurePosixPath, PurePosixPath]) -> Iterator[Item]:
         for source in self._sources:
             entry = self.resume.entry(source)
-            if entry is not None and not entry.failed:
+            if entry is not None and not entry.failed and entry.record.get("time") is None:  # no videos
                 path = Path(os.path.abspath(source.path)) if source.path is not None else None
                 yield Item(from_dict(entry.record), source.relative, places[source.relative], path)
 

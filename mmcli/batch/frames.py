@@ -13,7 +13,8 @@ from mmcli.media.sources import VIDEO_EXTENSIONS, Source
 
 if TYPE_CHECKING:
     from mmcli.media.image import Picture
-    from mmcli.media.video import Frame, Sampling, VideoReader
+    from mmcli.media.sampling import Sampling
+    from mmcli.media.video import Frame, VideoReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class FrameSource(Source):
     number: int
     last: bool  # of the frames that are taken of the video
     seconds: float  # that decoding took
+    end: float = 0.0  # of the last one: where the video ends, in seconds
 
     def full(self) -> "Picture":
         """The image in the size of the video, stretched if it is kept smaller."""
@@ -99,4 +101,4 @@ def _source(video: Source, frame: "Frame", known: str | None, seconds: float) ->
 def _ended(held: FrameSource, reader: "VideoReader") -> FrameSource:
     picture = held.frame.picture
     noted = replace(held.frame, picture=replace(picture, notes=(*picture.notes, *reader.notes)))
-    return replace(held, frame=noted, last=True)
+    return replace(held, frame=noted, last=True, end=reader.end)

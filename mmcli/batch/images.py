@@ -18,8 +18,8 @@ from mmcli.tasks.task import Request
 
 if TYPE_CHECKING:
     from mmcli.media.image import Picture
+    from mmcli.media.sampling import Sampling
     from mmcli.media.sources import Source
-    from mmcli.media.video import Sampling
     from mmcli.models.family import Capabilities
     from mmcli.models.loaded import Loaded
 

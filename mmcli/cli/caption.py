@@ -17,6 +17,7 @@ Examples:
   find . -name '*.jpg' -print0 | mmcli caption --files-from - --json > captions.jsonl
   curl -s https://example.org/cat.jpg | mmcli caption -
   mmcli caption photo.jpg --detail high
+  mmcli caption film.mp4 --every 10s --format srt -o film.srt
   mmcli caption photo.jpg --prompt "describe en" --max-tokens 60"""
 
 

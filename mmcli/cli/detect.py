@@ -18,6 +18,7 @@ Examples:
   mmcli detect "traffic light" photo.jpg --json | jq '.objects[].box'
   mmcli detect "cat" photo.jpg --overlay cat.png --show
   mmcli detect "bottle" photos/ --min-score 0.5
+  mmcli detect "cat" film.mp4 --every 0.5s --overlay found.mp4
   mmcli detect --all photo.jpg --model {such_as("finds_all")}
 
 Coordinates are pixels of the picture as it is displayed (turned by its EXIF tag), from its upper

@@ -57,8 +57,8 @@ class FolderOptions:
         str | None,
         formats_option(
             IMAGE_FORMATS,
-            "text (default), json, jsonl, csv; in a folder also coco, yolo, voc, labelme: data sets for trainers. "
-            "Several with commas: --format jsonl,coco -o FOLDER.",
+            "text (default), json, jsonl, csv; of captions of a video srt, vtt; in a folder also coco, yolo, voc, "
+            "labelme: data sets for trainers. Several with commas: --format jsonl,coco -o FOLDER.",
         ),
     ] = None
     force: Force = False

@@ -43,8 +43,32 @@ RANGES: dict[str, tuple[float, float]] = {  # of every option that is a number, 
     "--track": (1, 1000),
     "--nms": (0, 1),
     "--max-objects": (1, 10_000),
+    "--frames": (1, 100_000),
 }
 LONGEST_TIME = 10_000_000  # seconds: 115 days
+SHORTEST_INTERVAL = 0.001  # seconds
+
+
+def seconds_of(value: str | float) -> float:
+    """A time such as "90", "1:30" or "0:01:30.5" → seconds."""
+    if isinstance(value, float):
+        return value
+    if not re.fullmatch(r"(?:(?:\d+:)?[0-5]?\d:[0-5]?\d|\d+)(?:\.\d*)?", value.strip()):
+        raise typer.BadParameter(f"{value!r} is no time; write seconds, M:SS or H:MM:SS.")
+    total = 0.0
+    for part in value.strip().split(":"):
+        total = 60 * total + float(part)
+    if total > LONGEST_TIME:
+        raise typer.BadParameter(f"{value!r} is more than {LONGEST_TIME:,} seconds.")
+    return total
+
+
+def interval_of(value: str | float) -> float:
+    """A stretch of time such as "0.5s", "2" or "1:30" → seconds."""
+    seconds = seconds_of(value.strip().removesuffix("s") if isinstance(value, str) else value)
+    if seconds < SHORTEST_INTERVAL:
+        raise typer.BadParameter(f"{value!r} is less than {SHORTEST_INTERVAL} seconds.")
+    return seconds
 
 
 def _within(low: float, high: float) -> Callable[[Any], Any]:
@@ -212,6 +236,20 @@ class PictureOptions:
             "Pictures that go through the model together (default: by device). Answers do not depend on it.",
         ),
     ] = None
+    interval: Annotated[
+        float | None,
+        option(
+            "Videos",
+            "--every",
+            metavar="TIME",
+            parser=interval_of,
+            help="Of a video take a frame every 0.5s, 2 or 1:30 (default 1s); it is called film.mp4#t=SECONDS. Videos "
+            "in folders are read only with --every or --frames: they may take hours.",
+        ),
+    ] = None
+    frames: Annotated[
+        int | None, option("Videos", "--frames", metavar="N", help="Take N frames of each video, evenly spread.")
+    ] = None
 
 
 Output = Annotated[
@@ -247,7 +285,8 @@ class OutputOptions:
             "Output",
             "--overlay",
             metavar="PATH|FOLDER",
-            help="Write the picture with boxes, masks and labels drawn in; a folder mirrors the pictures' tree.",
+            help="Write the picture with boxes, masks and labels drawn in; a folder mirrors the pictures' tree. Of a "
+            "video it is one too (.mp4, .mov, .mkv), without audio; what a frame shows is drawn until the next one.",
         ),
     ] = None
     output: Output = None

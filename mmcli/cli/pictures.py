@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, Pictur
 from mmcli.cli.progress import Count, Progress
 from mmcli.cli.render import Renderer
 from mmcli.cli.start import begin, capabilities_here, loader
+from mmcli.cli.videos import VideoResults, extensions, holds_video, is_video_file, sampling_of
 from mmcli.errors import ExitCode, InputError, WriteError, raise_if_interrupted
 from mmcli.models.offered import able
 from mmcli.tasks.task import Request
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mmcli.batch.folder import FolderRun
     from mmcli.batch.outcome import Outcome
     from mmcli.cli.environment import Environment
+    from mmcli.media.sampling import Sampling
     from mmcli.media.sources import Source
 
 
@@ -70,14 +72,16 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan, answers: Answ
     `answers` does it where no model is asked.
     """
     environment = begin(ctx, plan.talk, plan.model.offline)
-    from mmcli.media.sources import IMAGE_EXTENSIONS
+    from mmcli.batch.frames import FrameSource
 
     listed, output = plan.pictures.files_from, plan.output
-    sources, several = find_sources(environment, plan.images, listed, IMAGE_EXTENSIONS, "picture", plan.places)
+    kinds, sampling = extensions(plan.pictures), sampling_of(plan.pictures)
+    sources, several = find_sources(environment, plan.images, listed, kinds, "picture", plan.places)
+    several = several or holds_video(sources, plan.pictures)
     others = read_beside(listed, plan.model.model, plan.mask_decoder)
     renderer = Renderer(
         environment,
-        output,
+        replace(output, overlay=None) if is_video_file(output.overlay) else output,
         plan.mask,
         several,
         sources,
@@ -88,12 +92,13 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan, answers: Answ
         request.task,
     )
     need_folder(plan.folder.force, plan.folder.retry_failed, renderer.results.in_folder)
+    videos = VideoResults(renderer, output.overlay, sources, others)
     run = open_folder(renderer, request, plan)
     todo: Iterable[Source] = sources if run is None else run.pending(sources)
     if answers is not None:
         outcomes = answers(request, todo)
     else:
-        outcomes = _answers_of_model(environment, request, plan, todo, renderer.needs_picture)
+        outcomes = _answers_of_model(environment, request, plan, todo, renderer.needs_picture, sampling)
     failed = 0
     wanted = several or plan.model.model not in able(bundled=True)
     counted = Count("picture", len(sources)) if several else None
@@ -101,11 +106,17 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan, answers: Answ
     with run or nullcontext(), renderer.results, progress:
         for outcome in outcomes:
             with progress.aside():
-                good = finish(renderer, outcome)
-            if run is not None:
-                run.note(outcome.source, outcome.record, good)
-                progress.pass_over(run.passed_over)
+                source, good = outcome.source, finish(renderer, outcome)
+                if isinstance(source, FrameSource):
+                    good = videos.add(source, outcome.record, good)
             failed += not good
+            if isinstance(source, FrameSource):
+                if not source.last:
+                    continue
+                source = source.video
+            if run is not None:
+                run.note(source, outcome.record, good)
+                progress.pass_over(run.passed_over)
             progress.step()
         if run is not None:
             run.export(renderer.forms.datasets, renderer.things)
@@ -121,7 +132,12 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan, answers: Answ
 
 
 def _answers_of_model(
-    environment: "Environment", request: Request, plan: Plan, sources: "Iterable[Source]", keep_pictures: bool
+    environment: "Environment",
+    request: Request,
+    plan: Plan,
+    sources: "Iterable[Source]",
+    keep_pictures: bool,
+    sampling: "Sampling",
 ) -> "Iterator[Outcome]":
     from mmcli.api import Model
 
@@ -131,7 +147,8 @@ def _answers_of_model(
         plan.model.revision,
         partial(capabilities_here, plan.model),
     )
-    return model.answers(request, sources, batch_size=plan.pictures.batch_size, keep_pictures=keep_pictures)
+    size = plan.pictures.batch_size
+    return model.answers(request, sources, batch_size=size, keep_pictures=keep_pictures, sampling=sampling)
 
 
 def open_folder(renderer: Renderer, request: Request, plan: Plan) -> "FolderRun | None":
@@ -142,6 +159,7 @@ def open_folder(renderer: Renderer, request: Request, plan: Plan) -> "FolderRun 
     forms = [*(writer.name for writer in renderer.forms.writers), *renderer.forms.datasets]
     facts: dict[str, Any] = {"task": request.task, "request": asdict(request), "objects": asdict(plan.objects)}
     facts |= {"forms": forms, "sidecar": plan.folder.sidecar, "mask_decoder": plan.mask_decoder}
+    facts["frames"] = [plan.pictures.interval, plan.pictures.frames]
     facts["places"] = [place and os.path.abspath(place) for place in plan.places]
     return open_run(
         Path(plan.output.output),

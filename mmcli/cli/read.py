@@ -81,7 +81,7 @@ def command(
     plan = Plan(images or [], pictures, output, model, talk, folder=folder)
     if model.model:
         return run_pictures(ctx, request, plan)
-    only_with_a_model(answer, output, model)
+    only_with_a_model(answer, output, model, pictures)
     from importlib.metadata import version
 
     from mmcli.batch.read import run
@@ -96,16 +96,22 @@ def command(
     return run_pictures(ctx, request, plan, answers)
 
 
-def only_with_a_model(answer: AnswerOptions, output: OutputOptions, model: ModelOptions) -> None:
+def only_with_a_model(
+    answer: AnswerOptions,
+    output: OutputOptions,
+    model: ModelOptions,
+    pictures: PictureOptions,
+) -> None:
     """Raise UsageError for an option that would have no effect on what the library reads."""
     for group, names in (
         (answer, [field.name for field in fields(answer)]),
         (output, ["token_ids", "loc_divisor"]),
+        (pictures, ["interval", "frames"]),
         (model, ["revision", "device", "dtype", "table"]),
     ):
         defaults = {field.name: field.default for field in fields(group)}  # type: ignore[arg-type]
         for name in names:
             if getattr(group, name) != defaults[name]:
-                flag = "--" + name.replace("_", "-")
+                flag = "--every" if name == "interval" else "--" + name.replace("_", "-")
                 do = f"Name one with --model, such as {such_as('reads_text', bundled=False)}, or leave {flag} out"
                 raise UsageError(f"{flag} is for models, and none is named", do)

@@ -1,18 +1,14 @@
 """The options of `mmcli transcribe`, and where a transcript goes: to stdout as it comes, or whole into files."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
-
-import typer
 
 from mmcli.cli import complete
 from mmcli.cli.choice import model_or_default
 from mmcli.cli.environment import Environment
 from mmcli.cli.folders import AUDIO_FORMATS, Force, RetryFailed, chosen_forms, formats_option, is_folder
 from mmcli.cli.options import (
-    LONGEST_TIME,
     ModelOptions,
     Output,
     Overwrite,
@@ -20,6 +16,7 @@ from mmcli.cli.options import (
     files_from_option,
     one_of,
     option,
+    seconds_of,
 )
 from mmcli.errors import UsageError
 from mmcli.hub.known import AUDIO_MODEL
@@ -33,20 +30,6 @@ if TYPE_CHECKING:
     from mmcli.types import Segment
 
 SUFFIXES = tuple(writer.suffix for writer in writers_for("audio"))
-
-
-def seconds_of(value: str | float) -> float:
-    """A time such as "90", "1:30" or "0:01:30.5" → seconds."""
-    if isinstance(value, float):
-        return value
-    if not re.fullmatch(r"(?:(?:\d+:)?[0-5]?\d:[0-5]?\d|\d+)(?:\.\d*)?", value.strip()):
-        raise typer.BadParameter(f"{value!r} is no time; write seconds, M:SS or H:MM:SS.")
-    total = 0.0
-    for part in value.strip().split(":"):
-        total = 60 * total + float(part)
-    if total > LONGEST_TIME:
-        raise typer.BadParameter(f"{value!r} is more than {LONGEST_TIME:,} seconds.")
-    return total
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mmcli.cli.environment import Environment
 from mmcli.cli.folders import FolderOptions, ObjectOptions, chosen_forms, is_folder
 from mmcli.cli.options import OutputOptions
-from mmcli.errors import UsageError
+from mmcli.errors import InputError, UsageError
 from mmcli.output.results import own_suffixes, results
 from mmcli.output.writers import WRITERS, writer_of, writers_for
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mmcli.output.ledger import Ledger
     from mmcli.output.results import Results
     from mmcli.output.schema import Record
+    from mmcli.output.writers import Writer
 
 SUFFIXES = (*(writer.suffix for writer in writers_for("image")), ".tsv")  # the text of objects is a table
 FAULTS_TOLD = 3  # a model that loops makes dozens
@@ -58,7 +59,10 @@ class Renderer:
         named = writer_of(output.output, "image")
         self.forms = chosen_forms(self.folder.format, output.json, named, folder=in_folder, task=task)
         self.writer = self.forms.writers[0] if self.forms.writers else WRITERS["text"]
-        if several and not self.writer.joins and not in_folder:
+        if task != "caption" and any(writer.video for writer in self.forms.writers):
+            raise UsageError("Subtitles hold captions, and only mmcli caption writes those", "Choose another --format")
+        one_video = self.writer.video is not None and len(sources) == 1
+        if several and not (self.writer.joins or in_folder or one_video):
             what = f"A {self.writer.name} document holds one record, but there are several pictures"
             raise UsageError(what, "Call it .jsonl")
         self.ledger: Ledger | None = None
@@ -124,13 +128,38 @@ class Renderer:
         """Write the record where results go, in the form that was asked for. Raises what `Results.write` does."""
         if self.results.in_folder and record.kind == "failed":
             return  # the file of an input holds its result
+        if record.time is not None and self.holds_videos:
+            return  # written with the others of its video
+        if record.kind == "image" and self.forms.writers and all(writer.video for writer in self.forms.writers):
+            raise InputError(f"{record.source} is no video, so it has no subtitles", "Choose another --format")
         for writer, place in zip(self.forms.writers, self._results, strict=False):
-            if self.objects.count and writer.name == "text" and record.kind != "failed":
-                from mmcli.output.writers.text import to_counts
+            if writer.video is None:  # subtitles are of videos
+                place.write(self._text(writer, record), source)
 
-                place.write(to_counts(record, self.things, self.several), source)
+    def _text(self, writer: "Writer", record: "Record") -> str:
+        if self.objects.count and writer.name == "text" and record.kind != "failed":
+            from mmcli.output.writers.text import to_counts
+
+            return to_counts(record, self.things, self.several)
+        return writer.write(record, self.several)
+
+    @property
+    def holds_videos(self) -> bool:
+        """Whether what is written of a video is written when all of its frames are there."""
+        return self.results.in_folder or any(writer.video for writer in self.forms.writers)
+
+    def video(self, source: "Source", records: "Sequence[Record]", end: float) -> None:
+        """Write the records of a video's frames, a file for each form; the video ends at `end` seconds."""
+        if self.forms.datasets:
+            self.environment.note(f"mmcli: {source.name}: a video is in no data set ({', '.join(self.forms.datasets)})")
+        for writer, place in zip(self.forms.writers, self._results, strict=False):
+            if writer.video is not None:
+                place.write(writer.video(records, end), source)
+            elif writer.joins:
+                place.write("".join(self._text(writer, record) for record in records), source)
             else:
-                place.write(writer.write(record, self.several), source)
+                what = f"{source.name} is a video of many records, and a {writer.name} document holds one"
+                raise InputError(what, "Use --format jsonl")
 
     def notes(self, record: "Record", cut: str = CUT, once: Sequence[str] = ()) -> None:
         """Say on stderr what the text does not tell: remarks on the picture, faults of the answer, `cut` if it was.
@@ -159,9 +188,9 @@ class Renderer:
 
                 self.mask.save(source, mask_picture(record))
             else:
-                self._not_written(record, self.mask.path(source), "no mask" if record.objects else "nothing")
-        if self.overlay is not None and not record.objects:
-            self._not_written(record, self.overlay.path(source), "nothing")
+                self.not_written(record, self.mask.path(source), "no mask" if record.objects else "nothing")
+        if self.overlay is not None and not record.objects and record.time is None:
+            self.not_written(record, self.overlay.path(source), "nothing")
         if self.folder.sidecar:
             self._beside(source, record)
         if full is None or not (record.objects or self.show or self.copy):
@@ -170,11 +199,7 @@ class Renderer:
 
     def _images(self, source: "Source", record: "Record", image: "Image.Image") -> None:
         """Write and show what is made of the picture in full size: first what is cut out of it, then drawings."""
-        blur, pixelate = self.objects.blur or [], self.objects.pixelate or []
-        if blur or pixelate:
-            from mmcli.output.redaction import is_named, redact
-
-            image = redact(image, record, blur=blur, pixelate=pixelate)
+        image = self._hidden(image, record)
         for place, cut_out in ((self.crop, False), (self.cutout, True)):
             if place is not None:
                 from mmcli.output.crops import crops
@@ -183,18 +208,45 @@ class Renderer:
                     place.save(source, one, part)
         if self.copy is not None:
             self.copy.save(source, image)
-        if not self.show and (self.overlay is None or not record.objects):
+        overlay = self.overlay if record.objects and record.time is None else None  # of videos there is one for all
+        if not self.show and overlay is None:
             return
-        from mmcli.output.overlay import draw
-
-        if blur or pixelate:  # a box with its name around it would tell what is hidden
-            seen = tuple(found for found in record.objects if not is_named(found, [*blur, *pixelate]))
-            record = replace(record, objects=seen)
-        drawn = draw(image, record)
-        if self.overlay is not None:
-            self.overlay.save(source, drawn)
+        drawn = self._draw(image, record)
+        if overlay is not None:
+            overlay.save(source, drawn)
         if self.show:
             show(self.environment, drawn)
+
+    def drawn(self, image: "Image.Image", record: "Record") -> "Image.Image":
+        """An image with the objects of its record drawn in, and hidden where that was asked for."""
+        return self._draw(self._hidden(image, record), record)
+
+    def _hidden(self, image: "Image.Image", record: "Record") -> "Image.Image":
+        if not self._secret:
+            return image
+        from mmcli.output.redaction import redact
+
+        return redact(image, record, blur=self.objects.blur or [], pixelate=self.objects.pixelate or [])
+
+    @property
+    def hides(self) -> bool:
+        """Whether something is to be hidden."""
+        return bool(self._secret)
+
+    @property
+    def _secret(self) -> "list[str]":
+        """Labels of what is to be hidden."""
+        return [*(self.objects.blur or []), *(self.objects.pixelate or [])]
+
+    def _draw(self, image: "Image.Image", record: "Record") -> "Image.Image":
+        from mmcli.output.overlay import draw
+
+        if self._secret:  # a box with its name around it would tell what is hidden
+            from mmcli.output.redaction import is_named
+
+            seen = tuple(found for found in record.objects if not is_named(found, self._secret))
+            record = replace(record, objects=seen)
+        return draw(image, record)
 
     def _beside(self, source: "Source", record: "Record") -> None:
         """Write the text into a file beside the picture's own. InputError where it has none."""
@@ -205,7 +257,7 @@ class Renderer:
         data = to_text(record).encode("utf-8", "surrogateescape")
         write_beside(source, ".txt", data, self.ledger, overwrite=self.output.overwrite)
 
-    def _not_written(self, record: "Record", path: "Path", found: str) -> None:
+    def not_written(self, record: "Record", path: "Path", found: str) -> None:
         """Say that a file does not come, and that an older one at its place is no result of this run."""
         old = "; the older file there is left as it is" if path.is_file() else ""
         name = record.source if isinstance(record.source, str) else ""

@@ -14,6 +14,7 @@ from mmcli.media.containers import open_container
 from mmcli.media.image import Picture
 from mmcli.media.limits import HELD_PIXELS, UNKNOWN_STREAM, VIDEO_PIXELS
 from mmcli.media.naming import printable, trouble
+from mmcli.media.sampling import Sampling
 from mmcli.media.sniff import is_video
 
 if TYPE_CHECKING:
@@ -30,14 +31,6 @@ _TRIES = 20  # errors of the container in a row before the rest is given up
 _LEAP = 1.0  # seconds ahead for which it seeks at first
 _SHORTFALL = 1.0  # seconds that may be missing at the end before a video is said to be cut short
 _DAMAGED = "Get a fresh copy of the file"
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Which frames of a video are taken: one `every` so many seconds, or `count` of them, evenly spread."""
-
-    every: float = 1.0
-    count: int | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +112,11 @@ class VideoReader:
         """Let go of the file; may be called twice."""
         self._container.close()
         self._file.close()
+
+    @property
+    def end(self) -> float:
+        """Where the video ends, in seconds, as it is announced or as far as it was read."""
+        return max(self.seconds or 0.0, self._last + 1 / float(self.rate))
 
     # -- which frames --------------------------------------------------------------------------------------------
 

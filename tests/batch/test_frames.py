@@ -8,8 +8,8 @@ from video_files import save_video, video_bytes
 from mmcli.batch import frames, images
 from mmcli.batch.frames import FrameSource, with_frames
 from mmcli.batch.images import run
+from mmcli.media.sampling import Sampling
 from mmcli.media.sources import IMAGE_EXTENSIONS, expand
-from mmcli.media.video import Sampling
 from mmcli.tasks.caption import CaptionRequest
 
 REQUEST = CaptionRequest(max_tokens=6)

@@ -161,9 +161,9 @@ def test_the_options_for_models_are_all_checked():
     """A field that is added to these groups must be decided upon."""
     from dataclasses import fields
 
-    from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions
+    from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions
 
-    only_with_a_model(AnswerOptions(), OutputOptions(), ModelOptions())
+    only_with_a_model(AnswerOptions(), OutputOptions(), ModelOptions(), PictureOptions())
     assert {field.name for field in fields(ModelOptions)} == {
         "model", "revision", "offline", "device", "dtype", "table",
     }  # fmt: skip

@@ -9,8 +9,9 @@ from file_sources import in_memory, source
 from video_files import CODECS, SIZE, drawing, fails, frames_of, number_of, save_video, video_bytes
 
 from mmcli.media import video
+from mmcli.media.sampling import Sampling
 from mmcli.media.sniff import is_video
-from mmcli.media.video import Sampling, open_video
+from mmcli.media.video import open_video
 
 pytestmark = pytest.mark.usefixtures("here")
 

@@ -1,7 +1,7 @@
 """The forms in which a record can be written, one `Writer` each; what can be chosen anywhere comes from this table."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ class Writer:
     joins: bool = False  # whether a file may hold many records
     whole: bool = False  # whether it holds whole records, failed ones too
     timed: bool = False  # whether it tells times
+    video: "Callable[[Sequence[Record], float], str] | None" = None  # of a whole video that ends at so many seconds
     head: "Callable[[str], str] | None" = None  # the first line of a file of records of a kind
 
 
@@ -85,13 +86,27 @@ def _cues(record: "Record") -> "list[Cue]":
     return cues(record.segments, until=record.seconds)
 
 
+def _captions_srt(records: "Sequence[Record]", end: float) -> str:
+    from mmcli.output.writers.captions import caption_cues
+    from mmcli.output.writers.subtitles import to_srt
+
+    return to_srt(caption_cues(records, end))
+
+
+def _captions_vtt(records: "Sequence[Record]", end: float) -> str:
+    from mmcli.output.writers.captions import caption_cues
+    from mmcli.output.writers.subtitles import to_vtt
+
+    return to_vtt(caption_cues(records, end))
+
+
 _TABLE = (
     Writer("text", ".txt", _text, joins=True),
     Writer("json", ".json", _json, whole=True),
     Writer("jsonl", ".jsonl", _jsonl, joins=True, whole=True),
     Writer("csv", ".csv", _csv, joins=True, whole=True, head=_csv_head),
-    Writer("srt", ".srt", _srt, AUDIO, timed=True),
-    Writer("vtt", ".vtt", _vtt, AUDIO, timed=True),
+    Writer("srt", ".srt", _srt, timed=True, video=_captions_srt),
+    Writer("vtt", ".vtt", _vtt, timed=True, video=_captions_vtt),
     Writer("tsv", ".tsv", _tsv, AUDIO, timed=True),
 )
 WRITERS = {writer.name: writer for writer in _TABLE}

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mmcli.output.writers.text import readable
+from mmcli.output.writers.text import named, readable
 
 if TYPE_CHECKING:
     from mmcli.output.schema import Record
@@ -32,7 +32,7 @@ def head(kind: str) -> str:
 def to_csv(record: "Record") -> str:
     """The rows of a record; a failed one has one with its error."""
     kind = "audio" if record.task in ("transcribe", "translate") else "image"
-    begin: list[Cell] = [str(record.source or ""), record.task]
+    begin: list[Cell] = [named(record), record.task]
     rows: list[list[Cell]]
     if record.kind == "failed":
         rows = [[*begin, *[None] * (len(COLUMNS[kind]) - 3), record.error]]

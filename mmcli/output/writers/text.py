@@ -18,13 +18,15 @@ def to_text(record: "Record", several: bool = False) -> str:
     Detection and segmentation, and reading where it tells places: one line an object, `label x0 y0 x1 y1 score` with
     tabs between; the score is the probability where the model gives one, else the mean log-probability. Transcripts:
     one line a segment. Other tasks: the answer. With `several` inputs the source's name comes first, and an answer is
-    kept on one line. A failed record has no text: its error belongs to stderr.
+    kept on one line; the name of a frame of a video ends with its time (`film.mp4#t=12.5`, as players take it). A
+    failed record has no text: its error belongs to stderr.
 
     File names that are not UTF-8 keep their escapes (U+DC80…DCFF); write with errors="surrogateescape".
     """
     if record.kind == "failed":
         return ""
-    name = _one_line(str(record.source)) if several else ""
+    several = several or record.time is not None
+    name = _one_line(named(record)) if several else ""
     if record.task in ("detect", "segment") or (record.task == "read" and record.objects):
         return "".join(("\t".join([name] * several + _columns(found))) + "\n" for found in record.objects)
     if record.kind == "audio":
@@ -34,12 +36,18 @@ def to_text(record: "Record", several: bool = False) -> str:
     return readable(record.text).strip("\n") + "\n"
 
 
+def named(record: "Record") -> str:
+    """The source of a record; of a frame with its time in seconds, as a media fragment (W3C)."""
+    name = str(record.source or "")
+    return name if record.time is None else f"{name}#t={f'{record.time:.3f}'.rstrip('0').rstrip('.')}"
+
+
 def to_counts(record: "Record", asked: "Iterable[str]", several: bool = False) -> str:
     """How many objects there are of each label, one a line: those `asked` for, found or not, and then others."""
     counts = dict.fromkeys(asked, 0)
     for found in record.objects:
         counts[found.label] = counts.get(found.label, 0) + 1
-    lead = f"{_one_line(str(record.source))}\t" if several else ""
+    lead = f"{_one_line(named(record))}\t" if several or record.time is not None else ""
     return "".join(f"{lead}{_one_line(label)}\t{count}\n" for label, count in counts.items())
 
 
