@@ -10,7 +10,8 @@ from mmcli.batch.outcome import Outcome, unforeseen
 from mmcli.batch.prefetch import prefetch
 from mmcli.errors import InputError, MmcliError, raise_if_interrupted, ran_out_of_memory
 from mmcli.output.schema import Record
-from mmcli.tasks.reader import LIBRARY, SIDE, Reader, read_record
+from mmcli.tasks.reader import SIDE, Reader, read_record
+from mmcli.tasks.reading_library import LIBRARY
 
 if TYPE_CHECKING:
     from mmcli.media.image import Picture

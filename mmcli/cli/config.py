@@ -6,7 +6,6 @@ import typer
 
 from mmcli.cli.choice import VARIABLE, choose
 from mmcli.cli.config_file import TASKS, read_config
-from mmcli.cli.hint import hints_wanted
 from mmcli.cli.options import TalkOptions, option, spread
 from mmcli.cli.start import begin
 from mmcli.errors import ExitCode
@@ -14,7 +13,7 @@ from mmcli.hub.known import IMAGE_MODEL, known_as
 from mmcli.models.offered import such_as
 from mmcli.output.json_text import to_json_line
 from mmcli.output.tables import table
-from mmcli.tasks.reader import LIBRARY
+from mmcli.tasks.reading_library import LIBRARY
 
 NAME = "config"
 EPILOG = f"""\
@@ -38,6 +37,8 @@ def command(
     talk: TalkOptions,
 ) -> int:
     """Show which model each command uses, what chose it, and the configuration file."""
+    from mmcli.cli.hint import hints_wanted
+
     environment = begin(ctx, talk)
     config, variables = read_config(environment.variables), environment.variables
     choices = {task: choose(task, variables) for task in TASKS}

@@ -8,7 +8,6 @@
 It is read by every command that takes --model, so nothing is imported before there is one.
 """
 
-import json
 import os
 import re
 import stat
@@ -109,6 +108,8 @@ def with_models(text: str, models: Mapping[str, str]) -> str:
 
 def _quoted(name: str) -> str:
     """A string of TOML."""
+    import json
+
     return json.dumps(name, ensure_ascii=False)
 
 

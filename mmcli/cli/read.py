@@ -85,7 +85,8 @@ def command(
     from importlib.metadata import version
 
     from mmcli.batch.read import run
-    from mmcli.tasks.reader import LIBRARY, Reader, require_installed
+    from mmcli.tasks.reader import Reader
+    from mmcli.tasks.reading_library import LIBRARY, require_installed
 
     require_installed(IMAGE_MODEL)
     plan = replace(plan, library=f"{LIBRARY} {version(LIBRARY)}")

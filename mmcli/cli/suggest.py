@@ -13,7 +13,7 @@ from mmcli.cli.start import begin
 from mmcli.errors import ExitCode
 from mmcli.output.json_text import to_json_line
 from mmcli.output.tables import bytes_text, table
-from mmcli.tasks.reader import INSTALL, LIBRARY, is_installed
+from mmcli.tasks.reading_library import INSTALL, LIBRARY, is_installed
 
 if TYPE_CHECKING:
     from mmcli.engine.machine import Machine

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mmcli.errors import ModelError
-from mmcli.models.offered import any_of
 from mmcli.output.record import run_key
 from mmcli.output.schema import Object, Quad, Record, Settings
+from mmcli.tasks.reading_library import INSTALL, LIBRARY
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,22 +23,9 @@ if TYPE_CHECKING:
     from mmcli.media.image import Picture
     from mmcli.tasks.read import ReadRequest
 
-LIBRARY = "rapidocr"
-INSTALL = "pip install 'mmcli[read]'"
 SIDE = 2000  # pixels to which it would scale larger images itself, roughly
+THINNEST = 4  # times as long as it is wide, what it is given
 PARTS = {"Det": "det", "Cls": "cls", "Rec": "rec"}  # its name for each network → a part of its file's name
-
-
-def is_installed() -> bool:
-    """Whether the extra is there: the library, and what runs its weights."""
-    return all(find_spec(name) is not None for name in (LIBRARY, "onnxruntime"))
-
-
-def require_installed(bundled: str) -> None:
-    """Raise ModelError where the extra is missing; `bundled` is the model that is used for other tasks."""
-    if not is_installed():
-        do = f"Install the library that does, with {INSTALL}, or name a model that reads: {any_of('reads_text')}"
-        raise ModelError(f"The bundled {bundled} cannot read", do)
 
 
 @dataclass(frozen=True)
@@ -133,7 +120,7 @@ def read_record(
     started = time.perf_counter()
     image = _fitting(picture.image)
     x, y = picture.width / image.width, picture.height / image.height
-    pieces = [piece.scaled(x, y) for piece in reader.read(image)]
+    pieces = [piece.scaled(x, y) for piece in reader.read(_filled_up(image))]
     settings = Settings()
     return Record(
         task=request.task,
@@ -158,14 +145,30 @@ def read_record(
 
 
 def _fitting(image: "Image.Image") -> "Image.Image":
-    """The image, or a copy of it that is scaled down smoothly until no side is longer than SIDE."""
+    """The image, scaled down smoothly until no side is longer than SIDE."""
     if max(image.size) <= SIDE:
         return image
     from PIL.Image import Resampling
 
-    small = image.copy()
-    small.thumbnail((SIDE, SIDE), Resampling.LANCZOS)
-    return small
+    scale = SIDE / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Resampling.LANCZOS)
+
+
+def _filled_up(image: "Image.Image") -> "Image.Image":
+    """A thin image with white on its right or below it, up to a shape that the library reads in bounded memory.
+
+    It enlarges the shorter side to 736 pixels, whatever becomes of the longer one.
+    """
+    from PIL import Image
+
+    least = max(32, max(image.size) // THINNEST)
+    width, height = (max(side, least) for side in image.size)
+    if (width, height) == image.size:
+        return image
+    canvas = Image.new("RGB", (width, height), "white")
+    canvas.paste(image, (0, 0))
+    return canvas
 
 
 def _object(piece: Piece) -> Object:
