@@ -4,6 +4,7 @@ Both are timed alike: from inputs in the host's memory to the first token's id, 
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class Mmcli:
     def _with_beams(self, inputs: Any, tokens: int) -> tuple[float, float, list[list[int]]]:
         """The same, as the model's publisher had it search."""
         beams = inputs.search.beams
+        inputs = replace(inputs, search=replace(inputs.search, forced_end=False))  # write to the end
         rows = self._beam_search(self.model, inputs, stop_ids=frozenset(), max_tokens=tokens, beams=beams)
         finished(self.device)
         return rows[0].timings.prefill, rows[0].timings.decode, [list(row.ids) for row in rows]
@@ -139,6 +141,7 @@ class Transformers:
         self.device, self.dtype, self.config = device, dtype, checkpoint.config
         self.model = self._class.from_pretrained(Path(checkpoint.folder), dtype=dtype).to(device).eval()
         self.model.generation_config.eos_token_id = None  # write to the end, whatever the random weights say
+        self.model.generation_config.forced_eos_token_id = None
         return str(dtype).removeprefix("torch.")
 
     def answer(self, inputs: Any, tokens: int) -> tuple[float, float, list[list[int]]]:
