@@ -1,4 +1,4 @@
-"""Run README.md's commands and the Python page: put what they print under them, and draw the README's pictures anew.
+"""Run README.md's commands and the Python page: put what they print under them, and draw the README's images anew.
 
 `python examples/refresh_readme.py`, with mmcli installed.
 
@@ -37,7 +37,7 @@ def session(block: str) -> list[tuple[str, list[str]]]:
 
 
 def drawing(text: str) -> list[str]:
-    """The commands that draw the pictures of a page."""
+    """The commands that draw the images of a page."""
     return DRAWING.findall(text)
 
 
@@ -92,7 +92,7 @@ def cut(printed: str) -> list[str]:
 
 
 def main() -> int:
-    """Renew the page and its pictures."""
+    """Renew the page and its images."""
     readme = ROOT / "README.md"
     text = readme.read_text("utf-8")
     readme.write_text(BLOCK.sub(lambda m: f"```console\n{refreshed(m[1])}```", text), "utf-8")

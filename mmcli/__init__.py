@@ -1,4 +1,4 @@
-"""mmcli: pictures in, words, boxes and masks out.
+"""mmcli: images in, words, boxes and masks out.
 
     import mmcli
 

@@ -183,7 +183,7 @@ class Model:
         sources: "Iterable[Source]",
         *,
         batch_size: int | None = None,
-        keep_pictures: bool = False,
+        keep_images: bool = False,
         sampling: "Sampling | None" = None,
     ) -> "Iterator[Outcome]":
         """What came of each source, of videos of each frame of a `sampling`: see `batch.images.run`."""
@@ -197,7 +197,7 @@ class Model:
             revision=self.revision,
             able=self._able,
             batch_size=batch_size,
-            keep_pictures=keep_pictures,
+            keep_images=keep_images,
             sampling=sampling,
         )
 

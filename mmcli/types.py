@@ -119,7 +119,7 @@ class Turn:
     role: str  # "system", "user" or "model"
     parts: tuple[Part, ...]
 
-    def pictures(self) -> "list[Image.Image]":
+    def images(self) -> "list[Image.Image]":
         """Its images, in order."""
         return [part for part in self.parts if not isinstance(part, str | Audio)]
 

@@ -17,7 +17,7 @@ from turns import turn_model
 import mmcli
 from mmcli.media.given import is_one, one_source, source_of, sources
 from mmcli.media.identity import identity
-from mmcli.media.image import load_picture
+from mmcli.media.image import load_image
 from mmcli.output.record import to_dict
 
 ROOT = Path(__file__).parents[1]
@@ -132,13 +132,13 @@ def test_an_image_in_memory_is_read_as_its_file_would_be():
     colours = np.zeros((4, 6, 3), np.uint8)
     colours[:, :3] = (200, 10, 30)
     for given in (colours, torch.from_numpy(colours), Image.fromarray(colours)):
-        picture = load_picture(source_of(given))
+        picture = load_image(source_of(given))
         assert np.array_equal(np.asarray(picture.image), colours) and (picture.width, picture.height) == (6, 4)
-    assert load_picture(source_of(turned(Image.fromarray(colours)))).image.size == (4, 6)
+    assert load_image(source_of(turned(Image.fromarray(colours)))).image.size == (4, 6)
     modes = ("1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "HSV", "I;16", "F")
     plain = [Image.fromarray(colours).convert("RGB").convert(mode) for mode in modes[:8]]
     plain += [Image.fromarray(np.full((4, 6), 300, np.uint16)), Image.fromarray(np.full((4, 6), 0.5, np.float32))]
-    assert [load_picture(source_of(image)).image.mode for image in plain] == ["RGB"] * len(modes)
+    assert [load_image(source_of(image)).image.mode for image in plain] == ["RGB"] * len(modes)
 
 
 @pytest.mark.parametrize("given", [np.zeros((4, 6, 7), np.uint8), np.zeros(5), object(), 7, None, ("a", "b", "c")])

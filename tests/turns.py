@@ -83,17 +83,17 @@ class TurnTokens(Processor):
         text = "".join(one.format(lead if place == 0 else "") for place, one in enumerate(said))
         return f"<bos>{text}<start_of_turn>model\n"
 
-    def text_inputs(self, text, pictures=(), sounds=()):
+    def text_inputs(self, text, images=(), sounds=()):
         ids: list[int] = []
         while text:
             mark = next((mark for mark in MARKS if text.startswith(mark)), "")
             token = MARKS[mark] if mark else max(LETTERS.find(text[0].lower()), 0)
             ids += [token] * SOFT.get(token, 1)
             text = text[len(mark) or 1 :]
-        if (ids.count(IMAGE), ids.count(SOUND)) != (len(pictures) * SOFT[IMAGE], len(sounds) * SOFT[SOUND]):
+        if (ids.count(IMAGE), ids.count(SOUND)) != (len(images) * SOFT[IMAGE], len(sounds) * SOFT[SOUND]):
             raise ModelError("placeholders and parts do not match")
         assert all(len(sound) <= 16_000 * self.capabilities.max_audio_seconds for sound in sounds)
-        colours = [torch.tensor(np.asarray(picture), dtype=torch.float32).mean((0, 1)) / 255 for picture in pictures]
+        colours = [torch.tensor(np.asarray(picture), dtype=torch.float32).mean((0, 1)) / 255 for picture in images]
         heard = [torch.from_numpy(sound[:8].copy()) for sound in sounds]
         tokens = torch.tensor([ids])
         return Inputs(

@@ -12,7 +12,7 @@ from mmcli.media.sniff import is_video
 from mmcli.media.sources import VIDEO_EXTENSIONS, Source
 
 if TYPE_CHECKING:
-    from mmcli.media.image import Picture
+    from mmcli.media.image import LoadedImage
     from mmcli.media.sampling import Sampling
     from mmcli.media.video import Frame, VideoReader
 
@@ -28,10 +28,10 @@ class FrameSource(Source):
     seconds: float  # that decoding took
     end: float = 0.0  # of the last one: where the video ends, in seconds
 
-    def full(self) -> "Picture":
+    def full(self) -> "LoadedImage":
         """The image in the size of the video, stretched if it is kept smaller."""
-        picture = self.frame.picture
-        return replace(picture, image=picture.image.resize((picture.width, picture.height)))
+        image = self.frame.image
+        return replace(image, image=image.image.resize((image.width, image.height)))
 
 
 def may_be_video(source: Source) -> bool:
@@ -99,6 +99,6 @@ def _source(video: Source, frame: "Frame", known: str | None, seconds: float) ->
 
 
 def _ended(held: FrameSource, reader: "VideoReader") -> FrameSource:
-    picture = held.frame.picture
-    noted = replace(held.frame, picture=replace(picture, notes=(*picture.notes, *reader.notes)))
+    image = held.frame.image
+    noted = replace(held.frame, image=replace(image, notes=(*image.notes, *reader.notes)))
     return replace(held, frame=noted, last=True, end=reader.end)

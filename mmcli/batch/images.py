@@ -1,4 +1,4 @@
-"""Many pictures through one model: prefetched, batched, answered in order, one failure never stopping the rest."""
+"""Many images through one model: prefetched, batched, answered in order, one failure never stopping the rest."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,21 +17,21 @@ from mmcli.output.schema import Record
 from mmcli.tasks.task import Request
 
 if TYPE_CHECKING:
-    from mmcli.media.image import Picture
+    from mmcli.media.image import LoadedImage
     from mmcli.media.sampling import Sampling
     from mmcli.media.sources import Source
     from mmcli.models.family import Capabilities
     from mmcli.models.loaded import Loaded
 
-PREFETCHED = 8  # pictures decoded and waiting, at most
+PREFETCHED = 8  # images decoded and waiting, at most
 
 
 @dataclass(frozen=True)
 class _Read:
-    """A picture as the model will see it, perhaps the same in full."""
+    """An image as the model will see it, perhaps the same in full."""
 
-    picture: "Picture"
-    full: "Picture | None"
+    image: "LoadedImage"
+    full: "LoadedImage | None"
     seconds: float  # that reading took
     identity: str | None  # of the file as it was read (`media/identity.py`)
     side: int | None  # to which it was read
@@ -46,15 +46,15 @@ def run(
     revision: str | None = None,
     able: "Callable[[], Capabilities | None]" = lambda: None,
     batch_size: int | None = None,
-    keep_pictures: bool = False,
+    keep_images: bool = False,
     sampling: "Sampling | None" = None,
 ) -> Iterator[Outcome]:
     """Answer `request` for every source, one outcome each, in their order; of videos one for each frame of `sampling`.
 
-    `load` is called once, when the first picture has been read: where no input is any good, no model is loaded.
+    `load` is called once, when the first image has been read: where no input is any good, no model is loaded.
     `model` and `revision` are what the records of failed inputs call it, and `able` tells what it can do, if that is
-    known before it is loaded: pictures are read to the size that it wants, else the first ones are read twice. At most
-    one batch and `PREFETCHED` pictures are in memory, of large ones smaller copies: `full` of an outcome reads those
+    known before it is loaded: images are read to the size that it wants, else the first ones are read twice. At most
+    one batch and `PREFETCHED` images are in memory, of large ones smaller copies: `full` of an outcome reads those
     again.
     Raises ModelError where the model cannot be loaded or run; the outcomes until then have been handed out.
     """
@@ -62,7 +62,7 @@ def run(
     batch: list[tuple[Source, _Read | InputError]] = []
     size = batch_size or 1
     good = 0
-    reader = _Reader(able, keep_pictures)
+    reader = _Reader(able, keep_images)
     if sampling is not None:
         sources = with_frames(sources, sampling)
     for source, future in prefetch(reader.prefetch, sources, depth=PREFETCHED):
@@ -85,23 +85,23 @@ def run(
         good += not isinstance(read, InputError)
         del read
         if loaded is not None and good == size:
-            yield from _finish(batch, request, loaded, model, revision, keep_pictures)
+            yield from _finish(batch, request, loaded, model, revision, keep_images)
             good = 0
             batch.clear()
     if loaded is not None and batch:
-        yield from _finish(batch, request, loaded, model, revision, keep_pictures)
+        yield from _finish(batch, request, loaded, model, revision, keep_images)
 
 
 class _Reader:
-    """Reads pictures to the size that the model needs.
+    """Reads images to the size that the model needs.
 
-    That is asked for when there is a picture, since the answer takes an import of the model's family. A model that is
-    not on this machine cannot tell, and is not fetched before a picture could be read: until then they are read small.
+    That is asked for when there is an image, since the answer takes an import of the model's family. A model that is
+    not on this machine cannot tell, and is not fetched before an image could be read: until then they are read small.
     """
 
     def __init__(self, able: "Callable[[], Capabilities | None]", keep: bool):
         self._able = able
-        self._keep = keep  # whether full pictures are wanted too
+        self._keep = keep  # whether full images are wanted too
         self._known = False
         self.side: int | None = PROBE
 
@@ -110,7 +110,7 @@ class _Reader:
         self.side, self._known = PROBE if able is None else able.min_read_side, True
 
     def prefetch(self, source: "Source") -> "_Read | None":
-        """One picture, or None where there is one and its size is not known yet. Raises InputError."""
+        """One image, or None where there is one and its size is not known yet. Raises InputError."""
         if self._known:
             return self.read(source)
         if not isinstance(source, FrameSource):
@@ -122,32 +122,32 @@ class _Reader:
         return future.result() or self.read(source)
 
     def read(self, source: "Source") -> _Read:
-        """One picture. Raises InputError."""
+        """One image. Raises InputError."""
         if not self._known:
             self.tell(self._able())
         from mmcli.media.identity import identity
-        from mmcli.media.image import load_picture
+        from mmcli.media.image import load_image
 
         started, side = time.perf_counter(), self.side
         known = identity(source)  # before it is read: what changes meanwhile is answered anew
         if isinstance(source, FrameSource):
-            return _Read(source.frame.picture, None, source.seconds, known, side)
-        picture = load_picture(source, side=side)
+            return _Read(source.frame.image, None, source.seconds, known, side)
+        image = load_image(source, side=side)
         full = None
-        if self._keep and picture.image.size == (picture.width, picture.height):
-            full = picture
-        elif self._keep and picture.width * picture.height <= KEPT_PIXELS and side != PROBE:
-            full = load_picture(source)
-        return _Read(picture, full, time.perf_counter() - started, known, side)
+        if self._keep and image.image.size == (image.width, image.height):
+            full = image
+        elif self._keep and image.width * image.height <= KEPT_PIXELS and side != PROBE:
+            full = load_image(source)
+        return _Read(image, full, time.perf_counter() - started, known, side)
 
 
-def _full(source: "Source", read: _Read) -> "Picture":
-    """The picture in full size: large ones are read again, that no more than one of them is there."""
-    from mmcli.media.image import load_picture
+def _full(source: "Source", read: _Read) -> "LoadedImage":
+    """The image in full size: large ones are read again, that no more than one of them is there."""
+    from mmcli.media.image import load_image
 
     if isinstance(source, FrameSource):
         return source.full()
-    return read.full or load_picture(source)
+    return read.full or load_image(source)
 
 
 def _result(source: "Source", read: Callable[[], _Read]) -> _Read | InputError:
@@ -187,21 +187,21 @@ def _finish(
 ) -> Iterator[Outcome]:
     """Run one batch and hand out its outcomes, failed inputs in their places."""
     from mmcli.tasks.answer import answer
-    from mmcli.tasks.result import picture_record
+    from mmcli.tasks.result import image_record
 
     remarks = tuple(request.remarks(loaded))
     reads = [read for _, read in batch if not isinstance(read, InputError)]
-    answers = iter(answer(loaded, [[read.picture.image] for read in reads], request) if reads else ())
+    answers = iter(answer(loaded, [[read.image.image] for read in reads], request) if reads else ())
     for source, read in batch:
         if isinstance(read, InputError):
             yield _failed(source, read, request, model, revision)
         else:
-            record = picture_record(
+            record = image_record(
                 request,
                 next(answers),
                 loaded,
                 source.name,
-                read.picture,
+                read.image,
                 read.seconds,
                 identity=read.identity,
                 remarks=remarks,

@@ -8,7 +8,7 @@ from mmcli.errors import InputError
 from mmcli.output.schema import Record
 
 if TYPE_CHECKING:
-    from mmcli.media.image import Picture
+    from mmcli.media.image import LoadedImage
     from mmcli.media.sources import Source
 
 
@@ -19,7 +19,7 @@ class Outcome:
     source: "Source"
     record: Record
     error: InputError | None = None
-    full: "Callable[[], Picture] | None" = None  # in full size, if asked for; raises InputError
+    full: "Callable[[], LoadedImage] | None" = None  # in full size, if asked for; raises InputError
     remarks: tuple[str, ...] = ()  # those of the record's notes that are about the request, not about this input
 
 

@@ -1,4 +1,4 @@
-"""The text in many pictures, read by a library where no model is named: prefetched, in order, no failure stops it."""
+"""The text in many images, read by a library where no model is named: prefetched, in order, no failure stops it."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,17 +14,17 @@ from mmcli.tasks.reader import SIDE, Reader, read_record
 from mmcli.tasks.reading_library import LIBRARY
 
 if TYPE_CHECKING:
-    from mmcli.media.image import Picture
+    from mmcli.media.image import LoadedImage
     from mmcli.media.sources import Source
     from mmcli.tasks.read import ReadRequest
 
-PREFETCHED = 4  # pictures decoded and waiting, at most
+PREFETCHED = 4  # images decoded and waiting, at most
 
-Decoded = tuple["Picture", float, str | None]  # with the seconds that it took, and what tells the file apart
+Decoded = tuple["LoadedImage", float, str | None]  # with the seconds that it took, and what tells the file apart
 
 
 def run(sources: "Iterable[Source]", request: "ReadRequest", reader: Reader) -> Iterator[Outcome]:
-    """One outcome for each source, in their order; `full` of each reads its picture again in full size.
+    """One outcome for each source, in their order; `full` of each reads its image again in full size.
 
     Raises ModelError where the library cannot be used; the outcomes until then have been handed out.
     """
@@ -34,23 +34,23 @@ def run(sources: "Iterable[Source]", request: "ReadRequest", reader: Reader) -> 
 
 def _decoded(source: "Source") -> Decoded:
     from mmcli.media.identity import identity
-    from mmcli.media.image import load_picture
+    from mmcli.media.image import load_image
 
     started = time.perf_counter()
     known = identity(source)  # before it is read: what changes meanwhile is answered anew
-    return load_picture(source, side=SIDE), time.perf_counter() - started, known
+    return load_image(source, side=SIDE), time.perf_counter() - started, known
 
 
 def _record(source: "Source", future: "Future[Decoded]", request: "ReadRequest", reader: Reader) -> Record:
-    picture, seconds, known = future.result()
-    return read_record(request, reader, source.name, picture, seconds, known)
+    image, seconds, known = future.result()
+    return read_record(request, reader, source.name, image, seconds, known)
 
 
 def _outcome(source: "Source", record: Callable[[], Record], request: "ReadRequest") -> Outcome:
-    from mmcli.media.image import load_picture
+    from mmcli.media.image import load_image
 
     try:
-        return Outcome(source, record(), full=partial(load_picture, source))
+        return Outcome(source, record(), full=partial(load_image, source))
     except Exception as error:
         raise_if_interrupted(error)
         if not isinstance(error, InputError):

@@ -6,7 +6,7 @@ import typer
 
 from mmcli.cli.arguments import Images
 from mmcli.cli.folders import FolderOptions
-from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, option, spread
+from mmcli.cli.options import AnswerOptions, ImageOptions, ModelOptions, OutputOptions, TalkOptions, option, spread
 
 NAME = "caption"
 EPILOG = """\
@@ -49,7 +49,7 @@ def command(
     ctx: typer.Context,
     images: Images = None,
     *,
-    pictures: PictureOptions,
+    inputs: ImageOptions,
     answer: AnswerOptions,
     detail: Detail = None,
     beams: Beams = None,
@@ -62,8 +62,8 @@ def command(
 
     One picture: its caption on a line. Several: the name and the caption, one line a picture.
     """
-    from mmcli.cli.pictures import Plan, request_fields, run_pictures
+    from mmcli.cli.images import Plan, request_fields, run_images
     from mmcli.tasks.caption import CaptionRequest
 
     request = CaptionRequest(**request_fields(answer, output), beams=beams, detail=detail)
-    return run_pictures(ctx, request, Plan(images or [], pictures, output, model, talk, folder=folder))
+    return run_images(ctx, request, Plan(images or [], inputs, output, model, talk, folder=folder))

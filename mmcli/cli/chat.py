@@ -1,4 +1,4 @@
-"""`mmcli chat`: questions about pictures and recordings, one or many."""
+"""`mmcli chat`: questions about images and recordings, one or many."""
 
 from dataclasses import replace
 from functools import cache
@@ -65,8 +65,8 @@ def command(
     it asks for one after another on the terminal.
     """
     from mmcli.cli.attachments import find_attachments, load_attachment
+    from mmcli.cli.images import request_fields
     from mmcli.cli.inputs import not_on_stdout, read_beside
-    from mmcli.cli.pictures import request_fields
     from mmcli.cli.render import Renderer
     from mmcli.cli.start import begin, capabilities_here, loader
     from mmcli.cli.talker import Talker

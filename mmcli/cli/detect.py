@@ -6,7 +6,7 @@ import typer
 
 from mmcli.cli.arguments import Images, MinScore, ThingsOrAll
 from mmcli.cli.folders import FolderOptions, ObjectOptions
-from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, option, spread
+from mmcli.cli.options import AnswerOptions, ImageOptions, ModelOptions, OutputOptions, TalkOptions, option, spread
 from mmcli.models.offered import such_as
 
 NAME = "detect"
@@ -40,7 +40,7 @@ def command(
     ] = False,
     min_score: MinScore = None,
     *,
-    pictures: PictureOptions,
+    inputs: ImageOptions,
     answer: AnswerOptions,
     output: OutputOptions,
     folder: FolderOptions,
@@ -53,7 +53,7 @@ def command(
     One line an object, separated by tabs: label, x0, y0, x1, y1, score; with several pictures the name comes first.
     Nothing found prints nothing.
     """
-    from mmcli.cli.pictures import Plan, request_fields, run_pictures, sifting
+    from mmcli.cli.images import Plan, request_fields, run_images, sifting
     from mmcli.tasks.detect import DetectRequest
 
     images = images or []
@@ -62,5 +62,5 @@ def command(
     words = "" if every or things is None else things
     fields = request_fields(answer, output) | sifting(objects)
     request = DetectRequest(words=words, every=every, min_score=min_score, **fields)
-    plan = Plan(images, pictures, output, model, talk, folder=folder, objects=objects)
-    return run_pictures(ctx, request, plan)
+    plan = Plan(images, inputs, output, model, talk, folder=folder, objects=objects)
+    return run_images(ctx, request, plan)

@@ -147,7 +147,7 @@ def self_check(model: str, device_name: str, dtype_name: str) -> dict[str, Any]:
 
 
 def check_inputs(loaded: "Loaded") -> "Inputs":
-    """The picture and the prompt, or the sound and the prompt, that a model is tried with."""
+    """The image and the prompt, or the sound and the prompt, that a model is tried with."""
     import torch
 
     from mmcli.media.mixing import RATE
@@ -155,7 +155,7 @@ def check_inputs(loaded: "Loaded") -> "Inputs":
 
     processor = loaded.processor
     if processor.capabilities.images:
-        return processor.inputs([[check_picture()]], [processor.task_prompt("caption", "")])
+        return processor.inputs([[check_image()]], [processor.task_prompt("caption", "")])
     transcript_inputs = loaded.family.transcript_inputs if loaded.family else None
     assert transcript_inputs is not None, "a family that reads no pictures transcribes"
     with torch.inference_mode():
@@ -171,16 +171,16 @@ def check_sound(rate: int) -> Any:
     return (0.1 * glide * np.sin(2 * np.pi * 2 * time) ** 2).astype(np.float32)
 
 
-def check_picture() -> Any:
-    """A picture that needs no file: coloured ramps with a disc and a square."""
+def check_image() -> Any:
+    """An image that needs no file: coloured ramps with a disc and a square."""
     from PIL import Image, ImageDraw
 
     ramp = Image.linear_gradient("L")
-    picture = Image.merge("RGB", (ramp, ramp.rotate(90), ramp.rotate(180)))
-    pen = ImageDraw.Draw(picture)
+    image = Image.merge("RGB", (ramp, ramp.rotate(90), ramp.rotate(180)))
+    pen = ImageDraw.Draw(image)
     pen.ellipse((40, 60, 130, 150), fill=(230, 40, 40))
     pen.rectangle((150, 120, 230, 220), fill=(40, 60, 220))
-    return picture
+    return image
 
 
 def forced_logits(model: Any, inputs: Any, tokens: "list[int] | None") -> "tuple[torch.Tensor, list[int]]":

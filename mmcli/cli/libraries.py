@@ -18,7 +18,7 @@ _OURS = re.compile("^mmcli:", re.MULTILINE)
 class Guarded:
     """A text stream like another, through which no control character passes but those of a tqdm bar.
 
-    tqdm begins every picture of a bar with a carriage return, and moves up and down in writes of their own.
+    tqdm draws a bar anew behind a carriage return, and moves up and down in writes of their own.
     """
 
     def __init__(self, stream: TextIO):

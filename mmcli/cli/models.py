@@ -181,7 +181,7 @@ def _declared(raw: dict, name: str) -> dict:
 
 
 def _facts(name: str, revision: str | None, offline: bool) -> dict:
-    """What `info` tells; memory is that of the weights, to which pictures and the KV cache add some."""
+    """What `info` tells; memory is that of the weights, to which images and the KV cache add some."""
     from mmcli.hub.known import known_as
     from mmcli.hub.quantized import parameter_count
     from mmcli.hub.resolve import cached_folder, is_local, resolve

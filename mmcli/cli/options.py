@@ -225,8 +225,8 @@ class AnswerOptions:
 
 
 @dataclass(frozen=True)
-class PictureOptions:
-    """Where more pictures come from and how many go through the model together."""
+class ImageOptions:
+    """Where more images come from and how many go through the model together."""
 
     files_from: Annotated[str | None, files_from_option("Pictures")] = None
     batch_size: Annotated[

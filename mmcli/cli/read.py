@@ -9,7 +9,7 @@ from mmcli.cli import complete
 from mmcli.cli.arguments import Images
 from mmcli.cli.choice import model_or_default
 from mmcli.cli.folders import FolderOptions
-from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, option, spread
+from mmcli.cli.options import AnswerOptions, ImageOptions, ModelOptions, OutputOptions, TalkOptions, option, spread
 from mmcli.errors import UsageError
 from mmcli.hub.known import IMAGE_MODEL
 from mmcli.models.offered import any_of, such_as
@@ -62,7 +62,7 @@ def command(
         bool, option("Answer", "--boxes", help="Print each piece of text with its box; --overlay does it too.")
     ] = False,
     *,
-    pictures: PictureOptions,
+    inputs: ImageOptions,
     answer: AnswerOptions,
     output: OutputOptions,
     folder: FolderOptions,
@@ -74,14 +74,14 @@ def command(
     One picture: its text. Several: the name and the text, one line a picture. With --boxes one line a piece of text,
     separated by tabs: the text, x0, y0, x1, y1, score; with several pictures the name comes first.
     """
-    from mmcli.cli.pictures import Plan, request_fields, run_pictures
+    from mmcli.cli.images import Plan, request_fields, run_images
     from mmcli.tasks.read import ReadRequest
 
     request = ReadRequest(boxes=boxes or output.overlay is not None, **request_fields(answer, output))
-    plan = Plan(images or [], pictures, output, model, talk, folder=folder)
+    plan = Plan(images or [], inputs, output, model, talk, folder=folder)
     if model.model:
-        return run_pictures(ctx, request, plan)
-    only_with_a_model(answer, output, model, pictures)
+        return run_images(ctx, request, plan)
+    only_with_a_model(answer, output, model, inputs)
     from importlib.metadata import version
 
     from mmcli.batch.read import run
@@ -94,20 +94,20 @@ def command(
     def answers(request: "ReadRequest", sources: "Iterable[Source]") -> "Iterator[Outcome]":
         return run(sources, request, Reader())
 
-    return run_pictures(ctx, request, plan, answers)
+    return run_images(ctx, request, plan, answers)
 
 
 def only_with_a_model(
     answer: AnswerOptions,
     output: OutputOptions,
     model: ModelOptions,
-    pictures: PictureOptions,
+    inputs: ImageOptions,
 ) -> None:
     """Raise UsageError for an option that would have no effect on what the library reads."""
     for group, names in (
         (answer, [field.name for field in fields(answer)]),
         (output, ["token_ids", "loc_divisor"]),
-        (pictures, ["interval", "frames"]),
+        (inputs, ["interval", "frames"]),
         (model, ["revision", "device", "dtype", "table"]),
     ):
         defaults = {field.name: field.default for field in fields(group)}  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Results as people and programs want them: text or JSON on stdout, pictures in files or in the terminal."""
+"""Results as people and programs want them: text or JSON on stdout, images in files or in the terminal."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from mmcli.output.writers import WRITERS, writer_of, writers_for
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmcli.media.image import Picture
+    from mmcli.media.image import LoadedImage
     from mmcli.media.sources import Source
     from mmcli.output.files import Destination
     from mmcli.output.ledger import Ledger
@@ -30,9 +30,9 @@ CUT = "the answer was cut off; raise --max-tokens to let it end"
 
 
 class Renderer:
-    """Writes the result of one picture after another.
+    """Writes the result of one image after another.
 
-    Raises UsageError at once where an option cannot be met: a file named for many pictures, a missing extra.
+    Raises UsageError at once where an option cannot be met: a file named for many images, a missing extra.
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class Renderer:
         places = (output.overlay, mask, output.output, objects.crop, objects.cutout, objects.copy)
         if all(place is None for place in places) and not self.folder.sidecar:
             return
-        from mmcli.output.files import LOSSLESS_SUFFIXES, PICTURE_SUFFIXES, Destination
+        from mmcli.output.files import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, Destination
         from mmcli.output.ledger import Ledger
 
         self.ledger = Ledger(sources, others)
         common: dict[str, Any] = {"ledger": self.ledger, "overwrite": output.overwrite}
-        kept = tuple(PICTURE_SUFFIXES)
+        kept = tuple(IMAGE_SUFFIXES)
 
         def place(option: str, argument: str | None, **more: Any) -> "Destination | None":
             return None if argument is None else Destination(option, argument, several, **more, **common)
@@ -115,8 +115,8 @@ class Renderer:
         self.cutout = place("--cutout", objects.cutout and f"{objects.cutout}/")
 
     @property
-    def needs_picture(self) -> bool:
-        """Whether `files` and `shown` will ask for the picture in full size."""
+    def needs_image(self) -> bool:
+        """Whether `files` and `shown` will ask for the image in full size."""
         return self.show or any((self.overlay, self.copy, self.crop, self.cutout))
 
     @property
@@ -162,9 +162,9 @@ class Renderer:
                 raise InputError(what, "Use --format jsonl")
 
     def notes(self, record: "Record", cut: str = CUT, once: Sequence[str] = ()) -> None:
-        """Say on stderr what the text does not tell: remarks on the picture, faults of the answer, `cut` if it was.
+        """Say on stderr what the text does not tell: remarks on the image, faults of the answer, `cut` if it was.
 
-        Those of the notes that are said `once` are the same for every picture of a run.
+        Those of the notes that are said `once` are the same for every image of a run.
         """
         for note in once:
             if note not in self._told:
@@ -175,18 +175,18 @@ class Renderer:
         for note in remarks(own, cut):
             self.environment.note(f"mmcli: {name}: {note}" if name else f"mmcli: {note}")
 
-    def files(self, source: "Source", record: "Record", full: "Callable[[], Picture] | None") -> None:
+    def files(self, source: "Source", record: "Record", full: "Callable[[], LoadedImage] | None") -> None:
         """Write the files that were asked for. Raises InputError where one cannot be written.
 
-        `full` reads the picture in full size, which is done only where there is something to draw or to show.
-        A mask without a mask's object, and a drawn picture without anything drawn in, would look like results: they
+        `full` reads the image in full size, which is done only where there is something to draw or to show.
+        A mask without a mask's object, and a drawn image without anything drawn in, would look like results: they
         are not written, and that is said.
         """
         if self.mask is not None:
             if any(found.mask is not None for found in record.objects):
-                from mmcli.output.masks import mask_picture
+                from mmcli.output.masks import mask_image
 
-                self.mask.save(source, mask_picture(record))
+                self.mask.save(source, mask_image(record))
             else:
                 self.not_written(record, self.mask.path(source), "no mask" if record.objects else "nothing")
         if self.overlay is not None and not record.objects and record.time is None:
@@ -198,7 +198,7 @@ class Renderer:
         self._images(source, record, full().image)
 
     def _images(self, source: "Source", record: "Record", image: "Image.Image") -> None:
-        """Write and show what is made of the picture in full size: first what is cut out of it, then drawings."""
+        """Write and show what is made of the image in full size: first what is cut out of it, then drawings."""
         image = self._hidden(image, record)
         for place, cut_out in ((self.crop, False), (self.cutout, True)):
             if place is not None:
@@ -249,7 +249,7 @@ class Renderer:
         return draw(image, record)
 
     def _beside(self, source: "Source", record: "Record") -> None:
-        """Write the text into a file beside the picture's own. InputError where it has none."""
+        """Write the text into a file beside the image's own. InputError where it has none."""
         from mmcli.output.files import write_beside
         from mmcli.output.writers.text import to_text
 
@@ -283,7 +283,7 @@ def can_show(environment: Environment) -> bool:
 
 
 def show(environment: Environment, image: "Image.Image") -> None:
-    """Draw a picture into the terminal, in its own graphics protocol or else with coloured blocks."""
+    """Draw an image into the terminal, in its own graphics protocol or else with coloured blocks."""
     from rich.console import Console
     from textual_image.renderable import Image as Renderable  # asks the terminal what it can, as it is imported
 

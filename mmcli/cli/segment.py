@@ -6,7 +6,7 @@ import typer
 
 from mmcli.cli.arguments import Images, MinScore, Things
 from mmcli.cli.folders import FolderOptions, ObjectOptions
-from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions, option, spread
+from mmcli.cli.options import AnswerOptions, ImageOptions, ModelOptions, OutputOptions, TalkOptions, option, spread
 from mmcli.hub.known import IMAGE_MODEL
 from mmcli.models.offered import such_as
 
@@ -49,7 +49,7 @@ def command(
     ] = None,
     min_score: MinScore = None,
     *,
-    pictures: PictureOptions,
+    inputs: ImageOptions,
     answer: AnswerOptions,
     output: OutputOptions,
     folder: FolderOptions,
@@ -62,9 +62,9 @@ def command(
     One line an object, separated by tabs: label, x0, y0, x1, y1, score; with several pictures the name comes first.
     The masks themselves go to --mask, --overlay or --json.
     """
-    from mmcli.cli.pictures import Plan, request_fields, run_pictures, sifting
+    from mmcli.cli.images import Plan, request_fields, run_images, sifting
     from mmcli.tasks.segment import SegmentRequest
 
     request = SegmentRequest(words=things, min_score=min_score, **request_fields(answer, output), **sifting(objects))
-    plan = Plan(images or [], pictures, output, model, talk, mask, mask_decoder, folder, objects)
-    return run_pictures(ctx, request, plan)
+    plan = Plan(images or [], inputs, output, model, talk, mask, mask_decoder, folder, objects)
+    return run_images(ctx, request, plan)

@@ -34,7 +34,7 @@ class Talker(ChatSession):
             return super().ready()
 
     def clear(self) -> None:
-        """Begin anew, without pictures and sounds."""
+        """Begin anew, without images and sounds."""
         super().clear()
         self.saved = set()
 
@@ -73,14 +73,14 @@ class Talker(ChatSession):
         self._drawn(record)
 
     def _drawn(self, record: "Record") -> None:
-        """Write or show the picture, where it is one and that was asked for."""
+        """Write or show the image, where it is one and that was asked for."""
         seen = self.shown
-        if self.renderer.needs_picture and len(seen) == 1 and seen[0].kind == "picture":
-            from mmcli.media.image import load_picture
+        if self.renderer.needs_image and len(seen) == 1 and seen[0].kind == "picture":
+            from mmcli.media.image import load_image
 
             if self.renderer.ledger is not None:
                 self.renderer.ledger.reads(seen[0].source)
-            self.renderer.files(seen[0].source, record, lambda: load_picture(seen[0].source))
+            self.renderer.files(seen[0].source, record, lambda: load_image(seen[0].source))
 
     def save(self, name: str) -> int:
         """Write all questions and answers into a file → how many. InputError where that cannot be.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from mmcli.cli.folders import is_folder
-from mmcli.cli.options import PictureOptions
+from mmcli.cli.options import ImageOptions
 from mmcli.cli.render import Renderer
 from mmcli.errors import InputError, UsageError, WriteError, raise_if_interrupted
 from mmcli.media.sources import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 _SUFFIXES = (".mp4", ".mov", ".mkv")  # of videos that can be written
 
 
-def wants_videos(options: PictureOptions) -> bool:
+def wants_videos(options: ImageOptions) -> bool:
     """Whether videos are to be looked for in folders too."""
     return options.interval is not None or options.frames is not None
 
 
-def extensions(options: PictureOptions) -> frozenset[str]:
+def extensions(options: ImageOptions) -> frozenset[str]:
     """What is taken from folders: a film beside photographs only where frames are asked for, since it takes long."""
     return IMAGE_EXTENSIONS | VIDEO_EXTENSIONS if wants_videos(options) else IMAGE_EXTENSIONS
 
 
-def sampling_of(options: PictureOptions) -> "Sampling":
+def sampling_of(options: ImageOptions) -> "Sampling":
     """Which frames of videos are asked for. UsageError where that is said twice."""
     from mmcli.media.sampling import Sampling
 
@@ -39,7 +39,7 @@ def sampling_of(options: PictureOptions) -> "Sampling":
     return Sampling(options.interval or 1.0, options.frames)
 
 
-def holds_video(sources: "Sequence[Source]", options: PictureOptions) -> bool:
+def holds_video(sources: "Sequence[Source]", options: ImageOptions) -> bool:
     """Whether there is a video among the inputs, as far as their names tell: it counts as several inputs."""
     return wants_videos(options) or any(
         Path(source.relative.name).suffix.lower() in VIDEO_EXTENSIONS for source in sources

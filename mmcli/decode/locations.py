@@ -1,6 +1,6 @@
 """Boxes as four location tokens, in the convention of PaliGemma.
 
-A location is a coordinate's share of the picture's side in 1/1023, in the order y0 x0 y1 x1
+A location is a coordinate's share of the image's side in 1/1023, in the order y0 x0 y1 x1
 (google-research/big_vision `pp/proj/paligemma/segmentation.py`); boxes here are (x0, y0, x1, y1) in pixels.
 """
 
@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 from mmcli.decode import LOCATIONS
 
-DIVISOR = LOCATIONS - 1  # 0 is the first edge of the picture and 1023 the last, as the encoder of big_vision has it
+DIVISOR = LOCATIONS - 1  # 0 is the first edge of the image and 1023 the last, as the encoder of big_vision has it
 
 Loc = tuple[int, ...]  # a place in the integers of a grammar, in its own order; here a box's y0, x0, y1, x1
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 
 
 def decode_box(loc: Loc, width: int, height: int, divisor: int = DIVISOR) -> Box:
-    """Locations → box in pixels of a picture of that size.
+    """Locations → box in pixels of an image of that size.
 
     `divisor=1024` is the convention of other decoders; with it no box reaches the right or the lower edge.
     Raises ValueError for a location outside 0 … 1023.
@@ -27,7 +27,7 @@ def decode_box(loc: Loc, width: int, height: int, divisor: int = DIVISOR) -> Box
 
 
 def encode_box(box: Box, width: int, height: int, divisor: int = DIVISOR) -> Loc:
-    """Box in pixels → locations; what lies outside the picture is moved to its edge."""
+    """Box in pixels → locations; what lies outside the image is moved to its edge."""
 
     def location(value: float, side: int) -> int:
         return round(min(max(value / side * divisor, 0), LOCATIONS - 1))
@@ -37,7 +37,7 @@ def encode_box(box: Box, width: int, height: int, divisor: int = DIVISOR) -> Loc
 
 
 def pixel_box(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
-    """The whole pixels (x0, y0, x1, y1) of a box, last edges excluded: inside the picture and at least one pixel.
+    """The whole pixels (x0, y0, x1, y1) of a box, last edges excluded: inside the image and at least one pixel.
 
     Masks are pasted and crops are cut here. A box thinner than a pixel becomes the pixel that holds its middle.
     """

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Scores held at once where they are written out: pictures of 896 pixels make prefixes of over 4096 tokens.
+# Scores held at once where they are written out: images of 896 pixels make prefixes of over 4096 tokens.
 SCORES = 1 << 26
 
 

@@ -18,7 +18,7 @@ from mmcli.errors import ModelError
 from mmcli.hub.array_files import WHAT_TO_DO, read_arrays
 
 GRID = 4  # codes along a side
-SIDE = 64  # mask pixels along a side: four halvings of the picture meet the grid
+SIDE = 64  # mask pixels along a side: four halvings of the image meet the grid
 
 # Running averages that the published file keeps from its own training; nothing here reads them.
 DROPPED = frozenset({"_vq_vae._ema_w", "_vq_vae._ema_cluster_size"})
@@ -30,7 +30,7 @@ class MaskVQVAEConfig:
 
     codes: int = 128
     embedding_width: int = 512
-    hidden: int = 128  # channels at the 4 × 4 grid; they halve as the picture doubles, so a multiple of 8
+    hidden: int = 128  # channels at the 4 × 4 grid; they halve as the image doubles, so a multiple of 8
     commitment: float = 0.25  # weight of the commitment term; only training uses it
 
     def __post_init__(self):

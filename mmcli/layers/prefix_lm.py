@@ -11,9 +11,9 @@ from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
 
 
 class PrefixLM(GenerativeModel):
-    """Base of families whose pictures become soft tokens in front of the prompt.
+    """Base of families whose images become soft tokens in front of the prompt.
 
-    A subclass supplies `soft_tokens(pixels)` [pictures, 3, side, side] → [pictures, P, D] and may change the mask.
+    A subclass supplies `soft_tokens(pixels)` [images, 3, side, side] → [images, P, D] and may change the mask.
     Forbidden in the answer are the image token and ids from `vocabulary_end` on, which are rows that only fill the
     table up; by default that is the image token and everything behind it.
     """
@@ -40,7 +40,7 @@ class PrefixLM(GenerativeModel):
         return KVCache(c.depth, batch, length, c.key_heads, c.head_width, like.dtype, like.device, shareable=True)
 
     def embed(self, inputs: Inputs) -> Tensor:
-        """Prompt embeddings with the pictures' soft tokens put in their places: [B, T, D]."""
+        """Prompt embeddings with the images' soft tokens put in their places: [B, T, D]."""
         is_image = inputs.tokens == self.image_token
         x = self.decoder.embed(inputs.tokens.masked_fill(is_image, 0))
         if not inputs.images:

@@ -23,7 +23,7 @@ class SiglipConfig:
 
     @property
     def patches(self) -> int:
-        """P: the patches of one picture."""
+        """P: the patches of one image."""
         return (self.image_size // self.patch_size) ** 2
 
 

@@ -1,6 +1,6 @@
 """Pixels of every colour model and depth as 8-bit RGB in sRGB, on white: band by band, so that no second whole is made.
 
-A converter is a function from a band of a picture (whole rows of it) to an RGB picture of the same size.
+A converter is a function from a band of an image (whole rows of it) to an RGB image of the same size.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ _DISPLAY_GAMMA = 2.2  # of sRGB, as a single number
 def to_rgb(image: Image.Image, factor: int, notes: list[str], low: Image.Image | None = None) -> Image.Image:
     """The loaded `image` as RGB, both sides divided by `factor`; `notes` is told what cannot be done rightly.
 
-    `low` holds the lower bytes of a 16-bit RGB picture, of which `image` has the upper: its one transparent colour is
+    `low` holds the lower bytes of a 16-bit RGB image, of which `image` has the upper: its one transparent colour is
     compared with both.
     """
     convert = _converter(image, notes)
@@ -96,7 +96,7 @@ def _without_transparency(band: Image.Image) -> Image.Image:
 def _transparent_colour(
     image: Image.Image, low: Image.Image | None
 ) -> Callable[[Image.Image, Image.Image | None], Image.Image] | None:
-    """A function from a band (and its lower bytes) to the mask of what has the picture's one transparent colour."""
+    """A function from a band (and its lower bytes) to the mask of what has the image's one transparent colour."""
     key = image.info.get("transparency")
     if image.mode not in ("1", "L", "RGB") or key is None or isinstance(key, bytes):
         return None
@@ -129,7 +129,7 @@ def _equal(band: Image.Image, values: Sequence[int]) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, notes: list[str]) -> Converter:
-    """Into RGB, through the picture's colour profile or gamma where those say anything but sRGB."""
+    """Into RGB, through the image's colour profile or gamma where those say anything but sRGB."""
     profile, mode = image.info.get("icc_profile"), image.mode
     if not profile and mode != "LAB":
         return _through_gamma(image)

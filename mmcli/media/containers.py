@@ -90,7 +90,7 @@ def sound_track(
         notes.append(f"sound track {tracks.index(track) + 1} of {len(tracks)}{spoken} is used")
     for stream in container.streams:
         if stream is not track:
-            stream.discard = Discard.all  # the pictures of a video are not even read where the container allows it
+            stream.discard = Discard.all  # the frames of a video are not even read where the container allows it
     return track
 
 

@@ -9,7 +9,7 @@ _IMAGE, _EXTENSION = 0x2C, 0x21
 
 
 def frames(file: BinaryIO) -> tuple[int, tuple[int, int, int, int]]:
-    """The number of frames of the GIF in `file`, at most FRAMES + 1, and where in the picture the first of them is.
+    """The number of frames of the GIF in `file`, at most FRAMES + 1, and where in the image the first of them is.
 
     The file is left at its beginning.
     """

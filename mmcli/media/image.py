@@ -1,4 +1,4 @@
-"""A picture as the models want it: RGB, upright, on white, 8 bits; every quirk of files is dealt with here, once."""
+"""An image as the models want it: RGB, upright, on white, 8 bits; every quirk of files is dealt with here, once."""
 
 import logging
 import warnings
@@ -22,13 +22,13 @@ from mmcli.media.limits import (
     DECODING,
     FULL_PIXELS,
     HELD_PIXELS,
-    PICTURE_FILE,
+    IMAGE_FILE,
     PIXELS,
     STREAM,
 )
 from mmcli.media.look import Look, contents, look_at
 from mmcli.media.naming import printable
-from mmcli.media.sniff import describe, picture_format
+from mmcli.media.sniff import describe, image_format
 from mmcli.media.sources import Source
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ _PLUGINS = {  # imported when a file of the kind turns up: Pillow's own search i
     "HEIF": (),
 }
 
-_TURNS = {  # EXIF orientation → what makes the picture upright (EXIF 2.3, tag 0x0112)
+_TURNS = {  # EXIF orientation → what makes the image upright (EXIF 2.3, tag 0x0112)
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -65,8 +65,8 @@ _decoding = Budget(DECODING)
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One upright picture. `width` and `height` are its full size, also where `image` was decoded smaller."""
+class LoadedImage:
+    """One upright image. `width` and `height` are its full size, also where `image` was decoded smaller."""
 
     image: Image.Image
     width: int
@@ -75,25 +75,25 @@ class Picture:
     """What the user should know, each a phrase: frames left out, values stretched."""
 
 
-def load_picture(source: Source, *, side: int | None = None, frame: int = 0) -> Picture:
-    """The picture in `source`, of which `frame` is taken where there are several (counted from 0).
+def load_image(source: Source, *, side: int | None = None, frame: int = 0) -> LoadedImage:
+    """The image in `source`, of which `frame` is taken where there are several (counted from 0).
 
-    `side` is what the caller will scale the picture to, in pixels: it is then made smaller by 2, 4 or 8 as long as
+    `side` is what the caller will scale the image to, in pixels: it is then made smaller by 2, 4 or 8 as long as
     both sides stay at least that long, JPEGs while they are decoded, and further where it would still have more than
-    HELD_PIXELS. Without it, pictures of more than FULL_PIXELS are refused. What all threads decode at one time takes
+    HELD_PIXELS. Without it, images of more than FULL_PIXELS are refused. What all threads decode at one time takes
     DECODING bytes at most. Raises InputError for all that is wrong with the source or its content.
     """
     head = source.head()
     name = printable(source.name)
     if not head:
         raise InputError(f"{name} is empty", "Get a fresh copy of the file")
-    kind = picture_format(head)
+    kind = image_format(head)
     if kind is None:
         what, do = describe(head)
         raise InputError(f"{name} is {what}", do)
     _prepare(kind, name)
     try:
-        with source.open(PICTURE_FILE, STREAM) as file:
+        with source.open(IMAGE_FILE, STREAM) as file:
             return _decode(file, kind, name, side, frame)
     except InputError:
         raise
@@ -104,7 +104,7 @@ def load_picture(source: Source, *, side: int | None = None, frame: int = 0) -> 
         raise _damaged(name, kind, error) from error
 
 
-def _decode(file: BinaryIO, kind: str, name: str, side: int | None, frame: int) -> Picture:
+def _decode(file: BinaryIO, kind: str, name: str, side: int | None, frame: int) -> LoadedImage:
     look = look_at(file, kind, name)
     notes = list(look.notes)
     image = _open(file, kind)
@@ -119,13 +119,13 @@ def _decode(file: BinaryIO, kind: str, name: str, side: int | None, frame: int) 
         orientation, upright = _upright(image, file, look, full, side, notes)
         del image  # before others may decode
     width, height = full if orientation < 5 else full[::-1]
-    return Picture(upright, width, height, tuple(notes))
+    return LoadedImage(upright, width, height, tuple(notes))
 
 
 def _upright(
     image: Image.Image, file: BinaryIO, look: Look, full: tuple[int, int], side: int | None, notes: list[str]
 ) -> tuple[int, Image.Image]:
-    """Decode an opened picture → its orientation in the file, and the picture as it is to be seen."""
+    """Decode an opened image → its orientation in the file, and the image as it is to be seen."""
     image.load()
     if look.first_frame is not None and image.tell() == 0 and look.first_frame != (0, 0, *image.size):
         whole = Image.new("RGBA", image.size)  # around it there is nothing, which Pillow fills with a colour
@@ -156,7 +156,7 @@ def _draft(image: Image.Image, side: int | None) -> None:
 
 
 def _factor(size: tuple[int, int], full: tuple[int, int], side: int | None) -> int:
-    """By what to divide the sides of a picture of `size`, which were `full` in the file."""
+    """By what to divide the sides of an image of `size`, which were `full` in the file."""
     if side is None:
         return 1
     factor, drafted = 1, max(full[0] // size[0], 1)
@@ -278,7 +278,7 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors reach stderr
     Image.core.set_block_size(64 << 20)  # blocks of up to 32 MiB glibc may keep for the thread when they are freed
-    Image.MAX_IMAGE_PIXELS = None  # it refuses pictures of 180 megapixels; `_check_size` and `_cost` stand in for it
+    Image.MAX_IMAGE_PIXELS = None  # it refuses images of 180 megapixels; `_check_size` and `_cost` stand in for it
 
 
 @cache
@@ -305,7 +305,7 @@ def _choose_frame(image: Image.Image, look: Look, frame: int, name: str, notes: 
         has = "only frame 0" if count == 1 else f"{count} frames, 0 to {count - 1}"
         raise InputError(f"{name} has no frame {frame}: it has {has}", "Choose another frame")
     place = look.pages[frame] if look.pages else frame
-    if place:  # not for 0: a HEIC opens at its main picture, which may be any of them
+    if place:  # not for 0: a HEIC opens at its main image, which may be any of them
         image.seek(place)
     of = f"more than {count:,}" if look.more else str(count)
     if frame:
@@ -317,7 +317,7 @@ def _choose_frame(image: Image.Image, look: Look, frame: int, name: str, notes: 
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8; 1 where EXIF says nothing sensible. For TIFF and HEIC the decoder has turned the picture: 1."""
+    """1 to 8; 1 where EXIF says nothing sensible. For TIFF and HEIC the decoder has turned the image: 1."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception as error:  # EXIF is written by all sorts of programs; a broken block takes nothing from the pixels

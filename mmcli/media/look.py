@@ -1,4 +1,4 @@
-"""A look at a picture file before its decoder sees it: what would be read wrongly, or would take the machine."""
+"""A look at an image file before its decoder sees it: what would be read wrongly, or would take the machine."""
 
 import mmap
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class Look:
 
     frames: int | None = None
     more: bool = False  # frames than were counted
-    pages: tuple[int, ...] = ()  # of a TIFF, those that are whole pictures
-    first_frame: tuple[int, int, int, int] | None = None  # of a GIF, where it is in the picture
+    pages: tuple[int, ...] = ()  # of a TIFF, those that are whole images
+    first_frame: tuple[int, int, int, int] | None = None  # of a GIF, where it is in the image
     bits: int = 8  # of a sample of a PNG
     layout: jpeg.Layout | None = None  # of a JPEG
     notes: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ _FTYP_KINDS = (  # brands of the ISO container, the more telling first: many fil
     ("HEIF", (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")),
 )
 
-_PICTURES = (  # (offset, magic, Pillow's name of the format)
+_IMAGES = (  # (offset, magic, Pillow's name of the format)
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
     (0, b"GIF87a", "GIF"),
@@ -54,13 +54,13 @@ _OTHERS = (  # (offset, magic, what it is, what to do)
 )
 
 _VIDEO = "Take a frame out of it first, for instance with: ffmpeg -i VIDEO -frames:v 1 frame.png"
-_PICTURE_NAMES = {"HEIF": "HEIC", "WEBP": "WebP", "JPEG2000": "JPEG 2000", "PPM": "PNM"}
+_IMAGE_NAMES = {"HEIF": "HEIC", "WEBP": "WebP", "JPEG2000": "JPEG 2000", "PPM": "PNM"}
 RECORDINGS = "WAV, FLAC, MP3, M4A, AAC, Ogg, Opus, WebM and the sound of MP4, MOV and MKV videos are read"
 READABLE = "JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, HEIC, JPEG 2000 and PNM are read"
 
 
-def picture_format(data: bytes) -> str | None:
-    """Pillow's name of the picture format that `data` begins like ("JPEG", "HEIF", …), or None."""
+def image_format(data: bytes) -> str | None:
+    """Pillow's name of the image format that `data` begins like ("JPEG", "HEIF", …), or None."""
     if data[4:8] == b"ftyp":
         length = int.from_bytes(data[:4], "big")
         brands = [data[8:12], *(data[at : at + 4] for at in range(16, min(length, len(data), 256), 4))]
@@ -68,7 +68,7 @@ def picture_format(data: bytes) -> str | None:
             if any(brand in known for brand in brands):
                 return kind
         return None
-    for offset, magic, kind in _PICTURES:
+    for offset, magic, kind in _IMAGES:
         if data.startswith(magic, offset) and (kind != "WEBP" or data.startswith(b"RIFF")):
             return kind
     if data[:1] == b"P" and data[1:2] in b"123456f" and data[2:3].isspace():
@@ -77,7 +77,7 @@ def picture_format(data: bytes) -> str | None:
 
 
 def describe(data: bytes) -> tuple[str, str]:
-    """For data that is no picture: what it is ("a PDF, …"), and what the user can do about it."""
+    """For data that is no image: what it is ("a PDF, …"), and what the user can do about it."""
     head = data[:4096]
     if b"%PDF-" in head[:1024]:
         return "a PDF, not a picture", "Turn its pages into pictures first, for instance with: pdftoppm -png"
@@ -99,7 +99,7 @@ def describe(data: bytes) -> tuple[str, str]:
 
 def is_sound(head: bytes) -> bool:
     """Whether data begins like a recording, or like a video: of a video the sound is what is read here."""
-    if picture_format(head) is not None:
+    if image_format(head) is not None:
         return False
     if head.startswith((b"#!AMR", b"caff", b"FORM", b".snd")) or _is_sound_frame(head):
         return True
@@ -109,7 +109,7 @@ def is_sound(head: bytes) -> bool:
 
 def is_video(head: bytes) -> bool:
     """Whether data begins like a container of videos, which may turn out to hold nothing but audio."""
-    if picture_format(head) is not None or head.startswith(b"ftypM4A", 4):
+    if image_format(head) is not None or head.startswith(b"ftypM4A", 4):
         return False
     if head.startswith(b"OggS"):
         return b"\x80theora" in head
@@ -127,9 +127,9 @@ def _is_sound_frame(data: bytes) -> bool:
 
 def describe_silent(head: bytes) -> tuple[str, str] | None:
     """For data that begins like something without sound: what it is, and what the user can do; None for the rest."""
-    kind = picture_format(head)
+    kind = image_format(head)
     if kind is not None:
-        return f"a {_PICTURE_NAMES.get(kind, kind)} picture, not a recording", RECORDINGS
+        return f"a {_IMAGE_NAMES.get(kind, kind)} picture, not a recording", RECORDINGS
     if b"%PDF-" in head[:1024]:
         return "a PDF, not a recording", RECORDINGS
     if head.startswith(b"PK\x03\x04"):

@@ -1,4 +1,4 @@
-"""Which page of a TIFF is the picture, and what stands in the way of reading it (TIFF 6.0, TIFF/EP, DNG 1.4)."""
+"""Which page of a TIFF is the image, and what stands in the way of reading it (TIFF 6.0, TIFF/EP, DNG 1.4)."""
 
 import contextlib
 import ctypes
@@ -41,7 +41,7 @@ Tags = dict[int, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Pages:
-    """`first` is the page to show, counted from 0 over all; `count` pages are whole pictures, or that and `more`."""
+    """`first` is the page to show, counted from 0 over all; `count` pages are whole images, or that and `more`."""
 
     whole: tuple[int, ...] = (0,)  # the pages that are no reduced copies or masks, counted from 0 over all
     more: bool = False  # than were looked at

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mmcli.errors import InputError
 from mmcli.media.containers import open_container
-from mmcli.media.image import Picture
+from mmcli.media.image import LoadedImage
 from mmcli.media.limits import HELD_PIXELS, UNKNOWN_STREAM, VIDEO_PIXELS
 from mmcli.media.naming import printable, trouble
 from mmcli.media.sampling import Sampling
@@ -37,7 +37,7 @@ _DAMAGED = "Get a fresh copy of the file"
 class Frame:
     """One frame: its image, its `time` in seconds, and its `number`, from 0, by the video's average rate."""
 
-    picture: Picture
+    image: LoadedImage
     time: float
     number: int
 
@@ -132,7 +132,7 @@ class VideoReader:
             if found is None:
                 break
             time, frame = found
-            yield Frame(self._picture(frame), time, round(time * self.rate))
+            yield Frame(self._image(frame), time, round(time * self.rate))
             del found, frame
             given += 1
             due = step * (math.floor((time + early) / step) + 1)
@@ -145,7 +145,7 @@ class VideoReader:
     def images(self) -> "Iterator[tuple[float, Image.Image]]":
         """All frames in full size, each with its time."""
         for time, frame in self._frames:
-            yield time, self._picture(frame, full=True).image
+            yield time, self._image(frame, full=True).image
         self._end()
 
     def _end(self) -> None:
@@ -249,7 +249,7 @@ class VideoReader:
                 del frame
         self._damaged += 1
 
-    def _picture(self, frame: "av.VideoFrame", full: bool = False) -> Picture:
+    def _image(self, frame: "av.VideoFrame", full: bool = False) -> LoadedImage:
         """A frame as it is displayed: square pixels, upright, in the colours of its own matrix."""
         from PIL import Image
 
@@ -272,7 +272,7 @@ class VideoReader:
         if turn in (90, 180, 270):  # against the clock, as Pillow turns
             turns = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
             image = image.transpose(turns[turn])
-        return Picture(image, *((height, width) if turn in (90, 270) else (width, height)))
+        return LoadedImage(image, *((height, width) if turn in (90, 270) else (width, height)))
 
 
 def _with_first(first: Any, rest: Iterator[Any]) -> Iterator[Any]:

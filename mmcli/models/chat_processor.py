@@ -62,24 +62,22 @@ class ChatProcessor(Processor):
 
     # -- inputs ------------------------------------------------------------------------------------------------------
 
-    def text_inputs(
-        self, text: str, pictures: Sequence[Image.Image] = (), sounds: "Sequence[np.ndarray]" = ()
-    ) -> Inputs:
+    def text_inputs(self, text: str, images: Sequence[Image.Image] = (), sounds: "Sequence[np.ndarray]" = ()) -> Inputs:
         """One row of a `chat_text`, or of the rest of one; its placeholders take the images and audio in order."""
-        return self.row_inputs([(text, pictures, sounds)])
+        return self.row_inputs([(text, images, sounds)])
 
     def inputs(
         self,
-        pictures: Sequence[Sequence[Image.Image]],
+        images: Sequence[Sequence[Image.Image]],
         prompts: Sequence[str],
         sounds: "Sequence[Sequence[np.ndarray]] | None" = None,
     ) -> Inputs:
         """Row i is one turn of the user's: its images, its audio (float32 mono at 16 kHz), its prompt."""
         heard = [()] * len(prompts) if sounds is None else sounds
-        if not len(pictures) == len(prompts) == len(heard):
-            raise ValueError(f"{len(pictures)} lists of images, {len(heard)} of audio for {len(prompts)} prompts")
+        if not len(images) == len(prompts) == len(heard):
+            raise ValueError(f"{len(images)} lists of images, {len(heard)} of audio for {len(prompts)} prompts")
         rows: list[Row] = []
-        for seen, own, prompt in zip(pictures, heard, prompts, strict=True):
+        for seen, own, prompt in zip(images, heard, prompts, strict=True):
             content = [*map(self._part, seen), *map(self._part, own), self._part(prompt)]
             rows.append((self.template.text([{"role": "user", "content": content}]), seen, own))
         return self.row_inputs(rows)

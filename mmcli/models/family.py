@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage a picture and a prompt pass through, as `inspect` shows it."""
+    """One stage an image and a prompt pass through, as `inspect` shows it."""
 
     name: str
     kind: str
@@ -100,8 +100,8 @@ class Processor(Protocol):
     soft_tokens: int = 0  # that an image becomes
     grammar: "ObjectGrammar | None" = None  # of answers that place objects; None: it places none
 
-    def inputs(self, pictures: "Sequence[Sequence[Image.Image]]", prompts: Sequence[str]) -> "Inputs":
-        """Row i has the RGB images of `pictures[i]` (maybe none) and the text `prompts[i]`."""
+    def inputs(self, images: "Sequence[Sequence[Image.Image]]", prompts: Sequence[str]) -> "Inputs":
+        """Row i has the RGB images of `images[i]` (maybe none) and the text `prompts[i]`."""
         raise ModelError("The model answers no prompts", "Use it with mmcli transcribe")
 
     def grammar_for(self, prompt: str) -> "ObjectGrammar | None":
@@ -138,7 +138,7 @@ class Processor(Protocol):
         raise ModelError("The model knows no conversations", "Ask one question at a time")
 
     def text_inputs(
-        self, text: str, pictures: "Sequence[Image.Image]" = (), sounds: "Sequence[np.ndarray]" = ()
+        self, text: str, images: "Sequence[Image.Image]" = (), sounds: "Sequence[np.ndarray]" = ()
     ) -> "Inputs":
         """One row: `text` is a `chat_text` or the rest of one; its placeholders take the images and audio in order.
 
@@ -161,7 +161,7 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Found(Completion):
-    """What a family's own way of finding gave for one picture: its tokens are those of all prompts, one after another.
+    """What a family's own way of finding gave for one image: its tokens are those of all prompts, one after another.
 
     Where several answers make one, the log-probabilities are those of the tokens alone.
     """
@@ -192,7 +192,7 @@ class Find(Protocol):
     def __call__(
         self,
         loaded: Any,
-        pictures: "Sequence[Image.Image]",
+        images: "Sequence[Image.Image]",
         things: Sequence[str],
         *,
         masks: bool,

@@ -15,7 +15,7 @@ from mmcli.media.sources import Source
 from mmcli.output.drafts import Draft, check_writable, in_words, is_special, open_draft
 from mmcli.output.ledger import Ledger
 
-PICTURE_SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+IMAGE_SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 LOSSLESS_SUFFIXES = {".png": "PNG"}
 
 LARGEST = 1 << 30  # bytes of a file that is looked at to see whether it is ours
@@ -23,9 +23,9 @@ MARK = "user.mmcli"  # an attribute that holds the SHA-256 of a file as we wrote
 
 
 def encoded(image: Image.Image, path: Path) -> bytes:
-    """A picture as a file in the format that a path's suffix names (PNG, JPEG or WebP). InputError if it cannot be."""
+    """An image as a file in the format that a path's suffix names (PNG, JPEG or WebP). InputError if it cannot be."""
     options = {"PNG": {"compress_level": 4}, "JPEG": {"quality": 92, "subsampling": 0}, "WEBP": {"quality": 92}}
-    kind = PICTURE_SUFFIXES.get(path.suffix.lower(), "PNG")
+    kind = IMAGE_SUFFIXES.get(path.suffix.lower(), "PNG")
     buffer = io.BytesIO()
     try:
         image.save(buffer, kind, **options[kind])
@@ -52,7 +52,7 @@ class Destination:
     option: str
     argument: str
     many: bool
-    suffixes: dict[str, str] = field(default_factory=lambda: PICTURE_SUFFIXES)
+    suffixes: dict[str, str] = field(default_factory=lambda: IMAGE_SUFFIXES)
     suffix: str = ".png"
     what: str = "picture"
     kept: tuple[str, ...] = ()
@@ -110,7 +110,7 @@ class Destination:
         return path
 
     def save(self, source: Source, image: Image.Image, part: str = "") -> None:
-        """Write the picture for a source, or for a part of it; raises as `write` does."""
+        """Write the image for a source, or for a part of it; raises as `write` does."""
         self.write(source, encoded(image, self.path(source, part)), part)
 
     def write(self, source: Source, data: bytes, part: str = "") -> None:

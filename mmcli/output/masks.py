@@ -1,4 +1,4 @@
-"""From the small mask of an object to the picture's own pixels."""
+"""From the small mask of an object to the image's own pixels."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,14 @@ STRIP = 1 << 20  # pixels of a mask stretched at a time
 def paste_mask(mask: np.ndarray, box: tuple[int, int, int, int], width: int, height: int) -> np.ndarray:
     """A float mask [64, 64], positive inside, stretched over the pixels of `box` → boolean mask [height, width].
 
-    `box` is x0 y0 x1 y1 as `decode.locations.pixel_box` gives it: inside the picture, not empty. The map is resized
+    `box` is x0 y0 x1 y1 as `decode.locations.pixel_box` gives it: inside the image, not empty. The map is resized
     bilinearly and cut at 0 afterwards, as big_vision's evaluator does: cutting first would make stairs.
     """
     x0, y0, x1, y1 = box
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         raise ValueError(f"the box {box} is empty or leaves the {width} × {height} picture")
     small = Image.fromarray(np.ascontiguousarray(mask, dtype=np.float32))
-    # Widths first, as Pillow itself does, then heights in strips: the floats of a whole picture would be gigabytes.
+    # Widths first, as Pillow itself does, then heights in strips: the floats of a whole image would be gigabytes.
     wide = small.resize((x1 - x0, small.height), Image.Resampling.BILINEAR)
     whole = np.zeros((height, width), dtype=bool, order="F")  # by columns, as run-length encoding goes over it
     step = max(STRIP // (y1 - y0), 1)
@@ -41,8 +41,8 @@ def polygon_mask(polygons: Sequence[Sequence[float]], width: int, height: int) -
     return np.asarray(canvas)
 
 
-def mask_picture(record: Record) -> Image.Image:
-    """All masks of a record of one image as a picture of its size: 255 where an object is, 0 elsewhere."""
+def mask_image(record: Record) -> Image.Image:
+    """All masks of a record of one image as an image of its size: 255 where an object is, 0 elsewhere."""
     pixels = np.zeros((record.height or 0, record.width or 0), dtype=np.uint8)
     for found in record.objects:
         if found.mask is not None:

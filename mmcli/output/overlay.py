@@ -1,4 +1,4 @@
-"""A picture with what was found drawn in: masks, boxes and labels."""
+"""An image with what was found drawn in: masks, boxes and labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ PixelBox = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Style:
-    """Sizes in pixels that suit a picture, from the square root of its area."""
+    """Sizes in pixels that suit an image, from the square root of its area."""
 
     line: int  # width of a box's line
     halo: int  # width of the dark rim on both sides of it
@@ -41,9 +41,9 @@ class Style:
 
 
 def draw(image: Image.Image, record: Record) -> Image.Image:
-    """The picture of a record, full size, with its objects drawn in: on itself if it is RGB, for it may be large.
+    """The image of a record, full size, with its objects drawn in: on itself if it is RGB, for it may be large.
 
-    A label has the same colour in every picture, unless two labels of one picture would share it.
+    A label has the same colour in every image, unless two labels of one image would share it.
     """
     canvas = image if image.mode == "RGB" else image.convert("RGB")
     objects = sorted(record.objects, key=lambda found: -_area(found.box))  # the large ones below
@@ -59,7 +59,7 @@ def draw(image: Image.Image, record: Record) -> Image.Image:
     tags = [Tag(found.label, colours[found.label], style.font, canvas.width) for found in objects]
     named = [(tag, box) for tag, box in zip(tags, boxes, strict=True) if tag.label]
     for (tag, _), corner in zip(named, place(named, canvas.size, style.line), strict=True):
-        canvas.paste(tag.picture.convert("RGB"), corner, tag.picture.getchannel("A"))
+        canvas.paste(tag.image.convert("RGB"), corner, tag.image.getchannel("A"))
     return canvas
 
 
@@ -81,7 +81,7 @@ def _area(box: Sequence[float]) -> float:
 
 
 def _line_box(box: Sequence[float], size: tuple[int, int], style: Style) -> PixelBox:
-    """The middle of a box's line, moved in just so far that line and rim stay inside the picture."""
+    """The middle of a box's line, moved in just so far that line and rim stay inside the image."""
     margin = style.line // 2 + style.halo
 
     def inside(value: float, side: int) -> int:
@@ -132,7 +132,7 @@ def _draw_mask(canvas: Image.Image, mask: np.ndarray, colour: Colour, style: Sty
     x1, y1 = min(columns[-1] + margin + 1, canvas.width), min(rows[-1] + margin + 1, canvas.height)
     part = np.zeros((y1 - y0, x1 - x0), np.uint8)
     np.copyto(part, 255, where=mask[y0:y1, x0:x1])
-    del mask  # of a large picture no more is kept than one at a time needs
+    del mask  # of a large image no more is kept than one at a time needs
     blurred = Image.fromarray(part).filter(ImageFilter.GaussianBlur(radius))
     del part
     distance = _DISTANCE * radius

@@ -1,4 +1,4 @@
-"""Labels as filled tags, and where they go in a picture."""
+"""Labels as filled tags, and where they go in an image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _OTHER_FONTS = (
 
 @dataclass(frozen=True)
 class Tag:
-    """A label in a filled, rounded tag; `picture` is RGBA. A label too long for the picture is cut with an ellipsis."""
+    """A label in a filled, rounded tag; `image` is RGBA. A label too long for the image is cut with an ellipsis."""
 
     label: str
     colour: Colour
@@ -30,7 +30,7 @@ class Tag:
     longest: int
 
     @cached_property
-    def picture(self) -> Image.Image:
+    def image(self) -> Image.Image:
         size = self.font * _FINE
         text, font = self._fitting(" ".join(self.label.split()), size)
         left, _, right, _ = font.getbbox(text)
@@ -48,7 +48,7 @@ class Tag:
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.picture.size
+        return self.image.size
 
     def _fitting(self, text: str, size: int) -> tuple[str, ImageFont.FreeTypeFont]:
         font = _font(size, _plain(text))
@@ -73,7 +73,7 @@ def ink_on(colour: Colour) -> Colour:
 
 
 def place(tags: Sequence[tuple[Tag, PixelBox]], size: tuple[int, int], line: int) -> list[tuple[int, int]]:
-    """The upper left corner of each tag: inside the picture, at its box, and where it hides least.
+    """The upper left corner of each tag: inside the image, at its box, and where it hides least.
 
     Hiding another tag is worst; next comes hiding what a box holds, the more of it the worse.
     """

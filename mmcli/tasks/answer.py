@@ -1,4 +1,4 @@
-"""From pictures and a request to the model's answer; the only part of the tasks that runs the engine."""
+"""From images and a request to the model's answer; the only part of the tasks that runs the engine."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 def answer(
     loaded: "Loaded",
-    pictures: "Sequence[Sequence[Image.Image]]",
+    images: "Sequence[Sequence[Image.Image]]",
     request: Request,
     on_token: Callable[[int, int], None] | None = None,
 ) -> "Sequence[Completion]":
-    """Ask the model about each row of pictures; `on_token(row, id)` hears every token as it is written.
+    """Ask the model about each row of images; `on_token(row, id)` hears every token as it is written.
 
     A family that finds things in a way of its own gives `Found`. Raises ModelError where the model cannot take the
     rows, or where memory runs out.
@@ -31,7 +31,7 @@ def answer(
 
     find = None if loaded.family is None else loaded.family.find
     if request.finds_objects and request.prompt is None and request.things and find is not None:
-        return _find(find, loaded, [picture for own in pictures for picture in own], request)
+        return _find(find, loaded, [image for own in images for image in own], request)
     processor = loaded.processor
     beams = request.beams_for(loaded)
     sampling = Sampling(request.temperature, request.top_k, request.top_p, request.seed)
@@ -40,7 +40,7 @@ def answer(
     try:
         return complete(
             loaded.model,
-            processor.inputs(pictures, [request.prompt_for(processor)] * len(pictures)),
+            processor.inputs(images, [request.prompt_for(processor)] * len(images)),
             stop_ids=processor.stop_ids,
             max_tokens=request.token_limit,
             started=started,
@@ -48,18 +48,18 @@ def answer(
             **choice,
         )
     except RuntimeError as error:
-        raise in_words(error, len(pictures), "picture") from error
+        raise in_words(error, len(images), "picture") from error
 
 
-def _find(find: "Find", loaded: "Loaded", pictures: "Sequence[Image.Image]", request: Request) -> "Sequence[Found]":
-    """The answers of a family that finds in a way of its own, to a request for things in one picture each."""
+def _find(find: "Find", loaded: "Loaded", images: "Sequence[Image.Image]", request: Request) -> "Sequence[Found]":
+    """The answers of a family that finds in a way of its own, to a request for things in one image each."""
     from mmcli.engine.sampling import Sampling
 
     sampling = Sampling(request.temperature, request.top_k, request.top_p, request.seed)
     try:
         return find(
             loaded,
-            pictures,
+            images,
             request.things,
             masks=request.finds_masks,
             sampling=sampling,
@@ -67,7 +67,7 @@ def _find(find: "Find", loaded: "Loaded", pictures: "Sequence[Image.Image]", req
             least=request.min_score,
         )
     except RuntimeError as error:
-        raise in_words(error, len(pictures), "picture") from error
+        raise in_words(error, len(images), "picture") from error
 
 
 def in_words(error: RuntimeError, rows: int, what: str) -> Exception:

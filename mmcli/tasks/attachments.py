@@ -9,7 +9,7 @@ from mmcli.tasks.conversation import audio_seconds
 from mmcli.types import Audio
 
 if TYPE_CHECKING:
-    from mmcli.media.image import Picture
+    from mmcli.media.image import LoadedImage
     from mmcli.media.sources import Source
     from mmcli.models.family import Capabilities, Processor
     from mmcli.types import Part
@@ -19,12 +19,12 @@ Able = Callable[[], "Capabilities | None"]
 
 @dataclass(frozen=True, eq=False)
 class Attachment:
-    """A picture or a sound that questions are about; `notes` say what happened to it as it was read."""
+    """An image or a sound that questions are about; `notes` say what happened to it as it was read."""
 
     source: "Source"
-    content: "Picture | Audio"
+    content: "LoadedImage | Audio"
     notes: tuple[str, ...] = ()
-    side: int | None = None  # to which a picture was read
+    side: int | None = None  # to which an image was read
 
     @property
     def kind(self) -> str:
@@ -34,15 +34,15 @@ class Attachment:
     def parts(self, processor: "Processor", model: str) -> "tuple[list[Part], tuple[str, ...]]":
         """What the model is given, and what is to be said about it: a sound longer than it hears becomes several.
 
-        Raises ModelError if there is a sound and the model takes no audio. A picture that was read before it was known
+        Raises ModelError if there is a sound and the model takes no audio. An image that was read before it was known
         how the model reads it is read again: InputError.
         """
         if not isinstance(self.content, Audio):
-            from mmcli.media.image import load_picture
+            from mmcli.media.image import load_image
 
             side = processor.capabilities.min_read_side
             known = self.side == side or not processor.capabilities.images
-            return [(self.content if known else load_picture(self.source, side=side)).image], self.notes
+            return [(self.content if known else load_image(self.source, side=side)).image], self.notes
         from mmcli.media.mixing import RATE
         from mmcli.output.writers.text import clock
         from mmcli.speech.pauses import cut
@@ -76,21 +76,21 @@ def load_attachment(
             audio_seconds(known, model)
         samples, sound = read_sound(source, longest=LONGEST_SOUND)
         return Attachment(source, Audio(source.name, samples), sound.notes)
-    from mmcli.media.image import load_picture
+    from mmcli.media.image import load_image
 
     known = able()
     side = PROBE if known is None else known.min_read_side
-    picture = load_picture(source, side=side)
-    return Attachment(source, picture, picture.notes, side)
+    image = load_image(source, side=side)
+    return Attachment(source, image, image.notes, side)
 
 
 def _kind_of(source: "Source") -> str:
     """Whether a source is a "picture" or a "sound"."""
-    from mmcli.media.sniff import is_sound, picture_format
+    from mmcli.media.sniff import image_format, is_sound
     from mmcli.media.sources import SOUND_EXTENSIONS
 
     head = source.head()
-    if picture_format(head) is None and (is_sound(head) or _suffix(source) in SOUND_EXTENSIONS):
+    if image_format(head) is None and (is_sound(head) or _suffix(source) in SOUND_EXTENSIONS):
         return "sound"
     return "picture"
 

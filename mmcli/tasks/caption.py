@@ -1,4 +1,4 @@
-"""Say what a picture shows, in a sentence or several."""
+"""Say what an image shows, in a sentence or several."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

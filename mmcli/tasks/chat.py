@@ -1,4 +1,4 @@
-"""Answer a question about pictures, or without one where the model can."""
+"""Answer a question about images, or without one where the model can."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

@@ -59,11 +59,11 @@ class ChatSession:
         self.waiting = [*self.waiting, *attachments] if conversation.keeps_turns else attachments
 
     def take_back(self, kind: str) -> None:
-        """Let the next question be about no picture or no sound, whichever `kind` says."""
+        """Let the next question be about no image or no sound, whichever `kind` says."""
         self.waiting = [one for one in self.waiting if one.kind != kind]
 
     def clear(self) -> None:
-        """Begin anew, without pictures and sounds."""
+        """Begin anew, without images and sounds."""
         self.ready().clear()
         self.waiting, self.shown, self.exchanges = [], [], []
 
@@ -102,13 +102,13 @@ class ChatSession:
             self.shown = self.waiting
         names = names_of(self.shown)
         content = self.shown[0].content if len(names) == 1 else None
-        picture = None if isinstance(content, Audio) else content
+        image = None if isinstance(content, Audio) else content
         record = chat_record(
             request,
             said,
             conversation.loaded,
             names,
-            picture,
+            image,
             [remark if len(names) == 1 else f"{name}: {remark}" for name, remark in notes],
             system=self.system,
             identity=self._identity(conversation),

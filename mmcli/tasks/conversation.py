@@ -39,7 +39,7 @@ def audio_seconds(able: "Capabilities", model: str) -> float:
 
 
 class Conversation:
-    """Questions to one model, each with pictures and sounds of its own, and the answers.
+    """Questions to one model, each with images and sounds of its own, and the answers.
 
     A model that knows turns reads only what is new: the rest stands in its cache. What the cache holds is known as
     text, and kept as far as the template's text of all turns begins with that; so it does not matter what a template
@@ -94,11 +94,11 @@ class Conversation:
         conversation is longer than the model reads, UsageError and ModelError where the model cannot take it.
         """
         started = time.perf_counter()
-        self._check_number(Turn("user", tuple(parts)).pictures())
+        self._check_number(Turn("user", tuple(parts)).images())
         prompt = request.prompt_for(self.loaded.processor)
         if not self.keeps_turns:
-            pictures = Turn("user", tuple(parts)).pictures()
-            inputs = self.loaded.processor.inputs([pictures], [prompt])
+            images = Turn("user", tuple(parts)).images()
+            inputs = self.loaded.processor.inputs([images], [prompt])
             return (yield from self._writing(self._steps(inputs, request, request.token_limit), started))
         turns = [*self.turns, Turn("user", (*parts, prompt))]
         text = self.loaded.processor.chat_text(turns)
@@ -119,30 +119,30 @@ class Conversation:
     def remark(self, parts: Sequence[Part]) -> str | None:
         """What is to be said of a question about `parts`: that it is about more images than the model is used to."""
         usual = self.loaded.processor.capabilities.usual_images
-        pictures = sum(len(turn.pictures()) for turn in (*self.turns, Turn("user", tuple(parts))))
-        if usual is None or pictures <= usual:
+        images = sum(len(turn.images()) for turn in (*self.turns, Turn("user", tuple(parts))))
+        if usual is None or images <= usual:
             return None
         number = "one picture" if usual == 1 else f"{usual} pictures"
-        return f"trained on prompts about {number}; this one is about {pictures}, and the answer may mix them up"
+        return f"trained on prompts about {number}; this one is about {images}, and the answer may mix them up"
 
-    def _check_number(self, pictures: "list[Image.Image]") -> None:
+    def _check_number(self, images: "list[Image.Image]") -> None:
         able, name = self.loaded.processor.capabilities, self.loaded.checkpoint.name
-        if pictures and not able.images:
+        if images and not able.images:
             raise ModelError(f"{name} takes no pictures", f"Use {any_of('images')}")
         least, most = able.images_needed, able.max_images
-        if least <= len(pictures) and (most is None or len(pictures) <= most):
+        if least <= len(images) and (most is None or len(images) <= most):
             return
-        wanted = least if len(pictures) < least else most
+        wanted = least if len(images) < least else most
         number = "one picture" if wanted == 1 else f"{wanted} pictures"
-        if not pictures:
+        if not images:
             raise UsageError(
                 f"{name} answers questions about {number}, but none was given",
                 "Name one after mmcli chat, or with /image PATH in a conversation",
             )
         several = "Leave out the others, or choose a model that takes several, with --model"
         raise UsageError(
-            f"{name} answers questions about {number} at a time, but {len(pictures)} were given",
-            "Name more" if len(pictures) < least else several,
+            f"{name} answers questions about {number} at a time, but {len(images)} were given",
+            "Name more" if len(images) < least else several,
         )
 
     def _unread(self, text: str, turns: list[Turn]) -> "tuple[KVCache, Inputs]":
@@ -151,7 +151,7 @@ class Conversation:
         if self._cache is None:
             self._cache = self.loaded.model.new_cache(1, 1)
         cache = self._cache
-        if processor.capabilities.rereads_for_images and any(one.pictures() for one in turns[self._turns_told :]):
+        if processor.capabilities.rereads_for_images and any(one.images() for one in turns[self._turns_told :]):
             self._forget()
         rest, ids, new = text, [], turns
         for count in dict.fromkeys([*range(len(self._ids), max(len(self._ids) - TRIMMED, 0), -1), 0]):
@@ -163,9 +163,9 @@ class Conversation:
                 break
         else:
             self._forget()
-        pictures = [picture for turn in new for picture in turn.pictures()]
+        images = [image for turn in new for image in turn.images()]
         sounds = [sound for turn in new for sound in turn.sounds()]
-        return cache, _behind(ids, processor.text_inputs(rest, pictures, sounds))
+        return cache, _behind(ids, processor.text_inputs(rest, images, sounds))
 
     def _room(self, length: int, wanted: int) -> int:
         """How many tokens may follow `length` of them; `wanted` where the model names no limit."""

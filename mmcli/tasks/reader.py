@@ -20,7 +20,7 @@ from mmcli.tasks.reading_library import INSTALL, LIBRARY
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmcli.media.image import Picture
+    from mmcli.media.image import LoadedImage
     from mmcli.tasks.read import ReadRequest
 
 SIDE = 2000  # pixels to which it would scale larger images itself, roughly
@@ -109,17 +109,17 @@ def _beside(one: Piece, other: Piece) -> bool:
 
 
 def read_record(
-    request: "ReadRequest", reader: Reader, name: str, picture: "Picture", seconds: float, identity: str | None
+    request: "ReadRequest", reader: Reader, name: str, decoded: "LoadedImage", seconds: float, identity: str | None
 ) -> Record:
-    """What stands in one picture called `name`, which took `seconds` to read from its file; `identity` tells it apart.
+    """What stands in one image called `name`, which took `seconds` to read from its file; `identity` tells it apart.
 
     A score is the logarithm of the mean probability of a line's letters.
     """
     import time
 
     started = time.perf_counter()
-    image = _fitting(picture.image)
-    x, y = picture.width / image.width, picture.height / image.height
+    image = _fitting(decoded.image)
+    x, y = decoded.width / image.width, decoded.height / image.height
     pieces = [piece.scaled(x, y) for piece in reader.read(_filled_up(image))]
     settings = Settings()
     return Record(
@@ -135,11 +135,11 @@ def read_record(
             source=identity,
         ),
         settings=settings,
-        width=picture.width,
-        height=picture.height,
+        width=decoded.width,
+        height=decoded.height,
         text=joined(pieces),
         objects=tuple(_object(piece) for piece in pieces) if request.boxes else (),
-        notes=picture.notes,
+        notes=decoded.notes,
         timings={"load": seconds, "decode": time.perf_counter() - started},
     )
 

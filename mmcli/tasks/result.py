@@ -17,24 +17,24 @@ from mmcli.types import Completion
 
 if TYPE_CHECKING:
     from mmcli.decode.objects import ObjectGrammar, ParsedObject, PointGrammar
-    from mmcli.media.image import Picture
+    from mmcli.media.image import LoadedImage
     from mmcli.models.loaded import Loaded
 
 
-def picture_record(
+def image_record(
     request: Request,
     said: Completion,
     loaded: "Loaded",
     name: str,
-    picture: "Picture",
+    image: "LoadedImage",
     seconds: float,
     *,
     identity: str | None = None,
     remarks: Sequence[str] = (),
 ) -> Record:
-    """The record of one picture called `name`, which took `seconds` to read; `remarks` are notes on the request."""
-    notes = (*picture.notes, *remarks)
-    return _record(request, said, loaded, name, picture, notes, image_settings(request, loaded), identity, seconds)
+    """The record of one image called `name`, which took `seconds` to read; `remarks` are notes on the request."""
+    notes = (*image.notes, *remarks)
+    return _record(request, said, loaded, name, image, notes, image_settings(request, loaded), identity, seconds)
 
 
 def chat_record(
@@ -42,21 +42,21 @@ def chat_record(
     said: Completion,
     loaded: "Loaded",
     names: Sequence[str],
-    picture: "Picture | None" = None,
+    image: "LoadedImage | None" = None,
     notes: Sequence[str] = (),
     *,
     system: str = "",
     identity: str | None = None,
 ) -> Record:
-    """The record of one question about the pictures and sounds called `names`, or about nothing of the kind.
+    """The record of one question about the images and sounds called `names`, or about nothing of the kind.
 
-    If all there is to see and hear is one `picture` it is like any other record. With several things `source` is a
-    list, without one it is null, and but for that one picture there are no objects, for there are no pixels that could
+    If all there is to see and hear is one `image` it is like any other record. With several things `source` is a
+    list, without one it is null, and but for that one image there are no objects, for there are no pixels that could
     be meant. `identity` tells apart what it is about; None where earlier turns decide the answer too.
     """
     source = names[0] if len(names) == 1 else tuple(names) or None
     settings = image_settings(request, loaded, system)
-    return _record(request, said, loaded, source, picture, notes, settings, identity, 0.0)
+    return _record(request, said, loaded, source, image, notes, settings, identity, 0.0)
 
 
 def _record(
@@ -64,7 +64,7 @@ def _record(
     said: Completion,
     loaded: "Loaded",
     source: str | tuple[str, ...] | None,
-    picture: "Picture | None",
+    image: "LoadedImage | None",
     notes: Sequence[str],
     settings: Settings,
     identity: str | None,
@@ -73,8 +73,8 @@ def _record(
     size: tuple[int, int] | tuple[None, None] = (None, None)
     objects: list[Object] = []
     problems: list[str] = []
-    if picture is not None:
-        size = picture.width, picture.height
+    if image is not None:
+        size = image.width, image.height
         objects, problems = find_objects(request, said, loaded, *size)
     prompt = request.prompt_for(loaded.processor)
     timings = {"load": seconds, "prefill": said.timings.prefill, "decode": said.timings.decode}
@@ -129,7 +129,7 @@ def transcript_record(
 def find_objects(
     request: Request, said: Completion, loaded: "Loaded", width: int, height: int
 ) -> tuple[list[Object], list[str]]:
-    """The objects in an answer, in pixels of a picture of that size, and what was wrong with it.
+    """The objects in an answer, in pixels of an image of that size, and what was wrong with it.
 
     Any task's answer is read for objects if it tells places: a prompt of the user's own may ask for them.
     """

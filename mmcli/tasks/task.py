@@ -17,7 +17,7 @@ JOINED = re.compile(r"\s*(?:[,&+/]|\b(?:and|or)\b)\s*")  # between things, where
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One task with everything that decides its answer, apart from the pictures and the model.
+    """One task with everything that decides its answer, apart from the images and the model.
 
     `prompt` replaces the words that the task would use; the fields below it govern the draw of tokens and the reading
     of places in the answer.
@@ -102,7 +102,7 @@ class Request:
             )
 
     def remarks(self, loaded: "Loaded") -> list[str]:
-        """What must be said of the request itself, whatever the pictures: things that the model does not know."""
+        """What must be said of the request itself, whatever the images: things that the model does not know."""
         if not self.finds_objects or self.prompt is not None or loaded.family is None or not loaded.family.knowledge:
             return []
         name, knowledge = loaded.checkpoint.name, loaded.family.knowledge(loaded.config)

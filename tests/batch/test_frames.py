@@ -45,7 +45,7 @@ def test_frames_stand_in_the_place_of_their_video_and_one_failure_stops_nothing(
 
 def test_a_frame_is_answered_as_the_same_picture_is(album, loaded):
     [source] = with_frames(sources(str(save_video("one.mp4", 1))), EVERY)
-    source.frame.picture.image.save("still.png")
+    source.frame.image.image.save("still.png")
     answers = [
         outcome.record.text
         for name in ("one.mp4", "still.png")

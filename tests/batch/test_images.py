@@ -80,7 +80,7 @@ def interrupted(*arguments, **options):
 
 @pytest.mark.parametrize(
     "place",
-    ["mmcli.media.image._decode", "mmcli.media.image.load_picture", "mmcli.batch.images._Reader.take"],
+    ["mmcli.media.image._decode", "mmcli.media.image.load_image", "mmcli.batch.images._Reader.take"],
 )
 def test_an_interruption_is_no_failed_input_whatever_a_library_made_of_it(monkeypatch, album, loaded, place):
     monkeypatch.setattr(place, interrupted)
@@ -130,7 +130,7 @@ def test_pictures_are_kept_in_full_size_only_on_request(tmp_path, loaded):
     support.picture(0, 4000, 3000).save(path)
 
     def outcome(keep):
-        return next(run(sources(str(path)), REQUEST, lambda: loaded, model="tiny", keep_pictures=keep))
+        return next(run(sources(str(path)), REQUEST, lambda: loaded, model="tiny", keep_images=keep))
 
     assert outcome(False).full is None
     assert outcome(True).full().image.size == (4000, 3000)
@@ -142,7 +142,7 @@ def test_a_picture_too_large_to_be_kept_is_read_again(tmp_path, loaded, monkeypa
     path = tmp_path / "large.png"
     support.picture(0, 2000, 1900).save(path)
     monkeypatch.setattr(images, "KEPT_PIXELS", 1000)
-    done = next(run(sources(str(path)), REQUEST, lambda: loaded, model="tiny", keep_pictures=True))
+    done = next(run(sources(str(path)), REQUEST, lambda: loaded, model="tiny", keep_images=True))
     support.picture(1, 20, 30).save(path)  # seen only if it is read now
     assert done.full().image.size == (20, 30)
 
@@ -154,7 +154,7 @@ def test_pictures_do_not_pile_up(album, loaded, monkeypatch):
 
     def watched(reader, source):
         result = read(reader, source)
-        alive.add(result.picture.image)
+        alive.add(result.image.image)
         return result
 
     monkeypatch.setattr(images._Reader, "read", watched)

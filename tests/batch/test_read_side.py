@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from picture_files import scene
+from image_files import scene
 
 from mmcli.batch.images import run
 from mmcli.media.sources import IMAGE_EXTENSIONS, expand

@@ -5,7 +5,7 @@ import pytest
 import torch
 from command import mmcli
 
-from mmcli.cli.doctor import CHECK_TOKENS, check_picture, devices, forced_logits
+from mmcli.cli.doctor import CHECK_TOKENS, check_image, devices, forced_logits
 from mmcli.hub.layout import BUNDLED
 
 BUNDLED_YET = (BUNDLED["nano"] / "model.safetensors").exists()
@@ -14,7 +14,7 @@ needs_nano = pytest.mark.skipif(not BUNDLED_YET, reason="the model is not bundle
 
 @pytest.fixture(scope="module")
 def inputs(loaded):
-    return loaded.processor.inputs([[check_picture()]], ["caption en"])
+    return loaded.processor.inputs([[check_image()]], ["caption en"])
 
 
 def test_the_same_model_gives_the_same_logits_for_forced_tokens(loaded, inputs):

@@ -142,14 +142,14 @@ def test_a_prompt_of_ones_own_goes_to_the_model_as_it_is(photos):
 def test_a_family_without_a_way_of_its_own_is_asked_once_and_read_as_it_answers(album, loaded):
     """PaliGemma's list is one prompt, and no grammar holds it: its tokens are those of plain greedy decoding."""
     from mmcli.engine.generate import generate
-    from mmcli.media.image import load_picture
+    from mmcli.media.image import load_image
     from mmcli.media.sources import IMAGE_EXTENSIONS, expand
     from mmcli.models.family import Found
     from mmcli.tasks.answer import answer
     from mmcli.tasks.detect import DetectRequest
 
     [source] = expand(["album/b.jpg"], extensions=IMAGE_EXTENSIONS)
-    picture = load_picture(source).image
+    picture = load_image(source).image
     request = DetectRequest(words="cat ; dog", max_tokens=12)
     [said] = answer(loaded, [[picture]], request)
     inputs = loaded.processor.inputs([[picture]], ["detect cat ; dog"])

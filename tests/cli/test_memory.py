@@ -88,7 +88,7 @@ def test_what_libraries_raise_is_recognised_through_what_was_made_of_it(function
     def fail(*_, **__):
         raise wrapped from error
 
-    monkeypatch.setattr("mmcli.cli.pictures.find_sources", fail)
+    monkeypatch.setattr("mmcli.cli.images.find_sources", fail)
     done = mmcli("caption", "a.jpg")
     assert done.code == 4
     assert done.err == "mmcli: There is not enough memory. Close other programs, raise ulimit -v, or give less.\n"

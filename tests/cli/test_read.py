@@ -167,9 +167,9 @@ def test_the_options_for_models_are_all_checked():
     """A field that is added to these groups must be decided upon."""
     from dataclasses import fields
 
-    from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions
+    from mmcli.cli.options import AnswerOptions, ImageOptions, ModelOptions, OutputOptions
 
-    only_with_a_model(AnswerOptions(), OutputOptions(), ModelOptions(), PictureOptions())
+    only_with_a_model(AnswerOptions(), OutputOptions(), ModelOptions(), ImageOptions())
     assert {field.name for field in fields(ModelOptions)} == {
         "model", "revision", "offline", "device", "dtype", "table",
     }  # fmt: skip

@@ -35,4 +35,4 @@ def test_show_without_its_extra_says_how_to_get_it(monkeypatch):
 
 def test_show_is_passed_over_where_the_output_is_no_terminal():
     renderer = Renderer(environment(), OutputOptions(show=True), None, several=False)
-    assert not renderer.show and not renderer.needs_picture
+    assert not renderer.show and not renderer.needs_image

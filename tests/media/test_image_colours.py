@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from picture_files import assert_like, load, noise, scene, see_through
+from image_files import assert_like, load, noise, scene, see_through
 from PIL import Image, ImageCms
 
 # -- colours -----------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Damaged files and files that are no pictures: an error that names the file and what it is."""
 
 import pytest
-from picture_files import fails, load, noise
+from image_files import fails, load, noise
 
 from mmcli.errors import InputError
 

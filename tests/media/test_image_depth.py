@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from picture_files import RAMP, assert_ramp, fails, load, png, tiff
+from image_files import RAMP, assert_ramp, fails, load, png, tiff
 from PIL import Image
 
 

@@ -6,11 +6,11 @@ import struct
 from pathlib import PurePosixPath
 
 import pytest
-from picture_files import assert_like, fails, in_python, load, scene, with_orientation
+from image_files import assert_like, fails, in_python, load, scene, with_orientation
 from PIL import Image, ImageOps
 
 from mmcli.media.gif import frames
-from mmcli.media.image import load_picture
+from mmcli.media.image import load_image
 from mmcli.media.sources import Source
 
 # -- formats -----------------------------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ def test_bytes_come_from_any_source_without_seeking():
     os.write(writing, buffer.getvalue())
     os.close(writing)
     with os.fdopen(reading, "rb") as stream:
-        picture = load_picture(Source("-", None, None, PurePosixPath("stdin"), stream=stream))
+        picture = load_image(Source("-", None, None, PurePosixPath("stdin"), stream=stream))
     assert_like(picture.image, scene(), 0)
 
 

@@ -6,7 +6,7 @@ import sys
 import threading
 
 import pytest
-from picture_files import RAMP, assert_like, fails, in_python, load, png, scene, see_through, tiff
+from image_files import RAMP, assert_like, fails, in_python, load, png, scene, see_through, tiff
 from PIL import Image
 
 from mmcli.errors import InputError

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from picture_files import assert_like, fails, load, noise, scene
+from image_files import assert_like, fails, load, noise, scene
 from PIL import Image
 
 

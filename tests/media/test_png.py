@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from picture_files import fails, in_python, load, png, scene
+from image_files import fails, in_python, load, png, scene
 from PIL import Image
 
 WHITE = (255, 255, 255)

@@ -12,7 +12,7 @@ from naming import make, names, only
 
 from mmcli.errors import InputError, UsageError
 from mmcli.media.audio import open_sound
-from mmcli.media.image import load_picture
+from mmcli.media.image import load_image
 from mmcli.media.naming import STREAM_LIMIT
 from mmcli.media.sources import IMAGE_EXTENSIONS, expand
 
@@ -116,7 +116,7 @@ class Endless(io.RawIOBase):
 def test_of_an_endless_stream_that_is_no_picture_only_the_head_is_read(content):
     stream = Endless(content)
     with pytest.raises(InputError, match="text, not a picture|not a picture of a known kind"):
-        load_picture(only("-", stdin=stream))
+        load_image(only("-", stdin=stream))
     assert stream.given == 4096
 
 
@@ -124,7 +124,7 @@ def test_an_endless_stream_that_begins_like_a_picture_is_read_to_the_limit(monke
     monkeypatch.setattr("mmcli.media.image.STREAM", 3 << 20)
     stream = Endless(b"\0", begin=b"\x89PNG\r\n\x1a\n")
     with pytest.raises(InputError, match="longer than 3 MiB"):
-        load_picture(only("-", stdin=stream))
+        load_image(only("-", stdin=stream))
     assert stream.given <= 5 << 20
 
 
@@ -145,21 +145,21 @@ def test_an_endless_list_of_names_is_a_usage_error(monkeypatch):
 
 def test_an_endless_device():
     with pytest.raises(InputError, match="not a picture of a known kind"):
-        load_picture(only("/dev/zero"))
+        load_image(only("/dev/zero"))
 
 
 def test_a_sparse_file_is_not_read_to_be_told_from_a_picture():
     with open("a.jpg", "wb") as file:
         file.truncate(2 << 30)
     with pytest.raises(InputError, match="not a picture of a known kind"):
-        load_picture(only("a.jpg"))
+        load_image(only("a.jpg"))
 
 
 def test_a_fifo_that_nobody_writes_to(monkeypatch):
     monkeypatch.setattr("mmcli.media.pipes.FIFO_WAIT", 0.0)
     os.mkfifo("pipe.jpg")
     with pytest.raises(InputError, match="a FIFO that nobody writes to"):
-        load_picture(only("pipe.jpg"))
+        load_image(only("pipe.jpg"))
 
 
 def test_a_fifo_whose_writer_takes_its_time(monkeypatch):

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from picture_files import fails, load, scene
+from image_files import fails, load, scene
 from tiff_files import page, tiff_file
 
 RGB = np.asarray(scene(48, 32)).copy()

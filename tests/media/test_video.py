@@ -24,7 +24,7 @@ def test_frames_are_those_of_their_times_whether_sought_or_read_through(ending, 
     found, notes = frames_of(path, every=2.0)  # beyond the leap from which on it seeks
     assert [one.number for one in found] == [0, 20, 40]
     assert [round(one.time, 2) for one in found] == [0, 2, 4]
-    assert [number_of(one.picture.image) for one in found] == pytest.approx([0, 20, 40], abs=1)
+    assert [number_of(one.image.image) for one in found] == pytest.approx([0, 20, 40], abs=1)
     assert not notes
 
 
@@ -62,20 +62,20 @@ def test_a_video_is_upright_as_its_rotation_says(turn):
     path = save_video("a.mp4", 1, rotation=turn)
     [found] = frames_of(path)[0]
     upright = np.rot90(drawing(0), {90: 1, 180: 2, -90: 3}[turn])  # against the clock
-    assert (found.picture.height, found.picture.width) == upright.shape[:2]
-    assert np.abs(np.asarray(found.picture.image, int) - upright).mean() < 6
+    assert (found.image.height, found.image.width) == upright.shape[:2]
+    assert np.abs(np.asarray(found.image.image, int) - upright).mean() < 6
 
 
 def test_pixels_that_are_not_square_are_made_so():
     [found] = frames_of(save_video("a.mp4", 1, ratio=Fraction(2)))[0]
-    assert (found.picture.width, found.picture.height) == (2 * SIZE[0], SIZE[1]) == found.picture.image.size
+    assert (found.image.width, found.image.height) == (2 * SIZE[0], SIZE[1]) == found.image.image.size
 
 
 def test_large_frames_are_kept_smaller_but_tell_their_size(monkeypatch):
     monkeypatch.setattr(video, "HELD_PIXELS", SIZE[0] * SIZE[1] // 3)
     [found] = frames_of(save_video("a.mp4", 1))[0]
-    assert (found.picture.width, found.picture.height) == SIZE
-    assert found.picture.image.size == (SIZE[0] // 2, SIZE[1] // 2)
+    assert (found.image.width, found.image.height) == SIZE
+    assert found.image.image.size == (SIZE[0] // 2, SIZE[1] // 2)
 
 
 def test_a_video_in_memory_is_read_like_a_file():

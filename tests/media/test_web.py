@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mmcli.errors import InputError
-from mmcli.media.image import load_picture
+from mmcli.media.image import load_image
 from mmcli.media.sources import IMAGE_EXTENSIONS, expand
 from mmcli.media.web import fetch
 
@@ -109,13 +109,13 @@ def test_fetches_the_bytes(site, page):
 def test_a_picture_by_its_address(site):
     (source,) = expand([f"{site}/picture"], extensions=IMAGE_EXTENSIONS)
     assert (source.name, source.url, source.path) == (f"{site}/picture", f"{site}/picture", None)
-    assert load_picture(source).image.getpixel((0, 0)) == (255, 0, 0)
+    assert load_image(source).image.getpixel((0, 0)) == (255, 0, 0)
 
 
 def test_an_address_of_the_page_around_the_picture(site):
     (source,) = expand([f"{site}/article"], extensions=IMAGE_EXTENSIONS)
     with pytest.raises(InputError, match=r"/article is a web page.*address of the picture itself"):
-        load_picture(source)
+        load_image(source)
 
 
 def test_says_who_asks(site):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mmcli.errors import InputError, UsageError, WriteError
 from mmcli.media.sources import Source
-from mmcli.output.files import LOSSLESS_SUFFIXES, PICTURE_SUFFIXES, Destination, encoded
+from mmcli.output.files import IMAGE_SUFFIXES, LOSSLESS_SUFFIXES, Destination, encoded
 from mmcli.output.ledger import Ledger
 
 
@@ -139,7 +139,7 @@ def test_a_list_of_names_is_an_input_too(tmp_path):
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("kept", [(), tuple(PICTURE_SUFFIXES)])
+@pytest.mark.parametrize("kept", [(), tuple(IMAGE_SUFFIXES)])
 def test_no_input_is_written_over_in_a_folder_and_the_others_go_on(tmp_path, kept):
     pictures = sources_in(tmp_path, "x.jpg", "x.png", "y.bmp", "z.gif")
     os.link(tmp_path / "x.png", tmp_path / "z.png")  # where the result for z.gif would go
@@ -211,7 +211,7 @@ def test_what_is_there_already_just_so_is_no_trouble(tmp_path):
 def test_two_options_never_share_a_file(tmp_path):
     jpg, png = sources_in(tmp_path, "in/x.jpg", "in/x.png")
     ledger, out = Ledger([jpg, png]), str(tmp_path / "out")
-    overlay = Destination("--overlay", out, True, kept=tuple(PICTURE_SUFFIXES), ledger=ledger)
+    overlay = Destination("--overlay", out, True, kept=tuple(IMAGE_SUFFIXES), ledger=ledger)
     mask = Destination("--mask", out, True, ledger=ledger)
     for one in (jpg, png):
         mask.write(one, f"mask of {one.name}".encode())
@@ -242,7 +242,7 @@ def test_names_that_a_file_system_takes_for_one_do_not_share_a_file(tmp_path):
     [("a.jpg", "a.jpg"), ("a.JPEG", "a.JPEG"), ("a.webp", "a.webp"), ("a.png", "a.png"), ("a.heic", "a.png")],
 )
 def test_an_overlay_keeps_the_pictures_suffix_where_it_can_be_written(name, expected):
-    destination = Destination("--overlay", "out/", True, kept=tuple(PICTURE_SUFFIXES))
+    destination = Destination("--overlay", "out/", True, kept=tuple(IMAGE_SUFFIXES))
     assert destination.path(source(f"sub/{name}")) == Path("out/sub") / expected
 
 

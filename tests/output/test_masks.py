@@ -8,7 +8,7 @@ from PIL import Image
 
 from mmcli.decode.locations import decode_box, pixel_box
 from mmcli.output import rle
-from mmcli.output.masks import mask_picture, paste_mask
+from mmcli.output.masks import mask_image, paste_mask
 from mmcli.output.schema import Object, Record
 
 INSIDE = np.ones((64, 64), np.float32)
@@ -48,7 +48,7 @@ def test_a_mask_takes_few_bytes_a_pixel():
     tracemalloc.start()
     try:
         encoded = rle.encode(paste_mask(DISC, (0, 0, 4000, 4000), 4000, 4000))
-        mask_picture(record(4000, 4000, encoded, encoded))
+        mask_image(record(4000, 4000, encoded, encoded))
         assert tracemalloc.get_traced_memory()[1] < 2.5 * 4000 * 4000
     finally:
         tracemalloc.stop()
@@ -84,12 +84,12 @@ def test_box_and_mask_of_one_object_agree_to_half_a_pixel():
         assert abs(columns[0] - box[0]) <= 0.5 and abs(columns[-1] + 1 - box[2]) <= 0.5
 
 
-def test_the_mask_picture_joins_all_objects():
+def test_the_mask_image_joins_all_objects():
     masks = [paste_mask(INSIDE, box, 40, 30) for box in ((0, 0, 5, 5), (3, 3, 9, 9))]
-    picture = mask_picture(record(40, 30, *map(rle.encode, masks), None))
+    picture = mask_image(record(40, 30, *map(rle.encode, masks), None))
     assert picture.mode == "L" and picture.size == (40, 30)
     assert np.array_equal(np.asarray(picture), (masks[0] | masks[1]) * 255)
 
 
-def test_without_masks_the_mask_picture_is_black():
-    assert mask_picture(record(4, 3)).getextrema() == (0, 0)
+def test_without_masks_the_mask_image_is_black():
+    assert mask_image(record(4, 3)).getextrema() == (0, 0)

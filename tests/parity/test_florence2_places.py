@@ -8,7 +8,7 @@ import pytest
 from transformers import Florence2Processor
 
 from mmcli.engine.search import Search
-from mmcli.hub.picture_settings import PictureSettings
+from mmcli.hub.image_settings import ImageSettings
 from mmcli.hub.tokenizer import Tokenizer
 from mmcli.models.florence2.config import Florence2Config
 from mmcli.models.florence2.processor import Florence2Processor as OurProcessor
@@ -31,7 +31,7 @@ def ours(tmp_path_factory) -> OurProcessor:
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     TOKENIZER.save(str(path))
     config = Florence2Config.from_hf(folders.tiny_config().to_dict())
-    return OurProcessor(config, PictureSettings(96), Tokenizer.open(path), Search(), frozenset({folders.EOS}))
+    return OurProcessor(config, ImageSettings(96), Tokenizer.open(path), Search(), frozenset({folders.EOS}))
 
 
 def words(text: str) -> list[int]:

@@ -21,7 +21,7 @@ from transformers import FuyuForCausalLM
 from mmcli.engine.collect import complete
 from mmcli.engine.kv_cache import KVCache
 from mmcli.hub.resolve import resolve
-from mmcli.media.image import load_picture
+from mmcli.media.image import load_image
 from mmcli.media.sources import expand
 from mmcli.models.fuyu import FAMILY, FuyuConfig
 from mmcli.models.fuyu.processor import PROMPTS
@@ -103,7 +103,7 @@ def test_patches_of_an_image_with_alpha_are_those_of_it_on_white(pair, tmp_path)
     clear.putalpha(Image.linear_gradient("L").resize(clear.size))
     clear.save(tmp_path / "clear.png")
     [source] = expand([str(tmp_path / "clear.png")], extensions=frozenset())
-    seen = load_picture(source).image
+    seen = load_image(source).image
     assert seen.mode == "RGB" and seen.tobytes() != clear.convert("RGB").tobytes()
     [ours] = pair.ours.processor.inputs([[seen]], ["cat"]).images
     assert torch.equal(ours, pair.inputs(seen, "cat")["pixel_values"])

@@ -51,7 +51,7 @@ class Listener:
 def loaded(gemma3n):
     loaded = load(resolve(str(gemma3n.folder)), "cpu", "float32")
     # Pictures of a third of the side: the tower gives as many soft tokens, in a ninth of the time.
-    loaded.processor.pictures = replace(loaded.processor.pictures, side=256)
+    loaded.processor.images = replace(loaded.processor.images, side=256)
     return loaded
 
 

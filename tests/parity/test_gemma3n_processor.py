@@ -61,7 +61,7 @@ class Both:
 
     def our_inputs(self, conversation):
         turns = [Turn(role, tuple(parts)) for role, *parts in conversation]
-        pictures = [one for turn in turns for one in turn.pictures()]
+        pictures = [one for turn in turns for one in turn.images()]
         sounds = [one for turn in turns for one in turn.sounds()]
         return self.ours.text_inputs(self.ours.chat_text(turns), pictures, sounds)
 
@@ -159,5 +159,5 @@ def test_the_published_settings_are_read_like_the_new_ones(both, tmp_path):
     (tmp_path / "processor_config.json").write_text(json.dumps(whole))
     raw = gemma3n_folders.ids_config()
     older = Gemma3nProcessor.open(tmp_path, Gemma3nConfig.from_hf(raw), raw)
-    assert np.array_equal(older.pictures.pixels(WIDE), both.ours.pictures.pixels(WIDE))
+    assert np.array_equal(older.images.pixels(WIDE), both.ours.images.pixels(WIDE))
     assert older.sounds == both.ours.sounds

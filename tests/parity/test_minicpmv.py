@@ -44,7 +44,7 @@ class Case:
     recorded: dict[str, dict]
 
     def read(self, turns: list[Turn]) -> Inputs:
-        images = [image for turn in turns for image in turn.pictures()]
+        images = [image for turn in turns for image in turn.images()]
         return self.loaded.processor.text_inputs(self.loaded.processor.chat_text(turns), images)
 
     def assert_recorded(self, name: str, turns: list[Turn]) -> None:

@@ -11,7 +11,7 @@ from mmcli.engine.beams import beam_search
 from mmcli.hub.fields import Fields
 from mmcli.hub.pixel_values import PixelValues
 from mmcli.layers.linear import stack
-from mmcli.media.image import load_picture
+from mmcli.media.image import load_image
 from mmcli.media.sources import expand
 from mmcli.models.mllama import model as models
 from mmcli.models.mllama.processor import IMAGES, TileSettings
@@ -58,7 +58,7 @@ def test_see_through_images_are_read_as_the_reference_reads_them(pair, tmp_path)
     clear.putalpha(picture(4, 60, 50).convert("L"))
     clear.save(tmp_path / "clear.png")
     [source] = expand([str(tmp_path / "clear.png")], extensions=frozenset())
-    [ours] = pair.ours.processor.inputs([[load_picture(source).image]], ["a cat"]).images
+    [ours] = pair.ours.processor.inputs([[load_image(source).image]], ["a cat"]).images
     assert torch.equal(ours, pair.inputs(say("user", clear, "a cat"))["pixel_values"][0, 0])
 
 
@@ -88,7 +88,7 @@ def ours_of(pair: Pair, name: str):
         for message in CONVERSATIONS[name]
     ]
     processor = pair.ours.processor
-    return processor.text_inputs(processor.chat_text(turns), [image for turn in turns for image in turn.pictures()])
+    return processor.text_inputs(processor.chat_text(turns), [image for turn in turns for image in turn.images()])
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)

@@ -83,7 +83,7 @@ def test_conversations_become_the_same_tokens(pair, name):
         )
         for message in messages
     ]
-    seen = [image for turn in turns for image in turn.pictures()]
+    seen = [image for turn in turns for image in turn.images()]
     processor = pair.ours.processor
     ours = processor.text_inputs(processor.chat_text(turns), seen)
     expected = pair.inputs(*messages)

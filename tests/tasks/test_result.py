@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from mmcli.layers.mask_vqvae import MaskVQVAE
-from mmcli.media.image import Picture
+from mmcli.media.image import LoadedImage
 from mmcli.media.sources import IMAGE_EXTENSIONS, expand
 from mmcli.output.record import to_dict
 from mmcli.output.rle import Mask, decode
@@ -16,11 +16,11 @@ from mmcli.tasks.answer import answer
 from mmcli.tasks.caption import CaptionRequest
 from mmcli.tasks.chat import ChatRequest
 from mmcli.tasks.detect import DetectRequest
-from mmcli.tasks.result import chat_record, picture_record
+from mmcli.tasks.result import chat_record, image_record
 from mmcli.tasks.segment import SegmentRequest
 from mmcli.types import Completion, Timings
 
-PICTURE = Picture(Image.new("RGB", (10, 5)), 1023, 2046, ("first of 12 frames",))
+PICTURE = LoadedImage(Image.new("RGB", (10, 5)), 1023, 2046, ("first of 12 frames",))
 DETECT = DetectRequest(words="cat")
 
 
@@ -39,7 +39,7 @@ def words(loaded, text):
 
 
 def record(loaded, ids, request=DETECT, **more):
-    return to_dict(picture_record(request, said(ids, **more), loaded, "a.png", PICTURE, 0.125))
+    return to_dict(image_record(request, said(ids, **more), loaded, "a.png", PICTURE, 0.125))
 
 
 def test_a_detection_has_boxes_in_pixels_of_the_whole_picture(loaded):
@@ -120,9 +120,9 @@ def test_a_mask_that_holds_no_pixel_is_said(loaded):
 
 
 def pictures(*names):
-    from mmcli.media.image import load_picture
+    from mmcli.media.image import load_image
 
-    return [(source, load_picture(source)) for source in expand(names, extensions=IMAGE_EXTENSIONS)]
+    return [(source, load_image(source)) for source in expand(names, extensions=IMAGE_EXTENSIONS)]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ ROWS = 16  # questions that are asked side by side, at most
 
 def find(
     loaded: "Loaded",
-    pictures: "Sequence[Image.Image]",
+    images: "Sequence[Image.Image]",
     things: Sequence[str],
     *,
     masks: bool = False,
@@ -32,29 +32,29 @@ def find(
 
     Every object has the name that the user gave it. `least` has no meaning: there are no probabilities.
     """
-    asked = [(picture, thing) for picture in range(len(pictures)) for thing in things]
+    asked = [(image, thing) for image in range(len(images)) for thing in things]
     answers: list[Completion] = []
     for first in range(0, len(asked), ROWS):
-        answers += _answers(loaded, pictures, asked[first : first + ROWS], masks, sampling, max_tokens)
+        answers += _answers(loaded, images, asked[first : first + ROWS], masks, sampling, max_tokens)
     size = len(things)
     rows = [answers[first : first + size] for first in range(0, len(answers), size)]
-    return [_found(loaded, things, own, masks, len(pictures)) for own in rows]
+    return [_found(loaded, things, own, masks, len(images)) for own in rows]
 
 
 def _answers(
     loaded: "Loaded",
-    pictures: "Sequence[Image.Image]",
+    images: "Sequence[Image.Image]",
     asked: list[tuple[int, str]],
     masks: bool,
     sampling: Sampling,
     max_tokens: int,
 ) -> list[Completion]:
-    """One answer for each (number of a picture, thing)."""
+    """One answer for each (number of an image, thing)."""
     processor = cast(Florence2Processor, loaded.processor)  # the family's own
     first = asked[0][0]
-    about = [picture - first for picture, _ in asked]
+    about = [image - first for image, _ in asked]
     prompts = [_prompt(processor, thing, masks) for _, thing in asked]
-    inputs = processor.rows(pictures[first : asked[-1][0] + 1], about, prompts)
+    inputs = processor.rows(images[first : asked[-1][0] + 1], about, prompts)
     beams = processor.capabilities.beams if sampling.greedy else 1
     choice = {"beams": beams} if beams > 1 else {"sampling": sampling}
     return complete(loaded.model, inputs, stop_ids=processor.stop_ids, max_tokens=max_tokens, **choice)

@@ -12,7 +12,7 @@ from mmcli.decode.quantised import BINS, QuantisedGrammar
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.search import Search, WritingRules
 from mmcli.errors import UsageError
-from mmcli.hub.picture_settings import PictureSettings
+from mmcli.hub.image_settings import ImageSettings
 from mmcli.hub.tokenizer import Tokenizer, read_tokenizer, stop_ids
 from mmcli.models.family import Processor
 from mmcli.models.florence2.capabilities import capabilities
@@ -40,7 +40,7 @@ class Florence2Processor(Processor):
     def __init__(
         self,
         config: Florence2Config,
-        images: PictureSettings,
+        images: ImageSettings,
         tokenizer: Tokenizer,
         search: Search,
         stop_ids: frozenset[int],
@@ -68,18 +68,18 @@ class Florence2Processor(Processor):
     @classmethod
     def open(cls, folder: Path, config: Florence2Config, raw: dict[str, Any]) -> "Florence2Processor":
         """Read tokenizer.json, the image settings and those of writing. Raises ModelError."""
-        images = PictureSettings.open(folder, config.vision.soft_tokens)
+        images = ImageSettings.open(folder, config.vision.soft_tokens)
         tokenizer = read_tokenizer(folder)
         if not config.native and tokenizer.token_to_id("<loc_0>") is None:
             tokenizer.add_special_tokens(VENDOR_TOKENS)
         search = read_search(folder, config, raw.get("text_config"))
         return cls(config, images, tokenizer, search, stop_ids(folder, frozenset({config.text.eos})))
 
-    def inputs(self, pictures: Sequence[Sequence[Image.Image]], prompts: Sequence[str]) -> Inputs:
+    def inputs(self, images: Sequence[Sequence[Image.Image]], prompts: Sequence[str]) -> Inputs:
         """One row for each prompt. Raises UsageError unless every row has one image: Florence-2 was trained so."""
-        if any(len(own) != 1 for own in pictures):
+        if any(len(own) != 1 for own in images):
             raise UsageError("Florence-2 reads exactly one picture at a time", "Give one, or choose another --model")
-        return self.rows([own[0] for own in pictures], range(len(prompts)), prompts)
+        return self.rows([own[0] for own in images], range(len(prompts)), prompts)
 
     def rows(self, images: Sequence[Image.Image], about: Sequence[int], prompts: Sequence[str]) -> Inputs:
         """One row for each prompt, about the image of that number in `about`."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def find(
     loaded: "Loaded",
-    pictures: "Sequence[Image.Image]",
+    images: "Sequence[Image.Image]",
     things: Sequence[str],
     *,
     masks: bool = False,
@@ -37,16 +37,14 @@ def find(
         raise ModelError("The model's tokenizer.json lacks the tokens of boxes and points", "Download the model again")
     answers = []
     for thing in things:
-        inputs = processor.inputs(
-            [[image] for image in pictures], [processor.task_prompt("detect", thing)] * len(pictures)
-        )
+        inputs = processor.inputs([[image] for image in images], [processor.task_prompt("detect", thing)] * len(images))
         written = complete(
             loaded.model, inputs, stop_ids=processor.stop_ids, max_tokens=max_tokens, sampling=sampling
         )  # fmt: skip
         answers.append(written)
     return [
-        _found(loaded, [(thing, own[i]) for thing, own in zip(things, answers, strict=True)], len(pictures))
-        for i in range(len(pictures))
+        _found(loaded, [(thing, own[i]) for thing, own in zip(things, answers, strict=True)], len(images))
+        for i in range(len(images))
     ]
 
 

@@ -65,15 +65,15 @@ class FuyuProcessor(Processor):
             raise ModelError(f"The model's tokenizer.json has no token {name}", "Download the model again")
         return id
 
-    def inputs(self, pictures: Sequence[Sequence[Image.Image]], prompts: Sequence[str]) -> Inputs:
+    def inputs(self, images: Sequence[Sequence[Image.Image]], prompts: Sequence[str]) -> Inputs:
         """One row for each prompt, with its own images in front of it."""
-        if len(pictures) != len(prompts):
-            raise ValueError(f"{len(pictures)} lists of images for {len(prompts)} prompts")
-        rows = [self._row(own, prompt) for own, prompt in zip(pictures, prompts, strict=True)]
+        if len(images) != len(prompts):
+            raise ValueError(f"{len(images)} lists of images for {len(prompts)} prompts")
+        rows = [self._row(own, prompt) for own, prompt in zip(images, prompts, strict=True)]
         tokens, valid = pad_left(rows, self.config.pad)
-        images = [image for own in pictures for image in own]
-        patches = tuple(torch.from_numpy(self.images.patches(image)) for image in images)
-        return Inputs(tokens, valid, patches, tuple(self.images.grid(image) for image in images))
+        every = [image for own in images for image in own]
+        patches = tuple(torch.from_numpy(self.images.patches(image)) for image in every)
+        return Inputs(tokens, valid, patches, tuple(self.images.grid(image) for image in every))
 
     def _row(self, images: Sequence[Image.Image], prompt: str) -> list[int]:
         places = []

@@ -95,10 +95,10 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class ModalityConfig:
-    """What pictures and sounds have in common on their way into the decoder."""
+    """What images and sounds have in common on their way into the decoder."""
 
     width: int  # of the tower's vectors
-    soft_tokens: int  # places that one picture or sound takes
+    soft_tokens: int  # places that one image or sound takes
     token: int  # id that holds such a place
     begin: int  # id before the places
     end: int  # id behind them

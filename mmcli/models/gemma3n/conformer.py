@@ -47,13 +47,13 @@ class ConformerConfig:
     limit: float  # sums before norms are cut off here, or where their type ends
 
     def positions(self, frames: int) -> int:
-        """Frames that `frames` of the log-mel picture are for the layers."""
+        """Frames that `frames` of the log-mel spectrogram are for the layers."""
         for stride, _ in self.strides:
             frames = -(-frames // stride)
         return frames
 
     def vectors(self, frames: int) -> int:
-        """Vectors that the encoder makes of `frames` of the log-mel picture."""
+        """Vectors that the encoder makes of `frames` of the log-mel spectrogram."""
         return -(-self.positions(frames) // self.reduction)
 
     def bins(self) -> tuple[int, int]:
@@ -216,7 +216,7 @@ class Layer(nn.Module):
 
 
 class ConformerEncoder(nn.Module):
-    """Log-mel pictures → vectors: features [B, F, M], valid [B, F] → vectors [B, A, D], valid [B, A].
+    """Log-mel spectrograms → vectors: features [B, F, M], valid [B, F] → vectors [B, A, D], valid [B, A].
 
     `valid` is True where there is sound; A is `config.vectors(F)`. Vectors that are not valid are zero. A batch of
     no frames, as clips shorter than one are, has no vectors (the reference cannot read one).

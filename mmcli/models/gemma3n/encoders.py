@@ -1,4 +1,4 @@
-"""How pictures and sounds enter Gemma 3n's decoder: a tower, then an embedder into the width of its vectors."""
+"""How images and sounds enter Gemma 3n's decoder: a tower, then an embedder into the width of its vectors."""
 
 from math import sqrt
 
@@ -31,7 +31,7 @@ class Embedder(nn.Module):
 
 
 class VisionEncoder(nn.Module):
-    """Pictures [pictures, 3, side, side] of numbers from 0 to 1 → soft tokens [pictures, P, D]."""
+    """Images [images, 3, side, side] of numbers from 0 to 1 → soft tokens [images, P, D]."""
 
     def __init__(self, config: ModalityConfig, width: int):
         super().__init__()

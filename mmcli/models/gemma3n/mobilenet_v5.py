@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 EPSILON = 1e-6
 STEM = 64  # channels
-STRIDE = 32  # of the coarsest maps: pictures' sides are multiples of it
-GRID = 16  # side of the grid that leaves the tower, whatever the picture's size
+STRIDE = 32  # of the coarsest maps: images' sides are multiples of it
+GRID = 16  # side of the grid that leaves the tower, whatever the image's size
 WIDTH = 2048  # channels of that grid
 FUSION_EXPANSION = 2  # of the fusion, whose input is the maps of the last two stages
 
@@ -240,7 +240,7 @@ class Fusion(nn.Module):
 
 
 class MobileNetV5(nn.Module):
-    """Pictures [B, 3, rows, columns] in 0..1, sides multiples of STRIDE → the grid [B, WIDTH, GRID, GRID].
+    """Images [B, 3, rows, columns] in 0..1, sides multiples of STRIDE → the grid [B, WIDTH, GRID, GRID].
 
     Gemma 3n reads squares of 768 pixels. The grid lies in memory as [B, GRID, GRID, WIDTH] does, so that
     `.flatten(2).mT` copies nothing. Raises ValueError for other sides.
@@ -291,7 +291,7 @@ class TowerStage(NamedTuple):
 
 
 def stages(side: int = 768) -> list[TowerStage]:
-    """The way of one square picture of `side` pixels through the tower, with every parameter counted once."""
+    """The way of one square image of `side` pixels through the tower, with every parameter counted once."""
     with torch.device("meta"):
         tower = MobileNetV5()
     side //= 2

@@ -1,4 +1,4 @@
-"""Gemma 3n: pictures through MobileNetV5, sounds through a conformer, and a decoder that reads both among its text."""
+"""Gemma 3n: images through MobileNetV5, sounds through a conformer, and a decoder that reads both among its text."""
 
 import torch
 import torch.nn.functional as F
@@ -15,14 +15,14 @@ from mmcli.models.gemma3n.encoders import AudioEncoder, VisionEncoder
 # Tokens read at once: beyond it memory would grow with their square, and nothing gets faster.
 CHUNK = 1024
 
-# Pictures or sounds in a tower at once: an hour's recording is 140 sounds, and the first layers' maps are large.
+# Images or sounds in a tower at once: an hour's recording is 140 sounds, and the first layers' maps are large.
 AT_ONCE = 16
 
 
 class Gemma3n(Fusable, GenerativeModel):
     """The whole model.
 
-    All reading is causal, also of pictures. No id is forbidden in the answer, as in the reference.
+    All reading is causal, also of images. No id is forbidden in the answer, as in the reference.
     """
 
     def __init__(self, config: Gemma3nConfig):
@@ -60,7 +60,7 @@ class Gemma3n(Fusable, GenerativeModel):
         return torch.where(place[..., None] >= 0, F.embedding(place.clamp(min=0), hard), x)
 
     def embed_inputs(self, inputs: Inputs) -> Tensor:
-        """The same, with the soft tokens of pictures and sounds in their places."""
+        """The same, with the soft tokens of images and sounds in their places."""
         x = self.embed(inputs.tokens)
         if inputs.images:
             assert self.vision and self.config.vision

@@ -1,4 +1,4 @@
-"""What goes into Gemma 3n and what comes out: turns of text, pictures and sounds; text."""
+"""What goes into Gemma 3n and what comes out: turns of text, images and sounds; text."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -10,7 +10,7 @@ import torch
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.errors import ModelError, UsageError
 from mmcli.hub.fields import shown
-from mmcli.hub.picture_settings import PictureSettings
+from mmcli.hub.image_settings import ImageSettings
 from mmcli.hub.pixel_values import processor_fields
 from mmcli.hub.tokenizer import Tokenizer, begin_id, read_tokenizer, stop_ids
 from mmcli.models.chat_processor import ChatProcessor, Row
@@ -29,9 +29,9 @@ TURN_MARKS = ("<start_of_turn>", "<end_of_turn>")
 class Gemma3nProcessor(ChatProcessor):
     """Layout: bos, then turns by the checkpoint's chat template.
 
-    Where the template has a picture's placeholder there come a blank line, the token that begins a picture, its soft
+    Where the template has an image's placeholder there come a blank line, the token that begins an image, its soft
     tokens, the token that ends it and a blank line; sounds likewise. Typed text that spells a control token is read
-    letter by letter: nobody opens a turn, or makes room for a picture, by writing about it.
+    letter by letter: nobody opens a turn, or makes room for an image, by writing about it.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Gemma3nProcessor(ChatProcessor):
         config: Gemma3nConfig,
         tokenizer: Tokenizer,
         template: ChatTemplate,
-        pictures: PictureSettings | None,
+        images: ImageSettings | None,
         sounds: MelSettings | None,
         stop_ids: frozenset[int],
     ):
@@ -48,9 +48,9 @@ class Gemma3nProcessor(ChatProcessor):
         super().__init__(tokenizer, template, control, stop_ids)
         self.config = config
         self.capabilities = capabilities(config)
-        self.pictures = pictures
+        self.images = images
         self.sounds = sounds
-        self.image_size = pictures.side if pictures else 0
+        self.image_size = images.side if images else 0
         self.soft_tokens = config.vision.soft_tokens if config.vision else 0
 
     @classmethod
@@ -64,9 +64,9 @@ class Gemma3nProcessor(ChatProcessor):
             if modality
         }
         begin = _name(tokenizer, begin_id(folder, tokenizer, config.bos), folder)
-        pictures = sounds = None
+        images = sounds = None
         if config.vision:
-            pictures = PictureSettings.open(folder, config.vision.soft_tokens)
+            images = ImageSettings.open(folder, config.vision.soft_tokens)
         if config.audio:
             places = processor_fields(folder).get("audio_seq_length")
             if places not in (None, config.audio.soft_tokens):
@@ -77,21 +77,21 @@ class Gemma3nProcessor(ChatProcessor):
             sounds = features.read_settings(folder, config.audio.conformer.mels)
         placeholders = {kind: placeholder for kind, (placeholder, *_) in names.items()}
         template = ChatTemplate.open(folder, begin, partial(own_layout, begin=begin, placeholders=placeholders))
-        return cls(config, tokenizer, template, pictures, sounds, stop_ids(folder, config.stop_ids))
+        return cls(config, tokenizer, template, images, sounds, stop_ids(folder, config.stop_ids))
 
     def task_prompt(self, task: str, words: str) -> str:
         """A plain instruction."""
         return task_prompt(task, words)
 
     def row_inputs(self, rows: Sequence[Row]) -> Inputs:
-        """One row each, whose placeholders take the pictures and sounds in order.
+        """One row each, whose placeholders take the images and sounds in order.
 
         Raises UsageError for a sound that is too long, ModelError where placeholders and parts do not match.
         """
-        ids = [self._tokens(text, len(pictures), len(sounds)) for text, pictures, sounds in rows]
+        ids = [self._tokens(text, len(images), len(sounds)) for text, images, sounds in rows]
         tokens, valid = pad_left(ids, self.config.pad)
-        seen = [picture for _, pictures, _ in rows for picture in pictures]
-        images = [torch.from_numpy(self.pictures.pixels(picture)) for picture in seen] if self.pictures else []
+        seen = [image for _, images, _ in rows for image in images]
+        pixels = [torch.from_numpy(self.images.pixels(image)) for image in seen] if self.images else []
         sounds = [sound for _, _, sounds in rows for sound in sounds]
         longest = max(map(len, sounds), default=0)
         if longest > LONGEST:
@@ -100,11 +100,11 @@ class Gemma3nProcessor(ChatProcessor):
                 "Give a part of it, or write it down with mmcli transcribe, which cuts at pauses",
             )
         mels, heard = features.log_mel(sounds, self.sounds) if sounds and self.sounds else (None, None)
-        return Inputs(tokens, valid, tuple(images), audio=mels, audio_valid=heard)
+        return Inputs(tokens, valid, tuple(pixels), audio=mels, audio_valid=heard)
 
-    def _tokens(self, text: str, pictures: int, sounds: int) -> list[int]:
-        """Token ids of a chat text, every placeholder opened out to the places of a picture or sound."""
-        modalities = (self.config.vision, pictures, "picture"), (self.config.audio, sounds, "sound")
+    def _tokens(self, text: str, images: int, sounds: int) -> list[int]:
+        """Token ids of a chat text, every placeholder opened out to the places of an image or sound."""
+        modalities = (self.config.vision, images, "picture"), (self.config.audio, sounds, "sound")
         for modality, count, what in modalities:
             text = self._opened(text, modality, count, what)
         ids = self.control.encode(text)

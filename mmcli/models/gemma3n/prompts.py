@@ -40,7 +40,7 @@ LANGUAGES = dict(entry.split(" ", 1) for entry in NAMES.split("|"))
 
 
 def task_prompt(task: str, words: str) -> str:
-    """The question that stands for a task about pictures. Raises UsageError for one that needs more than words."""
+    """The question that stands for a task about images. Raises UsageError for one that needs more than words."""
     return fill_prompt(PROMPTS, task, words, "Gemma 3n", "transcribe")
 
 

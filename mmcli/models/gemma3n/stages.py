@@ -13,11 +13,11 @@ from mmcli.models.gemma3n.encoders import Embedder, VisionEncoder
 from mmcli.models.gemma3n.mobilenet_v5 import GRID
 from mmcli.models.gemma3n.model import Gemma3n
 
-PICTURE_SIDE = 768  # pixels, as published; checkpoints say it in preprocessor_config.json
+IMAGE_SIDE = 768  # pixels, as published; checkpoints say it in preprocessor_config.json
 
 
 def stages(config: Gemma3nConfig) -> list[Stage]:
-    """The way of a picture, of a sound and of a prompt through the model, with every parameter counted once."""
+    """The way of an image, of a sound and of a prompt through the model, with every parameter counted once."""
     with torch.device("meta"):
         model = Gemma3n(config)
     found = []
@@ -32,7 +32,7 @@ def stages(config: Gemma3nConfig) -> list[Stage]:
 
 
 def _vision(config: ModalityConfig, width: int, vision: VisionEncoder) -> list[Stage]:
-    side = PICTURE_SIDE
+    side = IMAGE_SIDE
     return [
         Stage("picture", "squeeze", f"3 × {side} × {side}", 0, ("bilinear, sides not kept in proportion",)),
         Stage(

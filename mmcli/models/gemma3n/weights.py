@@ -1,7 +1,7 @@
 """Names of Gemma 3n's tensors: checkpoint → ours.
 
 Published files and transformers put everything below `model.`; a file of the model without its head does not. The
-picture tower is read with and without its own prefix `timm_model.`, as transformers reads it.
+image tower is read with and without its own prefix `timm_model.`, as transformers reads it.
 """
 
 from collections.abc import Mapping

@@ -99,7 +99,7 @@ class MiniCPMVProcessor(ChatProcessor):
 
         Raises ModelError where the checkpoint's template refuses the turns, UsageError for more images than it knows.
         """
-        count, most = sum(len(turn.pictures()) for turn in turns), self.capabilities.max_images
+        count, most = sum(len(turn.images()) for turn in turns), self.capabilities.max_images
         if most is not None and count > most:
             raise UsageError(
                 f"MiniCPM-V {self.config.version} sees one picture in a conversation, but this has {count}",
@@ -134,14 +134,14 @@ class MiniCPMVProcessor(ChatProcessor):
 
     def inputs(
         self,
-        pictures: Sequence[Sequence[Image.Image]],
+        images: Sequence[Sequence[Image.Image]],
         prompts: Sequence[str],
         sounds: "Sequence[Sequence[np.ndarray]] | None" = None,
     ) -> Inputs:
         """Row i is one turn of the user's: its images, its prompt."""
-        if len(pictures) != len(prompts):
-            raise ValueError(f"{len(pictures)} lists of images for {len(prompts)} prompts")
-        pairs = zip(pictures, prompts, strict=True)
+        if len(images) != len(prompts):
+            raise ValueError(f"{len(images)} lists of images for {len(prompts)} prompts")
+        pairs = zip(images, prompts, strict=True)
         return self.row_inputs([(self.chat_text([Turn("user", (*own, prompt))]), own, ()) for own, prompt in pairs])
 
     def row_inputs(self, rows: Sequence[Row]) -> Inputs:

@@ -12,8 +12,8 @@ LOCATIONS = 1024
 MASK_CODES = 128
 CLASSES = 80  # that the detector knows
 CELL = 16  # pixels of the feature tower's input that one grid token stands for
-LARGEST_STRIDE = 32  # pixels of a picture's side that one cell of the coarsest maps stands for
-EVIDENCE = 4  # 1, the detector's best logit, the judge's best logit of a proposal, the judge's logit of the picture
+LARGEST_STRIDE = 32  # pixels of an image's side that one cell of the coarsest maps stands for
+EVIDENCE = 4  # 1, the detector's best logit, the judge's best logit of a proposal, the judge's logit of the image
 EVIDENCE_OF_DETECTOR = (0.0, 1.0, 0.0, 0.0)
 TOKENS = ("image_token", "loc_token", "seg_token", "pad_token", "eos_token", "bos_token")
 
@@ -36,10 +36,10 @@ FREE = SentenceRules((), (), (), (), (), (0.0, 0.0), 0.0)  # no rules
 
 @dataclass(frozen=True)
 class NanoConfig:
-    """One picture side for the detector, one for the feature tower, and a small Gemma decoder behind them."""
+    """One image side for the detector, one for the feature tower, and a small Gemma decoder behind them."""
 
     image_size: int  # pixels; what the processor makes and the detector reads
-    feature_size: int  # pixels; the feature tower reads the picture reduced to this
+    feature_size: int  # pixels; the feature tower reads the image reduced to this
     proposals: int  # soft tokens made from the detector's best boxes
     image_token: int
     loc_token: int  # id of <loc0000>
@@ -55,7 +55,7 @@ class NanoConfig:
     first_words: tuple[int, int]  # ids from … to before …: whole words that may begin a sentence
     later_words: tuple[int, int]  # whole words and marks that may follow; between and behind them are pieces of words
     names: tuple[tuple[int, ...], ...]  # words for what the detector knows: a token, then the classes it may mean
-    evidence: tuple[float, ...]  # weights of EVIDENCE for the log-odds that a class is in the picture
+    evidence: tuple[float, ...]  # weights of EVIDENCE for the log-odds that a class is in the image
     least_evidence: float  # below these log-odds nothing of a class is named in a sentence
     sentences: SentenceRules
     decoder: DecoderConfig

@@ -54,7 +54,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """Pictures [B, 3, side, side] as (value − 127) / 128, side a multiple of 32 → maps of strides 4, 8, 16 and 32."""
+    """Images [B, 3, side, side] as (value − 127) / 128, side a multiple of 32 → maps of strides 4, 8, 16 and 32."""
 
     def __init__(self):
         super().__init__()

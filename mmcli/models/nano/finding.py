@@ -49,9 +49,9 @@ ABSENT = 0.98  # share of an empty answer from which on none is written
 
 @dataclass
 class Asked:
-    """One thing asked of one picture, and what came of it."""
+    """One thing asked of one image, and what came of it."""
 
-    picture: int
+    image: int
     label: str  # as the user calls it
     thing: str  # as the model knows it
     tokens: list[Token] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Asked:
 @torch.inference_mode()
 def find(
     loaded: "Loaded",
-    pictures: "Sequence[Image.Image]",
+    images: "Sequence[Image.Image]",
     things: Sequence[str],
     *,
     masks: bool = False,
@@ -72,22 +72,22 @@ def find(
     max_tokens: int = 512,
     least: float | None = None,
 ) -> list[Found]:
-    """What each RGB picture shows of `things`, in their order; things that nano does not know are not asked for.
+    """What each RGB image shows of `things`, in their order; things that nano does not know are not asked for.
 
     Every object of the answer keeps the name that the user gave it, and is there with a probability of at least
     `least` (None: what the checkpoint was calibrated to). With `masks` each has its codes.
     """
     taught = loaded.config.things
     asked = [
-        Asked(picture, label, thing)
-        for picture in range(len(pictures))
+        Asked(image, label, thing)
+        for image in range(len(images))
         for label in dict.fromkeys(things)
         if (thing := known(label, taught)) is not None
     ]
     if not asked:
-        return [_found([], Timings(batch=len(pictures)))] * len(pictures)
+        return [_found([], Timings(batch=len(images)))] * len(images)
     started = time.perf_counter()
-    seen = look(loaded, pictures)
+    seen = look(loaded, images)
     prefill = time.perf_counter() - started
     propose(loaded, seen, asked, sampling, max_tokens)
     for one in asked:
@@ -99,16 +99,16 @@ def find(
         wanted = [(one, i) for one in asked for i in range(len(one.objects))]
         for some in _portions(wanted):
             _masks(loaded, seen, some, sampling)
-    timings = Timings(prefill, time.perf_counter() - started - prefill, len(pictures))
-    return [_found([one for one in asked if one.picture == i], timings) for i in range(len(pictures))]
+    timings = Timings(prefill, time.perf_counter() - started - prefill, len(images))
+    return [_found([one for one in asked if one.image == i], timings) for i in range(len(images))]
 
 
 @torch.inference_mode()
-def look(loaded: "Loaded", pictures: "Sequence[Image.Image]") -> Seen:
-    """Read RGB pictures, once for all that is asked of them."""
+def look(loaded: "Loaded", images: "Sequence[Image.Image]") -> Seen:
+    """Read RGB images, once for all that is asked of them."""
     model = cast(Nano, loaded.model)  # the family's own
     weight = next(model.parameters())
-    return model.look(_processor(loaded).pixels(pictures).to(weight.device, weight.dtype))
+    return model.look(_processor(loaded).pixels(images).to(weight.device, weight.dtype))
 
 
 def _processor(loaded: "Loaded") -> NanoProcessor:
@@ -130,7 +130,7 @@ def propose(
         there = seen.there.tolist()
         classes = {thing: number for number, thing in enumerate(loaded.config.things[:CLASSES])}
         for one, (objects, presence), boxes in zip(some, written, detected, strict=True):
-            own = 0.0 if boxes is None else there[one.picture][classes[one.thing]]
+            own = 0.0 if boxes is None else there[one.image][classes[one.thing]]
             one.candidates = candidates(objects, presence, boxes, own)
 
 
@@ -153,10 +153,10 @@ def _boxes(
         raise ModelError("The model's tokenizer.json has no tokens for what is asked", "Download the model again")
     longest = MOST_OBJECTS * (CORNERS + max(len(grammar.labels[0]) for grammar in grammars) + len(separator))
     prompts = [f"detect {one.thing}" for one in asked]
-    pictures = [one.picture for one in asked]
+    images = [one.image for one in asked]
     automata = [automaton(grammar, processor.grammar) for grammar in grammars]
     rules = Doubtful(automata, loaded.config.decoder.vocabulary, seen.store.device)
-    answers = _write(loaded, seen, prompts, pictures, rules, min(max_tokens, longest), sampling)
+    answers = _write(loaded, seen, prompts, images, rules, min(max_tokens, longest), sampling)
     assert rules.presence is not None  # noted at the first step
     written = []
     for one, answer, presence in zip(asked, answers, rules.presence.tolist(), strict=True):
@@ -175,10 +175,10 @@ def _detections(loaded: "Loaded", seen: Seen, asked: list[Asked]) -> list[list[D
     if not rows:
         return found
     device = seen.store.device
-    pictures = torch.tensor([asked[i].picture for i in rows], device=device)
+    images = torch.tensor([asked[i].image for i in rows], device=device)
     labels = torch.tensor([classes[asked[i].thing] for i in rows], device=device)
-    boxes, logits, others = detections(seen.raw, loaded.config.image_size, pictures, labels, MOST_DETECTIONS)
-    boxes, logits, others, judged = judge_detections(seen, pictures, labels, boxes, logits, others)
+    boxes, logits, others = detections(seen.raw, loaded.config.image_size, images, labels, MOST_DETECTIONS)
+    boxes, logits, others, judged = judge_detections(seen, images, labels, boxes, logits, others)
     for i, *own in zip(rows, boxes.tolist(), logits.tolist(), others.tolist(), judged.tolist(), strict=True):
         places = [(located(box), *rest) for box, *rest in zip(*own, strict=True) if max(rest[0], rest[2]) > LEAST_LOGIT]
         found[i] = [Detection(loc, *rest) for loc, *rest in places if loc is not None]
@@ -186,16 +186,16 @@ def _detections(loaded: "Loaded", seen: Seen, asked: list[Asked]) -> list[list[D
 
 
 def judge_detections(
-    seen: Seen, pictures: Tensor, classes: Tensor, boxes: Tensor, logits: Tensor, others: Tensor
+    seen: Seen, images: Tensor, classes: Tensor, boxes: Tensor, logits: Tensor, others: Tensor
 ) -> tuple[Tensor, ...]:
     """R rows of detections as `picodet.detections` gives them, with the judge's logit of each as a fourth.
 
     A detection is judged by the proposal that overlaps it most. The proposals themselves stand behind the detections,
     because the judge may take one for the class though the detector does not.
     """
-    proposed, own = seen.boxes[pictures], seen.logits[pictures]  # [R, N, 4], [R, N, 80]
+    proposed, own = seen.boxes[images], seen.logits[images]  # [R, N, 4], [R, N, 80]
     at = classes[:, None, None].expand(-1, own.shape[1], 1)
-    logit, judged = own.gather(2, at)[..., 0], seen.judged[pictures].gather(2, at)[..., 0].to(own.dtype)
+    logit, judged = own.gather(2, at)[..., 0], seen.judged[images].gather(2, at)[..., 0].to(own.dtype)
     other = own.scatter(2, at, -torch.inf).amax(2)
     over, nearest = overlaps(boxes, proposed).max(2)
     judged_there = torch.where(over > CROWDED, judged.gather(1, nearest), UNJUDGED)
@@ -223,11 +223,11 @@ def _masks(loaded: "Loaded", seen: Seen, wanted: list[tuple[Asked, int]], sampli
     boxes = [one.objects[i].loc for one, i in wanted]
     grammars = [Grammar((), (), end, masks=True, box=box) for box in boxes]
     prompts = [f"segment {one.thing}" for one, _ in wanted]
-    pictures = [one.picture for one, _ in wanted]
+    images = [one.image for one, _ in wanted]
     grammar = _processor(loaded).grammar
     automata = [automaton(one, grammar) for one in grammars]
     rules = GrammarProcessor(automata, loaded.config.decoder.vocabulary, seen.store.device)
-    answers = _write(loaded, seen, prompts, pictures, rules, CORNERS + CODES, sampling)
+    answers = _write(loaded, seen, prompts, images, rules, CORNERS + CODES, sampling)
     for (one, i), answer in zip(wanted, answers, strict=True):
         codes = answer.tokens[CORNERS:]
         seg = cast(tuple[int, ...], tuple(grammar.mask_code(token.id) for token in codes))  # the rules let nothing else
@@ -239,14 +239,14 @@ def _write(
     loaded: "Loaded",
     seen: Seen,
     prompts: list[str],
-    pictures: list[int],
+    images: list[int],
     rules: GrammarProcessor,
     max_tokens: int,
     sampling: Sampling,
 ) -> list[Completion]:
-    """What nano writes for each prompt about one of the pictures."""
+    """What nano writes for each prompt about one of the images."""
     processor = _processor(loaded)
-    inputs = replace(processor.rows(prompts), context=seen.about(pictures))
+    inputs = replace(processor.rows(prompts), context=seen.about(images))
     return complete(
         loaded.model,
         inputs,
@@ -259,7 +259,7 @@ def _write(
 
 
 def _found(asked: list[Asked], timings: Timings) -> Found:
-    """The answers about one picture as one."""
+    """The answers about one image as one."""
     objects = tuple(found for one in asked for found in one.objects)
     tokens = [token for one in asked for token in one.tokens]
     return Found(

@@ -2,7 +2,7 @@
 
 A written box is moved onto the detection it overlaps most; detections that were not written are candidates too; of
 candidates that nearly coincide the likelier one stays. How likely one is follows from a logistic regression on what
-decoder and detector thought (`training.nano.calibrate` fits it on pictures that were held out; the coefficients are
+decoder and detector thought (`training.nano.calibrate` fits it on images that were held out; the coefficients are
 the checkpoint's `finding`), so it holds for whatever was asked, and in `detect` as in `segment`.
 """
 
@@ -20,7 +20,7 @@ LEAST_LOGIT, LEAST_JUDGED = -4.0, -3.0  # detections of which both logits are be
 BOTH, DETECTOR, DECODER, UNSEEN = "both", "detector", "decoder", "unseen"
 KINDS = (BOTH, DETECTOR, DECODER, UNSEEN)
 # 1, detection, best detection of the thing, best other class there, presence, score of what was written, what the judge
-# takes the detection for, and whether it thinks the thing is in the picture.
+# takes the detection for, and whether it thinks the thing is in the image.
 FEATURES = 8
 UNJUDGED = -8.0  # of detections that were not proposed to the decoder
 

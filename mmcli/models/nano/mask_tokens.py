@@ -19,7 +19,7 @@ PLANE, INNER = 64, 96  # channels
 
 
 class MaskTokens(nn.Module):
-    """A plane made once for a picture, and vectors cut from it for boxes."""
+    """A plane made once for an image, and vectors cut from it for boxes."""
 
     def __init__(self, width: int):
         super().__init__()

@@ -18,28 +18,28 @@ from mmcli.models.nano.writing import Writing
 
 @dataclass(frozen=True)
 class Seen:
-    """What nano makes of pictures before anything is asked: any number of questions can be asked about it."""
+    """What nano makes of images before anything is asked: any number of questions can be asked about it."""
 
-    store: Tensor  # [layers, 2, P, K, S, H] keys and values of the soft tokens of P pictures
+    store: Tensor  # [layers, 2, P, K, S, H] keys and values of the soft tokens of P images
     plane: Tensor  # [P, 64, h, w] from which masks are cut
     raw: list[Tensor]  # the detector's outputs for each stride [P, 80 + 32, h, w], as `picodet.PicoDet` gives them
     boxes: Tensor  # [P, N, 4] what the detector proposes, as (x0, y0, x1, y1) in 0..1
     logits: Tensor  # [P, N, 80] as what the detector takes them
-    judged: Tensor  # [P, N, 80] as what nano takes them, having read the whole picture
-    there: Tensor  # [P, 80] which classes nano thinks are in the picture at all; logits like the others
-    picture: Tensor | None = None  # [B] which picture each row of a batch is about; None: row i is about picture i
+    judged: Tensor  # [P, N, 80] as what nano takes them, having read the whole image
+    there: Tensor  # [P, 80] which classes nano thinks are in the image at all; logits like the others
+    image: Tensor | None = None  # [B] which image each row of a batch is about; None: row i is about image i
 
-    def about(self, pictures: list[int]) -> "Seen":
-        """The same for rows that are about these pictures."""
-        return replace(self, picture=torch.tensor(pictures, device=self.store.device))
+    def about(self, images: list[int]) -> "Seen":
+        """The same for rows that are about these images."""
+        return replace(self, image=torch.tensor(images, device=self.store.device))
 
 
 class Nano(PrefixLM):
     """Prefix language model over soft tokens.
 
     Soft tokens look only at each other; the prompt looks at them and at itself in both directions. So what the
-    decoder makes of a picture does not depend on the question: several are asked after one `look`, and training packs
-    several questions to a picture. In `Inputs` a row is its soft tokens, padding, and the prompt; `Inputs.context` may
+    decoder makes of an image does not depend on the question: several are asked after one `look`, and training packs
+    several questions to an image. In `Inputs` a row is its soft tokens, padding, and the prompt; `Inputs.context` may
     be what `look` gave.
     """
 
@@ -70,7 +70,7 @@ class Nano(PrefixLM):
         return self.tower(pixels, self.class_words())[0]
 
     def look(self, pixels: Tensor) -> Seen:
-        """Read pictures [P, 3, side, side] in 0..1."""
+        """Read images [P, 3, side, side] in 0..1."""
         found, raw = self.tower.detect(pixels)
         proposed = self.tower.propose(raw, found)
         soft, plane = self.tower.read(pixels, found, proposed, self.class_words())
@@ -93,7 +93,7 @@ class Nano(PrefixLM):
         soft = self.config.soft_tokens
         text, valid = inputs.tokens[:, soft:], inputs.valid[:, soft:]
         cache.extend(inputs.valid[:, :soft])
-        store = seen.store if seen.picture is None else seen.store.index_select(2, seen.picture)
+        store = seen.store if seen.image is None else seen.store.index_select(2, seen.image)
         cache.store[..., :soft, :] = store
         cache.extend(valid)
         mask = cache.valid[:, None, None, : cache.length].expand(-1, -1, text.shape[1], -1)
@@ -121,13 +121,13 @@ class Nano(PrefixLM):
         """The state of answers to prompts `text` [B, T]."""
         rows, width = len(text), self.config.decoder.width
         masks = self._begins_with(text, self.config.finding_tokens[-1:])
-        picture = torch.arange(rows, device=text.device) if seen.picture is None else seen.picture
+        image = torch.arange(rows, device=text.device) if seen.image is None else seen.image
         written = torch.zeros(rows, cache.capacity, dtype=torch.long, device=text.device)
         vectors = torch.zeros(rows, CODES, width, dtype=seen.plane.dtype, device=text.device)
-        return Writing(seen.plane, picture, masks, written, vectors, self.evidence(seen))
+        return Writing(seen.plane, image, masks, written, vectors, self.evidence(seen))
 
     def evidence(self, seen: Seen) -> Tensor:
-        """For each class the log-odds that it is in the picture [P, 80], from all that looked at it."""
+        """For each class the log-odds that it is in the image [P, 80], from all that looked at it."""
         detector = torch.cat([out[:, :CLASSES].float().flatten(2) for out in seen.raw], 2).amax(2)
         constant, *weights = self.config.evidence
         parts = (detector, seen.judged.amax(1), seen.there)

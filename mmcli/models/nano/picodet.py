@@ -107,7 +107,7 @@ def separable(stride: int) -> nn.Sequential:
 
 
 class PicoDet(nn.Module):
-    """Pictures [B, 3, side, side], ImageNet-normalised, side a multiple of 64 or 416 → the maps of four strides.
+    """Images [B, 3, side, side], ImageNet-normalised, side a multiple of 64 or 416 → the maps of four strides.
 
     Modules stand in the order in which the published graph runs them; the converter relies on it.
     """
@@ -150,26 +150,26 @@ def _enlarge(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, size=like.shape[-2:], mode="nearest")
 
 
-def detections(raw: list[Tensor], side: int, pictures: Tensor, classes: Tensor, count: int) -> tuple[Tensor, ...]:
-    """The detector's own answer to R questions: where in picture `pictures[i]` is something of class `classes[i]`?
+def detections(raw: list[Tensor], side: int, images: Tensor, classes: Tensor, count: int) -> tuple[Tensor, ...]:
+    """The detector's own answer to R questions: where in image `images[i]` is something of class `classes[i]`?
 
-    raw as `PicoDet.forward` gives it for pictures of `side` pixels → boxes [R, count, 4] as (x0, y0, x1, y1) in 0..1,
+    raw as `PicoDet.forward` gives it for images of `side` pixels → boxes [R, count, 4] as (x0, y0, x1, y1) in 0..1,
     logits of the class [R, count], and the largest of any other class at the same place [R, count]. Best first;
     overlapping boxes are among them.
     """
     scores = torch.cat([out[:, :CLASSES].float().flatten(2) for out in raw], 2)  # [P, 80, A]
     boxes = torch.cat([_decode_boxes(out[:, CLASSES:].float(), s) for out, s in zip(raw, STRIDES, strict=True)], 1)
     top = scores.topk(2, dim=1).values
-    best, order = scores[pictures, classes].topk(min(count, scores.shape[2]), dim=1)
-    first, second = (top[pictures, rank].gather(1, order) for rank in (0, 1))
+    best, order = scores[images, classes].topk(min(count, scores.shape[2]), dim=1)
+    first, second = (top[images, rank].gather(1, order) for rank in (0, 1))
     others = torch.where(best >= first, second, first)
-    return (_take(boxes[pictures], order) / side).clamp(0, 1), best, others
+    return (_take(boxes[images], order) / side).clamp(0, 1), best, others
 
 
 def proposals(raw: list[Tensor], features: list[Tensor], side: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The `count` most likely things, the weaker of two overlapping boxes of one class left out.
 
-    raw and features as `PicoDet.forward` gives them for pictures of `side` pixels → boxes [B, count, 4] as
+    raw and features as `PicoDet.forward` gives them for images of `side` pixels → boxes [B, count, 4] as
     (x0, y0, x1, y1) in 0..1, class logits [B, count, 80] and features [B, count, 96], best first.
     All steps have a fixed size, so a batch equals its singles.
     """

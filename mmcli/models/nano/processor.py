@@ -1,4 +1,4 @@
-"""What goes into nano and what comes out: squeezed pictures, PaliGemma's prompts, text."""
+"""What goes into nano and what comes out: squeezed images, PaliGemma's prompts, text."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ PROMPTS = LOCATION_PROMPTS | {"caption:low": "describe en", "caption:medium": "c
 
 
 class NanoProcessor(Processor):
-    """Prompt layout: the picture's soft tokens, padding, then <bos>, the prompt, and a line break."""
+    """Prompt layout: the image's soft tokens, padding, then <bos>, the prompt, and a line break."""
 
     grammar: LocationGrammar
 
@@ -46,14 +46,14 @@ class NanoProcessor(Processor):
         """Read tokenizer.json. Raises ModelError."""
         return cls(config, read_tokenizer(folder))
 
-    def inputs(self, pictures: Sequence[Sequence[Image.Image]], prompts: Sequence[str]) -> Inputs:
-        """One row for each prompt. Raises UsageError unless every row has one picture: nano was trained so."""
-        if any(len(own) != 1 for own in pictures):
+    def inputs(self, images: Sequence[Sequence[Image.Image]], prompts: Sequence[str]) -> Inputs:
+        """One row for each prompt. Raises UsageError unless every row has one image: nano was trained so."""
+        if any(len(own) != 1 for own in images):
             raise UsageError("The bundled model reads exactly one picture at a time", "Give one, or another --model")
-        return replace(self.rows(prompts), images=tuple(self._pixels(own[0]) for own in pictures))
+        return replace(self.rows(prompts), images=tuple(self._pixels(own[0]) for own in images))
 
     def rows(self, prompts: Sequence[str]) -> Inputs:
-        """One row for each prompt, behind the soft tokens of a picture that is yet to come."""
+        """One row for each prompt, behind the soft tokens of an image that is yet to come."""
         ids = [self._prompt_tokens(prompt) for prompt in prompts]
         tokens, valid = pad_left(ids, self.config.pad_token)
         soft = torch.full((len(prompts), self.soft_tokens), self.config.image_token)
@@ -61,9 +61,9 @@ class NanoProcessor(Processor):
         wording = Wording(self.config, [own[1] for own in ids])
         return Inputs(torch.cat((soft, tokens), 1), torch.cat((there, valid), 1), processor=wording)
 
-    def pixels(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """RGB pictures of any size → float32 [pictures, 3, side, side] in 0..1, squeezed."""
-        return torch.stack([self._pixels(picture) for picture in pictures])
+    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        """RGB images of any size → float32 [images, 3, side, side] in 0..1, squeezed."""
+        return torch.stack([self._pixels(image) for image in images])
 
     def text_ids(self, text: str) -> list[int]:
         """The token ids of a text as it stands in an answer."""
@@ -78,10 +78,10 @@ class NanoProcessor(Processor):
         self.tokenizer.check_rows(ids, self.config.decoder.vocabulary)
         return [self.config.bos_token, *ids, *self._line_break]
 
-    def _pixels(self, picture: Image.Image) -> Tensor:
-        if picture.mode != "RGB":
-            raise ValueError(f"expected an RGB picture, got {picture.mode}")
-        squeezed = picture.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
+    def _pixels(self, image: Image.Image) -> Tensor:
+        if image.mode != "RGB":
+            raise ValueError(f"expected an RGB picture, got {image.mode}")
+        squeezed = image.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.asarray(squeezed, dtype=np.float32).transpose(2, 0, 1) / 255)
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -71,7 +71,7 @@ class Wording:
     def begin(self, device: torch.device, context: Any = None) -> Tensor:
         for name in ("_kinds", "_words", "_last", "_number", "_names", "_means", "_phrases", "_begins"):
             setattr(self, name, getattr(self, name).to(device))
-        evidence = context.evidence.float()[context.picture]  # [B, 80]
+        evidence = context.evidence.float()[context.image]  # [B, 80]
         self._unseen = ~_any(evidence >= self._config.least_evidence, self._means.T)
         self._unseen &= (self._kinds != OBJECTS)[:, None]
         slope, constant = self._config.sentences.presence

@@ -11,7 +11,7 @@ from mmcli.models.nano.picodet import STRIDES
 
 
 def stages(config: NanoConfig) -> list[Stage]:
-    """The way of one picture and a prompt through the model, with every parameter counted once."""
+    """The way of one image and a prompt through the model, with every parameter counted once."""
     with torch.device("meta"):
         model = Nano(config)
     tower, decoder, width = model.tower, config.decoder, config.decoder.width

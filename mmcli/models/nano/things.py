@@ -11,7 +11,7 @@ COCO = [
     "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
     "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
 ]  # fmt: skip
-# … and what other training pictures show often enough.
+# … and what other training images show often enough.
 MORE = [
     "shoe", "bag", "pants", "raccoon", "dress", "kangaroo", "coat", "blouse", "shirt", "sunglasses", "jeans", "skirt",
     "ambulance", "sweater", "hat", "blazer", "suit", "t-shirt", "jacket", "scarf", "vest", "boot", "leggings",

@@ -19,9 +19,9 @@ Proposed = tuple[Tensor, Tensor, Tensor]  # boxes, class logits and features, as
 
 
 class NanoTower(nn.Module):
-    """Pictures [B, 3, side, side] in 0..1 → soft tokens [B, grid² + proposals, D] and a plane to cut masks from.
+    """Images [B, 3, side, side] in 0..1 → soft tokens [B, grid² + proposals, D] and a plane to cut masks from.
 
-    The grid carries what is where (EfficientNet-Lite2 on a reduced picture, PicoDet's neck beside it); the proposals
+    The grid carries what is where (EfficientNet-Lite2 on a reduced image, PicoDet's neck beside it); the proposals
     carry PicoDet's best boxes with their class logits and the decoder's own words for the likely classes, so that the
     decoder can name, choose and write them down.
     """
@@ -63,7 +63,7 @@ class NanoTower(nn.Module):
         return proposals(raw, found, self.config.image_size, self.config.proposals)
 
     def _maps(self, pixels: Tensor) -> list[Tensor]:
-        """EfficientNet's maps of the reduced picture, of strides 4, 8, 16 and 32."""
+        """EfficientNet's maps of the reduced image, of strides 4, 8, 16 and 32."""
         size = self.config.feature_size
         small = F.interpolate(pixels.float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False)
         return self.features(((small * 255 - 127) / 128).to(pixels.dtype))

@@ -1,4 +1,4 @@
-"""What rows look at while they write, beside their tokens: the picture inside the box, and what the detector saw."""
+"""What rows look at while they write, beside their tokens: the image inside the box, and what the detector saw."""
 
 from dataclasses import dataclass
 
@@ -20,16 +20,16 @@ class Writing(RowState):
     A step that is made twice at one place (as when it is recorded for a CUDA graph) leaves what one would have left.
     """
 
-    plane: Tensor  # [P, 64, h, w] of each picture
-    picture: Tensor  # [B] which picture a row is about
+    plane: Tensor  # [P, 64, h, w] of each image
+    image: Tensor  # [B] which image a row is about
     masks: Tensor  # [B] whether a row writes mask codes
     written: Tensor  # [B, S] tokens by their places in the cache
     vectors: Tensor  # [B, 16, D] what the last box shows
-    evidence: Tensor  # [P, 80] log-odds that a class is in each picture
+    evidence: Tensor  # [P, 80] log-odds that a class is in each image
 
     def keep(self, rows: list[int]) -> None:
-        """Go on with these rows, in this order; what is of a picture is held once anyway."""
-        for name in ("picture", "masks", "written", "vectors"):
+        """Go on with these rows, in this order; what is of an image is held once anyway."""
+        for name in ("image", "masks", "written", "vectors"):
             setattr(self, name, keep_rows(getattr(self, name), rows, 0))
 
     def read(self, tokens: Tensor, cache: KVCache, cut: MaskTokens, config: NanoConfig) -> Tensor | None:
@@ -50,7 +50,7 @@ class Writing(RowState):
         if cache.fixed or bool(fresh.any()):
             y0, x0, y1, x1 = ((last.gather(1, at) - config.loc_token).float() / (LOCATIONS - 1)).clamp(0, 1).unbind(1)
             boxes = torch.stack((x0, y0, x1, y1), 1)[:, None]
-            shown = cut(self.plane.index_select(0, self.picture), boxes)[:, 0].to(self.vectors.dtype)
+            shown = cut(self.plane.index_select(0, self.image), boxes)[:, 0].to(self.vectors.dtype)
             self.vectors.copy_(torch.where(fresh[:, None, None], shown, self.vectors))
         index = codes.clamp(max=CODES - 1)[:, None, None].expand(-1, 1, self.vectors.shape[-1])
         return self.vectors.gather(1, index)[:, 0] * writes[:, None]

@@ -8,7 +8,7 @@ import torch
 
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.errors import ModelError
-from mmcli.hub.picture_settings import PictureSettings
+from mmcli.hub.image_settings import ImageSettings
 from mmcli.hub.pixel_values import PixelValues
 from mmcli.hub.tokenizer import Tokenizer, begin_id, read_tokenizer, stop_ids
 from mmcli.models.chat_processor import ChatProcessor, Row
@@ -42,7 +42,7 @@ class OmniLMMProcessor(ChatProcessor):
         self.capabilities = capabilities(config)
         self.image_size = config.vision.image_size
         self.soft_tokens = config.resampler.queries
-        self.images = PictureSettings(self.image_size, values=PixelValues(mean=MEAN, std=STD))
+        self.images = ImageSettings(self.image_size, values=PixelValues(mean=MEAN, std=STD))
         self.bos = bos
 
     @classmethod

@@ -9,7 +9,7 @@ from mmcli.models.paligemma.config import PaliGemmaConfig
 
 
 class PaliGemma(PrefixLM):
-    """Pictures become P soft tokens each, in front of the prompt."""
+    """Images become P soft tokens each, in front of the prompt."""
 
     def __init__(self, config: PaliGemmaConfig):
         super().__init__(config.decoder, config.image_token, config.vocabulary_end)

@@ -1,4 +1,4 @@
-"""What goes into PaliGemma and what comes out: squeezed pictures, prompts with soft-token places, text."""
+"""What goes into PaliGemma and what comes out: squeezed images, prompts with soft-token places, text."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from mmcli.decode import LOCATIONS, MASK_CODES
 from mmcli.decode.segments import LocationGrammar
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.errors import UsageError
-from mmcli.hub.picture_settings import PictureSettings
+from mmcli.hub.image_settings import ImageSettings
 from mmcli.hub.tokenizer import Tokenizer, begin_id, read_tokenizer, stop_ids
 from mmcli.models.family import Processor
 from mmcli.models.paligemma.capabilities import capabilities
@@ -21,22 +21,22 @@ from mmcli.models.prompts import READING_PROMPTS, fill_prompt
 
 
 class PaliGemmaProcessor(Processor):
-    """Prompt layout: every picture's soft tokens, then bos, the prompt, and a line break."""
+    """Prompt layout: every image's soft tokens, then bos, the prompt, and a line break."""
 
     def __init__(
         self,
         config: PaliGemmaConfig,
-        pictures: PictureSettings,
+        images: ImageSettings,
         tokenizer: Tokenizer,
         bos: int,
         stop_ids: frozenset[int],
     ):
         self.config = config
-        self.pictures = pictures
+        self.images = images
         self.tokenizer = tokenizer
         self.bos = bos
         self.stop_ids = stop_ids
-        self.image_size = pictures.side
+        self.image_size = images.side
         self.soft_tokens = config.vision.patches
         self.grammar = _grammar(tokenizer)
         places = self.grammar is not None
@@ -46,21 +46,21 @@ class PaliGemmaProcessor(Processor):
 
     @classmethod
     def open(cls, folder: Path, config: PaliGemmaConfig, raw: dict[str, Any]) -> "PaliGemmaProcessor":
-        """Read tokenizer.json and the picture settings of a checkpoint. Raises ModelError."""
-        pictures = PictureSettings.open(folder, config.vision.patches, config.vision.image_size)
+        """Read tokenizer.json and the image settings of a checkpoint. Raises ModelError."""
+        images = ImageSettings.open(folder, config.vision.patches, config.vision.image_size)
         tokenizer = read_tokenizer(folder)
         bos = begin_id(folder, tokenizer, config.bos)
-        return cls(config, pictures, tokenizer, bos, stop_ids(folder, config.stop_ids))
+        return cls(config, images, tokenizer, bos, stop_ids(folder, config.stop_ids))
 
-    def inputs(self, pictures: Sequence[Sequence[Image.Image]], prompts: Sequence[str]) -> Inputs:
-        """One row for each prompt, with its own pictures in front of it."""
-        if len(pictures) != len(prompts):
-            raise ValueError(f"{len(pictures)} lists of pictures for {len(prompts)} prompts")
+    def inputs(self, images: Sequence[Sequence[Image.Image]], prompts: Sequence[str]) -> Inputs:
+        """One row for each prompt, with its own images in front of it."""
+        if len(images) != len(prompts):
+            raise ValueError(f"{len(images)} lists of pictures for {len(prompts)} prompts")
         soft = [self.config.image_token] * self.soft_tokens
-        rows = [soft * len(own) + self._prompt_tokens(prompt) for own, prompt in zip(pictures, prompts, strict=True)]
+        rows = [soft * len(own) + self._prompt_tokens(prompt) for own, prompt in zip(images, prompts, strict=True)]
         tokens, valid = pad_left(rows, self.config.pad)
-        images = tuple(torch.from_numpy(self.pictures.pixels(picture)) for own in pictures for picture in own)
-        return Inputs(tokens, valid, images)
+        pixels = tuple(torch.from_numpy(self.images.pixels(image)) for own in images for image in own)
+        return Inputs(tokens, valid, pixels)
 
     def _prompt_tokens(self, prompt: str) -> list[int]:
         """bos, the prompt and the line break that ends it.

@@ -9,7 +9,7 @@ from mmcli.models.paligemma.model import PaliGemma
 
 
 def stages(config: PaliGemmaConfig) -> list[Stage]:
-    """The way of one picture and a prompt through the model, with every parameter counted once."""
+    """The way of one image and a prompt through the model, with every parameter counted once."""
     with torch.device("meta"):
         model = PaliGemma(config)
     vision, decoder = config.vision, config.decoder

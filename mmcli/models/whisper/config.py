@@ -37,7 +37,7 @@ class WhisperConfig:
     """Everything about a Whisper checkpoint that its config.json says."""
 
     vocabulary: int
-    mels: int  # bins of the log-mel picture
+    mels: int  # bins of the log-mel spectrogram
     width: int
     sound_positions: int  # F: frames after the encoder's convolutions
     text_positions: int

@@ -55,7 +55,7 @@ def make(rng: random.Random, folder: Path) -> Exchange:
 
 def exercise(exchange: Exchange) -> str:
     """Fetch it, as a picture or by `mmcli caption`."""
-    from mmcli.media.image import load_picture
+    from mmcli.media.image import load_image
     from mmcli.media.sources import IMAGE_EXTENSIONS, expand
 
     server = _server()
@@ -65,7 +65,7 @@ def exercise(exchange: Exchange) -> str:
         return command("caption", address)
     (source,) = expand([address], extensions=IMAGE_EXTENSIONS)
     assert "secret" not in source.name
-    load_picture(source)
+    load_image(source)
     return "read"
 
 

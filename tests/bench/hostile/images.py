@@ -48,11 +48,11 @@ def make(rng: random.Random, folder: Path) -> Path:
 
 def exercise(path: Path) -> str:
     """Read it as the commands do: small for a model, or in full for an overlay."""
-    from mmcli.media.image import load_picture
+    from mmcli.media.image import load_image
     from mmcli.media.sources import Source
 
     source = Source(path.name, path, None, PurePosixPath(path.name))
-    picture = load_picture(source, side=896 if len(path.read_bytes()) % 2 else None)
+    picture = load_image(source, side=896 if len(path.read_bytes()) % 2 else None)
     assert picture.image.mode == "RGB" and picture.image.size[0] <= picture.width
     return "read"
 

@@ -207,7 +207,7 @@ def test_settings_of_the_older_files_are_read_too(folder, processor):
     (folder / "preprocessor_config.json").write_text(json.dumps(both))
     (folder / "processor_config.json").write_text(json.dumps(whole))
     older = open_processor(folder)
-    assert (older.pictures, older.sounds) == (processor.pictures, processor.sounds)
+    assert (older.images, older.sounds) == (processor.images, processor.sounds)
 
 
 def settings(**changes):

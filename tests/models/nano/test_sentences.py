@@ -46,10 +46,10 @@ class Saw(RowState):
     """What a detector saw in pictures, as nano's own state of a batch holds it."""
 
     evidence: torch.Tensor  # [P, 80]
-    picture: torch.Tensor  # [B]
+    image: torch.Tensor  # [B]
 
     def keep(self, rows):
-        self.picture = self.picture[rows]
+        self.image = self.image[rows]
 
 
 class Noise(torch.nn.Module):
@@ -67,7 +67,7 @@ class Noise(torch.nn.Module):
         evidence = torch.full((1, CLASSES), -9.0)
         evidence[0, COCO.index("dog")] = 3.0
         rows = torch.zeros(len(inputs.tokens), dtype=torch.long)
-        cache.context = Saw(evidence=evidence, picture=rows)
+        cache.context = Saw(evidence=evidence, image=rows)
         return self._read(inputs.tokens[:, -1:], cache)
 
     def step(self, tokens, cache):
@@ -129,7 +129,7 @@ def test_only_sentences_are_held_to_the_rules_of_sentences(nano):
     ids = nano.processor.text_ids("white")
     for prompt, may_end in (("answer en what color is it?", True), ("caption en", False), ("detect cat", True)):
         wording = nano.processor.rows([prompt]).processor
-        context = Saw(evidence=torch.zeros(1, CLASSES), picture=torch.tensor([0]))
+        context = Saw(evidence=torch.zeros(1, CLASSES), image=torch.tensor([0]))
         states = wording.advance(wording.begin(torch.device("cpu"), context), torch.tensor(ids))
         logits = wording.restrict(torch.zeros(1, nano.config.decoder.vocabulary), states)
         assert bool(logits[0, nano.config.eos_token].isfinite()) is may_end
@@ -139,7 +139,7 @@ def test_sentences_are_held_to_whole_words_and_lists_are_not(nano):
     config = nano.config
     prompts = [nano.processor.text_ids(prompt)[0] for prompt in ("caption", "answer", "detect")]
     wording = Wording(config, prompts)
-    context = Saw(evidence=torch.full((1, CLASSES), 9.0), picture=torch.tensor([0, 0, 0]))
+    context = Saw(evidence=torch.full((1, CLASSES), 9.0), image=torch.tensor([0, 0, 0]))
     states = wording.begin(torch.device("cpu"), context)
     logits = torch.zeros(3, config.decoder.vocabulary)
     begins = wording.restrict(logits, states).isfinite()
@@ -157,7 +157,7 @@ def test_a_class_is_credited_by_its_evidence_and_once(nano):
     wording = Wording(replace(nano.config, least_evidence=-4.0), nano.config.sentences.prompts[:1])
     evidence = torch.full((1, CLASSES), -constant / slope)  # as likely there as not
     evidence[0, COCO.index("person")], evidence[0, COCO.index("cat")] = 3.0, -4.0
-    states = wording.begin(torch.device("cpu"), Saw(evidence=evidence, picture=torch.tensor([0])))
+    states = wording.begin(torch.device("cpu"), Saw(evidence=evidence, image=torch.tensor([0])))
     man, woman, cat = (nano.processor.text_ids(" " + word)[0] for word in ("man", "woman", "cat"))
     logits = torch.zeros(1, nano.config.decoder.vocabulary)
     begun = wording.advance(states, torch.tensor(nano.processor.text_ids("a")))
@@ -175,7 +175,7 @@ def test_a_name_of_two_words_is_named_where_it_is_seen(nano):
     def worth(logit):
         evidence = torch.full((1, CLASSES), -9.0)
         evidence[0, COCO.index("traffic light")] = logit
-        states = wording.begin(torch.device("cpu"), Saw(evidence=evidence, picture=torch.tensor([0])))
+        states = wording.begin(torch.device("cpu"), Saw(evidence=evidence, image=torch.tensor([0])))
         for token in begun:
             before, states = states, wording.advance(states, torch.tensor([token]))
         logits = torch.zeros(1, nano.config.decoder.vocabulary)
@@ -192,7 +192,7 @@ def test_a_list_of_words_begins_no_name_of_two_words_that_it_may_not_finish(nano
         evidence[0, COCO.index("cell phone")] = logit
         for prompt in ("describe en", "caption en"):
             wording = nano.processor.rows([prompt]).processor
-            states = wording.begin(torch.device("cpu"), Saw(evidence=evidence, picture=torch.tensor([0])))
+            states = wording.begin(torch.device("cpu"), Saw(evidence=evidence, image=torch.tensor([0])))
             states = wording.advance(states, torch.tensor(nano.processor.text_ids("a")))
             logits = wording.restrict(torch.zeros(1, nano.config.decoder.vocabulary), states)
             assert bool(logits[0, cell].isfinite()) is (may or prompt == "caption en"), "beams pay for a dead end"

@@ -11,7 +11,7 @@ from support import edit_json
 from torchvision import transforms
 
 from mmcli.errors import ModelError
-from mmcli.media.image import load_picture
+from mmcli.media.image import load_image
 from mmcli.media.sources import expand
 from mmcli.models.omnilmm import FAMILY
 from mmcli.models.omnilmm.layout import SYSTEM
@@ -58,7 +58,7 @@ def test_where_an_image_is_opaque_its_alpha_changes_nothing_and_elsewhere_it_is_
     pixels[28:, :, 3] = 0
     Image.fromarray(pixels).save(tmp_path / "alpha.png")
     [source] = expand([str(tmp_path / "alpha.png")], extensions=frozenset())
-    [found] = processor.inputs([[load_picture(source).image]], ["who"]).images
+    [found] = processor.inputs([[load_image(source).image]], ["who"]).images
     [under] = processor.inputs([[Image.fromarray(pixels).convert("RGB")]], ["who"]).images
     [white] = processor.inputs([[Image.new("RGB", (56, 56), "white")]], ["who"]).images
     assert torch.equal(found[:, :28], under[:, :28]) and torch.equal(found[:, 28:], white[:, 28:])

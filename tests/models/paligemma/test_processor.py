@@ -105,7 +105,7 @@ def test_settings_are_read_from_the_older_file_too(folder):
     nested = json.loads((folder / "processor_config.json").read_text())["image_processor"]
     (folder / "processor_config.json").unlink()
     (folder / "preprocessor_config.json").write_text(json.dumps(nested | {"resample": 2, "image_mean": [0, 0.1, 0.2]}))
-    settings = open_processor(folder).pictures
+    settings = open_processor(folder).images
     assert (settings.resample, settings.values.mean) == (2, (0, 0.1, 0.2))
 
 

@@ -1,10 +1,10 @@
-"""Read a folder of annotated photographs and decide, picture by picture, what may be taught as there and as absent.
+"""Read a folder of annotated photographs and decide, image by image, what may be taught as there and as absent.
 
-The folder holds `annotations.jsonl.gz` (a line a picture: file, archive, width, height, source, split, captions,
+The folder holds `annotations.jsonl.gz` (a line an image: file, archive, width, height, source, split, captions,
 labels, objects with boxes and maybe polygons, the classes boxed exhaustively, and a detector's boxes as `teacher`),
 the same of COCO photographs with every box in `coco.jsonl.gz` (with questions and borrowed captions),
 `cocomini.jsonl.gz`, `val2017.jsonl.gz` and `more.jsonl.gz` (with polygons), further sentences by people in
-`coco-captions.jsonl`, `coco-layouts.jsonl.gz` (boxes and captions without a picture), the pictures in the zip archives
+`coco-captions.jsonl`, `coco-layouts.jsonl.gz` (boxes and captions without an image), the images in the zip archives
 that the lines name, and `class_maps.zip` (PASCAL VOC classes, 128 × 128).
 """
 
@@ -20,7 +20,7 @@ MIXED = ("annotations.jsonl.gz",)
 ALL = (*MIXED, "coco.jsonl.gz", "cocomini.jsonl.gz", "val2017.jsonl.gz", "more.jsonl.gz")
 SENTENCES = "coco-captions.jsonl"  # of COCO photographs, by coco_id
 LAYOUTS = "coco-layouts.jsonl.gz"
-HELD_OUT = Path(__file__).with_name("held_out.txt")  # training pictures kept for stopping and calibration
+HELD_OUT = Path(__file__).with_name("held_out.txt")  # training images kept for stopping and calibration
 
 VOC = (
     "airplane bicycle bird boat bottle bus car cat chair cow dining-table dog horse motorcycle person potted-plant "
@@ -44,12 +44,12 @@ ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "z
 # Sources whose subject the teacher does not know and so takes for something else.
 STRANGE = {"raccoon": ANIMALS, "kangaroo": ANIMALS, "flowers": COCO_CLASSES, "clothing": COCO_CLASSES}
 Box = tuple[float, float, float, float]
-SMALL_WEAR = "belt hair accessories"  # labels of whole pictures that are no things to point at
+SMALL_WEAR = "belt hair accessories"  # labels of whole images that are no things to point at
 
 
 @dataclass
 class Thing:
-    """One object: label, box in 0..1 of the picture as (x0, y0, x1, y1), its mask's number or −1, who drew the box."""
+    """One object: label, box in 0..1 of the image as (x0, y0, x1, y1), its mask's number or −1, who drew the box."""
 
     label: str
     box: Box
@@ -59,7 +59,7 @@ class Thing:
 
 @dataclass
 class Photo:
-    """A picture and what is known of it. `doubtful` classes are neither taught as there nor as absent."""
+    """An image and what is known of it. `doubtful` classes are neither taught as there nor as absent."""
 
     file: str
     archive: str
@@ -76,11 +76,11 @@ class Photo:
     polygons: dict[int, list]  # position in `things` → polygons in pixels
     teacher: list[dict]  # the detector's guesses as they are: label, box in pixels, score
     questions: tuple[tuple[str, str], ...] = ()  # what people asked and answered
-    borrowed: tuple[tuple[str, float], ...] = ()  # sentences of pictures alike, with how well eight neighbours agree
+    borrowed: tuple[tuple[str, float], ...] = ()  # sentences of images alike, with how well eight neighbours agree
 
 
 def read_photos(folder: Path, files: Sequence[str] = MIXED) -> list[Photo]:
-    """All pictures of these files of the folder, in the order of their lines."""
+    """All images of these files of the folder, in the order of their lines."""
     rows = [row for name in files for row in _lines(folder / name)]
     further = _lines(folder / SENTENCES) if set(files) >= set(ALL) else []  # only training is told of them
     told = {row["coco_id"]: row["captions"] for row in further}
@@ -93,7 +93,7 @@ def read_photos(folder: Path, files: Sequence[str] = MIXED) -> list[Photo]:
 
 
 def read_layouts(folder: Path) -> list[Photo]:
-    """COCO captions with the boxes of pictures that are not at hand: they teach what is said of which things."""
+    """COCO captions with the boxes of images that are not at hand: they teach what is said of which things."""
     photos, held_out = [], set(HELD_OUT.read_text().split())
     for row in _lines(folder / LAYOUTS):
         if f"val2017_{row['coco_id']:012d}.webp" in held_out:
@@ -127,7 +127,7 @@ def read_layouts(folder: Path) -> list[Photo]:
 
 
 def split_training(photos: list[Photo]) -> tuple[list[Photo], list[Photo]]:
-    """Training pictures: those to learn from, and those held out (the names in `held_out.txt`)."""
+    """Training images: those to learn from, and those held out (the names in `held_out.txt`)."""
     names = set(HELD_OUT.read_text().split())
     train = [p for p in photos if p.split == "train"]
     return [p for p in train if p.file not in names], [p for p in train if p.file in names]
@@ -221,7 +221,7 @@ def _teacher(row: dict, things: list[Thing], complete: set[str], size: Sequence[
 
 
 def _seldom_boxed(row: dict, label: str) -> bool:
-    """Whether the class may stand unboxed in a training picture of PASCAL VOC, which counts as exhaustive."""
+    """Whether the class may stand unboxed in a training image of PASCAL VOC, which counts as exhaustive."""
     return row["split"] == "train" and "voc20" in row["exhaustive"] and label in SELDOM_BOXED
 
 

@@ -78,16 +78,16 @@ def _ask(part: Questions) -> list[Answered]:
 
 
 def ask(loaded: Loaded, data: Path, questions: Questions) -> list[Answered]:
-    pictures = [picture(data, photo) for photo, _ in questions]
+    images = [image(data, photo) for photo, _ in questions]
     asked = [Asked(i, label, label) for i, (_, labels) in enumerate(questions) for label in labels]
-    propose(loaded, look(loaded, pictures), asked)
+    propose(loaded, look(loaded, images), asked)
     return [
         Answered(photo.file, one.label, one.candidates, truth_of(photo, one.label))
-        for one, photo in ((one, questions[one.picture][0]) for one in asked)
+        for one, photo in ((one, questions[one.image][0]) for one in asked)
     ]
 
 
-def picture(data: Path, photo: Photo) -> Image.Image:
+def image(data: Path, photo: Photo) -> Image.Image:
     with ZipFile(data / photo.archive) as archive, archive.open(photo.file) as file:
         return Image.open(file).convert("RGB")
 

@@ -2,7 +2,7 @@
 
     python -m mmcli.training.recipes.nano.calibrate --data FOLDER --model nano
 
-On training pictures that were held out every class that is boxed exhaustively is asked where it is, and others where
+On training images that were held out every class that is boxed exhaustively is asked where it is, and others where
 they are not. (Of things that the detector does not know too few are held out: what the decoder writes of the others,
 and the detector unasked, stands in for them.) A logistic regression of each kind of candidate gives its probability of
 being right; `least` is the smallest probability at which no more than `--false` of the questions for absent things get
@@ -49,12 +49,12 @@ from mmcli.training.recipes.nano.boxes import (
 )
 from mmcli.training.recipes.nano.regression import logistic
 
-ABSENT = 8  # things asked of each picture in vain
+ABSENT = 8  # things asked of each image in vain
 ROUNDS = 4  # which of two boxes of one thing is the right one depends on what is being fitted
 
 
 def questions(data: Path, things: Sequence[str], seed: int) -> list[tuple[Photo, list[str]]]:
-    """Held-out pictures with all that may be asked of them."""
+    """Held-out images with all that may be asked of them."""
     _, held_out = split_training(read_photos(data, ALL))
     rng = random.Random(seed)
     asked = [(photo, present_and_absent(photo, things, ABSENT, rng)) for photo in held_out]

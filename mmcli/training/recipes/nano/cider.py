@@ -9,13 +9,13 @@ SIGMA = 6.0  # of the penalty on differing lengths
 
 
 def cider(captions: list[str], references: list[list[str]]) -> float:
-    """Mean CIDEr-D over pictures, 0 to 10; document frequencies come from the references themselves."""
+    """Mean CIDEr-D over images, 0 to 10; document frequencies come from the references themselves."""
     truth = [[_grams(sentence) for sentence in sentences] for sentences in references]
     frequency: Counter = Counter()
     for sentences in truth:
         frequency.update({gram for grams in sentences for gram in grams})
-    pictures = math.log(max(len(references), 2))
-    scores = [_one(_grams(c), t, frequency, pictures) for c, t in zip(captions, truth, strict=True)]
+    images = math.log(max(len(references), 2))
+    scores = [_one(_grams(c), t, frequency, images) for c, t in zip(captions, truth, strict=True)]
     return sum(scores) / len(scores) if scores else 0.0
 
 
@@ -24,9 +24,9 @@ def _grams(sentence: str) -> Counter:
     return Counter(tuple(words[i : i + n]) for n in LENGTHS for i in range(len(words) - n + 1))
 
 
-def _one(caption: Counter, references: list[Counter], frequency: Counter, pictures: float) -> float:
+def _one(caption: Counter, references: list[Counter], frequency: Counter, images: float) -> float:
     def vector(grams: Counter, n: int) -> dict:
-        weights = {g: c * (pictures - math.log(max(frequency[g], 1))) for g, c in grams.items() if len(g) == n}
+        weights = {g: c * (images - math.log(max(frequency[g], 1))) for g, c in grams.items() if len(g) == n}
         return weights
 
     def length(grams: Counter) -> int:

@@ -1,7 +1,7 @@
-"""Measure a model on the check pictures: `python -m mmcli.training.recipes.nano.evaluate --data FOLDER --model nano`.
+"""Measure a model on the check images: `python -m mmcli.training.recipes.nano.evaluate --data FOLDER --model nano`.
 
-Boxes, on the mixed check pictures: average precision at overlap 0.5 for each class with at least ten check boxes,
-asked on every picture that has it and on others that surely lack it, next to the teacher's boxes on the same pictures.
+Boxes, on the mixed check images: average precision at overlap 0.5 for each class with at least ten check boxes,
+asked on every image that has it and on others that surely lack it, next to the teacher's boxes on the same images.
 False boxes: questions for absent classes that give a box. COCO: the same on the COCO check photographs, for classes
 with at least eight boxes, each asked where it is and three absent ones on every photograph, beside the detector alone
 at several thresholds. Lists: things asked together against the same things one by one. Masks: how many of the things
@@ -38,8 +38,8 @@ from mmcli.training.recipes.nano.boxes import (
     Source,
     collect,
     detector_alone,
+    image,
     joined,
-    picture,
     present_and_absent,
     summary,
     truth_of,
@@ -70,7 +70,7 @@ ALSO = {
 
 
 class Judge:
-    """A loaded model, the check pictures, and what is asked of them."""
+    """A loaded model, the check images, and what is asked of them."""
 
     def __init__(self, source: Source, photos: list[Photo], batch: int, jobs: int):
         self.source, self.photos, self.batch, self.jobs = source, photos, batch, jobs
@@ -78,8 +78,8 @@ class Judge:
         self.loaded = load(resolve(source.model, download=False), source.device, source.dtype)
         self.named = {photo.file: photo for photo in photos}
 
-    def picture(self, photo: Photo) -> Image.Image:
-        return picture(self.data, photo)
+    def image(self, photo: Photo) -> Image.Image:
+        return image(self.data, photo)
 
     def collect(self, questions: list[tuple[Photo, list[str]]]) -> list[Answered]:
         return collect(self.source, questions, self.jobs)
@@ -90,8 +90,8 @@ class Judge:
     def ask(self, questions: list[Question], max_tokens: int) -> Iterator[tuple[Question, Completion]]:
         for start in range(0, len(questions), self.batch):
             part = questions[start : start + self.batch]
-            pictures = [[self.picture(photo)] for photo, _ in part]
-            inputs = self.loaded.processor.inputs(pictures, [prompt for _, prompt in part])
+            images = [[self.image(photo)] for photo, _ in part]
+            inputs = self.loaded.processor.inputs(images, [prompt for _, prompt in part])
             stop = self.loaded.processor.stop_ids
             beams = BEAMS if part[0][1] == CAPTION else 1  # as `mmcli caption` and `mmcli chat` do
             answers = complete(self.loaded.model, inputs, stop_ids=stop, max_tokens=max_tokens, beams=beams)
@@ -104,7 +104,7 @@ class Judge:
 
 
 def box_questions(photos: list[Photo], label: str, rng: random.Random, most: int = 120) -> list[Photo]:
-    """Pictures with hand-drawn boxes of the class, and others that surely lack it."""
+    """Images with hand-drawn boxes of the class, and others that surely lack it."""
     there = [p for p in photos if any(t.label == label and t.by_hand for t in p.things)]
     lacking = [p for p in photos if p not in there and (label in p.absent or label in p.complete)]
     return there + rng.sample(lacking, min(most, len(lacking)))
@@ -202,7 +202,7 @@ def measure_lists(judge: Judge, seed: int, most: int = 50) -> dict:
         for photo, labels in asked:
             for start in range(0, len(labels), size):
                 part = labels[start : start + size]
-                [found] = find(judge.loaded, [judge.picture(photo)], part)
+                [found] = find(judge.loaded, [judge.image(photo)], part)
                 for label in part:
                     truth = Answered(photo.file, label, [], truth_of(photo, label))
                     answers.append((truth, [o for o in found.objects if o.label == label]))
@@ -223,7 +223,7 @@ def measure_masks(judge: Judge) -> dict:
     objects = masked = 0
     for name, own in labels.items():
         photo = judge.named[name]
-        [found] = find(judge.loaded, [judge.picture(photo)], list(own), masks=True)
+        [found] = find(judge.loaded, [judge.image(photo)], list(own), masks=True)
         objects += len(found.objects)
         masked += sum(o.seg is not None for o in found.objects)
         for label, things in own.items():

@@ -1,7 +1,7 @@
-"""Fit what counts as a trace of a class in a picture: without one, no sentence may name it.
+"""Fit what counts as a trace of a class in an image: without one, no sentence may name it.
 
 On photographs that were held out and of which every box is known, a logistic regression weighs the detector's best
-logit of a class, the judge's best logit of a proposal, and the judge's logit of the picture. The least log-odds that
+logit of a class, the judge's best logit of a proposal, and the judge's logit of the image. The least log-odds that
 allow a name are those with which captions of these photographs do best: the share that names what is there less the
 share that names what is not.
 """
@@ -22,12 +22,12 @@ from mmcli.models.nano.finding import look
 from mmcli.models.nano.picodet import CLASSES
 from mmcli.models.nano.sentences import Wording
 from mmcli.training.recipes.nano.annotations import COCO_CLASSES, Photo
-from mmcli.training.recipes.nano.boxes import BATCH, picture
+from mmcli.training.recipes.nano.boxes import BATCH, image
 from mmcli.training.recipes.nano.hallucination import chair
 from mmcli.training.recipes.nano.regression import logistic
 from mmcli.training.recipes.nano.told import CAPTION, LONGEST
 
-SMALL = 0.02  # share of the picture below which a thing need leave no trace
+SMALL = 0.02  # share of the image below which a thing need leave no trace
 ROWS = 16  # captions written side by side
 SHARES = (0.8, 0.85, 0.88, 0.91, 0.94, 0.97)  # of the things that are there and not small: how many may be named
 
@@ -37,7 +37,7 @@ def traces(loaded: Loaded, data: Path, photos: Sequence[Photo]) -> np.ndarray:
     """What is weighed, for each photograph and class [photos, 80, EVIDENCE]."""
     rows = []
     for start in range(0, len(photos), BATCH):
-        seen = look(loaded, [picture(data, photo) for photo in photos[start : start + BATCH]])
+        seen = look(loaded, [image(data, photo) for photo in photos[start : start + BATCH]])
         detector = torch.cat([out[:, :CLASSES].float().flatten(2) for out in seen.raw], 2).amax(2)
         parts = (torch.ones_like(detector), detector, seen.judged.amax(1), seen.there)
         rows.append(torch.stack(parts, -1).cpu().numpy())
@@ -84,9 +84,9 @@ def captions(loaded: Loaded, data: Path, photos: Sequence[Photo], config: NanoCo
     processor: Any = loaded.processor  # nano's own
     told = []
     for start in range(0, len(photos), ROWS):
-        pictures = [picture(data, photo) for photo in photos[start : start + ROWS]]
-        inputs = replace(processor.rows([CAPTION] * len(pictures)), context=look(loaded, pictures))
-        inputs = replace(inputs, processor=Wording(config, config.sentences.prompts[:1] * len(pictures)))
+        images = [image(data, photo) for photo in photos[start : start + ROWS]]
+        inputs = replace(processor.rows([CAPTION] * len(images)), context=look(loaded, images))
+        inputs = replace(inputs, processor=Wording(config, config.sentences.prompts[:1] * len(images)))
         settings: dict[str, Any] = {"stop_ids": processor.stop_ids, "max_tokens": LONGEST, "beams": BEAMS}
         told += [processor.decode(answer.ids).strip() for answer in complete(loaded.model, inputs, **settings)]
     return told

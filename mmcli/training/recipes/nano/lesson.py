@@ -65,7 +65,7 @@ class Lesson(nn.Module):
         self.register_buffer("name_tokens", tokens, persistent=False)
         self.register_buffer("name_means", means, persistent=False)
         self.doubt = Doubt()
-        # Against learning the pictures by heart; hooks, so that the model itself knows nothing of it.
+        # Against learning the images by heart; hooks, so that the model itself knows nothing of it.
         for layer in cast(Iterable[Any], self.nano.decoder.layers):
             for half in (layer.attention, layer.mlp):
                 half.register_forward_hook(self._dropout)
@@ -79,7 +79,7 @@ class Lesson(nn.Module):
         return F.dropout(out, DROPOUT, self.training)
 
     def _drop_rows(self, out: Tensor, rate: float) -> Tensor:
-        """Stochastic depth (arXiv:1603.09382): some pictures pass a block by."""
+        """Stochastic depth (arXiv:1603.09382): some images pass a block by."""
         if not self.training:
             return out
         keep = (torch.rand(len(out), 1, 1, 1, device=out.device) >= rate).to(out.dtype)
@@ -203,14 +203,14 @@ class Lesson(nn.Module):
         return classes.any(1)
 
     def _judge_losses(self, out: Tensor, hidden: Tensor, boxes: Tensor, b: packing.Batch) -> tuple[Tensor, Tensor]:
-        """Whether each proposal is right about each class, and which classes the picture shows.
+        """Whether each proposal is right about each class, and which classes the image shows.
 
         out [B, S, D]: what the decoder made of the grid and the proposals, of which `hidden` [B, S] take no part.
         """
         grid, things = out.split((out.shape[1] - boxes.shape[1], boxes.shape[1]), 1)
         seen = ~hidden[:, : grid.shape[1]]
-        picture = (grid * seen[..., None]).sum(1) / seen.sum(1, keepdim=True).clamp(min=1)
-        judged, there = self.nano.judge(*(F.dropout(x, JUDGE_DROP, self.training) for x in (things, picture)))
+        image = (grid * seen[..., None]).sum(1) / seen.sum(1, keepdim=True).clamp(min=1)
+        judged, there = self.nano.judge(*(F.dropout(x, JUDGE_DROP, self.training) for x in (things, image)))
         over = overlaps(boxes, b.boxes) * (b.labels >= 0)[:, None]  # [B, N, BOXES]
         classes = F.one_hot(b.labels.clamp(min=0), CLASSES).to(over.dtype)
         right = ((over >= RIGHT).to(over.dtype) @ classes).clamp(max=1)

@@ -51,7 +51,7 @@ def _from_polygons(photo: Photo, thing: Thing, polygons: list) -> np.ndarray | N
 
 
 def _from_class_map(classes: np.ndarray, thing: Thing) -> np.ndarray | None:
-    """The map covers the whole picture; class numbers are VOC's, 1 to 20. None where it does not fit the box."""
+    """The map covers the whole image; class numbers are VOC's, 1 to 20. None where it does not fit the box."""
     inside = classes == 1 + VOC20.index(thing.label)
     side = classes.shape[0]
     x0, y0, x1, y1 = (v * side for v in thing.box)

@@ -20,12 +20,12 @@ BOXES = 64  # things of a row that the device is told of
 MASKS = 6  # masks that a row's answers may hold
 PREFIX, SUFFIX = 0, 1
 NONE = -1  # no target here
-PLAIN, KNOWN, LAYOUT = 0, 1, 2  # a photograph; one that the detector was trained on; boxes without a picture
+PLAIN, KNOWN, LAYOUT = 0, 1, 2  # a photograph; one that the detector was trained on; boxes without an image
 NUMBER = {label: i for i, label in enumerate(COCO_CLASSES)}
-# How much more often pictures come: COCO photographs with every box, pictures with sentences by people, and both.
+# How much more often images come: COCO photographs with every box, images with sentences by people, and both.
 EVERY_BOX, TOLD, BOTH = 1.6, 1.2, 3.0
 LAYOUT_SHARE = 0.06  # of the rows
-MOSAIC_SHARE = 0.3  # … that are four pictures in one
+MOSAIC_SHARE = 0.3  # … that are four images in one
 TILES = 4
 MASKS_FIRST = 0.5  # share of rows in which questions for masks get room before others
 WORD_NOISE = 0.2  # share of a sentence's words that are read wrongly while it is learned
@@ -33,13 +33,13 @@ WORD_NOISE = 0.2  # share of a sentence's words that are read wrongly while it i
 
 @dataclass
 class Batch:
-    """Rows of one batch; the picture itself is cut on the device from `photo`, `window` and `flipped`.
+    """Rows of one batch; the image itself is cut on the device from `photo`, `window` and `flipped`.
 
-    A row shows one picture, the first of its tiles, or all four in two rows of two.
+    A row shows one image, the first of its tiles, or all four in two rows of two.
     """
 
-    photo: Tensor  # [B, TILES] numbers of the pictures
-    window: Tensor  # [B, TILES, 4] x0, y0, x1, y1 in 0..1 of the picture
+    photo: Tensor  # [B, TILES] numbers of the images
+    window: Tensor  # [B, TILES, 4] x0, y0, x1, y1 in 0..1 of the image
     flipped: Tensor  # [B, TILES]
     mosaic: Tensor  # [B] whether all tiles are shown
     kind: Tensor  # [B] PLAIN, KNOWN or LAYOUT
@@ -74,7 +74,7 @@ class Questions(IterableDataset):
         mosaic: float = MOSAIC_SHARE,
     ):
         self.photos = photos + layouts
-        self.pictures = len(photos)
+        self.images = len(photos)
         self.tokenizer_json = tokenizer
         self.config = config
         self.batch = batch
@@ -87,7 +87,7 @@ class Questions(IterableDataset):
         # Classes are asked for by the root of how few boxes they have.
         self.rarity = {label: n**-0.5 for label, n in count.items()}
         weights = np.array([max((self.rarity[t.label] for t in p.things), default=0.01) for p in photos])
-        weights = np.clip(weights, 0.010, 0.07)  # a rare thing's picture comes at most seven times as often
+        weights = np.clip(weights, 0.010, 0.07)  # a rare thing's image comes at most seven times as often
         weights *= [self._favour(p) for p in photos]
         share = weights.sum() * LAYOUT_SHARE / (1 - LAYOUT_SHARE)
         weights = np.concatenate((weights, np.full(len(layouts), share / max(1, len(layouts)))))
@@ -134,11 +134,11 @@ class Questions(IterableDataset):
         }
         for row in range(size):
             index = self._draw()
-            layout = index >= self.pictures
+            layout = index >= self.images
             mosaic = not layout and self.rng.random() < self.mosaic
             tiles = [index]
             while mosaic and len(tiles) < TILES:
-                if (more := self._draw()) < self.pictures:
+                if (more := self._draw()) < self.images:
                     tiles.append(more)
             parts = []
             for tile, number in enumerate(tiles):

@@ -1,4 +1,4 @@
-"""All training pictures on the device, and crops of them cut there."""
+"""All training images on the device, and crops of them cut there."""
 
 import io
 import math
@@ -17,7 +17,7 @@ from torch import Tensor
 from mmcli.training.recipes.nano.annotations import Photo
 from mmcli.training.recipes.nano.packing import Batch
 
-STORED = 320  # pixels; pictures are kept squeezed to this square
+STORED = 320  # pixels; images are kept squeezed to this square
 MAP = 128
 
 
@@ -28,13 +28,13 @@ def _share(shape: tuple[int, ...], fill: int) -> np.ndarray:
     return shared
 
 
-_pictures: np.ndarray  # what a process of the pool fills
+_images: np.ndarray  # what a process of the pool fills
 _maps: np.ndarray
 
 
-def _begin(pictures: np.ndarray, maps: np.ndarray) -> None:
-    global _pictures, _maps
-    _pictures, _maps = pictures, maps
+def _begin(images: np.ndarray, maps: np.ndarray) -> None:
+    global _images, _maps
+    _images, _maps = images, maps
 
 
 def _read(job: tuple[str, str, list[tuple[int, str]]]) -> None:
@@ -47,13 +47,13 @@ def _read(job: tuple[str, str, list[tuple[int, str]]]) -> None:
             image: Image.Image = Image.open(io.BytesIO(files.read(inside[Path(name).stem])))
             if kind == "photo":
                 image = image.convert("RGB").resize((STORED, STORED), Image.Resampling.BICUBIC)
-                _pictures[number] = np.asarray(image).transpose(2, 0, 1)
+                _images[number] = np.asarray(image).transpose(2, 0, 1)
             else:
                 _maps[number] = np.asarray(image)
 
 
 def load(photos: list[Photo], folder: Path, workers: int) -> tuple[Tensor, Tensor]:
-    """Pictures [count, 3, 320, 320] and class maps [count, 128, 128], both uint8 on the CPU."""
+    """Images [count, 3, 320, 320] and class maps [count, 128, 128], both uint8 on the CPU."""
     jobs = []
     numbered = list(enumerate(photos))
     for start in range(0, len(photos), 500):
@@ -65,30 +65,30 @@ def load(photos: list[Photo], folder: Path, workers: int) -> tuple[Tensor, Tenso
     # Forked, so that the arrays are the children's too.
     with ProcessPoolExecutor(max(1, workers), get_context("fork"), _begin, shared) as pool:
         list(pool.map(_read, jobs))
-    pictures, maps = (torch.from_numpy(array) for array in shared)
-    return pictures, maps
+    images, maps = (torch.from_numpy(array) for array in shared)
+    return images, maps
 
 
-def crop(pictures: Tensor, maps: Tensor, batch: Batch, side: int, map_side: int) -> tuple[Tensor, Tensor]:
+def crop(images: Tensor, maps: Tensor, batch: Batch, side: int, map_side: int) -> tuple[Tensor, Tensor]:
     """Cut the batch's windows: pixels [B, 3, side, side] in 0..1, jittered, and class maps [B, map_side, map_side].
 
-    Beyond the picture's edge it is grey; the map there is background.
+    Beyond the image's edge it is grey; the map there is background.
     """
-    x, labels = _cut(pictures, maps, batch.photo[:, 0], batch.window[:, 0], batch.flipped[:, 0], side, map_side)
+    x, labels = _cut(images, maps, batch.photo[:, 0], batch.window[:, 0], batch.flipped[:, 0], side, map_side)
     rows = batch.mosaic.nonzero().flatten()
     if len(rows):
         photo, window, flipped = (field[rows].flatten(0, 1) for field in (batch.photo, batch.window, batch.flipped))
-        parts, part_maps = _cut(pictures, maps, photo, window, flipped, side // 2, map_side // 2)
+        parts, part_maps = _cut(images, maps, photo, window, flipped, side // 2, map_side // 2)
         x[rows] = _mosaic(parts)
         labels[rows] = _mosaic(part_maps[:, None])[:, 0]
     return _jitter(x), labels
 
 
 def _cut(
-    pictures: Tensor, maps: Tensor, photo: Tensor, window: Tensor, flipped: Tensor, side: int, map_side: int
+    images: Tensor, maps: Tensor, photo: Tensor, window: Tensor, flipped: Tensor, side: int, map_side: int
 ) -> tuple[Tensor, Tensor]:
     grey = 114 / 255
-    x = pictures[photo].float() / 255 - grey
+    x = images[photo].float() / 255 - grey
     x = F.grid_sample(x, _grid(window, flipped, side), mode="bilinear", align_corners=False) + grey
     m = maps[photo]
     missing = (m == 255).all(-1).all(-1)
@@ -121,7 +121,7 @@ def _grid(window: Tensor, flipped: Tensor, side: int) -> Tensor:
 
 
 def _jitter(x: Tensor) -> Tensor:
-    """Brightness, contrast, saturation and tint, each a little; one picture in twelve loses its colours."""
+    """Brightness, contrast, saturation and tint, each a little; one image in twelve loses its colours."""
 
     def draw(low: float, high: float, channels: int = 1) -> Tensor:
         return torch.empty(len(x), channels, 1, 1, device=x.device).uniform_(low, high)

@@ -1,4 +1,4 @@
-"""What to ask about a picture and what to answer, in PaliGemma's language.
+"""What to ask about an image and what to answer, in PaliGemma's language.
 
 A question is a prompt and a list of answer pieces: strings, places as token ids, or boxes with their masks.
 """
@@ -31,16 +31,16 @@ class Shown(NamedTuple):
 
 @dataclass
 class Seen:
-    """The things of a picture as a crop shows them: boxes are in 0..1 of the crop, flipped where it is."""
+    """The things of an image as a crop shows them: boxes are in 0..1 of the crop, flipped where it is."""
 
     photo: Photo
     flipped: bool
-    whole: bool  # the crop shows most of the picture, so that captions of the picture hold
+    whole: bool  # the crop shows most of the image, so that captions of the image hold
     things: list[Shown]
     doubtful: set[str] = field(default_factory=set)
 
 
-# Questions that no picture answers, or not for so small a model: better to say so than to guess.
+# Questions that no image answers, or not for so small a model: better to say so than to guess.
 UNANSWERABLE = (
     "what is the name of this person?", "who is this?", "who is in the picture?", "what is his name?",
     "what is her name?", "how old is this person?", "what does the sign say?", "what is written there?",
@@ -53,8 +53,8 @@ UNANSWERABLE = (
 )  # fmt: skip
 UNKNOWN = "unknown"
 MISSED, MISS = 0.5, 0.07  # share of masks asked for in boxes that are off, and by which share of their sides
-MOSAIC = "mosaic"  # the source of four pictures in one
-BORROWED = 1 / 4  # weight of a sentence that was written of another picture
+MOSAIC = "mosaic"  # the source of four images in one
+BORROWED = 1 / 4  # weight of a sentence that was written of another image
 # Words that prompts and answers use beside those of the data.
 FIXED_TEXTS = (
     "caption en", "describe en", "detect", "segment", "answer en", UNKNOWN, "yes", "no", "on the left",
@@ -78,7 +78,7 @@ Ids = Callable[[tuple[float, ...]], list[int]]
 
 
 def see(photo: Photo, window: tuple[float, float, float, float], flipped: bool) -> Seen:
-    """Look at the picture through a window (x0, y0, x1, y1 in 0..1 of the picture, maybe larger than it)."""
+    """Look at the image through a window (x0, y0, x1, y1 in 0..1 of the image, maybe larger than it)."""
     x0, y0, x1, y1 = window
     seen = Seen(photo, flipped, False, [], set(photo.doubtful))
     size = np.array([x1 - x0, y1 - y0] * 2)
@@ -112,7 +112,7 @@ def _area(box: np.ndarray) -> float:
 
 
 def beside(parts: Sequence[Seen]) -> Seen:
-    """Four crops as one picture, in two rows of two (mosaic, arXiv:2004.10934). Nothing is told of it as a whole."""
+    """Four crops as one image, in two rows of two (mosaic, arXiv:2004.10934). Nothing is told of it as a whole."""
     first = parts[0].photo
     absent = set(first.absent).intersection(*(part.photo.absent for part in parts))
     complete = first.complete.intersection(*(part.photo.complete for part in parts))
@@ -128,7 +128,7 @@ def beside(parts: Sequence[Seen]) -> Seen:
                 seen.things.append(thing._replace(box=box, whole=(thing.whole + corner) / 2))
     count = Counter(thing.label for thing in seen.things)
     seen.doubtful |= {label for label, n in count.items() if n > MOST_OBJECTS}
-    # Classes that one of the pictures says nothing of.
+    # Classes that one of the images says nothing of.
     for part in parts:
         sure = part.photo.complete | set(part.photo.absent) | {thing.label for thing in part.things}
         seen.doubtful |= set(count) - sure
@@ -189,7 +189,7 @@ def _joined(answer: list) -> list:
 
 
 def caption(seen: Seen, rng: random.Random) -> tuple[str, float] | None:
-    """A sentence and its weight: one that a person wrote of this picture, else one borrowed from a picture alike."""
+    """A sentence and its weight: one that a person wrote of this image, else one borrowed from an image alike."""
     photo = seen.photo
     if not seen.whole or not (photo.captions or photo.borrowed):
         return None

@@ -3,7 +3,7 @@
     python -m mmcli.training.recipes.nano.sentences --data FOLDER --model nano
 
 From the training sentences: the words with which none ends, the words that may come twice, and the forms that are one
-word. From the training pictures that were held out: how likely a class is there, given the evidence for it; and how
+word. From the training images that were held out: how likely a class is there, given the evidence for it; and how
 much of that counts in the choice of words: of the weights tried, the one with the largest sum of CIDEr-D against
 people's sentences and the share of captions that name a COCO thing that is there, less the share of those that name one
 that is not. Prints the `sentences` of config.json and what each weight reaches here. `--write` puts them into the
@@ -33,7 +33,7 @@ from mmcli.models.nano.words import plural
 from mmcli.training.recipes.nano import texts
 from mmcli.training.recipes.nano.annotations import ALL, COCO_CLASSES, Photo, read_layouts, read_photos, split_training
 from mmcli.training.recipes.nano.arguments import parser_of
-from mmcli.training.recipes.nano.boxes import BATCH, picture
+from mmcli.training.recipes.nano.boxes import BATCH, image
 from mmcli.training.recipes.nano.cider import cider
 from mmcli.training.recipes.nano.hallucination import chair, phrases
 from mmcli.training.recipes.nano.regression import logistic
@@ -129,12 +129,12 @@ def rules_of(tokenizer: Tokenizer, config: NanoConfig, sentences: Sequence[str])
 
 
 class HeldOut:
-    """The held-out pictures as the model sees them: read once for all that is tried."""
+    """The held-out images as the model sees them: read once for all that is tried."""
 
     def __init__(self, loaded: Loaded, data: Path, photos: Sequence[Photo]):
         self.loaded, self.photos = loaded, photos
         parts = [photos[start : start + BATCH] for start in range(0, len(photos), BATCH)]
-        self.seen = [look(loaded, [picture(data, photo) for photo in part]) for part in parts]
+        self.seen = [look(loaded, [image(data, photo) for photo in part]) for part in parts]
 
     def presence(self) -> tuple[float, float]:
         """Logistic regression of whether a class is there on the evidence for it."""
@@ -150,7 +150,7 @@ class HeldOut:
         return round(float(slope), 4), round(float(constant), 4)
 
     def captions(self, rules: SentenceRules, beams: int) -> list[str]:
-        """What is said of each picture under these rules."""
+        """What is said of each image under these rules."""
         config = replace(self.loaded.config, sentences=rules)
         processor: Any = self.loaded.processor  # nano's own
         told = []

@@ -24,7 +24,7 @@ def words_of(text: str) -> list[str]:
 
 
 def sentences(photos: Iterable[Photo]) -> list[str]:
-    """Every sentence of the pictures, people's and borrowed ones, cleaned."""
+    """Every sentence of the images, people's and borrowed ones, cleaned."""
     return [clean(s) for p in photos for s in (*p.captions, *(text for text, _ in p.borrowed))]
 
 

@@ -20,8 +20,8 @@ from mmcli.training.recipes.nano.hallucination import single_words
 WORDS = 8192  # ids below this are special tokens and sub-words
 FILLER = 8  # rows behind the last token, so that the table's length is a multiple of eight
 MARKS = (",", ";", " ;", "'s", "'")
-# On pictures held out the detector's best logit is above this for 92 % of the classes that take more than a fiftieth of
-# the picture, and for 3 % of those that are absent.
+# On images held out the detector's best logit is above this for 92 % of the classes that take more than a fiftieth of
+# the image, and for 3 % of those that are absent.
 LEAST_EVIDENCE = -1.5
 SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>")
 

@@ -8,7 +8,7 @@ from mmcli.training.recipes.nano.annotations import Photo
 from mmcli.training.recipes.nano.cider import cider
 from mmcli.training.recipes.nano.hallucination import chair, named_classes
 
-# Asks each picture its prompt and gives the answers in order.
+# Asks each image its prompt and gives the answers in order.
 Tell = Callable[[Sequence[tuple[Photo, str]], int], list[str]]
 LONGEST, ANSWER = 48, 12  # tokens
 CAPTION = "caption en"

@@ -33,7 +33,7 @@ from mmcli.training.recipes.nano.lesson import MAP_CELL, OUTLINE, PARTS, Lesson,
 from mmcli.training.recipes.nano.start import from_earlier, from_towers
 
 AVERAGE = 0.999  # how much the averaged weights keep of themselves at each step
-JUDGED = 128  # rows of a batch of held-out pictures
+JUDGED = 128  # rows of a batch of held-out images
 STATE = "state.pt"  # what else a run needs to go on as if it had not stopped
 
 
@@ -105,13 +105,13 @@ def main() -> None:
         state = {k: v.contiguous().cpu() for k, v in codebook.state_dict().items()}
         save_file(state, args.out / "mask_decoder.safetensors")
     ordered = [*learned, *held_out]
-    pictures, maps = (t.to(device) for t in pixels.load(ordered, args.data, args.workers))
-    store = Store(pictures, maps, torch.from_numpy(all_masks).to(device), codebook)
+    images, maps = (t.to(device) for t in pixels.load(ordered, args.data, args.workers))
+    store = Store(images, maps, torch.from_numpy(all_masks).to(device), codebook)
     print(f"pictures loaded, {time.time() - began:.0f} s", flush=True)
     tokenizer = args.tokenizer.read_text()
 
-    def questions(pictures: list[Photo], boxes: list[Photo], batch: int, seed: int, mosaic: float) -> packing.Questions:
-        return packing.Questions(pictures, boxes, tokenizer, config, batch, seed, mosaic)
+    def questions(images: list[Photo], boxes: list[Photo], batch: int, seed: int, mosaic: float) -> packing.Questions:
+        return packing.Questions(images, boxes, tokenizer, config, batch, seed, mosaic)
 
     loader = DataLoader(
         questions(learned, layouts, args.batch, args.seed * ranks.world + ranks.rank, packing.MOSAIC_SHARE),
@@ -148,19 +148,19 @@ def main() -> None:
 class Store:
     """What batches are made of, on one device."""
 
-    pictures: Tensor  # uint8 [count, 3, side, side]
+    images: Tensor  # uint8 [count, 3, side, side]
     maps: Tensor  # uint8 [count, side, side]
     masks: Tensor  # uint8 [count, 64, 64]
     codebook: MaskVQVAE
 
 
 def _inputs(batch: packing.Batch, store: Store, config: NanoConfig) -> list[Tensor]:
-    """Pixels, class maps, outlines and the batch's fields, on the pictures' device."""
-    device = store.pictures.device
+    """Pixels, class maps, outlines and the batch's fields, on the images' device."""
+    device = store.images.device
     names = [f.name for f in dataclasses.fields(batch)]
     there = packing.Batch(*(getattr(batch, name).to(device, non_blocking=True) for name in names))
     with torch.no_grad():
-        x, m = pixels.crop(store.pictures, store.maps, there, config.image_size, config.grid * MAP_CELL)
+        x, m = pixels.crop(store.images, store.maps, there, config.image_size, config.grid * MAP_CELL)
         outlines = pixels.outlines(store.masks, there)
         there = mask_codes.write(store.codebook, outlines, there, config.seg_token)
         outlines = F.avg_pool2d(outlines, outlines.shape[-1] // OUTLINE)
@@ -178,7 +178,7 @@ def _run(
     spent: float,
     step: int,
 ) -> None:
-    device = store.pictures.device
+    device = store.images.device
     torch.set_float32_matmul_precision("high")
     optimizer = torch.optim.AdamW(groups(lesson), lr=args.rate, betas=(0.9, 0.98), fused=device.type == "cuda")
     learned: list[Tensor] = [p for p in lesson.parameters() if p.requires_grad]
@@ -256,7 +256,7 @@ def _averaged(learned: list[Tensor], shadow: list[Tensor]) -> Iterator[None]:
 
 @torch.no_grad()
 def _judge(lesson: Lesson, judged: list, store: Store, config: NanoConfig, device: torch.device) -> str:
-    """Mean losses on held-out pictures, nothing hidden or disturbed."""
+    """Mean losses on held-out images, nothing hidden or disturbed."""
     lesson.eval()
     with torch.autocast(device.type, torch.bfloat16):
         parts = [lesson(*_inputs(batch, store, config))[1] for batch in judged]

@@ -12,13 +12,13 @@ import numpy as np
 from file_sources import refused, source
 from PIL import Image
 
-from mmcli.media.image import Picture, load_picture
+from mmcli.media.image import LoadedImage, load_image
 
 RAMP = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
 
 
-def load(path, **options) -> Picture:
-    picture = load_picture(source(path), **options)
+def load(path, **options) -> LoadedImage:
+    picture = load_image(source(path), **options)
     assert picture.image.mode == "RGB"
     return picture
 
@@ -102,9 +102,9 @@ def in_python(code: str, folder: Path) -> subprocess.CompletedProcess:
     prelude = (
         "from pathlib import Path, PurePosixPath\n"
         "def load(name, **options):\n"
-        "    from mmcli.media.image import load_picture\n"
+        "    from mmcli.media.image import load_image\n"
         "    from mmcli.media.sources import Source\n"
-        "    return load_picture(Source(name, Path(name), None, PurePosixPath(name)), **options)\n"
+        "    return load_image(Source(name, Path(name), None, PurePosixPath(name)), **options)\n"
         "def peak():\n"  # not ru_maxrss, which a child takes over from its parent
         "    lines = Path('/proc/self/status').read_text().splitlines()\n"
         "    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith('VmHWM'))\n"

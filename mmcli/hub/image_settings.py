@@ -1,4 +1,4 @@
-"""How a checkpoint wants pictures: what preprocessor_config.json and processor_config.json say about them."""
+"""How a checkpoint wants images: what preprocessor_config.json and processor_config.json say about them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ ABSENT = pixel_values.ABSENT | {
 
 
 @dataclass(frozen=True)
-class PictureSettings:
-    """How a picture becomes numbers. The defaults are those of transformers' SigLIP image processor."""
+class ImageSettings:
+    """How an image becomes numbers. The defaults are those of transformers' SigLIP image processor."""
 
-    side: int  # pixels; the picture is squeezed to a square, whatever its shape
+    side: int  # pixels; the image is squeezed to a square, whatever its shape
     resample: Image.Resampling = Image.Resampling.BICUBIC
     values: PixelValues = PixelValues()  # noqa: RUF009 (frozen)
 
     @classmethod
-    def open(cls, folder: Path, soft_tokens: int | Callable[[int], int], side: int | None = None) -> "PictureSettings":
+    def open(cls, folder: Path, soft_tokens: int | Callable[[int], int], side: int | None = None) -> "ImageSettings":
         """Read a checkpoint's settings, for a vision tower that gives `soft_tokens` and takes `side` (None: any side).
 
         Where soft tokens hang on the side, `soft_tokens` tells how many a side gives. Raises ModelError where there are
@@ -50,16 +50,16 @@ class PictureSettings:
             values=PixelValues.read(raw),
         )
 
-    def pixels(self, picture: Image.Image) -> np.ndarray:
-        """RGB picture of any size → float32 [3, side, side]."""
-        if picture.mode != "RGB":
-            raise ValueError(f"expected an RGB picture, got {picture.mode}")
-        squeezed = picture.resize((self.side, self.side), self.resample)  # Pillow antialiases when it shrinks
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        """RGB image of any size → float32 [3, side, side]."""
+        if image.mode != "RGB":
+            raise ValueError(f"expected an RGB picture, got {image.mode}")
+        squeezed = image.resize((self.side, self.side), self.resample)  # Pillow antialiases when it shrinks
         return self.values.of(squeezed)
 
 
 def _square(raw: Fields, folder: Path, expected: int | None) -> int:
-    """The side in pixels that pictures are squeezed to, and that the tower takes (None: any)."""
+    """The side in pixels that images are squeezed to, and that the tower takes (None: any)."""
     size = raw.part("size")
     height, width = size.get("height"), size.get("width")
     if expected is not None and (height, width) != (expected, expected):

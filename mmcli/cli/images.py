@@ -12,7 +12,7 @@ import typer
 
 from mmcli.cli.folders import FolderOptions, ObjectOptions, need_folder, open_run
 from mmcli.cli.inputs import find_sources, read_beside
-from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, PictureOptions, TalkOptions
+from mmcli.cli.options import AnswerOptions, ImageOptions, ModelOptions, OutputOptions, TalkOptions
 from mmcli.cli.progress import Count, Progress
 from mmcli.cli.render import Renderer
 from mmcli.cli.start import begin, capabilities_here, loader
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """A command line of a task over pictures, as it was given."""
+    """A command line of a task over images, as it was given."""
 
     images: list[str]
-    pictures: PictureOptions
+    inputs: ImageOptions
     output: OutputOptions
     model: ModelOptions
     talk: TalkOptions
@@ -66,18 +66,18 @@ def sifting(objects: ObjectOptions) -> dict[str, Any]:
     return {"nms": objects.nms, "max_objects": objects.max_objects}
 
 
-def run_pictures(ctx: typer.Context, request: Request, plan: Plan, answers: Answers | None = None) -> int:
-    """Answer the request for every picture of the plan, writing each result when it is there.
+def run_images(ctx: typer.Context, request: Request, plan: Plan, answers: Answers | None = None) -> int:
+    """Answer the request for every image of the plan, writing each result when it is there.
 
     `answers` does it where no model is asked.
     """
     environment = begin(ctx, plan.talk, plan.model.offline)
     from mmcli.batch.frames import FrameSource
 
-    listed, output = plan.pictures.files_from, plan.output
-    kinds, sampling = extensions(plan.pictures), sampling_of(plan.pictures)
+    listed, output = plan.inputs.files_from, plan.output
+    kinds, sampling = extensions(plan.inputs), sampling_of(plan.inputs)
     sources, several = find_sources(environment, plan.images, listed, kinds, "picture", plan.places)
-    several = several or holds_video(sources, plan.pictures)
+    several = several or holds_video(sources, plan.inputs)
     others = read_beside(listed, plan.model.model, plan.mask_decoder)
     renderer = Renderer(
         environment,
@@ -98,7 +98,7 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan, answers: Answ
     if answers is not None:
         outcomes = answers(request, todo)
     else:
-        outcomes = _answers_of_model(environment, request, plan, todo, renderer.needs_picture, sampling)
+        outcomes = _answers_of_model(environment, request, plan, todo, renderer.needs_image, sampling)
     failed = 0
     wanted = several or plan.model.model not in able(bundled=True)
     counted = Count("picture", len(sources)) if several else None
@@ -123,7 +123,7 @@ def run_pictures(ctx: typer.Context, request: Request, plan: Plan, answers: Answ
     if run is not None:
         failed += len(run.resume.failed_before)
         if several:
-            environment.note(f"mmcli: {run.summary('picture')}")
+            environment.note(f"mmcli: {run.summary('image')}")
     if request.task == "caption" and not failed and not renderer.json:
         from mmcli.cli.hint import hint
 
@@ -136,7 +136,7 @@ def _answers_of_model(
     request: Request,
     plan: Plan,
     sources: "Iterable[Source]",
-    keep_pictures: bool,
+    keep_images: bool,
     sampling: "Sampling",
 ) -> "Iterator[Outcome]":
     from mmcli.api import Model
@@ -147,8 +147,8 @@ def _answers_of_model(
         plan.model.revision,
         partial(capabilities_here, plan.model),
     )
-    size = plan.pictures.batch_size
-    return model.answers(request, sources, batch_size=size, keep_pictures=keep_pictures, sampling=sampling)
+    size = plan.inputs.batch_size
+    return model.answers(request, sources, batch_size=size, keep_images=keep_images, sampling=sampling)
 
 
 def open_folder(renderer: Renderer, request: Request, plan: Plan) -> "FolderRun | None":
@@ -159,7 +159,7 @@ def open_folder(renderer: Renderer, request: Request, plan: Plan) -> "FolderRun 
     forms = [*(writer.name for writer in renderer.forms.writers), *renderer.forms.datasets]
     facts: dict[str, Any] = {"task": request.task, "request": asdict(request), "objects": asdict(plan.objects)}
     facts |= {"forms": forms, "sidecar": plan.folder.sidecar, "mask_decoder": plan.mask_decoder}
-    facts["frames"] = [plan.pictures.interval, plan.pictures.frames]
+    facts["frames"] = [plan.inputs.interval, plan.inputs.frames]
     facts["places"] = [place and os.path.abspath(place) for place in plan.places]
     return open_run(
         Path(plan.output.output),
