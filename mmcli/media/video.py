@@ -3,11 +3,12 @@
 PyAV carries FFmpeg and all its codecs. Times are those a player shows: 0 is where the container begins.
 """
 
+import errno
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from mmcli.errors import InputError
 from mmcli.media.containers import open_container
@@ -40,6 +41,26 @@ class Frame:
     image: LoadedImage
     time: float
     number: int
+
+
+class _Steady:
+    """A file whose `seek` answers to impossible places with an error's number, as FFmpeg understands it.
+
+    Damaged files send it there, and what is raised instead PyAV prints on stderr.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.read, self.tell = file.read, file.tell
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError):
+            return -errno.EINVAL
 
 
 def open_video(source: "Source") -> "VideoReader":
@@ -90,7 +111,7 @@ class VideoReader:
 
     def _open(self) -> None:
         try:
-            self._container = open_container(self._file, self._name)
+            self._container = open_container(cast(BinaryIO, _Steady(self._file)), self._name)
         except InputError as error:
             what = f"{self._name} is damaged or cut short: no image in it can be found"
             raise InputError(what, _DAMAGED) from error

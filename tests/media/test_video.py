@@ -1,5 +1,6 @@
 """Frames of videos: the right ones by time and number in every container, upright, large ones made smaller."""
 
+import io
 from fractions import Fraction
 from pathlib import Path
 
@@ -94,6 +95,11 @@ def test_pictures_and_recordings_are_no_videos(bundled_photo=Path(__file__).pare
 
 
 # -- what cannot be read -----------------------------------------------------------------------------------------
+
+
+def test_impossible_places_in_a_file_are_answered_with_a_number():
+    steady = video._Steady(io.BytesIO(b"abc"))
+    assert steady.seek(-5) < 0 and steady.seek(1) == 1 and steady.read() == b"bc"
 
 
 def test_an_empty_file_and_other_files_are_refused():

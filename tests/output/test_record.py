@@ -167,6 +167,6 @@ def test_every_form_of_its_kind_can_be_written(record):
 
 
 def test_the_name_of_a_file_tells_the_form(tmp_path):
-    assert writer_of("a.SRT", "audio") is WRITERS["srt"] and writer_of("a.srt", "image") is None
+    assert writer_of("a.SRT", "audio") is WRITERS["srt"] and writer_of("a.tsv", "image") is None
     assert writer_of("a.json", "image") is WRITERS["json"] and writer_of("a.png", "image") is None
     assert writer_of(str(tmp_path), "audio") is writer_of("a.srt/", "audio") is writer_of(None, "audio") is None
