@@ -9,13 +9,13 @@ import re
 import shlex
 import shutil
 import sys
-from difflib import SequenceMatcher
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command import environment
 from PIL import Image
+from spoken import assert_alike
 
 from mmcli.cli.app import run
 
@@ -56,20 +56,6 @@ def assert_same(found: str, expected: str) -> None:
     assert NUMBER.sub("0.0", found).split() == NUMBER.sub("0.0", expected).split()
     numbers, wanted = ([float(number) for number in NUMBER.findall(text)] for text in (found, expected))
     assert numbers == pytest.approx(wanted, rel=1e-3, abs=2e-3)
-
-
-def assert_alike(found: str, expected: str) -> None:
-    """Of transcripts: nearly all words, and times to a tenth of a second.
-
-    Processors round the int8 products of speech models differently, which decides commas and between words that are
-    about as likely. The exact tokens are pinned in float32.
-    """
-    words, wanted = (re.findall(r"[^\W\d]+", text.lower()) for text in (found, expected))
-    assert SequenceMatcher(None, words, wanted, autojunk=False).ratio() > 0.8
-    times, shown = (
-        [float(one.replace(",", ".")) for one in re.findall(r"\d+[.,]\d+", text)] for text in (found, expected)
-    )
-    assert times == pytest.approx(shown, abs=0.1)
 
 
 @pytest.mark.parametrize(("command", "printed"), SHOWN, ids=[command for command, _ in SHOWN])
