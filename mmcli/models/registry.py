@@ -1,11 +1,13 @@
 """Which family reads which checkpoint. One line a family; nothing else outside its folder knows it."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmcli.errors import ModelError
 from mmcli.hub.fields import shown
-from mmcli.models.family import Family
+
+if TYPE_CHECKING:  # help texts go by the names here, and need no family for it
+    from mmcli.models.family import Family
 
 FAMILIES = {
     "mmcli-nano": "mmcli.models.nano:FAMILY",
@@ -23,7 +25,7 @@ FAMILIES = {
 }
 
 
-def family_of(config: dict[str, Any], name: str) -> Family:
+def family_of(config: dict[str, Any], name: str) -> "Family":
     """The family of a checkpoint called `name` by the `model_type` in its config.json; it is imported only here.
 
     Raises ModelError for a type that no family reads.

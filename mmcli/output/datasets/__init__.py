@@ -7,8 +7,10 @@ them: what was asked for comes first, in the order in which it was named, and ot
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmcli.output.datasets.items import Files, Items
+if TYPE_CHECKING:  # help texts name the layouts, and need no more of them
+    from mmcli.output.datasets.items import Files, Items
 
 
 @dataclass(frozen=True)
@@ -21,25 +23,25 @@ class Dataset:
     links: bool = False  # whether the images are to lie beside the labels, in `images/`
 
 
-def _coco(items: Items, names: list[str], folder: Path) -> Files:
+def _coco(items: "Items", names: list[str], folder: Path) -> "Files":
     from mmcli.output.datasets.coco import files
 
     return files(items, names)
 
 
-def _yolo(items: Items, names: list[str], folder: Path) -> Files:
+def _yolo(items: "Items", names: list[str], folder: Path) -> "Files":
     from mmcli.output.datasets.yolo import files
 
     return files(items, names)
 
 
-def _voc(items: Items, names: list[str], folder: Path) -> Files:
+def _voc(items: "Items", names: list[str], folder: Path) -> "Files":
     from mmcli.output.datasets.voc import files
 
     return files(items)
 
 
-def _labelme(items: Items, names: list[str], folder: Path) -> Files:
+def _labelme(items: "Items", names: list[str], folder: Path) -> "Files":
     from mmcli.output.datasets.labelme import files
 
     return files(items, folder)
