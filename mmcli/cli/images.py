@@ -123,7 +123,7 @@ def run_images(ctx: typer.Context, request: Request, plan: Plan, answers: Answer
     if run is not None:
         failed += len(run.resume.failed_before)
         if several:
-            environment.note(f"mmcli: {run.summary('image')}")
+            environment.note(f"mmcli: {run.summary('picture')}")
     if request.task == "caption" and not failed and not renderer.json:
         from mmcli.cli.hint import hint
 
