@@ -207,7 +207,12 @@ class Renderer:
                 for part, one in crops(image, record, cut_out=cut_out):
                     place.save(source, one, part)
         if self.copy is not None:
+            from mmcli.output.redaction import is_named
+
             self.copy.save(source, image)
+            if self.hides and not any(is_named(found, self._secret) for found in record.objects):
+                # Else the copy would be taken for one in which nothing can be seen.
+                self.environment.note(f"mmcli: {source.name}: nothing of that was found, so its copy hides nothing")
         overlay = self.overlay if record.objects and record.time is None else None  # of videos there is one for all
         if not self.show and overlay is None:
             return

@@ -18,8 +18,8 @@ def redact(
 ) -> Image.Image:
     """The image of a record, full size, with the objects of these labels hidden: a new one where there is anything.
 
-    Where an object has a mask, its pixels and those around it are hidden, else those of its box. `blur` and
-    `pixelate` name labels as they were asked for, in any case of letters; "*" is every label.
+    Where an object has a mask, its pixels and those around it are hidden; without one, or with an empty one, those of
+    its box. `blur` and `pixelate` name labels as they were asked for, in any case of letters; "*" is every label.
     """
     canvas = image
     for labels, hide in ((_folded(pixelate), _blocks), (_folded(blur), _blurred)):
@@ -60,7 +60,7 @@ def _blurred(part: Image.Image) -> Image.Image:
 
 def _hide(canvas: Image.Image, found: Object, hidden: Image.Image) -> None:
     box = _room(found, canvas.size)
-    if found.mask is None:
+    if found.mask is None or rle.is_empty(found.mask):
         canvas.paste(hidden, box)
         return
     x0, y0, x1, y1 = box

@@ -17,6 +17,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from mmcli.batch.manifest import NAME, Manifest, read_records
+from mmcli.batch.resume import is_as_written
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FOUND = ("detect", "cat ; person", "photos", "-o", "out/")
@@ -127,6 +128,9 @@ def test_a_full_disk_loses_nothing_that_was_done():
     command = f"ulimit -f 40; exec {sys.executable} -m mmcli caption photos -o out/ --overlay out/drawn"
     full = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=PATIENCE)
     assert full.returncode in (1, 4) and len(full.stderr.splitlines()) < 6
+    assert not list(Path("out").rglob("*.part"))
+    with Manifest(Path("out")) as manifest:
+        assert all(is_as_written(file) for entry in manifest.entries() for file in entry.files)
     assert mmcli("caption", "photos", "-o", "out/").code == 1 and len(read_records(Path("out"))) >= 3
 
 
@@ -159,6 +163,10 @@ def test_objects_are_cut_out_counted_and_hidden():
     assert crop.name == "b-1-person.jpg" and cut.name == "b-1-person.png" and Image.open(cut).mode == "RGBA"
     before, after = (np.asarray(Image.open(name).convert("RGB")) for name in ("photos/sub/b.jpg", "b.png"))
     assert before.shape == after.shape and 0.1 < (before != after).any(axis=2).mean() < 0.9
+    bare = mmcli("detect", "dog", "photos/sub/b.jpg", "--copy", "bare.png", "--blur", "dog")
+    assert (
+        bare.code == 0 and bare.err == "mmcli: photos/sub/b.jpg: nothing of that was found, so its copy hides nothing\n"
+    )
     none = mmcli("detect", "dog", "photos/sub/b.jpg", "--count")
     assert none.out == "dog\t0\n"
 

@@ -76,6 +76,12 @@ def test_a_mask_is_hidden_with_what_is_around_it(image):
     assert changed[disc()].mean() > 0.98 and not changed[:20].any() and not changed[24:27, 39:42].any()
 
 
+def test_an_object_with_an_empty_mask_is_hidden_by_its_box(image):
+    empty = encode(np.zeros(SIZE[::-1], bool))
+    hidden = redact(image, record(thing("cat", (20, 20, 60, 60), empty)), blur=["cat"])
+    assert (np.asarray(hidden) != np.asarray(image)).any(axis=2)[20:60, 20:60].mean() > 0.98
+
+
 def test_a_thin_object_is_hidden_too(image):
     hidden = redact(image, record(thing("wire", (50, 0, 50.2, 90))), blur=["wire"])
     assert (np.asarray(hidden) != np.asarray(image)).any(axis=2).sum() >= 60
