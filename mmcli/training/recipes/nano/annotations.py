@@ -3,9 +3,10 @@
 The folder holds `annotations.jsonl.gz` (a line an image: file, archive, width, height, source, split, captions,
 labels, objects with boxes and maybe polygons, the classes boxed exhaustively, and a detector's boxes as `teacher`),
 the same of COCO photographs with every box in `coco.jsonl.gz` (with questions and borrowed captions),
-`cocomini.jsonl.gz`, `val2017.jsonl.gz` and `more.jsonl.gz` (with polygons), further sentences by people in
-`coco-captions.jsonl`, `coco-layouts.jsonl.gz` (boxes and captions without an image), the images in the zip archives
-that the lines name, and `class_maps.zip` (PASCAL VOC classes, 128 × 128).
+`cocomini.jsonl.gz` (with polygons), `coco-layouts.jsonl.gz` (boxes and captions without an image), the images in the
+zip archives that the lines name, and `class_maps.zip` (PASCAL VOC classes, 128 × 128). There may also be more
+photographs with polygons in `val2017.jsonl.gz` and `more.jsonl.gz`, and further sentences by people in
+`coco-captions.jsonl`; `missing` says which of these are not there.
 """
 
 import gzip
@@ -17,7 +18,8 @@ from pathlib import Path
 SURE, POSSIBLE = 0.4, 0.15  # a teacher's box above the first is there; a class with none above the second is absent
 MOST_OBJECTS = 12  # of one class in one answer
 MIXED = ("annotations.jsonl.gz",)
-ALL = (*MIXED, "coco.jsonl.gz", "cocomini.jsonl.gz", "val2017.jsonl.gz", "more.jsonl.gz")
+FURTHER = ("val2017.jsonl.gz", "more.jsonl.gz")
+ALL = (*MIXED, "coco.jsonl.gz", "cocomini.jsonl.gz", *FURTHER)
 SENTENCES = "coco-captions.jsonl"  # of COCO photographs, by coco_id
 LAYOUTS = "coco-layouts.jsonl.gz"
 HELD_OUT = Path(__file__).with_name("held_out.txt")  # training images kept for stopping and calibration
@@ -126,6 +128,11 @@ def read_layouts(folder: Path) -> list[Photo]:
     return photos
 
 
+def missing(folder: Path) -> list[str]:
+    """The files that a training can do without and that this folder does not have."""
+    return [name for name in (*FURTHER, SENTENCES) if not (folder / name).exists()]
+
+
 def split_training(photos: list[Photo]) -> tuple[list[Photo], list[Photo]]:
     """Training images: those to learn from, and those held out (the names in `held_out.txt`)."""
     names = set(HELD_OUT.read_text().split())
@@ -134,6 +141,8 @@ def split_training(photos: list[Photo]) -> tuple[list[Photo], list[Photo]]:
 
 
 def _lines(path: Path) -> list[dict]:
+    if path.name in (*FURTHER, SENTENCES) and not path.exists():
+        return []
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 

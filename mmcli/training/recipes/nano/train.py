@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from mmcli.layers.mask_vqvae import MaskVQVAE, load_mask_vqvae
 from mmcli.models.nano.config import NanoConfig
 from mmcli.training.recipes.nano import mask_codes, masks, packing, pixels
-from mmcli.training.recipes.nano.annotations import ALL, Photo, read_layouts, read_photos, split_training
+from mmcli.training.recipes.nano.annotations import ALL, Photo, missing, read_layouts, read_photos, split_training
 from mmcli.training.recipes.nano.export import unpacked
 from mmcli.training.recipes.nano.lesson import MAP_CELL, OUTLINE, PARTS, Lesson, initial
 from mmcli.training.recipes.nano.start import from_earlier, from_towers
@@ -96,6 +96,8 @@ def main() -> None:
     all_masks = masks.collect(photos, args.data)
     learned, held_out = split_training(photos)
     layouts = read_layouts(args.data)
+    if lacking := missing(args.data):
+        print(f"not there, so learned without: {', '.join(lacking)}", flush=True)
     counted = f"{len(learned)} photos, {len(layouts)} layouts, {len(all_masks)} masks"
     print(f"{counted}, {time.time() - began:.0f} s", flush=True)
     if args.masks:
