@@ -2,11 +2,13 @@
 
     python -m mmcli.training.recipes.nano.export --run FOLDER --out FOLDER
 
-FOLDER of the run holds lesson.safetensors; what served training alone is left out. Matrices and kernels are kept in
-int8 with a scale for each row (an output channel of a convolution), all else in float16.
+FOLDER of the run holds lesson.safetensors, whose parts that served training alone are left out, and the model's other
+files, which are copied. Matrices and kernels are kept in int8 with a scale for each row (an output channel of a
+convolution), all else in float16.
 """
 
 import argparse
+import shutil
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor
 from mmcli.hub.safetensors_files import SCALE
 
 PREFIX = "nano."
+OTHERS = ("config.json", "tokenizer.json", "mask_decoder.safetensors")
 LARGEST = 127
 SMALLEST = 4096  # numbers of a tensor: below this the saving is not worth the rounding
 # The detector's boxes are copied by the decoder, digit by digit; it is small.
@@ -59,6 +62,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "model.safetensors"
     save_file(stored(state, args.storage), path)
+    for name in OTHERS:
+        shutil.copyfile(args.run / name, args.out / name)
     count = sum(tensor.numel() for tensor in state.values())
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {count / 1e6:.1f} M parameters")
 

@@ -27,7 +27,8 @@ EVERY_BOX, TOLD, BOTH = 1.6, 1.2, 3.0
 LAYOUT_SHARE = 0.06  # of the rows
 MOSAIC_SHARE = 0.3  # … that are four images in one
 TILES = 4
-MASKS_FIRST = 0.5  # share of rows in which questions for masks get room before others
+MASKS_FIRST = 0.6  # share of rows in which questions for masks get room before others
+MASK_WEIGHT = 1.5  # of a mask's code, beside another token
 WORD_NOISE = 0.2  # share of a sentence's words that are read wrongly while it is learned
 
 
@@ -199,6 +200,7 @@ class Questions(IterableDataset):
             b["sentence"][row, first : at + n] = weight < 0
             if own:
                 codes = np.array([i for i, token in enumerate(suffix) if token == self.config.seg_token])
+                b["weight"][row, first + codes] *= MASK_WEIGHT
                 b["cell"][row, first + codes] = 1 + masks * CODES + np.arange(len(codes))
                 missed = np.array([not mask.exact for mask in own]).nonzero()[0]
                 corners = (codes[missed * CODES, None] + np.arange(-4, 0)).flatten()

@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,8 @@ def main() -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     ranks = Ranks.join(device)
     args.out.mkdir(parents=True, exist_ok=True)
+    for name, source in (("config", args.config), ("tokenizer", args.tokenizer)):
+        shutil.copyfile(source, args.out / f"{name}.json")
     config = NanoConfig.from_json(json.loads(args.config.read_text()))
     began = time.time()
     photos = [p for p in read_photos(args.data, ALL) if p.split == "train"]
@@ -102,6 +105,7 @@ def main() -> None:
     print(f"{counted}, {time.time() - began:.0f} s", flush=True)
     if args.masks:
         codebook = load_mask_vqvae(args.masks).to(device)
+        shutil.copyfile(args.masks, args.out / "mask_decoder.safetensors")
     else:
         codebook = mask_codes.train(all_masks, device, args.mask_steps)
         state = {k: v.contiguous().cpu() for k, v in codebook.state_dict().items()}
