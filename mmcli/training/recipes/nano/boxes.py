@@ -172,3 +172,12 @@ def detector_alone(answers: Sequence[Answered], least: float):
         ]
         results.append((one, sorted((b for b in own if b.probability >= least), key=lambda b: -b.probability)))
     return results
+
+
+def decoder_alone(answers: Sequence[Answered]):
+    """The answers of the decoder by itself: all that it wrote, where the nearest detection stands if one is near."""
+    results = []
+    for one in answers:
+        own = [replace(box, probability=math.exp(box.score)) for box in one.candidates if not math.isnan(box.score)]
+        results.append((one, sorted(own, key=lambda b: -b.probability)))
+    return results

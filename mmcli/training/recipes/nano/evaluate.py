@@ -37,6 +37,7 @@ from mmcli.training.recipes.nano.boxes import (
     Answered,
     Source,
     collect,
+    decoder_alone,
     detector_alone,
     image,
     joined,
@@ -177,6 +178,7 @@ def measure_coco(judge: Judge, seed: int) -> dict:
     result = {"nano at its own limits": summary(judge.joined(answers))}
     for least in (0.1, 0.2, 0.3, 0.5):
         result[f"nano at {least}"] = _short(summary(judge.joined(answers, least)))
+    result["decoder alone"] = _short(summary(decoder_alone(answers)))
     alone = {least: _short(summary(detector_alone(answers, least))) for least in (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)}
     few = [figures for figures in alone.values() if figures["absent with boxes"] <= 0.03]
     best = max(few, key=lambda figures: figures["mean ap50"], default=None)

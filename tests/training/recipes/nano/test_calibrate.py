@@ -1,13 +1,14 @@
 """Fitting how likely a box is right, on answers whose odds are known."""
 
 import json
+import math
 import random
 from dataclasses import asdict
 
 import pytest
 
 from mmcli.models.nano.joining import Candidate, join
-from mmcli.training.recipes.nano.boxes import Answered, detector_alone, joined, summary
+from mmcli.training.recipes.nano.boxes import Answered, decoder_alone, detector_alone, joined, summary
 from mmcli.training.recipes.nano.calibrate import fit, least_for, reliability, with_limits
 
 BOX = (100, 100, 300, 300)
@@ -43,6 +44,15 @@ def test_the_limit_leaves_the_share_of_false_boxes_that_was_allowed(answers):
 def test_the_detector_alone_goes_by_its_own_scores(answers):
     for one, boxes in detector_alone(answers[:50], 0.5):
         assert len(boxes) == (one.candidates[0].features[1] >= 0)
+
+
+def test_the_decoder_alone_has_what_it_wrote_and_no_more():
+    features = (1.0, 2.0, 2.0, -8.0, 0.0, 0.0, 0.0, 0.0)
+    boxes = [Candidate(BOX, kind, features, score) for kind, score in
+             (("decoder", -2.0), ("both", -0.5), ("detector", math.nan), ("unseen", -1.0))]  # fmt: skip
+    [(_, kept)] = decoder_alone([Answered("a.webp", "cat", boxes, [BOX])])
+    assert [box.kind for box in kept] == ["both", "unseen", "decoder"]
+    assert kept[0].probability == pytest.approx(math.exp(-0.5))
 
 
 def test_a_calibration_survives_being_written_down(answers):
