@@ -214,7 +214,8 @@ def test_no_family_is_named_outside_its_folder():
 
 def test_what_is_no_family_knows_no_grammar():
     """Answers are read, and tokens restricted, by what a family declares: objects, automata, whole pixels of boxes."""
-    neutral = ("mmcli.decode.objects", "mmcli.decode.automaton", "mmcli.decode.locations.pixel_box")
+    neutral = ["mmcli.decode.objects", "mmcli.decode.automaton"]
+    neutral += ["mmcli.decode.locations.pixel_box", "mmcli.decode.locations.DIVISORS"]  # what --loc-divisor offers
     knowing = [
         (name_of(path), module)
         for path in SOURCES

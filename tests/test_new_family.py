@@ -18,7 +18,7 @@ from mmcli.models.load import load
 from mmcli.models.registry import FAMILIES
 
 ROOT = Path(__file__).parent.parent
-DRAWN = ("--max-tokens", 200, "--temperature", 2, "--seed", 1)  # else random weights repeat themselves
+DRAWN = ("--max-tokens", 200, "--temperature", 1, "--seed", 3)  # else random weights repeat themselves
 SIZES = [(64, 40), (30, 90), (50, 50), (120, 20)]
 
 
@@ -27,7 +27,7 @@ def toy(tmp_path_factory):
     """A checkpoint of the family, which is entered in the registry."""
     folder = tmp_path_factory.mktemp("toy")
     model = toy_family.Toy(toy_family.CONFIG)
-    torch.manual_seed(1)
+    torch.manual_seed(4)
     weights = {name: torch.randn_like(one) * 4 * one.shape[-1] ** -0.5 for name, one in model.named_parameters()}
     save_file(weights, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(toy_family.CONFIG))
@@ -48,7 +48,7 @@ def test_nothing_else_knows_of_it():
     knowing = [path for path in (ROOT / "mmcli").rglob("*.py") if "toy" in path.read_text("utf-8").lower()]
     assert knowing == []
     code = [line for path in Path(toy_family.__file__).parent.glob("*.py") for line in path.read_text().splitlines()]
-    assert len([line for line in code if line.strip()]) < 150
+    assert len([line for line in code if line.strip()]) <= 100
 
 
 def test_caption_and_detect(toy, photos):
@@ -90,7 +90,7 @@ def test_the_python_api(toy, photos):
     options = {"max_tokens": 40}
     texts = [record.text for record in model.caption(paths, **options)]
     assert texts == [model.caption(path, **options).text for path in paths]
-    drawn = {"max_tokens": 200, "temperature": 2, "seed": 1}
+    drawn = {"max_tokens": 200, "temperature": 1, "seed": 3}
     found = model.detect("cat", support.picture(0, *SIZES[0]), **drawn)
     [same] = mmcli("detect", "cat", paths[0], "--model", toy, "--json", *DRAWN).records
     assert [one.raw_box for one in found.objects] == [tuple(one["raw_box"]) for one in same["objects"]]

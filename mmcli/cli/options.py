@@ -15,6 +15,7 @@ import typer
 
 from mmcli.cli import complete
 from mmcli.cli.choice import model_or_default
+from mmcli.decode.locations import DIVISORS
 from mmcli.hub.known import IMAGE_MODEL
 from mmcli.models.offered import such_as
 
@@ -300,10 +301,10 @@ class OutputOptions:
         option(
             "Output",
             "--loc-divisor",
-            metavar="1023|1024",
+            metavar="|".join(map(str, DIVISORS)),
             callback=lambda value: _divisor(value),
-            help="How <locNNNN> becomes a share of the side: NNNN/1023 (default, undoes the training encoder) or "
-            "NNNN/1024 (as some other tools do).",
+            help=f"How <locNNNN> becomes a share of the side: NNNN/{DIVISORS[0]} (default, undoes the training "
+            f"encoder) or NNNN/{DIVISORS[1]} (as some other tools do).",
         ),
     ] = None
 
@@ -317,8 +318,8 @@ class TalkOptions:
 
 
 def _divisor(value: int | None) -> int | None:
-    if value not in (None, 1023, 1024):
-        raise typer.BadParameter(f"{value} is neither 1023 nor 1024.")
+    if value is not None and value not in DIVISORS:
+        raise typer.BadParameter(f"{value} is neither {' nor '.join(map(str, DIVISORS))}.")
     return value
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from mmcli.decode import LOCATIONS
 
 DIVISOR = LOCATIONS - 1  # 0 is the first edge of the image and 1023 the last, as the encoder of big_vision has it
+DIVISORS = (DIVISOR, LOCATIONS)  # the conventions that there are, the usual one first
 
 Loc = tuple[int, ...]  # a place in the integers of a grammar, in its own order; here a box's y0, x0, y1, x1
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import ClassVar
 
 from mmcli.decode import LOCATIONS, MASK_CODES, Vocabulary
-from mmcli.decode.locations import DIVISOR, Box, Loc, decode_box
+from mmcli.decode.locations import DIVISOR, DIVISORS, Box, Loc, decode_box
 from mmcli.decode.objects import DecodeText, Parsed, ParsedObject, coincide
 from mmcli.types import Token
 
@@ -26,7 +26,7 @@ class LocationGrammar(Vocabulary):
     """This grammar, with the tokenizer's ids of its tokens: an `ObjectGrammar`."""
 
     mask_codes: ClassVar[int] = MASK_CODES
-    divisors: ClassVar[tuple[int, ...]] = (DIVISOR, LOCATIONS)
+    divisors: ClassVar[tuple[int, ...]] = DIVISORS
 
     @property
     def tokens(self) -> dict[str, tuple[int, int]]:

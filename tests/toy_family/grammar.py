@@ -1,6 +1,7 @@
 """Objects as the toy family writes them: a label, then x0 y0 x1 y1 in sixteenths of the sides; several run on."""
 
-from mmcli.decode.locations import Box, Loc
+import re
+
 from mmcli.decode.objects import Parsed, ParsedObject
 
 LETTERS, PLACES = " abcdefghijklmnopqrstuvwxyz", 16
@@ -17,23 +18,17 @@ class CornerGrammar:
         return any(len(LETTERS) <= id < END for id in ids)
 
     def parse(self, tokens, decode_text, *, masks=False):
-        objects, problems, label, places = [], [], [], []
-        for token in tokens:
-            if token.id < len(LETTERS):
-                label, places = ([*label, token] if not places else [token]), []
-                continue
-            places.append(token)
-            if len(places) == 4:
-                name = decode_text([one.id for one in label]).strip()
-                x0, y0, x1, y1 = loc = tuple(one.id - len(LETTERS) for one in places)
-                if x0 < x1 and y0 < y1:
-                    own = [one.logprob for one in (*label, *places)]
-                    objects.append(ParsedObject(name, loc, None, sum(own) / len(own)))
-                else:
-                    problems.append(f'the box of "{name}" is empty')
-                places = []
+        objects, problems = [], []
+        kinds = "".join("a" if token.id < len(LETTERS) else "0" for token in tokens)
+        for match in re.finditer("a+0{4}", kinds):
+            own = tokens[match.start() : match.end()]
+            name = decode_text([token.id for token in own[:-4]]).strip()
+            x0, y0, x1, y1 = loc = tuple(token.id - len(LETTERS) for token in own[-4:])
+            if x0 < x1 and y0 < y1:
+                objects.append(ParsedObject(name, loc, None, sum(token.logprob for token in own) / len(own)))
+            else:
+                problems.append(f'the box of "{name}" is empty')
         return Parsed(objects, decode_text([token.id for token in tokens]), problems)
 
-    def box(self, loc: Loc, width: int, height: int, divisor: int | None = None) -> Box:
-        x0, y0, x1, y1 = loc
-        return x0 * width / PLACES, y0 * height / PLACES, x1 * width / PLACES, y1 * height / PLACES
+    def box(self, loc, width, height, divisor=None):
+        return tuple(value * side / PLACES for value, side in zip(loc, (width, height) * 2, strict=True))
