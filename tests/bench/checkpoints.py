@@ -15,6 +15,7 @@ import fuyu_checkpoint
 import gemma3n_checkpoint
 import minicpmv_checkpoint
 import mllama_checkpoint
+import omnilmm_checkpoint
 import smolvlm_checkpoint
 
 # Gemma sizes: width, MLP, layers, heads, key heads, head width, query scale; then SigLIP: width, MLP, layers, heads.
@@ -44,16 +45,22 @@ SIZES = {
     "28b-2": Size("gemma2", (4608, 36864, 46, 32, 16, 128, 144)),
 }
 
+# The other families: each has SIZES and a function that makes one.
+OTHERS = (
+    florence2_checkpoint, fuyu_checkpoint, gemma3n_checkpoint, minicpmv_checkpoint, mllama_checkpoint,
+    omnilmm_checkpoint, smolvlm_checkpoint,
+)  # fmt: skip
+
 
 def make(folder: Path, size_name: str, side: int | None = None, dtype: str | None = None) -> None:
     """Write a checkpoint of a size in `SIZES` or of another family; a PaliGemma is for pictures of `side` pixels."""
-    others = (gemma3n_checkpoint, fuyu_checkpoint, minicpmv_checkpoint, smolvlm_checkpoint, mllama_checkpoint)
-    for other in (florence2_checkpoint, *others):
+    for other in OTHERS:
         if size_name in other.SIZES:
             other.make(folder, size_name, *([dtype] if dtype else []))
             return
     import support  # before transformers
     import torch
+    from random_weights import fill
     from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
     size = SIZES[size_name]
@@ -73,15 +80,7 @@ def make(folder: Path, size_name: str, side: int | None = None, dtype: str | Non
     )  # fmt: skip
     with torch.device("meta"):
         model = PaliGemmaForConditionalGeneration(config)
-    model = model.to(getattr(torch, dtype or size.dtype)).to_empty(device="cpu").requires_grad_(False)
-    model.tie_weights()
-    # Drawing billions of numbers takes minutes; one block repeated keeps every sum as large as random weights would.
-    block = torch.randn((1 << 20) + 7, generator=torch.Generator().manual_seed(0))
-    for name, parameter in model.named_parameters():
-        flat, own = parameter.view(-1), block * support.spread_of(name, parameter)
-        for start in range(0, flat.numel(), len(block)):
-            part = flat[start : start + len(block)]
-            part.copy_(own[: len(part)])
+    model = fill(model, dtype or size.dtype, support.spread_of, lambda *_: 0.0)
     support.write_checkpoint(folder, model, shard_size="2GB")
 
 

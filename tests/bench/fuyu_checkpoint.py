@@ -10,6 +10,7 @@ def make(folder: Path, size_name: str, dtype: str = "bfloat16") -> None:
     """Write a checkpoint of a size named in `SIZES` into `folder`: 19 GB for fuyu-8b."""
     import fuyu_folders as folders  # before transformers
     import torch
+    from random_weights import fill
     from support import spread_of
     from transformers import FuyuForCausalLM
 
@@ -17,12 +18,5 @@ def make(folder: Path, size_name: str, dtype: str = "bfloat16") -> None:
     config = folders.tiny_config(**dict(zip(names, SIZES[size_name], strict=True)))
     with torch.device("meta"):
         model = FuyuForCausalLM(config)
-    model = model.to(getattr(torch, dtype)).to_empty(device="cpu").requires_grad_(False)
-    block = torch.randn((1 << 20) + 7, generator=torch.Generator().manual_seed(0))
-    for name, parameter in model.named_parameters():
-        centre = 1.0 if "layernorm.weight" in name else 0.0
-        own, flat = block * spread_of(name, parameter) + centre, parameter.view(-1)
-        for start in range(0, flat.numel(), len(block)):
-            part = flat[start : start + len(block)]
-            part.copy_(own[: len(part)])
+    model = fill(model, dtype, spread_of, lambda name, _: 1.0 if "layernorm.weight" in name else 0.0)
     folders.write_checkpoint(folder, model, max_shard_size="2GB")

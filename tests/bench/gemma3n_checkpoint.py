@@ -15,7 +15,8 @@ def make(folder: Path, size_name: str, dtype: str = "bfloat16") -> None:
     """Write a checkpoint of a size named in `SIZES` into `folder`: 11 GB for e2b, 16 GB for e4b."""
     import gemma3n_folders as folders  # before transformers
     import torch
-    from gemma3n_models import centre_of, spread_of
+    from gemma3n_models import spread_of
+    from random_weights import fill
     from transformers import Gemma3nConfig, Gemma3nForConditionalGeneration
 
     layers, mlp, shared = SIZES[size_name]
@@ -28,15 +29,13 @@ def make(folder: Path, size_name: str, dtype: str = "bfloat16") -> None:
     config = Gemma3nConfig(**ids, text_config=text)
     with torch.device("meta"):
         model = Gemma3nForConditionalGeneration(config)
-    model = model.to(getattr(torch, dtype)).to_empty(device="cpu").requires_grad_(False)
-    model.tie_weights()
-    block = torch.randn((1 << 20) + 7, generator=torch.Generator().manual_seed(0))
-    for name, parameter in model.named_parameters():
-        one = parameter.ndim == 1 and "bias" not in name  # norms and layer scales
-        own = block * spread_of(name, parameter) + (1.0 if one else centre_of(name))
-        flat = parameter.view(-1)
-        for start in range(0, flat.numel(), len(block)):
-            part = flat[start : start + len(block)]
-            part.copy_(own[: len(part)])
+    model = fill(model, dtype, spread_of, centre)
     model.save_pretrained(folder, max_shard_size="2GB")
     folders.write_processor(folder, tokenizer=folders.tiny_tokenizer(ROWS, HARD))
+
+
+def centre(name: str, parameter) -> float:
+    """Norms and scales of layers are about one."""
+    from gemma3n_models import centre_of
+
+    return 1.0 if parameter.ndim == 1 and "bias" not in name else centre_of(name)

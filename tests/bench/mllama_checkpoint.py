@@ -20,6 +20,7 @@ def make(folder: Path, size_name: str, dtype: str = "bfloat16") -> None:
     """Write a checkpoint of a size named in `SIZES` into `folder`: 21 GB for mllama-11b."""
     import mllama_folders as folders  # before transformers
     import torch
+    from random_weights import fill
     from transformers import MllamaConfig, MllamaForConditionalGeneration
 
     vision, text = SIZES[size_name]
@@ -27,13 +28,7 @@ def make(folder: Path, size_name: str, dtype: str = "bfloat16") -> None:
     raw["vision_config"] |= vision
     with torch.device("meta"):
         model = MllamaForConditionalGeneration(MllamaConfig(**raw))
-    model = model.to(getattr(torch, dtype)).to_empty(device="cpu").requires_grad_(False)
-    block = torch.randn((1 << 20) + 7, generator=torch.Generator().manual_seed(0))
-    for name, parameter in model.named_parameters():
-        own, flat = block * folders.spread_of(name, parameter) + folders.centre_of(name, parameter), parameter.view(-1)
-        for start in range(0, flat.numel(), len(block)):
-            part = flat[start : start + len(block)]
-            part.copy_(own[: len(part)])
+    model = fill(model, dtype, folders.spread_of, folders.centre_of)
     model.save_pretrained(folder, max_shard_size="2GB")
     side = raw["vision_config"]["image_size"]
     folders.write_processor(folder, size={"height": side, "width": side})

@@ -20,18 +20,10 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent.parent))
 
 import checkpoints  # noqa: E402
-import florence2_checkpoint  # noqa: E402
-import fuyu_checkpoint  # noqa: E402
-import gemma3n_checkpoint  # noqa: E402
-import minicpmv_checkpoint  # noqa: E402
-import mllama_checkpoint  # noqa: E402
-import smolvlm_checkpoint  # noqa: E402
 import startup  # noqa: E402
 import tables  # noqa: E402
 
-OTHERS = (gemma3n_checkpoint, fuyu_checkpoint, minicpmv_checkpoint, smolvlm_checkpoint, mllama_checkpoint)
-MADE = (checkpoints, florence2_checkpoint, *OTHERS)
-SIZES = [size for family in MADE for size in family.SIZES]
+SIZES = [size for family in (checkpoints, *checkpoints.OTHERS) for size in family.SIZES]
 # Model types that transformers runs too.
 IN_BOTH = ("florence2", "paligemma", "gemma3n", "fuyu", "idefics3", "smolvlm", "mllama")
 
@@ -49,12 +41,12 @@ def options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="threads on the CPU (default: PyTorch's choice)")
     parser.add_argument("--rounds", type=int, default=5, help="processes a side, in turn")
     parser.add_argument("--repeats", type=int, default=3, help="timed answers in each process")
-    parser.add_argument("--batch", type=int, default=1, help="pictures at once")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1], help="pictures at once, several after another")
     parser.add_argument("--tokens", type=int, default=64, help="tokens to write")
     parser.add_argument("--skip-startup", action="store_true")
     parser.add_argument("--json", action="store_true", help="print every sample as one JSON object")
     given = parser.parse_args()
-    if given.tokens < 2 or min(given.rounds, given.repeats, given.batch) < 1:
+    if given.tokens < 2 or min(given.rounds, given.repeats, *given.batch) < 1:
         parser.error("there must be at least 2 tokens, and 1 of everything else")
     return given
 
@@ -70,10 +62,10 @@ def script(name: str, *arguments: str, threads: int | None = None) -> str:
 
 
 def compare(model: str, given: argparse.Namespace) -> dict[str, Any]:
-    """All samples of both sides, A B A B …; a side that fails is left out and says why."""
+    """All samples of both sides, a round's by their batches, A B A B …; a side that fails is left out and says why."""
     spec = {"model": model} | {key: getattr(given, key) for key in ("device", "dtype", "table", "threads", "batch")}
     spec |= {"tokens": given.tokens, "repeats": given.repeats}
-    samples: dict[str, list[dict]] = {side: [] for side in sides(model)}
+    samples: dict[str, list[list[dict]]] = {side: [] for side in sides(model)}
     failed: dict[str, str] = {}
     for _ in range(given.rounds):
         for side in [side for side in samples if side not in failed]:

@@ -3,8 +3,10 @@
 Both are timed alike: from inputs in the host's memory to the first token's id, then to the last token's id.
 """
 
+import inspect
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +141,9 @@ class Transformers:
     def load(self, checkpoint: Any, device: Any, dtype: Any, table: str, is_open: bool) -> str:
         """`table` cannot be chosen: all of the model is on the device. Returns the arithmetic's name."""
         self.device, self.dtype, self.config = device, dtype, checkpoint.config
-        self.model = self._class.from_pretrained(Path(checkpoint.folder), dtype=dtype).to(device).eval()
+        # Straight onto the device where it can; it needs that package for it.
+        placed = {"device_map": device} if find_spec("accelerate") else {}
+        self.model = self._class.from_pretrained(Path(checkpoint.folder), dtype=dtype, **placed).to(device).eval()
         self.model.generation_config.eos_token_id = None  # write to the end, whatever the random weights say
         self.model.generation_config.forced_eos_token_id = None
         return str(dtype).removeprefix("torch.")
@@ -173,7 +177,10 @@ class Transformers:
             return mllama_checkpoint.reference_inputs(given, self.config)
         # PaliGemma reads all of its prefix in both directions.
         prefix = {"token_type_ids": torch.zeros_like(given.tokens)} if self.config["model_type"] == "paligemma" else {}
-        return {"pixel_values": _pixels(given.images)} | prefix
+        # Before transformers 5.23 Fuyu's images went by another name.
+        takes = inspect.signature(self.model.forward).parameters
+        name = "pixel_values" if "pixel_values" in takes else "image_patches"
+        return {name: _pixels(given.images)} | prefix
 
 
 SIDES = {"mmcli": Mmcli, "transformers": Transformers}

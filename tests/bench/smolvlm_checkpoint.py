@@ -22,6 +22,7 @@ def make(folder: Path, size_name: str, dtype: str = "bfloat16") -> None:
     """Write a checkpoint of a size named in `SIZES` into `folder`: 0.5, 1 and 4.5 GB."""
     import smolvlm_folders as folders  # before transformers
     import torch
+    from random_weights import fill
     from transformers import Idefics3Config, Idefics3ForConditionalGeneration
 
     (width, mlp, layers, heads, key_heads), vision, scale = SIZES[size_name]
@@ -32,14 +33,7 @@ def make(folder: Path, size_name: str, dtype: str = "bfloat16") -> None:
     raw = folders.tiny_raw("idefics3", **text) | {"vision_config": vision, "scale_factor": scale}
     with torch.device("meta"):
         model = Idefics3ForConditionalGeneration(Idefics3Config(**raw))
-    model = model.to(getattr(torch, dtype)).to_empty(device="cpu").requires_grad_(False)
-    block = torch.randn((1 << 20) + 7, generator=torch.Generator().manual_seed(0))
-    for name, parameter in model.named_parameters():
-        own = block * folders.spread_of(name, parameter) + folders.centre_of(name)
-        flat = parameter.view(-1)
-        for start in range(0, flat.numel(), len(block)):
-            part = flat[start : start + len(block)]
-            part.copy_(own[: len(part)])
+    model = fill(model, dtype, folders.spread_of, lambda name, _: folders.centre_of(name))
     model.save_pretrained(folder, max_shard_size="2GB")
     tile, patch = vision["image_size"], vision["patch_size"]
     folders.write_processor(folder, "idefics3", tile=tile, places=(tile // patch // scale) ** 2)

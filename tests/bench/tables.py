@@ -13,6 +13,8 @@ ROWS: tuple[tuple[str, str, Callable[[float], str], bool], ...] = (
     ("cold", "load to first token", lambda value: seconds_text(value), False),
     ("prefill", "prefill", lambda value: seconds_text(value), False),
     ("rate", "decode, tokens/s", lambda value: f"{value:.1f}", True),
+    ("whole", "an answer", lambda value: seconds_text(value), False),
+    ("processor", "its processor time", lambda value: seconds_text(value), False),
     ("memory", "peak memory", bytes_text, False),
 )
 
@@ -46,25 +48,26 @@ def report(results: dict[str, Any]) -> str:
             cells = pair["what"], middle(ours, seconds_text), pair["beside"], middle(theirs, seconds_text)
             rows.append((*cells, ratio(ours, theirs)))
         parts.append(table(rows))
-    samples = results["samples"]
-    if samples:
-        parts.append(_comparison(samples, results))
+    for place, batch in enumerate(results["settings"]["batch"]):
+        samples = {side: [one[place] for one in rounds] for side, rounds in results["samples"].items()}
+        if samples:
+            parts.append(_comparison(samples, batch, results))
     parts += [f"{what} failed: {words}\n" for what, words in failures.items()]
     return "\n".join(parts)
 
 
-def _comparison(samples: dict[str, list[dict]], results: dict[str, Any]) -> str:
+def _comparison(samples: dict[str, list[dict]], batch: int, results: dict[str, Any]) -> str:
     own, settings = next(iter(samples.values()))[0], results["settings"]
     threads = f", threads: {own['threads']}" if own["kind"] == "cpu" else ""
     kinds = {name: side[0]["dtype"] for name, side in samples.items()}
     kind = own["dtype"] if len(set(kinds.values())) == 1 else " and ".join(f"{v} ({k})" for k, v in kinds.items())
     title = (
-        f"{results['model']} on {own['device']} in {kind}{threads}: batch {settings['batch']}, "
+        f"{results['model']} on {own['device']} in {kind}{threads}: batch {batch}, "
         f"prefix {own['prefix']}, {settings['tokens']} tokens written"
     )
     both = len(samples) == 2
     rows = [("", *samples, *(["ratio", ""] if both else []))]
-    for key, name, form, more in ROWS:
+    for key, name, form, more in [row for row in ROWS if row[0] in own]:
         values = [[sample[key] for sample in side] for side in samples.values()]
         better = [ratio(*values), "more is better" if more else "less is better"] if both else []
         rows.append((name, *(middle(side, form) for side in values), *better))

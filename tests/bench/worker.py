@@ -2,7 +2,7 @@
 
     python tests/bench/worker.py '{"side": "mmcli", "model": "nano", …}'
 
-Prints one JSON line: seconds, tokens a second, and peak memory of this process.
+Prints one JSON line: for each batch seconds, tokens a second, and peak memory of this process.
 """
 
 import json
@@ -51,8 +51,17 @@ def peak_memory(device: Any) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def measure(spec: dict[str, Any]) -> dict[str, Any]:
-    """Import, load, answer once cold and then `repeats` times; medians of the latter."""
+def forget_peak(device: Any) -> None:
+    """Count peak memory from here on, where that can be."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def measure(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Import and load once, then measure every batch in turn → a result for each; only the first has a cold start."""
     import torch
 
     if spec["threads"]:
@@ -79,30 +88,46 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     family = family_of(checkpoint.config, checkpoint.name)
     config = family.read_config(checkpoint.config)
     processor = family.processor(checkpoint.folder, config, checkpoint.config)
-    inputs = processor.inputs(pictures(spec["batch"]), [processor.task_prompt("caption", "")] * spec["batch"])
-    tokens = spec["tokens"]
-    with torch.inference_mode():
-        cold, _, rows = side.answer(inputs, tokens)
-        runs = [side.answer(inputs, tokens) for _ in range(spec["repeats"])]
-    result = {
-        "import": imported,
-        "load": loaded,
-        "cold": loaded + cold,
-        "prefill": statistics.median(run[0] for run in runs),
-        "rate": statistics.median(spec["batch"] * (tokens - 1) / run[1] for run in runs),
-        "memory": peak_memory(device),
-        "ids": rows,
-        "prefix": inputs.tokens.shape[1],
+    same = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "dtype": arithmetic,
         "threads": torch.get_num_threads(),
         "kind": device.type,
     }
-    if spec["side"] == "mmcli":  # after the peak was read
-        if device.type == "cuda":
-            result["waits"] = side.waits(inputs, tokens)
-        result["read"] = side.read_each_token()
-        result["copy"] = copy_rate(device)
+    results = []
+    for batch in spec["batch"]:
+        inputs = processor.inputs(pictures(batch), [processor.task_prompt("caption", "")] * batch)
+        results.append(measure_batch(side, spec, inputs, device) | same)
+        forget_peak(device)
+    results[0] |= {"import": imported, "load": loaded, "cold": loaded + results[0]["first"]}
+    if spec["side"] == "mmcli":  # after the peaks were read
+        same = {"read": side.read_each_token(), "copy": copy_rate(device)}
+        results = [result | same for result in results]
+    return results
+
+
+def measure_batch(side: Any, spec: dict[str, Any], inputs: Any, device: Any) -> dict[str, Any]:
+    """Answer once to warm up and then `repeats` times; medians of the latter."""
+    import torch
+
+    tokens, batch = spec["tokens"], len(inputs.tokens)
+    with torch.inference_mode():
+        first, _, rows = side.answer(inputs, tokens)
+        spent = time.process_time()
+        runs = [side.answer(inputs, tokens) for _ in range(spec["repeats"])]
+        spent = (time.process_time() - spent) / len(runs)
+    result = {
+        "first": first,
+        "prefill": statistics.median(run[0] for run in runs),
+        "rate": statistics.median(batch * (tokens - 1) / run[1] for run in runs),
+        "whole": statistics.median(run[0] + run[1] for run in runs),
+        "processor": spent,
+        "memory": peak_memory(device),
+        "ids": rows,
+        "prefix": inputs.tokens.shape[1],
+    }
+    if spec["side"] == "mmcli" and device.type == "cuda":  # after the peak was read
+        result["waits"] = side.waits(inputs, tokens)
     return result
 
 
