@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcli.engine.kv_cache import KVCache
+from mmcli.layers import kernels
 from mmcli.layers.attention import additive
 from mmcli.layers.gated_mlp import GatedMLP
 from mmcli.layers.grouped_query import GroupedQueryAttention
@@ -94,13 +95,30 @@ class GemmaDecoder(nn.Module):
         if x.shape[1] == 1:
             mask = additive(mask, x.dtype)
             sliding_mask = None if sliding_mask is None else additive(sliding_mask, x.dtype)
-        for i, layer in enumerate(self.layers):
-            sliding = sliding_mask is not None and self.config.sliding_layers and self.config.sliding_layers[i]
-            x = layer(x, angles, sliding_mask if sliding else mask, cache)
+        slides = self.config.sliding_layers or (False,) * len(self.layers)
+        masks = [mask if sliding_mask is None or not own else sliding_mask for own in slides]
+        if cache is not None and self._in_kernels(x, cache):
+            from mmcli.layers import gemma_step  # imports Triton
+
+            return gemma_step.step(self, x, angles, masks, cache)
+        for layer, own in zip(self.layers, masks, strict=True):
+            x = layer(x, angles, own, cache)
         return self.norm(x)
+
+    def _in_kernels(self, x: Tensor, cache: KVCache) -> bool:
+        if not kernels.chosen(x, cache):
+            return False
+        from mmcli.layers import gemma_step
+
+        return gemma_step.fits(self)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] → float32 logits [..., V] through the tied head."""
+        if kernels.few(hidden):
+            from mmcli.layers.kernels.matvec import matvec
+
+            cap = self.config.logit_softcap
+            return matvec(hidden, self.embedding.weight, softcap=cap, dtype=torch.float32)
         logits = F.linear(hidden, self.embedding.weight).float()
         cap = self.config.logit_softcap
         return logits if cap is None else torch.tanh(logits / cap) * cap

@@ -1,0 +1,69 @@
+"""Fused kernels (Triton) for decode steps on CUDA devices, one file a kernel.
+
+Each file holds a kernel, the function that starts it, and `plain`: the same in plain PyTorch, which says what the
+kernel computes and which the tests compare it with. Kernels round once where the plain road rounds after every
+operation, so both agree to the rounding of the type, and in float32 to the order of summation.
+
+The modules here import Triton: import them only where `available` says yes.
+"""
+
+import os
+import subprocess
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from mmcli.engine.kv_cache import KVCache
+
+SWITCH = "MMCLI_KERNELS"  # environment variable: 1 = on, 0 = off
+MOST_ROWS = 32  # of a batch: with more, what the kernels save is small beside the products
+FEW_ROWS = 4  # for which a product is done by `matvec`; with more, the matrix units of the library's are faster
+DTYPES = (torch.bfloat16, torch.float32)  # float16 would leave its range where norms are folded into products
+
+
+def chosen(x: Tensor, cache: KVCache | None) -> bool:
+    """Whether a decoder is to read vectors [B, T, D] through the kernels: only as a step that is being recorded.
+
+    Outside of a graph the host starts kernels more slowly than the device runs them, so nothing would be saved.
+    """
+    return (
+        cache is not None
+        and cache.fixed
+        and cache.shared is None
+        and x.shape[1] == 1
+        and x.shape[0] <= MOST_ROWS
+        and x.dtype in DTYPES
+        and available(x.device)
+    )
+
+
+def few(x: Tensor) -> bool:
+    """Whether products of rows [R, D] with weights are those of `matvec`; nothing is learnt through it."""
+    few_rows = x.dim() == 2 and len(x) <= FEW_ROWS and x.dtype in DTYPES
+    return few_rows and not torch.is_grad_enabled() and available(x.device)
+
+
+def available(device: torch.device) -> bool:
+    """Whether kernels are switched on and run on this device."""
+    return os.environ.get(SWITCH, "0") == "1" and (interpreted() or (device.type == "cuda" and _compiles(device.index)))
+
+
+def interpreted() -> bool:
+    """Whether Triton's interpreter runs the kernels, which it does on the CPU too (for tests)."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cache
+def _compiles(index: int | None) -> bool:
+    """Whether Triton is there and can compile for this device; it needs a C compiler for the host's side."""
+    if torch.cuda.get_device_capability(index) < (8, 0):
+        return False
+    try:
+        from mmcli.layers.kernels import residual_norm
+
+        x = torch.ones(1, 16, device="cuda" if index is None else f"cuda:{index}")
+        residual_norm.residual_norm(x, x, None, x[0], 1e-6)
+    except (ImportError, OSError, RuntimeError, subprocess.CalledProcessError):
+        return False
+    return True

@@ -1,0 +1,128 @@
+"""Measure one decode step on a CUDA device, with the fused kernels and without, and show where its time goes.
+
+    python tests/bench/steps.py --make 3b --batch 1 32
+    python tests/bench/steps.py --model google/paligemma2-3b-mix-448 --profile 25
+
+Both roads run in one process on the same weights, in turn. A step is the graph played back; tokens/s are those of a
+whole answer, its host's part included.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
+
+import torch  # noqa: E402
+from sides import Mmcli  # noqa: E402
+from worker import copy_rate, pictures  # noqa: E402
+
+from mmcli.engine import cuda_graph  # noqa: E402
+from mmcli.engine.device import choose_device, choose_dtype  # noqa: E402
+from mmcli.hub.resolve import resolve  # noqa: E402
+from mmcli.layers.kernels import SWITCH  # noqa: E402
+from mmcli.models.registry import family_of  # noqa: E402
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--make", help="a random checkpoint of this size instead (see run.py)")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1])
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--profile", type=int, default=0, help="kernels to list, by their time in one step")
+    parser.add_argument("--roads", nargs="+", default=["0", "1"], help="0: without the kernels, 1: with them")
+    return parser.parse_args()
+
+
+def replay_time(graph: Any, times: int = 50) -> float:
+    """Seconds of one step: the median over groups of ten."""
+    groups = []
+    for _ in range(times // 10):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(10):
+            graph._graph.replay()
+        end.record()
+        end.synchronize()
+        groups.append(start.elapsed_time(end) / 1e4)
+    return median(groups)
+
+
+def profile(graph: Any, count: int) -> str:
+    """The kernels of one step by their time."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as record
+
+    with record(activities=[ProfilerActivity.CUDA]) as seen:
+        graph._graph.replay()
+        torch.cuda.synchronize()
+    spent: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
+    for event in seen.events():
+        spent[event.name] += event.device_time
+        calls[event.name] += 1
+    total = sum(spent.values())
+    lines = [f"  {sum(calls.values())} kernels, {total / 1000:.3f} ms within them"]
+    for name, time in spent.most_common(count):
+        lines.append(f"  {time:9.1f} µs {time / total:5.1%} {calls[name]:5d} × {name[:120]}")
+    return "\n".join(lines)
+
+
+def measure(side: Mmcli, inputs: Any, road: str, given: argparse.Namespace) -> tuple[float, float, list[list[int]]]:
+    """(seconds a step, tokens a second, ids); the profile is printed."""
+    os.environ[SWITCH] = road
+    cuda_graph._spare.clear()
+    with torch.inference_mode():
+        side.answer(inputs, given.tokens)
+        runs = [side.answer(inputs, given.tokens) for _ in range(2)]
+    graph = cuda_graph._spare[side.model].graph
+    step = replay_time(graph)
+    if given.profile:
+        print(profile(graph, given.profile), flush=True)
+    rate = median(len(inputs.tokens) * (given.tokens - 1) / run[1] for run in runs)
+    return step, rate, runs[-1][2]
+
+
+def main() -> None:
+    given, device = options(), choose_device("cuda")
+    with tempfile.TemporaryDirectory(prefix="mmcli-bench-") as folder:
+        name = given.model
+        if given.make:
+            subprocess.run([sys.executable, str(HERE / "checkpoints.py"), folder, given.make], check=True)
+            name = folder
+        checkpoint = resolve(name)
+        side = Mmcli()
+        side.load(checkpoint, device, choose_dtype("auto", device, None), "auto", True)
+    family = family_of(checkpoint.config, checkpoint.name)
+    processor = family.processor(checkpoint.folder, family.read_config(checkpoint.config), checkpoint.config)
+    copy, read = copy_rate(device), side.read_each_token()
+    print(f"{given.make or given.model} on {torch.cuda.get_device_name()}: a copy moves {copy / 1e9:.0f} GB/s,")
+    print(f"a step reads {read / 1e9:.3f} GB of weights: at the least {1000 * read / copy:.3f} ms", flush=True)
+    for batch in given.batch:
+        inputs = processor.inputs(pictures(batch), [processor.task_prompt("caption", "")] * batch)
+        answers = {}
+        for turn in range(given.rounds):
+            for road in given.roads:
+                shown = argparse.Namespace(**vars(given) | {"profile": given.profile if turn == 0 else 0})
+                step, rate, answers[road] = measure(side, inputs, road, shown)
+                print(
+                    f"batch {batch}, kernels {'on ' if road == '1' else 'off'}: a step {1000 * step:.3f} ms, "
+                    f"{rate:.1f} tokens/s, {read / step / copy:.1%} of the copy rate",
+                    flush=True,
+                )
+        if len(answers) == 2:
+            alike = [sum(a == b for a, b in zip(*pair, strict=True)) for pair in zip(*answers.values(), strict=True)]
+            print(f"batch {batch}: both roads write the same at {min(alike)} … {max(alike)} of {given.tokens} places")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The decode step through the kernels against the plain one: on a CUDA device, or interpreted."""
+
+import os
+
+import pytest
+import torch
+
+from mmcli.engine.kv_cache import KVCache
+from mmcli.layers import kernels
+from mmcli.layers.fusing import fuse
+from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
+from mmcli.layers.linear import stack
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
+DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
+STEPS = 3
+
+
+def decoder(second):
+    """Small, with weights as large as make a difference."""
+    torch.manual_seed(1)
+    config = DecoderConfig(
+        vocabulary=70, width=96, depth=3, mlp_width=160, heads=4, key_heads=2 if second else 1, head_width=64,
+        query_scale=0.125, sandwich_norms=second, attention_softcap=20.0 if second else None,
+        logit_softcap=5.0 if second else None, sliding_layers=(True, False, True) if second else (),
+    )  # fmt: skip
+    model = GemmaDecoder(config).to(DEVICE).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.copy_(torch.randn_like(parameter) * 0.2)
+    fuse(model)
+    for layer in model.layers if DEVICE.type == "cpu" else []:  # where nothing is put together otherwise
+        layer.attention.qkv = stack(layer.attention.q, layer.attention.k, layer.attention.v)
+        layer.mlp.gate_up = stack(layer.mlp.gate, layer.mlp.up)
+    return model
+
+
+@torch.inference_mode()
+def logits(model, rows):
+    """Those of a few steps in a cache with room, each row with as much padding as its number."""
+    torch.manual_seed(2)
+    c, length = model.config, 50
+    cache = KVCache(c.depth, rows, length, c.key_heads, c.head_width, torch.float32, DEVICE)
+    cache.store.normal_()
+    cache.valid[:, :30] = torch.arange(30, device=DEVICE) >= torch.arange(rows, device=DEVICE)[:, None]
+    cache.positions.copy_(cache.valid.sum(1))
+    cache.fixed, found = True, []
+    for step in range(STEPS):
+        cache.cursor.fill_(30 + step)
+        tokens = torch.randint(70, (rows, 1), device=DEVICE)
+        positions = cache.positions[:, None].clone()
+        cache.extend(torch.ones_like(tokens, dtype=torch.bool))
+        hidden = model(model.embed(tokens), positions, cache.step_mask(), cache, cache.step_mask(8))
+        found.append(model.logits(hidden[:, -1]))
+    return torch.stack(found), cache.store
+
+
+@pytest.fixture(autouse=INTERPRETED)
+def coarse(monkeypatch):
+    """Fewer programs: the interpreter runs one after the other."""
+    from mmcli.layers.kernels import matvec
+
+    monkeypatch.setattr(matvec, "tiles", lambda *shape: matvec.Tiles(64, 128, 4))
+
+
+@pytest.mark.parametrize("second", [False, True], ids=["Gemma 1", "Gemma 2"])
+@pytest.mark.parametrize("rows", [1, 3] if INTERPRETED else [1, 2, 3, 4, 5, 17, 32])
+def test_a_step_through_the_kernels_equals_the_plain_one(second, rows, monkeypatch):
+    model = decoder(second)
+    monkeypatch.setenv(kernels.SWITCH, "0")
+    plain, plain_store = logits(model, rows)
+    monkeypatch.setenv(kernels.SWITCH, "1")
+    read = []
+    monkeypatch.setattr("mmcli.layers.gemma_step.fits", lambda model: read.append(model) or True)
+    fast, store = logits(model, rows)
+    assert len(read) == STEPS
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(store, plain_store, rtol=1e-4, atol=1e-4)
+
+
+def test_only_a_recorded_step_of_few_rows_is_chosen(monkeypatch):
+    monkeypatch.setenv(kernels.SWITCH, "1")
+    cache = KVCache(1, 1, 8, 1, 64, torch.float32, DEVICE)
+    x = torch.zeros(1, 1, 64, device=DEVICE)
+    assert not kernels.chosen(x, cache) and not kernels.chosen(x, None)
+    cache.fixed = True
+    assert kernels.chosen(x, cache)
+    assert not kernels.chosen(x.half(), cache)
+    assert not kernels.chosen(x.expand(1, 2, 64), cache) and not kernels.chosen(x.expand(33, 1, 64), cache)
+    monkeypatch.setenv(kernels.SWITCH, "0")
+    assert not kernels.chosen(x, cache)
