@@ -124,7 +124,8 @@ def small() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiles", action="store_true")
+    given = parser.parse_args()
     with torch.inference_mode():
         small()
         attention()
-        products(parser.parse_args().tiles)
+        products(given.tiles)

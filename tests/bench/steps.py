@@ -20,6 +20,7 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 
+import startup  # noqa: E402
 import torch  # noqa: E402
 from sides import Mmcli  # noqa: E402
 from worker import copy_rate, pictures  # noqa: E402
@@ -59,6 +60,7 @@ def replay_time(graph: Any, times: int = 50) -> float:
 
 def profile(graph: Any, count: int) -> str:
     """The kernels of one step by their time."""
+    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as record
 
@@ -68,8 +70,9 @@ def profile(graph: Any, count: int) -> str:
     spent: Counter[str] = Counter()
     calls: Counter[str] = Counter()
     for event in seen.events():
-        spent[event.name] += event.device_time
-        calls[event.name] += 1
+        if event.device_type == DeviceType.CUDA:
+            spent[event.name] += event.time_range.elapsed_us()
+            calls[event.name] += 1
     total = sum(spent.values())
     lines = [f"  {sum(calls.values())} kernels, {total / 1000:.3f} ms within them"]
     for name, time in spent.most_common(count):
@@ -97,7 +100,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mmcli-bench-") as folder:
         name = given.model
         if given.make:
-            subprocess.run([sys.executable, str(HERE / "checkpoints.py"), folder, given.make], check=True)
+            command = [sys.executable, str(HERE / "checkpoints.py"), folder, given.make]
+            subprocess.run(command, check=True, env=startup.environment(None))
             name = folder
         checkpoint = resolve(name)
         side = Mmcli()
