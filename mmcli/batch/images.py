@@ -70,7 +70,7 @@ def run(
         del future
         if isinstance(read, InputError):
             if not batch:
-                yield _failed(source, read, request, model, revision)
+                yield failed(source, read, request, model, revision)
                 continue
         elif loaded is None:
             loaded = load()
@@ -163,7 +163,8 @@ def _result(source: "Source", read: Callable[[], _Read]) -> _Read | InputError:
         return unforeseen(source, error)
 
 
-def _failed(source: "Source", error: InputError, request: Request, model: str, revision: str | None) -> Outcome:
+def failed(source: "Source", error: InputError, request: Request, model: str, revision: str | None) -> Outcome:
+    """The outcome of a source that no answer is to be had for."""
     from mmcli.tasks.settings import image_settings
 
     record = Record(
@@ -194,7 +195,7 @@ def _finish(
     answers = iter(answer(loaded, [[read.image.image] for read in reads], request) if reads else ())
     for source, read in batch:
         if isinstance(read, InputError):
-            yield _failed(source, read, request, model, revision)
+            yield failed(source, read, request, model, revision)
         else:
             record = image_record(
                 request,

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from mmcli.cli.arguments import Images
+from mmcli.cli.engine import EngineOptions
 from mmcli.cli.folders import FolderOptions
 from mmcli.cli.options import AnswerOptions, ImageOptions, ModelOptions, OutputOptions, TalkOptions, option, spread
 
@@ -56,6 +57,7 @@ def command(
     output: OutputOptions,
     folder: FolderOptions,
     model: ModelOptions,
+    engine: EngineOptions,
     talk: TalkOptions,
 ) -> int:
     """Say what each picture shows, in a sentence or, with some models, at length.
@@ -66,4 +68,4 @@ def command(
     from mmcli.tasks.caption import CaptionRequest
 
     request = CaptionRequest(**request_fields(answer, output), beams=beams, detail=detail)
-    return run_images(ctx, request, Plan(images or [], inputs, output, model, talk, folder=folder))
+    return run_images(ctx, request, Plan(images or [], inputs, output, model, talk, folder=folder, engine=engine))

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from mmcli.cli.arguments import Images, MinScore, ThingsOrAll
+from mmcli.cli.engine import EngineOptions
 from mmcli.cli.folders import FolderOptions, ObjectOptions
 from mmcli.cli.options import AnswerOptions, ImageOptions, ModelOptions, OutputOptions, TalkOptions, option, spread
 from mmcli.models.offered import such_as
@@ -46,6 +47,7 @@ def command(
     folder: FolderOptions,
     objects: ObjectOptions,
     model: ModelOptions,
+    engine: EngineOptions,
     talk: TalkOptions,
 ) -> int:
     """Find things in pictures and print a box for each.
@@ -62,5 +64,5 @@ def command(
     words = "" if every or things is None else things
     fields = request_fields(answer, output) | sifting(objects)
     request = DetectRequest(words=words, every=every, min_score=min_score, **fields)
-    plan = Plan(images, inputs, output, model, talk, folder=folder, objects=objects)
+    plan = Plan(images, inputs, output, model, talk, folder=folder, objects=objects, engine=engine)
     return run_images(ctx, request, plan)

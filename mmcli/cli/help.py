@@ -6,7 +6,10 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 MAX_WIDTH = 100
-ORDER = ("Arguments", "Pictures", "Videos", "Recordings", "Answer", "Transcript", "Objects", "Output", "Model", "Other")
+ORDER = (
+    *("Arguments", "Pictures", "Videos", "Recordings"),
+    *("Answer", "Transcript", "Objects", "Output", "Model", "Workers", "Other"),
+)
 
 
 def _paragraphs(formatter: Any, text: str) -> None:

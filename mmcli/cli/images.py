@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mmcli.cli.engine import EngineOptions, choice_of, outcomes_apart
 from mmcli.cli.folders import FolderOptions, ObjectOptions, need_folder, open_run
 from mmcli.cli.inputs import find_sources, read_beside
 from mmcli.cli.options import AnswerOptions, ImageOptions, ModelOptions, OutputOptions, TalkOptions
@@ -17,7 +18,7 @@ from mmcli.cli.progress import Count, Progress
 from mmcli.cli.render import Renderer
 from mmcli.cli.start import begin, capabilities_here, loader
 from mmcli.cli.videos import VideoResults, extensions, holds_video, is_video_file, sampling_of
-from mmcli.errors import ExitCode, InputError, WriteError, raise_if_interrupted
+from mmcli.errors import ExitCode, InputError, UsageError, WriteError, raise_if_interrupted
 from mmcli.models.offered import able
 from mmcli.tasks.task import Request
 
@@ -42,6 +43,7 @@ class Plan:
     mask_decoder: str | None = None
     folder: FolderOptions = FolderOptions()
     objects: ObjectOptions = ObjectOptions()
+    engine: EngineOptions = EngineOptions()
     library: str | None = None  # with its version, where it answers and no model does
 
     @property
@@ -71,6 +73,7 @@ def run_images(ctx: typer.Context, request: Request, plan: Plan, answers: Answer
 
     `answers` does it where no model is asked.
     """
+    plan.engine.check(plan.model, plan.mask_decoder)
     environment = begin(ctx, plan.talk, plan.model.offline)
     from mmcli.batch.frames import FrameSource
 
@@ -78,6 +81,8 @@ def run_images(ctx: typer.Context, request: Request, plan: Plan, answers: Answer
     kinds, sampling = extensions(plan.inputs), sampling_of(plan.inputs)
     sources, several = find_sources(environment, plan.images, listed, kinds, "picture", plan.places)
     several = several or holds_video(sources, plan.inputs)
+    if plan.engine.apart and holds_video(sources, plan.inputs):
+        raise UsageError("Videos are not shared out to workers", "Leave --devices and --engine out, or name pictures")
     others = read_beside(listed, plan.model.model, plan.mask_decoder)
     renderer = Renderer(
         environment,
@@ -97,6 +102,12 @@ def run_images(ctx: typer.Context, request: Request, plan: Plan, answers: Answer
     todo: Iterable[Source] = sources if run is None else run.pending(sources)
     if answers is not None:
         outcomes = answers(request, todo)
+    elif plan.engine.apart:
+        from mmcli.batch.work import ImageWork
+
+        work = ImageWork(choice_of(plan.model, plan.mask_decoder), request, plan.inputs.batch_size)
+        keep = renderer.needs_image
+        outcomes = outcomes_apart(work, todo, plan.engine, ordered=run is None, keep_images=keep)
     else:
         outcomes = _answers_of_model(environment, request, plan, todo, renderer.needs_image, sampling)
     failed = 0
@@ -164,7 +175,7 @@ def open_folder(renderer: Renderer, request: Request, plan: Plan) -> "FolderRun 
     return open_run(
         Path(plan.output.output),
         renderer.ledger,
-        plan.model,
+        replace(plan.model, device=plan.engine.device(plan.model)),
         facts,
         library=plan.library,
         force=plan.folder.force,

@@ -45,6 +45,7 @@ RANGES: dict[str, tuple[float, float]] = {  # of every option that is a number, 
     "--nms": (0, 1),
     "--max-objects": (1, 10_000),
     "--frames": (1, 100_000),
+    "--workers": (1, 100_000),
 }
 LONGEST_TIME = 10_000_000  # seconds: 115 days
 SHORTEST_INTERVAL = 0.001  # seconds

@@ -8,6 +8,7 @@ import typer
 from mmcli.cli import complete
 from mmcli.cli.arguments import Images
 from mmcli.cli.choice import model_or_default
+from mmcli.cli.engine import EngineOptions
 from mmcli.cli.folders import FolderOptions
 from mmcli.cli.options import AnswerOptions, ImageOptions, ModelOptions, OutputOptions, TalkOptions, option, spread
 from mmcli.errors import UsageError
@@ -67,6 +68,7 @@ def command(
     output: OutputOptions,
     folder: FolderOptions,
     model: ReadModelOptions,
+    engine: EngineOptions,
     talk: TalkOptions,
 ) -> int:
     """Read the text in pictures.
@@ -78,10 +80,10 @@ def command(
     from mmcli.tasks.read import ReadRequest
 
     request = ReadRequest(boxes=boxes or output.overlay is not None, **request_fields(answer, output))
-    plan = Plan(images or [], inputs, output, model, talk, folder=folder)
+    plan = Plan(images or [], inputs, output, model, talk, folder=folder, engine=engine)
     if model.model:
         return run_images(ctx, request, plan)
-    only_with_a_model(answer, output, model, inputs)
+    only_with_a_model(answer, output, model, inputs, engine)
     from importlib.metadata import version
 
     from mmcli.batch.read import run
@@ -102,6 +104,7 @@ def only_with_a_model(
     output: OutputOptions,
     model: ModelOptions,
     inputs: ImageOptions,
+    engine: EngineOptions,
 ) -> None:
     """Raise UsageError for an option that would have no effect on what the library reads."""
     for group, names in (
@@ -109,6 +112,7 @@ def only_with_a_model(
         (output, ["token_ids", "loc_divisor"]),
         (inputs, ["interval", "frames"]),
         (model, ["revision", "device", "dtype", "table"]),
+        (engine, [field.name for field in fields(engine)]),
     ):
         defaults = {field.name: field.default for field in fields(group)}  # type: ignore[arg-type]
         for name in names:

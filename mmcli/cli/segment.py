@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from mmcli.cli.arguments import Images, MinScore, Things
+from mmcli.cli.engine import EngineOptions
 from mmcli.cli.folders import FolderOptions, ObjectOptions
 from mmcli.cli.options import AnswerOptions, ImageOptions, ModelOptions, OutputOptions, TalkOptions, option, spread
 from mmcli.hub.known import IMAGE_MODEL
@@ -55,6 +56,7 @@ def command(
     folder: FolderOptions,
     objects: ObjectOptions,
     model: ModelOptions,
+    engine: EngineOptions,
     talk: TalkOptions,
 ) -> int:
     """Find things in pictures and outline each with a mask.
@@ -66,5 +68,5 @@ def command(
     from mmcli.tasks.segment import SegmentRequest
 
     request = SegmentRequest(words=things, min_score=min_score, **request_fields(answer, output), **sifting(objects))
-    plan = Plan(images or [], inputs, output, model, talk, mask, mask_decoder, folder, objects)
+    plan = Plan(images or [], inputs, output, model, talk, mask, mask_decoder, folder, objects, engine)
     return run_images(ctx, request, plan)

@@ -77,11 +77,10 @@ def capabilities_here(options: ModelOptions) -> "Capabilities | None":
     checkpoint = checkpoint_here(options)
     if checkpoint is None:
         return None
-    from mmcli.models.registry import family_of
+    from mmcli.models.registry import capabilities_of
 
     try:
-        family = family_of(checkpoint.config, checkpoint.name)
-        return family.capabilities(family.read_config(checkpoint.config))
+        return capabilities_of(checkpoint)
     except ModelError:
         return None
 

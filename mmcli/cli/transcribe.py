@@ -1,13 +1,15 @@
 """`mmcli transcribe`."""
 
 import os
+from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmcli.cli.engine import EngineOptions, choice_of, outcomes_apart
 from mmcli.cli.environment import Environment
 from mmcli.cli.folders import need_folder, open_run
 from mmcli.cli.inputs import find_sources, read_beside
@@ -59,12 +61,14 @@ def command(
     hearing: AudioOptions,
     output: TranscriptOptions,
     model: AudioModelOptions,
+    engine: EngineOptions,
     talk: TalkOptions,
 ) -> int:
     """Write down what is said in recordings.
 
     One recording: a line a segment, as it is heard. Several: each line begins with the recording's name.
     """
+    engine.check(model)
     environment = begin(ctx, talk, model.offline)
     from mmcli.media.sources import SOUND_EXTENSIONS
 
@@ -77,21 +81,24 @@ def command(
 
     request = TranscribeRequest(**vars(hearing), token_ids=output.token_ids)
     if (checkpoint := checkpoint_here(model)) is not None:
-        from mmcli.models.registry import family_of
+        from mmcli.models.registry import capabilities_of
 
-        family = family_of(checkpoint.config, checkpoint.name)
-        request.require_audio(family.capabilities(family.read_config(checkpoint.config)), model.model)
+        request.require_audio(capabilities_of(checkpoint), model.model)
     need_folder(output.force, output.retry_failed, transcripts.results.in_folder)
-    run = open_folder(transcripts, request, recordings, output, model)
-    events = Model(loader(environment, model), model.model, model.revision).transcripts(
-        request,
-        sources if run is None else run.pending(sources),
-        batch_size=recordings.batch_size,
-        start=recordings.start,
-        duration=recordings.duration,
-        track=recordings.track,
-        first_soon=environment.stdout_tty and transcripts.streams and transcripts.results.on_stdout,
-    )
+    run = open_folder(transcripts, request, recordings, output, replace(model, device=engine.device(model)))
+    todo = sources if run is None else run.pending(sources)
+    how: dict[str, Any] = {"batch_size": recordings.batch_size, "start": recordings.start}
+    how |= {"duration": recordings.duration, "track": recordings.track}
+    events: Iterator[PartialTranscript | Outcome]
+    if engine.apart:
+        from mmcli.batch.work import RecordingWork
+
+        work = RecordingWork(choice_of(model), request, **how)
+        events = outcomes_apart(work, todo, engine, ordered=run is None)
+    else:
+        first_soon = environment.stdout_tty and transcripts.streams and transcripts.results.on_stdout
+        found = Model(loader(environment, model), model.model, model.revision)
+        events = found.transcripts(request, todo, first_soon=first_soon, **how)
     failed = 0
     progress = SoundProgress(environment, Count("recording", len(sources)))
     with run or nullcontext(), transcripts.results, progress:
@@ -101,6 +108,8 @@ def command(
                 progress.reach(event.source.name, event.reached, event.length)
             else:
                 with progress.aside():
+                    if engine.apart:  # workers send whole transcripts
+                        transcripts.segments(event.source.name, list(event.record.segments))
                     good = finish(environment, transcripts, event)
                 if run is not None:
                     run.note(event.source, event.record, good)

@@ -7,7 +7,8 @@ from mmcli.errors import ModelError
 from mmcli.hub.fields import shown
 
 if TYPE_CHECKING:  # help texts go by the names here, and need no family for it
-    from mmcli.models.family import Family
+    from mmcli.hub.resolve import Checkpoint
+    from mmcli.models.family import Capabilities, Family
 
 FAMILIES = {
     "mmcli-nano": "mmcli.models.nano:FAMILY",
@@ -36,3 +37,9 @@ def family_of(config: dict[str, Any], name: str) -> "Family":
         raise ModelError(f"The model {name} {what}; mmcli reads {', '.join(sorted(FAMILIES))}")
     module, _, attribute = FAMILIES[kind].partition(":")
     return getattr(import_module(module), attribute)
+
+
+def capabilities_of(checkpoint: "Checkpoint") -> "Capabilities":
+    """What a model can do, by its config.json. ModelError where that makes no sense."""
+    family = family_of(checkpoint.config, checkpoint.name)
+    return family.capabilities(family.read_config(checkpoint.config))
