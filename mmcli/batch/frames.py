@@ -41,7 +41,7 @@ def may_be_video(source: Source) -> bool:
     if os.path.splitext(source.relative.name)[1].lower() in VIDEO_EXTENSIONS:
         return True
     # Addresses are fetched side by side later, and a named pipe may be long in coming.
-    at_once = source.content is not None or (source.url is None and (source.path is None or source.path.is_file()))
+    at_once = source.url is None and (source.content is not None or source.path is None or source.path.is_file())
     return at_once and is_video(source.head())
 
 

@@ -170,6 +170,7 @@ class Desk:
         """The same for a source that was given out before."""
         source = self._out[number]
         sent = {"number": number, "name": source.name, "url": source.url, "relative": source.relative.as_posix()}
+        sent["content"] = source.content
         sent["path"] = None if source.path is None else os.path.abspath(source.path)
         sent["problem"] = None if source.problem is None else [source.problem.what, source.problem.do]
         return json.dumps(sent)
@@ -300,7 +301,8 @@ class Worker:
 def _source(sent: dict[str, Any]) -> Source:
     problem = None if sent["problem"] is None else InputError(*sent["problem"])
     path = None if sent["path"] is None else Path(sent["path"])
-    return Source(sent["name"], path, sent["url"], PurePosixPath(sent["relative"]), problem=problem)
+    relative = PurePosixPath(sent["relative"])
+    return Source(sent["name"], path, sent["url"], relative, content=sent["content"], problem=problem)
 
 
 def _answer(number: int, outcome: Outcome) -> dict[str, Any]:

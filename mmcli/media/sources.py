@@ -13,11 +13,13 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
 from mmcli.errors import InputError, UsageError
+from mmcli.media import stores
 from mmcli.media.addresses import is_web, masked_address, place_of
 from mmcli.media.folders import Unlisted, is_glob, matches, walk
 from mmcli.media.limits import LIST
 from mmcli.media.naming import STREAM_LIMIT, printable, relative_place, too_long, trouble
 from mmcli.media.pipes import is_pipe, open_pipe, up_to
+from mmcli.media.stores import is_store
 
 IMAGE_EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"}
@@ -52,7 +54,9 @@ class Source:
     stream: BinaryIO | None = field(default=None, repr=False, compare=False)
     """Standard input, for the source named "-"."""
     content: str | None = field(default=None, repr=False)
-    """What tells apart an input that a program handed over from its memory: a hash of it (`media/given.py`)."""
+    """What tells apart an input that a program handed over from its memory: a hash of it (`media/given.py`).
+
+    Of a file in a store what that says of it (`media/stores.py`)."""
     problem: InputError | None = field(default=None, repr=False, compare=False)
     """Set where it is known already that there is nothing to read; `read` raises it."""
     _kept: list[bytes] = field(default_factory=list, init=False, repr=False, compare=False)
@@ -62,8 +66,10 @@ class Source:
         """The first `size` bytes, or all if there are fewer: of a pipe no more is read than that. Raises as `read`."""
         if self.problem is not None:
             raise InputError(self.problem.what, self.problem.do)
-        if self.url is not None or self._kept:
-            return self.read()[:size]
+        if self.url is not None and not self._kept:
+            self._kept.append(self._fetch(None))
+        if self._kept:
+            return self._kept[0][:size]
         try:
             if self.path is not None and not is_pipe(self.path):
                 with open(self.path, "rb", buffering=0) as file:
@@ -98,13 +104,12 @@ class Source:
         """
         if self.problem is not None:
             raise InputError(self.problem.what, self.problem.do)
+        if self.url is not None and is_store(self.url):  # there may be millions, so none is kept for good
+            return _within(self._kept.pop() if self._kept else self._fetch(limit), limit, self.name)
         if self._kept:
             return _within(self._kept[0], limit, self.name)
         if self.url is not None:
-            from mmcli.media.web import fetch  # costs 50 ms to import: only those who name an address pay
-
-            limit = DOWNLOAD_LIMIT if limit is None else min(limit, DOWNLOAD_LIMIT)
-            self._kept.append(fetch(self.url, limit))
+            self._kept.append(self._fetch(limit))
             return self._kept[0]
         try:
             if self.path is not None and not is_pipe(self.path):
@@ -122,6 +127,16 @@ class Source:
             stream.close()
         self._kept.append(data)  # a FIFO or <(...) cannot be opened a second time: the writer is gone
         return data
+
+    def _fetch(self, limit: int | None) -> bytes:
+        """What is at its address."""
+        assert self.url is not None
+        limit = DOWNLOAD_LIMIT if limit is None else min(limit, DOWNLOAD_LIMIT)
+        if is_store(self.url):
+            return stores.read(self.url, limit)
+        from mmcli.media.web import fetch  # costs 50 ms to import: only those who name an address pay
+
+        return fetch(self.url, limit)
 
     def _standard_input(self) -> BinaryIO:
         stream = self.stream or getattr(sys.stdin, "buffer", None)
@@ -175,6 +190,8 @@ def _expand_one(name: str, extensions: frozenset[str]) -> Iterator[Source]:
         yield _file(name)
     elif is_web(name):
         yield Source(masked_address(name), None, name, place_of(name))
+    elif is_store(name):
+        yield from _stored(name, extensions)
     elif _scheme(name):
         do = "Give an http or https address, or download the file and name that"
         name = masked_address(name)
@@ -187,6 +204,18 @@ def _expand_one(name: str, extensions: frozenset[str]) -> Iterator[Source]:
 
 def _file(name: str) -> Source:
     return Source(name, Path(name), None, relative_place(name))
+
+
+def _stored(name: str, extensions: frozenset[str]) -> Iterator[Source]:
+    """The files of a store that an address names."""
+    try:
+        files = stores.found(name, extensions)
+    except InputError as error:
+        place = place_of(name) if name.partition("://")[2] else relative_place("unnamed")
+        yield Source(masked_address(name), None, name, place, problem=error)
+        return
+    for one in files:
+        yield Source(masked_address(one.url), None, one.url, place_of(one.url), content=one.content)
 
 
 def _failed(name: str, what: str, do: str = "") -> Source:
