@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 from mmcli.errors import UsageError
 from mmcli.hub.known import IMAGE_MODEL
 from mmcli.media.given import Given, is_one, one_source, sources
-from mmcli.media.sources import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS, SOUND_EXTENSIONS
+from mmcli.media.sources import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS, RECORDING_EXTENSIONS
 from mmcli.tasks.caption import CaptionRequest
 from mmcli.tasks.chat import ChatRequest
 from mmcli.tasks.chat_session import ChatSession
@@ -216,7 +216,7 @@ class Model:
         settings: dict[str, Any] = dict(options)
         part = {name: settings.pop(name) for name in ("start", "duration", "track") if name in settings}
         one = is_one(audio)
-        found = [one_source(audio, SOUND_EXTENSIONS)] if one else sources(audio, SOUND_EXTENSIONS)
+        found = [one_source(audio, RECORDING_EXTENSIONS)] if one else sources(audio, RECORDING_EXTENSIONS)
         request = TranscribeRequest(**settings)
         outcomes = (
             event

@@ -6,6 +6,6 @@ VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # the first that is set 
 
 
 def is_offline() -> bool:
-    """Whether nothing may be fetched: no model, no image, no sound."""
+    """Whether nothing may be fetched: no model, no image, no audio."""
     value = next((value for value in map(os.environ.get, VARIABLES) if value), "")
     return value.upper() in ("1", "ON", "YES", "TRUE")

@@ -123,6 +123,6 @@ class Turn:
         """Its images, in order."""
         return [part for part in self.parts if not isinstance(part, str | Audio)]
 
-    def sounds(self) -> "list[np.ndarray]":
+    def audios(self) -> "list[np.ndarray]":
         """The samples of its audio, in order."""
         return [part.samples for part in self.parts if isinstance(part, Audio)]

@@ -12,8 +12,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import Gemma3nAudioFeatureExtractor, Gemma3nProcessor, PreTrainedTokenizerFast
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-# The order of the published ids: text, the tokens that begin a picture and a sound, then the hard tokens of pictures,
-# the first two of which end one and hold its places, then those of sounds likewise.
+# The order of the published ids: text, the tokens that begin a picture and a recording, then the hard tokens of
+# pictures, the first two of which end one and hold its places, then those of recordings likewise.
 TEXT = 512
 BOI, BOA = TEXT - 2, TEXT - 1
 HARD = 8
@@ -43,7 +43,7 @@ SIDE = 768
 RATE = 16_000
 
 WORDS = """Describe this picture in one sentence. Transcribe the following speech segment Write only what is said user
-model what is on the left and who speaks here a cat dog mat ; turn start of image sound hello world you are kind"""
+model what is on the left and who speaks here a cat dog mat ; turn start of image audio hello world you are kind"""
 
 # Behaves as the published template does: the system's words before the first question, parts trimmed and put together.
 TEMPLATE = """\
@@ -162,7 +162,7 @@ def write_checkpoint(folder: Path, model) -> Gemma3nProcessor:
     return processor
 
 
-def sound(seed: int = 0, seconds: float = 1.3) -> np.ndarray:
+def audio(seed: int = 0, seconds: float = 1.3) -> np.ndarray:
     """Two gliding tones and a little noise, float32 [samples] at 16 kHz: something different in every frame."""
     generator = np.random.default_rng(seed)
     time = np.arange(round(seconds * RATE)) / RATE

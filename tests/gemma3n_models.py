@@ -30,7 +30,7 @@ def tiny_text_reference(seed: int = 0, **changes) -> Gemma3nForCausalLM:
 
 
 def tiny_reference(seed: int = 0, **text) -> Gemma3nForConditionalGeneration:
-    """All of it: the real tower of pictures, a small one of sounds, a small decoder."""
+    """All of it: the real tower of pictures, a small one of recordings, a small decoder."""
     audio = {
         "vocab_size": HARD, "vocab_offset": EOA, "hidden_size": 32, "conf_num_hidden_layers": 2,
         "conf_num_attention_heads": 4, "sscp_conv_channel_size": (6, 4),

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
+from audio_files import wav_bytes
 from file_sources import in_memory
-from sound_files import wav_bytes
 
 from mmcli.batch.outcome import Outcome
 from mmcli.batch.transcribe import transcribe
@@ -42,7 +42,7 @@ class LoudnessModel:
 
     def __init__(self, say=None):
         self.batches: list[int] = []  # windows in each
-        self.say = say or (lambda sound: Text(f"{np.abs(sound).max():.2f}", len(sound) / RATE))
+        self.say = say or (lambda audio: Text(f"{np.abs(audio).max():.2f}", len(audio) / RATE))
         self.family = SimpleNamespace(transcribe=self.transcribe)
         able = Capabilities(max_audio_seconds=30.0, timestamps="segment")
         self.processor = SimpleNamespace(is_text=lambda id: id < 100, capabilities=able)
@@ -51,9 +51,9 @@ class LoudnessModel:
         self.device = SimpleNamespace(type="cpu")
         self.model = SimpleNamespace(parameters=lambda: ())
 
-    def transcribe(self, loaded, sounds, options):
-        self.batches.append(len(sounds))
-        return [self.say(sound) for sound in sounds]
+    def transcribe(self, loaded, audios, options):
+        self.batches.append(len(audios))
+        return [self.say(audio) for audio in audios]
 
 
 class LoudnessDetector:

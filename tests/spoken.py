@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from audio_files import wav_bytes
 from file_sources import in_memory
-from sound_files import wav_bytes
 
 from mmcli.batch.outcome import Outcome
 from mmcli.batch.transcribe import transcribe
-from mmcli.media.audio import RATE, read_sound
+from mmcli.media.audio import RATE, read_audio
 from mmcli.media.sources import Source, expand
 from mmcli.models.loaded import Loaded
 from mmcli.output.schema import Record
@@ -25,7 +25,7 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "jfk.flac"
 def example() -> np.ndarray:
     """Eleven seconds of speech, float32 [samples] at 16 kHz."""
     [source] = expand([EXAMPLE], extensions=frozenset())
-    samples = read_sound(source)[0]
+    samples = read_audio(source)[0]
     samples.flags.writeable = False
     return samples
 

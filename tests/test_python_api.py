@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from audio_files import wav_bytes
 from command import mmcli as command
 from PIL import Image
-from sound_files import wav_bytes
 from spoken import assert_alike
 from turns import turn_model
 
@@ -167,9 +167,9 @@ def test_what_is_no_audio_is_said(given):
 
 
 def test_audio_in_memory_is_heard_as_its_file_is(whisper):
-    from mmcli.media.audio import read_sound
+    from mmcli.media.audio import read_audio
 
-    samples, _ = read_sound(next(iter(sources([JFK], frozenset()))))
+    samples, _ = read_audio(next(iter(sources([JFK], frozenset()))))
     samples = samples[:48_000]
     file = whisper.transcribe(wav_bytes(samples, 16_000)).text
     assert "fellow" in file
@@ -184,11 +184,11 @@ def test_audio_in_memory_is_heard_as_its_file_is(whisper):
         assert_alike(whisper.transcribe((given, 16_000)).text, file)
 
 
-def test_the_floats_of_a_sound_are_kept_to_the_last_bit():
-    from mmcli.media.audio import read_sound
+def test_the_floats_of_a_recording_are_kept_to_the_last_bit():
+    from mmcli.media.audio import read_audio
 
     samples = np.random.default_rng(0).normal(0, 0.2, 16_000).astype(np.float32)
-    assert np.array_equal(read_sound(source_of((samples, 16_000)))[0], samples)
+    assert np.array_equal(read_audio(source_of((samples, 16_000)))[0], samples)
 
 
 def test_one_input_and_many_are_told_apart():

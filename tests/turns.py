@@ -16,14 +16,15 @@ from mmcli.models.family import Capabilities, Processor
 from mmcli.models.loaded import Loaded
 
 LETTERS = "\n abcdefghijklmnopqrstuvwxyz.?"
-BOS, STOP, START, IMAGE, SOUND = range(len(LETTERS), len(LETTERS) + 5)
-MARKS = {"<bos>": BOS, "<end_of_turn>": STOP, "<start_of_turn>": START, "<image>": IMAGE, "<sound>": SOUND}
+BOS, STOP, START, IMAGE, AUDIO = range(len(LETTERS), len(LETTERS) + 5)
+MARKS = {"<bos>": BOS, "<end_of_turn>": STOP, "<start_of_turn>": START, "<image>": IMAGE, "<audio>": AUDIO}
 ROWS = 40
-SOFT = {IMAGE: 4, SOUND: 3}
+SOFT = {IMAGE: 4, AUDIO: 3}
 
 
 class TurnModel(GenerativeModel):
-    """A causal decoder with a window in every other layer; a picture is its mean colour, a sound its first samples."""
+    """A causal decoder with a window in every other layer; a picture is its mean colour, a recording its first
+    samples."""
 
     def __init__(self):
         super().__init__()
@@ -32,7 +33,7 @@ class TurnModel(GenerativeModel):
             sliding_layers=(True, False, True, False),
         )  # fmt: skip
         self.decoder = GemmaDecoder(config)
-        self.see, self.hear = torch.nn.Linear(3, SOFT[IMAGE] * 32), torch.nn.Linear(8, SOFT[SOUND] * 32)
+        self.see, self.hear = torch.nn.Linear(3, SOFT[IMAGE] * 32), torch.nn.Linear(8, SOFT[AUDIO] * 32)
         self.read: list[int] = []  # tokens of each prefill
 
     def new_cache(self, batch: int, length: int) -> KVCache:
@@ -42,7 +43,7 @@ class TurnModel(GenerativeModel):
         self.read.append(inputs.tokens.shape[1])
         x = self.decoder.embed(inputs.tokens)
         images = torch.stack(inputs.images) if inputs.images else None
-        for token, senses, read in ((IMAGE, images, self.see), (SOUND, inputs.audio, self.hear)):
+        for token, senses, read in ((IMAGE, images, self.see), (AUDIO, inputs.audio, self.hear)):
             if senses is not None:
                 x = x.masked_scatter((inputs.tokens == token)[..., None], read(senses).view(-1, 32))
         positions = (cache.positions[:, None] + inputs.valid.long().cumsum(dim=1) - 1).clamp(min=0)
@@ -74,7 +75,7 @@ class TurnTokens(Processor):
 
         def content(turn):
             return "".join(
-                part.strip() if isinstance(part, str) else "<image>" if isinstance(part, Image.Image) else "<sound>"
+                part.strip() if isinstance(part, str) else "<image>" if isinstance(part, Image.Image) else "<audio>"
                 for part in turn.parts
             )
 
@@ -83,18 +84,18 @@ class TurnTokens(Processor):
         text = "".join(one.format(lead if place == 0 else "") for place, one in enumerate(said))
         return f"<bos>{text}<start_of_turn>model\n"
 
-    def text_inputs(self, text, images=(), sounds=()):
+    def text_inputs(self, text, images=(), audios=()):
         ids: list[int] = []
         while text:
             mark = next((mark for mark in MARKS if text.startswith(mark)), "")
             token = MARKS[mark] if mark else max(LETTERS.find(text[0].lower()), 0)
             ids += [token] * SOFT.get(token, 1)
             text = text[len(mark) or 1 :]
-        if (ids.count(IMAGE), ids.count(SOUND)) != (len(images) * SOFT[IMAGE], len(sounds) * SOFT[SOUND]):
+        if (ids.count(IMAGE), ids.count(AUDIO)) != (len(images) * SOFT[IMAGE], len(audios) * SOFT[AUDIO]):
             raise ModelError("placeholders and parts do not match")
-        assert all(len(sound) <= 16_000 * self.capabilities.max_audio_seconds for sound in sounds)
+        assert all(len(audio) <= 16_000 * self.capabilities.max_audio_seconds for audio in audios)
         colours = [torch.tensor(np.asarray(picture), dtype=torch.float32).mean((0, 1)) / 255 for picture in images]
-        heard = [torch.from_numpy(sound[:8].copy()) for sound in sounds]
+        heard = [torch.from_numpy(audio[:8].copy()) for audio in audios]
         tokens = torch.tensor([ids])
         return Inputs(
             tokens, torch.ones_like(tokens, dtype=torch.bool), tuple(colours),

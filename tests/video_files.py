@@ -46,17 +46,17 @@ def save_video(path, frames: int = 20, *, rate: int = 10, size=SIZE, gop: int = 
             video.codec_context.sample_aspect_ratio = to["ratio"]
         if to.get("rotation"):
             video.set_display_rotation(to["rotation"])
-        sound = container.add_stream("aac", rate=8000, layout="mono") if to.get("audio") else None
+        audio = container.add_stream("aac", rate=8000, layout="mono") if to.get("audio") else None
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(drawing(number, size))
             frame.pts, frame.time_base = number, Fraction(1, rate)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
-        if sound is not None:
+        if audio is not None:
             silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
             silence.sample_rate, silence.pts = 8000, 0
-            container.mux(sound.encode(silence))
-            container.mux(sound.encode(None))
+            container.mux(audio.encode(silence))
+            container.mux(audio.encode(None))
     return Path(path)
 
 

@@ -77,7 +77,7 @@ def write_checkpoint(folder: Path, *, mels: int = 80, multilingual: bool = True,
     return model
 
 
-def sound(seed: int = 0, seconds: float = 1.3) -> np.ndarray:
+def audio(seed: int = 0, seconds: float = 1.3) -> np.ndarray:
     """Two gliding tones and a little noise: something different in every frame."""
     generator = np.random.default_rng(seed)
     time = np.arange(int(seconds * 16_000)) / 16_000

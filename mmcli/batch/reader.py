@@ -13,7 +13,7 @@ from mmcli.speech.levels import levelled
 from mmcli.speech.windows import Speech, Window
 
 if TYPE_CHECKING:
-    from mmcli.media.audio import SoundReader
+    from mmcli.media.audio import AudioReader
     from mmcli.media.sources import Source
     from mmcli.speech.silero_vad import SileroVAD
 
@@ -94,7 +94,7 @@ class Reader:
 
     def _windows(self, recording: Recording) -> Iterator[Window]:
         """Those of the audio track to hear; where nobody speaks in the one that a player takes, of the next."""
-        from mmcli.media.audio import open_sound
+        from mmcli.media.audio import open_audio
         from mmcli.media.identity import identity
 
         recording.identity = identity(recording.source)
@@ -104,7 +104,7 @@ class Reader:
         while True:
             started = time.perf_counter()
             start, duration = self._part.start, self._part.duration
-            with open_sound(recording.source, start=start, duration=duration, track=track, channels=True) as audio:
+            with open_audio(recording.source, start=start, duration=duration, track=track, channels=True) as audio:
                 if others is None:
                     others = [number for number in range(1, audio.tracks + 1) if number != audio.track]
                 for window in self._windows_of(recording, audio):
@@ -118,14 +118,14 @@ class Reader:
             track = others.pop(0)
         if silent and recording.windows:
             several = "track" if len(silent) == 1 else "tracks"
-            recording.notes += (f"no speech was found in sound {several} {', '.join(map(str, silent))}",)
+            recording.notes += (f"no speech was found in audio {several} {', '.join(map(str, silent))}",)
 
-    def _windows_of(self, recording: Recording, audio: "SoundReader") -> Iterator[Window]:
+    def _windows_of(self, recording: Recording, audio: "AudioReader") -> Iterator[Window]:
         """The windows of one audio track."""
-        recording.length = self._part.length(audio.sound.seconds)
+        recording.length = self._part.length(audio.info.seconds)
         self._lanes.leave_to_batches()
         detector = self._detector()
         voices = Voices(audio, detector)
         recording.speech = Speech(levelled(voices), detector, start=self._part.start)
         yield from recording.speech.windows()
-        recording.notes = audio.sound.notes + voices.notes
+        recording.notes = audio.info.notes + voices.notes

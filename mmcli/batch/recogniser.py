@@ -50,9 +50,9 @@ class Recogniser:
     def _rest(self, window: Window, text: WindowText) -> list[Window]:
         """Windows of the speech behind the place where a model says that more follows."""
         heard = round(text.heard_until * RATE)
-        if heard <= 0 or len(window.sound) - heard < SHORTEST_REST * RATE:
+        if heard <= 0 or len(window.audio) - heard < SHORTEST_REST * RATE:
             return []
-        return list(Speech([window.sound[heard:]], self._detector(), start=window.start + heard / RATE).windows())
+        return list(Speech([window.audio[heard:]], self._detector(), start=window.start + heard / RATE).windows())
 
     def _texts(self, loaded: "Loaded", windows: list[Window]) -> list[WindowText]:
         """The text of each window, in their order. Warmer temperatures are the family's to try (`DecodingOptions`)."""
@@ -69,9 +69,9 @@ class Recogniser:
         ):
             for first in range(0, len(places), size):
                 batch = places[first : first + size]
-                sounds = [windows[at].sound for at in batch]
+                audios = [windows[at].audio for at in batch]
                 try:
-                    answers = loaded.family.transcribe(loaded, sounds, chosen)
+                    answers = loaded.family.transcribe(loaded, audios, chosen)
                 except RuntimeError as error:
                     raise in_words(error, len(batch), "window") from error
                 texts.update(zip(batch, answers, strict=True))

@@ -24,7 +24,11 @@ def find_attachments(environment: Environment, names: list[str], kind: str | Non
     """What `names` name: files, folders, globs, addresses, standard input. `kind` as for `load_attachment`."""
     if not names:
         return []
-    from mmcli.media.sources import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS, SOUND_EXTENSIONS, expand
+    from mmcli.media.sources import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS, RECORDING_EXTENSIONS, expand
 
-    extensions = {"picture": IMAGE_EXTENSIONS, "sound": SOUND_EXTENSIONS, None: IMAGE_EXTENSIONS | AUDIO_EXTENSIONS}
+    extensions = {
+        "picture": IMAGE_EXTENSIONS,
+        "recording": RECORDING_EXTENSIONS,
+        None: IMAGE_EXTENSIONS | AUDIO_EXTENSIONS,
+    }
     return list(expand(names, extensions=extensions[kind], stdin=environment.stdin))

@@ -132,7 +132,7 @@ class Commands:
         self._show(names, "picture")
 
     def _audio(self, names: list[str]) -> None:
-        self._show(names, "sound")
+        self._show(names, "recording")
 
     def _show(self, names: list[str], kind: str) -> None:
         if not names:

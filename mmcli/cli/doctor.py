@@ -30,7 +30,7 @@ Examples:
   mmcli doctor --json
 
 The self-check runs the bundled models on the device and on the CPU in float32, with the same picture
-or sound and prompt, and compares what comes out. The exit code is 0 where all is well and 3 where not."""
+or audio and prompt, and compares what comes out. The exit code is 0 where all is well and 3 where not."""
 
 REQUIRED: tuple[str, ...] = ("torch", "torchaudio", "tokenizers", "safetensors", "numpy", "pillow", "av", "silero-vad")
 REQUIRED += ("huggingface_hub", "jinja2", "typer", "rich")
@@ -77,8 +77,8 @@ def command(
                 environment.fail(error)
                 facts[check] = {"ok": False, "problem": str(error)}
     environment.write(to_json_line(facts) if json_ else as_text(facts, environment.width))
-    sound = all(facts[check]["ok"] for check in CHECKED)
-    return ExitCode.OK if sound and not facts["missing"] else ExitCode.MODEL
+    healthy = all(facts[check]["ok"] for check in CHECKED)
+    return ExitCode.OK if healthy and not facts["missing"] else ExitCode.MODEL
 
 
 def _version(package: str) -> str | None:
@@ -147,7 +147,7 @@ def self_check(model: str, device_name: str, dtype_name: str) -> dict[str, Any]:
 
 
 def check_inputs(loaded: "Loaded") -> "Inputs":
-    """The image and the prompt, or the sound and the prompt, that a model is tried with."""
+    """The image and the prompt, or the audio and the prompt, that a model is tried with."""
     import torch
 
     from mmcli.media.mixing import RATE
@@ -159,10 +159,10 @@ def check_inputs(loaded: "Loaded") -> "Inputs":
     transcript_inputs = loaded.family.transcript_inputs if loaded.family else None
     assert transcript_inputs is not None, "a family that reads no pictures transcribes"
     with torch.inference_mode():
-        return transcript_inputs(loaded, [check_sound(RATE)], DecodingOptions(language="en"))
+        return transcript_inputs(loaded, [check_audio(RATE)], DecodingOptions(language="en"))
 
 
-def check_sound(rate: int) -> Any:
+def check_audio(rate: int) -> Any:
     """Two seconds that need no file: tones that glide up and swell like syllables. float32 [samples]."""
     import numpy as np
 

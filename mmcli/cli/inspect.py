@@ -180,7 +180,7 @@ def _reads_text(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if side := facts.get("image_size"):
         rows.append(("picture", f"{side} × {side} pixels → {facts['soft_tokens']} soft tokens"))
     if seconds := facts.get("audio_seconds"):
-        rows.append(("sound", f"up to {seconds:g} s in one piece, one channel at {facts['rate'] / 1000:g} kHz"))
+        rows.append(("audio", f"up to {seconds:g} s in one piece, one channel at {facts['rate'] / 1000:g} kHz"))
     if able["timestamps"]:
         rows.append(("times", TIMES[able["timestamps"]]))
     if languages := able["languages"]:

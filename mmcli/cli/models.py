@@ -289,8 +289,8 @@ def verify(ctx: typer.Context, name: Name, revision: Revision = None, *, talk: T
     name = name if local else _on_hub(name)[0]
     findings = verify_folder(resolve(name).folder) if local else verify_cached(name, revision)
     for finding in findings:
-        sound = f"sound ({finding.checked})" if finding.checked else "sound (structure only)"
-        environment.write(f"{escape_line(str(finding.file))}\t{escape_line(finding.problem or sound)}\n")
+        verdict = f"sound ({finding.checked})" if finding.checked else "sound (structure only)"
+        environment.write(f"{escape_line(str(finding.file))}\t{escape_line(finding.problem or verdict)}\n")
     wrong = [finding for finding in findings if finding.problem]
     if wrong:
         raise ModelError(f"{name} has {len(wrong)} damaged or missing files", f"Run mmcli models pull {name}")

@@ -116,14 +116,14 @@ def _rate_column() -> Any:
     return Rate()
 
 
-class SoundProgress(Progress):
+class AudioProgress(Progress):
     """The same in the time of recordings: how far into the present one, of how much, and how fast."""
 
     def __init__(self, environment: Environment, counted: Count | None = None):
         super().__init__(environment)
         self._count = counted
         self._reached = ""
-        self._done = 0.0  # seconds of sound in the recordings before this one
+        self._done = 0.0  # seconds of audio in the recordings before this one
         self._began = time.monotonic()
 
     def _columns(self, total: int | None) -> list[Any]:

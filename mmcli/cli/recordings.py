@@ -63,7 +63,7 @@ class RecordingOptions:
             "Recordings",
             "--track",
             metavar="N",
-            help="Listen to sound track N of a video (default: the first in which somebody speaks).",
+            help="Listen to audio track N of a video (default: the first in which somebody speaks).",
         ),
     ] = None
     batch_size: Annotated[

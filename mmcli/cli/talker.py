@@ -34,7 +34,7 @@ class Talker(ChatSession):
             return super().ready()
 
     def clear(self) -> None:
-        """Begin anew, without images and sounds."""
+        """Begin anew, without images and recordings."""
         super().clear()
         self.saved = set()
 

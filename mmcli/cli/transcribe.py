@@ -14,7 +14,7 @@ from mmcli.cli.environment import Environment
 from mmcli.cli.folders import need_folder, open_run
 from mmcli.cli.inputs import find_sources, read_beside
 from mmcli.cli.options import ModelOptions, TalkOptions, spread
-from mmcli.cli.progress import Count, SoundProgress
+from mmcli.cli.progress import AudioProgress, Count
 from mmcli.cli.recordings import AudioModelOptions, AudioOptions, RecordingOptions, TranscriptOptions, Transcripts
 from mmcli.cli.start import begin, checkpoint_here, loader
 from mmcli.errors import ExitCode, InputError, WriteError, raise_if_interrupted
@@ -70,10 +70,10 @@ def command(
     """
     engine.check(model)
     environment = begin(ctx, talk, model.offline)
-    from mmcli.media.sources import SOUND_EXTENSIONS
+    from mmcli.media.sources import RECORDING_EXTENSIONS
 
     names, listed = audio or [], recordings.files_from
-    sources, several = find_sources(environment, names, listed, SOUND_EXTENSIONS, "recording", [output.output])
+    sources, several = find_sources(environment, names, listed, RECORDING_EXTENSIONS, "recording", [output.output])
     transcripts = Transcripts(environment, output, several, sources, read_beside(listed, model.model), hearing.words)
     from mmcli.api import Model
     from mmcli.batch.transcribe import PartialTranscript
@@ -100,7 +100,7 @@ def command(
         found = Model(loader(environment, model), model.model, model.revision)
         events = found.transcripts(request, todo, first_soon=first_soon, **how)
     failed = 0
-    progress = SoundProgress(environment, Count("recording", len(sources)))
+    progress = AudioProgress(environment, Count("recording", len(sources)))
     with run or nullcontext(), transcripts.results, progress:
         for event in events:
             if isinstance(event, PartialTranscript):

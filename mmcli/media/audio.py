@@ -1,7 +1,7 @@
 """A recording as the models want it: 16 kHz, one channel, float32, in blocks; every quirk of files is dealt with here.
 
 PyAV carries FFmpeg and all its codecs, so nothing need be installed beside it. Times are those a player shows: 0 is
-where the container begins, a sound track that begins later begins with silence, and where packets are missing silence
+where the container begins, an audio track that begins later begins with silence, and where packets are missing silence
 stands for them.
 """
 
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from mmcli.errors import InputError
-from mmcli.media.containers import length, open_container, sound_track, stated_length
+from mmcli.media.containers import audio_track, length, open_container, stated_length
 from mmcli.media.limits import UNKNOWN_STREAM
 from mmcli.media.mixing import BLOCK, RATE, TURNED, Alignment, Mixer, mixes
 from mmcli.media.naming import printable, trouble
-from mmcli.media.sniff import describe_silent, is_sound
+from mmcli.media.sniff import describe_silent, is_audio
 from mmcli.media.sources import Source
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ _WARM_UP = 0.5  # seconds decoded before `start`: MP3 and Opus need up to 0.25 s
 _GAP = 0.1  # seconds by which times may jump: less is the rounding of a container, or a sloppy clock
 _LONGEST_GAP = 3600.0  # seconds of silence put in at most, in all: a longer leap is an error of the clock
 _SHORTFALL = 0.5  # seconds that may be missing at the end before a recording is said to be cut short
-_HOPELESS = 2_000  # damaged pieces from the beginning on after which no sound is waited for
+_HOPELESS = 2_000  # damaged pieces from the beginning on after which no audio is waited for
 _TRIES = 20  # errors of the container in a row before the rest is given up
 
 
 @dataclass(frozen=True)
-class Sound:
+class AudioInfo:
     """What is known of a recording. `seconds` is its whole length as its container tells it, None where it does not."""
 
     name: str
@@ -40,19 +40,19 @@ class Sound:
     """What the user should know, each a phrase: damage, gaps, tracks left out. Complete once all has been read."""
 
 
-def open_sound(
+def open_audio(
     source: Source,
     *,
     start: float = 0.0,
     duration: float | None = None,
     track: int | None = None,
     channels: bool = False,
-) -> "SoundReader":
-    """Open the recording, or the sound track of the video, in `source`; `start` and `duration` (seconds) take a part.
+) -> "AudioReader":
+    """Open the recording, or the audio track of the video, in `source`; `start` and `duration` (seconds) take a part.
 
-    `track` is the number of the sound track, from 1; None: the one that a player takes. With `channels` blocks may be
+    `track` is the number of the audio track, from 1; None: the one that a player takes. With `channels` blocks may be
     [samples, channels] where they are not to be mixed by their places. Raises InputError for what cannot be read, is
-    empty, is no recording or has no such sound track. Files are read from disk as they are decoded; pipes and addresses
+    empty, is no recording or has no such audio track. Files are read from disk as they are decoded; pipes and addresses
     are read whole first.
     """
     name = printable(source.name)
@@ -63,9 +63,9 @@ def open_sound(
     if silent is not None:
         raise InputError(f"{name} is {silent[0]}", silent[1])
     # What has no end is seldom a recording; what is told by its first bytes may be long.
-    file = source.open(stream_limit=None if is_sound(head) else UNKNOWN_STREAM)
+    file = source.open(stream_limit=None if is_audio(head) else UNKNOWN_STREAM)
     try:
-        return SoundReader(file, name, start, duration, track, channels)
+        return AudioReader(file, name, start, duration, track, channels)
     except OSError as error:
         file.close()
         raise trouble(source.name, error) from error
@@ -74,15 +74,15 @@ def open_sound(
         raise
 
 
-def read_sound(
+def read_audio(
     source: Source, *, start: float = 0.0, duration: float | None = None, longest: float | None = None
-) -> tuple[np.ndarray, Sound]:
-    """All of it at once: float32 [samples] at 16 kHz, and what is known of it. Raises as `open_sound` and reading.
+) -> tuple[np.ndarray, AudioInfo]:
+    """All of it at once: float32 [samples] at 16 kHz, and what is known of it. Raises as `open_audio` and reading.
 
     What is longer than `longest` seconds raises InputError, by its header where that tells.
     """
-    with open_sound(source, start=start, duration=duration) as reader:
-        expected = max((reader.sound.seconds or 0.0) - start, 0.0)
+    with open_audio(source, start=start, duration=duration) as reader:
+        expected = max((reader.info.seconds or 0.0) - start, 0.0)
         expected = min(expected, expected if duration is None else duration)
         limit = float("inf") if longest is None else longest * RATE
         samples = np.empty(int(min(expected, 3600.0) * RATE) + BLOCK, np.float32)  # a header may say anything
@@ -100,16 +100,16 @@ def read_sound(
             what = f"{printable(source.name)} is longer than {longest / 60:g} minutes, too long to be heard at once"
             raise InputError(what, "Give a part of it, or write it down with mmcli transcribe")
         samples.resize(filled, refcheck=False)
-        return samples, reader.sound
+        return samples, reader.info
 
 
-class SoundReader:
+class AudioReader:
     """Blocks of float32 samples at 16 kHz, one channel: [at most 16000] each. To be iterated once, and closed.
 
-    `track` of `tracks` sound tracks is read.
+    `track` of `tracks` audio tracks is read.
 
     Iterating raises InputError where nothing can be decoded, where the recording holds no sample and where it ends
-    before `start`. What is damaged is passed over; `sound.notes` says so.
+    before `start`. What is damaged is passed over; `info.notes` says so.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class SoundReader:
         self._damaged, self._gaps, self._missing, self._leaps, self._numberless = 0, 0, 0.0, 0, False
         self._container = open_container(file, name)
         try:
-            self._stream = sound_track(self._container, name, self._notes, track)
+            self._stream = audio_track(self._container, name, self._notes, track)
             self.tracks = len(self._container.streams.audio)
             self.track = self._container.streams.audio.index(self._stream) + 1
             self._origin = (self._container.start_time or 0) / 1_000_000
@@ -141,7 +141,7 @@ class SoundReader:
             raise
 
     @property
-    def sound(self) -> Sound:
+    def info(self) -> AudioInfo:
         """What is known by now."""
         notes = list(self._notes)
         if self._damaged:
@@ -156,9 +156,9 @@ class SoundReader:
             notes.append("samples that are no finite numbers are taken for silence")
         if self._alignment.turned:
             notes.append(TURNED)
-        return Sound(self._name, self._seconds, tuple(notes))
+        return AudioInfo(self._name, self._seconds, tuple(notes))
 
-    def __enter__(self) -> "SoundReader":
+    def __enter__(self) -> "AudioReader":
         return self
 
     def __exit__(self, *_) -> None:
@@ -171,7 +171,7 @@ class SoundReader:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         if self._end is not None and self._end <= self._start:
-            raise InputError(f"No sound of {self._name} is asked for: the duration is 0", "Ask for a longer part")
+            raise InputError(f"No audio of {self._name} is asked for: the duration is 0", "Ask for a longer part")
         position, given, ended = 0, False, False
         for position, block in self._timed_blocks():
             first = max(self._start - position, 0)
@@ -262,7 +262,7 @@ class SoundReader:
         self._container.close()
         self._file.seek(0)
         self._container = open_container(self._file, self._name)
-        self._stream = sound_track(self._container, self._name, [], self._wanted)
+        self._stream = audio_track(self._container, self._name, [], self._wanted)
 
     # -- decoding ------------------------------------------------------------------------------------------------
 
@@ -312,9 +312,9 @@ class SoundReader:
             what = f"{self._name} ends after {ended:.1f} s, before the start at {self._start / RATE:.1f} s"
             return InputError(what, "Choose an earlier --start")
         if self._damaged:
-            what = f"{self._name} is damaged or cut short: no sound in it can be decoded"
+            what = f"{self._name} is damaged or cut short: no audio in it can be decoded"
             return InputError(what, "Get a fresh copy of the file")
-        return InputError(f"{self._name} holds no sound: it is a recording of no length", "Record it again")
+        return InputError(f"{self._name} holds no audio: it is a recording of no length", "Record it again")
 
 
 def _silence(samples: int) -> Iterator[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Files and what FFmpeg makes of them: opening, the sound track, its length; what is refused, in words."""
+"""Files and what FFmpeg makes of them: opening, the audio track, its length; what is refused, in words."""
 
 import io
 from fractions import Fraction
@@ -41,13 +41,13 @@ def open_container(file: BinaryIO, name: str) -> "av.container.InputContainer":
         raise InputError(f"{name} is not a recording of a known kind", RECORDINGS) from error
     except (av.error.FFmpegError, EOFError) as error:
         file.seek(0)
-        if _begins_like_sound(file.read(16)):
-            what = f"{name} is damaged or cut short: no sound in it can be found"
+        if _begins_like_audio(file.read(16)):
+            what = f"{name} is damaged or cut short: no audio in it can be found"
             raise InputError(what, "Get a fresh copy of the file") from error
         raise InputError(f"{name} is not a recording of a known kind", RECORDINGS) from error
 
 
-def _begins_like_sound(head: bytes) -> bool:
+def _begins_like_audio(head: bytes) -> bool:
     return (
         head.startswith((b"ID3", b"fLaC", b"OggS", b"\x1aE\xdf\xa3", b"FORM", b"caff", b"#!AMR"))
         or head.startswith((b"\xff\xf1", b"\xff\xf9", b"\xff\xfb", b"\xff\xf3"))
@@ -56,7 +56,7 @@ def _begins_like_sound(head: bytes) -> bool:
     )
 
 
-def sound_track(
+def audio_track(
     container: "av.container.InputContainer", name: str, notes: list[str], wanted: int | None = None
 ) -> "av.AudioStream":
     """The track to hear, or the one `wanted`, from 1; `notes` is told where there are several.
@@ -68,26 +68,26 @@ def sound_track(
     tracks = container.streams.audio
     if not tracks:
         if container.streams.video:
-            raise InputError(f"{name} is a video without a sound track", "Choose a file that has one")
-        raise InputError(f"{name} has no sound track", RECORDINGS)
+            raise InputError(f"{name} is a video without an audio track", "Choose a file that has one")
+        raise InputError(f"{name} has no audio track", RECORDINGS)
     if wanted is not None and not 1 <= wanted <= len(tracks):
-        several = "one sound track" if len(tracks) == 1 else f"{len(tracks)} sound tracks"
+        several = "one audio track" if len(tracks) == 1 else f"{len(tracks)} audio tracks"
         remedy = "Leave --track out" if len(tracks) == 1 else f"Choose --track 1 to {len(tracks)}"
         raise InputError(f"{name} has {several} and no track {wanted}", remedy)
     best = tracks[wanted - 1] if wanted is not None else container.streams.best("audio") or tracks[0]
     track = cast("av.AudioStream", best)
     if track.codec_context is None:
-        what = f"{name} holds sound of a kind that cannot be decoded here"
+        what = f"{name} holds audio of a kind that cannot be decoded here"
         raise InputError(what, "Turn it into FLAC or MP3 first, with the program that made it")
     context = track.codec_context
     if context.name.startswith("pcm_") and not fits(context.sample_rate, context.channels):
         # Before a piece is decoded: one of 65,535 channels takes gigabytes.
-        what = f"{name} is damaged or cut short: no sound in it can be decoded"
+        what = f"{name} is damaged or cut short: no audio in it can be decoded"
         raise InputError(what, "Get the file again from where it came")
     if len(tracks) > 1:
         language = track.metadata.get("language", "und")
         spoken = f" ({language})" if language.isalpha() and language != "und" else ""
-        notes.append(f"sound track {tracks.index(track) + 1} of {len(tracks)}{spoken} is used")
+        notes.append(f"audio track {tracks.index(track) + 1} of {len(tracks)}{spoken} is used")
     for stream in container.streams:
         if stream is not track:
             stream.discard = Discard.all  # the frames of a video are not even read where the container allows it

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Array: TypeAlias = "np.ndarray | torch.Tensor"
-Sound: TypeAlias = "tuple[Array, int]"  # samples and their rate in Hz
-Given: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | Array | Sound | Source"
+Waveform: TypeAlias = "tuple[Array, int]"  # samples and their rate in Hz
+Given: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | Array | Waveform | Source"
 
 WAV_BYTES = (1 << 32) - 64  # that the header of a WAV file can tell of
 _FLOAT = 3  # the format of its samples
@@ -129,7 +129,7 @@ def _png(image: "Image.Image") -> bytes:
 def _wav(samples: "np.ndarray", rate: int) -> bytes:
     """Samples as a WAV file of floats: whole numbers are shares of their type's largest, as in files.
 
-    Raises UsageError for what is no sound.
+    Raises UsageError for what is no audio.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Frames of sound, whatever their rate and channels, at 16 kHz, and channels as one.
+"""Frames of audio, whatever their rate and channels, at 16 kHz, and channels as one.
 
 Where channels are told apart by loudspeakers (5.1 and the like) FFmpeg mixes them. Two channels, and several of which
 nobody says what they are, are mixed here: one may be the other upside down, and their mean would be silence.
@@ -18,18 +18,18 @@ BLOCK = RATE  # samples of a full block
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000  # others are damage, and would cost memory without end
 MOST_CHANNELS = 64  # that FFmpeg mixes
 MOST_SEPARATE = 8  # that are mixed here
-OPPOSITE = 0.6  # correlation from which on channels are the same sound, or the same upside down
+OPPOSITE = 0.6  # correlation from which on channels are the same audio, or the same upside down
 SLICE = RATE // 4  # samples in which that is measured
 
 # FFmpeg's resampler with a longer filter than its default of 32 taps, measured with sines from 44.1 and 48 kHz:
-#                             7.0 kHz  7.5 kHz | 8.1 kHz  8.3 kHz  8.5 kHz  9 kHz | CPU seconds an hour of sound
+#                             7.0 kHz  7.5 kHz | 8.1 kHz  8.3 kHz  8.5 kHz  9 kHz | CPU seconds an hour of audio
 #   default                   -0.4 dB  -2.9 dB |  -13 dB   -19 dB   -26 dB  -62 dB | 1.0
 #   64 taps, cutoff 0.97       0.0     -1.2    |  -23      -45      -91     -97    | 1.4
 #   128 taps, cutoff 0.97      0.0     -0.1    |  -80     -103     -104    -100    | 2.4
 #   torchaudio, its default   -1.8     -3.7    |   -7       -9      -11     -17    | 2 to 3
 #   torchaudio, Kaiser 64      0.0     -3.0    | -101     -145     -146    -147    | 1.4 (44.1 kHz), 9 (48 kHz)
 # What lies above 8 kHz folds back onto the consonants, so the 128 taps are worth their two seconds; torchaudio's best
-# is no better for 16-bit sound and needs the whole recording at once. `rematrix_maxval` makes the shares of the
+# is no better for 16-bit audio and needs the whole recording at once. `rematrix_maxval` makes the shares of the
 # channels add up to 1: without it the same voice on both sides of a stereo recording comes out 3 dB louder, past ±1.
 _RESAMPLER = f"{RATE}:filter_size=128:cutoff=0.97:rematrix_maxval=1"
 
@@ -111,7 +111,7 @@ class Mixer:
 
 
 class Alignment:
-    """Turns channels that are upside down. Which are is kept where the sound does not tell."""
+    """Turns channels that are upside down. Which are is kept where the audio does not tell."""
 
     def __init__(self) -> None:
         self._signs = np.ones(1, np.float32)

@@ -1,7 +1,7 @@
 """Samples that are narrower than the place they are stored in, such as 24 bits in 32.
 
 They stand at the upper end of their place (Microsoft, WAVEFORMATEXTENSIBLE; Apple, Core Audio Format), so they are
-right as samples of the whole place. FFmpeg goes by their own width instead, and takes noise for sound. So it is shown a
+right as samples of the whole place. FFmpeg goes by their own width instead, and takes noise for audio. So it is shown a
 header that tells the width of the place.
 """
 

@@ -55,7 +55,7 @@ _OTHERS = (  # (offset, magic, what it is, what to do)
 
 _VIDEO = "Take a frame out of it first, for instance with: ffmpeg -i VIDEO -frames:v 1 frame.png"
 _IMAGE_NAMES = {"HEIF": "HEIC", "WEBP": "WebP", "JPEG2000": "JPEG 2000", "PPM": "PNM"}
-RECORDINGS = "WAV, FLAC, MP3, M4A, AAC, Ogg, Opus, WebM and the sound of MP4, MOV and MKV videos are read"
+RECORDINGS = "WAV, FLAC, MP3, M4A, AAC, Ogg, Opus, WebM and the audio of MP4, MOV and MKV videos are read"
 READABLE = "JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, HEIC, JPEG 2000 and PNM are read"
 
 
@@ -86,7 +86,7 @@ def describe(data: bytes) -> tuple[str, str]:
             return what, _VIDEO if do == "video" else do or READABLE
     text = _text(head, len(head) == len(data))
     if text is None:
-        if _is_sound_frame(data):
+        if _is_audio_frame(data):
             return "audio, not a picture", READABLE
         return "not a picture of a known kind", READABLE
     lower = text.lower()
@@ -97,11 +97,11 @@ def describe(data: bytes) -> tuple[str, str]:
     return "text, not a picture", READABLE
 
 
-def is_sound(head: bytes) -> bool:
-    """Whether data begins like a recording, or like a video: of a video the sound is what is read here."""
+def is_audio(head: bytes) -> bool:
+    """Whether data begins like a recording, or like a video: of a video the audio is what is read here."""
     if image_format(head) is not None:
         return False
-    if head.startswith((b"#!AMR", b"caff", b"FORM", b".snd")) or _is_sound_frame(head):
+    if head.startswith((b"#!AMR", b"caff", b"FORM", b".snd")) or _is_audio_frame(head):
         return True
     kinds = ("audio, not a picture", "a video, not a picture")
     return any(head.startswith(magic, offset) and what in kinds for offset, magic, what, _ in _OTHERS)
@@ -120,13 +120,13 @@ def is_video(head: bytes) -> bool:
     return any(head.startswith(magic, offset) for offset, magic, _, do in _OTHERS if do == "video")
 
 
-def _is_sound_frame(data: bytes) -> bool:
+def _is_audio_frame(data: bytes) -> bool:
     """An MP3 or AAC frame, which is how files without tags begin."""
     return len(data) > 2 and data[0] == 0xFF and data[1] in (0xFB, 0xFA, 0xF3, 0xF2, 0xF1, 0xF9)
 
 
 def describe_silent(head: bytes) -> tuple[str, str] | None:
-    """For data that begins like something without sound: what it is, and what the user can do; None for the rest."""
+    """For data that begins like something without audio: what it is, and what the user can do; None for the rest."""
     kind = image_format(head)
     if kind is not None:
         return f"a {_IMAGE_NAMES.get(kind, kind)} picture, not a recording", RECORDINGS
@@ -139,8 +139,8 @@ def describe_silent(head: bytes) -> tuple[str, str] | None:
     if head.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the recording itself", "Fetch the file with: git lfs pull"
     if head.startswith(b"MThd"):
-        return "MIDI, notes and not sound", "Play it into a recording first, for instance with: fluidsynth -F FILE.wav"
-    if head.startswith(b"#!AMR"):  # the one magic of sound that reads as text
+        return "MIDI, notes and not audio", "Play it into a recording first, for instance with: fluidsynth -F FILE.wav"
+    if head.startswith(b"#!AMR"):  # the one magic of audio that reads as text
         return None
     text = _text(head[:4096], len(head) < 4096)
     if text is None:

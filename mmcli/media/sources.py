@@ -32,7 +32,7 @@ AUDIO_EXTENSIONS = frozenset(
 VIDEO_EXTENSIONS = frozenset(  # no ".ts": in most folders that is TypeScript
     {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp", ".wmv", ".flv", ".ogv"}
 )
-SOUND_EXTENSIONS = AUDIO_EXTENSIONS | VIDEO_EXTENSIONS
+RECORDING_EXTENSIONS = AUDIO_EXTENSIONS | VIDEO_EXTENSIONS
 
 DOWNLOAD_LIMIT = 512 << 20  # bytes fetched from an address, which all lie in memory
 _CHUNK = 1 << 20

@@ -29,7 +29,7 @@ class ChatProcessor(Processor):
         self.stop_ids = stop_ids
 
     def row_inputs(self, rows: Sequence[Row]) -> Inputs:
-        """Texts as templates write them, each with what stands for an image or audio in it. As `text_inputs`."""
+        """Texts as templates write them, each with what stands for an image or a recording in it. As `text_inputs`."""
         raise NotImplementedError
 
     # -- text --------------------------------------------------------------------------------------------------------
@@ -62,18 +62,18 @@ class ChatProcessor(Processor):
 
     # -- inputs ------------------------------------------------------------------------------------------------------
 
-    def text_inputs(self, text: str, images: Sequence[Image.Image] = (), sounds: "Sequence[np.ndarray]" = ()) -> Inputs:
+    def text_inputs(self, text: str, images: Sequence[Image.Image] = (), audios: "Sequence[np.ndarray]" = ()) -> Inputs:
         """One row of a `chat_text`, or of the rest of one; its placeholders take the images and audio in order."""
-        return self.row_inputs([(text, images, sounds)])
+        return self.row_inputs([(text, images, audios)])
 
     def inputs(
         self,
         images: Sequence[Sequence[Image.Image]],
         prompts: Sequence[str],
-        sounds: "Sequence[Sequence[np.ndarray]] | None" = None,
+        audios: "Sequence[Sequence[np.ndarray]] | None" = None,
     ) -> Inputs:
         """Row i is one turn of the user's: its images, its audio (float32 mono at 16 kHz), its prompt."""
-        heard = [()] * len(prompts) if sounds is None else sounds
+        heard = [()] * len(prompts) if audios is None else audios
         if not len(images) == len(prompts) == len(heard):
             raise ValueError(f"{len(images)} lists of images, {len(heard)} of audio for {len(prompts)} prompts")
         rows: list[Row] = []

@@ -91,7 +91,7 @@ def _read(path: Path) -> str:
         raise ModelError(f"{path} cannot be read ({error})", "Download the model again") from error
 
 
-@lru_cache(maxsize=16)  # the rows of a run differ in images and sounds, hardly ever in words
+@lru_cache(maxsize=16)  # the rows of a run differ in images and recordings, hardly ever in words
 def _rendered(asked: str, name: str) -> dict[str, str]:
     command = [sys.executable, "-P", str(PROGRAM)]
     try:

@@ -138,7 +138,7 @@ class Processor(Protocol):
         raise ModelError("The model knows no conversations", "Ask one question at a time")
 
     def text_inputs(
-        self, text: str, images: "Sequence[Image.Image]" = (), sounds: "Sequence[np.ndarray]" = ()
+        self, text: str, images: "Sequence[Image.Image]" = (), audios: "Sequence[np.ndarray]" = ()
     ) -> "Inputs":
         """One row: `text` is a `chat_text` or the rest of one; its placeholders take the images and audio in order.
 

@@ -14,7 +14,7 @@ REACH = 12  # frames before and behind that count as beside a place: 0.4 s, long
 SMOOTH = 6  # frames before and behind over which the gain changes
 MARGIN = (REACH + SMOOTH) * FRAME
 BLOCK = 500 * FRAME  # samples that are worked on together: 16 s
-OFFSET = 0.1  # a mean that is more than this share of the sound's own deviation is an offset of the recorder's
+OFFSET = 0.1  # a mean that is more than this share of the audio's own deviation is an offset of the recorder's
 
 
 def levelled(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -37,18 +37,18 @@ def levelled(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         yield lifted(held)[before:]
 
 
-def lifted(sound: np.ndarray, peak: float = LOUD_ENOUGH) -> np.ndarray:
+def lifted(audio: np.ndarray, peak: float = LOUD_ENOUGH) -> np.ndarray:
     """Float32 [samples] with what is softer than `peak` lifted to it."""
-    mean = float(sound.mean(dtype=np.float64))
-    if abs(mean) > OFFSET * float(sound.std(dtype=np.float64)):
-        sound = sound - np.float32(mean)
-    frames = np.pad(np.abs(sound), (0, -len(sound) % FRAME)).reshape(-1, FRAME)
+    mean = float(audio.mean(dtype=np.float64))
+    if abs(mean) > OFFSET * float(audio.std(dtype=np.float64)):
+        audio = audio - np.float32(mean)
+    frames = np.pad(np.abs(audio), (0, -len(audio) % FRAME)).reshape(-1, FRAME)
     gain = np.clip(peak / np.maximum(_highest(frames.max(axis=1), REACH), 1e-9), 1.0, MOST)
     if gain.max() == 1.0:
-        return sound
+        return audio
     gain = np.convolve(np.pad(gain, SMOOTH, mode="edge"), np.full(2 * SMOOTH + 1, 1 / (2 * SMOOTH + 1)), mode="valid")
     places = np.arange(len(gain)) * FRAME + FRAME / 2
-    return sound * np.interp(np.arange(len(sound)), places, gain).astype(np.float32)
+    return audio * np.interp(np.arange(len(audio)), places, gain).astype(np.float32)
 
 
 def _highest(values: np.ndarray, reach: int) -> np.ndarray:

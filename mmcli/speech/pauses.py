@@ -1,4 +1,4 @@
-"""A long sound as several short ones, cut where it is quiet. Nothing is left out."""
+"""A long recording as several short ones, cut where it is quiet. Nothing is left out."""
 
 import math
 

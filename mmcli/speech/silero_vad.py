@@ -23,7 +23,7 @@ State = tuple[Tensor, Tensor]
 
 
 class SileroVAD(nn.Module):
-    """Frames of sound → the probability of speech in each; a state carries over to the next block."""
+    """Frames of audio → the probability of speech in each; a state carries over to the next block."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Speech in a recording: where it is, and windows of it that a model can hear, cut at pauses.
 
-Everything works on the stream: at most one window of sound and one block of the reader are in memory.
+Everything works on the stream: at most one window of audio and one block of the reader are in memory.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FRAME = 512  # samples: 32 ms, one probability of speech each
 CONTEXT = 64  # samples that the detector sees before a frame
-DETECTABLE = 0.03  # peak to which softer sound is lifted for the detector: after loud speech it misses soft one
+DETECTABLE = 0.03  # peak to which softer audio is lifted for the detector: after loud speech it misses soft one
 BLOCK = 512  # frames that go through the detector together: 16 s
 
 # Hysteresis: speech begins at START, and ends where the probability falls below STOP and does not come back to START
@@ -40,23 +40,23 @@ class Window:
     """A piece of a recording with speech in it."""
 
     start: float  # seconds in the recording
-    sound: np.ndarray  # float32 [samples] at 16 kHz, at most 30 s
+    audio: np.ndarray  # float32 [samples] at 16 kHz, at most 30 s
 
     @property
     def end(self) -> float:
-        return self.start + len(self.sound) / RATE
+        return self.start + len(self.audio) / RATE
 
 
 def is_long(window: Window) -> bool:
     """Whether a window can be heard in halves."""
-    return len(window.sound) >= SHORTEST_HALVED * RATE
+    return len(window.audio) >= SHORTEST_HALVED * RATE
 
 
 def halves(window: Window) -> list[Window]:
     """A window in two, cut at the quietest place of its middle half."""
-    quarter = len(window.sound) // 4
-    at = quietest(window.sound, quarter, 3 * quarter)
-    return [Window(window.start, window.sound[:at]), Window(window.start + at / RATE, window.sound[at:])]
+    quarter = len(window.audio) // 4
+    at = quietest(window.audio, quarter, 3 * quarter)
+    return [Window(window.start, window.audio[:at]), Window(window.start + at / RATE, window.audio[at:])]
 
 
 @dataclass
@@ -186,10 +186,10 @@ class Speech:
     def windows(self) -> Iterator[Window]:
         """Windows in the order of time, each of at most 30 s; none of silence."""
         cutter = Cutter(int(WINDOW * RATE) // FRAME)
-        kept = np.zeros(0, np.float32)  # sound that a span may still need; its first sample is frame `first`
+        kept = np.zeros(0, np.float32)  # audio that a span may still need; its first sample is frame `first`
         first = 0
-        for sound, probabilities, loudness in self._heard():
-            kept = np.concatenate((kept, sound))
+        for audio, probabilities, loudness in self._heard():
+            kept = np.concatenate((kept, audio))
             for probability, level in zip(probabilities, loudness, strict=True):
                 for span in cutter.feed(probability, level):
                     yield self._window(kept, first, span)
@@ -199,10 +199,10 @@ class Speech:
             yield self._window(kept, first, span)
 
     def _window(self, kept: np.ndarray, first: int, span: tuple[int, int]) -> Window:
-        sound = kept[(span[0] - first) * FRAME : (span[1] - first) * FRAME].copy()
-        self.kept += len(sound)
+        audio = kept[(span[0] - first) * FRAME : (span[1] - first) * FRAME].copy()
+        self.kept += len(audio)
         self.count += 1
-        return Window(self._start + span[0] * FRAME / RATE, sound)
+        return Window(self._start + span[0] * FRAME / RATE, audio)
 
     def _heard(self) -> Iterator[tuple[np.ndarray, list[float], list[float]]]:
         """Pieces of whole frames (the very last filled up for the detector) with what is known of each frame."""
@@ -221,7 +221,7 @@ class Speech:
 
 
 def framed(piece: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sound as the detector takes it [frames, CONTEXT + FRAME], and what it sees `before` the next piece."""
+    """Audio as the detector takes it [frames, CONTEXT + FRAME], and what it sees `before` the next piece."""
     asked = lifted(np.pad(piece, (0, -len(piece) % FRAME)), DETECTABLE)
     frames = np.lib.stride_tricks.sliding_window_view(np.concatenate((before, asked)), CONTEXT + FRAME)[::FRAME]
     return frames.copy(), asked[-CONTEXT:]

@@ -19,7 +19,7 @@ Able = Callable[[], "Capabilities | None"]
 
 @dataclass(frozen=True, eq=False)
 class Attachment:
-    """An image or a sound that questions are about; `notes` say what happened to it as it was read."""
+    """An image or a recording that questions are about; `notes` say what happened to it as it was read."""
 
     source: "Source"
     content: "LoadedImage | Audio"
@@ -28,14 +28,14 @@ class Attachment:
 
     @property
     def kind(self) -> str:
-        """What it is, "picture" or "sound"."""
-        return "sound" if isinstance(self.content, Audio) else "picture"
+        """What it is, "picture" or "recording"."""
+        return "recording" if isinstance(self.content, Audio) else "picture"
 
     def parts(self, processor: "Processor", model: str) -> "tuple[list[Part], tuple[str, ...]]":
-        """What the model is given, and what is to be said about it: a sound longer than it hears becomes several.
+        """What the model is given, and what is to be said about it: a recording longer than it hears becomes several.
 
-        Raises ModelError if there is a sound and the model takes no audio. An image that was read before it was known
-        how the model reads it is read again: InputError.
+        Raises ModelError if there is a recording and the model takes no audio. An image that was read before it was
+        known how the model reads it is read again: InputError.
         """
         if not isinstance(self.content, Audio):
             from mmcli.media.image import load_image
@@ -56,7 +56,7 @@ class Attachment:
         return [replace(self.content, samples=part) for part in samples], (*self.notes, said)
 
 
-LONGEST_SOUND = 5400.0  # seconds: more than any model reads at once
+LONGEST_AUDIO = 5400.0  # seconds: more than any model reads at once
 
 
 def load_attachment(
@@ -64,18 +64,18 @@ def load_attachment(
 ) -> Attachment:
     """One source, read for a `model`; `able` tells what it can do, or None where that is not known yet.
 
-    `kind` ("picture" or "sound") says what it must be; else it is what its content is like, or where that does not
-    tell, its suffix. Raises InputError where it cannot be read, and ModelError before a sound is decoded if the
+    `kind` ("picture" or "recording") says what it must be; else it is what its content is like, or where that does not
+    tell, its suffix. Raises InputError where it cannot be read, and ModelError before a recording is decoded if the
     model takes no audio.
     """
     kind = kind or _kind_of(source)
-    if kind == "sound":
-        from mmcli.media.audio import read_sound
+    if kind == "recording":
+        from mmcli.media.audio import read_audio
 
         if known := able():
             audio_seconds(known, model)
-        samples, sound = read_sound(source, longest=LONGEST_SOUND)
-        return Attachment(source, Audio(source.name, samples), sound.notes)
+        samples, audio = read_audio(source, longest=LONGEST_AUDIO)
+        return Attachment(source, Audio(source.name, samples), audio.notes)
     from mmcli.media.image import load_image
 
     known = able()
@@ -85,13 +85,13 @@ def load_attachment(
 
 
 def _kind_of(source: "Source") -> str:
-    """Whether a source is a "picture" or a "sound"."""
-    from mmcli.media.sniff import image_format, is_sound
-    from mmcli.media.sources import SOUND_EXTENSIONS
+    """Whether a source is a "picture" or a "recording"."""
+    from mmcli.media.sniff import image_format, is_audio
+    from mmcli.media.sources import RECORDING_EXTENSIONS
 
     head = source.head()
-    if image_format(head) is None and (is_sound(head) or _suffix(source) in SOUND_EXTENSIONS):
-        return "sound"
+    if image_format(head) is None and (is_audio(head) or _suffix(source) in RECORDING_EXTENSIONS):
+        return "recording"
     return "picture"
 
 

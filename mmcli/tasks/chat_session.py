@@ -59,11 +59,11 @@ class ChatSession:
         self.waiting = [*self.waiting, *attachments] if conversation.keeps_turns else attachments
 
     def take_back(self, kind: str) -> None:
-        """Let the next question be about no image or no sound, whichever `kind` says."""
+        """Let the next question be about no image or no audio, whichever `kind` says."""
         self.waiting = [one for one in self.waiting if one.kind != kind]
 
     def clear(self) -> None:
-        """Begin anew, without images and sounds."""
+        """Begin anew, without images and recordings."""
         self.ready().clear()
         self.waiting, self.shown, self.exchanges = [], [], []
 

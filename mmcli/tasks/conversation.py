@@ -39,7 +39,7 @@ def audio_seconds(able: "Capabilities", model: str) -> float:
 
 
 class Conversation:
-    """Questions to one model, each with images and sounds of its own, and the answers.
+    """Questions to one model, each with images and recordings of its own, and the answers.
 
     A model that knows turns reads only what is new: the rest stands in its cache. What the cache holds is known as
     text, and kept as far as the template's text of all turns begins with that; so it does not matter what a template
@@ -164,8 +164,8 @@ class Conversation:
         else:
             self._forget()
         images = [image for turn in new for image in turn.images()]
-        sounds = [sound for turn in new for sound in turn.sounds()]
-        return cache, _behind(ids, processor.text_inputs(rest, images, sounds))
+        audios = [audio for turn in new for audio in turn.audios()]
+        return cache, _behind(ids, processor.text_inputs(rest, images, audios))
 
     def _room(self, length: int, wanted: int) -> int:
         """How many tokens may follow `length` of them; `wanted` where the model names no limit."""
@@ -177,7 +177,7 @@ class Conversation:
                 f"That would make {length} tokens, and {self.loaded.checkpoint.name} reads {self.context} at most",
                 "Keep the conversation with /save FILE if you like, and begin another with /clear"
                 if begun
-                else "Ask about less: fewer pictures, shorter sounds, a shorter text",
+                else "Ask about less: fewer pictures, shorter recordings, a shorter text",
             )
         return self.context - length
 

@@ -48,7 +48,7 @@ def chat_record(
     system: str = "",
     identity: str | None = None,
 ) -> Record:
-    """The record of one question about the images and sounds called `names`, or about nothing of the kind.
+    """The record of one question about the images and recordings called `names`, or about nothing of the kind.
 
     If all there is to see and hear is one `image` it is like any other record. With several things `source` is a
     list, without one it is null, and but for that one image there are no objects, for there are no pixels that could

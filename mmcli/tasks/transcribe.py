@@ -73,7 +73,7 @@ class TranscribeRequest:
 
 @dataclass(frozen=True)
 class Passage:
-    """What a model heard in one window. It keeps the window's place and not its sound."""
+    """What a model heard in one window. It keeps the window's place and not its audio."""
 
     start: float  # seconds in the recording
     end: float

@@ -4,9 +4,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
+from audio_files import save_tracks, source
 from file_sources import in_memory
 from loudness import LoudnessDetector, recording
-from sound_files import save_tracks, source
 
 from mmcli.batch.lanes import Lanes
 from mmcli.batch.reader import Part, Reader
@@ -21,7 +21,7 @@ def read(*sources: Source, **part):
 
 def test_the_windows_of_a_recording_come_before_its_end_and_the_next_one_after_it():
     entries = read(recording("a", 0.2, 0.3), recording("quiet", 0.0), recording("b", 0.4))
-    shown = [(one.source.name, window and round(float(np.abs(window.sound).max()), 1)) for one, window in entries]
+    shown = [(one.source.name, window and round(float(np.abs(window.audio).max()), 1)) for one, window in entries]
     assert shown == [("a", 0.2), ("a", 0.3), ("a", None), ("quiet", None), ("b", 0.4), ("b", None)]
     ends = [one for one, window in entries if window is None]
     assert [end.windows for end in ends] == [2, 0, 1]
@@ -87,7 +87,7 @@ def film(tmp_path_factory):
 def test_tracks_are_tried_until_somebody_speaks(film):
     *windows, (end, _) = read(film)
     assert len(windows) == end.windows == 1 and end.identity
-    assert end.notes[-1] == "no speech was found in sound tracks 1, 2"
+    assert end.notes[-1] == "no speech was found in audio tracks 1, 2"
 
 
 def test_no_other_track_is_heard_than_the_one_that_is_asked_for(film):

@@ -10,8 +10,8 @@ pytestmark = pytest.mark.usefixtures("loudness_is_speech")
 
 
 def test_what_a_model_leaves_unheard_is_listened_to_again():
-    def say(sound):
-        seconds = len(sound) / RATE
+    def say(audio):
+        seconds = len(audio) / RATE
         return Text("more follows", seconds, heard_until=6.0) if seconds > 10 else Text("the rest", seconds)
 
     [record] = records([recording("a", 0.2, 0.2, 0.2, 0.2, pause=1.0)], LoudnessModel(say))
@@ -20,13 +20,13 @@ def test_what_a_model_leaves_unheard_is_listened_to_again():
 
 
 def test_silence_left_unheard_is_not_listened_to_again():
-    model = LoudnessModel(lambda sound: Text("all", len(sound) / RATE, heard_until=2.0))
+    model = LoudnessModel(lambda audio: Text("all", len(audio) / RATE, heard_until=2.0))
     [record] = records([recording("a", 0.2)], model)
     assert record["text"] == "all" and model.batches == [1]
 
 
 def test_a_model_that_gets_nowhere_is_left_alone():
-    model = LoudnessModel(lambda sound: Text("", len(sound) / RATE, heard_until=0.0))
+    model = LoudnessModel(lambda audio: Text("", len(audio) / RATE, heard_until=0.0))
     [record] = records([recording("a", 0.2)], model)
     assert record["text"] == "" and model.batches == [1]
 
@@ -41,7 +41,7 @@ def test_a_model_that_gets_nowhere_is_left_alone():
 )
 def test_what_nobody_can_have_said_is_left_out_and_said(said, reason):
     said = {"text": "no no no", "compression_ratio": 2.5} | said
-    [record] = records([recording("a", 0.2)], LoudnessModel(lambda sound: Text(seconds=len(sound) / RATE, **said)))
+    [record] = records([recording("a", 0.2)], LoudnessModel(lambda audio: Text(seconds=len(audio) / RATE, **said)))
     assert (record["text"], record["segments"], record["language"]) == ("", [], None)
     assert record["notes"] == [f"the text for 0:00 to 0:03 is left out: it is {reason}"]
     assert record["timings"]["unused"] == pytest.approx(2.3, abs=0.1)
@@ -49,13 +49,13 @@ def test_what_nobody_can_have_said_is_left_out_and_said(said, reason):
 
 @pytest.mark.parametrize("said", [{"token_ids": (7, 7, 7, 7)}, {"compression_ratio": 9.0}, {"logprob": -1.5}])
 def test_what_may_well_have_been_said_stays(said):
-    [record] = records([recording("a", 0.2)], LoudnessModel(lambda sound: Text("no no", len(sound) / RATE, **said)))
+    [record] = records([recording("a", 0.2)], LoudnessModel(lambda audio: Text("no no", len(audio) / RATE, **said)))
     assert record["text"] == "no no" and record["notes"] == []
 
 
 @pytest.mark.parametrize("text", ["", " . . .", "♪♪"])
 def test_where_no_words_were_made_out_is_said(text):
-    model = LoudnessModel(lambda sound: Text(text if np.abs(sound).max() < 0.25 else "words", len(sound) / RATE))
+    model = LoudnessModel(lambda audio: Text(text if np.abs(audio).max() < 0.25 else "words", len(audio) / RATE))
     [record] = records([recording("a", 0.2, 0.3)], model)
     assert record["text"] == "words" and record["notes"] == ["no words were recognised from 0:00 to 0:03"]
     assert record["timings"]["unused"] > 2
@@ -64,8 +64,8 @@ def test_where_no_words_were_made_out_is_said(text):
 def halved(whole: dict, part: dict) -> tuple[list[str], int]:
     """What is written of six seconds of which the whole and any shorter part are heard so."""
 
-    def say(sound):
-        seconds = len(sound) / RATE
+    def say(audio):
+        seconds = len(audio) / RATE
         return Text(seconds=seconds, **(whole if seconds > 5 else part))
 
     model = LoudnessModel(say)

@@ -9,8 +9,8 @@ from mmcli.speech.windows import RATE
 SENTENCE = "andsomyfellowamericansasknotwhatyourcountrycandoforyouaskwhatyoucandoforyourcountry"
 
 
-def repeated(sound: np.ndarray, times: int, pause: float) -> np.ndarray:
-    return np.concatenate([part for _ in range(times) for part in (sound, np.zeros(int(pause * RATE), np.float32))])
+def repeated(audio: np.ndarray, times: int, pause: float) -> np.ndarray:
+    return np.concatenate([part for _ in range(times) for part in (audio, np.zeros(int(pause * RATE), np.float32))])
 
 
 @pytest.mark.parametrize(("times", "pause"), [(2, 0.0), (3, 0.5)])

@@ -52,12 +52,12 @@ def test_batches_heard_at_the_same_time_come_out_in_order(lanes, request):
     plain = events(sources, batch_size=2)
     another = threading.Event()
 
-    def slowly(sound):
-        if np.abs(sound).max() < 0.205:
+    def slowly(audio):
+        if np.abs(audio).max() < 0.205:
             another.wait()
-        elif np.abs(sound).max() > 0.225:  # in another batch than the first
+        elif np.abs(audio).max() > 0.225:  # in another batch than the first
             another.set()
-        return Text(f"{np.abs(sound).max():.2f}", len(sound) / RATE)
+        return Text(f"{np.abs(audio).max():.2f}", len(audio) / RATE)
 
     got = events(sources, LoudnessModel(slowly), batch_size=2, lanes=lanes)
     assert [type(event) for event in got] == [type(event) for event in plain]
@@ -106,20 +106,20 @@ def test_a_model_that_takes_no_audio_is_refused():
 
 
 def test_memory_that_runs_out_is_one_sentence():
-    def say(sound):
+    def say(audio):
         raise RuntimeError("DefaultCPUAllocator: not enough memory")
 
     with pytest.raises(ModelError, match="Memory ran out on 2 windows at once"):
         events([recording("a", 0.2, 0.3)], LoudnessModel(say))
 
 
-def test_sound_does_not_pile_up():
-    """Sixty windows; at no time is the sound of more of them alive than a batch needs."""
+def test_audio_does_not_pile_up():
+    """Sixty windows; at no time is the audio of more of them alive than a batch needs."""
     made, most = [], []
 
-    def say(sound):
+    def say(audio):
         most.append(sum(window() is not None for window in made))
-        return Text("x", len(sound) / RATE)
+        return Text("x", len(audio) / RATE)
 
     model = LoudnessModel(say)
     window = Speech._window

@@ -92,10 +92,10 @@ class Ours:
         return [list(row) for row in zip(*written, strict=True)]
 
     def read_each_step(self, rows: int, tokens: int) -> int:
-        """Bytes that one step reads: the decoder's weights with its head, and the keys and values of sound and text."""
+        """Bytes that one step reads: the decoder's weights with its head, and the keys and values of audio and text."""
         decoder, config = self.model.decoder, self.config
         weights = sum(weight.numel() for name, weight in decoder.named_parameters() if name != "position")
-        places = config.sound_positions + len(self.prompt) + tokens // 2
+        places = config.audio_positions + len(self.prompt) + tokens // 2
         pairs = 2 * config.decoder.depth * rows * places * config.width
         return (weights + pairs) * decoder.position.element_size()
 
@@ -191,12 +191,12 @@ def report(
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device}, {given.threads} threads"
     kind = str(ours.model.decoder.position.dtype).removeprefix("torch.")
-    sound = given.batch * SECONDS
+    audio = given.batch * SECONDS
     steps = {
         side: [(total - statistics.median(encoding[side])) / given.tokens for total in totals]
         for side, totals in whole.items()
     }
-    speeds = {side: [sound / one for one in each] for side, each in whole.items()}
+    speeds = {side: [audio / one for one in each] for side, each in whole.items()}
     rows = [("", *whole, *(["ratio"] if len(whole) == 2 else []))]
     for label, samples, form in (
         ("windows to tokens", whole, seconds_text),

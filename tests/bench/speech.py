@@ -33,10 +33,10 @@ PAUSES = (0.2, 0.4, 0.8, 0.3, 1.5)  # seconds between clips, in turn
 PEER = """
 import sys
 from faster_whisper import BatchedInferencePipeline, WhisperModel
-path, sound, threads, batch, beams, language = sys.argv[1:]
+path, audio, threads, batch, beams, language = sys.argv[1:]
 model = WhisperModel(path, device="cpu", compute_type="int8", cpu_threads=int(threads))
 segments, _ = BatchedInferencePipeline(model).transcribe(
-    sound, batch_size=int(batch), beam_size=int(beams), language=language or None, without_timestamps=False
+    audio, batch_size=int(batch), beam_size=int(beams), language=language or None, without_timestamps=False
 )
 for segment in segments:
     print(segment.text.strip(), flush=True)
@@ -70,19 +70,19 @@ def join(clips: list[str], seconds: float, path: Path) -> None:
     """Write a 16 kHz wav file of the clips in turn, again and again, with pauses between them."""
     import numpy as np
 
-    from mmcli.media.audio import RATE, read_sound
-    from mmcli.media.sources import SOUND_EXTENSIONS, expand
+    from mmcli.media.audio import RATE, read_audio
+    from mmcli.media.sources import RECORDING_EXTENSIONS, expand
 
-    sources = list(expand(clips, extensions=SOUND_EXTENSIONS))
+    sources = list(expand(clips, extensions=RECORDING_EXTENSIONS))
     written, turn = 0.0, 0
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(RATE)
         while written < seconds:
-            sound, _ = read_sound(sources[turn % len(sources)])
+            audio, _ = read_audio(sources[turn % len(sources)])
             pause = np.zeros(int(PAUSES[turn % len(PAUSES)] * RATE), np.float32)
-            samples = np.concatenate((sound, pause))
+            samples = np.concatenate((audio, pause))
             file.writeframes((samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
             written += len(samples) / RATE
             turn += 1
@@ -105,13 +105,13 @@ def sample(command: list[str], threads: int) -> dict[str, Any]:
     return {"seconds": seconds, "cpu": used.ru_utime + used.ru_stime, "memory": used.ru_maxrss * unit, "text": text}
 
 
-def commands(given: argparse.Namespace, sound: Path) -> dict[str, list[str]]:
+def commands(given: argparse.Namespace, audio: Path) -> dict[str, list[str]]:
     settings = ["--model", given.model, "--device", "cpu", "--batch-size", given.batch, "--beams", given.beams]
     settings += ["--language", given.language] if given.language else []
-    sides = {"mmcli": [sys.executable, "-m", "mmcli", "transcribe", sound, *settings]}
+    sides = {"mmcli": [sys.executable, "-m", "mmcli", "transcribe", audio, *settings]}
     if given.peer:
         sides["faster-whisper int8"] = [
-            *(given.peer_python, "-c", PEER, given.peer, sound),
+            *(given.peer_python, "-c", PEER, given.peer, audio),
             *(given.threads, given.batch, given.beams, given.language),
         ]
     return {side: [str(part) for part in command] for side, command in sides.items()}
@@ -124,9 +124,9 @@ def main() -> None:
 
         return random_whisper.main(given)
     with tempfile.TemporaryDirectory(prefix="mmcli-bench-") as folder:
-        sound = Path(folder) / "speech.wav"
-        join(given.clips, 60 * given.minutes, sound)
-        sides = commands(given, sound)
+        audio = Path(folder) / "speech.wav"
+        join(given.clips, 60 * given.minutes, audio)
+        sides = commands(given, audio)
         samples: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
         for _ in range(given.rounds):
             for side, command in sides.items():

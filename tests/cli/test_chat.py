@@ -1,6 +1,6 @@
 import numpy as np
+from audio_files import save
 from command import mmcli
-from sound_files import save
 
 from mmcli.cli.talker import Teller
 

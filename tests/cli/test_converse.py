@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from audio_files import save
 from command import environment
 from PIL import Image
 from records import read
-from sound_files import save
 from turns import turn_model
 
 from mmcli.cli.attachments import load_attachments
@@ -47,7 +47,7 @@ def records(out: str) -> list[dict]:
     return list(read(out))
 
 
-def test_pictures_and_sounds_go_with_the_next_question_and_are_remembered(folder):
+def test_pictures_and_recordings_go_with_the_next_question_and_are_remembered(folder):
     lines = "what?\n/image album/sub/c.png\n/audio short\nand now?\nsure?\n"
     out, _, talker = talk(lines, ["album/b.jpg"])
     first, second, third = records(out)
@@ -68,14 +68,14 @@ def test_a_picture_without_an_answer_still_goes_with_the_next_question(folder):
     assert "tokens, and small reads 90 at most" in err and record["source"] == "album/b.jpg"
 
 
-def test_a_long_sound_is_heard_in_parts_and_nothing_is_lost(folder):
+def test_a_long_recording_is_heard_in_parts_and_nothing_is_lost(folder):
     out, err, talker = talk("what is said?\n", ["long.flac"])
     note = "read in 2 parts of at most 20 s, cut at pauses; all 0:26 are used"
     assert f"mmcli: long.flac: {note}" in err
     [record] = records(out)
     assert record["source"] == "long.flac" and record["notes"] == [note]
-    sounds = talker.conversation.turns[0].sounds()
-    assert len(sounds) == 2 and sum(map(len, sounds)) == 16_000 * 26
+    audios = talker.conversation.turns[0].audios()
+    assert len(audios) == 2 and sum(map(len, audios)) == 16_000 * 26
 
 
 def test_what_was_not_asked_about_yet_can_be_taken_back(folder):
@@ -154,13 +154,13 @@ def test_what_cannot_be_done_is_said_and_the_conversation_goes_on(folder, line, 
     assert said in err and "Traceback" not in err and len(records(out)) == 1
 
 
-def test_pictures_and_sounds_are_told_apart_by_what_is_in_them(folder):
+def test_pictures_and_recordings_are_told_apart_by_what_is_in_them(folder):
     os.rename("long.flac", "long.jpg")
     os.rename("album/b.jpg", "b.mp3")
     streams = environment((folder / "album/sub/c.png").read_bytes())
     found = load_attachments(streams, ["long.jpg", "b.mp3", "short", "-", "album"])
     assert names_of(found) == ["long.jpg", "b.mp3", "short", "-", "album/a[red].png", "album/sub/c.png"]
-    assert [one.kind == "sound" for one in found] == [True, False, True, False, False, False]
+    assert [one.kind == "recording" for one in found] == [True, False, True, False, False, False]
     with pytest.raises(InputError, match="nothere does not exist"):
         load_attachments(streams, ["nothere"])
     (folder / "odd.mp3").write_bytes(b"\0" * 5000)

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from mmcli.cli.app import run
 from mmcli.cli.libraries import Guarded
-from mmcli.cli.progress import SoundProgress
+from mmcli.cli.progress import AudioProgress
 
 BAD = "\x1b]0;t\x07\x1b[2J\rmmcli: all is well\nmmcli: forged\x9b31m\x85\u202egnp\u200b\u2028mmcli: forged"
 LONG = "x" * 5000
@@ -211,7 +211,7 @@ def test_a_librarys_progress_bar_stays_one():
 
 def test_the_bar_of_a_recording_shows_its_name_safely():
     streams = environment(stderr_tty=True)
-    with SoundProgress(streams) as progress:
+    with AudioProgress(streams) as progress:
         progress.reach(BAD[-20:] + "\x1b[2J", 1.0, None)
     check(without_bar(streams.stderr.getvalue()))
     assert r"\x1b[2J" in streams.stderr.getvalue()

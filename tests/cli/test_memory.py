@@ -35,7 +35,7 @@ def test_a_limited_address_space(tmp_path, command, megabytes):
     name = str(tmp_path / "a.png")
     Image.new("RGB", (8, 8)).save(name)
     if command == "transcribe":
-        from sound_files import save_sweep
+        from audio_files import save_sweep
 
         name = str(save_sweep(tmp_path / "a.wav", 1.0))
     done = confined(megabytes, "-m", "mmcli", command, name)

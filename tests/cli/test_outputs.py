@@ -16,7 +16,7 @@ from mmcli.batch.manifest import NAME as MANIFEST
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHORT = ("--max-tokens", 3)
-SOUND = EXAMPLES / "jfk.flac"
+AUDIO = EXAMPLES / "jfk.flac"
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_output_means_the_same_in_every_command(photos, command):
     if command == ("transcribe",):
         names = ["photos/a.flac", "photos/sub/b.flac"]
         for name in names:
-            shutil.copy(SOUND, name)
+            shutil.copy(AUDIO, name)
     stems = [Path(name).stem for name in names]
     printed = mmcli(*command, *names, "-o", "-").out
     alone = [  # without the names that come before them where there are several

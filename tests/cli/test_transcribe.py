@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import srt
 import webvtt
+from audio_files import KINDS, save, save_pictures, wav_bytes
 from command import Terminal, mmcli, process, through_head
-from sound_files import KINDS, save, save_pictures, wav_bytes
 
-from mmcli.media.audio import read_sound
+from mmcli.media.audio import read_audio
 from mmcli.media.sources import expand
 from mmcli.speech.windows import RATE
 
@@ -34,7 +34,7 @@ def one_thread():
 @pytest.fixture(scope="module")
 def speech() -> np.ndarray:
     [source] = expand([EXAMPLE], extensions=frozenset())
-    return read_sound(source)[0]
+    return read_audio(source)[0]
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +43,9 @@ def record() -> dict:
     return record
 
 
-def at_rate(sound: np.ndarray, rate: int) -> np.ndarray:
-    times = np.arange(int(len(sound) * rate / RATE)) / rate
-    return np.interp(times, np.arange(len(sound)) / RATE, sound).astype(np.float32)
+def at_rate(audio: np.ndarray, rate: int) -> np.ndarray:
+    times = np.arange(int(len(audio) * rate / RATE)) / rate
+    return np.interp(times, np.arange(len(audio)) / RATE, audio).astype(np.float32)
 
 
 def plain(text: str) -> str:
@@ -97,7 +97,7 @@ def test_mp3_on_stdin(speech, tmp_path):
     assert done.records[0]["source"] == "-" and SAID in plain(done.records[0]["text"])
 
 
-def test_the_sound_of_a_video(speech, tmp_path):
+def test_the_audio_of_a_video(speech, tmp_path):
     path = save(tmp_path / "film.mp4", at_rate(speech, 48000), picture=True)
     assert SAID in plain(mmcli("transcribe", path).out)
 
@@ -326,7 +326,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
     assert 1 <= len(written) < 30 and all(SAID in plain(json.loads(path.read_text())["text"]) for path in written)
 
 
-def test_a_terminal_shows_progress_in_the_time_of_sound_and_text_as_it_comes(tmp_path):
+def test_a_terminal_shows_progress_in_the_time_of_audio_and_text_as_it_comes(tmp_path):
     pytest.importorskip("pty")
     terminal = Terminal("transcribe", *[EXAMPLE] * 3, "--batch-size", "1")
     terminal.until("× real time")

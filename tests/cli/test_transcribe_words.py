@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import srt
 import webvtt
+from audio_files import wav_bytes
 from command import mmcli
-from sound_files import wav_bytes
 
 from mmcli.errors import InputError
-from mmcli.media.audio import read_sound
+from mmcli.media.audio import read_audio
 from mmcli.media.sources import expand
 from mmcli.speech.windows import RATE
 
@@ -89,9 +89,9 @@ def test_what_is_too_long_to_be_heard_at_once_is_refused_by_its_header(tmp_path)
         file.write((2 * RATE * 3600 * 14 - 44).to_bytes(4, "little"))
     [source] = expand([path], extensions=frozenset())
     with pytest.raises(InputError, match=r"long.wav is longer than 90 minutes.*mmcli transcribe"):
-        read_sound(source, longest=5400)
+        read_audio(source, longest=5400)
     (tmp_path / "short.wav").write_bytes(wav_bytes(np.zeros(3 * RATE), RATE))
     [short] = expand([tmp_path / "short.wav"], extensions=frozenset())
-    assert len(read_sound(short, longest=3.0)[0]) == 3 * RATE
+    assert len(read_audio(short, longest=3.0)[0]) == 3 * RATE
     with pytest.raises(InputError, match="longer than"):
-        read_sound(short, longest=2.9)
+        read_audio(short, longest=2.9)

@@ -4,8 +4,8 @@ import io
 
 import numpy as np
 import pytest
+from audio_files import KINDS, fails, lag, load, save, save_sweep, sweep, tone, wav_bytes
 from PIL import Image
-from sound_files import KINDS, fails, lag, load, save, save_sweep, sweep, tone, wav_bytes
 
 from mmcli.media.audio import RATE
 from mmcli.media.sample_widths import whole_places
@@ -28,23 +28,23 @@ def test_an_empty_file(tmp_path):
 
 def test_a_recording_of_no_length(tmp_path):
     (tmp_path / "a.wav").write_bytes(wav_bytes(np.zeros(0), 16000))
-    assert "holds no sound" in fails(tmp_path / "a.wav")
+    assert "holds no audio" in fails(tmp_path / "a.wav")
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 192000])
 @pytest.mark.parametrize("count", [1, 2, 7, 100, 1001])
 def test_a_recording_of_a_few_samples_keeps_them_all(tmp_path, count, rate):
     (tmp_path / "a.wav").write_bytes(wav_bytes(np.full(count, 0.5), rate))
-    samples, sound = load(tmp_path / "a.wav")
+    samples, audio = load(tmp_path / "a.wav")
     assert len(samples) == -(-count * RATE // rate)
     assert samples.any()
-    assert sound.notes == ()
+    assert audio.notes == ()
 
 
 def test_silence_is_a_recording(tmp_path):
     (tmp_path / "a.wav").write_bytes(wav_bytes(np.zeros(16000), 16000))
-    samples, sound = load(tmp_path / "a.wav")
-    assert len(samples) == RATE and not samples.any() and not sound.notes
+    samples, audio = load(tmp_path / "a.wav")
+    assert len(samples) == RATE and not samples.any() and not audio.notes
 
 
 # -- something else ----------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def jpeg() -> bytes:
         (b"PK\x03\x04" + bytes(100), "is a ZIP archive or an office document, not a recording"),
         (b"\x1f\x8b\x08" + bytes(100), "is compressed with gzip. Unpack it first"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
-        (b"MThd\0\0\0\x06\0\1\0\1\0\x60", "is MIDI, notes and not sound"),
+        (b"MThd\0\0\0\x06\0\1\0\1\0\x60", "is MIDI, notes and not audio"),
         (b"<!DOCTYPE html><html><body>", "is a web page, not a recording"),
         (b"#EXTM3U\n#EXT-X-TARGETDURATION:10\nhttp://127.0.0.1:9/a.ts\n", "is a playlist, not a recording"),
         (b"ffconcat version 1.0\nfile /etc/passwd\n", "is text, not a recording"),
@@ -106,11 +106,11 @@ def test_tags_that_are_no_utf_8(tmp_path):
 def test_of_a_file_cut_short_what_is_there_is_given(tmp_path, kind):
     path = save_sweep(tmp_path / f"a.{kind}", 20)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
-    samples, sound = load(path)
+    samples, audio = load(path)
     assert 9 < len(samples) / RATE < 14
     assert lag(samples, sweep(20, RATE)[: len(samples)]) == pytest.approx(0, abs=0.03)
     if kind not in ("opus", "aac", "ts"):  # these do not say how long they were
-        assert any(note.startswith("it is cut short") and note.endswith("are there") for note in sound.notes)
+        assert any(note.startswith("it is cut short") and note.endswith("are there") for note in audio.notes)
     assert not any("cut short" in note for note in load(path, duration=2)[1].notes), "not seen, not said"
 
 
@@ -118,9 +118,9 @@ def test_of_a_file_cut_short_what_is_there_is_given(tmp_path, kind):
 def test_how_much_may_be_missing_at_the_end_before_it_is_said(tmp_path, missing, said):
     path = save_sweep(tmp_path / "a.wav", 20)
     path.write_bytes(path.read_bytes()[: -round(missing * 44100) * 2])
-    samples, sound = load(path)
+    samples, audio = load(path)
     assert len(samples) / RATE == pytest.approx(20 - missing, abs=0.01)
-    assert any(note.startswith("it is cut short") for note in sound.notes) is said
+    assert any(note.startswith("it is cut short") for note in audio.notes) is said
 
 
 def test_an_mp4_without_its_index(tmp_path):
@@ -132,10 +132,10 @@ def test_an_mp4_without_its_index(tmp_path):
 def test_an_mp4_cut_short_behind_its_index(tmp_path):
     path = save(tmp_path / "a.m4a", sweep(20, 44100), options={"movflags": "faststart"})
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
-    samples, sound = load(path)
+    samples, audio = load(path)
     assert 9 < len(samples) / RATE < 14
     assert lag(samples, sweep(20, RATE)[: len(samples)]) == pytest.approx(0, abs=0.002)
-    assert any(note.startswith("it is cut short") for note in sound.notes)
+    assert any(note.startswith("it is cut short") for note in audio.notes)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -153,9 +153,9 @@ def test_a_wav_whose_writer_could_not_go_back_to_its_header(tmp_path, size):
     data = bytearray(wav_bytes(tone(440, 3, 16000), 16000))
     data[4:8] = data[40:44] = size.to_bytes(4, "little")
     (tmp_path / "a.wav").write_bytes(data)
-    samples, sound = load(tmp_path / "a.wav")
+    samples, audio = load(tmp_path / "a.wav")
     assert len(samples) == 3 * RATE
-    assert sound.notes == ()
+    assert audio.notes == ()
 
 
 # -- damaged -----------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def test_damage_takes_nothing_from_what_is_around_it(tmp_path, kind, fill):
     begin, length = len(data) // 2, len(data) // 20
     data[begin : begin + length] = np.random.default_rng(1).bytes(length) if fill == "noise" else bytes(length)
     path.write_bytes(data)
-    samples, sound = load(path)
+    samples, audio = load(path)
     assert np.isfinite(samples).all()
     expected = sweep(20, RATE)
     assert lag(samples[: 8 * RATE], expected[: 8 * RATE]) == pytest.approx(0, abs=0.03)
@@ -183,8 +183,8 @@ def test_damaged_pieces_are_told(tmp_path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 8000] = np.random.default_rng(1).bytes(8000)
     path.write_bytes(data)
-    _, sound = load(path)
-    assert any("damaged piece" in note for note in sound.notes)
+    _, audio = load(path)
+    assert any("damaged piece" in note for note in audio.notes)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -213,16 +213,16 @@ def test_a_rate_that_no_recording_has(tmp_path, rate):
     data = bytearray(wav_bytes(tone(440, 1, 16000), 16000))
     data[24:28] = rate.to_bytes(4, "little")
     (tmp_path / "a.wav").write_bytes(data)
-    assert "no sound in it can be decoded" in fails(tmp_path / "a.wav")
+    assert "no audio in it can be decoded" in fails(tmp_path / "a.wav")
 
 
 def test_no_piece_of_a_hopeless_recording_is_decoded(tmp_path, monkeypatch):
     """Each piece may be a gigabyte, or so small that there are millions."""
-    monkeypatch.setattr("mmcli.media.audio.SoundReader._frames", None)
+    monkeypatch.setattr("mmcli.media.audio.AudioReader._frames", None)
     (tmp_path / "a.wav").write_bytes(wav_bytes(np.zeros((100, 300)), 16000))
     (tmp_path / "b.wav").write_bytes(wav_bytes(np.zeros(100), 1))
     for name in "a.wav", "b.wav":
-        assert "no sound in it can be decoded" in fails(tmp_path / name)
+        assert "no audio in it can be decoded" in fails(tmp_path / name)
 
 
 def test_of_nothing_but_damage_a_beginning_is_enough(tmp_path, monkeypatch):
@@ -230,7 +230,7 @@ def test_of_nothing_but_damage_a_beginning_is_enough(tmp_path, monkeypatch):
     monkeypatch.setattr("mmcli.media.audio._HOPELESS", 20)
     monkeypatch.setattr("mmcli.media.audio.mixes", lambda frame: decoded.append(frame) and False)
     (tmp_path / "a.wav").write_bytes(wav_bytes(tone(440, 60, 16000), 16000))
-    assert "no sound in it can be decoded" in fails(tmp_path / "a.wav") and len(decoded) == 20
+    assert "no audio in it can be decoded" in fails(tmp_path / "a.wav") and len(decoded) == 20
 
 
 def test_large_reads_are_answered_in_parts(tmp_path):
@@ -241,4 +241,4 @@ def test_large_reads_are_answered_in_parts(tmp_path):
 
 def test_more_channels_than_any_recording_has(tmp_path):
     (tmp_path / "a.wav").write_bytes(wav_bytes(np.zeros((100, 300)), 16000))
-    assert "no sound in it can be decoded" in fails(tmp_path / "a.wav")
+    assert "no audio in it can be decoded" in fails(tmp_path / "a.wav")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sound_files import (
+from audio_files import (
     KINDS,
     fails,
     float_wav_bytes,
@@ -16,7 +16,7 @@ from sound_files import (
     sweep,
     tone,
 )
-from sound_files import wav_bytes as wav
+from audio_files import wav_bytes as wav
 
 from mmcli.media.audio import RATE
 
@@ -24,11 +24,11 @@ from mmcli.media.audio import RATE
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_recording_keeps_its_length_its_level_and_its_times(tmp_path, kind):
     late = KINDS[kind][2]
-    samples, sound = load(save_sweep(tmp_path / f"a.{kind}", 20))
+    samples, audio = load(save_sweep(tmp_path / f"a.{kind}", 20))
     expected = sweep(20, RATE)
     assert len(samples) == pytest.approx(len(expected), abs=(late + 0.02) * RATE)
-    assert sound.seconds == pytest.approx(20, abs=0.3)
-    assert sound.notes == ()
+    assert audio.seconds == pytest.approx(20, abs=0.3)
+    assert audio.notes == ()
     assert 0 <= lag(samples, expected) <= late
     assert np.std(samples) == pytest.approx(np.std(expected), rel=0.06)  # LAME turns down by 5 %
 
@@ -38,12 +38,12 @@ def test_a_part_is_the_same_as_that_part_of_the_whole(tmp_path, kind):
     late = KINDS[kind][2]
     path = save_sweep(tmp_path / f"a.{kind}", 20)
     for start in (0.3, 13.77):
-        part, sound = load(path, start=start, duration=4.5)
+        part, audio = load(path, start=start, duration=4.5)
         assert len(part) == 4.5 * RATE
         expected = sweep(20, RATE)[round(start * RATE) :]
         assert -0.0011 <= lag(part, expected) <= late + 0.0011  # WebM counts in milliseconds
-        assert sound.seconds == pytest.approx(20, abs=0.5), "the whole recording's"
-        assert not sound.notes
+        assert audio.seconds == pytest.approx(20, abs=0.5), "the whole recording's"
+        assert not audio.notes
 
 
 @pytest.mark.parametrize("kind", ["mp3", "opus", "m4a", "flac"])
@@ -67,23 +67,23 @@ def test_the_part_up_to_the_end(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mov", "mkv", "ts"])
-def test_the_sound_of_a_video(tmp_path, kind):
+def test_the_audio_of_a_video(tmp_path, kind):
     rate = KINDS[kind][1]
-    samples, sound = load(save(tmp_path / f"a.{kind}", sweep(8, rate), layout="stereo", picture=True))
+    samples, audio = load(save(tmp_path / f"a.{kind}", sweep(8, rate), layout="stereo", picture=True))
     assert abs(lag(samples, sweep(8, RATE))) <= 0.03
-    assert sound.notes == ()
+    assert audio.notes == ()
     part, _ = load(tmp_path / f"a.{kind}", start=5, duration=2)
     assert abs(lag(part, sweep(8, RATE)[5 * RATE :])) <= 0.03
 
 
-def test_a_video_without_sound(tmp_path):
-    assert "is a video without a sound track" in fails(save_pictures(tmp_path / "a.mp4"))
+def test_a_video_without_audio(tmp_path):
+    assert "is a video without an audio track" in fails(save_pictures(tmp_path / "a.mp4"))
 
 
-def test_of_several_sound_tracks_one_is_used_and_that_is_said(tmp_path):
-    samples, sound = load(save(tmp_path / "a.mkv", tone(500, 2, 32000), tracks=2))
+def test_of_several_audio_tracks_one_is_used_and_that_is_said(tmp_path):
+    samples, audio = load(save(tmp_path / "a.mkv", tone(500, 2, 32000), tracks=2))
     assert level(samples) == pytest.approx(0.5, rel=0.01)
-    assert sound.notes == ("sound track 1 of 2 is used",)
+    assert audio.notes == ("audio track 1 of 2 is used",)
 
 
 # -- rates -------------------------------------------------------------------------------------------------------
@@ -134,10 +134,10 @@ def test_samples_that_are_no_numbers_are_silence(tmp_path):
     values = tone(440, 2, RATE)
     values[1000], values[16500] = np.nan, np.inf
     (tmp_path / "a.wav").write_bytes(float_wav_bytes(values, RATE))
-    samples, sound = load(tmp_path / "a.wav")
+    samples, audio = load(tmp_path / "a.wav")
     assert np.isfinite(samples).all()
     assert level(samples) == pytest.approx(0.5, rel=0.02)
-    assert sound.notes == ("samples that are no finite numbers are taken for silence",)
+    assert audio.notes == ("samples that are no finite numbers are taken for silence",)
 
 
 # -- channels ----------------------------------------------------------------------------------------------------
@@ -158,8 +158,8 @@ def test_a_channel_is_inverted_where_most_of_it_is_the_other_upside_down(tmp_pat
     """`share` of the right channel is the left one upside down, the rest noise: the mean must keep the voice."""
     voice, noise = np.random.default_rng(0).normal(0, 0.1, (2, 4 * RATE))
     right = -share * voice + (1 - share**2) ** 0.5 * noise
-    samples, sound = load(save(tmp_path / "a.wav", [voice, right], layout="stereo", rate=RATE))
-    assert any("opposite phase" in note for note in sound.notes) is inverted
+    samples, audio = load(save(tmp_path / "a.wav", [voice, right], layout="stereo", rate=RATE))
+    assert any("opposite phase" in note for note in audio.notes) is inverted
     expected = (voice - right if inverted else voice + right) / 2
     assert np.corrcoef(samples, expected[: len(samples)])[0, 1] > 0.99
 
@@ -200,44 +200,44 @@ def test_a_stream_that_changes_on_the_way(tmp_path):
 # -- times -------------------------------------------------------------------------------------------------------
 
 
-def test_sound_that_begins_after_the_picture_begins_with_silence(tmp_path):
+def test_audio_that_begins_after_the_picture_begins_with_silence(tmp_path):
     path = save(tmp_path / "a.mkv", sweep(4, 32000), picture=True, begin=1.5)
-    samples, sound = load(path)
+    samples, audio = load(path)
     assert not samples[: int(1.49 * RATE)].any()
     assert lag(samples[int(1.5 * RATE) :], sweep(4, RATE)) == pytest.approx(0, abs=0.002)
-    assert sound.notes == ()
+    assert audio.notes == ()
     part, _ = load(path, start=1, duration=2)
     assert lag(part[RATE // 2 :], sweep(4, RATE)) == pytest.approx(0, abs=0.002)
 
 
 def test_silence_stands_for_what_is_missing(tmp_path):
     """What browsers record while a connection is gone; without it all that follows would be too early."""
-    samples, sound = load(save(tmp_path / "a.mkv", sweep(10, 32000), hole=(3, 5)))
+    samples, audio = load(save(tmp_path / "a.mkv", sweep(10, 32000), hole=(3, 5)))
     assert len(samples) == pytest.approx(10 * RATE, abs=0.1 * RATE)
     assert lag(samples[6 * RATE :], sweep(10, RATE)[6 * RATE :]) == pytest.approx(0, abs=0.002)
     assert not samples[int(3.2 * RATE) : int(4.8 * RATE)].any()
-    (note,) = sound.notes
+    (note,) = audio.notes
     assert note.endswith("s are missing in one place, silence stands for them")
 
 
 @pytest.mark.parametrize("until", [3.3, 3.9])
 def test_silence_stands_for_a_short_piece_that_is_missing(tmp_path, until):
-    samples, sound = load(save(tmp_path / "a.mkv", sweep(6, 32000), hole=(3, until)))
+    samples, audio = load(save(tmp_path / "a.mkv", sweep(6, 32000), hole=(3, until)))
     assert lag(samples[4 * RATE :], sweep(6, RATE)[4 * RATE :]) == pytest.approx(0, abs=0.002)
-    (note,) = sound.notes
+    (note,) = audio.notes
     assert note.endswith("s are missing in one place, silence stands for them")
 
 
 def test_what_a_clock_is_sloppy_by_is_no_gap(tmp_path):
-    samples, sound = load(save(tmp_path / "a.mkv", sweep(6, 32000), leap=(3, 0.06)))
-    assert sound.notes == () and len(samples) == pytest.approx(6 * RATE, abs=2)
+    samples, audio = load(save(tmp_path / "a.mkv", sweep(6, 32000), leap=(3, 0.06)))
+    assert audio.notes == () and len(samples) == pytest.approx(6 * RATE, abs=2)
 
 
 def test_a_leap_of_the_clock_puts_in_nothing(tmp_path):
-    samples, sound = load(save(tmp_path / "a.ts", sweep(6, 48000), leap=(3, 90_000)))
+    samples, audio = load(save(tmp_path / "a.ts", sweep(6, 48000), leap=(3, 90_000)))
     assert lag(samples, sweep(6, RATE)) == pytest.approx(0, abs=0.03)
     assert len(samples) == pytest.approx(6 * RATE, abs=0.1 * RATE)
-    assert sound.notes == ("its clock leaps on the way, times are counted by what is heard",)
+    assert audio.notes == ("its clock leaps on the way, times are counted by what is heard",)
 
 
 def test_a_clock_that_begins_again_drops_nothing(tmp_path):

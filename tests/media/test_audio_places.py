@@ -12,19 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from audio_files import KINDS, lag, save_sweep, source, sweep, swept, tone, wav_bytes
 from naming import only
-from sound_files import KINDS, lag, save_sweep, source, sweep, swept, tone, wav_bytes
 
 from mmcli.errors import InputError
-from mmcli.media.audio import RATE, open_sound, read_sound
-from mmcli.media.sources import SOUND_EXTENSIONS, expand
+from mmcli.media.audio import RATE, open_audio, read_audio
+from mmcli.media.sources import RECORDING_EXTENSIONS, expand
 
 
 def holds_the_sweep(one_source) -> None:
-    samples, sound = read_sound(one_source)
+    samples, audio = read_audio(one_source)
     assert abs(lag(samples, sweep(20, RATE))) <= 0.03
     assert len(samples) == pytest.approx(20 * RATE, abs=0.05 * RATE)
-    assert not sound.notes
+    assert not audio.notes
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -52,14 +52,14 @@ def test_a_web_address(tmp_path, kind):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         holds_the_sweep(only(f"http://127.0.0.1:{server.server_port}/a.{kind}"))
         with pytest.raises(InputError, match="the server answered 404"):
-            open_sound(only(f"http://127.0.0.1:{server.server_port}/b.{kind}"))
+            open_audio(only(f"http://127.0.0.1:{server.server_port}/b.{kind}"))
         server.shutdown()
 
 
 def test_a_folder_gives_its_recordings_and_videos(tmp_path):
     for name in ("a.MP3", "b.opus", "c.mp4", "d.webm", "e.txt", "f.jpg", "g.ts"):
         (tmp_path / name).touch()
-    found = expand([str(tmp_path)], extensions=SOUND_EXTENSIONS)
+    found = expand([str(tmp_path)], extensions=RECORDING_EXTENSIONS)
     assert [Path(one.name).name for one in found] == ["a.MP3", "b.opus", "c.mp4", "d.webm"]
 
 
@@ -69,7 +69,7 @@ def test_a_folder_gives_its_recordings_and_videos(tmp_path):
 def test_names_that_mean_something_to_ffmpeg_are_names(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(wav_bytes(tone(440, 1, 16000), 16000))
-    assert len(read_sound(source(name))[0]) == RATE
+    assert len(read_audio(source(name))[0]) == RATE
 
 
 # -- reading -----------------------------------------------------------------------------------------------------
@@ -77,30 +77,30 @@ def test_names_that_mean_something_to_ffmpeg_are_names(tmp_path, monkeypatch, na
 
 def test_blocks_are_those_of_the_whole(tmp_path):
     path = save_sweep(tmp_path / "a.flac", 20)
-    with open_sound(source(path)) as reader:
+    with open_audio(source(path)) as reader:
         blocks = list(reader)
     assert all(0 < len(block) <= RATE for block in blocks)
-    np.testing.assert_array_equal(np.concatenate(blocks), read_sound(source(path))[0])
+    np.testing.assert_array_equal(np.concatenate(blocks), read_audio(source(path))[0])
 
 
 def test_a_reader_lets_go_of_its_file(tmp_path):
     path = save_sweep(tmp_path / "a.flac", 20)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
-        with open_sound(source(path)) as reader:
+        with open_audio(source(path)) as reader:
             next(iter(reader))
         reader.close()
     (tmp_path / "b.wav").write_bytes(b"text")
     with pytest.raises(InputError):
-        open_sound(source(tmp_path / "b.wav"))
+        open_audio(source(tmp_path / "b.wav"))
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_recordings_are_read_in_threads_at_once(tmp_path):
     path = save_sweep(tmp_path / "a.mp3", 20)
-    expected = read_sound(source(path))[0]
+    expected = read_audio(source(path))[0]
     results = []
-    threads = [threading.Thread(target=lambda: results.append(read_sound(source(path))[0])) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: results.append(read_audio(source(path))[0])) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -143,8 +143,8 @@ def resident() -> int:
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is told differently here")
 def test_memory_stays_flat_over_an_hour(hour):
     samples, sizes = 0, []
-    with open_sound(source(hour)) as reader:
-        assert reader.sound.seconds == 3600
+    with open_audio(source(hour)) as reader:
+        assert reader.info.seconds == 3600
         for block in reader:
             samples += len(block)
             sizes.append(resident())
@@ -155,7 +155,7 @@ def test_memory_stays_flat_over_an_hour(hour):
 def test_the_whole_is_in_memory_once(hour):
     tracemalloc.start()
     try:
-        samples, _ = read_sound(source(hour), duration=900)
+        samples, _ = read_audio(source(hour), duration=900)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -168,7 +168,7 @@ def test_what_a_pipe_gave_is_in_memory_once(hour):
     one = only("-", stdin=io.BytesIO(data))
     one.read()
     before = resident()
-    with open_sound(one) as reader:
+    with open_audio(one) as reader:
         for _ in zip(range(100), reader, strict=False):
             pass
         assert resident() - before < 20 << 20

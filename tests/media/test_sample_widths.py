@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from sound_files import load
+from audio_files import load
 
 RATE = 16_000
 TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(2 * RATE) / RATE)
@@ -95,8 +95,8 @@ FILES |= {f"aiff {bits} in {place}": aiff(bits, place) for bits, place in ((12, 
 def test_a_tone_is_a_tone(name, tmp_path):
     path = tmp_path / "tone.bin"
     path.write_bytes(FILES[name])
-    samples, sound = load(path)
-    assert sound.notes == () and len(samples) == pytest.approx(len(TONE), abs=32)
+    samples, audio = load(path)
+    assert audio.notes == () and len(samples) == pytest.approx(len(TONE), abs=32)
     np.testing.assert_allclose(samples[500:-500], TONE[500 : len(samples) - 500], atol=0.01)
 
 

@@ -11,7 +11,7 @@ import pytest
 from naming import make, names, only
 
 from mmcli.errors import InputError, UsageError
-from mmcli.media.audio import open_sound
+from mmcli.media.audio import open_audio
 from mmcli.media.image import load_image
 from mmcli.media.naming import STREAM_LIMIT
 from mmcli.media.sources import IMAGE_EXTENSIONS, expand
@@ -133,7 +133,7 @@ def test_an_endless_stream_that_is_no_recording(monkeypatch, content):
     monkeypatch.setattr("mmcli.media.audio.UNKNOWN_STREAM", 3 << 20)
     stream = Endless(content)
     with pytest.raises(InputError, match="text, not a recording|longer than 3 MiB"):
-        open_sound(only("-", stdin=stream))
+        open_audio(only("-", stdin=stream))
     assert stream.given <= 5 << 20
 
 

@@ -21,12 +21,12 @@ def words(text: str) -> dict:
     return {"type": "text", "text": text}
 
 
-PICTURE, SOUND = {"type": "image"}, {"type": "audio"}
+PICTURE, AUDIO = {"type": "image"}, {"type": "audio"}
 CONVERSATIONS = [
     [("user", [words(" hello  world ")])],
     [("system", [words("be kind ")]), ("user", [PICTURE, words("what is it?")])],
-    [("user", [PICTURE, words("\n left "), PICTURE, SOUND, words("right")]), ("assistant", [words("a mat\n")]),
-     ("user", [words("who speaks?"), SOUND]), ("assistant", [words("you")]), ("user", [words("")])],
+    [("user", [PICTURE, words("\n left "), PICTURE, AUDIO, words("right")]), ("assistant", [words("a mat\n")]),
+     ("user", [words("who speaks?"), AUDIO]), ("assistant", [words("you")]), ("user", [words("")])],
     [("system", [words("be kind")]), ("user", [words("a")]), ("assistant", [words("b")]), ("user", [words("c")])],
 ]  # fmt: skip
 

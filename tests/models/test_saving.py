@@ -68,7 +68,7 @@ def unfused(folder):
 
 
 def answer(loaded) -> torch.Tensor:
-    """Logits of the first token, of a picture and a prompt or of a sound."""
+    """Logits of the first token, of a picture and a prompt or of a recording."""
     if not loaded.processor.capabilities.answers:
         states = loaded.model.encoder(torch.from_numpy(np.sin(np.arange(80 * 200, dtype=np.float32))).view(1, 80, 200))
         return torch.cat([part for layer in loaded.model.decoder.layers for part in layer.cross.look(states)])

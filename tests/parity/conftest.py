@@ -101,14 +101,14 @@ def our_answer():
 
 @dataclass(frozen=True)
 class Gemma3nFolder:
-    """A Gemma 3n as transformers saved it: the real tower of pictures, a small one of sounds, a small decoder."""
+    """A Gemma 3n as transformers saved it: the real tower of pictures, a small one of recordings, a small decoder."""
 
     folder: Path
     reference: Any
     processor: Any
 
     def inputs(self, *messages: dict, **options) -> dict[str, torch.Tensor]:
-        """The reference's inputs for one conversation in transformers' form, pictures and sounds in their parts."""
+        """The reference's inputs for one conversation in transformers' form, pictures and recordings in their parts."""
         options = {"add_generation_prompt": True, "tokenize": True, "return_tensors": "pt"} | options
         return dict(self.processor.apply_chat_template(list(messages), return_dict=True, **options))
 

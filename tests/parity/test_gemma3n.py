@@ -1,4 +1,4 @@
-"""Gemma 3n as a whole against transformers: pictures, sounds and text, in float32 on the CPU.
+"""Gemma 3n as a whole against transformers: pictures, recordings and text, in float32 on the CPU.
 
 The checkpoint (see `conftest.py`) has the real tower of pictures, whose weights are as timm draws them, and small
 random other parts. Pictures have 128 pixels a side here, not 768: the tower takes them too, in a fraction of the time.
@@ -23,7 +23,7 @@ SIDE = 128
 STEPS = 20
 NEVER = 1 << 20  # a stop token that no model writes
 PICTURE = [folders.BOI, *[folders.IMAGE] * 256, folders.EOI]
-SOUND = [folders.BOA, *[folders.AUDIO] * 188, folders.EOA]
+AUDIO = [folders.BOA, *[folders.AUDIO] * 188, folders.EOA]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def pictures(count: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
 
 
-def sounds(*frames: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def audios(*frames: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     features = torch.randn(len(frames), max(frames), 128, generator=torch.Generator().manual_seed(seed)) - 4
     valid = torch.arange(max(frames)) < torch.tensor(frames)[:, None]
     return features * valid[..., None], valid
@@ -85,14 +85,14 @@ CASES = {
     "text": inputs(words(30)),
     "text that names hard tokens": inputs([*words(9), folders.IMAGE, folders.AUDIO, folders.ROWS - 1, 7]),
     "a picture": inputs([2, *PICTURE, *words(9)], images=pictures(1)),
-    "a short sound": inputs([2, *SOUND, *words(9)], audio=sounds(37)),
-    "half a minute of sound": inputs([2, *SOUND, *words(9)], audio=sounds(2997)),
-    "both": inputs([2, *words(3), *PICTURE, *SOUND, *words(5)], images=pictures(1, 3), audio=sounds(300)),
+    "a short recording": inputs([2, *AUDIO, *words(9)], audio=audios(37)),
+    "half a minute of audio": inputs([2, *AUDIO, *words(9)], audio=audios(2997)),
+    "both": inputs([2, *words(3), *PICTURE, *AUDIO, *words(5)], images=pictures(1, 3), audio=audios(300)),
     "two of each": inputs(
-        [2, *SOUND, *PICTURE, *words(4), *PICTURE, *SOUND, 9], images=pictures(2, 4), audio=sounds(90, 90)
+        [2, *AUDIO, *PICTURE, *words(4), *PICTURE, *AUDIO, 9], images=pictures(2, 4), audio=audios(90, 90)
     ),
     "rows that see, hear and read": inputs(
-        [2, *PICTURE, *words(5)], [2, *SOUND, *words(50, 1)], words(12, 2), images=pictures(1, 5), audio=sounds(64)
+        [2, *PICTURE, *words(5)], [2, *AUDIO, *words(50, 1)], words(12, 2), images=pictures(1, 5), audio=audios(64)
     ),
 }
 
@@ -104,14 +104,17 @@ def test_logits_and_greedy_answers(pair, case):
 
 
 def test_what_is_seen_and_heard_matters(pair):
-    for case, changed in (("a picture", {"images": pictures(1, 9)}), ("a short sound", {"audio": sounds(37, seed=9)})):
+    for case, changed in (
+        ("a picture", {"images": pictures(1, 9)}),
+        ("a short recording", {"audio": audios(37, seed=9)}),
+    ):
         other = inputs(CASES[case].tokens[0].tolist(), **changed)
         assert (pair.logits(other) - pair.logits(CASES[case])).abs().max() > 0.05, case
 
 
 def test_soft_tokens_of_both_towers(pair):
     vision, audio = pair.ours.model.vision, pair.ours.model.audio
-    features, valid = sounds(101)
+    features, valid = audios(101)
     with torch.inference_mode():
         theirs = pair.reference.model.get_image_features(pictures(1)).pooler_output
         torch.testing.assert_close(vision(pictures(1)), theirs, **EXACT)
@@ -122,29 +125,29 @@ def test_soft_tokens_of_both_towers(pair):
     assert torch.equal(ours[0, 7:], pair.ours.model.hard[-1].expand(181, -1))
 
 
-def test_sounds_of_unlike_lengths_are_heard_as_if_alone(pair):
-    """transformers lets the silence that fills a batch up into a shorter sound's end; see our `conformer.py`."""
-    (features, valid), lengths = sounds(37, 120, 64), (37, 120, 64)
-    rows = [[2, *SOUND, *words(9, seed)] for seed in range(3)]
+def test_recordings_of_unlike_lengths_are_heard_as_if_alone(pair):
+    """transformers lets the silence that fills a batch up into a shorter recording's end; see our `conformer.py`."""
+    (features, valid), lengths = audios(37, 120, 64), (37, 120, 64)
+    rows = [[2, *AUDIO, *words(9, seed)] for seed in range(3)]
     together = pair.logits(inputs(*rows, audio=(features, valid)))
     for place, length in enumerate(lengths):
         alone = inputs(rows[place], audio=(features[place : place + 1, :length], valid[place : place + 1, :length]))
         torch.testing.assert_close(together[place : place + 1], pair.logits(alone), **EXACT)
 
 
-def test_a_sound_that_needs_more_places_than_there_are_is_no_answer(pair):
+def test_a_audio_that_needs_more_places_than_there_are_is_no_answer(pair):
     with pytest.raises(ValueError, match="takes 201 soft tokens, but has 188 places"):
-        pair.logits(inputs([2, *SOUND], audio=sounds(3210)))
+        pair.logits(inputs([2, *AUDIO], audio=audios(3210)))
 
 
-def test_a_later_turn_brings_its_own_picture_and_sound(pair):
+def test_a_later_turn_brings_its_own_picture_and_audio(pair):
     first = [2, *PICTURE, *words(9)]
-    second = [*words(5, 1), *PICTURE, *SOUND, *words(3, 2)]
-    whole = inputs(first + second, images=pictures(2), audio=sounds(80))
+    second = [*words(5, 1), *PICTURE, *AUDIO, *words(3, 2)]
+    whole = inputs(first + second, images=pictures(2), audio=audios(80))
     model = pair.ours.model
     cache = model.new_cache(1, len(first))
     with torch.inference_mode():
         model.prefill(inputs(first, images=pictures(2)[:1]), cache)
         cache.grow(len(first + second))
-        logits = model.prefill(inputs(second, images=pictures(2)[1:], audio=sounds(80)), cache)
+        logits = model.prefill(inputs(second, images=pictures(2)[1:], audio=audios(80)), cache)
     torch.testing.assert_close(logits, pair.reference_logits(whole), **EXACT)

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from audio_files import wav_bytes
 from command import mmcli
-from gemma3n_folders import RATE, sound, write_checkpoint, write_processor
+from gemma3n_folders import RATE, audio, write_checkpoint, write_processor
 from gemma3n_models import tiny_text_reference
 from PIL import Image
-from sound_files import wav_bytes
 from support import picture
 
 from mmcli.engine.generate import generate
 from mmcli.hub.resolve import resolve
-from mmcli.media.audio import read_sound
+from mmcli.media.audio import read_audio
 from mmcli.media.sources import expand
 from mmcli.models.gemma3n.prompts import task_prompt
 from mmcli.models.load import load
@@ -26,11 +26,11 @@ STEPS = 16
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    """wide.png, tall.png and a sound of two seconds, in a folder."""
+    """wide.png, tall.png and a recording of two seconds, in a folder."""
     folder = tmp_path_factory.mktemp("files")
     picture(1, 90, 37).save(folder / "wide.png")
     picture(2, 31, 200).save(folder / "tall.png")
-    (folder / "sound.wav").write_bytes(wav_bytes(sound(3, 2.0), RATE))
+    (folder / "audio.wav").write_bytes(wav_bytes(audio(3, 2.0), RATE))
     return folder
 
 
@@ -48,7 +48,7 @@ def small(gemma3n, tmp_path_factory):
 def heard(path: Path) -> np.ndarray:
     """The samples of a file as mmcli decodes it; that is tested elsewhere."""
     [source] = expand([str(path)], extensions=frozenset())
-    return read_sound(source)[0]
+    return read_audio(source)[0]
 
 
 def user(*parts) -> dict:
@@ -88,17 +88,17 @@ def test_rows_of_unlike_lengths_are_no_trouble_in_a_batch(small, files):
     loaded = load(resolve(str(small.folder)), "cpu", "float32")
     pictures = [[], [Image.open(files / "tall.png").convert("RGB")], []]
     prompts = ["a cat", "what is it?", "hello world, are you kind?"]
-    sounds = [[], [], [sound(3, 2.0)]]
-    inputs = loaded.processor.inputs(pictures, prompts, sounds)
+    audios = [[], [], [audio(3, 2.0)]]
+    inputs = loaded.processor.inputs(pictures, prompts, audios)
     steps = list(generate(loaded.model, inputs, stop_ids=loaded.processor.stop_ids, max_tokens=STEPS))
     for row in range(3):
         ids = [event.id for step in steps for event in step if event.row == row]
-        assert ids == small.tokens(user(*pictures[row], *sounds[row], prompts[row]), steps=STEPS)
+        assert ids == small.tokens(user(*pictures[row], *audios[row], prompts[row]), steps=STEPS)
 
 
-def test_a_question_about_a_picture_and_a_sound_at_full_size(gemma3n, files):
+def test_a_question_about_a_picture_and_a_recording_at_full_size(gemma3n, files):
     question = "what is on the left, and who speaks here?"
-    names = files / "tall.png", files / "sound.wav"
+    names = files / "tall.png", files / "audio.wav"
     [record] = run(gemma3n, "chat", *names, "-m", question)
     assert record["token_ids"] == expected(gemma3n, user(Image.open(names[0]), heard(names[1]), question))
 

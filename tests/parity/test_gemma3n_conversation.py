@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from gemma3n_folders import sound
+from gemma3n_folders import audio
 from support import picture
 
 from mmcli.engine.generate import generate
@@ -36,14 +36,14 @@ class Listener:
     def all(self) -> Inputs:
         tokens = torch.tensor([self.row])
         images = tuple(image for inputs in self.heard for image in inputs.images)
-        sounds = [inputs for inputs in self.heard if inputs.audio is not None]
-        longest = max(inputs.audio.shape[1] for inputs in sounds)
+        audios = [inputs for inputs in self.heard if inputs.audio is not None]
+        longest = max(inputs.audio.shape[1] for inputs in audios)
         return Inputs(
             tokens,
             torch.ones_like(tokens, dtype=torch.bool),
             images,
-            audio=torch.cat([F.pad(i.audio, (0, 0, 0, longest - i.audio.shape[1])) for i in sounds]),
-            audio_valid=torch.cat([F.pad(i.audio_valid, (0, longest - i.audio.shape[1])) for i in sounds]),
+            audio=torch.cat([F.pad(i.audio, (0, 0, 0, longest - i.audio.shape[1])) for i in audios]),
+            audio_valid=torch.cat([F.pad(i.audio_valid, (0, longest - i.audio.shape[1])) for i in audios]),
         )
 
 
@@ -65,14 +65,14 @@ def test_the_cache_that_is_kept_changes_no_answer(loaded, monkeypatch):
     def stop(row, id):
         raise KeyboardInterrupt
 
-    first = ask("who speaks?", [Audio("a", sound(0, 2.0)), Audio("b", sound(1, 3.1))])
+    first = ask("who speaks?", [Audio("a", audio(0, 2.0)), Audio("b", audio(1, 3.1))])
     listener.row += first.ids
     stopped = ask("and what is this?", [picture(1)], stop)
     assert stopped.stopped and len(stopped.ids) == 1
     listener.row += stopped.ids
-    last = ask("say it again", [Audio("c", sound(2, 1.0))])
+    last = ask("say it again", [Audio("c", audio(2, 1.0))])
     assert len(listener.heard) == 3
-    assert len(listener.heard[-1].tokens[0]) < 230  # only what is new: 188 of a sound, and words
+    assert len(listener.heard[-1].tokens[0]) < 230  # only what is new: 188 of a recording, and words
     whole = listener.all()
     assert len(whole.images) == 1 and len(whole.audio) == 3
     monkeypatch.undo()
@@ -82,4 +82,4 @@ def test_the_cache_that_is_kept_changes_no_answer(loaded, monkeypatch):
     logprobs = [event.logprob for event in expected]
     assert [token.logprob for token in last.tokens] == pytest.approx(logprobs, abs=1e-4)
     conversation.clear()
-    assert ask("who speaks?", [Audio("a", sound(0, 2.0)), Audio("b", sound(1, 3.1))]).ids == first.ids
+    assert ask("who speaks?", [Audio("a", audio(0, 2.0)), Audio("b", audio(1, 3.1))]).ids == first.ids

@@ -17,13 +17,13 @@ def noise(samples: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng([samples, seed]).standard_normal(samples).astype(np.float32) / 10
 
 
-def reference(sound: np.ndarray, **settings) -> tuple[torch.Tensor, torch.Tensor]:
-    found = Gemma3nAudioFeatureExtractor(**settings)([sound], return_tensors="pt")
+def reference(audio: np.ndarray, **settings) -> tuple[torch.Tensor, torch.Tensor]:
+    found = Gemma3nAudioFeatureExtractor(**settings)([audio], return_tensors="pt")
     return found["input_features"], found["input_features_mask"].bool()
 
 
-def assert_same(sound: np.ndarray) -> None:
-    for ours, theirs in zip(log_mel([sound]), reference(sound), strict=True):
+def assert_same(audio: np.ndarray) -> None:
+    for ours, theirs in zip(log_mel([audio]), reference(audio), strict=True):
         assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
         torch.testing.assert_close(ours, theirs, **EXACT)
 
@@ -44,8 +44,8 @@ def test_a_tone_at_full_scale_whose_quiet_bins_must_be_right_too():
 
 
 def test_doubles_and_whole_numbers_are_read_as_they_are():
-    for sound in (noise(3000).astype(np.float64), np.arange(-300, 500, dtype=np.int16)):
-        torch.testing.assert_close(log_mel([sound])[0], reference(sound.astype(np.float32))[0], **EXACT)
+    for audio in (noise(3000).astype(np.float64), np.arange(-300, 500, dtype=np.int16)):
+        torch.testing.assert_close(log_mel([audio])[0], reference(audio.astype(np.float32))[0], **EXACT)
 
 
 def test_nothing_has_no_frames():
@@ -84,23 +84,23 @@ def test_settings_of_a_checkpoint_are_followed(settings, samples, tmp_path):
 
 
 def test_a_batch_of_one_length_is_the_reference_batch():
-    sounds = [noise(9_000, seed) for seed in range(3)]
-    theirs = Gemma3nAudioFeatureExtractor()(sounds, return_tensors="pt")
-    features, valid = log_mel(sounds)
+    audios = [noise(9_000, seed) for seed in range(3)]
+    theirs = Gemma3nAudioFeatureExtractor()(audios, return_tensors="pt")
+    features, valid = log_mel(audios)
     torch.testing.assert_close(features, theirs["input_features"], **EXACT)
     torch.testing.assert_close(valid, theirs["input_features_mask"].bool())
 
 
-def test_a_shorter_sound_of_a_batch_has_the_frames_that_it_has_alone():
+def test_a_shorter_audio_of_a_batch_has_the_frames_that_it_has_alone():
     """The reference gives it more there: those that begin in its last samples and end in the silence behind it."""
-    sounds = [noise(2_000), noise(9_000), noise(300)]
-    features, valid = log_mel(sounds)
-    for row, mask, sound in zip(features, valid, sounds, strict=True):
-        alone = reference(sound)[0][0]
+    audios = [noise(2_000), noise(9_000), noise(300)]
+    features, valid = log_mel(audios)
+    for row, mask, audio in zip(features, valid, audios, strict=True):
+        alone = reference(audio)[0][0]
         torch.testing.assert_close(row[: len(alone)], alone, **EXACT)
         assert mask.tolist() == [True] * len(alone) + [False] * (len(mask) - len(alone))
         assert not row[len(alone) :].any()
-    together = Gemma3nAudioFeatureExtractor()(sounds, return_tensors="pt")
+    together = Gemma3nAudioFeatureExtractor()(audios, return_tensors="pt")
     gained = together["input_features_mask"].sum(1) - valid.sum(1)
     assert gained.tolist() == [3, 0, 2]
     torch.testing.assert_close(features[0, :10], together["input_features"][0, :10], **EXACT)

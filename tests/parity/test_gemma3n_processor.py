@@ -6,7 +6,7 @@ import gemma3n_folders
 import numpy as np
 import pytest
 import torch
-from gemma3n_folders import sound
+from gemma3n_folders import audio
 from support import picture
 
 from mmcli.models.gemma3n.config import Gemma3nConfig
@@ -15,13 +15,13 @@ from mmcli.types import Audio, Turn
 
 WIDE, TALL = picture(1, 90, 37), picture(2, 31, 200)
 # Equal lengths where a conversation has several: transformers fills the shorter up and hears a little of the filling.
-ONE, TWO, LONG = Audio("one", sound(1)), Audio("two", sound(2)), Audio("long", sound(3, 30.0))
-SHORT = Audio("short", sound(4, 0.2))
+ONE, TWO, LONG = Audio("one", audio(1)), Audio("two", audio(2)), Audio("long", audio(3, 30.0))
+SHORT = Audio("short", audio(4, 0.2))
 
 CONVERSATIONS = {
     "text": [("user", "what is on the left?")],
     "a picture": [("user", WIDE, "what is on the left?")],
-    "a sound": [("user", SHORT, "Transcribe the following speech segment")],
+    "a recording": [("user", SHORT, "Transcribe the following speech segment")],
     "half a minute": [("user", LONG, "who speaks here?")],
     "a picture behind the words": [("user", "what is it? ", TALL)],
     "several of both": [("user", WIDE, "a cat", ONE, " and ", TALL, TWO, "a dog\n\n")],
@@ -62,8 +62,8 @@ class Both:
     def our_inputs(self, conversation):
         turns = [Turn(role, tuple(parts)) for role, *parts in conversation]
         pictures = [one for turn in turns for one in turn.images()]
-        sounds = [one for turn in turns for one in turn.sounds()]
-        return self.ours.text_inputs(self.ours.chat_text(turns), pictures, sounds)
+        audios = [one for turn in turns for one in turn.audios()]
+        return self.ours.text_inputs(self.ours.chat_text(turns), pictures, audios)
 
 
 def part_of(part) -> dict:
@@ -100,23 +100,23 @@ def test_a_template_that_leaves_the_beginning_to_the_tokenizer(tmp_path, name):
 
 
 def test_a_batch_of_single_turns_padded_on_the_left(both):
-    pictures, sounds = [[WIDE], [], [TALL, WIDE]], [[], [ONE.samples], [TWO.samples]]
+    pictures, audios = [[WIDE], [], [TALL, WIDE]], [[], [ONE.samples], [TWO.samples]]
     prompts = ["what is it?", "Transcribe the following speech segment", "a"]
     texts = [
         both.reference.apply_chat_template(
             [{"role": "user", "content": [*map(part_of, seen), *({"type": "audio"} for _ in own), part_of(prompt)]}],
             add_generation_prompt=True,
         )
-        for seen, own, prompt in zip(pictures, sounds, prompts, strict=True)
+        for seen, own, prompt in zip(pictures, audios, prompts, strict=True)
     ]
     reference = both.reference(
-        text=texts, images=[seen or [] for seen in pictures], audio=[one for own in sounds for one in own],
+        text=texts, images=[seen or [] for seen in pictures], audio=[one for own in audios for one in own],
         padding=True, return_tensors="pt", add_special_tokens=False,
     )  # fmt: skip
-    check(both.ours.inputs(pictures, prompts, sounds), dict(reference))
+    check(both.ours.inputs(pictures, prompts, audios), dict(reference))
 
 
-def test_sounds_of_different_lengths_are_each_heard_as_alone(both):
+def test_recordings_of_different_lengths_are_each_heard_as_alone(both):
     """transformers fills the shorter ones up before it cuts frames, so that these would depend on their neighbours."""
     conversation = [("user", ONE, SHORT, LONG)]
     ours, reference = both.our_inputs(conversation), both.reference_inputs(conversation)
@@ -151,7 +151,7 @@ def test_pixels_come_close_to_those_of_torchvision(both):
 
 
 def test_the_published_settings_are_read_like_the_new_ones(both, tmp_path):
-    """As the published folders have them: one file for pictures and sounds, one for the numbers of soft tokens."""
+    """As the published folders have them: one file for pictures and recordings, one for the numbers of soft tokens."""
     gemma3n_folders.write_processor(tmp_path)
     whole = json.loads((tmp_path / "processor_config.json").read_text())
     settings = whole.pop("image_processor") | whole.pop("feature_extractor")
@@ -160,4 +160,4 @@ def test_the_published_settings_are_read_like_the_new_ones(both, tmp_path):
     raw = gemma3n_folders.ids_config()
     older = Gemma3nProcessor.open(tmp_path, Gemma3nConfig.from_hf(raw), raw)
     assert np.array_equal(older.images.pixels(WIDE), both.ours.images.pixels(WIDE))
-    assert older.sounds == both.ours.sounds
+    assert older.audios == both.ours.audios

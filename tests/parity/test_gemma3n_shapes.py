@@ -86,7 +86,7 @@ def test_inspect_counts_the_parameters_that_the_model_has(size, reference, confi
     dropped = (text.depth - len(text.owners)) * text.head_width * (2 * text.key_heads * text.width + 1)
     assert size not in PARAMETERS or (total + dropped) / 1e9 == pytest.approx(PARAMETERS[size], abs=0.001)
     outputs = {stage.name: stage.output for stage in FAMILY.stages(config)}
-    assert outputs["vision"] == "256 × 2048" and outputs["sound embedder"] == "188 × 2048"
+    assert outputs["vision"] == "256 × 2048" and outputs["audio embedder"] == "188 × 2048"
 
 
 def test_the_table_alone_stays_in_the_file(config):

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import srt
+from audio_files import wav_bytes
 from command import mmcli
-from sound_files import wav_bytes
 
 from mmcli.hub.resolve import resolve
-from mmcli.media.audio import read_sound
+from mmcli.media.audio import read_audio
 from mmcli.media.sources import expand
 from mmcli.models.gemma3n.prompts import hearing_prompt
 from mmcli.models.gemma3n.transcribe import MAX_TOKENS, transcribe
@@ -25,7 +25,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "jfk.flac"
 @pytest.fixture(scope="module")
 def talk(tmp_path_factory) -> Path:
     """Three stretches of real speech of different lengths, with pauses of five seconds."""
-    speech = sound_of(EXAMPLE)
+    speech = audio_of(EXAMPLE)
     pause = np.zeros(5 * RATE, np.float32)
     parts = [speech[: 4 * RATE], pause, speech, pause, 0.5 * speech[3 * RATE : 9 * RATE]]
     path = tmp_path_factory.mktemp("talk") / "talk.wav"
@@ -33,14 +33,14 @@ def talk(tmp_path_factory) -> Path:
     return path
 
 
-def sound_of(path: Path) -> np.ndarray:
+def audio_of(path: Path) -> np.ndarray:
     [source] = expand([str(path)], extensions=frozenset())
-    return read_sound(source)[0]
+    return read_audio(source)[0]
 
 
 @pytest.fixture(scope="module")
 def windows(talk):
-    return list(Speech([sound_of(talk)], load_silero_vad()).windows())
+    return list(Speech([audio_of(talk)], load_silero_vad()).windows())
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +48,11 @@ def loaded(gemma3n):
     return load(resolve(str(gemma3n.folder)), "cpu", "float32")
 
 
-def reference_tokens(gemma3n, sounds, prompt: str) -> list[list[int]]:
-    """Each sound alone, without the token that ends the answer."""
+def reference_tokens(gemma3n, audios, prompt: str) -> list[list[int]]:
+    """Each recording alone, without the token that ends the answer."""
     found = []
-    for sound in sounds:
-        parts = [{"type": "audio", "audio": sound}, {"type": "text", "text": prompt}]
+    for audio in audios:
+        parts = [{"type": "audio", "audio": audio}, {"type": "text", "text": prompt}]
         ids = gemma3n.tokens({"role": "user", "content": parts}, steps=MAX_TOKENS)
         ends = gemma3n.reference.generation_config.eos_token_id
         found.append(ids[:-1] if ids[-1] in ends else ids)
@@ -69,7 +69,7 @@ def run(gemma3n, path, *options):
 def test_the_tokens_are_those_of_the_reference(gemma3n, talk, windows):
     done = run(gemma3n, talk, "--json", "--token-ids", "--temperature", "0")
     [record] = done.records
-    expected = reference_tokens(gemma3n, [window.sound for window in windows], hearing_prompt("transcribe", None, None))
+    expected = reference_tokens(gemma3n, [window.audio for window in windows], hearing_prompt("transcribe", None, None))
     assert len(windows) == 3 and len(set(map(len, expected))) > 1
     assert record["token_ids"] == [id for ids in expected for id in ids]
     assert (record["timestamps"], record["language"], record["model"]) == ("window", None, str(gemma3n.folder))
@@ -81,9 +81,9 @@ def test_language_task_and_hint_are_words_of_the_prompt(gemma3n, talk, windows):
     [record] = run(gemma3n, talk, "--json", "--token-ids", "--temperature", "0", *options).records
     prompt = hearing_prompt("translate", "de", "Anna, Kiew")
     assert all(word in prompt for word in ("Translate", "German", "English", "Anna, Kiew"))
-    expected = reference_tokens(gemma3n, [window.sound for window in windows], prompt)
+    expected = reference_tokens(gemma3n, [window.audio for window in windows], prompt)
     assert record["token_ids"] == [id for ids in expected for id in ids]
-    plain = reference_tokens(gemma3n, [windows[0].sound], hearing_prompt("transcribe", None, None))
+    plain = reference_tokens(gemma3n, [windows[0].audio], hearing_prompt("transcribe", None, None))
     assert expected[0] != plain[0]
 
 
@@ -130,21 +130,21 @@ def test_what_the_model_cannot_do_is_one_sentence(gemma3n, options, sentence):
 
 
 def test_windows_are_one_segment_each(loaded, windows):
-    sounds = [window.sound for window in windows]
-    for text, sound in zip(transcribe(loaded, sounds, DecodingOptions(temperatures=(0.0,))), sounds, strict=True):
-        seconds = len(sound) / RATE
+    audios = [window.audio for window in windows]
+    for text, audio in zip(transcribe(loaded, audios, DecodingOptions(temperatures=(0.0,))), audios, strict=True):
+        seconds = len(audio) / RATE
         assert text.heard_until == seconds and text.truncated == (len(text.token_ids) == MAX_TOKENS)
         assert [(part.start, part.end, part.words) for part in text.segments] == [(0.0, seconds, None)]
         assert text.text == " ".join(text.text.split()) and text.logprob < 0
         assert not set(text.token_ids) & loaded.processor.stop_ids
 
 
-def test_no_sounds_are_no_texts(loaded):
+def test_no_recordings_are_no_texts(loaded):
     assert transcribe(loaded, []) == []
 
 
 def test_half_a_minute_is_heard_to_its_end(gemma3n, loaded):
-    speech = np.resize(sound_of(EXAMPLE), 30 * RATE)
+    speech = np.resize(audio_of(EXAMPLE), 30 * RATE)
     [text] = transcribe(loaded, [speech], DecodingOptions(temperatures=(0.0,), max_tokens=8))
     other = speech.copy()
     other[-RATE:] = 0
@@ -153,11 +153,11 @@ def test_half_a_minute_is_heard_to_its_end(gemma3n, loaded):
 
 
 def test_a_text_that_repeats_itself_is_tried_again_warmer(loaded, windows):
-    sounds = [windows[0].sound, windows[2].sound]
-    cold = transcribe(loaded, sounds, DecodingOptions(temperatures=(0.0,), max_tokens=30))
+    audios = [windows[0].audio, windows[2].audio]
+    cold = transcribe(loaded, audios, DecodingOptions(temperatures=(0.0,), max_tokens=30))
     limit = (cold[0].compression_ratio + cold[1].compression_ratio) / 2
     warm = transcribe(
-        loaded, sounds, DecodingOptions(temperatures=(0.0, 1.0), max_tokens=30, compression_ratio_limit=limit)
+        loaded, audios, DecodingOptions(temperatures=(0.0, 1.0), max_tokens=30, compression_ratio_limit=limit)
     )
     for before, after in zip(cold, warm, strict=True):
         if before.compression_ratio <= limit:
@@ -165,24 +165,24 @@ def test_a_text_that_repeats_itself_is_tried_again_warmer(loaded, windows):
         else:
             assert (after.temperature, after.compression_ratio <= limit) in {(1.0, True), (0.0, False), (1.0, False)}
     assert (
-        transcribe(loaded, sounds, DecodingOptions(temperatures=(0.0, 1.0), max_tokens=30, compression_ratio_limit=100))
+        transcribe(loaded, audios, DecodingOptions(temperatures=(0.0, 1.0), max_tokens=30, compression_ratio_limit=100))
         == cold
     )
 
 
 def test_draws_repeat_with_their_seed(loaded, windows):
-    sounds = [windows[0].sound]
+    audios = [windows[0].audio]
     first, again, other = (
-        transcribe(loaded, sounds, DecodingOptions(temperatures=(1.0,), seed=seed, max_tokens=12))[0].token_ids
+        transcribe(loaded, audios, DecodingOptions(temperatures=(1.0,), seed=seed, max_tokens=12))[0].token_ids
         for seed in (1, 1, 2)
     )
     assert first == again != other
 
 
 def test_beams_find_a_likelier_text(loaded, windows):
-    sounds = [window.sound for window in windows]
-    greedy = transcribe(loaded, sounds, DecodingOptions(temperatures=(0.0,), max_tokens=24))
-    beams = transcribe(loaded, sounds, DecodingOptions(temperatures=(0.0,), max_tokens=24, beams=3))
+    audios = [window.audio for window in windows]
+    greedy = transcribe(loaded, audios, DecodingOptions(temperatures=(0.0,), max_tokens=24))
+    beams = transcribe(loaded, audios, DecodingOptions(temperatures=(0.0,), max_tokens=24, beams=3))
     assert all(b.logprob >= g.logprob - 1e-6 for b, g in zip(beams, greedy, strict=True))
     assert [beam.token_ids for beam in beams] != [text.token_ids for text in greedy]
 

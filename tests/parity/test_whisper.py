@@ -16,7 +16,7 @@ from transformers.generation.logits_process import (
     SuppressTokensLogitsProcessor,
     WhisperTimeStampLogitsProcessor,
 )
-from whisper_folders import sound, write_checkpoint
+from whisper_folders import audio, write_checkpoint
 
 from mmcli.engine.inputs import Inputs
 from mmcli.hub.layout import BUNDLED
@@ -67,7 +67,7 @@ def pair(request, tmp_path_factory):
 
 def test_encoder_and_logits(pair):
     reference, ours = pair
-    features = ours.processor.features([sound(1), sound(2, 2.0)])
+    features = ours.processor.features([audio(1), audio(2, 2.0)])
     prompt = ours.processor.prompt("transcribe", "en", "hello", True)
     tokens = torch.tensor([prompt + [30, 31, 200], prompt + [5, 9, 11]])
     with torch.inference_mode():
@@ -84,7 +84,7 @@ def test_encoder_and_logits(pair):
 def reference_tokens(model, processor, window: np.ndarray, prompt: list[int], steps: int, times: bool) -> list[int]:
     """Greedy decoding with transformers' own logit processors, everything read anew at each step.
 
-    Times behind the sound are taken out before: transformers knows of no sound that is shorter than its window.
+    Times behind the audio are taken out before: transformers knows of no audio that is shorter than its window.
     """
     special, begin = processor.special, len(prompt)
     settings = ReferenceConfig(eos_token_id=special.end, bos_token_id=special.end)
@@ -116,7 +116,7 @@ def reference_tokens(model, processor, window: np.ndarray, prompt: list[int], st
 @pytest.mark.parametrize("hint", [None, "hello world"])
 def test_greedy_tokens(pair, times, hint):
     reference, ours = pair
-    windows = [sound(seed, seconds) for seed, seconds in ((3, 1.3), (4, 2.0), (5, 0.3))]
+    windows = [audio(seed, seconds) for seed, seconds in ((3, 1.3), (4, 2.0), (5, 0.3))]
     options = DecodingOptions(language="en", hint=hint, temperatures=(0.0,), times=times, max_tokens=STEPS)
     prompt = ours.processor.prompt("transcribe", "en", hint, times)
     found = transcribe_windows(ours, windows, options)
@@ -143,10 +143,10 @@ def base():
 
 @pytest.fixture(scope="module")
 def recording() -> np.ndarray:
-    from mmcli.media.audio import read_sound
+    from mmcli.media.audio import read_audio
     from mmcli.media.sources import expand
 
-    return read_sound(next(iter(expand([str(RECORDING)], extensions=frozenset()))))[0]
+    return read_audio(next(iter(expand([str(RECORDING)], extensions=frozenset()))))[0]
 
 
 def test_the_bundled_model_writes_the_reference_tokens_for_a_real_recording(base, recording):

@@ -1,13 +1,13 @@
-"""Several channels and several sound tracks: what is said in them is heard, whatever the others hold."""
+"""Several channels and several audio tracks: what is said in them is heard, whatever the others hold."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sound_files import save_tracks, source
+from audio_files import save_tracks, source
 from spoken import example, heard, letters, talk
 
-from mmcli.media.audio import RATE, read_sound
+from mmcli.media.audio import RATE, read_audio
 from mmcli.speech.channels import Voices
 
 SAID = "whatyourcountrycandoforyou"
@@ -58,33 +58,33 @@ def test_two_who_speak_on_a_channel_each_are_both_heard(bundled_audio, speech):
     assert letters(record).count(SAID) == 2 and record.notes == ()
 
 
-def test_a_sound_read_at_once_is_turned_too(speech):
-    samples, sound = read_sound(talk(speech, -speech))
+def test_a_audio_read_at_once_is_turned_too(speech):
+    samples, audio = read_audio(talk(speech, -speech))
     np.testing.assert_allclose(samples, speech, atol=1e-3)
-    assert sound.notes == (TURNED,)
+    assert audio.notes == (TURNED,)
 
 
 @pytest.fixture(scope="module")
 def film(speech, tmp_path_factory) -> Path:
     """Three tracks: silence, speech, and half a second of it."""
-    sounds = (np.zeros_like(speech), speech, speech[: RATE // 2])
-    return save_tracks(tmp_path_factory.mktemp("film") / "film.mkv", sounds, RATE, ("eng", "deu", "fra"))
+    audios = (np.zeros_like(speech), speech, speech[: RATE // 2])
+    return save_tracks(tmp_path_factory.mktemp("film") / "film.mkv", audios, RATE, ("eng", "deu", "fra"))
 
 
-def test_the_first_sound_track_in_which_somebody_speaks_is_heard(bundled_audio, film):
+def test_the_first_audio_track_in_which_somebody_speaks_is_heard(bundled_audio, film):
     record = heard(bundled_audio, source(film))
     assert SAID in letters(record)
-    assert record.notes == ("sound track 2 of 3 (deu) is used", "no speech was found in sound track 1")
+    assert record.notes == ("audio track 2 of 3 (deu) is used", "no speech was found in audio track 1")
 
 
 def test_a_track_that_is_asked_for_is_heard(bundled_audio, film):
     assert SAID in letters(heard(bundled_audio, source(film), track=2))
     silent = heard(bundled_audio, source(film), track=1)
-    assert silent.notes == ("sound track 1 of 3 (eng) is used", "no speech was found in it")
+    assert silent.notes == ("audio track 1 of 3 (eng) is used", "no speech was found in it")
 
 
 @pytest.mark.parametrize(
-    ("track", "sentence"), [(4, "film.mkv has 3 sound tracks and no track 4. Choose --track 1 to 3.")]
+    ("track", "sentence"), [(4, "film.mkv has 3 audio tracks and no track 4. Choose --track 1 to 3.")]
 )
 def test_a_track_that_is_missing(bundled_audio, film, track, sentence):
     assert heard(bundled_audio, source(film), track=track).error.endswith(sentence)
@@ -93,7 +93,7 @@ def test_a_track_that_is_missing(bundled_audio, film, track, sentence):
 def test_one_track_and_no_second(bundled_audio, tmp_path, speech):
     path = save_tracks(tmp_path / "one.mkv", (speech[:RATE],), RATE, ("eng",))
     assert (
-        "one.mkv has one sound track and no track 2. Leave --track out"
+        "one.mkv has one audio track and no track 2. Leave --track out"
         in heard(bundled_audio, source(path), track=2).error
     )
 

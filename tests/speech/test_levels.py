@@ -13,8 +13,8 @@ def speech() -> np.ndarray:
     return example() / np.abs(example()).max()
 
 
-def at(level: float, sound: np.ndarray) -> np.ndarray:
-    return sound * 10 ** (level / 20)
+def at(level: float, audio: np.ndarray) -> np.ndarray:
+    return audio * 10 ** (level / 20)
 
 
 @pytest.mark.parametrize("level", [-43, -60])
@@ -56,10 +56,10 @@ def test_what_is_loud_enough_stays_as_it_is_and_the_rest_is_lifted(speech):
 @pytest.mark.parametrize("length", [1, 511, BLOCK, BLOCK + MARGIN, 2 * BLOCK + 2 * MARGIN + 7, 3 * BLOCK])
 @pytest.mark.parametrize("size", [1600, 50_000, 10**6])
 def test_the_gain_does_not_depend_on_blocks(length, size):
-    sound = np.random.default_rng(1).standard_normal(length).astype(np.float32) * 0.001
-    sound *= 1 + np.sin(np.arange(length) / 40_000).astype(np.float32)
-    blocks = (sound[first : first + size] for first in range(0, length, size))
+    audio = np.random.default_rng(1).standard_normal(length).astype(np.float32) * 0.001
+    audio *= 1 + np.sin(np.arange(length) / 40_000).astype(np.float32)
+    blocks = (audio[first : first + size] for first in range(0, length, size))
     found = np.concatenate(list(levelled(blocks)))
-    whole = np.concatenate(list(levelled([sound])))
+    whole = np.concatenate(list(levelled([audio])))
     assert len(found) == length
     np.testing.assert_allclose(found, whole, rtol=1e-3, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Long sounds in parts: none too long, nothing lost, cut where it is quiet."""
+"""Long recordings in parts: none too long, nothing lost, cut where it is quiet."""
 
 import numpy as np
 import pytest

@@ -16,7 +16,7 @@ NAMES |= {f"encoder.{i}.reparam_conv.": f"conv{i + 1}." for i in range(4)}
 
 
 @pytest.fixture(scope="module")
-def sound() -> np.ndarray:
+def audio() -> np.ndarray:
     """Four seconds with something going on at many loudnesses and pitches."""
     rng = np.random.default_rng(0)
     time = np.arange(4 * 16_000) / 16_000
@@ -25,7 +25,7 @@ def sound() -> np.ndarray:
     return (0.1 * loudness * tones + 0.01 * rng.standard_normal(len(time))).astype(np.float32)[: 124 * FRAME]
 
 
-def reference(sound: np.ndarray) -> list[float]:
+def reference(audio: np.ndarray) -> list[float]:
     """A frame at a time, as the package does it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -35,27 +35,27 @@ def reference(sound: np.ndarray) -> list[float]:
         start = next(start for start in NAMES if name.startswith(start))
         value.copy_(stored[NAMES[start] + name[len(start) :]])
     with torch.inference_mode():
-        frames = torch.from_numpy(sound).view(-1, FRAME)
+        frames = torch.from_numpy(audio).view(-1, FRAME)
         return [network(frame, 16_000).item() for frame in frames]
 
 
-def frames_of(sound: np.ndarray) -> torch.Tensor:
-    before = np.concatenate([np.zeros(CONTEXT, np.float32), sound])
+def frames_of(audio: np.ndarray) -> torch.Tensor:
+    before = np.concatenate([np.zeros(CONTEXT, np.float32), audio])
     windows = np.lib.stride_tricks.sliding_window_view(before, CONTEXT + FRAME)[::FRAME]
     return torch.from_numpy(windows.copy())
 
 
-def test_probabilities_are_those_of_the_package(sound):
+def test_probabilities_are_those_of_the_package(audio):
     torch.set_num_threads(1)
-    ours, _ = load_silero_vad()(frames_of(sound))
-    wanted = torch.tensor(reference(sound))
+    ours, _ = load_silero_vad()(frames_of(audio))
+    wanted = torch.tensor(reference(audio))
     assert wanted.max() - wanted.min() > 0.05  # else anything would agree
     torch.testing.assert_close(ours, wanted, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("block", [1, 7, 64])
-def test_blocks_give_what_the_whole_gives(sound, block):
-    network, frames = load_silero_vad(), frames_of(sound)
+def test_blocks_give_what_the_whole_gives(audio, block):
+    network, frames = load_silero_vad(), frames_of(audio)
     whole, _ = network(frames)
     parts, state = [], None
     for start in range(0, len(frames), block):
@@ -64,7 +64,7 @@ def test_blocks_give_what_the_whole_gives(sound, block):
     torch.testing.assert_close(torch.cat(parts), whole, atol=1e-5, rtol=1e-5)
 
 
-def test_the_number_of_threads_stays(sound):
+def test_the_number_of_threads_stays(audio):
     torch.set_num_threads(2)
     load_silero_vad()
     assert torch.get_num_threads() == 2

@@ -99,41 +99,41 @@ class Loud:
 
 
 @pytest.mark.parametrize("block", [160, 5000, 480_000])
-def test_a_window_holds_the_sound_at_its_place(block):
+def test_a_window_holds_the_audio_at_its_place(block):
     rng = np.random.default_rng(0)
     loudness = np.repeat(rng.random(40) > 0.6, 80_000)
-    sound = (loudness * rng.uniform(0.5, 1, len(loudness))).astype(np.float32)[:-77]
-    heard = Speech((sound[at : at + block] for at in range(0, len(sound), block)), Loud(), start=100.0)
+    audio = (loudness * rng.uniform(0.5, 1, len(loudness))).astype(np.float32)[:-77]
+    heard = Speech((audio[at : at + block] for at in range(0, len(audio), block)), Loud(), start=100.0)
     windows = list(heard.windows())
     for window in windows:
         first = round((window.start - 100) * RATE)
-        assert np.array_equal(window.sound, sound[first : first + len(window.sound)])
-    assert heard.seconds == len(sound) / RATE and heard.count == len(windows) > 2
+        assert np.array_equal(window.audio, audio[first : first + len(window.audio)])
+    assert heard.seconds == len(audio) / RATE and heard.count == len(windows) > 2
     assert heard.left_out == pytest.approx(heard.seconds - sum(window.end - window.start for window in windows))
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(1, 1), (28, 1), (31, 2), (59, 2)])
 def test_a_window_holds_up_to_thirty_seconds(seconds, count):
     """As much as Whisper hears at once: each cut costs context. Where it is equally loud, a cut is in the middle."""
-    sound = np.zeros(70 * RATE, np.float32)
-    sound[RATE : (1 + seconds) * RATE] = np.tile(np.float32((0.5, -0.5)), seconds * RATE // 2)
-    windows = list(Speech([sound], Loud()).windows())
+    audio = np.zeros(70 * RATE, np.float32)
+    audio[RATE : (1 + seconds) * RATE] = np.tile(np.float32((0.5, -0.5)), seconds * RATE // 2)
+    windows = list(Speech([audio], Loud()).windows())
     assert len(windows) >= count and (len(windows) == count or seconds == 59)
-    assert all(len(window.sound) <= 30 * RATE for window in windows)
-    assert sum(len(window.sound) for window in windows) >= seconds * RATE
+    assert all(len(window.audio) <= 30 * RATE for window in windows)
+    assert sum(len(window.audio) for window in windows) >= seconds * RATE
 
 
 @pytest.mark.parametrize("size", [FRAME, 7 * FRAME, 100 * FRAME])
 def test_the_detector_sees_the_same_frames_in_pieces_as_in_the_whole(size):
     half = np.random.default_rng(0).uniform(0.5, 1, 50 * FRAME).astype(np.float32)
-    sound = np.stack((half, -half), 1).reshape(-1)  # without an offset, and loud: nothing is done to its level
-    whole, last = framed(sound, np.zeros(64, np.float32))
+    audio = np.stack((half, -half), 1).reshape(-1)  # without an offset, and loud: nothing is done to its level
+    whole, last = framed(audio, np.zeros(64, np.float32))
     parts, before = [], np.zeros(64, np.float32)
-    for at in range(0, len(sound), size):
-        part, before = framed(sound[at : at + size], before)
+    for at in range(0, len(audio), size):
+        part, before = framed(audio[at : at + size], before)
         parts.append(part)
     assert np.array_equal(np.concatenate(parts), whole) and np.array_equal(before, last)
-    assert np.array_equal(whole[1, :64], sound[FRAME - 64 : FRAME])
+    assert np.array_equal(whole[1, :64], audio[FRAME - 64 : FRAME])
 
 
 def test_memory_does_not_grow_with_the_recording():

@@ -12,7 +12,7 @@ from mmcli.tasks.conversation import Conversation, _behind, audio_seconds
 from mmcli.types import Audio, Turn
 
 PICTURES = [support.picture(seed) for seed in range(3)]
-SOUNDS = [Audio(f"{seed}.wav", np.random.default_rng(seed).standard_normal(4000, np.float32)) for seed in range(2)]
+AUDIOS = [Audio(f"{seed}.wav", np.random.default_rng(seed).standard_normal(4000, np.float32)) for seed in range(2)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,11 +58,11 @@ class Impatient:
             raise KeyboardInterrupt
 
 
-def test_three_turns_with_pictures_and_sounds_on_the_way(small):
+def test_three_turns_with_pictures_and_recordings_on_the_way(small):
     conversation = Conversation(small)
     first = check(conversation, "hello there", [PICTURES[0]])
-    second = check(conversation, "and this?", [PICTURES[1], SOUNDS[0], PICTURES[2]])
-    third = check(conversation, "what was the first?", [SOUNDS[1]])
+    second = check(conversation, "and this?", [PICTURES[1], AUDIOS[0], PICTURES[2]])
+    third = check(conversation, "what was the first?", [AUDIOS[1]])
     assert len({tuple(first), tuple(second), tuple(third)}) == 3
     assert [turn.role for turn in conversation.turns] == ["user", "model"] * 3
 
@@ -90,7 +90,7 @@ def test_what_the_system_says_stands_first_and_stays(small):
 def test_what_was_written_before_ctrl_c_stays_part_of_it(small, tokens):
     conversation = Conversation(small)
     check(conversation, "hello", [PICTURES[0]])
-    said = conversation.ask(asked("go on", 30), [SOUNDS[0]], Impatient(tokens))
+    said = conversation.ask(asked("go on", 30), [AUDIOS[0]], Impatient(tokens))
     assert said.stopped and not said.ended and len(said.ids) == tokens
     assert conversation.turns[-1] == Turn("model", (small.processor.decode(said.ids),))
     check(conversation, "and then?", [PICTURES[1]])

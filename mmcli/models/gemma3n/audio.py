@@ -1,4 +1,4 @@
-"""Gemma 3n's sound encoder: its part of config.json, the names of its tensors, and what `inspect` shows of it.
+"""Gemma 3n's audio encoder: its part of config.json, the names of its tensors, and what `inspect` shows of it.
 
 What a checkpoint leaves out has the value that transformers gives it (`models/gemma3n/configuration_gemma3n.py`,
 `Gemma3nAudioConfig`).
@@ -58,9 +58,9 @@ def read_conformer(raw: dict[str, Any]) -> ConformerConfig:
         limit=fields.positive("gradient_clipping", 1e38),
     )
     if config.width % config.heads or config.width % 2:
-        raise ModelError(f"The sound encoder's {config.width} numbers cannot be split among {config.heads} heads")
+        raise ModelError(f"The audio encoder's {config.width} numbers cannot be split among {config.heads} heads")
     if min(config.bins()) < 1:
-        raise ModelError(f"The sound encoder's convolutions leave nothing of {config.mels} mel bins")
+        raise ModelError(f"The audio encoder's convolutions leave nothing of {config.mels} mel bins")
     return config
 
 
@@ -111,7 +111,7 @@ AUDIO_TENSORS = {
 
 
 def audio_stages(config: ConformerConfig) -> list[Stage]:
-    """The way of the longest sound through the front end and the encoder, with every parameter counted once."""
+    """The way of the longest recording through the front end and the encoder, with every parameter counted once."""
     with torch.device("meta"):
         encoder = ConformerEncoder(config)
     frames = PUBLISHED.frames(LONGEST)
@@ -120,7 +120,7 @@ def audio_stages(config: ConformerConfig) -> list[Stage]:
         seen += f" and {config.future} behind it"
     return [
         Stage(
-            "sound",
+            "audio",
             "log-mel",
             f"{frames} × {config.mels}",
             0,
@@ -134,7 +134,7 @@ def audio_stages(config: ConformerConfig) -> list[Stage]:
             (f"{config.channels[0]} and {config.channels[1]} channels", "normed by what was heard so far"),
         ),
         Stage(
-            "sound encoder",
+            "audio encoder",
             "conformer",
             f"{config.vectors(frames)} × {config.width}",
             _count(encoder.layers),

@@ -95,10 +95,10 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class ModalityConfig:
-    """What images and sounds have in common on their way into the decoder."""
+    """What images and recordings have in common on their way into the decoder."""
 
     width: int  # of the tower's vectors
-    soft_tokens: int  # places that one image or sound takes
+    soft_tokens: int  # places that one image or recording takes
     token: int  # id that holds such a place
     begin: int  # id before the places
     end: int  # id behind them
@@ -279,6 +279,6 @@ def _check_hard_tokens(vision: ModalityConfig, audio: AudioConfig, end: int) -> 
     """Every id from the first hard token on must be embedded by one of the modalities."""
     if not vision.first < audio.first <= vision.first + vision.ids or not audio.first < end <= audio.first + audio.ids:
         raise ModelError(
-            f"This Gemma 3n's ids of pictures ({vision.ids} from {vision.first} on) and of sounds ({audio.ids} from "
-            f"{audio.first} on) do not fill its vocabulary of {end} up"
+            f"This Gemma 3n's ids of pictures ({vision.ids} from {vision.first} on) and of recordings ({audio.ids} "
+            f"from {audio.first} on) do not fill its vocabulary of {end} up"
         )

@@ -1,13 +1,13 @@
-"""The sound encoder of Gemma 3n: a conformer (arXiv:2005.08100) after the Universal Speech Model (arXiv:2303.01037).
+"""The audio encoder of Gemma 3n: a conformer (arXiv:2005.08100) after the Universal Speech Model (arXiv:2303.01037).
 
 Log-mel frames → two convolutions that halve time and frequency → conformer layers, whose attention looks at a few
 frames around each → every fourth vector.
 
-Reference: transformers `models/gemma3n/modeling_gemma3n.py`, which this equals for every sound alone, and for sounds
-of one length together. There, what lies behind a shorter sound of a batch (frames of silence, then the values that
-norms make of them) is seen by the convolutions at that sound's end, which reach ahead, and can change its last vector.
-Here a shorter sound is closed with zeros behind each convolution, as it is where it stands alone: a batch equals its
-singles.
+Reference: transformers `models/gemma3n/modeling_gemma3n.py`, which this equals for every recording alone, and for
+recordings of one length together. There, what lies behind a shorter recording of a batch (frames of silence, then the
+values that norms make of them) is seen by the convolutions at that audio's end, which reach ahead, and can change its
+last vector. Here a shorter recording is closed with zeros behind each convolution, as it is where it stands alone: a
+batch equals its singles.
 
 Shape letters beside those of `layers/__init__.py`: F frames (before or after the convolutions), M mel bins, C channels,
 U chunks, W frames of a chunk, S frames that a chunk looks at, R distances between frames.
@@ -218,7 +218,7 @@ class Layer(nn.Module):
 class ConformerEncoder(nn.Module):
     """Log-mel spectrograms → vectors: features [B, F, M], valid [B, F] → vectors [B, A, D], valid [B, A].
 
-    `valid` is True where there is sound; A is `config.vectors(F)`. Vectors that are not valid are zero. A batch of
+    `valid` is True where there is audio; A is `config.vectors(F)`. Vectors that are not valid are zero. A batch of
     no frames, as clips shorter than one are, has no vectors (the reference cannot read one).
     """
 

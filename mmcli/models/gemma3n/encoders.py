@@ -1,4 +1,4 @@
-"""How images and sounds enter Gemma 3n's decoder: a tower, then an embedder into the width of its vectors."""
+"""How images and recordings enter Gemma 3n's decoder: a tower, then an embedder into the width of its vectors."""
 
 from math import sqrt
 
@@ -44,10 +44,11 @@ class VisionEncoder(nn.Module):
 
 
 class AudioEncoder(nn.Module):
-    """Log-mel frames [sounds, F, M], valid [sounds, F] → soft tokens [sounds, P, D], as many whatever the length.
+    """Log-mel frames [recordings, F, M], valid [recordings, F] → soft tokens [recordings, P, D], as many whatever the
+    length.
 
-    `silence` [D] stands in the places that a sound is too short for. Raises ValueError for one that needs more places
-    than there are.
+    `silence` [D] stands in the places that a recording is too short for. Raises ValueError for one that needs more
+    places than there are.
     """
 
     def __init__(self, config: AudioConfig, width: int):
@@ -60,6 +61,6 @@ class AudioEncoder(nn.Module):
         vectors, valid = self.tower(features, valid)
         missing = self.places - vectors.shape[1]
         if missing < 0:
-            raise ValueError(f"a sound takes {vectors.shape[1]} soft tokens, but has {self.places} places")
+            raise ValueError(f"a recording takes {vectors.shape[1]} soft tokens, but has {self.places} places")
         soft = self.embedder.soft(vectors).where(valid[..., None], silence)
         return torch.cat((soft, silence.expand(len(soft), missing, -1)), dim=1)

@@ -1,8 +1,9 @@
-"""Sound → log-mel frames: the front end of Gemma 3n (transformers `feature_extraction_gemma3n.py`).
+"""Audio → log-mel frames: the front end of Gemma 3n (transformers `feature_extraction_gemma3n.py`).
 
-Each sound is read as it is read alone. The reference fills the sounds of a batch up to the longest before it cuts
-frames, so that a shorter one gains frames there, up to four that begin in its last samples: what is heard would depend
-on the neighbours. Arithmetic is as precise as the reference's: up to the spectrum in float32, from there in float64.
+Each recording is read as it is read alone. The reference fills the recordings of a batch up to the longest before it
+cuts frames, so that a shorter one gains frames there, up to four that begin in its last samples: what is heard would
+depend on the neighbours. Arithmetic is as precise as the reference's: up to the spectrum in float32, from there in
+float64.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from mmcli.hub.json_files import read_json
 
 RATE = 16_000
 LONGEST = 480_000  # samples: 30 s
-BLOCK = 128  # samples: silence fills a sound up to a multiple of this
+BLOCK = 128  # samples: silence fills a recording up to a multiple of this
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class MelSettings:
     deviation: tuple[float, ...] | None = None
 
     def frames(self, samples: int) -> int:
-        """F of a sound; one that is not longer than a frame has none. One sample more than a frame must be there."""
+        """F of a recording; one that is not longer than a frame has none. One sample more than a frame must be
+        there."""
         filled = -(-samples // BLOCK) * BLOCK
         return max(0, (filled - self.frame - 1) // self.hop + 1)
 
@@ -50,28 +52,29 @@ class MelSettings:
 PUBLISHED = MelSettings()
 
 
-def log_mel(sounds: Sequence[np.ndarray], settings: MelSettings = PUBLISHED) -> tuple[Tensor, Tensor]:
-    """Mono sounds at 16 kHz → features float32 [B, F, mels], valid [B, F]; behind a shorter sound's frames are zeros.
+def log_mel(audios: Sequence[np.ndarray], settings: MelSettings = PUBLISHED) -> tuple[Tensor, Tensor]:
+    """Mono recordings at 16 kHz → features float32 [B, F, mels], valid [B, F]; behind a shorter recording's frames are
+    zeros.
 
-    Raises ValueError for a sound longer than 30 s, which the reference would cut off.
+    Raises ValueError for a recording longer than 30 s, which the reference would cut off.
     """
-    longest = max(map(len, sounds), default=0)
+    longest = max(map(len, audios), default=0)
     if longest > LONGEST:
-        raise ValueError(f"a sound of {longest} samples is longer than the {LONGEST} that can be heard at once")
-    counts = [settings.frames(len(sound)) for sound in sounds]
-    features = torch.zeros(len(sounds), max(counts, default=0), settings.mels)
-    for row, sound, count in zip(features, sounds, counts, strict=True):
-        row[:count] = torch.from_numpy(_log_mel(np.asarray(sound, dtype=np.float32), count, settings))
+        raise ValueError(f"a recording of {longest} samples is longer than the {LONGEST} that can be heard at once")
+    counts = [settings.frames(len(audio)) for audio in audios]
+    features = torch.zeros(len(audios), max(counts, default=0), settings.mels)
+    for row, audio, count in zip(features, audios, counts, strict=True):
+        row[:count] = torch.from_numpy(_log_mel(np.asarray(audio, dtype=np.float32), count, settings))
     return features, torch.arange(features.shape[1]) < torch.tensor(counts).view(-1, 1)
 
 
-def _log_mel(sound: np.ndarray, count: int, settings: MelSettings) -> np.ndarray:
-    """The `count` frames of one sound: [F, mels]."""
+def _log_mel(audio: np.ndarray, count: int, settings: MelSettings) -> np.ndarray:
+    """The `count` frames of one recording: [F, mels]."""
     window, filters = _tables(settings)
     if not count:
         return np.zeros((0, settings.mels), np.float32)
     samples = np.zeros((count - 1) * settings.hop + settings.frame + 1, np.float32)
-    samples[: len(sound)] = sound[: len(samples)] * np.float32(settings.gain)
+    samples[: len(audio)] = audio[: len(samples)] * np.float32(settings.gain)
     # The reference does this frame by frame. Only a frame's first sample comes out otherwise; the window is 0 there.
     samples[1:] -= np.float32(settings.emphasis) * samples[:-1]
     samples = samples[settings.delay : len(samples) - 1 + settings.delay]

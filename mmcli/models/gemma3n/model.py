@@ -1,4 +1,5 @@
-"""Gemma 3n: images through MobileNetV5, sounds through a conformer, and a decoder that reads both among its text."""
+"""Gemma 3n: images through MobileNetV5, recordings through a conformer, and a decoder that reads both among its
+text."""
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from mmcli.models.gemma3n.encoders import AudioEncoder, VisionEncoder
 # Tokens read at once: beyond it memory would grow with their square, and nothing gets faster.
 CHUNK = 1024
 
-# Images or sounds in a tower at once: an hour's recording is 140 sounds, and the first layers' maps are large.
+# Images or recordings in a tower at once: an hour's recording is 140 recordings, and the first layers' maps are large.
 AT_ONCE = 16
 
 
@@ -42,9 +43,9 @@ class Gemma3n(Fusable, GenerativeModel):
         if self.hard is not None or self.vision is None or self.audio is None:
             return self.hard
         assert self.config.vision and self.config.audio
-        images, sounds = self.config.vision.first, self.config.audio.first
-        own = self.vision.embedder.hard(sounds - images)
-        return torch.cat((own, self.audio.embedder.hard(self.config.text.vocabulary - sounds)))
+        images, audios = self.config.vision.first, self.config.audio.first
+        own = self.vision.embedder.hard(audios - images)
+        return torch.cat((own, self.audio.embedder.hard(self.config.text.vocabulary - audios)))
 
     def new_cache(self, batch: int, length: int) -> KVCache:
         """One entry for every layer with keys of its own. Sliding layers keep all of theirs: others look at them."""
@@ -60,7 +61,7 @@ class Gemma3n(Fusable, GenerativeModel):
         return torch.where(place[..., None] >= 0, F.embedding(place.clamp(min=0), hard), x)
 
     def embed_inputs(self, inputs: Inputs) -> Tensor:
-        """The same, with the soft tokens of images and sounds in their places."""
+        """The same, with the soft tokens of images and recordings in their places."""
         x = self.embed(inputs.tokens)
         if inputs.images:
             assert self.vision and self.config.vision
@@ -71,7 +72,7 @@ class Gemma3n(Fusable, GenerativeModel):
             hard = self.hard_tokens()
             assert self.audio and self.config.audio and hard is not None and inputs.audio_valid is not None
             pieces = zip(inputs.audio.split(AT_ONCE), inputs.audio_valid.split(AT_ONCE), strict=True)
-            soft = torch.cat([self.audio(sounds, valid, hard[-1]) for sounds, valid in pieces])
+            soft = torch.cat([self.audio(audios, valid, hard[-1]) for audios, valid in pieces])
             x = _fill(x, inputs.tokens == self.config.audio.token, soft)
         return x
 

@@ -1,4 +1,4 @@
-"""What goes into Gemma 3n and what comes out: turns of text, images and sounds; text."""
+"""What goes into Gemma 3n and what comes out: turns of text, images and recordings; text."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -30,7 +30,7 @@ class Gemma3nProcessor(ChatProcessor):
     """Layout: bos, then turns by the checkpoint's chat template.
 
     Where the template has an image's placeholder there come a blank line, the token that begins an image, its soft
-    tokens, the token that ends it and a blank line; sounds likewise. Typed text that spells a control token is read
+    tokens, the token that ends it and a blank line; recordings likewise. Typed text that spells a control token is read
     letter by letter: nobody opens a turn, or makes room for an image, by writing about it.
     """
 
@@ -40,7 +40,7 @@ class Gemma3nProcessor(ChatProcessor):
         tokenizer: Tokenizer,
         template: ChatTemplate,
         images: ImageSettings | None,
-        sounds: MelSettings | None,
+        audios: MelSettings | None,
         stop_ids: frozenset[int],
     ):
         places = {id for modality in (config.vision, config.audio) if modality for id in modality.marks}
@@ -49,7 +49,7 @@ class Gemma3nProcessor(ChatProcessor):
         self.config = config
         self.capabilities = capabilities(config)
         self.images = images
-        self.sounds = sounds
+        self.audios = audios
         self.image_size = images.side if images else 0
         self.soft_tokens = config.vision.soft_tokens if config.vision else 0
 
@@ -64,47 +64,47 @@ class Gemma3nProcessor(ChatProcessor):
             if modality
         }
         begin = _name(tokenizer, begin_id(folder, tokenizer, config.bos), folder)
-        images = sounds = None
+        images = audios = None
         if config.vision:
             images = ImageSettings.open(folder, config.vision.soft_tokens)
         if config.audio:
             places = processor_fields(folder).get("audio_seq_length")
             if places not in (None, config.audio.soft_tokens):
                 raise ModelError(
-                    f"{folder} expects {shown(places)} soft tokens a sound (audio_seq_length), "
+                    f"{folder} expects {shown(places)} soft tokens a recording (audio_seq_length), "
                     f"but by its config.json there are {config.audio.soft_tokens}"
                 )
-            sounds = features.read_settings(folder, config.audio.conformer.mels)
+            audios = features.read_settings(folder, config.audio.conformer.mels)
         placeholders = {kind: placeholder for kind, (placeholder, *_) in names.items()}
         template = ChatTemplate.open(folder, begin, partial(own_layout, begin=begin, placeholders=placeholders))
-        return cls(config, tokenizer, template, images, sounds, stop_ids(folder, config.stop_ids))
+        return cls(config, tokenizer, template, images, audios, stop_ids(folder, config.stop_ids))
 
     def task_prompt(self, task: str, words: str) -> str:
         """A plain instruction."""
         return task_prompt(task, words)
 
     def row_inputs(self, rows: Sequence[Row]) -> Inputs:
-        """One row each, whose placeholders take the images and sounds in order.
+        """One row each, whose placeholders take the images and recordings in order.
 
-        Raises UsageError for a sound that is too long, ModelError where placeholders and parts do not match.
+        Raises UsageError for a recording that is too long, ModelError where placeholders and parts do not match.
         """
-        ids = [self._tokens(text, len(images), len(sounds)) for text, images, sounds in rows]
+        ids = [self._tokens(text, len(images), len(audios)) for text, images, audios in rows]
         tokens, valid = pad_left(ids, self.config.pad)
         seen = [image for _, images, _ in rows for image in images]
         pixels = [torch.from_numpy(self.images.pixels(image)) for image in seen] if self.images else []
-        sounds = [sound for _, _, sounds in rows for sound in sounds]
-        longest = max(map(len, sounds), default=0)
+        audios = [audio for _, _, audios in rows for audio in audios]
+        longest = max(map(len, audios), default=0)
         if longest > LONGEST:
             raise UsageError(
-                f"A sound of {longest / RATE:.1f} s is longer than the {LONGEST // RATE} s that are heard at once",
+                f"A recording of {longest / RATE:.1f} s is longer than the {LONGEST // RATE} s that are heard at once",
                 "Give a part of it, or write it down with mmcli transcribe, which cuts at pauses",
             )
-        mels, heard = features.log_mel(sounds, self.sounds) if sounds and self.sounds else (None, None)
+        mels, heard = features.log_mel(audios, self.audios) if audios and self.audios else (None, None)
         return Inputs(tokens, valid, tuple(pixels), audio=mels, audio_valid=heard)
 
-    def _tokens(self, text: str, images: int, sounds: int) -> list[int]:
-        """Token ids of a chat text, every placeholder opened out to the places of an image or sound."""
-        modalities = (self.config.vision, images, "picture"), (self.config.audio, sounds, "sound")
+    def _tokens(self, text: str, images: int, audios: int) -> list[int]:
+        """Token ids of a chat text, every placeholder opened out to the places of an image or a recording."""
+        modalities = (self.config.vision, images, "picture"), (self.config.audio, audios, "recording")
         for modality, count, what in modalities:
             text = self._opened(text, modality, count, what)
         ids = self.control.encode(text)

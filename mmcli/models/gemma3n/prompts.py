@@ -45,7 +45,7 @@ def task_prompt(task: str, words: str) -> str:
 
 
 def hearing_prompt(task: str, language: str | None, hint: str | None) -> str:
-    """The question about a sound with speech in it. `task` is transcribe or translate; raises UsageError."""
+    """The question about a recording with speech in it. `task` is transcribe or translate; raises UsageError."""
     if task not in ("transcribe", "translate"):
         raise UsageError(f"Gemma 3n knows no task {task!r} for speech", "It knows transcribe, translate")
     form = TRANSLATE if task == "translate" else TRANSCRIBE

@@ -17,7 +17,7 @@ IMAGE_SIDE = 768  # pixels, as published; checkpoints say it in preprocessor_con
 
 
 def stages(config: Gemma3nConfig) -> list[Stage]:
-    """The way of an image, of a sound and of a prompt through the model, with every parameter counted once."""
+    """The way of an image, of a recording and of a prompt through the model, with every parameter counted once."""
     with torch.device("meta"):
         model = Gemma3n(config)
     found = []
@@ -25,7 +25,7 @@ def stages(config: Gemma3nConfig) -> list[Stage]:
         found += _vision(config.vision, config.text.width, model.vision)
     if config.audio and model.audio:
         embedder = _embedder(
-            "sound embedder", "a sound, whatever its length", config.audio, config.text.width, model.audio.embedder
+            "audio embedder", "a recording, whatever its length", config.audio, config.text.width, model.audio.embedder
         )
         found += [*audio_stages(config.audio.conformer), embedder]
     return found + _decoder(config.text, model.decoder)

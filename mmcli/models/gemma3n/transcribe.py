@@ -1,4 +1,4 @@
-"""Windows of sound → text. The model tells no times, so that a window is one segment."""
+"""Windows of audio → text. The model tells no times, so that a window is one segment."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -22,11 +22,11 @@ TOP_K, TOP_P = 64, 0.95  # of warm attempts: as the published generation setting
 MAX_TOKENS = 512  # more than anybody says in half a minute
 
 
-def transcript_inputs(loaded: Loaded, sounds: Sequence[np.ndarray], options: DecodingOptions) -> Inputs:
-    """What the model reads before it writes the text of each sound: a turn of the sound and a prompt."""
+def transcript_inputs(loaded: Loaded, audios: Sequence[np.ndarray], options: DecodingOptions) -> Inputs:
+    """What the model reads before it writes the text of each recording: a turn of the audio and a prompt."""
     prompt = hearing_prompt(options.task, options.language, options.hint)
     processor = cast(Gemma3nProcessor, loaded.processor)  # the family's own
-    return processor.inputs([[]] * len(sounds), [prompt] * len(sounds), [[sound] for sound in sounds])
+    return processor.inputs([[]] * len(audios), [prompt] * len(audios), [[audio] for audio in audios])
 
 
 @torch.inference_mode()

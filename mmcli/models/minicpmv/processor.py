@@ -136,7 +136,7 @@ class MiniCPMVProcessor(ChatProcessor):
         self,
         images: Sequence[Sequence[Image.Image]],
         prompts: Sequence[str],
-        sounds: "Sequence[Sequence[np.ndarray]] | None" = None,
+        audios: "Sequence[Sequence[np.ndarray]] | None" = None,
     ) -> Inputs:
         """Row i is one turn of the user's: its images, its prompt."""
         if len(images) != len(prompts):

@@ -1,6 +1,6 @@
 """When each token was said: the frames that the decoder looks at while it writes (openai/whisper `timing.py`).
 
-Some heads of Whisper's cross-attention follow the sound. Their weights, normalised and smoothed, are a picture of
+Some heads of Whisper's cross-attention follow the audio. Their weights, normalised and smoothed, are a picture of
 tokens against frames; the cheapest monotonic path through it (dynamic time warping) gives every token a time.
 """
 
@@ -18,7 +18,7 @@ Heads = tuple[tuple[int, int], ...]
 
 
 def alignment_heads(special: Special, depth: int, heads: int) -> tuple[Heads, str]:
-    """(layer, head) of the heads that follow the sound, and how they are known.
+    """(layer, head) of the heads that follow the audio, and how they are known.
 
     "alignment heads": the checkpoint names them. "upper half of layers": it does not, so all heads of those layers
     serve, as in openai/whisper; times are coarser.
@@ -32,7 +32,7 @@ def alignment_heads(special: Special, depth: int, heads: int) -> tuple[Heads, st
 def token_times(
     model: Whisper, heard: EncodedAudio, prompt: list[int], ids: list[int], end: int, heads: Heads, seconds: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Align text with one sound: `ids` without times, behind `prompt` (which ends with <|notimestamps|>).
+    """Align text with one recording: `ids` without times, behind `prompt` (which ends with <|notimestamps|>).
 
     Returns the seconds at which each token starts, and at the last place the last one's end [T + 1], and each token's
     probability among text tokens [T].
@@ -45,7 +45,7 @@ def token_times(
     cache.context = heard
     heard.scores = []
     hidden = model.read(tokens, None, cache, watched)
-    frames = max(1, min(round(seconds / FRAME), model.config.sound_positions))
+    frames = max(1, min(round(seconds / FRAME), model.config.audio_positions))
     weights = torch.cat([scores[0, :, :, :frames] for scores in heard.scores]).softmax(dim=-1)
     spread, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
     picture = smooth((weights - mean) / spread.clamp(min=1e-10)).mean(dim=0)

@@ -39,7 +39,7 @@ class WhisperConfig:
     vocabulary: int
     mels: int  # bins of the log-mel spectrogram
     width: int
-    sound_positions: int  # F: frames after the encoder's convolutions
+    audio_positions: int  # F: frames after the encoder's convolutions
     text_positions: int
     encoder: StackConfig
     decoder: StackConfig
@@ -50,7 +50,7 @@ class WhisperConfig:
     @property
     def frames(self) -> int:
         """Frames of a log-mel window: the second convolution halves them."""
-        return 2 * self.sound_positions
+        return 2 * self.audio_positions
 
     @classmethod
     def from_hf(cls, raw: dict[str, Any]) -> "WhisperConfig":
@@ -69,7 +69,7 @@ class WhisperConfig:
             vocabulary=sizes["vocab_size"],
             mels=sizes["num_mel_bins"],
             width=sizes["d_model"],
-            sound_positions=sizes["max_source_positions"],
+            audio_positions=sizes["max_source_positions"],
             text_positions=sizes["max_target_positions"],
             encoder=_stack(sizes, "encoder"),
             decoder=_stack(sizes, "decoder"),

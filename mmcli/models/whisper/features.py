@@ -1,4 +1,4 @@
-"""Sound → log-mel windows: the front end of Whisper (arXiv:2212.04356, section 2.2; openai/whisper `audio.py`)."""
+"""Audio → log-mel windows: the front end of Whisper (arXiv:2212.04356, section 2.2; openai/whisper `audio.py`)."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -42,37 +42,37 @@ def _tables(mels: int) -> tuple[Tensor, Tensor]:
     return torch.hann_window(FFT), torch.from_numpy(mel_filters(mels)).float()
 
 
-def log_mel(sounds: Sequence[np.ndarray], mels: int, frames: int) -> Tensor:
-    """Mono sounds at 16 kHz of at most frames × 10 ms each → float32 [B, mels, frames], filled up with silence.
+def log_mel(audios: Sequence[np.ndarray], mels: int, frames: int) -> Tensor:
+    """Mono recordings at 16 kHz of at most frames × 10 ms each → float32 [B, mels, frames], filled up with silence.
 
-    Raises ValueError for a sound that is longer than the window.
+    Raises ValueError for a recording that is longer than the window.
     """
     window, filters = _tables(mels)
     length = frames * HOP
-    features = torch.empty(len(sounds), mels, frames)
-    for row, sound in enumerate(sounds):
-        if len(sound) > length:
-            raise ValueError(f"a sound of {len(sound)} samples does not fit into a window of {length}")
-        _log_mel(torch.as_tensor(np.ascontiguousarray(sound, dtype=np.float32)), window, filters, features[row])
+    features = torch.empty(len(audios), mels, frames)
+    for row, audio in enumerate(audios):
+        if len(audio) > length:
+            raise ValueError(f"a recording of {len(audio)} samples does not fit into a window of {length}")
+        _log_mel(torch.as_tensor(np.ascontiguousarray(audio, dtype=np.float32)), window, filters, features[row])
     return features
 
 
 def _log_mel(samples: Tensor, window: Tensor, filters: Tensor, out: Tensor) -> None:
-    """One row. Frames that see only the silence behind the sound are all the same: they are not computed."""
+    """One row. Frames that see only the silence behind the audio are all the same: they are not computed."""
     frames = out.shape[1]
-    sounding = min(frames, (len(samples) + FFT // 2) // HOP + 1)
-    needed = (sounding - 1) * HOP + FFT // 2  # a frame reaches half a transform beyond its own place
+    voiced = min(frames, (len(samples) + FFT // 2) // HOP + 1)
+    needed = (voiced - 1) * HOP + FFT // 2  # a frame reaches half a transform beyond its own place
     padded = torch.zeros(min(needed, frames * HOP))
     padded[: len(samples)] = samples[: len(padded)]
-    # The whole window is mirrored at its ends; behind a shorter sound the mirror image is silence either way.
+    # The whole window is mirrored at its ends; behind a shorter recording the mirror image is silence either way.
     padded = torch.nn.functional.pad(padded[None], (FFT // 2, 0), mode="reflect")[0]
-    tail = max(0, (frames - 1) * HOP + FFT - len(padded)) if sounding == frames else 0
+    tail = max(0, (frames - 1) * HOP + FFT - len(padded)) if voiced == frames else 0
     if tail:
         padded = torch.cat((padded, padded[-tail - 1 : -1].flip(0)))
-    spectrum = torch.stft(padded, FFT, HOP, window=window, center=False, return_complex=True)[:, :sounding]
+    spectrum = torch.stft(padded, FFT, HOP, window=window, center=False, return_complex=True)[:, :voiced]
     power = torch.view_as_real(spectrum).square_().sum(-1)
     logs = (filters @ power).clamp_(min=1e-10).log10_()
     floor = logs.max() - 8.0  # silence is never the loudest
-    out[:, :sounding] = torch.maximum(logs, floor)
-    out[:, sounding:] = floor.clamp(min=-10.0)
+    out[:, :voiced] = torch.maximum(logs, floor)
+    out[:, voiced:] = floor.clamp(min=-10.0)
     out.add_(4.0).div_(4.0)

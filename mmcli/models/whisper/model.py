@@ -1,4 +1,4 @@
-"""Whisper (Radford et al., arXiv:2212.04356): an encoder of sound, and a decoder that looks at it while it writes."""
+"""Whisper (Radford et al., arXiv:2212.04356): an encoder of audio, and a decoder that looks at it while it writes."""
 
 from collections.abc import Iterable, Iterator
 from typing import cast
@@ -41,7 +41,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """One decoder layer: to the text so far, to the sound, feed-forward."""
+    """One decoder layer: to the text so far, to the audio, feed-forward."""
 
     def __init__(self, width: int, stack: StackConfig, epsilon: float):
         super().__init__()
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
         width = config.width
         self.conv1 = nn.Conv1d(config.mels, width, 3, padding=1)
         self.conv2 = nn.Conv1d(width, width, 3, stride=2, padding=1)
-        self.position = nn.Parameter(torch.zeros(config.sound_positions, width))
+        self.position = nn.Parameter(torch.zeros(config.audio_positions, width))
         self.layers = nn.ModuleList(
             EncoderLayer(width, config.encoder, config.norm_epsilon) for _ in range(config.encoder.depth)
         )
@@ -110,7 +110,7 @@ class Whisper(Quantisable, GenerativeModel):
         """Choose faster arithmetic for the CPU; texts stay as good.
 
         Products in int8 where the CPU has them; the encoder's attention and convolutions, and the keys and values of
-        the sound, in bfloat16 where it has that.
+        the audio, in bfloat16 where it has that.
         """
         if bfloat16_pays():
             for convolution in (self.encoder.conv1, self.encoder.conv2):

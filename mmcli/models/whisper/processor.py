@@ -22,7 +22,7 @@ TASKS = ("transcribe", "translate")
 
 
 class WhisperProcessor(Processor):
-    """Sounds → features, tasks and hints → prompts, ids → text."""
+    """Recordings → features, tasks and hints → prompts, ids → text."""
 
     rate = RATE
 
@@ -51,9 +51,9 @@ class WhisperProcessor(Processor):
         tokenizer = read_tokenizer(folder)
         return cls(config, tokenizer, read_special(folder, tokenizer, config, raw))
 
-    def features(self, sounds: Sequence[np.ndarray]) -> Tensor:
+    def features(self, audios: Sequence[np.ndarray]) -> Tensor:
         """Mono audio at 16 kHz, each at most `max_audio_seconds` → log-mel float32 [B, mels, 2F]; silence fills up."""
-        return log_mel(sounds, self.config.mels, self.config.frames)
+        return log_mel(audios, self.config.mels, self.config.frames)
 
     def prompt(self, task: str, language: str | None, hint: str | None, times: bool) -> list[int]:
         """The tokens before the text: the hint, as if said before, then what to do. Raises UsageError.

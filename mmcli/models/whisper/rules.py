@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmcli.models.whisper.vocabulary import TIME_STEP, Special
 
-# Seconds of a sound that may be left where an answer ends with a start: a pause, and what times are off by.
+# Seconds of a recording that may be left where an answer ends with a start: a pause, and what times are off by.
 REST = 1.0
 
 
@@ -17,9 +17,10 @@ class WritingRules:
 
     With `times`, the answer begins with a time; times come in pairs (end of one segment, start of the next), never go
     back, and a time is forced where all times together are more likely than any single other token. `seconds` of each
-    sound forbid the times behind its end: in the silence that fills up its window nothing was said. Where sounds are
-    `spoken_to_end`, an answer may not end with the start of a segment and most of that still to come: Whisper leaves a
-    sentence that it takes to be cut off to the next window, which begins there in openai/whisper's order of things.
+    audio forbid the times behind its end: in the silence that fills up its window nothing was said. Where recordings
+    are `spoken_to_end`, an answer may not end with the start of a segment and most of that still to come: Whisper
+    leaves a sentence that it takes to be cut off to the next window, which begins there in openai/whisper's order of
+    things.
     """
 
     def __init__(
@@ -34,13 +35,13 @@ class WritingRules:
         self.spoken_to_end = spoken_to_end
         self.times = times
         self._behind = None
-        if seconds is not None:  # the first time token behind each sound
+        if seconds is not None:  # the first time token behind each recording
             self._behind = [special.times + math.ceil(round(length / TIME_STEP, 6)) + 1 for length in seconds]
         self._never = torch.tensor(special.suppressed, dtype=torch.long, device=device)
         self._not_first = torch.tensor(special.suppressed_first, dtype=torch.long, device=device)
 
     def __call__(self, logits: Tensor, written: list[list[int]], owners: list[int] | None = None) -> Tensor:
-        """Logits [R, V], changed in place, what each of R has written so far, and which sound each belongs to."""
+        """Logits [R, V], changed in place, what each of R has written so far, and which recording each belongs to."""
         logits.index_fill_(1, self._never, -torch.inf)
         if not any(written):
             logits.index_fill_(1, self._not_first, -torch.inf)
@@ -50,7 +51,7 @@ class WritingRules:
         return logits
 
     def _forbid(self, logits: Tensor, written: list[list[int]], owners: list[int]) -> None:
-        """Take out what the order of times and the end of the sound forbid."""
+        """Take out what the order of times and the end of the audio forbid."""
         vocabulary = logits.shape[1]
         ranges = [self.forbidden(ids, vocabulary) for ids in written]
         if self._behind is not None:

@@ -62,7 +62,7 @@ def heard_until(processor: WhisperProcessor, ids: list[int], seconds: float) -> 
 def before_hole(found: list[Stretch], reached: float) -> tuple[list[Stretch], float]:
     """The stretches up to the first hole, and where it begins; all of them and `reached`, where there is none.
 
-    A small Whisper may leap over many seconds, often where the speaker changes, or end long before the sound does. In
+    A small Whisper may leap over many seconds, often where the speaker changes, or end long before the audio does. In
     a window that is full of speech that is no pause: what lies behind is better heard again.
     """
     for number, (one, after) in enumerate(pairwise(found)):

@@ -9,17 +9,17 @@ from mmcli.models.whisper.model import Whisper
 
 
 def stages(config: WhisperConfig) -> list[Stage]:
-    """The way of one window of sound through the model, with every parameter counted once."""
+    """The way of one window of audio through the model, with every parameter counted once."""
     with torch.device("meta"):
         model = Whisper(config)
     encoder, decoder = config.encoder, config.decoder
     return [
         Stage(
-            "sound", "log-mel", f"{config.mels} × {config.frames}", 0,
+            "audio", "log-mel", f"{config.mels} × {config.frames}", 0,
             (f"windows of {config.frames / 100:g} s at 16 kHz", "a frame every 10 ms"),
         ),
         Stage(
-            "encoder", "Whisper", f"{config.sound_positions} × {config.width}", _count(model.encoder),
+            "encoder", "Whisper", f"{config.audio_positions} × {config.width}", _count(model.encoder),
             ("two convolutions, which halve the frames", f"{encoder.depth} layers, {encoder.heads} heads, "
              f"mlp {encoder.mlp_width}"),
         ),
@@ -31,7 +31,7 @@ def stages(config: WhisperConfig) -> list[Stage]:
         Stage(
             "decoder", "Whisper", f"T × {config.width}", _count(model.decoder.layers) + _count(model.decoder.norm),
             (f"{decoder.depth} layers, {decoder.heads} heads, mlp {decoder.mlp_width}",
-             "looks at the sound by cross-attention, whose keys and values are computed once"),
+             "looks at the audio by cross-attention, whose keys and values are computed once"),
         ),
         Stage("head", "tied", f"{config.vocabulary}", 0),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Windows of sound → text, with the tests and fallbacks of the Whisper paper (arXiv:2212.04356, section 4.5)."""
+"""Windows of audio → text, with the tests and fallbacks of the Whisper paper (arXiv:2212.04356, section 4.5)."""
 
 import math
 from collections.abc import Sequence
@@ -93,7 +93,7 @@ def _languages(
 
 @torch.inference_mode()
 def language_probabilities(model: Whisper, processor: WhisperProcessor, heard: EncodedAudio) -> list[dict[str, float]]:
-    """The probability of every language that a multilingual model knows, for each sound in `heard`."""
+    """The probability of every language that a multilingual model knows, for each recording in `heard`."""
     rows = len(heard.order)
     tokens = torch.full((rows, 1), processor.special.start, device=heard.device)
     logits = model.prefill(
@@ -183,7 +183,7 @@ def _followed(
     seconds: float,
     options: DecodingOptions,
 ) -> WindowText:
-    """The text as far as it can be followed in the sound.
+    """The text as far as it can be followed in the audio.
 
     A small Whisper may stretch a segment over much more speech than its text is of. Where the last word was said tells
     whether it did; what lies behind is to be heard again.
@@ -207,7 +207,7 @@ def _with_words(
     seconds: float,
     options: DecodingOptions,
 ) -> WindowText:
-    """The text of one sound with a time for every word."""
+    """The text of one recording with a time for every word."""
     decoder = processor.config.decoder
     heads, source = alignment_heads(processor.special, decoder.depth, decoder.heads)
     found = _stretches(processor, list(text.token_ids), seconds, options)[0][: len(text.segments)]

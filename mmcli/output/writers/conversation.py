@@ -14,7 +14,7 @@ class Exchange:
     """One question with its answer."""
 
     question: str
-    names: tuple[str, ...]  # of the images and sounds that came with it
+    names: tuple[str, ...]  # of the images and recordings that came with it
     record: Record
 
     @property

@@ -1,4 +1,4 @@
-"""Gemma 3n's sound encoder: its configuration, and what `inspect` shows."""
+"""Gemma 3n's audio encoder: its configuration, and what `inspect` shows."""
 
 import pytest
 
@@ -38,9 +38,9 @@ def test_whole_numbers_may_stand_for_broken_ones():
 
 
 def test_stages_say_what_the_encoder_hears():
-    sound, subsampling, encoder = audio_stages(read_conformer({}))
-    assert (sound.output, subsampling.output, encoder.output) == ("2997 × 128", "750 × 1536", "188 × 1536")
+    audio, subsampling, encoder = audio_stages(read_conformer({}))
+    assert (audio.output, subsampling.output, encoder.output) == ("2997 × 128", "750 × 1536", "188 × 1536")
     assert "each frame attends to itself and 12 before it" in encoder.notes
-    assert sound.notes == ("up to 30 s at 16 kHz", "a frame every 10 ms")
+    assert audio.notes == ("up to 30 s at 16 kHz", "a frame every 10 ms")
     ahead = audio_stages(read_conformer({"conf_attention_context_right": 2}))[2]
     assert "each frame attends to itself and 12 before it and 2 behind it" in ahead.notes

@@ -32,7 +32,7 @@ def test_each_frame_sees_itself_and_its_neighbours_and_no_padding(chunk, past, f
     settings = config(chunk=chunk, past=past, future=future)
     valid = torch.arange(frames)[None] < torch.tensor([[frames], [frames // 2]])
     mask = chunk_mask(valid, settings)
-    places = surroundings(torch.arange(1, frames + 1)[None], settings)[0] - 1  # [U, S]; -1: before or behind the sound
+    places = surroundings(torch.arange(1, frames + 1)[None], settings)[0] - 1  # [U, S]; -1: before or behind the audio
     assert mask.shape == (2, len(places), 1, chunk, places.shape[1])
     for row in range(2):
         for frame in range(frames):

@@ -9,7 +9,7 @@ import pytest
 from mmcli.errors import ModelError
 from mmcli.models.gemma3n.features import LONGEST, PUBLISHED, MelSettings, log_mel, read_settings
 
-# What google/gemma-3n-* ship: settings of pictures and of sounds in one file.
+# What google/gemma-3n-* ship: settings of pictures and of recordings in one file.
 SHIPPED = {
     "dither": 0.0, "feature_extractor_type": "Gemma3nAudioFeatureExtractor", "feature_size": 128, "fft_length": 1024,
     "fft_overdrive": True, "frame_length": 512, "hop_length": 160, "input_scale_factor": 1.0, "max_frequency": 7600.0,
@@ -67,23 +67,23 @@ def test_settings_that_are_no_settings_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "samples, frames", [(0, 0), (1, 0), (512, 0), (513, 1), (640, 1), (641, 2), (16_000, 97), (LONGEST, 2997)]
 )
-def test_frames_of_a_sound(samples, frames):
+def test_frames_of_a_recording(samples, frames):
     features, valid = log_mel([np.zeros(samples, np.float32)])
     assert PUBLISHED.frames(samples) == frames
     assert features.shape == (1, frames, 128) and valid.shape == (1, frames) and valid.all()
 
 
-def test_no_sounds_are_no_rows():
+def test_no_recordings_are_no_rows():
     features, valid = log_mel([])
     assert features.shape == (0, 0, 128) and valid.shape == (0, 0)
 
 
-def test_a_sound_that_is_too_long_is_not_cut_off_in_silence():
+def test_a_audio_that_is_too_long_is_not_cut_off_in_silence():
     with pytest.raises(ValueError, match="480001"):
         log_mel([np.zeros(LONGEST + 1, np.float32)])
 
 
-def test_the_sound_itself_is_left_as_it_is():
-    sound = np.ones(2000, np.float32)
-    log_mel([sound])
-    assert (sound == 1).all()
+def test_the_audio_itself_is_left_as_it_is():
+    audio = np.ones(2000, np.float32)
+    log_mel([audio])
+    assert (audio == 1).all()

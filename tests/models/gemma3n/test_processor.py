@@ -6,7 +6,7 @@ import shutil
 import gemma3n_folders
 import numpy as np
 import pytest
-from gemma3n_folders import AUDIO, BOA, BOI, BOS, EOA, EOI, IMAGE, TEXT, sound
+from gemma3n_folders import AUDIO, BOA, BOI, BOS, EOA, EOI, IMAGE, TEXT, audio
 from PIL import Image
 
 from mmcli.errors import ModelError, UsageError
@@ -57,9 +57,9 @@ def test_a_picture_is_a_blank_line_its_tokens_and_a_blank_line(processor):
     assert (ids[place - 1], ids[place + 258]) == (lines("\n\n\n"), lines("\n\n"))
 
 
-def test_a_sound_takes_as_many_places_whatever_its_length(processor):
+def test_a_audio_takes_as_many_places_whatever_its_length(processor):
     for seconds in (0.01, 0.4, 30):
-        inputs = processor.text_inputs(processor.chat_text(ask(Audio("s", sound(0, seconds)))), (), [sound(0, seconds)])
+        inputs = processor.text_inputs(processor.chat_text(ask(Audio("s", audio(0, seconds)))), (), [audio(0, seconds)])
         ids = inputs.tokens[0].tolist()
         place = ids.index(BOA)
         assert ids[place + 1 : place + 190] == [AUDIO] * 188 + [EOA]
@@ -67,12 +67,12 @@ def test_a_sound_takes_as_many_places_whatever_its_length(processor):
 
 
 def test_rows_of_singles_are_turns_of_the_user(processor):
-    inputs = processor.inputs([[picture(1)], [], [picture(2), picture(3)]], ["cat", "dog", "mat"], [[], [sound()], []])
+    inputs = processor.inputs([[picture(1)], [], [picture(2), picture(3)]], ["cat", "dog", "mat"], [[], [audio()], []])
     assert inputs.valid.sum(1).tolist() == [
-        processor.text_inputs(processor.chat_text(ask(*parts)), pictures, sounds).tokens.shape[1]
-        for parts, pictures, sounds in [
+        processor.text_inputs(processor.chat_text(ask(*parts)), pictures, audios).tokens.shape[1]
+        for parts, pictures, audios in [
             ([picture(), "cat"], [picture()], []),
-            ([Audio("s", sound()), "dog"], [], [sound()]),
+            ([Audio("s", audio()), "dog"], [], [audio()]),
             ([picture(), picture(), "mat"], [picture()] * 2, []),
         ]
     ]
@@ -85,16 +85,16 @@ def test_a_conversation_is_read_on_where_it_was_left(processor):
     """The text grows at its end, and its parts have the ids of the whole."""
     first = ask(picture(), "what is on the left?")
     told = processor.chat_text(first)
-    whole = processor.chat_text([*first, Turn("model", ("a cat",)), *ask(Audio("s", sound()), "and who speaks?")])
+    whole = processor.chat_text([*first, Turn("model", ("a cat",)), *ask(Audio("s", audio()), "and who speaks?")])
     assert whole.startswith(told + "a cat")
     rest = whole[len(told + "a cat") :]
     parts = [
         processor.text_inputs(told, [picture()]),
         processor.text_inputs("a cat"),
-        processor.text_inputs(rest, (), [sound()]),
+        processor.text_inputs(rest, (), [audio()]),
     ]
     ids = [id for inputs in parts for id in inputs.tokens[0].tolist()]
-    assert ids == processor.text_inputs(whole, [picture()], [sound()]).tokens[0].tolist()
+    assert ids == processor.text_inputs(whole, [picture()], [audio()]).tokens[0].tolist()
 
 
 def test_the_systems_words_stand_before_the_first_question(processor):
@@ -168,7 +168,7 @@ def test_tasks_are_plain_words(processor):
 # -- what does not fit -------------------------------------------------------------------------------------------
 
 
-def test_a_sound_that_is_too_long_is_refused_and_never_cut(processor):
+def test_a_audio_that_is_too_long_is_refused_and_never_cut(processor):
     long = np.zeros(30 * 16_000 + 1, np.float32)
     assert processor.capabilities.max_audio_seconds == 30
     with pytest.raises(UsageError, match=r"30\.0 s is longer than the 30 s"):
@@ -190,7 +190,7 @@ def test_without_a_template_there_is_the_familys_own_layout(folder, processor):
     assert open_processor(folder).chat_text(turns) == expected
 
 
-def test_a_decoder_alone_takes_neither_pictures_nor_sounds(folder):
+def test_a_decoder_alone_takes_neither_pictures_nor_recordings(folder):
     raw = gemma3n_folders.ids_config()["text_config"] | {"model_type": "gemma3n_text", "num_hidden_layers": 30}
     (folder / "processor_config.json").unlink()
     alone = Gemma3nProcessor.open(folder, Gemma3nConfig.from_hf(raw), raw)
@@ -201,13 +201,13 @@ def test_a_decoder_alone_takes_neither_pictures_nor_sounds(folder):
 
 
 def test_settings_of_the_older_files_are_read_too(folder, processor):
-    """The published checkpoints keep those for pictures and for sounds together in preprocessor_config.json."""
+    """The published checkpoints keep those for pictures and for recordings together in preprocessor_config.json."""
     whole = json.loads((folder / "processor_config.json").read_text())
     both = whole.pop("image_processor") | whole.pop("feature_extractor")
     (folder / "preprocessor_config.json").write_text(json.dumps(both))
     (folder / "processor_config.json").write_text(json.dumps(whole))
     older = open_processor(folder)
-    assert (older.images, older.sounds) == (processor.images, processor.sounds)
+    assert (older.images, older.audios) == (processor.images, processor.audios)
 
 
 def settings(**changes):
@@ -223,7 +223,7 @@ def settings(**changes):
     [
         (lambda folder: (folder / "tokenizer.json").unlink(), r"no tokenizer\.json"),
         (settings(image_seq_length=64), r"expects 64 soft tokens a picture .* gives 256"),
-        (settings(audio_seq_length=64), r"expects 64 soft tokens a sound .* there are 188"),
+        (settings(audio_seq_length=64), r"expects 64 soft tokens a recording .* there are 188"),
         (settings(image_processor={"size": {"height": 48, "width": 64}}), "only squares"),
         (settings(image_processor={"size": {"longest_edge": 48}}), "only squares"),
     ],

@@ -12,7 +12,7 @@ LINES = (
     "up to 30 s in one piece",
     "vision · MobileNetV5",
     "256 × 2048",
-    "sound encoder · conformer",
+    "audio encoder · conformer",
     "188 × 2048",
     "per-layer table · table",
     "T × 35 × 256",
@@ -47,11 +47,11 @@ def test_the_facts_add_up(folder):
     assert facts["vocabulary"] == {}
 
 
-def test_a_decoder_alone_takes_in_neither_pictures_nor_sounds(folder):
+def test_a_decoder_alone_takes_in_neither_pictures_nor_recordings(folder):
     text = ids_config()["text_config"]
     (folder / "config.json").write_text(json.dumps({"model_type": "gemma3n_text"} | text))
     done = mmcli("inspect", folder)
-    assert done.code == 0 and "pixels" not in done.out and "sound" not in done.out
+    assert done.code == 0 and "pixels" not in done.out and "audio" not in done.out
     assert "decoder · Gemma 3n" in done.out
 
 

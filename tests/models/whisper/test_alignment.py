@@ -79,11 +79,11 @@ def test_heads_are_those_of_the_checkpoint_or_the_upper_half_and_it_says_which()
     assert heads == ((2, 0), (2, 1), (3, 0), (3, 1)) and source == "upper half of layers"
 
 
-def test_tokens_get_rising_times_inside_the_sound(whisper):
+def test_tokens_get_rising_times_inside_the_audio(whisper):
     import whisper_folders
 
     model, processor = whisper.model, whisper.processor
-    heard = model.hear(processor.features([whisper_folders.sound()]))
+    heard = model.hear(processor.features([whisper_folders.audio()]))
     prompt = processor.prompt("transcribe", "en", None, False)
     heads, _ = alignment_heads(processor.special, 3, 3)
     times, probabilities = token_times(model, heard, prompt, [30, 40, 50, 60], processor.special.end, heads, 1.3)

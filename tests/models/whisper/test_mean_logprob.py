@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from whisper_folders import sound
+from whisper_folders import audio
 
 from mmcli.engine.inputs import Inputs
 from mmcli.models.whisper.rules import WritingRules
@@ -34,7 +34,7 @@ def test_the_end_counts_as_a_token_and_has_its_own_probability(whisper, beams):
     """As in openai/whisper: `sum_logprobs / (len(tokens) + 1)`, where the sum holds that of <|endoftext|>."""
     options, ended = replace(GREEDY, beams=beams, max_tokens=12), set()
     for seed, seconds in ((0, 1.3), (1, 0.4), (4, 0.05)):
-        window = sound(seed, seconds)
+        window = audio(seed, seconds)
         text = transcribe_windows(whisper, [window], options)[0]
         ids = list(text.token_ids)
         end = [] if text.truncated else [whisper.processor.special.end]

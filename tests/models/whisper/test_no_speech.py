@@ -1,6 +1,6 @@
 """How likely the bundled model takes it to be that nobody speaks, and that it writes nothing then.
 
-These sounds never get so far in `mmcli transcribe`: no speech is found in them.
+These recordings never get so far in `mmcli transcribe`: no speech is found in them.
 """
 
 from functools import cache
@@ -12,7 +12,7 @@ import torch
 
 from mmcli.engine.inputs import Inputs
 from mmcli.hub.resolve import resolve
-from mmcli.media.audio import read_sound
+from mmcli.media.audio import read_audio
 from mmcli.media.sources import expand
 from mmcli.models.load import load
 from mmcli.models.whisper.transcribe import transcribe_windows
@@ -29,7 +29,7 @@ def bundled():
 
 
 @cache
-def sounds() -> dict[str, np.ndarray]:
+def audios() -> dict[str, np.ndarray]:
     noise = np.random.default_rng(0)
     time = np.arange(SECONDS * RATE) / RATE
     found = {
@@ -40,22 +40,22 @@ def sounds() -> dict[str, np.ndarray]:
         "silence": np.zeros(len(time)),
     }
     [example] = expand([Path(__file__).parents[3] / "examples" / "jfk.flac"], extensions=frozenset())
-    return {name: sound.astype(np.float32) for name, sound in found.items()} | {"speech": read_sound(example)[0]}
+    return {name: audio.astype(np.float32) for name, audio in found.items()} | {"speech": read_audio(example)[0]}
 
 
 @pytest.mark.parametrize("options", [{}, {"times": False}, {"beams": 2}, {"hint": "Americans"}], ids=str)
 def test_nobody_speaks_in_noise(bundled, options):
     options = DecodingOptions(temperatures=(0.0,), **options)
-    found = transcribe_windows(bundled, list(sounds().values()), options)
-    likely = dict(zip(sounds(), (text.no_speech for text in found), strict=True))
+    found = transcribe_windows(bundled, list(audios().values()), options)
+    likely = dict(zip(audios(), (text.no_speech for text in found), strict=True))
     speech = likely.pop("speech")
     assert speech < 0.2 and all(value > 0.4 for value in likely.values()), (speech, likely)
     assert "fellow Americans" in found[-1].text
 
 
 def test_noise_gives_no_words(bundled):
-    found = transcribe_windows(bundled, list(sounds().values()), DecodingOptions(spoken_to_end=True))
-    texts = dict(zip(sounds(), (text.text for text in found), strict=True))
+    found = transcribe_windows(bundled, list(audios().values()), DecodingOptions(spoken_to_end=True))
+    texts = dict(zip(audios(), (text.text for text in found), strict=True))
     assert all(texts[name] == "" for name in ("white noise", "hum", "chord", "silence")), texts
     assert "fellow Americans" in texts["speech"]
 
@@ -64,7 +64,7 @@ def test_the_probability_is_that_of_the_logits_before_any_rule():
     """In float32: in shorter types a prompt of one token is rounded otherwise than a longer one."""
     exact = load(resolve("whisper-base"), "cpu", "float32")
     model, processor = exact.model, exact.processor
-    chosen = [sounds()["beating noise"], sounds()["speech"]]
+    chosen = [audios()["beating noise"], audios()["speech"]]
     tokens = torch.full((len(chosen), 1), processor.special.start)
     with torch.inference_mode():
         context = model.hear(processor.features(chosen))

@@ -56,7 +56,7 @@ def test_a_time_is_forced_where_times_together_are_likelier_than_any_word():
     assert left[1, 1]
 
 
-def test_no_time_lies_behind_the_sound():
+def test_no_time_lies_behind_the_audio():
     logits = torch.zeros(3, V)
     rules = WritingRules(SPECIAL, True, seconds=[0.13, 9.0, 0.02])
     left = rules(logits, [[T + 3, 1], [T, 1], [T, 1, T + 1]], [0, 1, 2]) > -torch.inf

@@ -75,7 +75,7 @@ def part(start: float, end: float) -> Stretch:
         ([part(0, 4), part(4, 9)], 9.5, 2, 9.5, "nothing is missing"),
         ([part(0, 4), part(6.9, 9)], 9.5, 2, 9.5, "a pause"),
         ([part(0, 4), part(18, 22), part(22, 25)], 25.2, 1, 4, "it leapt over a sentence"),
-        ([part(0, 4), part(4, 9)], 25.0, 2, 9, "it ended long before the sound"),
+        ([part(0, 4), part(4, 9)], 25.0, 2, 9, "it ended long before the audio"),
         ([part(0, 4), part(8, 9)], 25.0, 1, 4, "the first hole counts"),
         ([], 25.0, 0, 25.0, "nobody speaks"),
     ],

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from whisper_folders import TEXT, sound
+from whisper_folders import TEXT, audio
 
 from mmcli.engine.beams import beam_search
 from mmcli.engine.inputs import Inputs
@@ -25,7 +25,7 @@ from mmcli.speech.fallback import DecodingOptions
 from mmcli.types import Completion, Segment, WindowText
 
 GREEDY = DecodingOptions(temperatures=(0.0,), language="en", no_speech_limit=None, logprob_limit=None)
-SOUNDS = [sound(seed, seconds) for seed, seconds in ((0, 1.3), (1, 0.4), (2, 2.0), (3, 0.9), (4, 0.05))]
+AUDIOS = [audio(seed, seconds) for seed, seconds in ((0, 1.3), (1, 0.4), (2, 2.0), (3, 0.9), (4, 0.05))]
 
 
 def close(one: WindowText, other: WindowText) -> bool:
@@ -35,8 +35,8 @@ def close(one: WindowText, other: WindowText) -> bool:
 @pytest.mark.parametrize("options", [{}, {"beams": 3}, {"words": True}, {"temperatures": (0.7,)}, {"times": False}])
 def test_a_batch_equals_its_singles(whisper, options):
     options = replace(GREEDY, **options)
-    together = transcribe_windows(whisper, SOUNDS, options)
-    for window, text in zip(SOUNDS, together, strict=True):
+    together = transcribe_windows(whisper, AUDIOS, options)
+    for window, text in zip(AUDIOS, together, strict=True):
         alone = transcribe_windows(whisper, [window], options)[0]
         assert alone.token_ids == text.token_ids
         assert alone.logprob == pytest.approx(text.logprob, abs=1e-4)
@@ -47,10 +47,10 @@ def test_a_batch_equals_its_singles(whisper, options):
 
 def test_written_tokens_equal_reading_everything_anew_at_each_step(whisper):
     model, processor = whisper.model, whisper.processor
-    text = transcribe_windows(whisper, SOUNDS[:1], GREEDY)[0]
-    heard = model.hear(processor.features(SOUNDS[:1]))
+    text = transcribe_windows(whisper, AUDIOS[:1], GREEDY)[0]
+    heard = model.hear(processor.features(AUDIOS[:1]))
     prompt = processor.prompt("transcribe", "en", None, True)
-    rules = WritingRules(processor.special, True, seconds=[len(SOUNDS[0]) / 16_000])
+    rules = WritingRules(processor.special, True, seconds=[len(AUDIOS[0]) / 16_000])
     written: list[int] = []
     while len(written) < 30:
         cache = model.new_cache(1, len(prompt) + len(written))
@@ -66,7 +66,7 @@ def test_written_tokens_equal_reading_everything_anew_at_each_step(whisper):
 
 def test_padding_on_the_left_changes_nothing(whisper):
     model, processor = whisper.model, whisper.processor
-    heard = model.hear(processor.features(SOUNDS[:1]))
+    heard = model.hear(processor.features(AUDIOS[:1]))
     prompt = processor.prompt("transcribe", "de", None, True)
     plain, padded = torch.tensor([prompt]), torch.tensor([[0, 0, *prompt]])
     valid = torch.tensor([[False, False, *[True] * len(prompt)]])
@@ -80,17 +80,17 @@ def test_padding_on_the_left_changes_nothing(whisper):
 
 def test_one_beam_is_greedy_and_more_are_at_least_as_likely(whisper):
     model, processor = whisper.model, whisper.processor
-    greedy = transcribe_windows(whisper, SOUNDS, replace(GREEDY, max_tokens=20))
-    tokens = torch.tensor([processor.prompt("transcribe", "en", None, True)] * len(SOUNDS))
-    inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=model.hear(processor.features(SOUNDS)))
-    rules = WritingRules(processor.special, True, seconds=[len(window) / 16_000 for window in SOUNDS])
+    greedy = transcribe_windows(whisper, AUDIOS, replace(GREEDY, max_tokens=20))
+    tokens = torch.tensor([processor.prompt("transcribe", "en", None, True)] * len(AUDIOS))
+    inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=model.hear(processor.features(AUDIOS)))
+    rules = WritingRules(processor.special, True, seconds=[len(window) / 16_000 for window in AUDIOS])
     found = beam_search(model, inputs, stop_ids=processor.stop_ids, max_tokens=20, beams=1, rules=rules)
     assert [tuple(answer.ids) for answer in found] == [text.token_ids for text in greedy]
     assert [answer.ended for answer in found] == [not text.truncated for text in greedy]
 
 
 def test_segments_rise_inside_the_window(whisper):
-    for window, text in zip(SOUNDS, transcribe_windows(whisper, SOUNDS, replace(GREEDY, words=True)), strict=True):
+    for window, text in zip(AUDIOS, transcribe_windows(whisper, AUDIOS, replace(GREEDY, words=True)), strict=True):
         times = [time for segment in text.segments for time in (segment.start, segment.end)]
         assert times == sorted(times) and all(0 <= time <= len(window) / 16_000 for time in times)
         for segment in text.segments:
@@ -99,9 +99,9 @@ def test_segments_rise_inside_the_window(whisper):
 
 
 def test_a_language_is_detected_where_none_is_given(whisper):
-    found = transcribe_windows(whisper, SOUNDS, replace(GREEDY, language=None))
+    found = transcribe_windows(whisper, AUDIOS, replace(GREEDY, language=None))
     assert {text.language for text in found} <= {"en", "de", "fr"}
-    for window, text in zip(SOUNDS, found, strict=True):
+    for window, text in zip(AUDIOS, found, strict=True):
         given = transcribe_windows(whisper, [window], replace(GREEDY, language=text.language))[0]
         assert given.token_ids == text.token_ids
 
@@ -125,7 +125,7 @@ def test_prompts(whisper):
 @pytest.mark.parametrize("bad", [{"language": "xx"}, {"task": "sing"}, {"temperatures": ()}])
 def test_what_it_does_not_know_is_said(whisper, bad):
     with pytest.raises(UsageError):
-        transcribe_windows(whisper, SOUNDS[:1], replace(GREEDY, **bad))
+        transcribe_windows(whisper, AUDIOS[:1], replace(GREEDY, **bad))
 
 
 def test_no_windows_no_texts(whisper):
@@ -173,16 +173,16 @@ def test_the_best_of_failed_attempts_turns_in_no_circles_and_is_the_likeliest():
 
 def test_a_failed_attempt_is_made_again_warmer_and_the_others_stay(whisper):
     strict = replace(GREEDY, temperatures=(0.0, 0.5, 1.0), logprob_limit=-2.0)
-    first = transcribe_windows(whisper, SOUNDS, replace(strict, temperatures=(0.0,)))
-    found = transcribe_windows(whisper, SOUNDS, strict)
+    first = transcribe_windows(whisper, AUDIOS, replace(strict, temperatures=(0.0,)))
+    found = transcribe_windows(whisper, AUDIOS, strict)
     for before, after in zip(first, found, strict=True):
         if before.logprob >= -2.0:
             assert after.token_ids == before.token_ids and after.temperature == 0
-    assert found == transcribe_windows(whisper, SOUNDS, strict)  # a seed makes chance repeat itself
+    assert found == transcribe_windows(whisper, AUDIOS, strict)  # a seed makes chance repeat itself
 
 
 def test_the_limit_of_tokens_is_told(whisper):
-    text = transcribe_windows(whisper, SOUNDS[:1], replace(GREEDY, max_tokens=4))[0]
+    text = transcribe_windows(whisper, AUDIOS[:1], replace(GREEDY, max_tokens=4))[0]
     assert text.truncated and len(text.token_ids) == 4
     assert max(text.token_ids) > TEXT
 
@@ -190,7 +190,7 @@ def test_the_limit_of_tokens_is_told(whisper):
 def test_words_end_where_the_rest_is_heard_again(whisper):
     """An answer that ends with two times leaves what lies behind them to another window."""
     processor = whisper.processor
-    heard = whisper.model.hear(processor.features(SOUNDS[2:3]))
+    heard = whisper.model.hear(processor.features(AUDIOS[2:3]))
     times = processor.special.times
     ids = (times, 20, 30, 40, 50, times + 30, times + 30)
     text = _read(processor, Completion(ids, (-0.5,) * len(ids), True), "en", 0.0, 0.0, 2.0, GREEDY)

@@ -25,7 +25,7 @@ from mmcli.hub.quantized import ZERO, multiplied, pack
 from mmcli.hub.resolve import resolve
 from mmcli.hub.safetensors_files import SCALE
 from mmcli.hub.weights import place
-from mmcli.media.audio import read_sound
+from mmcli.media.audio import read_audio
 from mmcli.media.sources import Source
 from mmcli.models.load import load
 from mmcli.models.whisper.model import DecoderLayer, EncodedAudio, Encoder, Whisper
@@ -44,7 +44,7 @@ ENCODER_WINDOWS = 24  # 1,500 inputs each are plenty
 class Sample:
     """A window of speech, and what was written for it: the prompt and the answer."""
 
-    sound: np.ndarray
+    audio: np.ndarray
     tokens: list[int]
 
 
@@ -55,11 +55,11 @@ def samples(model: str, folder: Path) -> list[Sample]:
     assert isinstance(processor, WhisperProcessor)
     for path in sorted(path for path in folder.glob("*/*") if path.is_file()):
         language = None if path.parent.name == "any" else path.parent.name
-        sound = read_sound(Source(str(path), path, None, PurePosixPath(path)))[0]
-        for window in Speech([sound], detector).windows():
-            text = transcribe_windows(loaded, [window.sound], DecodingOptions(language=language))[0]
+        audio = read_audio(Source(str(path), path, None, PurePosixPath(path)))[0]
+        for window in Speech([audio], detector).windows():
+            text = transcribe_windows(loaded, [window.audio], DecodingOptions(language=language))[0]
             prompt = processor.prompt("transcribe", text.language, None, True)
-            found.append(Sample(window.sound, [*prompt, *text.token_ids, processor.special.end]))
+            found.append(Sample(window.audio, [*prompt, *text.token_ids, processor.special.end]))
     return found
 
 
@@ -164,7 +164,7 @@ def quantize_folder(source: Path, speech: list[Sample], folder: Path) -> Path:
     model, processor = loaded.model, loaded.processor
     assert isinstance(model, Whisper) and isinstance(processor, WhisperProcessor)
     quantizer = Quantizer(model)
-    features = [processor.features([sample.sound]) for sample in speech]
+    features = [processor.features([sample.audio]) for sample in speech]
     step = max(1, len(speech) // ENCODER_WINDOWS)
     quantizer.encoder(features[::step])
     quantizer.decoder([model.encoder(one) for one in features], [sample.tokens for sample in speech])

@@ -21,7 +21,7 @@ import torch
 from mmcli.batch.outcome import Outcome
 from mmcli.batch.transcribe import transcribe
 from mmcli.hub.resolve import resolve
-from mmcli.media.audio import read_sound
+from mmcli.media.audio import read_audio
 from mmcli.media.sources import Source
 from mmcli.models.load import load
 from mmcli.output.tables import table
@@ -37,7 +37,7 @@ Span = tuple[float, float]
 
 
 class Aligner:
-    """Words and sound → where each word is, without Whisper."""
+    """Words and audio → where each word is, without Whisper."""
 
     def __init__(self) -> None:
         from hama.asr import ASRModel
@@ -45,17 +45,17 @@ class Aligner:
 
         self.recogniser, self.spelling = ASRModel(), G2PModel()
         self.ids = {token: id for id, token in enumerate(self.recogniser.decoder_tokens)}
-        self.sounds: dict[str, list[int]] = {}
+        self._known: dict[str, list[int]] = {}
 
     def phonemes(self, word: str) -> list[int]:
         """Ids of a word's phonemes; none where the model knows no sound of it."""
         word = re.sub(r"[^a-z']", "", word.lower())
-        if word not in self.sounds:
+        if word not in self._known:
             found = [one.phoneme for one in self.spelling.predict(word).alignments] if word else []
-            self.sounds[word] = [self.ids[one] for one in found] if all(one in self.ids for one in found) else []
-        return self.sounds[word]
+            self._known[word] = [self.ids[one] for one in found] if all(one in self.ids for one in found) else []
+        return self._known[word]
 
-    def align(self, sound: np.ndarray, words: list[str]) -> list[Span] | None:
+    def align(self, audio: np.ndarray, words: list[str]) -> list[Span] | None:
         """Start and end of each word in seconds, or None where it cannot be."""
         from torchaudio.functional import forced_align
 
@@ -66,8 +66,8 @@ class Aligner:
         targets = [id for word in spelt for id in (*word, boundary)][:-1]
         names = [self.recogniser._log_probs_output_name, self.recogniser._out_lengths_output_name]
         given = {
-            self.recogniser._waveform_input_name: sound[None].astype(np.float32),
-            self.recogniser._waveform_lengths_input_name: np.array([len(sound)], np.int64),
+            self.recogniser._waveform_input_name: audio[None].astype(np.float32),
+            self.recogniser._waveform_lengths_input_name: np.array([len(audio)], np.int64),
         }
         scores, lengths = self.recogniser.session.run(names, given)
         emissions = torch.from_numpy(np.array(scores[:1, : int(np.ravel(lengths)[0])])).float().log_softmax(-1)
@@ -125,7 +125,7 @@ def main() -> None:
     for clip, words in zip(clips, heard(clips, given.model), strict=True):
         if normal(" ".join(word.text for word in words)) != normal(clip.text):
             continue
-        spans = aligner.align(read_sound(source_of(clip))[0], [word.text for word in words])
+        spans = aligner.align(read_audio(source_of(clip))[0], [word.text for word in words])
         if spans is None:
             continue
         for name in (clip.source, "all"):

@@ -1,4 +1,4 @@
-"""Damaged recordings of the formats that PyAV writes, through what reads sounds for all commands."""
+"""Damaged recordings of the formats that PyAV writes, through what reads recordings for all commands."""
 
 import random
 from functools import cache
@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from bench.hostile.damage import damage
 
-SECONDS_OF_SOUND = 2.0
+SECONDS_OF_AUDIO = 2.0
 
 
 def prepare() -> None:
@@ -24,15 +24,15 @@ def make(rng: random.Random, folder: Path) -> tuple[Path, float]:
 
 def exercise(made: tuple[Path, float]) -> str:
     """Read every block of it, as `transcribe` does."""
-    from mmcli.media.audio import open_sound
+    from mmcli.media.audio import open_audio
     from mmcli.media.sources import Source
 
     path, start = made
     samples = 0
-    with open_sound(Source(path.name, path, None, PurePosixPath(path.name)), start=start) as reader:
+    with open_audio(Source(path.name, path, None, PurePosixPath(path.name)), start=start) as reader:
         for block in reader:
             samples += len(block)
-    assert samples > 0 and all("\n" not in note for note in reader.sound.notes)
+    assert samples > 0 and all("\n" not in note for note in reader.info.notes)
     return "read"
 
 
@@ -41,10 +41,10 @@ def whole() -> list[bytes]:
     """Undamaged recordings of every container, and one of several tracks."""
     import tempfile
 
-    from sound_files import KINDS, save, save_sweep, sweep
+    from audio_files import KINDS, save, save_sweep, sweep
 
     with tempfile.TemporaryDirectory() as folder:
-        made = [save_sweep(Path(folder) / f"a.{kind}", SECONDS_OF_SOUND).read_bytes() for kind in KINDS]
-        video = save(Path(folder) / "b.mp4", sweep(SECONDS_OF_SOUND, 48000), picture=True)
-        tracks = save(Path(folder) / "c.mkv", sweep(SECONDS_OF_SOUND, 48000), tracks=2)
+        made = [save_sweep(Path(folder) / f"a.{kind}", SECONDS_OF_AUDIO).read_bytes() for kind in KINDS]
+        video = save(Path(folder) / "b.mp4", sweep(SECONDS_OF_AUDIO, 48000), picture=True)
+        tracks = save(Path(folder) / "c.mkv", sweep(SECONDS_OF_AUDIO, 48000), tracks=2)
         return [*made, video.read_bytes(), tracks.read_bytes()]

@@ -11,9 +11,9 @@ import av
 import numpy as np
 from file_sources import refused, source
 
-from mmcli.media.audio import RATE, Sound, read_sound
+from mmcli.media.audio import RATE, AudioInfo, read_audio
 
-KINDS = {  # ending → (encoder, rate, seconds that its frames may shift the sound: most say how much, these do not)
+KINDS = {  # ending → (encoder, rate, seconds that its frames may shift the audio: most say how much, these do not)
     "wav": ("pcm_s16le", 44100, 0.0),
     "aiff": ("pcm_s16be", 44100, 0.0),
     "au": ("pcm_s16be", 22050, 0.0),
@@ -32,10 +32,10 @@ KINDS = {  # ending → (encoder, rate, seconds that its frames may shift the so
 CONTAINERS = {"aac": "adts", "ts": "mpegts", "m4a": "mp4"}
 
 
-def load(path, **options) -> tuple[np.ndarray, Sound]:
-    samples, sound = read_sound(source(path), **options)
+def load(path, **options) -> tuple[np.ndarray, AudioInfo]:
+    samples, audio = read_audio(source(path), **options)
     assert samples.dtype == np.float32 and samples.ndim == 1
-    return samples, sound
+    return samples, audio
 
 
 def fails(path, **options) -> str:
@@ -76,13 +76,13 @@ def save(path, channels, *, layout: str = "mono", picture: bool = False, tracks:
     return Path(path)
 
 
-def save_tracks(path, sounds, rate: int, languages) -> Path:
-    """Sound tracks of different sounds in a container that takes FLAC, each with its language."""
+def save_tracks(path, audios, rate: int, languages) -> Path:
+    """Audio tracks of different recordings in a container that takes FLAC, each with its language."""
     with av.open(str(path), "w") as container:
-        tracks = [container.add_stream("flac", rate=rate, layout="mono") for _ in sounds]
+        tracks = [container.add_stream("flac", rate=rate, layout="mono") for _ in audios]
         for track, language in zip(tracks, languages, strict=True):
             track.metadata["language"] = language
-        for track, samples in zip(tracks, sounds, strict=True):
+        for track, samples in zip(tracks, audios, strict=True):
             for frame in _frames(np.asarray(samples, np.float32)[None], "mono", rate=rate):
                 container.mux(track.encode(frame))
             container.mux(track.encode(None))
@@ -103,7 +103,7 @@ def save_sweep(path, seconds: float) -> Path:
 
 
 def save_pictures(path) -> Path:
-    """A video without sound."""
+    """A video without audio."""
     with av.open(str(path), "w") as container:
         _mux_pictures(container, _add_pictures(container))
     return Path(path)

@@ -1,4 +1,4 @@
-"""Gemma 3n's sound encoder against transformers: small random models in float32, and the published sizes on meta."""
+"""Gemma 3n's audio encoder against transformers: small random models in float32, and the published sizes on meta."""
 
 import foreign  # noqa: F401 (before transformers)
 import pytest
@@ -73,7 +73,7 @@ def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("count", FRAMES)
-def test_sounds_of_one_length(pair, count):
+def test_recordings_of_one_length(pair, count):
     features, valid = frames(2, count), torch.ones(2, count, dtype=torch.bool)
     theirs, their_valid = heard(pair[0], features, valid)
     ours, our_valid = heard(pair[1], features, valid)
@@ -82,7 +82,7 @@ def test_sounds_of_one_length(pair, count):
 
 
 def test_silence(pair):
-    """Equal frames have no variance until the sound's end is in sight."""
+    """Equal frames have no variance until the audio's end is in sight."""
     features, valid = torch.full((1, 60, SMALL["input_feat_size"]), -11.5129), torch.ones(1, 60, dtype=torch.bool)
     assert_close(heard(pair[1], features, valid)[0], heard(pair[0], features, valid)[0])
 
@@ -90,19 +90,19 @@ def test_silence(pair):
 def test_a_batch_equals_the_reference_singles(pair):
     lengths = (97, 33, 1, 64, 0)
     valid = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    features = frames(len(lengths), max(lengths))  # what stands behind a shorter sound is no matter
+    features = frames(len(lengths), max(lengths))  # what stands behind a shorter recording is no matter
     ours, our_valid = heard(pair[1], features, valid)
-    for row, mask, sound, length in zip(ours, our_valid, features, lengths, strict=True):
+    for row, mask, audio, length in zip(ours, our_valid, features, lengths, strict=True):
         count = pair[1].config.vectors(length)
         assert mask.tolist() == [True] * count + [False] * (len(mask) - count)
         assert not row[count:].any()
         if length:
-            alone, _ = heard(pair[0], sound[None, :length], torch.ones(1, length, dtype=torch.bool))
+            alone, _ = heard(pair[0], audio[None, :length], torch.ones(1, length, dtype=torch.bool))
             assert_close(row[:count], alone[0])
 
 
-def test_the_reference_batch_differs_in_no_more_than_the_last_vector_of_a_shorter_sound():
-    """A convolution at the end of a shorter sound sees there what norms make of the padding."""
+def test_the_reference_batch_differs_in_no_more_than_the_last_vector_of_a_shorter_audio():
+    """A convolution at the end of a shorter recording sees there what norms make of the padding."""
     reference = make_reference()
     ours = make_ours(reference)
     differing = set()
