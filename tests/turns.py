@@ -70,7 +70,7 @@ class TurnTokens(Processor):
     stop_ids = frozenset({STOP})
     capabilities = Capabilities(images=True, audio=True, max_audio_seconds=20.0, turns=True)
 
-    def chat_text(self, turns):
+    def apply_chat_template(self, turns):
         """As Gemma's template: what the system says stands before the first question, every text is trimmed."""
 
         def content(turn):

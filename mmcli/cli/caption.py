@@ -7,7 +7,7 @@ import typer
 from mmcli.cli.arguments import Images
 from mmcli.cli.engine import EngineOptions
 from mmcli.cli.folders import FolderOptions
-from mmcli.cli.options import AnswerOptions, ImageOptions, ModelOptions, OutputOptions, TalkOptions, option, spread
+from mmcli.cli.options import AnswerOptions, ImageOptions, LogOptions, ModelOptions, OutputOptions, option, spread
 
 NAME = "caption"
 EPILOG = """\
@@ -58,7 +58,7 @@ def command(
     folder: FolderOptions,
     model: ModelOptions,
     engine: EngineOptions,
-    talk: TalkOptions,
+    log: LogOptions,
 ) -> int:
     """Say what each picture shows, in a sentence or, with some models, at length.
 
@@ -68,4 +68,4 @@ def command(
     from mmcli.tasks.caption import CaptionRequest
 
     request = CaptionRequest(**request_fields(answer, output), beams=beams, detail=detail)
-    return run_images(ctx, request, Plan(images or [], inputs, output, model, talk, folder=folder, engine=engine))
+    return run_images(ctx, request, Plan(images or [], inputs, output, model, log, folder=folder, engine=engine))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mmcli.cli.environment import Environment
-from mmcli.cli.options import AnswerOptions, ModelOptions, OutputOptions, TalkOptions, option, spread
+from mmcli.cli.options import AnswerOptions, LogOptions, ModelOptions, OutputOptions, option, spread
 from mmcli.errors import ExitCode, InputError, ModelError, UsageError, raise_if_interrupted
 from mmcli.models.offered import such_as
 
@@ -57,7 +57,7 @@ def command(
     answer: AnswerOptions,
     output: OutputOptions,
     model: ModelOptions,
-    talk: TalkOptions,
+    log: LogOptions,
 ) -> int:
     """Answer questions about pictures and recordings, all of which the model takes in at once.
 
@@ -65,14 +65,14 @@ def command(
     it asks for one after another on the terminal.
     """
     from mmcli.cli.attachments import find_attachments, load_attachment
+    from mmcli.cli.chat_runner import ChatRunner
     from mmcli.cli.images import request_fields
     from mmcli.cli.inputs import not_on_stdout, read_beside
     from mmcli.cli.render import Renderer
     from mmcli.cli.start import begin, capabilities_here, loader
-    from mmcli.cli.talker import Talker
     from mmcli.tasks.chat import ChatRequest
 
-    environment = begin(ctx, talk, model.offline)
+    environment = begin(ctx, log, model.offline)
     request = ChatRequest(words=message or "", **request_fields(answer, output))
     names = files or []
     interactive = message is None and answer.prompt is None and environment.stdin_tty
@@ -85,19 +85,19 @@ def command(
     renderer = Renderer(environment, output, None, False, sources, read_beside(model.model))
     if interactive and not renderer.results.on_stdout:
         raise UsageError("--output is for a single answer, not for a conversation", "Ask with -m TEXT, or use /save")
-    talker = Talker(loader(environment, model), request, system, renderer=renderer)
+    runner = ChatRunner(loader(environment, model), request, system, renderer=renderer)
     try:
         able = cache(lambda: capabilities_here(model))
-        talker.waiting = [load_attachment(source, able=able, model=model.model) for source in sources]
-        if renderer.results.in_folder and len(talker.waiting) != 1:
+        runner.waiting = [load_attachment(source, able=able, model=model.model) for source in sources]
+        if renderer.results.in_folder and len(runner.waiting) != 1:
             do = "Name a file: --output answer.txt"
             raise UsageError("A folder gets an answer for each input, but this is one answer about all of them", do)
         if not interactive:
             with renderer.results:
-                talker.ask(request.words, stream=environment.stdout_tty)
+                runner.ask(request.words, stream=environment.stdout_tty)
     except (InputError, ModelError) as error:  # a question that the model cannot answer is a ModelError
         raise_if_interrupted(error)
-        if renderer.json and not talker.exchanges:  # an answer that is there has its record
+        if renderer.json and not runner.exchanges:  # an answer that is there has its record
             from mmcli.output.schema import Record
             from mmcli.tasks.settings import image_settings
 
@@ -114,9 +114,9 @@ def command(
         raise
     if not interactive:
         return ExitCode.OK
-    from mmcli.cli.converse import converse
+    from mmcli.cli.chat_prompt import run_prompt
 
-    return converse(talker)
+    return run_prompt(runner)
 
 
 def _piped_question(environment: Environment, names: list[str]) -> str:

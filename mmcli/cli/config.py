@@ -6,7 +6,7 @@ import typer
 
 from mmcli.cli.choice import VARIABLE, choose
 from mmcli.cli.config_file import TASKS, read_config
-from mmcli.cli.options import TalkOptions, option, spread
+from mmcli.cli.options import LogOptions, option, spread
 from mmcli.cli.start import begin
 from mmcli.errors import ExitCode
 from mmcli.hub.known import IMAGE_MODEL, known_as
@@ -34,12 +34,12 @@ def command(
     ctx: typer.Context,
     json_: Annotated[bool, option("Output", "--json", help="Print one JSON object.")] = False,
     *,
-    talk: TalkOptions,
+    log: LogOptions,
 ) -> int:
     """Show which model each command uses, what chose it, and the configuration file."""
     from mmcli.cli.hint import hints_wanted
 
-    environment = begin(ctx, talk)
+    environment = begin(ctx, log)
     config, variables = read_config(environment.variables), environment.variables
     choices = {task: choose(task, variables) for task in TASKS}
     hints = hints_wanted(variables, config)

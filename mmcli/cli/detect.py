@@ -7,7 +7,7 @@ import typer
 from mmcli.cli.arguments import Images, MinScore, ThingsOrAll
 from mmcli.cli.engine import EngineOptions
 from mmcli.cli.folders import FolderOptions, ObjectOptions
-from mmcli.cli.options import AnswerOptions, ImageOptions, ModelOptions, OutputOptions, TalkOptions, option, spread
+from mmcli.cli.options import AnswerOptions, ImageOptions, LogOptions, ModelOptions, OutputOptions, option, spread
 from mmcli.models.offered import such_as
 
 NAME = "detect"
@@ -48,7 +48,7 @@ def command(
     objects: ObjectOptions,
     model: ModelOptions,
     engine: EngineOptions,
-    talk: TalkOptions,
+    log: LogOptions,
 ) -> int:
     """Find things in pictures and print a box for each.
 
@@ -64,5 +64,5 @@ def command(
     words = "" if every or things is None else things
     fields = request_fields(answer, output) | sifting(objects)
     request = DetectRequest(words=words, every=every, min_score=min_score, **fields)
-    plan = Plan(images, inputs, output, model, talk, folder=folder, objects=objects, engine=engine)
+    plan = Plan(images, inputs, output, model, log, folder=folder, objects=objects, engine=engine)
     return run_images(ctx, request, plan)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmcli.cli.options import TalkOptions, device_option, dtype_option, option, spread
+from mmcli.cli.options import LogOptions, device_option, dtype_option, option, spread
 from mmcli.cli.start import begin, memory_of
 from mmcli.errors import ExitCode, MmcliError
 from mmcli.escape import escape_line
@@ -54,10 +54,10 @@ def command(
     dtype: Annotated[str, dtype_option("The type to check (default auto).")] = "auto",
     json_: Annotated[bool, option("Output", "--json", help="Print one JSON object.")] = False,
     *,
-    talk: TalkOptions,
+    log: LogOptions,
 ) -> int:
     """Show versions and devices, and check the bundled models on this machine."""
-    environment = begin(ctx, talk)
+    environment = begin(ctx, log)
     packages = {name: _version(name) for name in (*REQUIRED, *EXTRAS)}
     facts: dict[str, Any] = {
         "mmcli": _version("mmcli"),

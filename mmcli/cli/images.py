@@ -13,7 +13,7 @@ import typer
 from mmcli.cli.engine import EngineOptions, choice_of, outcomes_apart
 from mmcli.cli.folders import FolderOptions, ObjectOptions, need_folder, open_run
 from mmcli.cli.inputs import find_sources, read_beside
-from mmcli.cli.options import AnswerOptions, ImageOptions, ModelOptions, OutputOptions, TalkOptions
+from mmcli.cli.options import AnswerOptions, ImageOptions, LogOptions, ModelOptions, OutputOptions
 from mmcli.cli.progress import Count, Progress
 from mmcli.cli.render import Renderer
 from mmcli.cli.start import begin, capabilities_here, loader
@@ -38,7 +38,7 @@ class Plan:
     inputs: ImageOptions
     output: OutputOptions
     model: ModelOptions
-    talk: TalkOptions
+    log: LogOptions
     mask: str | None = None
     mask_decoder: str | None = None
     folder: FolderOptions = FolderOptions()
@@ -74,7 +74,7 @@ def run_images(ctx: typer.Context, request: Request, plan: Plan, answers: Answer
     `answers` does it where no model is asked.
     """
     plan.engine.check(plan.model, plan.mask_decoder)
-    environment = begin(ctx, plan.talk, plan.model.offline)
+    environment = begin(ctx, plan.log, plan.model.offline)
     from mmcli.batch.frames import FrameSource
 
     listed, output = plan.inputs.files_from, plan.output

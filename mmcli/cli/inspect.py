@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmcli.cli import complete
-from mmcli.cli.options import Revision, TalkOptions, option, spread
+from mmcli.cli.options import LogOptions, Revision, option, spread
 from mmcli.cli.start import begin
 from mmcli.errors import ExitCode, ModelError
 from mmcli.escape import escape_line, wrap
@@ -57,10 +57,10 @@ def command(
     revision: Revision = None,
     offline: Annotated[bool, option("Model", "--offline", help="Never use the network.")] = False,
     *,
-    talk: TalkOptions,
+    log: LogOptions,
 ) -> int:
     """Show a model's stages with their shapes and sizes, its vocabulary and its modules."""
-    environment = begin(ctx, talk, offline)
+    environment = begin(ctx, log, offline)
     facts = describe(name, revision, offline)
     environment.write(to_json_line(facts) if json_ else as_text(facts, depth, environment.width))
     return ExitCode.OK

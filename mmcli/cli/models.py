@@ -9,7 +9,7 @@ import typer
 
 from mmcli.cli import complete, suggest, use
 from mmcli.cli.help import Command
-from mmcli.cli.options import Revision, TalkOptions, option, spread
+from mmcli.cli.options import LogOptions, Revision, option, spread
 from mmcli.cli.start import begin
 from mmcli.errors import ExitCode, ModelError, UsageError
 from mmcli.escape import escape_line
@@ -62,13 +62,13 @@ Offline = Annotated[bool, option("Model", "--offline", help="Never use the netwo
 
 @app.command("list", cls=Command)
 @spread
-def list_models(ctx: typer.Context, json_: Json = False, *, talk: TalkOptions) -> int:
+def list_models(ctx: typer.Context, json_: Json = False, *, log: LogOptions) -> int:
     """List the models on this machine with their sizes."""
     from mmcli.hub.cache import cached_models
     from mmcli.hub.known import known_as
     from mmcli.hub.layout import BUNDLED
 
-    environment = begin(ctx, talk)
+    environment = begin(ctx, log)
     rows: list[dict[str, Any]] = [
         {"name": name, "revision": None, "references": [], "folder": str(folder), "bytes": _folder_bytes(folder)}
         for name, folder in BUNDLED.items()
@@ -99,11 +99,11 @@ def _about(row: dict[str, Any]) -> tuple[str, str, str]:
 
 @app.command(cls=Command)
 @spread
-def pull(ctx: typer.Context, name: Name, revision: Revision = None, *, talk: TalkOptions) -> int:
+def pull(ctx: typer.Context, name: Name, revision: Revision = None, *, log: LogOptions) -> int:
     """Download a model, or what is missing of it, and print its folder."""
     from mmcli.hub.layout import BUNDLED
 
-    environment = begin(ctx, talk)
+    environment = begin(ctx, log)
     if name in BUNDLED:
         environment.log(f"{name} is bundled; there is nothing to download")
         environment.write(f"{BUNDLED[name]}\n")
@@ -126,13 +126,13 @@ def info(
     offline: Offline = False,
     json_: Json = False,
     *,
-    talk: TalkOptions,
+    log: LogOptions,
 ) -> int:
     """Show a model's size, the memory it will need, and what it knows, before it is downloaded or loaded.
 
     What it knows is told of models that were taught a list of things and a few kinds of question.
     """
-    environment = begin(ctx, talk, offline)
+    environment = begin(ctx, log, offline)
     facts = _facts(name, revision, offline)
     if json_:
         environment.write(to_json_line(facts))
@@ -249,12 +249,12 @@ def remove(
     revision: Revision = None,
     yes: Annotated[bool, option("Other", "--yes", "-y", help="Remove it without asking.")] = False,
     *,
-    talk: TalkOptions,
+    log: LogOptions,
 ) -> int:
     """Delete a downloaded model from the cache."""
     from mmcli.hub.layout import BUNDLED
 
-    environment = begin(ctx, talk)
+    environment = begin(ctx, log)
     if name in BUNDLED:
         raise UsageError(f"{name} is bundled with mmcli and cannot be removed")
     name, _ = _on_hub(name)
@@ -275,7 +275,7 @@ def remove(
 
 @app.command(cls=Command)
 @spread
-def verify(ctx: typer.Context, name: Name, revision: Revision = None, *, talk: TalkOptions) -> int:
+def verify(ctx: typer.Context, name: Name, revision: Revision = None, *, log: LogOptions) -> int:
     """Check a model's files: their checksums, their structure, and that none is missing.
 
     Prints one line a file; the exit code is 3 where anything is wrong. Needs no network.
@@ -284,7 +284,7 @@ def verify(ctx: typer.Context, name: Name, revision: Revision = None, *, talk: T
     from mmcli.hub.verify import verify as verify_cached
     from mmcli.hub.verify import verify_folder
 
-    environment = begin(ctx, talk)
+    environment = begin(ctx, log)
     local = is_local(name)
     name = name if local else _on_hub(name)[0]
     findings = verify_folder(resolve(name).folder) if local else verify_cached(name, revision)
@@ -308,7 +308,7 @@ def convert(
     revision: Revision = None,
     offline: Offline = False,
     *,
-    talk: TalkOptions,
+    log: LogOptions,
 ) -> int:
     """Write a model whose weights are pickles (pytorch_model.bin) into a folder anew, as safetensors.
 
@@ -318,7 +318,7 @@ def convert(
     from mmcli.hub.convert import convert as convert_to
     from mmcli.hub.resolve import resolve
 
-    environment = begin(ctx, talk, offline)
+    environment = begin(ctx, log, offline)
     checkpoint = resolve(name, revision, download=not offline)
     size = convert_to(checkpoint, Path(output), lambda file: environment.log(f"writing {file}"))
     environment.log(f"{bytes_text(size)} of weights are written")

@@ -311,7 +311,7 @@ class OutputOptions:
 
 
 @dataclass(frozen=True)
-class TalkOptions:
+class LogOptions:
     """How much is said on stderr."""
 
     quiet: Annotated[bool, option("Other", "--quiet", "-q", help="Say nothing on stderr but errors.")] = False

@@ -10,7 +10,7 @@ from mmcli.cli.arguments import Images
 from mmcli.cli.choice import model_or_default
 from mmcli.cli.engine import EngineOptions
 from mmcli.cli.folders import FolderOptions
-from mmcli.cli.options import AnswerOptions, ImageOptions, ModelOptions, OutputOptions, TalkOptions, option, spread
+from mmcli.cli.options import AnswerOptions, ImageOptions, LogOptions, ModelOptions, OutputOptions, option, spread
 from mmcli.errors import UsageError
 from mmcli.hub.known import IMAGE_MODEL
 from mmcli.models.offered import any_of, such_as
@@ -69,7 +69,7 @@ def command(
     folder: FolderOptions,
     model: ReadModelOptions,
     engine: EngineOptions,
-    talk: TalkOptions,
+    log: LogOptions,
 ) -> int:
     """Read the text in pictures.
 
@@ -80,7 +80,7 @@ def command(
     from mmcli.tasks.read import ReadRequest
 
     request = ReadRequest(boxes=boxes or output.overlay is not None, **request_fields(answer, output))
-    plan = Plan(images or [], inputs, output, model, talk, folder=folder, engine=engine)
+    plan = Plan(images or [], inputs, output, model, log, folder=folder, engine=engine)
     if model.model:
         return run_images(ctx, request, plan)
     only_with_a_model(answer, output, model, inputs, engine)

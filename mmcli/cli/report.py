@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmcli.cli.environment import Environment
-from mmcli.cli.options import TalkOptions, option, spread
+from mmcli.cli.options import LogOptions, option, spread
 from mmcli.cli.start import begin
 from mmcli.errors import ExitCode, InputError, UsageError
 
@@ -50,10 +50,10 @@ def command(
         option("Output", "--compare", help="Of two results of the same inputs show what only one of them has."),
     ] = False,
     *,
-    talk: TalkOptions,
+    log: LogOptions,
 ) -> int:
     """Make a page of results: pictures with what was found drawn in, transcripts with players, search and filters."""
-    environment = begin(ctx, talk)
+    environment = begin(ctx, log)
     names = results or []
     if not names:
         raise UsageError("No results were named", "Name files of JSON lines, output folders, or - for standard input")

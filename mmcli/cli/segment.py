@@ -7,7 +7,7 @@ import typer
 from mmcli.cli.arguments import Images, MinScore, Things
 from mmcli.cli.engine import EngineOptions
 from mmcli.cli.folders import FolderOptions, ObjectOptions
-from mmcli.cli.options import AnswerOptions, ImageOptions, ModelOptions, OutputOptions, TalkOptions, option, spread
+from mmcli.cli.options import AnswerOptions, ImageOptions, LogOptions, ModelOptions, OutputOptions, option, spread
 from mmcli.hub.known import IMAGE_MODEL
 from mmcli.models.offered import such_as
 
@@ -57,7 +57,7 @@ def command(
     objects: ObjectOptions,
     model: ModelOptions,
     engine: EngineOptions,
-    talk: TalkOptions,
+    log: LogOptions,
 ) -> int:
     """Find things in pictures and outline each with a mask.
 
@@ -68,5 +68,5 @@ def command(
     from mmcli.tasks.segment import SegmentRequest
 
     request = SegmentRequest(words=things, min_score=min_score, **request_fields(answer, output), **sifting(objects))
-    plan = Plan(images or [], inputs, output, model, talk, mask, mask_decoder, folder, objects, engine)
+    plan = Plan(images or [], inputs, output, model, log, mask, mask_decoder, folder, objects, engine)
     return run_images(ctx, request, plan)

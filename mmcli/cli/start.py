@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from mmcli.cli.environment import Environment
-from mmcli.cli.options import ModelOptions, TalkOptions
+from mmcli.cli.options import LogOptions, ModelOptions
 from mmcli.errors import ModelError, UsageError
 from mmcli.output.tables import bytes_text
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from mmcli.models.loaded import Loaded
 
 
-def begin(ctx: typer.Context, talk: TalkOptions, offline: bool = False) -> Environment:
+def begin(ctx: typer.Context, log: LogOptions, offline: bool = False) -> Environment:
     """Set the environment up for one command, before huggingface_hub, which reads its variables once, is imported."""
     environment: Environment = ctx.obj
-    environment.quiet, environment.debug = talk.quiet, talk.debug
+    environment.quiet, environment.debug = log.quiet, log.debug
     for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):  # huggingface_hub breaks off as it is imported
         value = environment.variables.get(name)
         if value is not None and not (value.isascii() and value.isdigit()):
@@ -31,7 +31,7 @@ def begin(ctx: typer.Context, talk: TalkOptions, offline: bool = False) -> Envir
     if offline:
         environment.variables["HF_HUB_OFFLINE"] = "1"
     environment.variables.setdefault("HF_HUB_VERBOSITY", "error")  # what it does about a damaged cache is its affair
-    if talk.quiet or not environment.stderr_tty:
+    if log.quiet or not environment.stderr_tty:
         environment.variables["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     return environment
 

@@ -8,7 +8,7 @@ import typer
 
 from mmcli.cli.choice import BUILT_IN
 from mmcli.cli.config_file import TASKS
-from mmcli.cli.options import TalkOptions, option, spread
+from mmcli.cli.options import LogOptions, option, spread
 from mmcli.cli.start import begin
 from mmcli.errors import ExitCode
 from mmcli.output.json_text import to_json_line
@@ -63,14 +63,14 @@ def command(
     offline: Annotated[bool, option("Model", "--offline", help="Only what is on this machine.")] = False,
     json_: Annotated[bool, option("Output", "--json", help="Print one JSON object.")] = False,
     *,
-    talk: TalkOptions,
+    log: LogOptions,
 ) -> int:
     """Suggest models that fit this machine, the best first, with the line to type for each.
 
     What fits goes by memory, disk, network and what is here already; the larger of two models is taken to be the better
     one, unless it would be slow.
     """
-    environment = begin(ctx, talk, offline)
+    environment = begin(ctx, log, offline)
     from mmcli.engine.machine import this_machine
     from mmcli.hub.here import models_here
     from mmcli.models.suggest import suggest

@@ -13,7 +13,7 @@ from mmcli.cli.engine import EngineOptions, choice_of, outcomes_apart
 from mmcli.cli.environment import Environment
 from mmcli.cli.folders import need_folder, open_run
 from mmcli.cli.inputs import find_sources, read_beside
-from mmcli.cli.options import ModelOptions, TalkOptions, spread
+from mmcli.cli.options import LogOptions, ModelOptions, spread
 from mmcli.cli.progress import AudioProgress, Count
 from mmcli.cli.recordings import AudioModelOptions, AudioOptions, RecordingOptions, TranscriptOptions, Transcripts
 from mmcli.cli.start import begin, checkpoint_here, loader
@@ -62,14 +62,14 @@ def command(
     output: TranscriptOptions,
     model: AudioModelOptions,
     engine: EngineOptions,
-    talk: TalkOptions,
+    log: LogOptions,
 ) -> int:
     """Write down what is said in recordings.
 
     One recording: a line a segment, as it is heard. Several: each line begins with the recording's name.
     """
     engine.check(model)
-    environment = begin(ctx, talk, model.offline)
+    environment = begin(ctx, log, model.offline)
     from mmcli.media.sources import RECORDING_EXTENSIONS
 
     names, listed = audio or [], recordings.files_from

@@ -9,7 +9,7 @@ from mmcli.cli import complete
 from mmcli.cli.choice import choose
 from mmcli.cli.config_file import TASKS, write_models
 from mmcli.cli.environment import Environment
-from mmcli.cli.options import ModelOptions, TalkOptions, option, spread
+from mmcli.cli.options import LogOptions, ModelOptions, option, spread
 from mmcli.cli.start import begin, capabilities_here
 from mmcli.errors import ExitCode, UsageError
 from mmcli.hub.known import known_as
@@ -36,12 +36,12 @@ For = Annotated[
 
 
 @spread
-def command(ctx: typer.Context, name: Name, for_: For = None, *, talk: TalkOptions) -> int:
+def command(ctx: typer.Context, name: Name, for_: For = None, *, log: LogOptions) -> int:
     """Use a model where --model is not given: written into the configuration file.
 
     It is downloaded when it is first used; mmcli config shows what holds.
     """
-    environment = begin(ctx, talk)
+    environment = begin(ctx, log)
     able = can_do(name)
     tasks = wanted(for_, name, able)
     lasting = str(Path(name).expanduser().resolve()) if _is_folder(name) else name

@@ -34,7 +34,7 @@ class ChatProcessor(Processor):
 
     # -- text --------------------------------------------------------------------------------------------------------
 
-    def chat_text(self, turns: "Sequence[Turn]") -> str:
+    def apply_chat_template(self, turns: "Sequence[Turn]") -> str:
         """The text of a conversation up to where the model writes, each image and audio as its placeholder.
 
         Raises ModelError where the checkpoint's template fails or refuses the turns.
@@ -63,7 +63,8 @@ class ChatProcessor(Processor):
     # -- inputs ------------------------------------------------------------------------------------------------------
 
     def text_inputs(self, text: str, images: Sequence[Image.Image] = (), audios: "Sequence[np.ndarray]" = ()) -> Inputs:
-        """One row of a `chat_text`, or of the rest of one; its placeholders take the images and audio in order."""
+        """One row of a `apply_chat_template`, or of the rest of one; its placeholders take the images and audio in
+        order."""
         return self.row_inputs([(text, images, audios)])
 
     def inputs(

@@ -127,9 +127,9 @@ class Processor(Protocol):
     # -- conversations -------------------------------------------------------------------------------------------
     #
     # The text of a conversation grows at its end, so that a model which has read the first turns need only be given
-    # the rest: `text_inputs(chat_text(turns)[len(told):], …)` with the images and audio of that rest.
+    # the rest: `text_inputs(apply_chat_template(turns)[len(told):], …)` with the images and audio of that rest.
 
-    def chat_text(self, turns: "Sequence[Turn]") -> str:
+    def apply_chat_template(self, turns: "Sequence[Turn]") -> str:
         """The whole text of a conversation up to where the model writes, each image and audio as its placeholder.
 
         It is for `text_inputs` only: where what was typed spells a control token, it is marked as mere letters.
@@ -140,10 +140,12 @@ class Processor(Protocol):
     def text_inputs(
         self, text: str, images: "Sequence[Image.Image]" = (), audios: "Sequence[np.ndarray]" = ()
     ) -> "Inputs":
-        """One row: `text` is a `chat_text` or the rest of one; its placeholders take the images and audio in order.
+        """One row: `text` is a `apply_chat_template` or the rest of one; its placeholders take the images and audio in
+        order.
 
-        Nothing is added: the token that begins a text is in `chat_text`. Audio is float32 mono at 16 kHz. Raises
-        UsageError for audio longer than `max_audio_seconds`, ModelError where placeholders and parts do not match.
+        Nothing is added: the token that begins a text is in `apply_chat_template`. Audio is float32 mono at 16 kHz.
+        Raises UsageError for audio longer than `max_audio_seconds`, ModelError where placeholders and parts do not
+        match.
         """
         raise ModelError("The model knows no conversations", "Ask one question at a time")
 

@@ -101,7 +101,7 @@ class Conversation:
             inputs = self.loaded.processor.inputs([images], [prompt])
             return (yield from self._writing(self._steps(inputs, request, request.token_limit), started))
         turns = [*self.turns, Turn("user", (*parts, prompt))]
-        text = self.loaded.processor.chat_text(turns)
+        text = self.loaded.processor.apply_chat_template(turns)
         cache, inputs = self._unread(text, turns)
         wanted = request.max_tokens or ANSWER_TOKENS
         room = self._room(cache.length + inputs.tokens.shape[1], wanted)

@@ -2,22 +2,22 @@ import numpy as np
 from audio_files import save
 from command import mmcli
 
-from mmcli.cli.talker import Teller
+from mmcli.cli.chat_runner import StreamPrinter
 
 SHORT = ("--max-tokens", 4)
 
 
-def teller(pieces: dict[int, bytes]):
+def printer(pieces: dict[int, bytes]):
     told = []
 
     def decode(ids):
         return b"".join(pieces[i] for i in ids).decode("utf-8", "replace")
 
-    return Teller(decode, told.append), told
+    return StreamPrinter(decode, told.append), told
 
 
 def test_text_is_told_as_it_comes():
-    tell, told = teller({0: b"a ", 1: b"cat"})
+    tell, told = printer({0: b"a ", 1: b"cat"})
     for token in (0, 1):
         tell(0, token)
     tell.end()
@@ -25,14 +25,14 @@ def test_text_is_told_as_it_comes():
 
 
 def test_half_a_character_waits_for_its_other_half():
-    tell, told = teller({0: b"\xc3", 1: b"\xa9!"})
+    tell, told = printer({0: b"\xc3", 1: b"\xa9!"})
     for token in (0, 1):
         tell(0, token)
     assert told == ["é!"]
 
 
 def test_what_never_becomes_whole_is_told_at_the_end():
-    tell, told = teller({0: b"x", 1: b"\xc3"})
+    tell, told = printer({0: b"x", 1: b"\xc3"})
     for token in (0, 1):
         tell(0, token)
     tell.end()
@@ -40,7 +40,7 @@ def test_what_never_becomes_whole_is_told_at_the_end():
 
 
 def test_control_characters_do_not_reach_the_terminal():
-    tell, told = teller({0: b"\x1b[31mred\n"})
+    tell, told = printer({0: b"\x1b[31mred\n"})
     tell(0, 0)
     assert told == ["\N{REPLACEMENT CHARACTER}[31mred\n"]
 

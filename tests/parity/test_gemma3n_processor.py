@@ -63,7 +63,7 @@ class Both:
         turns = [Turn(role, tuple(parts)) for role, *parts in conversation]
         pictures = [one for turn in turns for one in turn.images()]
         audios = [one for turn in turns for one in turn.audios()]
-        return self.ours.text_inputs(self.ours.chat_text(turns), pictures, audios)
+        return self.ours.text_inputs(self.ours.apply_chat_template(turns), pictures, audios)
 
 
 def part_of(part) -> dict:

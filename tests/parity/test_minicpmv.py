@@ -45,7 +45,7 @@ class Case:
 
     def read(self, turns: list[Turn]) -> Inputs:
         images = [image for turn in turns for image in turn.images()]
-        return self.loaded.processor.text_inputs(self.loaded.processor.chat_text(turns), images)
+        return self.loaded.processor.text_inputs(self.loaded.processor.apply_chat_template(turns), images)
 
     def assert_recorded(self, name: str, turns: list[Turn]) -> None:
         inputs, wanted = self.read(turns), self.recorded[name]

@@ -88,7 +88,9 @@ def ours_of(pair: Pair, name: str):
         for message in CONVERSATIONS[name]
     ]
     processor = pair.ours.processor
-    return processor.text_inputs(processor.chat_text(turns), [image for turn in turns for image in turn.images()])
+    return processor.text_inputs(
+        processor.apply_chat_template(turns), [image for turn in turns for image in turn.images()]
+    )
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
@@ -232,7 +234,7 @@ def test_what_an_image_shows_matters(pair):
 
 
 def test_a_caption_is_asked_for_in_words(pair):
-    words = task_prompt("caption", "", converses=True)
+    words = task_prompt("caption", "", instruct=True)
     assert pair.our_tokens([[picture(4)]], [words]) == [pair.tokens(say("user", picture(4), words))]
 
 

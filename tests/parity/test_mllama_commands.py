@@ -60,7 +60,7 @@ def test_questions_about_images_and_about_none(pair, files, names):
 
 def test_captions_alone_and_in_a_batch(pair, files):
     names = files["wide"], files["tall"]
-    words = task_prompt("caption", "", converses=True)
+    words = task_prompt("caption", "", instruct=True)
     answers = [expected(pair, say("user", Image.open(name), words)) for name in names]
     assert answers[0] != answers[1]
     for size in (1, 2):

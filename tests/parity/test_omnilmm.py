@@ -52,7 +52,7 @@ def turns_of(case: dict) -> list[Turn]:
 def inputs_of(loaded, case: dict):
     turns = turns_of(case)
     images = [part for turn in turns for part in turn.images()]
-    return loaded.processor.text_inputs(loaded.processor.chat_text(turns), images)
+    return loaded.processor.text_inputs(loaded.processor.apply_chat_template(turns), images)
 
 
 def answers(loaded, inputs) -> list[list[int]]:

@@ -85,7 +85,7 @@ def test_conversations_become_the_same_tokens(pair, name):
     ]
     seen = [image for turn in turns for image in turn.images()]
     processor = pair.ours.processor
-    ours = processor.text_inputs(processor.chat_text(turns), seen)
+    ours = processor.text_inputs(processor.apply_chat_template(turns), seen)
     expected = pair.inputs(*messages)
     assert torch.equal(ours.tokens, expected["input_ids"])
     if seen:

@@ -94,7 +94,7 @@ class MiniCPMVProcessor(ChatProcessor):
 
     # -- text --------------------------------------------------------------------------------------------------------
 
-    def chat_text(self, turns: Sequence[Turn]) -> str:
+    def apply_chat_template(self, turns: Sequence[Turn]) -> str:
         """The text of a conversation up to where the model writes, each image as its placeholder.
 
         Raises ModelError where the checkpoint's template refuses the turns, UsageError for more images than it knows.
@@ -142,7 +142,9 @@ class MiniCPMVProcessor(ChatProcessor):
         if len(images) != len(prompts):
             raise ValueError(f"{len(images)} lists of images for {len(prompts)} prompts")
         pairs = zip(images, prompts, strict=True)
-        return self.row_inputs([(self.chat_text([Turn("user", (*own, prompt))]), own, ()) for own, prompt in pairs])
+        return self.row_inputs(
+            [(self.apply_chat_template([Turn("user", (*own, prompt))]), own, ()) for own, prompt in pairs]
+        )
 
     def row_inputs(self, rows: Sequence[Row]) -> Inputs:
         """One row each, whose placeholders take the images in order. Raises ModelError where they do not match."""

@@ -13,6 +13,6 @@ QUESTIONS = {
 BEGINNINGS = {"caption": "This picture shows", "read": "The text in this picture says:", "chat": "{}"}
 
 
-def task_prompt(task: str, words: str, converses: bool) -> str:
+def task_prompt(task: str, words: str, instruct: bool) -> str:
     """The question that stands for a task, or the beginning of its answer. UsageError for one that it cannot do."""
-    return fill_prompt(QUESTIONS if converses else BEGINNINGS, task, words, "Llama 3.2 Vision")
+    return fill_prompt(QUESTIONS if instruct else BEGINNINGS, task, words, "Llama 3.2 Vision")

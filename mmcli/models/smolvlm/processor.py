@@ -67,12 +67,12 @@ class SmolVLMProcessor(ChatProcessor):
         stops = stop_ids(folder, config.stop_ids) | ({end} if end is not None else set())
         return cls(config, images, tokenizer, template, marks, stops)
 
-    def chat_text(self, turns: "Sequence[Turn]") -> str:
+    def apply_chat_template(self, turns: "Sequence[Turn]") -> str:
         """The text of a conversation up to where the model writes, each image as its placeholder.
 
         An answer stands behind a colon and a space of the template's, so the space that it begins with is left out.
         """
-        return super().chat_text([_said(turn) if turn.role == "model" else turn for turn in turns])
+        return super().apply_chat_template([_said(turn) if turn.role == "model" else turn for turn in turns])
 
     def task_prompt(self, task: str, words: str) -> str:
         """A plain instruction."""

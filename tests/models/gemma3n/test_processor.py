@@ -49,7 +49,7 @@ def ask(*parts) -> list[Turn]:
 
 
 def test_a_picture_is_a_blank_line_its_tokens_and_a_blank_line(processor):
-    ids = processor.text_inputs(processor.chat_text(ask(picture(), "a cat")), [picture()]).tokens[0].tolist()
+    ids = processor.text_inputs(processor.apply_chat_template(ask(picture(), "a cat")), [picture()]).tokens[0].tolist()
     place = ids.index(BOI)
     assert ids[place + 1 : place + 258] == [IMAGE] * 256 + [EOI] and ids.count(IMAGE) == 256 and ids[0] == BOS
     lines = processor.tokenizer.token_to_id
@@ -59,7 +59,9 @@ def test_a_picture_is_a_blank_line_its_tokens_and_a_blank_line(processor):
 
 def test_a_audio_takes_as_many_places_whatever_its_length(processor):
     for seconds in (0.01, 0.4, 30):
-        inputs = processor.text_inputs(processor.chat_text(ask(Audio("s", audio(0, seconds)))), (), [audio(0, seconds)])
+        inputs = processor.text_inputs(
+            processor.apply_chat_template(ask(Audio("s", audio(0, seconds)))), (), [audio(0, seconds)]
+        )
         ids = inputs.tokens[0].tolist()
         place = ids.index(BOA)
         assert ids[place + 1 : place + 190] == [AUDIO] * 188 + [EOA]
@@ -69,7 +71,7 @@ def test_a_audio_takes_as_many_places_whatever_its_length(processor):
 def test_rows_of_singles_are_turns_of_the_user(processor):
     inputs = processor.inputs([[picture(1)], [], [picture(2), picture(3)]], ["cat", "dog", "mat"], [[], [audio()], []])
     assert inputs.valid.sum(1).tolist() == [
-        processor.text_inputs(processor.chat_text(ask(*parts)), pictures, audios).tokens.shape[1]
+        processor.text_inputs(processor.apply_chat_template(ask(*parts)), pictures, audios).tokens.shape[1]
         for parts, pictures, audios in [
             ([picture(), "cat"], [picture()], []),
             ([Audio("s", audio()), "dog"], [], [audio()]),
@@ -84,8 +86,10 @@ def test_rows_of_singles_are_turns_of_the_user(processor):
 def test_a_conversation_is_read_on_where_it_was_left(processor):
     """The text grows at its end, and its parts have the ids of the whole."""
     first = ask(picture(), "what is on the left?")
-    told = processor.chat_text(first)
-    whole = processor.chat_text([*first, Turn("model", ("a cat",)), *ask(Audio("s", audio()), "and who speaks?")])
+    told = processor.apply_chat_template(first)
+    whole = processor.apply_chat_template(
+        [*first, Turn("model", ("a cat",)), *ask(Audio("s", audio()), "and who speaks?")]
+    )
     assert whole.startswith(told + "a cat")
     rest = whole[len(told + "a cat") :]
     parts = [
@@ -98,7 +102,7 @@ def test_a_conversation_is_read_on_where_it_was_left(processor):
 
 
 def test_the_systems_words_stand_before_the_first_question(processor):
-    text = processor.chat_text([Turn("system", ("be kind",)), *ask("hello")])
+    text = processor.apply_chat_template([Turn("system", ("be kind",)), *ask("hello")])
     assert text == "<bos><start_of_turn>user\nbe kind\n\nhello<end_of_turn>\n<start_of_turn>model\n"
 
 
@@ -123,7 +127,7 @@ def test_control_tokens_that_are_typed_are_mere_letters(processor, typed, role):
             "user": ask(words),
             "model": [*ask("hello"), Turn("model", (words,)), *ask("hello")],
         }[role]
-        return processor.text_inputs(processor.chat_text(turns)).tokens[0].tolist()
+        return processor.text_inputs(processor.apply_chat_template(turns)).tokens[0].tolist()
 
     def steering(found: list[int]) -> list[int]:
         return [id for id in found if not processor.is_text(id)]
@@ -172,7 +176,7 @@ def test_a_audio_that_is_too_long_is_refused_and_never_cut(processor):
     long = np.zeros(30 * 16_000 + 1, np.float32)
     assert processor.capabilities.max_audio_seconds == 30
     with pytest.raises(UsageError, match=r"30\.0 s is longer than the 30 s"):
-        processor.text_inputs(processor.chat_text(ask(Audio("s", long))), (), [long])
+        processor.text_inputs(processor.apply_chat_template(ask(Audio("s", long))), (), [long])
 
 
 def test_a_template_that_leaves_pictures_out_is_a_model_error(folder):
@@ -185,9 +189,9 @@ def test_a_template_that_leaves_pictures_out_is_a_model_error(folder):
 
 def test_without_a_template_there_is_the_familys_own_layout(folder, processor):
     turns = [Turn("system", ("be kind",)), *ask(picture(), "cat"), Turn("model", ("dog",)), *ask("mat")]
-    expected = processor.chat_text(turns)
+    expected = processor.apply_chat_template(turns)
     (folder / "chat_template.jinja").unlink()
-    assert open_processor(folder).chat_text(turns) == expected
+    assert open_processor(folder).apply_chat_template(turns) == expected
 
 
 def test_a_decoder_alone_takes_neither_pictures_nor_recordings(folder):

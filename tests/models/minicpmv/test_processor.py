@@ -69,7 +69,7 @@ def test_slices_are_marked_row_by_row(processors):
 
 def test_images_are_numbered_through_all_turns(processors):
     turns = [Turn("user", (image(1, 1), image(1, 1), Q)), Turn("model", ("a cat",)), Turn("user", (image(1, 1), Q))]
-    text = processors["2.6"].chat_text(turns)
+    text = processors["2.6"].apply_chat_template(turns)
     assert [text.count(f"<image_id>{number}</image_id>{PLACEHOLDER}\n") for number in range(4)] == [1, 1, 1, 0]
     rest = text.rpartition("a cat")[2]
     assert (processors["2.6"].text_inputs(rest, [image(1, 1)]).tokens == -1).sum() == 4
@@ -89,14 +89,14 @@ def test_what_is_typed_makes_no_room_for_an_image_and_opens_no_turn(processors, 
 def test_only_2_6_sees_several_images(processors, version):
     turns = [Turn("user", (image(9, 9), Q)), Turn("model", ("a cat",)), Turn("user", (image(9, 9), Q))]
     with pytest.raises(UsageError, match=f"MiniCPM-V {version} sees one picture in a conversation, but this has 2"):
-        processors[version].chat_text(turns)
+        processors[version].apply_chat_template(turns)
     assert processors[version].capabilities.max_images == 1
     assert processors["2.6"].capabilities.max_images is None
 
 
 def test_2_0_knows_no_system_text(processors):
     with pytest.raises(ModelError, match="no system text"):
-        processors["2.0"].chat_text([Turn("system", ("be kind",)), Turn("user", (Q,))])
+        processors["2.0"].apply_chat_template([Turn("system", ("be kind",)), Turn("user", (Q,))])
 
 
 def test_the_rest_of_a_text_begins_without_a_space(processors):

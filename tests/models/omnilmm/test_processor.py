@@ -77,17 +77,17 @@ def test_where_an_image_is_opaque_its_alpha_changes_nothing_and_elsewhere_it_is_
 def test_the_text_of_a_turn(folder, parts, text, template):
     if not template:
         edit_json(folder / "tokenizer_config.json", chat_template=...)
-    found = open_processor(folder).chat_text([Turn("user", parts)])
+    found = open_processor(folder).apply_chat_template([Turn("user", parts)])
     assert found == f"{FIRST}<|user|>\n{text}</s>\n<|assistant|>\n"
 
 
 def test_turns_and_a_system_text_of_the_users(processor):
     turns = [Turn("system", ("be kind",)), Turn("user", ("who",)), Turn("model", (" a cat\n",)), Turn("user", ("no ",))]
-    assert processor.chat_text(turns) == (
+    assert processor.apply_chat_template(turns) == (
         "<s><|system|>\nbe kind</s>\n<|user|>\nwho</s>\n<|assistant|>\na cat</s>\n<|user|>\nno </s>\n<|assistant|>\n"
     )
     with pytest.raises(ModelError, match="take turns"):
-        processor.chat_text([Turn("user", ("who",)), Turn("user", ("what",))])
+        processor.apply_chat_template([Turn("user", ("who",)), Turn("user", ("what",))])
 
 
 def test_typed_control_tokens_are_letters(processor):

@@ -10,9 +10,9 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from mmcli.cli.attachments import load_attachments
+from mmcli.cli.chat_runner import ChatRunner
 from mmcli.cli.environment import Environment, OutputError
 from mmcli.cli.keyboard import Keyboard
-from mmcli.cli.talker import Talker
 from mmcli.errors import ExitCode, MmcliError, UsageError, raise_if_interrupted
 from mmcli.escape import escape_line
 from mmcli.tasks.attachments import names_of
@@ -41,12 +41,12 @@ class _Leave(Exception):
     """The user has had enough."""
 
 
-def converse(talker: Talker) -> int:
+def run_prompt(runner: ChatRunner) -> int:
     """Ask on the terminal until it ends → exit code. KeyboardInterrupt for Ctrl-C at the prompt."""
-    conversation, environment = talker.ready(), talker.renderer.environment
-    commands = Commands(talker)
+    conversation, environment = runner.ready(), runner.renderer.environment
+    commands = Commands(runner)
     environment.log(WELCOME)
-    if conversation.images_needed and not talker.waiting:
+    if conversation.images_needed and not runner.waiting:
         environment.log(f"{conversation.loaded.checkpoint.name} needs a picture first: /image PATH")
     keyboard = Keyboard(environment, commands.complete)
     while (line := _next(keyboard, environment)) is not None:
@@ -54,7 +54,7 @@ def converse(talker: Talker) -> int:
             if line.startswith("/"):
                 commands.run(line)
             elif question := line.encode("utf-8", "replace").decode().strip():
-                talker.ask(question, stream=True, stoppable=True)
+                runner.ask(question, stream=True, stoppable=True)
         except KeyboardInterrupt:
             environment.write("\n")
             if not line.startswith("/"):
@@ -86,9 +86,9 @@ class _Command:
 class Commands:
     """What a line that begins with a slash does."""
 
-    def __init__(self, talker: Talker):
-        self._talker = talker
-        self._environment = talker.renderer.environment
+    def __init__(self, runner: ChatRunner):
+        self._runner = runner
+        self._environment = runner.renderer.environment
         self._commands = {
             "/image": _Command(self._image, (0, inf)),
             "/audio": _Command(self._audio, (0, inf)),
@@ -136,21 +136,21 @@ class Commands:
 
     def _show(self, names: list[str], kind: str) -> None:
         if not names:
-            self._talker.take_back(kind)
+            self._runner.take_back(kind)
             self._environment.log(f"No {kind} goes with the next question")
             return
-        model = self._talker.ready().loaded.checkpoint.name
-        attachments = load_attachments(self._environment, names, kind, self._talker.able, model)
-        self._talker.show(attachments)
+        model = self._runner.ready().loaded.checkpoint.name
+        attachments = load_attachments(self._environment, names, kind, self._runner.able, model)
+        self._runner.show(attachments)
         known = ", ".join(names_of(attachments))
-        if self._talker.ready().keeps_turns:
+        if self._runner.ready().keeps_turns:
             self._environment.log(f"{known}: goes with the next question")
         else:
             self._environment.log(f"{known}: used from now on")
 
     def _clear(self, words: list[str]) -> None:
-        seen = list(dict.fromkeys([*self._talker.shown, *self._talker.waiting]))
-        self._talker.clear()
+        seen = list(dict.fromkeys([*self._runner.shown, *self._runner.waiting]))
+        self._runner.clear()
         forgotten = "All that was said, seen and heard is forgotten"
         if seen:
             back = "it" if len(seen) == 1 else "them"
@@ -158,12 +158,12 @@ class Commands:
         self._environment.log(forgotten)
 
     def _save(self, names: list[str]) -> None:
-        count = self._talker.save(names[0])
+        count = self._runner.save(names[0])
         answers = "1 answer is" if count == 1 else f"{count} answers are"
         self._environment.log(f"{answers} written to {names[0]}")
 
     def _help(self, words: list[str]) -> None:
-        means = _means(self._talker.ready().loaded.processor.capabilities)
+        means = _means(self._runner.ready().loaded.processor.capabilities)
         for line in HELP:
             if isinstance(line, str):
                 self._environment.say(line, indent="")

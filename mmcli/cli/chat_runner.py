@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Talker(ChatSession):
+class ChatRunner(ChatSession):
     """A conversation as it is led on a command line: its answers go where `renderer` says."""
 
     renderer: "Renderer" = field(kw_only=True)
@@ -48,19 +48,19 @@ class Talker(ChatSession):
 
         conversation, renderer = self.ready(), self.renderer
         loaded = conversation.loaded
-        teller = None
+        printer = None
         if stream and not renderer.json and renderer.results.on_stdout:
-            teller = Teller(loaded.processor.decode, renderer.environment.write)
+            printer = StreamPrinter(loaded.processor.decode, renderer.environment.write)
         try:
-            said, record = drive(self.asking(question), teller)
+            said, record = drive(self.asking(question), printer)
             if said.stopped and not stoppable:
                 raise KeyboardInterrupt
         except BaseException:
-            if teller:
-                teller.break_off()
+            if printer:
+                printer.break_off()
             raise
-        if teller:
-            teller.end()
+        if printer:
+            printer.end()
         else:
             renderer.text(record, self.shown[0].source if self.shown else None)
         if conversation.full:
@@ -101,7 +101,7 @@ class Talker(ChatSession):
         return len(self.exchanges)
 
 
-class Teller:
+class StreamPrinter:
     """Writes an answer as its tokens come."""
 
     def __init__(self, decode: Callable[[list[int]], str], write: Callable[[str], None]):

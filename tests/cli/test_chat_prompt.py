@@ -12,10 +12,10 @@ from records import read
 from turns import turn_model
 
 from mmcli.cli.attachments import load_attachments
-from mmcli.cli.converse import Commands, converse, split
+from mmcli.cli.chat_prompt import Commands, run_prompt, split
+from mmcli.cli.chat_runner import ChatRunner
 from mmcli.cli.options import OutputOptions
 from mmcli.cli.render import Renderer
-from mmcli.cli.talker import Talker
 from mmcli.errors import InputError, ModelError, UsageError
 from mmcli.tasks.attachments import names_of
 from mmcli.tasks.chat import ChatRequest
@@ -32,15 +32,15 @@ def folder(album, monkeypatch):
 
 
 def talk(lines, names=(), *, context: int | None = None, json: bool = True, system: str = "", able: dict | None = None):
-    """Lead a conversation by these lines → (records or text, what was said on stderr, the talker)."""
+    """Lead a conversation by these lines → (records or text, what was said on stderr, the runner)."""
     streams = environment(lines.encode(), stdin_tty=True, stderr_tty=False)
     renderer = Renderer(streams, OutputOptions(json=json), None, several=False)
     loaded = turn_model(context)
     loaded.processor.capabilities = replace(loaded.processor.capabilities, **able or {})
     request = ChatRequest(max_tokens=8)
-    talker = Talker(lambda: loaded, request, system, load_attachments(streams, list(names)), renderer=renderer)
-    assert converse(talker) == 0
-    return streams.stdout.getvalue(), streams.stderr.getvalue(), talker
+    runner = ChatRunner(lambda: loaded, request, system, load_attachments(streams, list(names)), renderer=renderer)
+    assert run_prompt(runner) == 0
+    return streams.stdout.getvalue(), streams.stderr.getvalue(), runner
 
 
 def records(out: str) -> list[dict]:
@@ -49,32 +49,32 @@ def records(out: str) -> list[dict]:
 
 def test_pictures_and_recordings_go_with_the_next_question_and_are_remembered(folder):
     lines = "what?\n/image album/sub/c.png\n/audio short\nand now?\nsure?\n"
-    out, _, talker = talk(lines, ["album/b.jpg"])
+    out, _, runner = talk(lines, ["album/b.jpg"])
     first, second, third = records(out)
     assert first["source"] == "album/b.jpg" and first["width"] == 50
     assert second["source"] == third["source"] == ["album/b.jpg", "album/sub/c.png", "short"]
     assert second["width"] is None
     kinds = [
         ["Image" if isinstance(part, Image.Image) else type(part).__name__ for part in turn.parts]
-        for turn in talker.conversation.turns
+        for turn in runner.conversation.turns
     ]
     assert kinds == [["Image", "str"], ["str"], ["Image", "Audio", "str"], ["str"], ["str"], ["str"]]
     assert list(first) == list(third)
 
 
 def test_a_picture_without_an_answer_still_goes_with_the_next_question(folder):
-    out, err, talker = talk(f"/image album/b.jpg\n{'long ' * 50}\nshort\n", context=90)
+    out, err, runner = talk(f"/image album/b.jpg\n{'long ' * 50}\nshort\n", context=90)
     [record] = records(out)
     assert "tokens, and small reads 90 at most" in err and record["source"] == "album/b.jpg"
 
 
 def test_a_long_recording_is_heard_in_parts_and_nothing_is_lost(folder):
-    out, err, talker = talk("what is said?\n", ["long.flac"])
+    out, err, runner = talk("what is said?\n", ["long.flac"])
     note = "read in 2 parts of at most 20 s, cut at pauses; all 0:26 are used"
     assert f"mmcli: long.flac: {note}" in err
     [record] = records(out)
     assert record["source"] == "long.flac" and record["notes"] == [note]
-    audios = talker.conversation.turns[0].audios()
+    audios = runner.conversation.turns[0].audios()
     assert len(audios) == 2 and sum(map(len, audios)) == 16_000 * 26
 
 
@@ -84,9 +84,9 @@ def test_what_was_not_asked_about_yet_can_be_taken_back(folder):
 
 
 def test_clear_forgets_all(folder):
-    out, _, talker = talk("what?\n/clear\nand now?\n", ["album/b.jpg"])
+    out, _, runner = talk("what?\n/clear\nand now?\n", ["album/b.jpg"])
     assert [record["source"] for record in records(out)] == ["album/b.jpg", None]
-    assert len(talker.conversation.turns) == 2 and len(talker.exchanges) == 1
+    assert len(runner.conversation.turns) == 2 and len(runner.exchanges) == 1
 
 
 def test_a_full_context_is_said_and_clear_helps(folder):
@@ -171,9 +171,9 @@ def test_pictures_and_recordings_are_told_apart_by_what_is_in_them(folder):
 def test_a_model_without_ears_says_so_before_it_is_asked(folder, loaded):
     streams = environment()
     renderer = Renderer(streams, OutputOptions(), None, several=False)
-    talker = Talker(lambda: loaded, ChatRequest(), "", load_attachments(streams, ["short"]), renderer=renderer)
+    runner = ChatRunner(lambda: loaded, ChatRequest(), "", load_attachments(streams, ["short"]), renderer=renderer)
     with pytest.raises(ModelError, match="takes no audio"):
-        talker.ready()
+        runner.ready()
 
 
 @pytest.mark.parametrize(
@@ -210,5 +210,5 @@ def test_what_a_line_may_become(album, monkeypatch, line, choices):
     (album.parent / "it's mine.wav").touch()
     monkeypatch.setenv("HOME", str(album.parent))
     renderer = Renderer(environment(), OutputOptions(), None, several=False)
-    talker = Talker(lambda: None, ChatRequest(), renderer=renderer)
-    assert Commands(talker).complete(line) == choices
+    runner = ChatRunner(lambda: None, ChatRequest(), renderer=renderer)
+    assert Commands(runner).complete(line) == choices
