@@ -61,7 +61,7 @@ class Finding(Asking, total=False):
     min_score: float  # leave out what is less likely, with models that give probabilities
 
 
-class Hearing(TypedDict, total=False):
+class TranscribeOptions(TypedDict, total=False):
     """What of a recording is written down, and how."""
 
     task: Literal["transcribe", "translate"]
@@ -204,12 +204,12 @@ class Model:
     # -- recordings ----------------------------------------------------------------------------------------------
 
     @overload
-    def transcribe(self, audio: Given, **options: Unpack[Hearing]) -> "Record": ...  # type: ignore[overload-overlap]
+    def transcribe(self, audio: Given, **options: Unpack[TranscribeOptions]) -> "Record": ...  # type: ignore[overload-overlap]
     @overload
     def transcribe(
-        self, audio: Iterable[Given], *, batch_size: int | None = ..., **options: Unpack[Hearing]
+        self, audio: Iterable[Given], *, batch_size: int | None = ..., **options: Unpack[TranscribeOptions]
     ) -> "Iterator[Record]": ...
-    def transcribe(self, audio: Any, *, batch_size: int | None = None, **options: Unpack[Hearing]) -> Any:
+    def transcribe(self, audio: Any, *, batch_size: int | None = None, **options: Unpack[TranscribeOptions]) -> Any:
         """Write down what is said in a recording, or in each of many: `text` and `segments` of the record."""
         from mmcli.batch.outcome import Outcome
 
@@ -250,7 +250,7 @@ class Model:
         return self.conversation(system=system, **options).ask(question, *about, stream=stream)
 
     def conversation(self, *, system: str = "", **options: Unpack[Asking]) -> "Chat":
-        """Questions one after another; a model that knows turns remembers what was said, seen and heard."""
+        """Questions one after another; a model that knows turns remembers what was said and shown."""
         return Chat(ChatSession(lambda: self.loaded, ChatRequest(**options), system), self.name, self._able)
 
 
@@ -298,7 +298,7 @@ class Chat:
         return record
 
     def clear(self) -> None:
-        """Forget what was said, seen and heard."""
+        """Forget what was said and shown."""
         self._session.clear()
 
 

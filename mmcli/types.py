@@ -92,7 +92,7 @@ class WindowText:
     compression_ratio: float
     temperature: float  # with which the text was written
     truncated: bool  # cut off by the number of tokens
-    heard_until: float  # seconds; less than the window where the model says that more follows
+    transcribed_until: float  # seconds; less than the window where the model says that more follows
     no_speech: float = 0.0  # probability that nobody speaks
     word_times: str | None = None  # where the words' times come from, in the family's own words
 

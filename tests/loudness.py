@@ -24,7 +24,7 @@ class Text:
     text: str
     seconds: float
     token_ids: tuple = (1, 2, 3)
-    heard_until: float | None = None
+    transcribed_until: float | None = None
     compression_ratio: float = 1.0
     logprob: float = -0.3
     language: str = "en"
@@ -32,13 +32,13 @@ class Text:
     segments: tuple = field(init=False)
 
     def __post_init__(self):
-        end = self.seconds if self.heard_until is None else self.heard_until
-        self.heard_until = end
+        end = self.seconds if self.transcribed_until is None else self.transcribed_until
+        self.transcribed_until = end
         self.segments = (Segment(0.0, end, " " + self.text),) if self.text else ()
 
 
 class LoudnessModel:
-    """It names the loudness of what it hears, so that the texts of windows tell them apart; `say` makes others."""
+    """It names the loudness of its audio, so that the texts of windows tell them apart; `say` makes others."""
 
     def __init__(self, say=None):
         self.batches: list[int] = []  # windows in each

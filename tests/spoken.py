@@ -36,7 +36,7 @@ def talk(*channels: np.ndarray) -> Source:
     return in_memory("talk.wav", wav_bytes(np.clip(samples, -1, 1), RATE))
 
 
-def heard(loaded: Loaded, recording: Source, **options) -> Record:
+def transcribed(loaded: Loaded, recording: Source, **options) -> Record:
     """The record of a recording; `options` are those of `transcribe`."""
     events = transcribe(
         [recording], TranscribeRequest(), lambda: loaded, model=loaded.checkpoint.name, lanes=1, **options

@@ -166,7 +166,7 @@ def test_what_is_no_audio_is_said(given):
         source_of((np.zeros(5, np.float32), 0))
 
 
-def test_audio_in_memory_is_heard_as_its_file_is(whisper):
+def test_audio_in_memory_is_transcribed_as_its_file_is(whisper):
     from mmcli.media.audio import read_audio
 
     samples, _ = read_audio(next(iter(sources([JFK], frozenset()))))

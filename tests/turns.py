@@ -1,4 +1,4 @@
-"""A small model that knows turns, sees and hears: random weights, one token a character, a template like Gemma's."""
+"""A small model that knows turns, images and audio: random weights, one token a character, a template like Gemma's."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class TurnModel(GenerativeModel):
             sliding_layers=(True, False, True, False),
         )  # fmt: skip
         self.decoder = GemmaDecoder(config)
-        self.see, self.hear = torch.nn.Linear(3, SOFT[IMAGE] * 32), torch.nn.Linear(8, SOFT[AUDIO] * 32)
+        self.image_tower, self.audio_tower = torch.nn.Linear(3, SOFT[IMAGE] * 32), torch.nn.Linear(8, SOFT[AUDIO] * 32)
         self.read: list[int] = []  # tokens of each prefill
 
     def new_cache(self, batch: int, length: int) -> KVCache:
@@ -43,9 +43,9 @@ class TurnModel(GenerativeModel):
         self.read.append(inputs.tokens.shape[1])
         x = self.decoder.embed(inputs.tokens)
         images = torch.stack(inputs.images) if inputs.images else None
-        for token, senses, read in ((IMAGE, images, self.see), (AUDIO, inputs.audio, self.hear)):
-            if senses is not None:
-                x = x.masked_scatter((inputs.tokens == token)[..., None], read(senses).view(-1, 32))
+        for token, parts, read in ((IMAGE, images, self.image_tower), (AUDIO, inputs.audio, self.audio_tower)):
+            if parts is not None:
+                x = x.masked_scatter((inputs.tokens == token)[..., None], read(parts).view(-1, 32))
         positions = (cache.positions[:, None] + inputs.valid.long().cumsum(dim=1) - 1).clamp(min=0)
         cache.extend(inputs.valid)
         count = inputs.tokens.shape[1]
@@ -95,11 +95,11 @@ class TurnTokens(Processor):
             raise ModelError("placeholders and parts do not match")
         assert all(len(audio) <= 16_000 * self.capabilities.max_audio_seconds for audio in audios)
         colours = [torch.tensor(np.asarray(picture), dtype=torch.float32).mean((0, 1)) / 255 for picture in images]
-        heard = [torch.from_numpy(audio[:8].copy()) for audio in audios]
+        clips = [torch.from_numpy(audio[:8].copy()) for audio in audios]
         tokens = torch.tensor([ids])
         return Inputs(
             tokens, torch.ones_like(tokens, dtype=torch.bool), tuple(colours),
-            audio=torch.stack(heard) if heard else None,
+            audio=torch.stack(clips) if clips else None,
         )  # fmt: skip
 
     def decode(self, ids):

@@ -93,13 +93,13 @@ class Reader:
             yield recording, None
 
     def _windows(self, recording: Recording) -> Iterator[Window]:
-        """Those of the audio track to hear; where nobody speaks in the one that a player takes, of the next."""
+        """Those of the audio track to read; where nobody speaks in the one that a player takes, of the next."""
         from mmcli.media.audio import open_audio
         from mmcli.media.identity import identity
 
         recording.identity = identity(recording.source)
         track = self._part.track
-        others: list[int] | None = None if track is None else []  # tracks that may be heard instead
+        others: list[int] | None = None if track is None else []  # tracks that may be read instead
         silent: list[int] = []
         while True:
             started = time.perf_counter()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mmcli.models.loaded import Loaded
     from mmcli.speech.silero_vad import SileroVAD
 
-SHORTEST_REST = 0.5  # seconds at a window's end that a model may leave unheard
+SHORTEST_REST = 0.5  # seconds at a window's end that a model may leave untranscribed
 
 
 class Recogniser:
@@ -27,10 +27,10 @@ class Recogniser:
         self._request, self._detector, self._size = request, detector, size
 
     def recognise(self, loaded: "Loaded", windows: list[Window]) -> list[list[Passage]]:
-        """The passages of each window; what the model left unheard at its end is listened to again.
+        """The passages of each window; what the model left out at its end is transcribed again.
 
-        Where a text repeats itself, the halves of its window are heard too: a model that only turns in circles does so
-        less in a shorter one, and what is really said over and over is found there as well.
+        Where a text repeats itself, the halves of its window are transcribed too: a model that only turns in circles
+        does so less in a shorter one, and what is really said over and over is found there as well.
         Raises ModelError where memory runs out, UsageError for a language or task that the model does not know.
         """
         if not windows:
@@ -49,10 +49,10 @@ class Recogniser:
 
     def _rest(self, window: Window, text: WindowText) -> list[Window]:
         """Windows of the speech behind the place where a model says that more follows."""
-        heard = round(text.heard_until * RATE)
-        if heard <= 0 or len(window.audio) - heard < SHORTEST_REST * RATE:
+        done = round(text.transcribed_until * RATE)
+        if done <= 0 or len(window.audio) - done < SHORTEST_REST * RATE:
             return []
-        return list(Speech([window.audio[heard:]], self._detector(), start=window.start + heard / RATE).windows())
+        return list(Speech([window.audio[done:]], self._detector(), start=window.start + done / RATE).windows())
 
     def _texts(self, loaded: "Loaded", windows: list[Window]) -> list[WindowText]:
         """The text of each window, in their order. Warmer temperatures are the family's to try (`DecodingOptions`)."""

@@ -23,7 +23,7 @@ Examples:
 
 On a terminal it asks until you end it, and answers as the words come: /help there tells the rest,
 such as /image, /audio and /save. Models that converse, such as {such_as("turns")},
-remember what was said, seen and heard; the others answer every question alone, from the pictures of
+remember what was said and shown; the others answer every question alone, from the pictures of
 the moment. --prompt replaces the words around the question, and the question with them.
 
 Typed lines are remembered in a file of your own; MMCLI_HISTORY names another, or none if empty."""

@@ -151,7 +151,7 @@ class Commands:
     def _clear(self, words: list[str]) -> None:
         seen = list(dict.fromkeys([*self._runner.shown, *self._runner.waiting]))
         self._runner.clear()
-        forgotten = "All that was said, seen and heard is forgotten"
+        forgotten = "All that was said and shown is forgotten"
         if seen:
             back = "it" if len(seen) == 1 else "them"
             forgotten += f", {', '.join(names_of(seen))} too: /image or /audio brings {back} back"

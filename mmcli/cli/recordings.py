@@ -54,7 +54,7 @@ class RecordingOptions:
             "--duration",
             metavar="TIME",
             parser=seconds_of,
-            help="Hear so much of the recording only, from --start on.",
+            help="Transcribe so much of the recording only, from --start on.",
         ),
     ] = None
     track: Annotated[
@@ -161,7 +161,7 @@ class TranscriptOptions:
 
 @dataclass(frozen=True)
 class AudioModelOptions(ModelOptions):
-    """Which model hears; the rest as for every other command."""
+    """Which model transcribes; the rest as for every other command."""
 
     model: Annotated[
         str,

@@ -58,7 +58,7 @@ def command(
     audio: Recordings = None,
     *,
     recordings: RecordingOptions,
-    hearing: AudioOptions,
+    audio_options: AudioOptions,
     output: TranscriptOptions,
     model: AudioModelOptions,
     engine: EngineOptions,
@@ -66,7 +66,7 @@ def command(
 ) -> int:
     """Write down what is said in recordings.
 
-    One recording: a line a segment, as it is heard. Several: each line begins with the recording's name.
+    One recording: a line a segment, as it is transcribed. Several: each line begins with the recording's name.
     """
     engine.check(model)
     environment = begin(ctx, log, model.offline)
@@ -74,12 +74,14 @@ def command(
 
     names, listed = audio or [], recordings.files_from
     sources, several = find_sources(environment, names, listed, RECORDING_EXTENSIONS, "recording", [output.output])
-    transcripts = Transcripts(environment, output, several, sources, read_beside(listed, model.model), hearing.words)
+    transcripts = Transcripts(
+        environment, output, several, sources, read_beside(listed, model.model), audio_options.words
+    )
     from mmcli.api import Model
     from mmcli.batch.transcribe import PartialTranscript
     from mmcli.tasks.transcribe import TranscribeRequest
 
-    request = TranscribeRequest(**vars(hearing), token_ids=output.token_ids)
+    request = TranscribeRequest(**vars(audio_options), token_ids=output.token_ids)
     if (checkpoint := checkpoint_here(model)) is not None:
         from mmcli.models.registry import capabilities_of
 

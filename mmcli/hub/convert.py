@@ -31,7 +31,7 @@ Place = tuple[Path, str, TensorInfo]  # a tensor: its file, its name there, its 
 def convert(checkpoint: Checkpoint, target: Path, tell: Callable[[str], None] = lambda name: None) -> int:
     """Write `checkpoint` anew into the folder `target`, its weights as safetensors → bytes of the weights.
 
-    `tell` hears of each weight file when it is begun. Tensors that share their numbers are written once a name.
+    `tell` gets each weight file when it is begun. Tensors that share their numbers are written once a name.
     Raises UsageError where there is nothing to convert or `target` exists, ModelError for pickles that are damaged or
     hold code, WriteError where the disk does not take it; then nothing is left behind.
     """

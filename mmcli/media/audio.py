@@ -97,7 +97,7 @@ def read_audio(
             samples[filled : filled + len(block)] = block
             filled += len(block)
         if longest is not None and expected * RATE > limit:
-            what = f"{printable(source.name)} is longer than {longest / 60:g} minutes, too long to be heard at once"
+            what = f"{printable(source.name)} is longer than {longest / 60:g} minutes, too long to be read at once"
             raise InputError(what, "Give a part of it, or write it down with mmcli transcribe")
         samples.resize(filled, refcheck=False)
         return samples, reader.info
@@ -151,7 +151,7 @@ class AudioReader:
             places = "one place" if self._gaps == 1 else f"{self._gaps} places"
             notes.append(f"{self._missing:.1f} s are missing in {places}, silence stands for them")
         if self._leaps:
-            notes.append("its clock leaps on the way, times are counted by what is heard")
+            notes.append("its clock leaps on the way, times are counted by what is decoded")
         if self._numberless:
             notes.append("samples that are no finite numbers are taken for silence")
         if self._alignment.turned:

@@ -74,11 +74,11 @@ class ChatProcessor(Processor):
         audios: "Sequence[Sequence[np.ndarray]] | None" = None,
     ) -> Inputs:
         """Row i is one turn of the user's: its images, its audio (float32 mono at 16 kHz), its prompt."""
-        heard = [()] * len(prompts) if audios is None else audios
-        if not len(images) == len(prompts) == len(heard):
-            raise ValueError(f"{len(images)} lists of images, {len(heard)} of audio for {len(prompts)} prompts")
+        audio_rows = [()] * len(prompts) if audios is None else audios
+        if not len(images) == len(prompts) == len(audio_rows):
+            raise ValueError(f"{len(images)} lists of images, {len(audio_rows)} of audio for {len(prompts)} prompts")
         rows: list[Row] = []
-        for seen, own, prompt in zip(images, heard, prompts, strict=True):
+        for seen, own, prompt in zip(images, audio_rows, prompts, strict=True):
             content = [*map(self._part, seen), *map(self._part, own), self._part(prompt)]
             rows.append((self.template.text([{"role": "user", "content": content}]), seen, own))
         return self.row_inputs(rows)

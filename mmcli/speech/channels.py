@@ -1,7 +1,7 @@
 """Recordings of several channels as one: those in which somebody speaks, where they differ.
 
-A caller and an agent on a channel each are both heard; noise or a hum on one channel is not mixed into the speech on
-the other.
+A caller and an agent on a channel each are both transcribed; noise or a hum on one channel is not mixed into the speech
+on the other.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PIECE = 125 * FRAME  # samples that are judged together: 4 s
 ALIKE = 0.7  # correlation with the loudest channel from which on nothing is lost in the mean
 SILENT = 1e-4  # share of the loudest channel's energy (-40 dB) below which a channel disturbs nobody
-SPOKEN = 3  # frames of speech in a piece by which a channel is one to be heard
+SPOKEN = 3  # frames of speech in a piece by which a channel is one to be transcribed
 
 
 class Voices:

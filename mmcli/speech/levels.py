@@ -1,6 +1,6 @@
 """Soft speech made as loud as a detector of speech and a model need it; what is loud enough stays as it is.
 
-Silero's detector hears speech whose peaks are below about -43 dB in parts, and none below -55 dB, whatever the noise.
+Silero's detector finds speech whose peaks are below about -43 dB in parts, and none below -55 dB, whatever the noise.
 """
 
 from collections.abc import Iterable, Iterator

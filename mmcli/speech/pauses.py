@@ -14,7 +14,7 @@ REACH = 4.0  # seconds before and after the even place where a cut may be made
 def cut(samples: np.ndarray, longest: float) -> list[np.ndarray]:
     """Float32 [samples] at 16 kHz → parts of at most `longest` seconds, which is 4 × REACH or more.
 
-    Joined they are the whole. None is a short rest, which would be heard without its context.
+    Joined they are the whole. None is a short rest, which would be transcribed without its context.
     """
     limit, reach = int(longest * RATE), int(REACH * RATE)
     parts = []

@@ -1,4 +1,4 @@
-"""Speech in a recording: where it is, and windows of it that a model can hear, cut at pauses.
+"""Speech in a recording: where it is, and windows of it that a model can read, cut at pauses.
 
 Everything works on the stream: at most one window of audio and one block of the reader are in memory.
 """
@@ -22,14 +22,14 @@ DETECTABLE = 0.03  # peak to which softer audio is lifted for the detector: afte
 BLOCK = 512  # frames that go through the detector together: 16 s
 
 # Hysteresis: speech begins at START, and ends where the probability falls below STOP and does not come back to START
-# within PAUSE frames. A stretch is heard with PAD frames on both sides, as far as no other stretch claims them.
+# within PAUSE frames. A stretch is taken with PAD frames on both sides, as far as no other stretch claims them.
 START, STOP = 0.4, 0.25
 PAUSE = 5
 PAD = 10
 SHORTEST = 2  # frames: what is shorter is a click
 
 WINDOW = 30.0  # seconds
-SHORTEST_HALVED = 4.0  # seconds of a window that is heard in halves
+SHORTEST_HALVED = 4.0  # seconds of a window that is transcribed in halves
 LONGEST_GAP = 93  # frames (3 s): a longer pause ends a window
 REST = 125  # frames (4 s): how much of a window may be given up to cut it at a better pause
 SMOOTH = 5  # frames over which loudness is averaged to find the quietest place
@@ -48,7 +48,7 @@ class Window:
 
 
 def is_long(window: Window) -> bool:
-    """Whether a window can be heard in halves."""
+    """Whether a window can be transcribed in halves."""
     return len(window.audio) >= SHORTEST_HALVED * RATE
 
 
@@ -68,7 +68,7 @@ class Cutter:
 
     limit: int
     frame: int = 0  # the next one
-    floor: int = 0  # nothing before this frame is to be heard again
+    floor: int = 0  # nothing before this frame is to be transcribed again
     quiet_since: int | None = None  # the first frame of what may become a pause
     start: int | None = None  # of the stretch of speech that is open
     closed: list[tuple[int, int]] = field(default_factory=list)  # stretches of the window to come
@@ -188,7 +188,7 @@ class Speech:
         cutter = Cutter(int(WINDOW * RATE) // FRAME)
         kept = np.zeros(0, np.float32)  # audio that a span may still need; its first sample is frame `first`
         first = 0
-        for audio, probabilities, loudness in self._heard():
+        for audio, probabilities, loudness in self._detected():
             kept = np.concatenate((kept, audio))
             for probability, level in zip(probabilities, loudness, strict=True):
                 for span in cutter.feed(probability, level):
@@ -204,7 +204,7 @@ class Speech:
         self.count += 1
         return Window(self._start + span[0] * FRAME / RATE, audio)
 
-    def _heard(self) -> Iterator[tuple[np.ndarray, list[float], list[float]]]:
+    def _detected(self) -> Iterator[tuple[np.ndarray, list[float], list[float]]]:
         """Pieces of whole frames (the very last filled up for the detector) with what is known of each frame."""
         import torch
 

@@ -21,7 +21,7 @@ def answer(
     request: Request,
     on_token: Callable[[int, int], None] | None = None,
 ) -> "Sequence[Completion]":
-    """Ask the model about each row of images; `on_token(row, id)` hears every token as it is written.
+    """Ask the model about each row of images; `on_token(row, id)` gets every token as it is written.
 
     A family that finds things in a way of its own gives `Found`. Raises ModelError where the model cannot take the
     rows, or where memory runs out.

@@ -32,7 +32,7 @@ class Attachment:
         return "recording" if isinstance(self.content, Audio) else "picture"
 
     def parts(self, processor: "Processor", model: str) -> "tuple[list[Part], tuple[str, ...]]":
-        """What the model is given, and what is to be said about it: a recording longer than it hears becomes several.
+        """What the model is given, and what is to be said about it: a recording longer than it reads becomes several.
 
         Raises ModelError if there is a recording and the model takes no audio. An image that was read before it was
         known how the model reads it is read again: InputError.

@@ -50,7 +50,7 @@ def chat_record(
 ) -> Record:
     """The record of one question about the images and recordings called `names`, or about nothing of the kind.
 
-    If all there is to see and hear is one `image` it is like any other record. With several things `source` is a
+    If all inputs are one `image` it is like any other record. With several things `source` is a
     list, without one it is null, and but for that one image there are no objects, for there are no pixels that could
     be meant. `identity` tells apart what it is about; None where earlier turns decide the answer too.
     """
@@ -107,7 +107,7 @@ def transcript_record(
     notes: Sequence[str],
     identity: str | None,
 ) -> Record:
-    """The record of a recording, from one that names it with its settings and times, and what was heard in it.
+    """The record of a recording, from one that names it with its settings and times, and what was transcribed in it.
 
     Without speech no model may have been `loaded`; then nothing decides whether the record still answers.
     """

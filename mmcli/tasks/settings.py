@@ -40,7 +40,7 @@ def audio_settings(
     duration: float | None = None,
     track: int | None = None,
 ) -> Settings:
-    """Those of a transcript of the part of a recording from `start` on, in seconds, heard from the audio `track`."""
+    """Those of a transcript of the part of a recording from `start` on, in seconds, read from the audio `track`."""
     return Settings(
         temperature=request.temperature,
         seed=None if request.temperature == 0 else request.seed or 0,

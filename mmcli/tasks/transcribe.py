@@ -1,4 +1,4 @@
-"""Transcription: what is asked of a model that hears, and the record of what it heard."""
+"""Transcription: what is asked of a model, and the record of what it wrote."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -61,8 +61,8 @@ class TranscribeRequest:
         seconds = able.max_audio_seconds or 0.0
         if seconds < WINDOW:
             raise ModelError(
-                f"{model} hears {seconds:g} s at once, but recordings are cut into windows of up to {WINDOW:g} s",
-                "Use a checkpoint that hears as much, as all published ones do",
+                f"{model} reads {seconds:g} s at once, but recordings are cut into windows of up to {WINDOW:g} s",
+                "Use a checkpoint that reads as much, as all published ones do",
             )
         if self.words and not able.word_times:
             raise UsageError(
@@ -73,7 +73,7 @@ class TranscribeRequest:
 
 @dataclass(frozen=True)
 class Passage:
-    """What a model heard in one window. It keeps the window's place and not its audio."""
+    """What a model transcribed in one window. It keeps the window's place and not its audio."""
 
     start: float  # seconds in the recording
     end: float
@@ -97,7 +97,7 @@ class Passage:
 
 
 def passage(window: "Window", text: WindowText) -> Passage:
-    """What a model heard in a window; what nobody can have said in that time is not believed."""
+    """What a model transcribed in a window; what nobody can have said in that time is not believed."""
     dropped = ""
     if repeats(text) and text.truncated:
         dropped = "one that repeats itself endlessly"
@@ -193,7 +193,7 @@ PLACES = 8  # in one note; a message is cut where it is too long
 
 
 def notes_of(passages: Sequence[Passage]) -> list[str]:
-    """What was heard and not believed, and where no words were made out."""
+    """What was transcribed and not believed, and where no words were made out."""
     notes = [f"the text for {span(one)} is left out: it is {one.dropped}" for one in passages if one.dropped]
     wordless = [one for one in passages if not one.dropped and not one.used]
     for first in range(0, len(wordless), PLACES):

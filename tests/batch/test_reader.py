@@ -90,6 +90,6 @@ def test_tracks_are_tried_until_somebody_speaks(film):
     assert end.notes[-1] == "no speech was found in audio tracks 1, 2"
 
 
-def test_no_other_track_is_heard_than_the_one_that_is_asked_for(film):
+def test_no_other_track_is_read_than_the_one_that_is_asked_for(film):
     [(end, window)] = read(film, track=2)
     assert window is None and end.windows == 0 and not any("no speech" in note for note in end.notes)

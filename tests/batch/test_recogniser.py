@@ -1,4 +1,4 @@
-"""What becomes of a window's text: what is left unheard, what repeats itself, what nobody can have said."""
+"""What becomes of a window's text: what is left out, what repeats itself, what nobody can have said."""
 
 import numpy as np
 import pytest
@@ -9,24 +9,24 @@ from mmcli.speech.windows import RATE
 pytestmark = pytest.mark.usefixtures("loudness_is_speech")
 
 
-def test_what_a_model_leaves_unheard_is_listened_to_again():
+def test_what_a_model_leaves_out_is_transcribed_again():
     def say(audio):
         seconds = len(audio) / RATE
-        return Text("more follows", seconds, heard_until=6.0) if seconds > 10 else Text("the rest", seconds)
+        return Text("more follows", seconds, transcribed_until=6.0) if seconds > 10 else Text("the rest", seconds)
 
     [record] = records([recording("a", 0.2, 0.2, 0.2, 0.2, pause=1.0)], LoudnessModel(say))
     assert record["text"] == "more follows the rest"
     assert [segment["start"] for segment in record["segments"]] == [0.0, 6.0]
 
 
-def test_silence_left_unheard_is_not_listened_to_again():
-    model = LoudnessModel(lambda audio: Text("all", len(audio) / RATE, heard_until=2.0))
+def test_silence_left_out_is_not_transcribed_again():
+    model = LoudnessModel(lambda audio: Text("all", len(audio) / RATE, transcribed_until=2.0))
     [record] = records([recording("a", 0.2)], model)
     assert record["text"] == "all" and model.batches == [1]
 
 
 def test_a_model_that_gets_nowhere_is_left_alone():
-    model = LoudnessModel(lambda audio: Text("", len(audio) / RATE, heard_until=0.0))
+    model = LoudnessModel(lambda audio: Text("", len(audio) / RATE, transcribed_until=0.0))
     [record] = records([recording("a", 0.2)], model)
     assert record["text"] == "" and model.batches == [1]
 
@@ -62,7 +62,7 @@ def test_where_no_words_were_made_out_is_said(text):
 
 
 def halved(whole: dict, part: dict) -> tuple[list[str], int]:
-    """What is written of six seconds of which the whole and any shorter part are heard so."""
+    """What is written of six seconds of which the whole and any shorter part are transcribed so."""
 
     def say(audio):
         seconds = len(audio) / RATE

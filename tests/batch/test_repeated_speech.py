@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from spoken import example, heard, letters, letters_of, talk
+from spoken import example, letters, letters_of, talk, transcribed
 
 from mmcli.speech.windows import RATE
 
@@ -16,7 +16,7 @@ def repeated(audio: np.ndarray, times: int, pause: float) -> np.ndarray:
 @pytest.mark.parametrize(("times", "pause"), [(2, 0.0), (3, 0.5)])
 def test_a_sentence_said_again_and_again(bundled_audio, times, pause):
     speech = example()
-    record = heard(bundled_audio, talk(repeated(speech, times, pause)))
+    record = transcribed(bundled_audio, talk(repeated(speech, times, pause)))
     assert letters(record) == SENTENCE * times and record.notes == ()
     edges = [edge for segment in record.segments for edge in (segment.start, segment.end)]
     assert edges == sorted(edges) and edges[-1] > (times - 0.3) * len(speech) / RATE
@@ -27,7 +27,7 @@ def test_a_sentence_said_again_and_again(bundled_audio, times, pause):
 
 @pytest.mark.parametrize(("times", "pause"), [(5, 1.2), (10, 0.5)])
 def test_a_phrase_said_again_and_again(bundled_audio, times, pause):
-    record = heard(bundled_audio, talk(repeated(example()[int(0.2 * RATE) : int(2.4 * RATE)], times, pause)))
+    record = transcribed(bundled_audio, talk(repeated(example()[int(0.2 * RATE) : int(2.4 * RATE)], times, pause)))
     text = letters(record)
     assert text.count("fellowamericans") == times and len(text) < 24 * times, record.text
     assert record.notes == () and record.timings["unused"] == 0

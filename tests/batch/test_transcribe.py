@@ -27,9 +27,9 @@ def test_windows_of_several_files_share_a_batch_and_come_out_in_order():
     got = events([recording("a", 0.2, 0.3), recording("b", 0.4), recording("c", 0.5, 0.6)], model, batch_size=4)
     assert model.batches == [4, 1]
     told = [(type(event).__name__, event.source.name) for event in got]
-    heard = {"a": 2, "b": 1, "c": 2}
+    passages = {"a": 2, "b": 1, "c": 2}
     assert told == [
-        event for name, n in heard.items() for event in (*[("PartialTranscript", name)] * n, ("Outcome", name))
+        event for name, n in passages.items() for event in (*[("PartialTranscript", name)] * n, ("Outcome", name))
     ]
     assert [event.record.text for event in got if isinstance(event, Outcome)] == ["0.20 0.30", "0.40", "0.50 0.60"]
 
@@ -44,7 +44,7 @@ def test_records_do_not_depend_on_the_batch(size):
 
 
 @pytest.mark.parametrize("lanes", [2, 3])
-def test_batches_heard_at_the_same_time_come_out_in_order(lanes, request):
+def test_batches_transcribed_at_the_same_time_come_out_in_order(lanes, request):
     """The first batch takes longest: it waits for a window of another one."""
     request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
     torch.set_num_threads(lanes)  # there are no more lanes than threads
@@ -132,7 +132,7 @@ def test_audio_does_not_pile_up():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Speech, "_window", watched)
         events([recording(str(number), *[0.2] * 20) for number in range(3)], model, batch_size=4)
-    assert len(most) == 60 and max(most) <= 3 * 4 + 2  # heard, waiting, being filled
+    assert len(most) == 60 and max(most) <= 3 * 4 + 2  # transcribed, waiting, being filled
 
 
 def test_progress_rises_to_the_end():

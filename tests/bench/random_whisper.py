@@ -74,7 +74,7 @@ class Ours:
         self.prompt = [self.config.start, self.special.languages["en"], self.special.transcribe]
 
     def encode(self, features: Any) -> Any:
-        return self.model.hear(features)
+        return self.model.encode(features)
 
     def answer(self, features: Any, tokens: int) -> list[list[int]]:
         import torch
@@ -85,7 +85,7 @@ class Ours:
 
         rows = len(features)
         prompts = torch.tensor([self.prompt] * rows, device=features.device)
-        inputs = Inputs(prompts, torch.ones_like(prompts, dtype=torch.bool), context=self.model.hear(features))
+        inputs = Inputs(prompts, torch.ones_like(prompts, dtype=torch.bool), context=self.model.encode(features))
         rules = WritingRules(self.special, True, features.device, [SECONDS] * rows)
         steps = generate(self.model, inputs, stop_ids=frozenset(), max_tokens=tokens, rules=rules, drop_ended=True)
         written = [[event.id for event in step] for step in steps]

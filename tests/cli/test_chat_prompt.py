@@ -1,4 +1,4 @@
-"""Conversations with a model that knows turns, sees and hears, without a terminal: what goes in, what is said."""
+"""Conversations with a model that knows turns, images and audio, without a terminal: what goes in, what is said."""
 
 import os
 from dataclasses import replace
@@ -23,7 +23,7 @@ from mmcli.tasks.chat import ChatRequest
 
 @pytest.fixture
 def folder(album, monkeypatch):
-    """The album with recordings beside it, one of them longer than the model hears at once."""
+    """The album with recordings beside it, one of them longer than the model reads at once."""
     noise = np.random.default_rng(0).standard_normal(16_000 * 26, np.float32) / 9
     save("short.wav", noise[:32_000], rate=16_000)
     save("long.flac", noise, rate=16_000)
@@ -68,7 +68,7 @@ def test_a_picture_without_an_answer_still_goes_with_the_next_question(folder):
     assert "tokens, and small reads 90 at most" in err and record["source"] == "album/b.jpg"
 
 
-def test_a_long_recording_is_heard_in_parts_and_nothing_is_lost(folder):
+def test_a_long_recording_is_read_in_parts_and_nothing_is_lost(folder):
     out, err, runner = talk("what is said?\n", ["long.flac"])
     note = "read in 2 parts of at most 20 s, cut at pauses; all 0:26 are used"
     assert f"mmcli: long.flac: {note}" in err

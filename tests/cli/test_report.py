@@ -37,7 +37,7 @@ def results(tmp_path, monkeypatch):
     shutil.copy(EXAMPLES / "jfk.flac", "in/jfk #1.flac")
     mask = np.zeros((300, 451), bool)
     mask[20:100, 30:150] = True
-    heard = Record(
+    transcript = Record(
         task="transcribe",
         source="in/jfk #1.flac",
         model="whisper-base",
@@ -48,7 +48,7 @@ def results(tmp_path, monkeypatch):
     )
     records = [
         detected("in/cat.jpg", thing("cat", probability=0.9, mask=encode(mask)), thing("dog", probability=0.2)),
-        heard,
+        transcript,
         Record(task="detect", source="in/none.jpg", model="nano", error="in/none.jpg does not exist"),
         detected(HOSTILE, thing(HOSTILE, score=-0.5)),
     ]
@@ -69,13 +69,13 @@ def test_a_page_holds_all_results():
     done = mmcli("report", "all.jsonl", "--title", "Mine & yours")
     assert done.code == 0 and done.out == "" and "4 results in report.html" in done.err
     found = data()
-    cat, heard, failed, hostile = found["items"]
+    cat, transcript, failed, hostile = found["items"]
     assert found["title"] == "Mine & yours" and found["sets"] == []
     assert cat["href"] == "in/cat.jpg" and len(cat["thumb"]) > 2000 and "thumb" not in hostile
     assert cat["objects"][0]["label"] == "cat" and cat["objects"][0]["score"] == 0.9
     xs, ys = cat["objects"][0]["points"][::2], cat["objects"][0]["points"][1::2]
     assert (min(xs), max(xs), min(ys), max(ys)) == (67, 333, 67, 333)  # thousandths of the sides
-    assert heard["segments"] == [[0.5, 2.0, " Ask not"]] and heard["href"] == "in/jfk%20%231.flac"
+    assert transcript["segments"] == [[0.5, 2.0, " Ask not"]] and transcript["href"] == "in/jfk%20%231.flac"
     assert failed["error"] == "in/none.jpg does not exist" and hostile["name"] == HOSTILE
 
 

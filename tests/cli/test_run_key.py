@@ -43,7 +43,7 @@ def test_a_key_changes_with_the_file():
     assert key("caption", "-", stdin=Path("cat.jpg").read_bytes()) is None  # what comes through a pipe has no name
 
 
-def test_a_transcripts_key_changes_with_the_part_that_is_heard():
+def test_a_transcripts_key_changes_with_the_part_that_is_transcribed():
     shutil.copy(EXAMPLES / "jfk.flac", "talk.flac")
     first = key("transcribe", "talk.flac", "--duration", "2")
     assert first and first == key("transcribe", "talk.flac", "--duration", "2", "--batch-size", "2")

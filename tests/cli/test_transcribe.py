@@ -153,7 +153,7 @@ def test_pauses_hold_no_words_and_times_are_those_of_the_recording(speech, tmp_p
     )
 
 
-# -- what cannot be heard ----------------------------------------------------------------------------------------
+# -- what cannot be transcribed ----------------------------------------------------------------------------------------
 
 
 def test_bad_files_are_records_and_the_others_go_on(tmp_path, monkeypatch):

@@ -80,7 +80,7 @@ def test_a_model_that_takes_no_audio_is_refused_before_a_recording_is_decoded(ar
     assert done.code == 3 and "nano takes no audio" in done.err
 
 
-def test_what_is_too_long_to_be_heard_at_once_is_refused_by_its_header(tmp_path):
+def test_what_is_too_long_to_be_read_at_once_is_refused_by_its_header(tmp_path):
     path = tmp_path / "long.wav"
     path.write_bytes(wav_bytes(np.zeros(RATE), RATE))
     with path.open("r+b") as file:

@@ -22,17 +22,17 @@ def steps(*lists, closed=None):
 
 
 def test_each_row_has_its_tokens_and_their_log_probabilities_and_the_ends():
-    heard = []
+    tokens = []
     first, second, empty = collect(
         steps([(0, 1, -0.5), (1, 2, -1.0), (2, END, -0.25)], [(0, END, -0.1), (1, 3, -2.0)]),
         3,
         STOP,
-        on_token=lambda row, id: heard.append((row, id)),
+        on_token=lambda row, id: tokens.append((row, id)),
     )
     assert (first.ids, first.logprobs, first.ended) == ((1,), (-0.5, -0.1), True)
     assert (second.ids, second.logprobs, second.ended) == ((2, 3), (-1.0, -2.0), False)
     assert (empty.ids, empty.logprobs, empty.ended) == ((), (-0.25,), True)
-    assert heard == [(0, 1), (1, 2), (1, 3)]
+    assert tokens == [(0, 1), (1, 2), (1, 3)]
     assert [(token.id, token.logprob) for token in first.tokens] == [(1, -0.5)]
     assert first.timings is second.timings and first.timings.batch == 3
 

@@ -1,4 +1,4 @@
-"""Recordings that are damaged, empty or none at all: what can be heard is given, else one sentence says why not."""
+"""Recordings that are damaged, empty or none at all: what can be decoded is given, else one sentence says why not."""
 
 import io
 

@@ -144,13 +144,13 @@ def test_samples_that_are_no_numbers_are_silence(tmp_path):
 
 
 def shares(tmp_path, channels: int, **options) -> list[float]:
-    """The level at which each channel alone is heard."""
-    heard = []
+    """The level at which each channel alone comes out."""
+    levels = []
     for index in range(channels):
         values = np.zeros((channels, 48000), np.float32)
         values[index] = tone(1000, 1, 48000)
-        heard.append(level(load(save(tmp_path / "a.wav", values, rate=48000, **options))[0]) / 0.5)
-    return heard
+        levels.append(level(load(save(tmp_path / "a.wav", values, rate=48000, **options))[0]) / 0.5)
+    return levels
 
 
 @pytest.mark.parametrize(("share", "inverted"), [(0.95, True), (0.8, True), (0.4, False), (-0.8, False)])
@@ -237,7 +237,7 @@ def test_a_leap_of_the_clock_puts_in_nothing(tmp_path):
     samples, audio = load(save(tmp_path / "a.ts", sweep(6, 48000), leap=(3, 90_000)))
     assert lag(samples, sweep(6, RATE)) == pytest.approx(0, abs=0.03)
     assert len(samples) == pytest.approx(6 * RATE, abs=0.1 * RATE)
-    assert audio.notes == ("its clock leaps on the way, times are counted by what is heard",)
+    assert audio.notes == ("its clock leaps on the way, times are counted by what is decoded",)
 
 
 def test_a_clock_that_begins_again_drops_nothing(tmp_path):

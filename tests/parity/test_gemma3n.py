@@ -91,7 +91,7 @@ CASES = {
     "two of each": inputs(
         [2, *AUDIO, *PICTURE, *words(4), *PICTURE, *AUDIO, 9], images=pictures(2, 4), audio=audios(90, 90)
     ),
-    "rows that see, hear and read": inputs(
+    "rows of images, audio and text": inputs(
         [2, *PICTURE, *words(5)], [2, *AUDIO, *words(50, 1)], words(12, 2), images=pictures(1, 5), audio=audios(64)
     ),
 }
@@ -103,7 +103,7 @@ def test_logits_and_greedy_answers(pair, case):
     assert pair.tokens(CASES[case]) == pair.reference_tokens(CASES[case])
 
 
-def test_what_is_seen_and_heard_matters(pair):
+def test_what_is_shown_to_it_matters(pair):
     for case, changed in (
         ("a picture", {"images": pictures(1, 9)}),
         ("a short recording", {"audio": audios(37, seed=9)}),
@@ -125,7 +125,7 @@ def test_soft_tokens_of_both_towers(pair):
     assert torch.equal(ours[0, 7:], pair.ours.model.hard[-1].expand(181, -1))
 
 
-def test_recordings_of_unlike_lengths_are_heard_as_if_alone(pair):
+def test_recordings_of_unlike_lengths_are_read_as_if_alone(pair):
     """transformers lets the silence that fills a batch up into a shorter recording's end; see our `conformer.py`."""
     (features, valid), lengths = audios(37, 120, 64), (37, 120, 64)
     rows = [[2, *AUDIO, *words(9, seed)] for seed in range(3)]

@@ -57,7 +57,7 @@ def frames(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, SMALL["input_feat_size"], generator=torch.Generator().manual_seed(sum(shape))) * 2 - 5
 
 
-def heard(model, features: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def encode(model, features: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(vectors, valid) of either model."""
     with torch.inference_mode():
         if isinstance(model, ConformerEncoder):
@@ -75,8 +75,8 @@ def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 @pytest.mark.parametrize("count", FRAMES)
 def test_recordings_of_one_length(pair, count):
     features, valid = frames(2, count), torch.ones(2, count, dtype=torch.bool)
-    theirs, their_valid = heard(pair[0], features, valid)
-    ours, our_valid = heard(pair[1], features, valid)
+    theirs, their_valid = encode(pair[0], features, valid)
+    ours, our_valid = encode(pair[1], features, valid)
     assert_close(ours, theirs)
     assert torch.equal(our_valid, their_valid) and ours.shape[1] == pair[1].config.vectors(count)
 
@@ -84,20 +84,20 @@ def test_recordings_of_one_length(pair, count):
 def test_silence(pair):
     """Equal frames have no variance until the audio's end is in sight."""
     features, valid = torch.full((1, 60, SMALL["input_feat_size"]), -11.5129), torch.ones(1, 60, dtype=torch.bool)
-    assert_close(heard(pair[1], features, valid)[0], heard(pair[0], features, valid)[0])
+    assert_close(encode(pair[1], features, valid)[0], encode(pair[0], features, valid)[0])
 
 
 def test_a_batch_equals_the_reference_singles(pair):
     lengths = (97, 33, 1, 64, 0)
     valid = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     features = frames(len(lengths), max(lengths))  # what stands behind a shorter recording is no matter
-    ours, our_valid = heard(pair[1], features, valid)
+    ours, our_valid = encode(pair[1], features, valid)
     for row, mask, audio, length in zip(ours, our_valid, features, lengths, strict=True):
         count = pair[1].config.vectors(length)
         assert mask.tolist() == [True] * count + [False] * (len(mask) - count)
         assert not row[count:].any()
         if length:
-            alone, _ = heard(pair[0], audio[None, :length], torch.ones(1, length, dtype=torch.bool))
+            alone, _ = encode(pair[0], audio[None, :length], torch.ones(1, length, dtype=torch.bool))
             assert_close(row[:count], alone[0])
 
 
@@ -109,8 +109,8 @@ def test_the_reference_batch_differs_in_no_more_than_the_last_vector_of_a_shorte
     for length in range(1, 64):
         valid = torch.arange(80) < torch.tensor([80, length])[:, None]
         features = frames(2, 80) * valid[:, :, None]
-        theirs, their_valid = heard(reference, features, valid)
-        found, our_valid = heard(ours, features, valid)
+        theirs, their_valid = encode(reference, features, valid)
+        found, our_valid = encode(ours, features, valid)
         assert torch.equal(our_valid, their_valid)
         assert_close(found[0], theirs[0])
         count = ours.config.vectors(length)
@@ -122,8 +122,8 @@ def test_the_reference_batch_differs_in_no_more_than_the_last_vector_of_a_shorte
 
 def test_bfloat16_is_near(pair):
     features, valid = frames(1, 97), torch.ones(1, 97, dtype=torch.bool)
-    exact, _ = heard(pair[1], features, valid)
-    low, _ = heard(make_ours(pair[0]).bfloat16(), features, valid)
+    exact, _ = encode(pair[1], features, valid)
+    low, _ = encode(make_ours(pair[0]).bfloat16(), features, valid)
     assert low.dtype == torch.bfloat16 and (low.float() - exact).norm() < 0.1 * exact.norm()
 
 

@@ -45,7 +45,7 @@ def small(gemma3n, tmp_path_factory):
     return replace(gemma3n, folder=folder, processor=processor)
 
 
-def heard(path: Path) -> np.ndarray:
+def samples_of(path: Path) -> np.ndarray:
     """The samples of a file as mmcli decodes it; that is tested elsewhere."""
     [source] = expand([str(path)], extensions=frozenset())
     return read_audio(source)[0]
@@ -84,7 +84,7 @@ def test_captions_are_those_of_the_reference_alone_and_in_a_batch(small, files):
 
 
 def test_rows_of_unlike_lengths_are_no_trouble_in_a_batch(small, files):
-    """One sees, one hears, one only reads."""
+    """One with an image, one with audio, one with text only."""
     loaded = load(resolve(str(small.folder)), "cpu", "float32")
     pictures = [[], [Image.open(files / "tall.png").convert("RGB")], []]
     prompts = ["a cat", "what is it?", "hello world, are you kind?"]
@@ -100,7 +100,7 @@ def test_a_question_about_a_picture_and_a_recording_at_full_size(gemma3n, files)
     question = "what is on the left, and who speaks here?"
     names = files / "tall.png", files / "audio.wav"
     [record] = run(gemma3n, "chat", *names, "-m", question)
-    assert record["token_ids"] == expected(gemma3n, user(Image.open(names[0]), heard(names[1]), question))
+    assert record["token_ids"] == expected(gemma3n, user(Image.open(names[0]), samples_of(names[1]), question))
 
 
 @pytest.mark.parametrize("table", ["auto", "cpu", "device"])

@@ -25,18 +25,18 @@ class Listener:
     def __init__(self, model, monkeypatch):
         self.model, self.prefill = model, model.prefill
         self.row: list[int] = []
-        self.heard: list[Inputs] = []
+        self.inputs: list[Inputs] = []
         monkeypatch.setattr(model, "prefill", self.listen)
 
     def listen(self, inputs, cache):
         self.row = self.row[: cache.length] + inputs.tokens[0].tolist()
-        self.heard = [*self.heard, inputs] if cache.length else [inputs]
+        self.inputs = [*self.inputs, inputs] if cache.length else [inputs]
         return self.prefill(inputs, cache)
 
     def all(self) -> Inputs:
         tokens = torch.tensor([self.row])
-        images = tuple(image for inputs in self.heard for image in inputs.images)
-        audios = [inputs for inputs in self.heard if inputs.audio is not None]
+        images = tuple(image for inputs in self.inputs for image in inputs.images)
+        audios = [inputs for inputs in self.inputs if inputs.audio is not None]
         longest = max(inputs.audio.shape[1] for inputs in audios)
         return Inputs(
             tokens,
@@ -71,8 +71,8 @@ def test_the_cache_that_is_kept_changes_no_answer(loaded, monkeypatch):
     assert stopped.stopped and len(stopped.ids) == 1
     listener.row += stopped.ids
     last = ask("say it again", [Audio("c", audio(2, 1.0))])
-    assert len(listener.heard) == 3
-    assert len(listener.heard[-1].tokens[0]) < 230  # only what is new: 188 of a recording, and words
+    assert len(listener.inputs) == 3
+    assert len(listener.inputs[-1].tokens[0]) < 230  # only what is new: 188 of a recording, and words
     whole = listener.all()
     assert len(whole.images) == 1 and len(whole.audio) == 3
     monkeypatch.undo()

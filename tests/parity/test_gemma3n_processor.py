@@ -14,7 +14,7 @@ from mmcli.models.gemma3n.processor import Gemma3nProcessor
 from mmcli.types import Audio, Turn
 
 WIDE, TALL = picture(1, 90, 37), picture(2, 31, 200)
-# Equal lengths where a conversation has several: transformers fills the shorter up and hears a little of the filling.
+# Equal lengths where a conversation has several: transformers fills the shorter up and reads a little of the filling.
 ONE, TWO, LONG = Audio("one", audio(1)), Audio("two", audio(2)), Audio("long", audio(3, 30.0))
 SHORT = Audio("short", audio(4, 0.2))
 
@@ -116,7 +116,7 @@ def test_a_batch_of_single_turns_padded_on_the_left(both):
     check(both.ours.inputs(pictures, prompts, audios), dict(reference))
 
 
-def test_recordings_of_different_lengths_are_each_heard_as_alone(both):
+def test_recordings_of_different_lengths_are_each_read_as_alone(both):
     """transformers fills the shorter ones up before it cuts frames, so that these would depend on their neighbours."""
     conversation = [("user", ONE, SHORT, LONG)]
     ours, reference = both.our_inputs(conversation), both.reference_inputs(conversation)

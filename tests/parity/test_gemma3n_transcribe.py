@@ -12,7 +12,7 @@ from command import mmcli
 from mmcli.hub.resolve import resolve
 from mmcli.media.audio import read_audio
 from mmcli.media.sources import expand
-from mmcli.models.gemma3n.prompts import hearing_prompt
+from mmcli.models.gemma3n.prompts import transcription_prompt
 from mmcli.models.gemma3n.transcribe import MAX_TOKENS, transcribe
 from mmcli.models.load import load
 from mmcli.speech.fallback import DecodingOptions
@@ -69,7 +69,9 @@ def run(gemma3n, path, *options):
 def test_the_tokens_are_those_of_the_reference(gemma3n, talk, windows):
     done = run(gemma3n, talk, "--json", "--token-ids", "--temperature", "0")
     [record] = done.records
-    expected = reference_tokens(gemma3n, [window.audio for window in windows], hearing_prompt("transcribe", None, None))
+    expected = reference_tokens(
+        gemma3n, [window.audio for window in windows], transcription_prompt("transcribe", None, None)
+    )
     assert len(windows) == 3 and len(set(map(len, expected))) > 1
     assert record["token_ids"] == [id for ids in expected for id in ids]
     assert (record["timestamps"], record["language"], record["model"]) == ("window", None, str(gemma3n.folder))
@@ -79,11 +81,11 @@ def test_the_tokens_are_those_of_the_reference(gemma3n, talk, windows):
 def test_language_task_and_hint_are_words_of_the_prompt(gemma3n, talk, windows):
     options = ("--task", "translate", "--language", "de", "--hint", " Anna, Kiew ")
     [record] = run(gemma3n, talk, "--json", "--token-ids", "--temperature", "0", *options).records
-    prompt = hearing_prompt("translate", "de", "Anna, Kiew")
+    prompt = transcription_prompt("translate", "de", "Anna, Kiew")
     assert all(word in prompt for word in ("Translate", "German", "English", "Anna, Kiew"))
     expected = reference_tokens(gemma3n, [window.audio for window in windows], prompt)
     assert record["token_ids"] == [id for ids in expected for id in ids]
-    plain = reference_tokens(gemma3n, [windows[0].audio], hearing_prompt("transcribe", None, None))
+    plain = reference_tokens(gemma3n, [windows[0].audio], transcription_prompt("transcribe", None, None))
     assert expected[0] != plain[0]
 
 
@@ -133,7 +135,7 @@ def test_windows_are_one_segment_each(loaded, windows):
     audios = [window.audio for window in windows]
     for text, audio in zip(transcribe(loaded, audios, DecodingOptions(temperatures=(0.0,))), audios, strict=True):
         seconds = len(audio) / RATE
-        assert text.heard_until == seconds and text.truncated == (len(text.token_ids) == MAX_TOKENS)
+        assert text.transcribed_until == seconds and text.truncated == (len(text.token_ids) == MAX_TOKENS)
         assert [(part.start, part.end, part.words) for part in text.segments] == [(0.0, seconds, None)]
         assert text.text == " ".join(text.text.split()) and text.logprob < 0
         assert not set(text.token_ids) & loaded.processor.stop_ids
@@ -143,7 +145,7 @@ def test_no_recordings_are_no_texts(loaded):
     assert transcribe(loaded, []) == []
 
 
-def test_half_a_minute_is_heard_to_its_end(gemma3n, loaded):
+def test_half_a_minute_is_transcribed_to_its_end(gemma3n, loaded):
     speech = np.resize(audio_of(EXAMPLE), 30 * RATE)
     [text] = transcribe(loaded, [speech], DecodingOptions(temperatures=(0.0,), max_tokens=8))
     other = speech.copy()
@@ -188,7 +190,7 @@ def test_beams_find_a_likelier_text(loaded, windows):
 
 
 def test_prompts_name_languages_and_refuse_what_nobody_knows():
-    assert "German" in hearing_prompt("transcribe", "DE", None) and "Plattdeutsch" in hearing_prompt(
+    assert "German" in transcription_prompt("transcribe", "DE", None) and "Plattdeutsch" in transcription_prompt(
         "transcribe", "Plattdeutsch", None
     )
-    assert not re.search(r"[{}]", hearing_prompt("translate", None, "{x}").replace("{x}", ""))
+    assert not re.search(r"[{}]", transcription_prompt("translate", None, "{x}").replace("{x}", ""))

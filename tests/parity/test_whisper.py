@@ -74,11 +74,11 @@ def test_encoder_and_logits(pair):
         states = reference.model.encoder(features).last_hidden_state
         torch.testing.assert_close(ours.model.encoder(features), states, **EXACT)
         logits = reference(input_features=features, decoder_input_ids=tokens).logits
-        heard = ours.model.hear(features)
-        inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=heard)
+        encoded = ours.model.encode(features)
+        inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=encoded)
         found = ours.model.prefill(inputs, ours.model.new_cache(2, tokens.shape[1]))
         torch.testing.assert_close(found, logits[:, -1], **EXACT)
-        torch.testing.assert_close(heard.at_start, logits[:, 2], **EXACT)  # behind <|startofprev|> and one word
+        torch.testing.assert_close(encoded.at_start, logits[:, 2], **EXACT)  # behind <|startofprev|> and one word
 
 
 def reference_tokens(model, processor, window: np.ndarray, prompt: list[int], steps: int, times: bool) -> list[int]:
@@ -172,14 +172,14 @@ def test_a_segment_stretched_over_more_than_its_text_is_used_as_far_as_it_was_sa
     first_time = processor.special.times
     written = Completion((first_time, *ids, first_time + round(seconds / 0.02)), (), True)
     stretched = _read(processor, written, "en", 0.0, 0.0, seconds, options)
-    assert stretched.heard_until == seconds
-    heard = ours.model.hear(processor.features([recording]))
-    followed = _followed(ours.model, processor, heard, stretched, seconds, options)
-    assert until[0] <= followed.heard_until <= until[1] + 0.01
+    assert stretched.transcribed_until == seconds
+    encoded = ours.model.encode(processor.features([recording]))
+    followed = _followed(ours.model, processor, encoded, stretched, seconds, options)
+    assert until[0] <= followed.transcribed_until <= until[1] + 0.01
     assert followed.text == stretched.text
 
 
-def test_the_faster_arithmetic_hears_the_same(recording):
+def test_the_faster_arithmetic_transcribes_the_same(recording):
     fast = transcribe_windows(load(resolve("whisper-base"), "cpu", "auto"), [recording])[0]
     exact = transcribe_windows(load(resolve("whisper-base"), "cpu", "float32"), [recording])[0]
     assert fast.text.lower().replace(",", "") == exact.text.lower().replace(",", "")

@@ -1,11 +1,11 @@
-"""Several channels and several audio tracks: what is said in them is heard, whatever the others hold."""
+"""Several channels and several audio tracks: what is said in them is transcribed, whatever the others hold."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 from audio_files import save_tracks, source
-from spoken import example, heard, letters, talk
+from spoken import example, letters, talk, transcribed
 
 from mmcli.media.audio import RATE, read_audio
 from mmcli.speech.channels import Voices
@@ -37,9 +37,9 @@ CHANNELS = {
 
 
 @pytest.mark.parametrize("name", CHANNELS)
-def test_speech_is_heard_whatever_the_other_channels_hold(name, bundled_audio, speech):
+def test_speech_is_transcribed_whatever_the_other_channels_hold(name, bundled_audio, speech):
     make, notes = CHANNELS[name]
-    record = heard(bundled_audio, talk(*make(speech)))
+    record = transcribed(bundled_audio, talk(*make(speech)))
     assert SAID in letters(record) and record.notes == tuple(notes)
 
 
@@ -52,9 +52,9 @@ def test_channels_are_judged_one_by_one_where_they_are_less_than_alike(correlati
     assert Voices([], None)._differ(np.stack((voice, 0.005 * other), 1)) is False, "too soft to disturb"
 
 
-def test_two_who_speak_on_a_channel_each_are_both_heard(bundled_audio, speech):
+def test_two_who_speak_on_a_channel_each_are_both_transcribed(bundled_audio, speech):
     silence = np.zeros_like(speech)
-    record = heard(bundled_audio, talk(np.concatenate((speech, silence)), np.concatenate((silence, speech))))
+    record = transcribed(bundled_audio, talk(np.concatenate((speech, silence)), np.concatenate((silence, speech))))
     assert letters(record).count(SAID) == 2 and record.notes == ()
 
 
@@ -71,15 +71,15 @@ def film(speech, tmp_path_factory) -> Path:
     return save_tracks(tmp_path_factory.mktemp("film") / "film.mkv", audios, RATE, ("eng", "deu", "fra"))
 
 
-def test_the_first_audio_track_in_which_somebody_speaks_is_heard(bundled_audio, film):
-    record = heard(bundled_audio, source(film))
+def test_the_first_audio_track_in_which_somebody_speaks_is_transcribed(bundled_audio, film):
+    record = transcribed(bundled_audio, source(film))
     assert SAID in letters(record)
     assert record.notes == ("audio track 2 of 3 (deu) is used", "no speech was found in audio track 1")
 
 
-def test_a_track_that_is_asked_for_is_heard(bundled_audio, film):
-    assert SAID in letters(heard(bundled_audio, source(film), track=2))
-    silent = heard(bundled_audio, source(film), track=1)
+def test_a_track_that_is_asked_for_is_transcribed(bundled_audio, film):
+    assert SAID in letters(transcribed(bundled_audio, source(film), track=2))
+    silent = transcribed(bundled_audio, source(film), track=1)
     assert silent.notes == ("audio track 1 of 3 (eng) is used", "no speech was found in it")
 
 
@@ -87,18 +87,18 @@ def test_a_track_that_is_asked_for_is_heard(bundled_audio, film):
     ("track", "sentence"), [(4, "film.mkv has 3 audio tracks and no track 4. Choose --track 1 to 3.")]
 )
 def test_a_track_that_is_missing(bundled_audio, film, track, sentence):
-    assert heard(bundled_audio, source(film), track=track).error.endswith(sentence)
+    assert transcribed(bundled_audio, source(film), track=track).error.endswith(sentence)
 
 
 def test_one_track_and_no_second(bundled_audio, tmp_path, speech):
     path = save_tracks(tmp_path / "one.mkv", (speech[:RATE],), RATE, ("eng",))
     assert (
         "one.mkv has one audio track and no track 2. Leave --track out"
-        in heard(bundled_audio, source(path), track=2).error
+        in transcribed(bundled_audio, source(path), track=2).error
     )
 
 
 def test_without_speech_in_any_track_that_is_said(bundled_audio, tmp_path):
     silence = np.zeros(RATE, np.float32)
     path = save_tracks(tmp_path / "mute.mkv", (silence, silence), RATE, ("eng", "deu"))
-    assert heard(bundled_audio, source(path)).notes[-1] == "no speech was found in it"
+    assert transcribed(bundled_audio, source(path)).notes[-1] == "no speech was found in it"

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from spoken import example, heard, letters, talk
+from spoken import example, letters, talk, transcribed
 
 from mmcli.media.audio import RATE
 from mmcli.speech.levels import BLOCK, LOUD_ENOUGH, MARGIN, levelled
@@ -18,8 +18,8 @@ def at(level: float, audio: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("level", [-43, -60])
-def test_soft_speech_is_heard_whole(bundled_audio, speech, level):
-    record = heard(bundled_audio, talk(at(level, speech)))
+def test_soft_speech_is_transcribed_whole(bundled_audio, speech, level):
+    record = transcribed(bundled_audio, talk(at(level, speech)))
     assert "whatyourcountrycandoforyou" in letters(record)
     assert letters(record).startswith("andso") and record.timings["left_out"] < 1
 
@@ -27,21 +27,21 @@ def test_soft_speech_is_heard_whole(bundled_audio, speech, level):
 @pytest.mark.parametrize("levels", [(-50, 0), (0, -50)])
 def test_a_soft_speaker_beside_a_loud_one(bundled_audio, speech, levels):
     pause = np.zeros(RATE, np.float32)
-    record = heard(
+    record = transcribed(
         bundled_audio, talk(np.concatenate([part for level in levels for part in (at(level, speech), pause)]))
     )
     assert letters(record).count("whatyourcountrycandoforyou") == 2 and record.timings["left_out"] < 3
 
 
 def test_an_offset_of_the_recorder_hides_nothing(bundled_audio, speech):
-    record = heard(bundled_audio, talk(at(-45, speech) + 0.4))
+    record = transcribed(bundled_audio, talk(at(-45, speech) + 0.4))
     assert "whatyourcountrycandoforyou" in letters(record)
 
 
 @pytest.mark.parametrize("level", [-20, -50, -80])
 def test_soft_noise_is_no_speech(bundled_audio, level):
     noise = np.random.default_rng(0).standard_normal(20 * RATE)
-    record = heard(bundled_audio, talk(at(level, noise / np.abs(noise).max())))
+    record = transcribed(bundled_audio, talk(at(level, noise / np.abs(noise).max())))
     assert record.text == "" and record.notes == ("no speech was found in it",)
 
 

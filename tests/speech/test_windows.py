@@ -103,18 +103,18 @@ def test_a_window_holds_the_audio_at_its_place(block):
     rng = np.random.default_rng(0)
     loudness = np.repeat(rng.random(40) > 0.6, 80_000)
     audio = (loudness * rng.uniform(0.5, 1, len(loudness))).astype(np.float32)[:-77]
-    heard = Speech((audio[at : at + block] for at in range(0, len(audio), block)), Loud(), start=100.0)
-    windows = list(heard.windows())
+    speech = Speech((audio[at : at + block] for at in range(0, len(audio), block)), Loud(), start=100.0)
+    windows = list(speech.windows())
     for window in windows:
         first = round((window.start - 100) * RATE)
         assert np.array_equal(window.audio, audio[first : first + len(window.audio)])
-    assert heard.seconds == len(audio) / RATE and heard.count == len(windows) > 2
-    assert heard.left_out == pytest.approx(heard.seconds - sum(window.end - window.start for window in windows))
+    assert speech.seconds == len(audio) / RATE and speech.count == len(windows) > 2
+    assert speech.left_out == pytest.approx(speech.seconds - sum(window.end - window.start for window in windows))
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(1, 1), (28, 1), (31, 2), (59, 2)])
 def test_a_window_holds_up_to_thirty_seconds(seconds, count):
-    """As much as Whisper hears at once: each cut costs context. Where it is equally loud, a cut is in the middle."""
+    """As much as Whisper reads at once: each cut costs context. Where it is equally loud, a cut is in the middle."""
     audio = np.zeros(70 * RATE, np.float32)
     audio[RATE : (1 + seconds) * RATE] = np.tile(np.float32((0.5, -0.5)), seconds * RATE // 2)
     windows = list(Speech([audio], Loud()).windows())

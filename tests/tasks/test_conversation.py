@@ -47,7 +47,7 @@ def check(conversation: Conversation, words: str, parts=(), tokens: int = 12, sy
 
 
 class Impatient:
-    """Presses Ctrl-C when it has heard so many tokens."""
+    """Presses Ctrl-C when it has got so many tokens."""
 
     def __init__(self, tokens: int):
         self.left = tokens
@@ -191,9 +191,9 @@ def test_room_in_the_cache_at_least_doubles(small):
 
 
 def test_the_answer_is_told_as_it_comes(small):
-    heard = []
-    said = Conversation(small).ask(asked("hello"), on_token=lambda row, token: heard.append((row, token)))
-    assert heard == [(0, id) for id in said.ids]
+    tokens = []
+    said = Conversation(small).ask(asked("hello"), on_token=lambda row, token: tokens.append((row, token)))
+    assert tokens == [(0, id) for id in said.ids]
 
 
 def test_without_turns_every_question_stands_alone(loaded):

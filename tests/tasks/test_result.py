@@ -143,9 +143,9 @@ def test_a_chat_names_its_pictures(album, loaded, names, source, objects):
 
 def test_an_answer_keeps_no_stop_token_and_tells_whether_it_was_cut(album, loaded):
     [(_, picture)] = pictures("album/b.jpg")
-    heard = []
-    [cut] = answer(loaded, [[picture.image]], CaptionRequest(max_tokens=4), lambda row, token: heard.append(token))
-    assert not cut.ended and heard == list(cut.ids) and len(cut.ids) == 4
+    tokens = []
+    [cut] = answer(loaded, [[picture.image]], CaptionRequest(max_tokens=4), lambda row, token: tokens.append(token))
+    assert not cut.ended and tokens == list(cut.ids) and len(cut.ids) == 4
     assert all(token.logprob <= 0 and math.isfinite(token.logprob) for token in cut.tokens)
     stops_at_once = copy.copy(loaded.processor)
     object.__setattr__(stops_at_once, "stop_ids", frozenset({cut.ids[0]}))

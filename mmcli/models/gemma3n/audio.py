@@ -131,7 +131,7 @@ def audio_stages(config: ConformerConfig) -> list[Stage]:
             "convolutions",
             f"{positions} × {config.width}",
             _count(encoder.subsampling),
-            (f"{config.channels[0]} and {config.channels[1]} channels", "normed by what was heard so far"),
+            (f"{config.channels[0]} and {config.channels[1]} channels", "normed by the frames so far"),
         ),
         Stage(
             "audio encoder",

@@ -37,7 +37,7 @@ class ConformerConfig:
     strides: tuple[tuple[int, int], tuple[int, int]]
     group_norm_epsilon: float
     norm_epsilon: float  # of the light convolution's norms
-    chunk: int  # frames whose attention is computed at once; no frame hears less or more for it
+    chunk: int  # frames whose attention is computed at once; no frame attends to less or more for it
     past: int  # frames before a frame that its attention sees
     future: int  # frames behind it
     score_cap: float

@@ -1,7 +1,7 @@
 """Audio → log-mel frames: the front end of Gemma 3n (transformers `feature_extraction_gemma3n.py`).
 
 Each recording is read as it is read alone. The reference fills the recordings of a batch up to the longest before it
-cuts frames, so that a shorter one gains frames there, up to four that begin in its last samples: what is heard would
+cuts frames, so that a shorter one gains frames there, up to four that begin in its last samples: what is read would
 depend on the neighbours. Arithmetic is as precise as the reference's: up to the spectrum in float32, from there in
 float64.
 """
@@ -60,7 +60,7 @@ def log_mel(audios: Sequence[np.ndarray], settings: MelSettings = PUBLISHED) -> 
     """
     longest = max(map(len, audios), default=0)
     if longest > LONGEST:
-        raise ValueError(f"a recording of {longest} samples is longer than the {LONGEST} that can be heard at once")
+        raise ValueError(f"a recording of {longest} samples is longer than the {LONGEST} that can be read at once")
     counts = [settings.frames(len(audio)) for audio in audios]
     features = torch.zeros(len(audios), max(counts, default=0), settings.mels)
     for row, audio, count in zip(features, audios, counts, strict=True):
@@ -124,7 +124,7 @@ def read_settings(folder: Path, mels: int) -> MelSettings:
     raw = _find(folder)
     for key, value in (REQUIRED | {"feature_size": mels}).items():
         if raw.get(key) not in (None, value):
-            raise ModelError(f"{raw.where} sets {key} to {shown(raw.get(key))}; this model is heard with {value!r}")
+            raise ModelError(f"{raw.where} sets {key} to {shown(raw.get(key))}; this model was trained with {value!r}")
     settings = _read(raw, mels)
     # Files also hold what follows from other settings; the reference reads past it, but would hardly mean another.
     for key, value in {

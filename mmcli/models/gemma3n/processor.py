@@ -96,11 +96,11 @@ class Gemma3nProcessor(ChatProcessor):
         longest = max(map(len, audios), default=0)
         if longest > LONGEST:
             raise UsageError(
-                f"A recording of {longest / RATE:.1f} s is longer than the {LONGEST // RATE} s that are heard at once",
+                f"A recording of {longest / RATE:.1f} s is longer than the {LONGEST // RATE} s that are read at once",
                 "Give a part of it, or write it down with mmcli transcribe, which cuts at pauses",
             )
-        mels, heard = features.log_mel(audios, self.audios) if audios and self.audios else (None, None)
-        return Inputs(tokens, valid, tuple(pixels), audio=mels, audio_valid=heard)
+        mels, audio_valid = features.log_mel(audios, self.audios) if audios and self.audios else (None, None)
+        return Inputs(tokens, valid, tuple(pixels), audio=mels, audio_valid=audio_valid)
 
     def _tokens(self, text: str, images: int, audios: int) -> list[int]:
         """Token ids of a chat text, every placeholder opened out to the places of an image or a recording."""

@@ -44,7 +44,7 @@ def task_prompt(task: str, words: str) -> str:
     return fill_prompt(PROMPTS, task, words, "Gemma 3n", "transcribe")
 
 
-def hearing_prompt(task: str, language: str | None, hint: str | None) -> str:
+def transcription_prompt(task: str, language: str | None, hint: str | None) -> str:
     """The question about a recording with speech in it. `task` is transcribe or translate; raises UsageError."""
     if task not in ("transcribe", "translate"):
         raise UsageError(f"Gemma 3n knows no task {task!r} for speech", "It knows transcribe, translate")

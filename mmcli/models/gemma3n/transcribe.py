@@ -12,7 +12,7 @@ from mmcli.engine.sampling import Sampling
 from mmcli.errors import UsageError
 from mmcli.models.gemma3n.features import RATE
 from mmcli.models.gemma3n.processor import Gemma3nProcessor
-from mmcli.models.gemma3n.prompts import hearing_prompt
+from mmcli.models.gemma3n.prompts import transcription_prompt
 from mmcli.models.loaded import Loaded
 from mmcli.speech.fallback import TEMPERATURES, DecodingOptions, attempts, compression_ratio
 from mmcli.types import Completion, Segment, WindowText
@@ -24,7 +24,7 @@ MAX_TOKENS = 512  # more than anybody says in half a minute
 
 def transcript_inputs(loaded: Loaded, audios: Sequence[np.ndarray], options: DecodingOptions) -> Inputs:
     """What the model reads before it writes the text of each recording: a turn of the audio and a prompt."""
-    prompt = hearing_prompt(options.task, options.language, options.hint)
+    prompt = transcription_prompt(options.task, options.language, options.hint)
     processor = cast(Gemma3nProcessor, loaded.processor)  # the family's own
     return processor.inputs([[]] * len(audios), [prompt] * len(audios), [[audio] for audio in audios])
 
@@ -80,7 +80,7 @@ def _read(loaded: Loaded, answer: Completion, seconds: float, language: str | No
         compression_ratio=compression_ratio(text),
         temperature=temperature,
         truncated=not answer.ended,
-        heard_until=seconds,
+        transcribed_until=seconds,
     )
 
 

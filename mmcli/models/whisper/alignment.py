@@ -30,7 +30,7 @@ def alignment_heads(special: Special, depth: int, heads: int) -> tuple[Heads, st
 
 @torch.inference_mode()
 def token_times(
-    model: Whisper, heard: EncodedAudio, prompt: list[int], ids: list[int], end: int, heads: Heads, seconds: float
+    model: Whisper, encoded: EncodedAudio, prompt: list[int], ids: list[int], end: int, heads: Heads, seconds: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Align text with one recording: `ids` without times, behind `prompt` (which ends with <|notimestamps|>).
 
@@ -40,13 +40,13 @@ def token_times(
     watched: dict[int, list[int]] = {}
     for layer, head in heads:
         watched.setdefault(layer, []).append(head)
-    tokens = torch.tensor([[*prompt, *ids, end]], device=heard.device)
+    tokens = torch.tensor([[*prompt, *ids, end]], device=encoded.device)
     cache: KVCache = model.new_cache(1, tokens.shape[1])
-    cache.context = heard
-    heard.scores = []
+    cache.context = encoded
+    encoded.scores = []
     hidden = model.read(tokens, None, cache, watched)
     frames = max(1, min(round(seconds / FRAME), model.config.audio_positions))
-    weights = torch.cat([scores[0, :, :, :frames] for scores in heard.scores]).softmax(dim=-1)
+    weights = torch.cat([scores[0, :, :, :frames] for scores in encoded.scores]).softmax(dim=-1)
     spread, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
     picture = smooth((weights - mean) / spread.clamp(min=1e-10)).mean(dim=0)
     first = len(prompt) - 1  # what stands at a place is written from the place before it

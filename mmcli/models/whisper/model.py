@@ -127,7 +127,7 @@ class Whisper(Quantisable, GenerativeModel):
         in_int8(self.decoder.layers)
         return True
 
-    def hear(self, features: Tensor) -> EncodedAudio:
+    def encode(self, features: Tensor) -> EncodedAudio:
         """Log-mel windows [B, mels, 2F] → what the decoder looks at."""
         features = features.to(self.encoder.position.device)
         if features.device.type != "cpu":
@@ -181,15 +181,15 @@ class Whisper(Quantisable, GenerativeModel):
             positions = (cache.positions[:, None] + valid.long().cumsum(dim=1) - 1).clamp(min=0)
         cache.extend(valid)
         mask = cache.step_mask() if count == 1 else cache.causal_mask(count)
-        decoder, heard = self.decoder, cache.context
-        assert isinstance(heard, EncodedAudio)
+        decoder, encoded = self.decoder, cache.context
+        assert isinstance(encoded, EncodedAudio)
         x = decoder.embedding(tokens) + decoder.position[positions]
         for number, layer in enumerate(cast(Iterable[DecoderLayer], decoder.layers)):
             x = x + layer.attention(layer.norm_attention(x), mask, cache, number)
-            k, v = heard.layers[number]
+            k, v = encoded.layers[number]
             asking = layer.norm_cross(x)
             if watched and number in watched:
-                heard.scores.append(layer.cross.scores(asking, k, watched[number]))
+                encoded.scores.append(layer.cross.scores(asking, k, watched[number]))
             x = x + layer.cross(asking, k, v)
             x = x + layer.mlp(layer.norm_mlp(x))
         return decoder.norm(x)

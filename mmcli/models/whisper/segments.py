@@ -50,7 +50,7 @@ def stretches(processor: WhisperProcessor, ids: list[int], seconds: float) -> li
     return found
 
 
-def heard_until(processor: WhisperProcessor, ids: list[int], seconds: float) -> float:
+def transcribed_until(processor: WhisperProcessor, ids: list[int], seconds: float) -> float:
     """How far into the window the text goes, as openai/whisper's `transcribe.py` reads it.
 
     An answer that ends with the start of a segment without text says that more follows from there.
@@ -63,7 +63,7 @@ def before_hole(found: list[Stretch], reached: float) -> tuple[list[Stretch], fl
     """The stretches up to the first hole, and where it begins; all of them and `reached`, where there is none.
 
     A small Whisper may leap over many seconds, often where the speaker changes, or end long before the audio does. In
-    a window that is full of speech that is no pause: what lies behind is better heard again.
+    a window that is full of speech that is no pause: what lies behind is better transcribed again.
     """
     for number, (one, after) in enumerate(pairwise(found)):
         if after.start - one.end > HOLE:

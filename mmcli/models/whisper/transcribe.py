@@ -16,7 +16,7 @@ from mmcli.models.whisper.alignment import alignment_heads, token_times
 from mmcli.models.whisper.model import EncodedAudio, Whisper
 from mmcli.models.whisper.processor import WhisperProcessor
 from mmcli.models.whisper.rules import WritingRules
-from mmcli.models.whisper.segments import HOLE, Stretch, before_hole, doubtful, heard_until, stretches
+from mmcli.models.whisper.segments import HOLE, Stretch, before_hole, doubtful, stretches, transcribed_until
 from mmcli.models.whisper.words import with_words
 from mmcli.speech.fallback import FASTEST, TEMPERATURES, DecodingOptions, attempts, compression_ratio
 from mmcli.types import Completion, Segment, WindowText
@@ -38,14 +38,14 @@ def transcribe_windows(
     model, processor = _parts(loaded)
     if not windows:
         return []
-    heard = model.hear(processor.features(windows))
-    languages = _languages(model, processor, heard, options, len(windows))
+    encoded = model.encode(processor.features(windows))
+    languages = _languages(model, processor, encoded, options, len(windows))
     prompts = [processor.prompt(options.task, language, options.hint, options.times) for language in languages]
     seconds = [len(window) / processor.rate for window in windows]
 
     def write(rows: list[int], temperature: float) -> list[WindowText]:
-        heard.all()
-        part = heard if len(rows) == len(windows) else heard.rows(rows)
+        encoded.all()
+        part = encoded if len(rows) == len(windows) else encoded.rows(rows)
         asked, lengths = [prompts[row] for row in rows], [seconds[row] for row in rows]
         answers = _write(model, processor, part, asked, lengths, options, temperature)
         return [
@@ -57,12 +57,12 @@ def transcribe_windows(
     texts = [_silenced(_best(own, options), options) for own in tried]
     if options.spoken_to_end and options.times:
         texts = [
-            _followed(model, processor, heard.one(row), text, seconds[row], options) for row, text in enumerate(texts)
+            _followed(model, processor, encoded.one(row), text, seconds[row], options) for row, text in enumerate(texts)
         ]
     if not options.words:
         return texts
     return [
-        _with_words(model, processor, heard.one(row), text, seconds[row], options) for row, text in enumerate(texts)
+        _with_words(model, processor, encoded.one(row), text, seconds[row], options) for row, text in enumerate(texts)
     ]
 
 
@@ -70,11 +70,11 @@ def transcribe_windows(
 def transcript_inputs(loaded: Loaded, windows: Sequence[np.ndarray], options: DecodingOptions) -> Inputs:
     """What the decoder reads before it writes the text of each window: the prompt, and the encoded audio as context."""
     model, processor = _parts(loaded)
-    heard = model.hear(processor.features(windows))
-    languages = _languages(model, processor, heard, options, len(windows))
+    encoded = model.encode(processor.features(windows))
+    languages = _languages(model, processor, encoded, options, len(windows))
     asked = [processor.prompt(options.task, one, options.hint, options.times) for one in languages]
     tokens = torch.tensor(asked)
-    return Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=heard)
+    return Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=encoded)
 
 
 def _parts(loaded: Loaded) -> tuple[Whisper, WhisperProcessor]:
@@ -82,22 +82,24 @@ def _parts(loaded: Loaded) -> tuple[Whisper, WhisperProcessor]:
 
 
 def _languages(
-    model: Whisper, processor: WhisperProcessor, heard: EncodedAudio, options: DecodingOptions, rows: int
+    model: Whisper, processor: WhisperProcessor, encoded: EncodedAudio, options: DecodingOptions, rows: int
 ) -> list[str]:
     if options.language is not None:
         return [options.language] * rows
     if not processor.multilingual:
         return ["en"] * rows
-    return [max(found, key=found.__getitem__) for found in language_probabilities(model, processor, heard)]
+    return [max(found, key=found.__getitem__) for found in language_probabilities(model, processor, encoded)]
 
 
 @torch.inference_mode()
-def language_probabilities(model: Whisper, processor: WhisperProcessor, heard: EncodedAudio) -> list[dict[str, float]]:
-    """The probability of every language that a multilingual model knows, for each recording in `heard`."""
-    rows = len(heard.order)
-    tokens = torch.full((rows, 1), processor.special.start, device=heard.device)
+def language_probabilities(
+    model: Whisper, processor: WhisperProcessor, encoded: EncodedAudio
+) -> list[dict[str, float]]:
+    """The probability of every language that a multilingual model knows, for each recording in `encoded`."""
+    rows = len(encoded.order)
+    tokens = torch.full((rows, 1), processor.special.start, device=encoded.device)
     logits = model.prefill(
-        Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=heard), model.new_cache(rows, 1)
+        Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=encoded), model.new_cache(rows, 1)
     )
     names, ids = zip(*processor.special.languages.items(), strict=True)
     return [dict(zip(names, row, strict=True)) for row in logits[:, list(ids)].softmax(dim=-1).tolist()]
@@ -106,16 +108,16 @@ def language_probabilities(model: Whisper, processor: WhisperProcessor, heard: E
 def _write(
     model: Whisper,
     processor: WhisperProcessor,
-    heard: EncodedAudio,
+    encoded: EncodedAudio,
     prompts: list[list[int]],
     seconds: list[float],
     options: DecodingOptions,
     temperature: float,
 ) -> list[Completion]:
-    """One attempt at all rows of `heard`."""
-    device = heard.device
+    """One attempt at all rows of `encoded`."""
+    device = encoded.device
     tokens = torch.tensor(prompts, device=device)
-    inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=heard)
+    inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=encoded)
     room = processor.config.text_positions - tokens.shape[1]
     limit = min(options.max_tokens or processor.config.text_positions // 2, room)
     rules = WritingRules(processor.special, options.times, device, seconds, options.spoken_to_end)
@@ -135,19 +137,19 @@ def most_tokens(seconds: float) -> int:
     return SHORTEST_LIMIT + math.ceil(FASTEST * seconds)
 
 
-def _no_speech(processor: WhisperProcessor, heard: EncodedAudio) -> list[float]:
+def _no_speech(processor: WhisperProcessor, encoded: EncodedAudio) -> list[float]:
     token = processor.special.no_speech
     if token is None:
-        return [0.0] * len(heard.order)
-    assert heard.at_start is not None  # left by the prefill
-    return heard.at_start.softmax(dim=-1)[:, token].tolist()
+        return [0.0] * len(encoded.order)
+    assert encoded.at_start is not None  # left by the prefill
+    return encoded.at_start.softmax(dim=-1)[:, token].tolist()
 
 
 def _stretches(
     processor: WhisperProcessor, ids: list[int], seconds: float, options: DecodingOptions
 ) -> tuple[list[Stretch], float]:
     """What was written, as far as it is to be used, and how far into the window that goes."""
-    found, reached = stretches(processor, ids, seconds), heard_until(processor, ids, seconds)
+    found, reached = stretches(processor, ids, seconds), transcribed_until(processor, ids, seconds)
     return before_hole(found, reached) if options.spoken_to_end and options.times else (found, reached)
 
 
@@ -171,14 +173,14 @@ def _read(
         compression_ratio=compression_ratio("".join(segment.text for segment in segments).strip()),
         temperature=temperature,
         truncated=not written.ended,
-        heard_until=reached,
+        transcribed_until=reached,
     )
 
 
 def _followed(
     model: Whisper,
     processor: WhisperProcessor,
-    heard: EncodedAudio,
+    encoded: EncodedAudio,
     text: WindowText,
     seconds: float,
     options: DecodingOptions,
@@ -186,23 +188,23 @@ def _followed(
     """The text as far as it can be followed in the audio.
 
     A small Whisper may stretch a segment over much more speech than its text is of. Where the last word was said tells
-    whether it did; what lies behind is to be heard again.
+    whether it did; what lies behind is to be transcribed again.
     """
     found = _stretches(processor, list(text.token_ids), seconds, options)[0] if text.segments else []
     place = doubtful(found)
     if place is None:
         return text
-    said = _with_words(model, processor, heard, text, seconds, options).segments[place]
+    said = _with_words(model, processor, encoded, text, seconds, options).segments[place]
     if said.words is None or found[place].end - said.end <= HOLE:
         return text
     kept = (*text.segments[:place], replace(text.segments[place], end=said.end))
-    return replace(text, segments=kept, heard_until=said.end)
+    return replace(text, segments=kept, transcribed_until=said.end)
 
 
 def _with_words(
     model: Whisper,
     processor: WhisperProcessor,
-    heard: EncodedAudio,
+    encoded: EncodedAudio,
     text: WindowText,
     seconds: float,
     options: DecodingOptions,
@@ -217,8 +219,10 @@ def _with_words(
         return text  # only a text that filled the model to the brim; no times are better than wrong ones
     if not ids:
         return replace(text, word_times=source)
-    reached = text.heard_until or seconds  # what lies behind is heard again, with words and times of its own
-    times, probabilities = token_times(model, heard, prompt, ids, processor.special.end, heads, reached)
+    reached = (
+        text.transcribed_until or seconds
+    )  # what lies behind is transcribed again, with words and times of its own
+    times, probabilities = token_times(model, encoded, prompt, ids, processor.special.end, heads, reached)
     times = times.clip(max=reached)
     segments = with_words(found, times, probabilities, processor.decode, text.language)
     return replace(text, segments=segments, word_times=source)
@@ -234,7 +238,7 @@ def _circles(text: WindowText, options: DecodingOptions) -> bool:
     limit = options.compression_ratio_limit
     if limit is None or text.compression_ratio <= limit:
         return False
-    return text.truncated or len(text.text) > FASTEST * text.heard_until
+    return text.truncated or len(text.text) > FASTEST * text.transcribed_until
 
 
 def _unsure(text: WindowText, options: DecodingOptions) -> bool:

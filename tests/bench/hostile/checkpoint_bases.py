@@ -30,7 +30,7 @@ def write(folder: Path, name: str) -> None:
 
     from mmcli.hub.layout import BUNDLED
 
-    whisper_folders.SECONDS = 30  # as all published ones hear, and as `transcribe` needs
+    whisper_folders.SECONDS = 30  # as all published ones read, and as `transcribe` needs
     if name in BUNDLED:
         folder.mkdir()
         for file in BUNDLED[name].iterdir():

@@ -20,7 +20,7 @@ from bench.hostile.tokenizer_damage import damage_tokenizer
 EXAMPLES = Path(__file__).parents[3] / "examples"
 PICTURE, SPEECH = EXAMPLES / "cat.jpg", EXAMPLES / "jfk.flac"
 SHORT = ("--max-tokens", "40")
-HEARING = ("--temperature", "0", "--duration", "3")
+TRANSCRIBE = ("--temperature", "0", "--duration", "3")
 
 # Base → the commands that run it, behind its folder's name.
 RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
@@ -31,9 +31,12 @@ RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
         ("chat", PICTURE, "-m", "cat?", *SHORT),
     ),
     "paligemma2": (("detect", "cat", PICTURE, *SHORT), ("chat", PICTURE, "-m", "cat?", *SHORT)),
-    "whisper": (("transcribe", SPEECH, *HEARING), ("transcribe", SPEECH, "--words", "--language", "de", *HEARING)),
-    "whisper.en": (("transcribe", SPEECH, *HEARING), ("transcribe", SPEECH, "--hint", "cat", *HEARING)),
-    "whisper-base": (("transcribe", SPEECH, *HEARING),),
+    "whisper": (
+        ("transcribe", SPEECH, *TRANSCRIBE),
+        ("transcribe", SPEECH, "--words", "--language", "de", *TRANSCRIBE),
+    ),
+    "whisper.en": (("transcribe", SPEECH, *TRANSCRIBE), ("transcribe", SPEECH, "--hint", "cat", *TRANSCRIBE)),
+    "whisper-base": (("transcribe", SPEECH, *TRANSCRIBE),),
     "gemma3n-text": (("chat", "-m", "Who?", *SHORT),),
     "minicpmv-1.0": (("chat", PICTURE, "-m", "Who?", *SHORT),),
     "omnilmm": (("caption", PICTURE, *SHORT), ("chat", PICTURE, "-m", "Who?", *SHORT)),

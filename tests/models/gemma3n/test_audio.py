@@ -37,7 +37,7 @@ def test_whole_numbers_may_stand_for_broken_ones():
     assert read_conformer({"gradient_clipping": 10}).limit == 10
 
 
-def test_stages_say_what_the_encoder_hears():
+def test_stages_say_what_the_encoder_reads():
     audio, subsampling, encoder = audio_stages(read_conformer({}))
     assert (audio.output, subsampling.output, encoder.output) == ("2997 × 128", "750 × 1536", "188 × 1536")
     assert "each frame attends to itself and 12 before it" in encoder.notes

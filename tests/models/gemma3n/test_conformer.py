@@ -1,4 +1,4 @@
-"""The conformer's views and masks against their definitions, and what each vector may hear."""
+"""The conformer's views and masks against their definitions, and what each vector may attend to."""
 
 import pytest
 import torch
@@ -83,15 +83,15 @@ def encoder() -> ConformerEncoder:
     return encoder
 
 
-def hear(encoder: ConformerEncoder, features: torch.Tensor) -> torch.Tensor:
+def encode(encoder: ConformerEncoder, features: torch.Tensor) -> torch.Tensor:
     return encoder(features, torch.ones(features.shape[:2], dtype=torch.bool))[0]
 
 
-def test_a_vector_hears_nothing_behind_the_frames_that_its_convolutions_reach(encoder):
+def test_a_vector_sees_nothing_behind_the_frames_that_its_convolutions_reach(encoder):
     features = torch.randn(1, 80, 8, generator=torch.Generator().manual_seed(1))
     changed = features.clone()
     changed[:, 43:] = 0  # vector v comes from frames up to 4v + 6
-    whole, cut = hear(encoder, features), hear(encoder, changed)
+    whole, cut = encode(encoder, features), encode(encoder, changed)
     torch.testing.assert_close(cut[:, :10], whole[:, :10])
     assert not torch.isclose(cut[:, 10], whole[:, 10]).all()
 
@@ -101,7 +101,7 @@ def test_how_attention_is_cut_into_chunks_changes_nothing(encoder, chunk):
     other = ConformerEncoder(config(reduction=1, chunk=chunk))
     other.load_state_dict(encoder.state_dict())
     features = torch.randn(2, 101, 8, generator=torch.Generator().manual_seed(2))
-    torch.testing.assert_close(hear(other, features), hear(encoder, features), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(encode(other, features), encode(encoder, features), rtol=1e-4, atol=1e-5)
 
 
 def test_no_frames_make_no_vectors(encoder):

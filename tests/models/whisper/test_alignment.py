@@ -83,10 +83,10 @@ def test_tokens_get_rising_times_inside_the_audio(whisper):
     import whisper_folders
 
     model, processor = whisper.model, whisper.processor
-    heard = model.hear(processor.features([whisper_folders.audio()]))
+    encoded = model.encode(processor.features([whisper_folders.audio()]))
     prompt = processor.prompt("transcribe", "en", None, False)
     heads, _ = alignment_heads(processor.special, 3, 3)
-    times, probabilities = token_times(model, heard, prompt, [30, 40, 50, 60], processor.special.end, heads, 1.3)
+    times, probabilities = token_times(model, encoded, prompt, [30, 40, 50, 60], processor.special.end, heads, 1.3)
     assert len(times) == 5 and (np.diff(times) >= 0).all() and times[0] == 0 and times[-1] <= 1.3
     assert len(probabilities) == 4 and ((probabilities > 0) & (probabilities < 1)).all()
 

@@ -21,9 +21,9 @@ def read_anew(whisper, window, ids) -> float:
     total = 0.0
     with torch.inference_mode():
         for place, id in enumerate(ids):
-            heard = model.hear(processor.features([window]))
+            encoded = model.encode(processor.features([window]))
             tokens = torch.tensor([prompt + ids[:place]])
-            inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=heard)
+            inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=encoded)
             logits = model.prefill(inputs, model.new_cache(1, tokens.shape[1]))
             total += rules(logits.clone(), [ids[:place]]).log_softmax(dim=-1)[0, id].item()
     return total

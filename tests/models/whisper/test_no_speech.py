@@ -67,7 +67,7 @@ def test_the_probability_is_that_of_the_logits_before_any_rule():
     chosen = [audios()["beating noise"], audios()["speech"]]
     tokens = torch.full((len(chosen), 1), processor.special.start)
     with torch.inference_mode():
-        context = model.hear(processor.features(chosen))
+        context = model.encode(processor.features(chosen))
         inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=context)
         logits = model.prefill(inputs, model.new_cache(len(tokens), 1))
     expected = logits.softmax(dim=-1)[:, processor.special.no_speech].tolist()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmcli.models.whisper.segments import Stretch, before_hole, doubtful, heard_until, stretches
+from mmcli.models.whisper.segments import Stretch, before_hole, doubtful, stretches, transcribed_until
 
 
 class Plain:
@@ -55,14 +55,14 @@ def test_any_tokens_keep_all_text_and_rising_times(ids, seconds):
 @pytest.mark.parametrize(
     "ids, expected",
     [
-        ([t(0), 1, t(3)], 10.0),  # it ended after its last segment: all was heard
+        ([t(0), 1, t(3)], 10.0),  # it ended after its last segment: all was transcribed
         ([t(0), 1, t(3), t(3)], 3.0),  # it began another: more follows from there
         ([t(0), 1, t(3), t(3), 2], 10.0),
         ([], 10.0),
     ],
 )
-def test_heard_until(ids, expected):
-    assert heard_until(Plain(), ids, 10.0) == pytest.approx(expected)
+def test_transcribed_until(ids, expected):
+    assert transcribed_until(Plain(), ids, 10.0) == pytest.approx(expected)
 
 
 def part(start: float, end: float) -> Stretch:

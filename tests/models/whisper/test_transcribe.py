@@ -48,7 +48,7 @@ def test_a_batch_equals_its_singles(whisper, options):
 def test_written_tokens_equal_reading_everything_anew_at_each_step(whisper):
     model, processor = whisper.model, whisper.processor
     text = transcribe_windows(whisper, AUDIOS[:1], GREEDY)[0]
-    heard = model.hear(processor.features(AUDIOS[:1]))
+    encoded = model.encode(processor.features(AUDIOS[:1]))
     prompt = processor.prompt("transcribe", "en", None, True)
     rules = WritingRules(processor.special, True, seconds=[len(AUDIOS[0]) / 16_000])
     written: list[int] = []
@@ -56,7 +56,7 @@ def test_written_tokens_equal_reading_everything_anew_at_each_step(whisper):
         cache = model.new_cache(1, len(prompt) + len(written))
         tokens = torch.tensor([prompt + written])
         with torch.inference_mode():
-            logits = model.prefill(Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=heard), cache)
+            logits = model.prefill(Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=encoded), cache)
             best = rules(logits, [written]).argmax().item()
         if best in processor.stop_ids:
             break
@@ -66,15 +66,15 @@ def test_written_tokens_equal_reading_everything_anew_at_each_step(whisper):
 
 def test_padding_on_the_left_changes_nothing(whisper):
     model, processor = whisper.model, whisper.processor
-    heard = model.hear(processor.features(AUDIOS[:1]))
+    encoded = model.encode(processor.features(AUDIOS[:1]))
     prompt = processor.prompt("transcribe", "de", None, True)
     plain, padded = torch.tensor([prompt]), torch.tensor([[0, 0, *prompt]])
     valid = torch.tensor([[False, False, *[True] * len(prompt)]])
     with torch.inference_mode():
         first = model.prefill(
-            Inputs(plain, torch.ones_like(plain, dtype=torch.bool), context=heard), model.new_cache(1, 9)
+            Inputs(plain, torch.ones_like(plain, dtype=torch.bool), context=encoded), model.new_cache(1, 9)
         )
-        second = model.prefill(Inputs(padded, valid, context=heard), model.new_cache(1, 9))
+        second = model.prefill(Inputs(padded, valid, context=encoded), model.new_cache(1, 9))
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
 
 
@@ -82,7 +82,7 @@ def test_one_beam_is_greedy_and_more_are_at_least_as_likely(whisper):
     model, processor = whisper.model, whisper.processor
     greedy = transcribe_windows(whisper, AUDIOS, replace(GREEDY, max_tokens=20))
     tokens = torch.tensor([processor.prompt("transcribe", "en", None, True)] * len(AUDIOS))
-    inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=model.hear(processor.features(AUDIOS)))
+    inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=model.encode(processor.features(AUDIOS)))
     rules = WritingRules(processor.special, True, seconds=[len(window) / 16_000 for window in AUDIOS])
     found = beam_search(model, inputs, stop_ids=processor.stop_ids, max_tokens=20, beams=1, rules=rules)
     assert [tuple(answer.ids) for answer in found] == [text.token_ids for text in greedy]
@@ -187,15 +187,15 @@ def test_the_limit_of_tokens_is_told(whisper):
     assert max(text.token_ids) > TEXT
 
 
-def test_words_end_where_the_rest_is_heard_again(whisper):
+def test_words_end_where_the_rest_is_transcribed_again(whisper):
     """An answer that ends with two times leaves what lies behind them to another window."""
     processor = whisper.processor
-    heard = whisper.model.hear(processor.features(AUDIOS[2:3]))
+    encoded = whisper.model.encode(processor.features(AUDIOS[2:3]))
     times = processor.special.times
     ids = (times, 20, 30, 40, 50, times + 30, times + 30)
     text = _read(processor, Completion(ids, (-0.5,) * len(ids), True), "en", 0.0, 0.0, 2.0, GREEDY)
-    assert text.heard_until == 0.6
-    [segment] = _with_words(whisper.model, processor, heard, text, 2.0, GREEDY).segments
+    assert text.transcribed_until == 0.6
+    [segment] = _with_words(whisper.model, processor, encoded, text, 2.0, GREEDY).segments
     assert segment.words[0].start >= 0 and segment.words[-1].end <= 0.6
 
 

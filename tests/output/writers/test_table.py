@@ -26,8 +26,8 @@ def test_an_answer_and_a_segment_and_a_failure():
     said = Record(task="caption", source="a.jpg", model="nano", text='two\nlines, "quoted"')
     assert rows(to_csv(said))[0][9] == 'two\nlines, "quoted"'
     segment = Segment(start=0.5, end=1.25, text=" Hello")
-    heard = Record(task="transcribe", source="a.wav", model="w", segments=(segment,), timestamps="segment")
-    assert rows(to_csv(heard)) == [["a.wav", "transcribe", "0.5", "1.25", " Hello", ""]]
+    transcript = Record(task="transcribe", source="a.wav", model="w", segments=(segment,), timestamps="segment")
+    assert rows(to_csv(transcript)) == [["a.wav", "transcribe", "0.5", "1.25", " Hello", ""]]
     for task, kind in (("caption", "image"), ("translate", "audio")):
         [row] = rows(to_csv(Record(task=task, source="a.jpg", model="nano", error="it is no picture")))
         assert row[-1] == "it is no picture" and len(row) == len(COLUMNS[kind])

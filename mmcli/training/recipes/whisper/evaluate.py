@@ -4,11 +4,11 @@
 
 FOLDER holds clips.zip and manifest.jsonl (`file`, `text`, `source` a line, and `language` where it is not English).
 Every clip is a recording of its own on the way that `mmcli transcribe` takes, voice activity included; with `--peer`,
-faster-whisper hears the same clips with the same checkpoint in CTranslate2's form. Both texts and the reference go
-through Whisper's normalisers. The English one makes one number of "nine one" and leaves "9 1" two, though neither is an
-error, so word errors are told a second time with the digits of every number put apart. With `--detect` the language is
-found out, and it is told how often it is the right one.
-Needs jiwer and whisper-normalizer, and faster-whisper for the peer.
+faster-whisper transcribes the same clips with the same checkpoint in CTranslate2's form. Both texts and the reference
+go through Whisper's normalisers. The English one makes one number of "nine one" and leaves "9 1" two, though neither is
+an error, so word errors are told a second time with the digits of every number put apart. With `--detect` the language
+is found out, and it is told how often it is the right one. Needs jiwer and whisper-normalizer, and faster-whisper for
+the peer.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def read_clips(folder: Path, count: int | None, seed: int) -> list[Clip]:
         ]
 
 
-def heard_by_mmcli(clips: list[Clip], model: str, batch: int, beams: int, detect: bool) -> list[tuple[str, str]]:
+def by_mmcli(clips: list[Clip], model: str, batch: int, beams: int, detect: bool) -> list[tuple[str, str]]:
     """What `mmcli transcribe` writes for each clip, and in which language."""
     found: dict[str, tuple[str, str]] = {}
     for language in [None] if detect else sorted({clip.language for clip in clips}):
@@ -72,9 +72,7 @@ def heard_by_mmcli(clips: list[Clip], model: str, batch: int, beams: int, detect
     return [found[clip.file] for clip in clips]
 
 
-def heard_by_peer(
-    clips: list[Clip], folder: str, threads: int, beams: int | None, detect: bool
-) -> list[tuple[str, str]]:
+def by_peer(clips: list[Clip], folder: str, threads: int, beams: int | None, detect: bool) -> list[tuple[str, str]]:
     """The same of faster-whisper in int8: with its own voice activity detection, or (beams None) by its defaults."""
     from faster_whisper import WhisperModel
 
@@ -84,12 +82,12 @@ def heard_by_peer(
         {} if beams is None else {"beam_size": beams, "vad_filter": True, "condition_on_previous_text": False}
     )
 
-    def heard(clip: Clip) -> tuple[str, str]:
+    def transcribed(clip: Clip) -> tuple[str, str]:
         language = None if detect else clip.language
         segments, about = model.transcribe(io.BytesIO(clip.data), language=language, **settings)
         return "".join(segment.text for segment in segments).strip(), about.language
 
-    return [heard(clip) for clip in clips]
+    return [transcribed(clip) for clip in clips]
 
 
 def errors(clips: list[Clip], texts: list[str]) -> Iterator[tuple[str, int, float, float, float]]:
@@ -130,24 +128,27 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     clips = read_clips(given.data, given.count, given.seed)
     sides: dict[str, Callable[[], list[tuple[str, str]]]] = {
-        "mmcli": lambda: heard_by_mmcli(clips, given.model, given.batch, given.beams, given.detect)
+        "mmcli": lambda: by_mmcli(clips, given.model, given.batch, given.beams, given.detect)
     }
     if given.peer:
-        sides["faster-whisper int8"] = lambda: heard_by_peer(
+        sides["faster-whisper int8"] = lambda: by_peer(
             clips, given.peer, given.threads, None if given.peer_as_it_comes else given.beams, given.detect
         )
     texts: dict[str, list[str]] = {}
     columns = {}
-    for side, hear in sides.items():
+    for side, run in sides.items():
         started = time.perf_counter()
-        heard = hear()
-        texts[side] = [text for text, _ in heard]
-        right = sum(language == clip.language for (_, language), clip in zip(heard, clips, strict=True))
+        transcribed = run()
+        texts[side] = [text for text, _ in transcribed]
+        right = sum(language == clip.language for (_, language), clip in zip(transcribed, clips, strict=True))
         print(f"{side}: {time.perf_counter() - started:.0f} s; language right in {right} of {len(clips)}")
         columns[side] = list(errors(clips, texts[side]))
     if given.texts:
         beside = zip(clips, *texts.values(), strict=True)
-        lines = (json.dumps({"file": clip.file, "wanted": clip.text, "heard": heard}) for clip, *heard in beside)
+        lines = (
+            json.dumps({"file": clip.file, "wanted": clip.text, "transcribed": transcribed})
+            for clip, *transcribed in beside
+        )
         given.texts.write_text("".join(f"{line}\n" for line in lines), "utf-8")
     rows: list[tuple[str, ...]] = [
         ("source", "clips", *(f"{side} {rate}" for side in sides for rate in ("WER", "CER", "digits apart")))

@@ -118,10 +118,10 @@ class Quantizer:
         self.quantize(moments)
         for layer in layers:
             layer.cross.short = torch.bfloat16  # as on CPUs; it halves the memory too
-        heard = [EncodedAudio([layer.cross.look(x) for layer in layers]) for x in states]
+        encoded = [EncodedAudio([layer.cross.look(x) for layer in layers]) for x in states]
         for layer in layers:
             with watched([part for part in linear_layers(layer) if part not in self.kept]) as moments:
-                for context, tokens in zip(heard, texts, strict=True):
+                for context, tokens in zip(encoded, texts, strict=True):
                     cache = self.model.new_cache(1, len(tokens))
                     cache.context = context
                     self.model.read(torch.tensor([tokens]), None, cache)

@@ -1,6 +1,6 @@
 """How right word times are: `python -m mmcli.training.recipes.whisper.word_times --data FOLDER`.
 
-FOLDER holds clips.zip and manifest.jsonl, as for `evaluate`. Clips are heard as `mmcli transcribe --words` hears them;
+FOLDER holds clips.zip and manifest.jsonl, as for `evaluate`. Clips are transcribed as by `mmcli transcribe --words`;
 those whose every word is right are aligned a second time, independently: a CTC model of phonemes (the package hama,
 with its own spelling-to-sound rules) gives probabilities every 20 ms, and torchaudio's `forced_align` the best path for
 the words through them. Start and end of each word are compared. CTC models are late and short by nature: a phoneme's
@@ -100,7 +100,7 @@ def source_of(clip: Clip) -> Source:
     return Source("-", None, None, PurePosixPath(clip.file), stream=io.BytesIO(clip.data))
 
 
-def heard(clips: list[Clip], model: str) -> Iterator[list[Word]]:
+def transcribed_words(clips: list[Clip], model: str) -> Iterator[list[Word]]:
     """The words of each clip, with times."""
     request = TranscribeRequest(language="en", words=True)
     sources = (source_of(clip) for clip in clips)
@@ -122,7 +122,7 @@ def main() -> None:
     starts: dict[str, list[float]] = {}
     ends: dict[str, list[float]] = {}
     used: dict[str, int] = {}
-    for clip, words in zip(clips, heard(clips, given.model), strict=True):
+    for clip, words in zip(clips, transcribed_words(clips, given.model), strict=True):
         if normal(" ".join(word.text for word in words)) != normal(clip.text):
             continue
         spans = aligner.align(read_audio(source_of(clip))[0], [word.text for word in words])
