@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,13 @@ def options() -> argparse.Namespace:
 
 
 def script(name: str, *arguments: str, threads: int | None = None) -> str:
-    """Run a script of this folder in a process of its own → its stdout. RuntimeError with its last words."""
-    command = [sys.executable, str(HERE / name), *arguments]
+    """Run a script of this folder in a process of its own → its stdout. RuntimeError with its last words.
+
+    How long it took is said on stderr, for those who wait.
+    """
+    command, start = [sys.executable, str(HERE / name), *arguments], time.perf_counter()
     done = subprocess.run(command, env=startup.environment(threads), capture_output=True, text=True)
+    print(f"{name} took {time.perf_counter() - start:.0f} s", file=sys.stderr)
     if done.returncode:
         words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise RuntimeError(words[-1])
