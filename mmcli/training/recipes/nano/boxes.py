@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -60,7 +61,8 @@ def collect(source: Source, questions: Questions, jobs: int = 1) -> list[Answere
     if jobs == 1:
         loaded = load(resolve(source.model, download=False), source.device, source.dtype)
         return list(chain.from_iterable(ask(loaded, source.data, part) for part in parts))
-    with ProcessPoolExecutor(jobs, initializer=_begin, initargs=(source,)) as pool:
+    # Spawned: a forked process cannot use the GPU of its parent.
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_begin, initargs=(source,)) as pool:
         return list(chain.from_iterable(pool.map(_ask, parts)))
 
 
