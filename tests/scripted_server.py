@@ -1,6 +1,6 @@
-"""A server on this machine that answers as it is told, byte by byte: what servers that are broken or hostile do.
+"""A server on this machine that answers by a script, byte by byte: what servers that are broken or hostile do.
 
-It is told one script for each connection that comes, the last one for all that follow. A script is a list of steps:
+It gets one script for each connection that comes, the last one for all that follow. A script is a list of steps:
 
     ("send", data)           these bytes
     ("flood", data, total)   these bytes again and again, `total` bytes or until the client has had enough
@@ -141,8 +141,8 @@ def serving(*scripts: list[Step]) -> Iterator[ScriptedServer]:
 def answer(status: str, *headers: str, body: bytes = b"", length: int | None = -1) -> bytes:
     """A whole answer; `length` is what Content-Length says (-1: the truth, None: nothing)."""
     length = len(body) if length == -1 else length
-    told = () if length is None else (f"Content-Length: {length}",)
-    head = "".join(f"{line}\r\n" for line in (f"HTTP/1.1 {status}", *told, *headers))
+    stated = () if length is None else (f"Content-Length: {length}",)
+    head = "".join(f"{line}\r\n" for line in (f"HTTP/1.1 {status}", *stated, *headers))
     return head.encode("latin-1") + b"\r\n" + body
 
 

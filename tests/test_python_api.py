@@ -113,12 +113,12 @@ def test_a_transcript_is_that_of_the_command(whisper):
     ],
 )
 def test_an_error_is_that_of_the_command(nano, ask, words):
-    with pytest.raises(mmcli.MmcliError) as told:
+    with pytest.raises(mmcli.MmcliError) as raised:
         ask(nano)
-    assert str(told.value).endswith(".")
+    assert str(raised.value).endswith(".")
     if words is not None:
         done = command(*words)
-        assert (done.err.strip(), done.code) == (f"mmcli: {told.value}", told.value.exit_code)
+        assert (done.err.strip(), done.code) == (f"mmcli: {raised.value}", raised.value.exit_code)
 
 
 # -- what an input may be ----------------------------------------------------------------------------------------

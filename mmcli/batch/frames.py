@@ -53,7 +53,7 @@ def with_frames(sources: Iterable[Source], sampling: "Sampling") -> Iterator[Sou
     for source in sources:
         try:
             videos = may_be_video(source) and is_video(source.head())
-        except Exception as error:  # reading it tells again
+        except Exception as error:  # reading it fails again with the reason
             raise_if_interrupted(error)
             videos = False
         if videos:

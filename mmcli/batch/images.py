@@ -78,7 +78,7 @@ def run(
             request.require_probabilities(loaded)
             revision = loaded.checkpoint.revision
             size = batch_size or default_batch_size(loaded, LARGE_FOR_IMAGES)
-            reader.tell(loaded.processor.capabilities)
+            reader.use_capabilities(loaded.processor.capabilities)
         if not isinstance(read, InputError) and read.side != reader.side:
             read = _result(source, partial(reader.read, source))
         batch.append((source, read))
@@ -105,7 +105,7 @@ class _Reader:
         self._known = False
         self.side: int | None = PROBE
 
-    def tell(self, able: "Capabilities | None") -> None:
+    def use_capabilities(self, able: "Capabilities | None") -> None:
         """From now on read for a model that can do this; None: for one that cannot tell."""
         self.side, self._known = PROBE if able is None else able.min_read_side, True
 
@@ -124,7 +124,7 @@ class _Reader:
     def read(self, source: "Source") -> _Read:
         """One image. Raises InputError."""
         if not self._known:
-            self.tell(self._able())
+            self.use_capabilities(self._able())
         from mmcli.media.identity import identity
         from mmcli.media.image import load_image
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A record, and where the input failed the error that the record tells of."""
+    """A record, and where the input failed the error that the record describes."""
 
     source: "Source"
     record: Record

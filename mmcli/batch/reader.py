@@ -36,7 +36,8 @@ class Part:
 
 @dataclass
 class Recording:
-    """What reading one source has told so far. The reader alone writes it, and no more behind the recording's end."""
+    """What is known from reading one source so far. The reader alone writes it, and no more behind the recording's
+    end."""
 
     source: "Source"
     speech: Speech | None = None  # None: nothing was decoded

@@ -143,14 +143,14 @@ def _run(arguments: list[str], environment: Environment) -> int:
         environment.fail(error)
         return ExitCode.MACHINE if ran_out_of_memory(error) else error.exit_code
     except Exception as error:
-        told = _told(error)
-        if environment.model_from and isinstance(told, ModelError):
-            told.what += f" (the model is chosen by {environment.model_from})"
-        environment.fail(told, cause=error)
-        return told.exit_code
+        failure = _as_mmcli_error(error)
+        if environment.model_from and isinstance(failure, ModelError):
+            failure.what += f" (the model is chosen by {environment.model_from})"
+        environment.fail(failure, cause=error)
+        return failure.exit_code
 
 
-def _told(error: Exception) -> MmcliError:
+def _as_mmcli_error(error: Exception) -> MmcliError:
     """An error as a sentence for the user and an exit code."""
     if isinstance(error, MmcliError) and (error.exit_code == ExitCode.MACHINE or not ran_out_of_memory(error)):
         return error

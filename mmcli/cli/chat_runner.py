@@ -1,4 +1,4 @@
-"""Puts questions to one model on a command line, and tells its answers."""
+"""Puts questions to one model on a command line, and prints its answers."""
 
 import os
 from collections.abc import Callable
@@ -108,18 +108,18 @@ class StreamPrinter:
         self._pieces, self._write = Pieces(decode, readable), write
 
     def __call__(self, row: int, token: int) -> None:
-        self._tell(self._pieces.add(token))
+        self._print(self._pieces.add(token))
 
     def end(self) -> None:
         """Write what was held back, and the end of the line."""
-        self._tell(self._pieces.rest())
+        self._print(self._pieces.rest())
         self._write("\n")
 
     def break_off(self) -> None:
         """The end of the line, if one was begun."""
-        if self._pieces.told:
+        if self._pieces.given_out:
             self._write("\n")
 
-    def _tell(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if text:
             self._write(text)

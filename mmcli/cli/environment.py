@@ -99,10 +99,10 @@ class Environment:
         return self.columns(self.stdout) if self.stdout_tty else None
 
     def columns(self, stream: TextIO) -> int | None:
-        """How many columns the terminal has that a stream leads to; None where nobody tells."""
+        """How many columns the terminal has that a stream leads to; None where that is unknown."""
         with contextlib.suppress(ValueError):
-            if (told := int(self.variables.get("COLUMNS", "0"))) > 0:
-                return told
+            if (columns := int(self.variables.get("COLUMNS", "0"))) > 0:
+                return columns
         with contextlib.suppress(OSError, ValueError):
             return os.get_terminal_size(stream.fileno()).columns or None
         return None

@@ -67,7 +67,7 @@ def command(
 
 
 def describe(name: str, revision: str | None = None, offline: bool = False) -> dict[str, Any]:
-    """Everything `inspect` tells, as plain data; the model is built without memory. Raises ModelError."""
+    """Everything `inspect` shows, as plain data; the model is built without memory. Raises ModelError."""
     from dataclasses import asdict
 
     from mmcli.models.load import build_empty
@@ -80,7 +80,7 @@ def describe(name: str, revision: str | None = None, offline: bool = False) -> d
     processor, notes = None, [checkpoint.note] if checkpoint.note else []
     try:
         processor = family.processor(checkpoint.folder, config, checkpoint.config)
-    except ModelError as error:  # a config.json alone still tells what the model is made of
+    except ModelError as error:  # a config.json alone still says what the model is made of
         notes.append(str(error))
     grammar = processor and processor.grammar
     able = processor.capabilities if processor else family.capabilities(config)
@@ -93,7 +93,7 @@ def describe(name: str, revision: str | None = None, offline: bool = False) -> d
         "capabilities": asdict(able) | {"tasks": able.tasks},
         **(reads(processor) | {"stop_ids": sorted(processor.stop_ids)} if processor else {}),
         "vocabulary": {name: list(ids) for name, ids in grammar.tokens.items()} if grammar else {},
-        "notes": notes,  # what could not be told, and why
+        "notes": notes,  # what could not be found out, and why
         "stages": [asdict(stage) for stage in family.stages(config)],
         "modules": module_tree(model, type(model).__name__),
     }

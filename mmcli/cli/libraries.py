@@ -38,11 +38,11 @@ class Guarded:
 def guarded(environment: Environment) -> Iterator[None]:
     """Let libraries speak through the environment while this lasts: a warning is a line of talk."""
 
-    def tell(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
+    def show_warning(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
         environment.note(f"mmcli: {category.__name__}: {message}")
 
     shown = warnings.showwarning
-    warnings.showwarning = tell
+    warnings.showwarning = show_warning
     try:
         with redirect_stderr(Guarded(sys.stderr)) if sys.stderr else nullcontext():
             yield

@@ -130,7 +130,7 @@ def info(
 ) -> int:
     """Show a model's size, the memory it will need, and what it knows, before it is downloaded or loaded.
 
-    What it knows is told of models that were taught a list of things and a few kinds of question.
+    What it knows is shown of models that were taught a list of things and a few kinds of question.
     """
     environment = begin(ctx, log, offline)
     facts = _facts(name, revision, offline)
@@ -168,20 +168,20 @@ def _declared(raw: dict, name: str) -> dict:
     """What the family of a checkpoint declares that it can do, and that it knows; nothing of a type that none reads."""
     try:
         family = family_of(raw, name)
-    except ModelError:  # the rest can be told
+    except ModelError:  # the rest can be shown
         return {"tasks": None, "capabilities": None, "knows": None}
     config = family.read_config(raw)
     able, knowledge = family.capabilities(config), family.knowledge and family.knowledge(config)
-    told = ("things", "questions", "languages", "things_per_prompt")
+    keys = ("things", "questions", "languages", "things_per_prompt")
     return {
         "tasks": able.tasks,
         "capabilities": asdict(able),
-        "knows": {key: getattr(knowledge, key) for key in told} if knowledge else None,
+        "knows": {key: getattr(knowledge, key) for key in keys} if knowledge else None,
     }
 
 
 def _facts(name: str, revision: str | None, offline: bool) -> dict:
-    """What `info` tells; memory is that of the weights, to which images and the KV cache add some."""
+    """What `info` shows; memory is that of the weights, to which images and the KV cache add some."""
     from mmcli.hub.known import known_as
     from mmcli.hub.quantized import parameter_count
     from mmcli.hub.resolve import cached_folder, is_local, resolve
@@ -197,7 +197,7 @@ def _facts(name: str, revision: str | None, offline: bool) -> dict:
         except ModelError:
             if known is None:
                 raise
-            return facts | _told(known)
+            return facts | _listed_facts(known)
         parameters, kind = parameter_count(found.folder), found.config.get("model_type")
         return (
             facts
@@ -216,12 +216,12 @@ def _facts(name: str, revision: str | None, offline: bool) -> dict:
     todo = plan(*_on_hub(name, revision))
     seen = {"revision": todo.revision, "folder": None, "bytes": todo.size}
     if known is not None:
-        return facts | _told(known) | seen
+        return facts | _listed_facts(known) | seen
     unknown = dict.fromkeys(("type", "parameters", "tasks", "capabilities", "knows"))
     return facts | unknown | seen | {"memory": {"stored": todo.weights}}
 
 
-def _told(known: "KnownModel") -> dict:
+def _listed_facts(known: "KnownModel") -> dict:
     """What the table of known models tells of one that is not here."""
     return {
         "type": known.type,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mmcli.output.writers import Writer
 
 SUFFIXES = (*(writer.suffix for writer in writers_for("image")), ".tsv")  # the text of objects is a table
-FAULTS_TOLD = 3  # a model that loops makes dozens
+FAULTS_SHOWN = 3  # a model that loops makes dozens
 CUT = "the answer was cut off; raise --max-tokens to let it end"
 
 
@@ -90,7 +90,7 @@ class Renderer:
         self.results: Results = self._results[0]
         self.several = several and not self.results.in_folder
         self.show = output.show and can_show(environment)
-        self._told: set[str] = set()  # what is said once in a run
+        self._noted: set[str] = set()  # what is said once in a run
 
     def _open(self, mask: str | None, several: bool, sources: "Sequence[Source]", others: Sequence[str]) -> None:
         """The places of the files beside the results."""
@@ -167,8 +167,8 @@ class Renderer:
         Those of the notes that are said `once` are the same for every image of a run.
         """
         for note in once:
-            if note not in self._told:
-                self._told.add(note)
+            if note not in self._noted:
+                self._noted.add(note)
                 self.environment.note(f"mmcli: {note}")
         name = record.source if isinstance(record.source, str) else ""
         own = replace(record, notes=tuple(note for note in record.notes if note not in once))
@@ -272,8 +272,8 @@ class Renderer:
 def remarks(record: "Record", cut: str = CUT) -> list[str]:
     """What a reader of the text alone would miss; of many faults the first few. `cut` is said of a cut answer."""
     faults = list(record.problems)
-    if len(faults) > FAULTS_TOLD:
-        faults = [*faults[:FAULTS_TOLD], f"{len(faults) - FAULTS_TOLD} more faults of the answer (--json has them)"]
+    if len(faults) > FAULTS_SHOWN:
+        faults = [*faults[:FAULTS_SHOWN], f"{len(faults) - FAULTS_SHOWN} more faults of the answer (--json has them)"]
     return [*record.notes, *faults, *([cut] if record.truncated and cut else [])]
 
 

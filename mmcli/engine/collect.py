@@ -29,7 +29,8 @@ def complete(
 ) -> list[Completion]:
     """What the model writes for each row of `inputs`: by `beam_search` with several `beams`, else by `generate`.
 
-    `settings` are those of the two; for `started` and `on_token` see `collect`. Beams tell of no tokens on their way.
+    `settings` are those of the two; for `started` and `on_token` see `collect`. Beam search reports no tokens before
+    its end.
     """
     if beams > 1:
         return beam_search(model, inputs, stop_ids=stop_ids, max_tokens=max_tokens, beams=beams, **settings)

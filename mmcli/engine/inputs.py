@@ -15,7 +15,7 @@ class Inputs:
     """A batch of prefixes, padded on the left, with the images and audio that they are about.
 
     Images are a list, since they need not have one shape: a family with one square encoder stacks them, others read
-    tiles, patches or any aspect. Which row an image belongs to is told by the tokens that keep its place.
+    tiles, patches or any aspect. Which row an image belongs to follows from the tokens that keep its place.
     """
 
     tokens: Tensor  # [B, T] token ids; places of soft tokens hold the family's image token

@@ -51,7 +51,7 @@ def root() -> Path:
 
 
 def free_bytes() -> int | None:
-    """Bytes free on the disk where the cache is or would be made; None where that is not told."""
+    """Bytes free on the disk where the cache is or would be made; None where that is not known."""
     try:
         return shutil.disk_usage(next(path for path in (root(), *root().parents) if path.exists())).free
     except (OSError, StopIteration):

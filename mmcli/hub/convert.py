@@ -28,12 +28,12 @@ LEFT = ("*.safetensors", "*.index.json")
 Place = tuple[Path, str, TensorInfo]  # a tensor: its file, its name there, its type and shape
 
 
-def convert(checkpoint: Checkpoint, target: Path, tell: Callable[[str], None] = lambda name: None) -> int:
+def convert(checkpoint: Checkpoint, target: Path, on_file: Callable[[str], None] = lambda name: None) -> int:
     """Write `checkpoint` anew into the folder `target`, its weights as safetensors → bytes of the weights.
 
-    `tell` gets each weight file when it is begun. Tensors that share their numbers are written once a name.
-    Raises UsageError where there is nothing to convert or `target` exists, ModelError for pickles that are damaged or
-    hold code, WriteError where the disk does not take it; then nothing is left behind.
+    `on_file` gets the name of each weight file when it is begun. Tensors that share their numbers are written once a
+    name. Raises UsageError where there is nothing to convert or `target` exists, ModelError for pickles that are
+    damaged or hold code, WriteError where the disk does not take it; then nothing is left behind.
     """
     source = checkpoint.folder
     if os.path.lexists(target):
@@ -53,7 +53,7 @@ def convert(checkpoint: Checkpoint, target: Path, tell: Callable[[str], None] = 
         try:
             for path in companions:
                 shutil.copyfile(path, draft / path.name)
-            _write_all(draft, tensors, size, tell)
+            _write_all(draft, tensors, size, on_file)
             if os.path.lexists(target):  # somebody was faster
                 raise UsageError(f"{target} exists by now, and nothing is written over", "Name another folder")
             draft.rename(target)
@@ -101,13 +101,13 @@ def _bytes(info: TensorInfo) -> int:
     return math.prod(info.shape) * ITEM_BYTES[info.dtype]
 
 
-def _write_all(folder: Path, tensors: list[Place], size: int, tell: Callable[[str], None]) -> None:
+def _write_all(folder: Path, tensors: list[Place], size: int, on_file: Callable[[str], None]) -> None:
     """One file, or several and an index of them."""
     shards = list(_shards(tensors))
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         name = SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        tell(name)
+        on_file(name)
         _write(folder / name, shard)
         weight_map |= {tensor: name for _, tensor, _ in shard}
     if len(shards) > 1:

@@ -96,7 +96,7 @@ def load_strict(
 
 
 class Mapped(nn.Module):
-    """A part whose tensors stay in the file, mapped into memory, unless the loader is told otherwise.
+    """A part whose tensors stay in the file, mapped into memory, unless the loader is asked not to.
 
     It suits large tables of which a step reads some rows; such a part reads them wherever they lie, in any type.
     """

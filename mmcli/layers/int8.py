@@ -110,7 +110,8 @@ class PackedInt8Linear(nn.Module):
 def packing_works() -> bool:
     """Whether `PackedInt8Linear` runs here and computes what `Int8Linear` does.
 
-    Its operators are not PyTorch's public ones: a version without them, or with others of that name, is told by trying.
+    Its operators are not PyTorch's public ones: a version without them, or with others of that name, is recognised by
+    trying.
     """
     weight = torch.linspace(-1, 1, 48 * 32).view(48, 32)
     x = torch.linspace(-3, 2, 3 * 32).view(3, 32)

@@ -110,7 +110,7 @@ class SiglipTower(nn.Module):
         return self.read(pixels, learned)
 
     def read(self, pixels: Tensor, places: Tensor) -> Tensor:
-        """The same, where `places` [P, D] are added to the patches to tell them where they are."""
+        """The same, where `places` [P, D] are added to the patches as their positions."""
         x = self.patch(pixels).flatten(2).transpose(1, 2) + places
         for layer in self.layers:
             x = layer(x)

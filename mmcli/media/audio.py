@@ -62,7 +62,7 @@ def open_audio(
     silent = describe_silent(head)
     if silent is not None:
         raise InputError(f"{name} is {silent[0]}", silent[1])
-    # What has no end is seldom a recording; what is told by its first bytes may be long.
+    # What has no end is seldom a recording; what its first bytes identify may be long.
     file = source.open(stream_limit=None if is_audio(head) else UNKNOWN_STREAM)
     try:
         return AudioReader(file, name, start, duration, track, channels)

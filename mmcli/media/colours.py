@@ -24,7 +24,7 @@ _DISPLAY_GAMMA = 2.2  # of sRGB, as a single number
 
 
 def to_rgb(image: Image.Image, factor: int, notes: list[str], low: Image.Image | None = None) -> Image.Image:
-    """The loaded `image` as RGB, both sides divided by `factor`; `notes` is told what cannot be done rightly.
+    """The loaded `image` as RGB, both sides divided by `factor`; `notes` gets what cannot be done rightly.
 
     `low` holds the lower bytes of a 16-bit RGB image, of which `image` has the upper: its one transparent colour is
     compared with both.

@@ -59,7 +59,7 @@ def _begins_like_audio(head: bytes) -> bool:
 def audio_track(
     container: "av.container.InputContainer", name: str, notes: list[str], wanted: int | None = None
 ) -> "av.AudioStream":
-    """The track to read, or the one `wanted`, from 1; `notes` is told where there are several.
+    """The track to read, or the one `wanted`, from 1; `notes` says so where there are several.
 
     Raises InputError where there is none.
     """

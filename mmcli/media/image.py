@@ -132,7 +132,7 @@ def _upright(
         whole.paste(image.crop(look.first_frame).convert("RGBA"), look.first_frame)
         image = whole
     low = _lower_bytes(file) if _deep_transparency(image, look) else None
-    if image.mode == "L" and look.bits < 8 and "transparency" in image.info:  # told as it is in the file
+    if image.mode == "L" and look.bits < 8 and "transparency" in image.info:  # reported as it is in the file
         image.info["transparency"] *= 255 // (2**look.bits - 1)
     orientation = _orientation(image)
     upright = to_rgb(image, _factor(image.size, full, side), notes, low)

@@ -178,8 +178,8 @@ class VideoReader:
             pieces = "1 damaged piece is" if self._damaged == 1 else f"{self._damaged} damaged pieces are"
             self.notes.append(f"{pieces} left out")
         if self._stated and self.seconds is not None and self.seconds - self._last > _SHORTFALL + 1 / self.rate:
-            told = f"{self._last:.1f} of the {self.seconds:.1f} s that it announces are there"
-            self.notes.append(f"it is cut short: {told}")
+            shortfall = f"{self._last:.1f} of the {self.seconds:.1f} s that it announces are there"
+            self.notes.append(f"it is cut short: {shortfall}")
 
     def _length_by_reading(self) -> float:
         """The length, found by going through the packets where no header tells it."""

@@ -63,8 +63,8 @@ class ChatProcessor(Processor):
     # -- inputs ------------------------------------------------------------------------------------------------------
 
     def text_inputs(self, text: str, images: Sequence[Image.Image] = (), audios: "Sequence[np.ndarray]" = ()) -> Inputs:
-        """One row of a `apply_chat_template`, or of the rest of one; its placeholders take the images and audio in
-        order."""
+        """One row of what `apply_chat_template` gave, or of the rest of it; its placeholders take the images and audio
+        in order."""
         return self.row_inputs([(text, images, audios)])
 
     def inputs(

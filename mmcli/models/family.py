@@ -127,7 +127,7 @@ class Processor(Protocol):
     # -- conversations -------------------------------------------------------------------------------------------
     #
     # The text of a conversation grows at its end, so that a model which has read the first turns need only be given
-    # the rest: `text_inputs(apply_chat_template(turns)[len(told):], …)` with the images and audio of that rest.
+    # the rest: `text_inputs(apply_chat_template(turns)[len(before):], …)` with the images and audio of that rest.
 
     def apply_chat_template(self, turns: "Sequence[Turn]") -> str:
         """The whole text of a conversation up to where the model writes, each image and audio as its placeholder.
@@ -140,10 +140,10 @@ class Processor(Protocol):
     def text_inputs(
         self, text: str, images: "Sequence[Image.Image]" = (), audios: "Sequence[np.ndarray]" = ()
     ) -> "Inputs":
-        """One row: `text` is a `apply_chat_template` or the rest of one; its placeholders take the images and audio in
-        order.
+        """One row: `text` is what `apply_chat_template` gave or the rest of it; its placeholders take the images and
+        audio in order.
 
-        Nothing is added: the token that begins a text is in `apply_chat_template`. Audio is float32 mono at 16 kHz.
+        Nothing is added: the token that begins a text is in that text already. Audio is float32 mono at 16 kHz.
         Raises UsageError for audio longer than `max_audio_seconds`, ModelError where placeholders and parts do not
         match.
         """
@@ -152,7 +152,7 @@ class Processor(Protocol):
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What a family was taught, where that is little enough to be told."""
+    """What a family was taught, where that is little enough to be listed."""
 
     things: tuple[str, ...]  # what `detect` and `segment` find
     questions: tuple[str, ...]  # one of each kind of question that `chat` answers

@@ -47,7 +47,7 @@ class Conversation:
     """
 
     def __init__(self, loaded: "Loaded", system: str = ""):
-        """`system` says how to answer. Raises ModelError if the model cannot be told."""
+        """`system` says how to answer. Raises ModelError if the model takes no such text."""
         if system and not loaded.processor.capabilities.turns:
             raise ModelError(
                 f"{loaded.checkpoint.name} takes no --system text: it answers every question alone",
@@ -68,8 +68,8 @@ class Conversation:
 
     def _forget(self) -> None:
         """Nothing of the cache's content is of use."""
-        self._told = ""  # the template's text that was read before the last answer
-        self._turns_told = 0  # … which is that of so many turns
+        self._read_text = ""  # the template's text that was read before the last answer
+        self._turns_read = 0  # … which is that of so many turns
         self._start = 0  # … and so many places of the cache
         self._ids: list[int] = []  # the last answer; the cache holds all of it, or all but its last token
         if self._cache is not None:
@@ -81,7 +81,7 @@ class Conversation:
         parts: Sequence[Part] = (),
         on_token: Callable[[int, int], None] | None = None,
     ) -> "Completion":
-        """Ask, and tell `on_token` every token as it is written; the rest as for `asking`."""
+        """Ask, and give `on_token` every token as it is written; the rest as for `asking`."""
         from mmcli.engine.collect import drive
 
         return drive(self.asking(request, parts), on_token)
@@ -151,15 +151,15 @@ class Conversation:
         if self._cache is None:
             self._cache = self.loaded.model.new_cache(1, 1)
         cache = self._cache
-        if processor.capabilities.rereads_for_images and any(one.images() for one in turns[self._turns_told :]):
+        if processor.capabilities.rereads_for_images and any(one.images() for one in turns[self._turns_read :]):
             self._forget()
         rest, ids, new = text, [], turns
         for count in dict.fromkeys([*range(len(self._ids), max(len(self._ids) - TRIMMED, 0), -1), 0]):
-            told = self._told + processor.decode(self._ids[:count])
-            if text.startswith(told):
+            before = self._read_text + processor.decode(self._ids[:count])
+            if text.startswith(before):
                 read = min(count, cache.length - self._start)
                 _truncate(cache, self._start + read)
-                rest, ids, new = text[len(told) :], self._ids[read:count], turns[self._turns_told :]
+                rest, ids, new = text[len(before) :], self._ids[read:count], turns[self._turns_read :]
                 break
         else:
             self._forget()
@@ -195,7 +195,7 @@ class Conversation:
         try:
             for [event] in steps:
                 if good == before:  # all of `text` is read
-                    self._told, self._turns_told, self._start, self._ids = text, turns, cache.length, []
+                    self._read_text, self._turns_read, self._start, self._ids = text, turns, cache.length, []
                 good = cache.length
                 if event.id not in self.loaded.processor.stop_ids:
                     self._ids.append(event.id)

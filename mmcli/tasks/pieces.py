@@ -12,7 +12,7 @@ class Pieces:
     def __init__(self, decode: Callable[[list[int]], str], clean: Callable[[str], str] = str):
         self._decode, self._clean = decode, clean
         self._ids: list[int] = []
-        self.told = 0  # characters that were given out
+        self.given_out = 0  # characters that were given out
 
     def add(self, token: int) -> str:
         """What one more token adds; "" while it is half a character or half a line break."""
@@ -26,5 +26,5 @@ class Pieces:
 
     def _new(self, text: str) -> str:
         text = self._clean(text)
-        new, self.told = text[self.told :], max(self.told, len(text))
+        new, self.given_out = text[self.given_out :], max(self.given_out, len(text))
         return new

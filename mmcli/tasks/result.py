@@ -1,4 +1,4 @@
-"""From a model's answer to the record that tells of it."""
+"""From a model's answer to its record."""
 
 import math
 from collections import Counter

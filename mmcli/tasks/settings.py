@@ -1,4 +1,4 @@
-"""What a record tells of how an answer was made, and the key by which it is known again."""
+"""What a record says of how an answer was made, and the key by which it is known again."""
 
 from typing import TYPE_CHECKING
 

@@ -31,8 +31,8 @@ def mixed(album):
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_frames_stand_in_the_place_of_their_video_and_one_failure_stops_nothing(mixed, loaded, size):
     outcomes = list(run(mixed, REQUEST, lambda: loaded, model="tiny", batch_size=size, sampling=EVERY))
-    told = [(outcome.record.source, outcome.record.time, outcome.record.frame) for outcome in outcomes]
-    assert told == [
+    found = [(outcome.record.source, outcome.record.time, outcome.record.frame) for outcome in outcomes]
+    assert found == [
         ("album/b.jpg", None, None), ("one.mp4", 0, 0), ("one.mp4", 1, 10), ("one.mp4", 2, 20),
         ("broken.mp4", None, None), ("two.mkv", 0, 0), ("two.mkv", 1, 10), ("album/sub/c.png", None, None),
     ]  # fmt: skip

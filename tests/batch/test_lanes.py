@@ -14,7 +14,7 @@ from mmcli.batch.sizes import LARGE_FOR_AUDIO
 
 @pytest.fixture
 def threads(request):
-    """PyTorch is told to use six."""
+    """PyTorch is set to use six."""
     request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
     torch.set_num_threads(6)
 

@@ -26,9 +26,9 @@ def test_windows_of_several_files_share_a_batch_and_come_out_in_order():
     model = LoudnessModel()
     got = events([recording("a", 0.2, 0.3), recording("b", 0.4), recording("c", 0.5, 0.6)], model, batch_size=4)
     assert model.batches == [4, 1]
-    told = [(type(event).__name__, event.source.name) for event in got]
+    kinds = [(type(event).__name__, event.source.name) for event in got]
     passages = {"a": 2, "b": 1, "c": 2}
-    assert told == [
+    assert kinds == [
         event for name, n in passages.items() for event in (*[("PartialTranscript", name)] * n, ("Outcome", name))
     ]
     assert [event.record.text for event in got if isinstance(event, Outcome)] == ["0.20 0.30", "0.40", "0.50 0.60"]

@@ -75,7 +75,8 @@ def _comparison(samples: dict[str, list[dict]], batch: int, results: dict[str, A
 
 
 def _remarks(samples: dict[str, list[dict]]) -> list[str]:
-    """What is told once: the share of the memory's bandwidth, waits for the device, and whether both wrote the same."""
+    """What is written once: the share of the memory's bandwidth, waits for the device, and whether both wrote the
+    same."""
     lines = []
     if "mmcli" in samples:
         own = samples["mmcli"]

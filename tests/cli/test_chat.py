@@ -8,41 +8,41 @@ SHORT = ("--max-tokens", 4)
 
 
 def printer(pieces: dict[int, bytes]):
-    told = []
+    written = []
 
     def decode(ids):
         return b"".join(pieces[i] for i in ids).decode("utf-8", "replace")
 
-    return StreamPrinter(decode, told.append), told
+    return StreamPrinter(decode, written.append), written
 
 
 def test_text_is_told_as_it_comes():
-    tell, told = printer({0: b"a ", 1: b"cat"})
+    add, written = printer({0: b"a ", 1: b"cat"})
     for token in (0, 1):
-        tell(0, token)
-    tell.end()
-    assert told == ["a ", "cat", "\n"]
+        add(0, token)
+    add.end()
+    assert written == ["a ", "cat", "\n"]
 
 
 def test_half_a_character_waits_for_its_other_half():
-    tell, told = printer({0: b"\xc3", 1: b"\xa9!"})
+    add, written = printer({0: b"\xc3", 1: b"\xa9!"})
     for token in (0, 1):
-        tell(0, token)
-    assert told == ["é!"]
+        add(0, token)
+    assert written == ["é!"]
 
 
 def test_what_never_becomes_whole_is_told_at_the_end():
-    tell, told = printer({0: b"x", 1: b"\xc3"})
+    add, written = printer({0: b"x", 1: b"\xc3"})
     for token in (0, 1):
-        tell(0, token)
-    tell.end()
-    assert "".join(told) == "x\N{REPLACEMENT CHARACTER}\n"
+        add(0, token)
+    add.end()
+    assert "".join(written) == "x\N{REPLACEMENT CHARACTER}\n"
 
 
 def test_control_characters_do_not_reach_the_terminal():
-    tell, told = printer({0: b"\x1b[31mred\n"})
-    tell(0, 0)
-    assert told == ["\N{REPLACEMENT CHARACTER}[31mred\n"]
+    add, written = printer({0: b"\x1b[31mred\n"})
+    add(0, 0)
+    assert written == ["\N{REPLACEMENT CHARACTER}[31mred\n"]
 
 
 def test_one_question_one_answer(album, tiny):

@@ -1,4 +1,4 @@
-"""The configuration file: what goes before what, what a broken one is told, and how it is edited."""
+"""The configuration file: what goes before what, what a broken one leads to, and how it is edited."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a user is told about things that a model finds, does not find, and does not know."""
+"""What is said about objects that a model finds, does not find, and does not know."""
 
 from pathlib import Path
 
@@ -95,9 +95,9 @@ def test_a_chat_without_boxes_draws_nothing_either(photos):
 def test_masks_that_a_model_did_not_write_are_said(album, tiny):
     """A random PaliGemma writes boxes with few mask codes, or none."""
     done = mmcli("segment", "cat", "album", "--model", tiny, "--json", "--max-tokens", "60")
-    told = [record for record in done.records if any("mask" not in found for found in record["objects"])]
-    assert told
-    for record in told:
+    maskless = [record for record in done.records if any("mask" not in found for found in record["objects"])]
+    assert maskless
+    for record in maskless:
         assert any("no mask" in fault or "its mask is left out" in fault for fault in record["problems"])
     assert "no mask" in done.err or "its mask is left out" in done.err
 
@@ -159,9 +159,9 @@ def test_a_family_without_a_way_of_its_own_is_asked_once_and_read_as_it_answers(
 
 
 def test_what_a_model_knows_is_listed(tiny):
-    told = mmcli("models", "info", "nano")
-    assert told.code == 0 and "finds 105 things (detect, segment):" in told.out and "hair drier" in told.out
-    assert "  is there a cat?\n" in told.out and "languages:\n  en\n" in told.out
+    done = mmcli("models", "info", "nano")
+    assert done.code == 0 and "finds 105 things (detect, segment):" in done.out and "hair drier" in done.out
+    assert "  is there a cat?\n" in done.out and "languages:\n  en\n" in done.out
     [facts] = mmcli("models", "info", "nano", "--json").records
     assert facts["knows"]["things_per_prompt"] == 1 and "toothbrush" in facts["knows"]["things"]
     assert mmcli("models", "info", tiny, "--json").records[0]["knows"] is None
@@ -172,10 +172,10 @@ def test_objects_of_nano_have_a_probability_that_min_score_goes_by(photos):
     likely = [found["probability"] for found in record["objects"]]
     assert all(0.05 <= p <= 1 for p in likely) and min(likely) < 0.5 <= max(likely)
     assert {found["found_by"] for found in record["objects"]} <= {"both", "decoder", "detector"}
-    told = mmcli("detect", "cup ; spoon", "photos/coffee.png", "--min-score", "0.5")
+    done = mmcli("detect", "cup ; spoon", "photos/coffee.png", "--min-score", "0.5")
     sure = [found for found in record["objects"] if found["probability"] >= 0.5]
     expected = [f"{found['label']} {found['probability']:.4f}" for found in sure]
-    lines = [line.split("\t") for line in told.out.splitlines()]
+    lines = [line.split("\t") for line in done.out.splitlines()]
     assert [f"{line[0]} {line[-1]}" for line in lines] == expected
 
 

@@ -12,7 +12,7 @@ def record(**changes):
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "expected"),
     [
         (record(), []),
         (record(notes=["first of 12 frames"]), ["first of 12 frames"]),
@@ -21,8 +21,8 @@ def record(**changes):
         (record(truncated=True), ["the answer was cut off; raise --max-tokens to let it end"]),
     ],
 )
-def test_remarks_are_what_the_text_does_not_tell(entry, told):
-    assert remarks(entry) == told
+def test_remarks_are_what_the_text_does_not_tell(entry, expected):
+    assert remarks(entry) == expected
 
 
 def test_show_without_its_extra_says_how_to_get_it(monkeypatch):

@@ -140,7 +140,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is told differently here")
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is reported differently here")
 def test_memory_stays_flat_over_an_hour(hour):
     samples, sizes = 0, []
     with open_audio(source(hour)) as reader:

@@ -14,7 +14,7 @@ from mmcli.hub.pixel_values import PixelValues
 from mmcli.models.slices import Slicing, sliced
 
 # What MiniCPM-V 2.6's image_processing_minicpmv.py gave; it takes an image one pixel high for three channels of
-# something else, and was told otherwise.
+# something else, and was asked for something else.
 RECORDED = json.loads((Path(__file__).parents[1] / "minicpmv_recorded.json").read_text())["slices"]
 PIXELS = RECORDED.pop("pixels")
 sides = st.floats(0, 13).map(lambda power: int(2**power))

@@ -80,10 +80,10 @@ TURNS = [
 def test_turns_are_the_references_and_nothing_is_looked_at_twice_but_for_a_new_image(pair, monkeypatch):
     """The second image changes what the text before it looks at, so there the conversation is read anew."""
     conversation, read, messages = Conversation(pair.ours), [], []
-    prefill, told = pair.ours.model.prefill, []
+    prefill, row = pair.ours.model.prefill, []
 
     def reading(inputs, cache):
-        told[cache.length :] = inputs.tokens[0].tolist()
+        row[cache.length :] = inputs.tokens[0].tolist()
         read.append(inputs)
         return prefill(inputs, cache)
 
@@ -91,9 +91,9 @@ def test_turns_are_the_references_and_nothing_is_looked_at_twice_but_for_a_new_i
     for images, words in TURNS:
         messages.append(say("user", *images, words))
         said = conversation.ask(ChatRequest(words=words, max_tokens=STEPS), images)
-        assert list(said.ids) == unended(pair.written(pair.inputs_of(told, *messages)))
+        assert list(said.ids) == unended(pair.written(pair.inputs_of(row, *messages)))
         messages.append(say("assistant", pair.ours.processor.decode(said.ids)))
-        told += said.ids
+        row += said.ids
     assert [len(inputs.images) for inputs in read] == [1, 0, 0, 2, 0]
     assert all(inputs.tokens.shape[1] < read[0].tokens.shape[1] + STEPS for inputs in (read[1], read[2], read[4]))
 

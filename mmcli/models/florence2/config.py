@@ -48,7 +48,7 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """The DaViT tower (arXiv:2204.03645) and what its places are told of where they are."""
+    """The DaViT tower (arXiv:2204.03645) and its position embeddings."""
 
     stages: tuple[StageConfig, ...]
     window: int  # places along the side of a window of spatial attention

@@ -1,6 +1,6 @@
 """DaViT (Ding et al., arXiv:2204.03645): attention among the places of a window, then among the channels of a group.
 
-In front of each attention and each MLP stands a depthwise convolution, which tells every place of its neighbours: there
+In front of each attention and each MLP stands a depthwise convolution, which gives every place its neighbours: there
 are no other positions. Features are [B, H, W, D] throughout, so that a linear layer reads them as they lie.
 """
 

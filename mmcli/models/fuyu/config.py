@@ -107,7 +107,7 @@ def _read_decoder(text: Fields) -> DecoderConfig:
 
 
 def _rope(text: Fields) -> Fields:
-    """How positions are told: rope_parameters, or in older files fields of the decoder's own."""
+    """How positions are encoded: rope_parameters, or in older files fields of the decoder's own."""
     otherwise = {"rope_theta": text.get("rope_theta"), "partial_rotary_factor": text.get("partial_rotary_factor")}
     rope = text.part("rope_parameters" if text.get("rope_parameters") else "rope_scaling", otherwise)
     kind = rope.get("rope_type") or rope.get("type") or "default"

@@ -88,7 +88,7 @@ class FuyuProcessor(Processor):
         return [*places, self.begin, *ids]
 
     def _question(self, prompt: str, image: Image.Image) -> list[int]:
-        """The prompt's tokens and the beginning of the answer; places typed in it are told in the model's units.
+        """The prompt's tokens and the beginning of the answer; places typed in it are given in the model's units.
 
         Text between places is read piece by piece, as Adept did it: sentencepiece puts a space in front of each.
         """

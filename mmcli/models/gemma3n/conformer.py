@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NORM_EPSILON = 1e-6  # of all norms but the light convolution's
-LONGEST_WAVE = 1e4  # of the sines that distances are told by, in frames over 2π
+LONGEST_WAVE = 1e4  # of the sines that encode distances, in frames over 2π
 
 
 @dataclass(frozen=True)

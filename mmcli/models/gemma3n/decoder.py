@@ -128,7 +128,7 @@ class PerLayerGate(nn.Module):
 
 
 class Layer(nn.Module):
-    """One decoder layer on the active stream, and what it tells the others: [B, T, A, D] → the same."""
+    """One decoder layer on the active stream, and its prediction for the others: [B, T, A, D] → the same."""
 
     def __init__(self, config: TextConfig, index: int):
         super().__init__()

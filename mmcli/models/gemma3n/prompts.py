@@ -21,7 +21,7 @@ TRANSLATE = (
 )
 HINT = " These names and words may occur in it, spelt like this: {}"
 
-# Codes of ISO 639 with the languages' names: a model of words is told the name.
+# Codes of ISO 639 with the languages' names: the prompt gives the model the name.
 NAMES = (
     "af Afrikaans|am Amharic|ar Arabic|as Assamese|az Azerbaijani|ba Bashkir|be Belarusian|bg Bulgarian|bn Bengali|"
     "bo Tibetan|br Breton|bs Bosnian|ca Catalan|cs Czech|cy Welsh|da Danish|de German|el Greek|en English|"

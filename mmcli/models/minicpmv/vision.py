@@ -97,7 +97,7 @@ class Vision(nn.Module):
         return self.resampler(vectors, [grid] * len(vectors))
 
     def placed(self, grid: Grid) -> Tensor:
-        """What tells a grid's patches where they are, [P, D]."""
+        """The positions of a grid's patches, [P, D]."""
         table = self.tower.position.flatten(0, -2)
         if self.places == "stretched":
             return stretched_table(table, grid)

@@ -81,7 +81,7 @@ def _object(found: Object, record: Record) -> Entry:
 
 
 def _compare(entry: Entry, one: Record | None, other: Record | None) -> None:
-    """Tell of each object which of two records has it: "a", "b" or both; and the other's text where it differs."""
+    """Mark for each object which of two records has it: "a", "b" or both; and the other's text where it differs."""
     mine, theirs = (list(record.objects) if record else [] for record in (one, other))
     found = []
     left = list(theirs)

@@ -18,7 +18,7 @@ def main() -> int:
     parser.add_argument("--kind", choices=kinds(), required=True)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", type=int, nargs="+", metavar="N", help="these inputs alone, each told in full")
+    parser.add_argument("--only", type=int, nargs="+", metavar="N", help="these inputs alone, each shown in full")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="worker processes")
     chosen = parser.parse_args()
     tally = bounds(chosen.kind)

@@ -51,7 +51,7 @@ def work(kind: str, seed: int, pipe: Connection) -> None:
                 verdict, words = module.exercise(made), ""
             except MmcliError as error:
                 verdict, words = "refused", str(error)
-            except BaseException:  # a fault: told with its traceback, the worker goes on
+            except BaseException:  # a fault: reported with its traceback, the worker goes on
                 verdict, words = "traceback", traceback.format_exc()
             pipe.send(Result(index, verdict, words, time.perf_counter() - started, peak()))
         finally:

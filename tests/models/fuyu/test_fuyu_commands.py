@@ -150,11 +150,11 @@ def test_the_python_api(parrot, photo):
 def test_places_in_a_prompt_are_told_in_the_models_units(processor):
     image = Image.new("RGB", (3840, 2160))
     [row] = processor.inputs([[image]], ["OCR <box>40, 80, 1200, 160</box> <point>200, 2160</point>"]).tokens.tolist()
-    told = row[row.index(BEGIN) + 1 :]
+    written = row[row.index(BEGIN) + 1 :]
     box = [id_of(piece) for piece in ("<0x00>", "10", "20", "300", "40", "<0x01>")]
     point = [id_of(piece) for piece in ("<0x02>", "50", "540", "<0x03>")]
     words, between = (processor.tokenizer.encode(text).ids for text in ("OCR ", " "))
-    assert told == [*words, *box, *between, *point, id_of("<0x04>")]
+    assert written == [*words, *box, *between, *point, id_of("<0x04>")]
     alone = processor.inputs([[]], ["<box>40, 80, 1200, 160</box>"]).tokens.tolist()[0]
     assert id_of("<0x00>") not in alone  # there is no image in which it could be
 

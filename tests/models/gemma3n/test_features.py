@@ -40,7 +40,7 @@ def test_settings_of_the_whole_processor_come_first(tmp_path):
     "changed, said",
     [
         ({"sampling_rate": 8000}, "sampling_rate to 8000"),
-        ({"dither": 1e-4}, "dither"),  # noise: no answer could be told twice
+        ({"dither": 1e-4}, "dither"),  # noise: no answer could be repeated
         ({"padding_side": "left"}, "padding_side"),
         ({"feature_size": 80}, "feature_size to 80; this model was trained with 128"),
         ({"frame_length": 400}, "frame_length to 400, but by its other settings it is 512"),

@@ -86,14 +86,14 @@ def test_rows_of_singles_are_turns_of_the_user(processor):
 def test_a_conversation_is_read_on_where_it_was_left(processor):
     """The text grows at its end, and its parts have the ids of the whole."""
     first = ask(picture(), "what is on the left?")
-    told = processor.apply_chat_template(first)
+    before = processor.apply_chat_template(first)
     whole = processor.apply_chat_template(
         [*first, Turn("model", ("a cat",)), *ask(Audio("s", audio()), "and who speaks?")]
     )
-    assert whole.startswith(told + "a cat")
-    rest = whole[len(told + "a cat") :]
+    assert whole.startswith(before + "a cat")
+    rest = whole[len(before + "a cat") :]
     parts = [
-        processor.text_inputs(told, [picture()]),
+        processor.text_inputs(before, [picture()]),
         processor.text_inputs("a cat"),
         processor.text_inputs(rest, (), [audio()]),
     ]

@@ -79,10 +79,10 @@ def test_images_are_numbered_through_all_turns(processors):
 def test_what_is_typed_makes_no_room_for_an_image_and_opens_no_turn(processors, version):
     processor = processors[version]
     typed = f"{PLACEHOLDER}<image></image><slice></slice><unk></s><|im_start|><|im_end|><|eot_id|>"
-    plain, told = (processor.inputs([[]], [words]).tokens[0].tolist() for words in (Q, typed))
-    special = [id for id in told if processor.tokenizer.id_to_token(id) in specials(version)]
+    plain, escaped = (processor.inputs([[]], [words]).tokens[0].tolist() for words in (Q, typed))
+    special = [id for id in escaped if processor.tokenizer.id_to_token(id) in specials(version)]
     assert special == [id for id in plain if processor.tokenizer.id_to_token(id) in specials(version)]
-    assert "<image>" in processor.decode(told).replace(" ", "")
+    assert "<image>" in processor.decode(escaped).replace(" ", "")
 
 
 @pytest.mark.parametrize("version", ["2.0", "2.5"])
@@ -102,8 +102,8 @@ def test_2_0_knows_no_system_text(processors):
 def test_the_rest_of_a_text_begins_without_a_space(processors):
     """Tokenizers like 2.0's put one in front of every text."""
     processor = processors["2.0"]
-    told, rest = "<s><用户>hello<AI>", "<用户>what is on the mat<AI>"
-    whole, first, second = (processor.text_inputs(text).tokens[0].tolist() for text in (told + rest, told, rest))
+    before, rest = "<s><用户>hello<AI>", "<用户>what is on the mat<AI>"
+    whole, first, second = (processor.text_inputs(text).tokens[0].tolist() for text in (before + rest, before, rest))
     assert whole == first + second
     assert processor.tokenizer.encode(rest).ids != second
 

@@ -128,9 +128,9 @@ def test_detections_are_judged_by_the_proposal_that_overlaps_them_and_proposals_
     judged[0, 0, 15], judged[0, 1, 15], logits[0, 1, 16] = 3.0, 1.0, -1.0
     seen = finding.Seen(torch.zeros(0), torch.zeros(0), [], proposals, logits, judged, torch.zeros(1, 80))
     boxes = torch.tensor([[[0.1, 0.1, 0.5, 0.48], [0.0, 0.6, 0.2, 0.9]]])
-    told = torch.tensor([[0.5, -2.0]])
+    own = torch.tensor([[0.5, -2.0]])
     boxes, own, others, by_judge = finding.judge_detections(
-        seen, torch.tensor([0]), torch.tensor([15]), boxes, told, torch.full_like(told, -3.0)
+        seen, torch.tensor([0]), torch.tensor([15]), boxes, own, torch.full_like(own, -3.0)
     )
     assert boxes.shape == (1, 4, 4) and torch.equal(boxes[0, 2:], proposals[0])
     assert own.tolist() == [[0.5, -2.0, -6.0, -6.0]] and others.tolist() == [[-3.0, -3.0, -6.0, -1.0]]

@@ -66,11 +66,11 @@ def test_rows_of_singles_are_turns_of_the_user(processor):
 def test_an_answers_leading_space_is_the_templates(processor):
     """So a conversation is read on where it was left, with the ids that were written."""
     first = ask(picture(), "what is it?")
-    told = processor.apply_chat_template(first)
+    before = processor.apply_chat_template(first)
     whole = processor.apply_chat_template([*first, Turn("model", (" a cat",)), *ask("say it again")])
-    assert told.endswith("Assistant:") and whole.startswith(told + " a cat<end_of_utterance>\nUser: ")
-    rest = whole[len(told + " a cat") :]
-    parts = [(told, [picture()]), (" a cat", []), (rest, [])]
+    assert before.endswith("Assistant:") and whole.startswith(before + " a cat<end_of_utterance>\nUser: ")
+    rest = whole[len(before + " a cat") :]
+    parts = [(before, [picture()]), (" a cat", []), (rest, [])]
     ids = [id for text, images in parts for id in processor.text_inputs(text, images).tokens[0].tolist()]
     assert ids == processor.text_inputs(whole, [picture()]).tokens[0].tolist()
 
