@@ -171,12 +171,12 @@ def _declared(raw: dict, name: str) -> dict:
     except ModelError:  # the rest can be shown
         return {"tasks": None, "capabilities": None, "knows": None}
     config = family.read_config(raw)
-    able, knowledge = family.capabilities(config), family.knowledge and family.knowledge(config)
+    able, closed_vocabulary = family.capabilities(config), family.closed_vocabulary and family.closed_vocabulary(config)
     keys = ("things", "questions", "languages", "things_per_prompt")
     return {
         "tasks": able.tasks,
         "capabilities": asdict(able),
-        "knows": {key: getattr(knowledge, key) for key in keys} if knowledge else None,
+        "knows": {key: getattr(closed_vocabulary, key) for key in keys} if closed_vocabulary else None,
     }
 
 

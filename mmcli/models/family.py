@@ -151,7 +151,7 @@ class Processor(Protocol):
 
 
 @dataclass(frozen=True)
-class Knowledge:
+class ClosedVocabulary:
     """What a family was taught, where that is little enough to be listed."""
 
     things: tuple[str, ...]  # what `detect` and `segment` find
@@ -223,5 +223,7 @@ class Family:
     transcript_inputs: "Callable[[Any, Sequence[np.ndarray], DecodingOptions], Inputs] | None" = None
     """For families that transcribe: (loaded, windows, options) → what the model has read before it writes each text."""
     transcribe: Transcribe | None = None
-    knowledge: Callable[[Any], Knowledge] | None = None  # configuration → what it knows; None: any words may be tried
+    closed_vocabulary: Callable[[Any], ClosedVocabulary] | None = (
+        None  # configuration → what it knows; None: any words may be tried
+    )
     find: Find | None = None  # None: all things are named in one prompt, and the answer is read as it is

@@ -103,16 +103,21 @@ class Request:
 
     def remarks(self, loaded: "Loaded") -> list[str]:
         """What must be said of the request itself, whatever the images: things that the model does not know."""
-        if not self.finds_objects or self.prompt is not None or loaded.family is None or not loaded.family.knowledge:
+        if (
+            not self.finds_objects
+            or self.prompt is not None
+            or loaded.family is None
+            or not loaded.family.closed_vocabulary
+        ):
             return []
-        name, knowledge = loaded.checkpoint.name, loaded.family.knowledge(loaded.config)
+        name, closed_vocabulary = loaded.checkpoint.name, loaded.family.closed_vocabulary(loaded.config)
         remarks = []
         for thing in self.things:
-            known = knowledge.known(thing)
+            known = closed_vocabulary.known(thing)
             if known is None:
                 parts = [part for part in JOINED.split(thing) if part]
                 do = f"mmcli models info {name} lists what it knows"
-                if any(map(knowledge.known, parts)):
+                if any(map(closed_vocabulary.known, parts)):
                     do = f'several things are written with semicolons: "{" ; ".join(parts)}"'
                 remarks.append(f'{name} does not know "{thing}"; {do}')
             elif known != thing.lower():

@@ -44,7 +44,7 @@ def test_known_models_can_do_what_is_said_of_them(model):
 def test_a_family_has_the_functions_that_belong_to_what_it_declares(model):
     family = family_of({"model_type": model.type}, model.name)
     assert declared(model).transcribes == bool(family.transcribe) == bool(family.transcript_inputs)
-    assert declared(model).objects or not (family.find or family.knowledge)
+    assert declared(model).objects or not (family.find or family.closed_vocabulary)
 
 
 def test_models_are_named_for_what_they_can_do():

@@ -4,10 +4,10 @@ from mmcli.models.family import Family
 from mmcli.models.nano.capabilities import capabilities
 from mmcli.models.nano.config import NanoConfig
 from mmcli.models.nano.finding import find
-from mmcli.models.nano.knowledge import knowledge
 from mmcli.models.nano.model import Nano
 from mmcli.models.nano.processor import NanoProcessor
 from mmcli.models.nano.stages import stages
+from mmcli.models.nano.vocabulary import closed_vocabulary
 from mmcli.models.nano.weights import rules
 
 FAMILY = Family(
@@ -18,7 +18,7 @@ FAMILY = Family(
     processor=NanoProcessor.open,
     stages=stages,
     capabilities=capabilities,
-    knowledge=knowledge,
+    closed_vocabulary=closed_vocabulary,
     find=find,
 )
 

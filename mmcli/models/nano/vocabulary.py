@@ -2,15 +2,15 @@
 
 from functools import partial
 
-from mmcli.models.family import Knowledge
+from mmcli.models.family import ClosedVocabulary
 from mmcli.models.nano.config import NanoConfig
 from mmcli.models.nano.questions import EXAMPLES
 from mmcli.models.nano.words import known
 
 
-def knowledge(config: NanoConfig) -> Knowledge:
+def closed_vocabulary(config: NanoConfig) -> ClosedVocabulary:
     """The things that the checkpoint's configuration names, and the kinds of question that training asked."""
-    return Knowledge(
+    return ClosedVocabulary(
         things=config.things,
         questions=EXAMPLES,
         languages=("en",),
