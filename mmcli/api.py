@@ -18,7 +18,7 @@ from mmcli.media.sources import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS, RECORDING_EX
 from mmcli.tasks.caption import CaptionRequest
 from mmcli.tasks.chat import ChatRequest
 from mmcli.tasks.chat_session import ChatSession
-from mmcli.tasks.detect import DetectRequest, tidy_things
+from mmcli.tasks.detect import DetectRequest, tidy_labels
 from mmcli.tasks.pieces import Pieces
 from mmcli.tasks.segment import SegmentRequest
 from mmcli.tasks.transcribe import TranscribeRequest
@@ -56,7 +56,7 @@ class Captioning(Asking, total=False):
 
 
 class Finding(Asking, total=False):
-    """… a question for things in images."""
+    """… a question for objects in images."""
 
     min_score: float  # leave out what is less likely, with models that give probabilities
 
@@ -138,34 +138,34 @@ class Model:
         return self._about(CaptionRequest(**options), images, batch_size)
 
     @overload
-    def detect(self, things: str | Sequence[str], images: Given, **options: Unpack[Finding]) -> "Record": ...  # type: ignore[overload-overlap]
+    def detect(self, labels: str | Sequence[str], images: Given, **options: Unpack[Finding]) -> "Record": ...  # type: ignore[overload-overlap]
     @overload
     def detect(
         self,
-        things: str | Sequence[str],
+        labels: str | Sequence[str],
         images: Iterable[Given],
         *,
         batch_size: int | None = ...,
         **options: Unpack[Finding],
     ) -> "Iterator[Record]": ...
-    def detect(self, things: Any, images: Any, *, batch_size: int | None = None, **options: Unpack[Finding]) -> Any:
-        """Find things ("cat", "cat ; dog" or ["cat", "dog"]): `objects` of the record, with boxes."""
-        return self._about(DetectRequest(words=_named(things), **options), images, batch_size)
+    def detect(self, labels: Any, images: Any, *, batch_size: int | None = None, **options: Unpack[Finding]) -> Any:
+        """Find objects ("cat", "cat ; dog" or ["cat", "dog"]): `objects` of the record, with boxes."""
+        return self._about(DetectRequest(words=_named(labels), **options), images, batch_size)
 
     @overload
-    def segment(self, things: str | Sequence[str], images: Given, **options: Unpack[Finding]) -> "Record": ...  # type: ignore[overload-overlap]
+    def segment(self, labels: str | Sequence[str], images: Given, **options: Unpack[Finding]) -> "Record": ...  # type: ignore[overload-overlap]
     @overload
     def segment(
         self,
-        things: str | Sequence[str],
+        labels: str | Sequence[str],
         images: Iterable[Given],
         *,
         batch_size: int | None = ...,
         **options: Unpack[Finding],
     ) -> "Iterator[Record]": ...
-    def segment(self, things: Any, images: Any, *, batch_size: int | None = None, **options: Unpack[Finding]) -> Any:
-        """Find things and outline them: `objects` of the record, with boxes and masks."""
-        return self._about(SegmentRequest(words=_named(things), **options), images, batch_size)
+    def segment(self, labels: Any, images: Any, *, batch_size: int | None = None, **options: Unpack[Finding]) -> Any:
+        """Find objects and outline them: `objects` of the record, with boxes and masks."""
+        return self._about(SegmentRequest(words=_named(labels), **options), images, batch_size)
 
     def _about(self, request: "Request", images: Any, batch_size: int | None) -> Any:
         if not is_one(images):
@@ -346,9 +346,9 @@ def _texts(
                 yield piece
 
 
-def _named(things: "str | Sequence[str]") -> str:
+def _named(labels: "str | Sequence[str]") -> str:
     """What is to be found, as models were trained to be asked. UsageError for nothing."""
-    named = tidy_things(things if isinstance(things, str) else " ; ".join(things))
+    named = tidy_labels(labels if isinstance(labels, str) else " ; ".join(labels))
     if not named:
         raise UsageError("Nothing is named that could be found", 'Name it, such as "cat" or ["cat", "dog"]')
     return named

@@ -7,11 +7,11 @@ import typer
 
 from mmcli.cli.options import option
 from mmcli.models.offered import such_as
-from mmcli.tasks.detect import tidy_things
+from mmcli.tasks.detect import tidy_labels
 
 
-def _things(value: str) -> str:
-    tidy = tidy_things(value)
+def _labels(value: str) -> str:
+    tidy = tidy_labels(value)
     if not tidy:
         raise typer.BadParameter('it is empty; name what to find, such as "cat" or "cat ; dog".')
     if os.path.isfile(value):
@@ -45,14 +45,14 @@ def _things_or_image(ctx: typer.Context, value: str | None) -> str | None:
         return value
     if value is None:
         raise typer.BadParameter('it is missing; name what to find, such as "cat", or give --all.')
-    return _things(value)
+    return _labels(value)
 
 
-Things = Annotated[
+Labels = Annotated[
     str,
-    typer.Argument(metavar="THINGS", help='What to find: "cat", or several as "cat ; dog".', callback=_things),
+    typer.Argument(metavar="THINGS", help='What to find: "cat", or several as "cat ; dog".', callback=_labels),
 ]
-ThingsOrAll = Annotated[
+LabelsOrAll = Annotated[
     str | None,
     typer.Argument(
         metavar="THINGS",

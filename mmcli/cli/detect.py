@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mmcli.cli.arguments import Images, MinScore, ThingsOrAll
+from mmcli.cli.arguments import Images, LabelsOrAll, MinScore
 from mmcli.cli.engine import EngineOptions
 from mmcli.cli.folders import FolderOptions, ObjectOptions
 from mmcli.cli.options import AnswerOptions, ImageOptions, LogOptions, ModelOptions, OutputOptions, option, spread
@@ -31,7 +31,7 @@ is no probability of being right. --json has both, as probability and score."""
 @spread
 def command(
     ctx: typer.Context,
-    things: ThingsOrAll = None,
+    labels: LabelsOrAll = None,
     images: Images = None,
     every: Annotated[
         bool,
@@ -50,7 +50,7 @@ def command(
     engine: EngineOptions,
     log: LogOptions,
 ) -> int:
-    """Find things in pictures and print a box for each.
+    """Find objects in pictures and print a box for each.
 
     One line an object, separated by tabs: label, x0, y0, x1, y1, score; with several pictures the name comes first.
     Nothing found prints nothing.
@@ -59,9 +59,9 @@ def command(
     from mmcli.tasks.detect import DetectRequest
 
     images = images or []
-    if every and things is not None:
-        images = [things, *images]
-    words = "" if every or things is None else things
+    if every and labels is not None:
+        images = [labels, *images]
+    words = "" if every or labels is None else labels
     fields = request_fields(answer, output) | sifting(objects)
     request = DetectRequest(words=words, every=every, min_score=min_score, **fields)
     plan = Plan(images, inputs, output, model, log, folder=folder, objects=objects, engine=engine)

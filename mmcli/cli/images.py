@@ -93,7 +93,7 @@ def run_images(ctx: typer.Context, request: Request, plan: Plan, answers: Answer
         others,
         plan.folder,
         plan.objects,
-        request.things if request.finds_objects else (),
+        request.labels if request.finds_objects else (),
         request.task,
     )
     need_folder(plan.folder.force, plan.folder.retry_failed, renderer.results.in_folder)
@@ -130,7 +130,7 @@ def run_images(ctx: typer.Context, request: Request, plan: Plan, answers: Answer
                 progress.pass_over(run.passed_over)
             progress.step()
         if run is not None:
-            run.export(renderer.forms.datasets, renderer.things)
+            run.export(renderer.forms.datasets, renderer.labels)
     if run is not None:
         failed += len(run.resume.failed_before)
         if several:

@@ -21,6 +21,7 @@ from mmcli.output.tables import bytes_text, count_text, fit, table
 
 if TYPE_CHECKING:
     from mmcli.hub.known_models import KnownModel
+    from mmcli.models.family import ClosedVocabulary
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -130,7 +131,7 @@ def info(
 ) -> int:
     """Show a model's size, the memory it will need, and what it knows, before it is downloaded or loaded.
 
-    What it knows is shown of models that were taught a list of things and a few kinds of question.
+    What it knows is shown of models that were taught a list of objects and a few kinds of question.
     """
     environment = begin(ctx, log, offline)
     facts = _facts(name, revision, offline)
@@ -147,17 +148,17 @@ def info(
     if facts["parameters"]:
         rows.append(("parameters", count_text(facts["parameters"])))
     rows += [(f"memory as {dtype}", bytes_text(size)) for dtype, size in facts["memory"].items()]
-    environment.write(table(rows, environment.width) + fit(_knowledge_text(facts["knows"]), environment.width))
+    environment.write(table(rows, environment.width) + fit(_vocabulary_text(facts["knows"]), environment.width))
     return ExitCode.OK
 
 
-def _knowledge_text(knows: dict | None) -> str:
+def _vocabulary_text(knows: dict | None) -> str:
     """What a model knows, in paragraphs under a heading each."""
     if knows is None:
         return ""
-    things = textwrap.wrap(", ".join(knows["things"]), 98, break_on_hyphens=False)
+    labels = textwrap.wrap(", ".join(knows["things"]), 98, break_on_hyphens=False)
     parts = {
-        f"finds {len(knows['things'])} things (detect, segment)": things,
+        f"finds {len(knows['things'])} things (detect, segment)": labels,
         "answers questions of these kinds (chat)": knows["questions"],
         "languages": knows["languages"],
     }
@@ -172,11 +173,20 @@ def _declared(raw: dict, name: str) -> dict:
         return {"tasks": None, "capabilities": None, "knows": None}
     config = family.read_config(raw)
     able, closed_vocabulary = family.capabilities(config), family.closed_vocabulary and family.closed_vocabulary(config)
-    keys = ("things", "questions", "languages", "things_per_prompt")
     return {
         "tasks": able.tasks,
         "capabilities": asdict(able),
-        "knows": {key: getattr(closed_vocabulary, key) for key in keys} if closed_vocabulary else None,
+        "knows": _known_facts(closed_vocabulary) if closed_vocabulary else None,
+    }
+
+
+def _known_facts(words: "ClosedVocabulary") -> dict:
+    """What a model knows, under the names that `models info --json` has for it."""
+    return {
+        "things": words.labels,
+        "questions": words.questions,
+        "languages": words.languages,
+        "things_per_prompt": words.labels_per_prompt,
     }
 
 

@@ -45,16 +45,16 @@ class Renderer:
         others: Sequence[str] = (),
         folder: FolderOptions | None = None,
         objects: ObjectOptions | None = None,
-        things: Sequence[str] = (),
+        labels: Sequence[str] = (),
         task: str = "",
     ):
         """`sources`, and `others` by name, are the files that the run reads: none of them is written over.
 
-        `things` are what the `task` is to find.
+        `labels` are what the `task` is to find.
         """
         self.environment = environment
         self.output, self.folder, self.objects = output, folder or FolderOptions(), objects or ObjectOptions()
-        self.things = things
+        self.labels = labels
         in_folder = is_folder(output.output)
         named = writer_of(output.output, "image")
         self.forms = chosen_forms(self.folder.format, output.json, named, folder=in_folder, task=task)
@@ -140,7 +140,7 @@ class Renderer:
         if self.objects.count and writer.name == "text" and record.kind != "failed":
             from mmcli.output.writers.text import to_counts
 
-            return to_counts(record, self.things, self.several)
+            return to_counts(record, self.labels, self.several)
         return writer.write(record, self.several)
 
     @property

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mmcli.cli.arguments import Images, MinScore, Things
+from mmcli.cli.arguments import Images, Labels, MinScore
 from mmcli.cli.engine import EngineOptions
 from mmcli.cli.folders import FolderOptions, ObjectOptions
 from mmcli.cli.options import AnswerOptions, ImageOptions, LogOptions, ModelOptions, OutputOptions, option, spread
@@ -28,7 +28,7 @@ reads it. The bundled {IMAGE_MODEL} brings the decoder of its mask tokens. For m
 @spread
 def command(
     ctx: typer.Context,
-    things: Things,
+    labels: Labels,
     images: Images = None,
     mask: Annotated[
         str | None,
@@ -59,7 +59,7 @@ def command(
     engine: EngineOptions,
     log: LogOptions,
 ) -> int:
-    """Find things in pictures and outline each with a mask.
+    """Find objects in pictures and outline each with a mask.
 
     One line an object, separated by tabs: label, x0, y0, x1, y1, score; with several pictures the name comes first.
     The masks themselves go to --mask, --overlay or --json.
@@ -67,6 +67,6 @@ def command(
     from mmcli.cli.images import Plan, request_fields, run_images, sifting
     from mmcli.tasks.segment import SegmentRequest
 
-    request = SegmentRequest(words=things, min_score=min_score, **request_fields(answer, output), **sifting(objects))
+    request = SegmentRequest(words=labels, min_score=min_score, **request_fields(answer, output), **sifting(objects))
     plan = Plan(images or [], inputs, output, model, log, mask, mask_decoder, folder, objects, engine)
     return run_images(ctx, request, plan)

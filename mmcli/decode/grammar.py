@@ -1,4 +1,4 @@
-"""The grammar of answers that place things, as an automaton over tokens: what may follow what has been written.
+"""The grammar of answers that place objects, as an automaton over tokens: what may follow what has been written.
 
     answer = end | object (separator object)* end
     object = location location location location [code × 16] label

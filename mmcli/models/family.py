@@ -56,7 +56,7 @@ class Capabilities:
     questions: bool = True  # answers questions in anybody's words; False: it knows prompts of its own alone
     reads_text: bool = False  # was taught to read what is written in images
     reads_regions: bool = False  # … and tells of each piece of text where it stands
-    objects: bool = False  # locates things: answers hold location tokens
+    objects: bool = False  # locates objects: answers hold location tokens
     finds_all: bool = False  # … and whatever there is, where nothing is named
     masks: bool = False  # outlines them: … and mask tokens
     probabilities: bool = False  # objects come with a calibrated probability of being right
@@ -154,11 +154,11 @@ class Processor(Protocol):
 class ClosedVocabulary:
     """What a family was taught, where that is little enough to be listed."""
 
-    things: tuple[str, ...]  # what `detect` and `segment` find
+    labels: tuple[str, ...]  # what `detect` and `segment` find
     questions: tuple[str, ...]  # one of each kind of question that `chat` answers
     languages: tuple[str, ...]  # of prompts and answers
-    things_per_prompt: int  # a longer list is asked in several prompts, side by side
-    known: Callable[[str], str | None]  # the one of `things` that a user's word names
+    labels_per_prompt: int  # a longer list is asked in several prompts, side by side
+    known: Callable[[str], str | None]  # the one of `labels` that a user's word names
 
 
 @dataclass(frozen=True)
@@ -189,20 +189,20 @@ class Transcribe(Protocol):
 
 
 class Find(Protocol):
-    """How a family finds things, where it has a way of its own."""
+    """How a family finds objects, where it has a way of its own."""
 
     def __call__(
         self,
         loaded: Any,
         images: "Sequence[Image.Image]",
-        things: Sequence[str],
+        labels: Sequence[str],
         *,
         masks: bool,
         sampling: "Sampling",
         max_tokens: int,
         least: float | None,
     ) -> Sequence[Found]:
-        """What each RGB image shows of `things`, in their order. `loaded` is the `Loaded` of the model.
+        """What each RGB image shows of `labels`, in their order. `loaded` is the `Loaded` of the model.
 
         `least` is the smallest probability of an object; None: the model's own limit.
         """
@@ -226,4 +226,4 @@ class Family:
     closed_vocabulary: Callable[[Any], ClosedVocabulary] | None = (
         None  # configuration → what it knows; None: any words may be tried
     )
-    find: Find | None = None  # None: all things are named in one prompt, and the answer is read as it is
+    find: Find | None = None  # None: all objects are named in one prompt, and the answer is read as it is

@@ -22,7 +22,7 @@ Quad = tuple[float, float, float, float, float, float, float, float]  # four cor
 
 @dataclass(frozen=True)
 class Object:
-    """One thing that was found in an image."""
+    """One object that was found in an image."""
 
     label: Annotated[str, Doc("What it is, as it was asked for.")]
     box: Annotated[

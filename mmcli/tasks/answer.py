@@ -23,14 +23,14 @@ def answer(
 ) -> "Sequence[Completion]":
     """Ask the model about each row of images; `on_token(row, id)` gets every token as it is written.
 
-    A family that finds things in a way of its own gives `Found`. Raises ModelError where the model cannot take the
+    A family that finds objects in a way of its own gives `Found`. Raises ModelError where the model cannot take the
     rows, or where memory runs out.
     """
     from mmcli.engine.collect import complete
     from mmcli.engine.sampling import Sampling
 
     find = None if loaded.family is None else loaded.family.find
-    if request.finds_objects and request.prompt is None and request.things and find is not None:
+    if request.finds_objects and request.prompt is None and request.labels and find is not None:
         return _find(find, loaded, [image for own in images for image in own], request)
     processor = loaded.processor
     beams = request.beams_for(loaded)
@@ -52,7 +52,7 @@ def answer(
 
 
 def _find(find: "Find", loaded: "Loaded", images: "Sequence[Image.Image]", request: Request) -> "Sequence[Found]":
-    """The answers of a family that finds in a way of its own, to a request for things in one image each."""
+    """The answers of a family that finds in a way of its own, to a request for objects in one image each."""
     from mmcli.engine.sampling import Sampling
 
     sampling = Sampling(request.temperature, request.top_k, request.top_p, request.seed)
@@ -60,7 +60,7 @@ def _find(find: "Find", loaded: "Loaded", images: "Sequence[Image.Image]", reque
         return find(
             loaded,
             images,
-            request.things,
+            request.labels,
             masks=request.finds_masks,
             sampling=sampling,
             max_tokens=request.token_limit,

@@ -1,4 +1,4 @@
-"""Find things that the user names, or whatever there is, as boxes."""
+"""Find objects that the user names, or whatever there is, as boxes."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectRequest(Request):
-    """`words` names what to find; several things are separated by ` ; `. With `every` nothing is named."""
+    """`words` names what to find; several objects are separated by ` ; `. With `every` nothing is named."""
 
     task = "detect"
     default_max_tokens = 512
@@ -29,10 +29,10 @@ class DetectRequest(Request):
         """Raise UsageError if everything is to be found by a model that finds what is named."""
         super().require(processor, model)
         if self.every and not processor.capabilities.finds_all:
-            do = f'Name things, such as "cat ; dog", or use {any_of("finds_all")}'
+            do = f'Name objects, such as "cat ; dog", or use {any_of("finds_all")}'
             raise UsageError(f"{model} finds what is named, so --all cannot be used", do)
 
 
-def tidy_things(words: str) -> str:
+def tidy_labels(words: str) -> str:
     """`"cat;dog ; "` → `"cat ; dog"`, the form that models were trained on."""
     return " ; ".join(part for part in (part.strip() for part in words.split(";")) if part)

@@ -1,4 +1,4 @@
-"""Find things that the user names, as boxes with masks."""
+"""Find objects that the user names, as boxes with masks."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from mmcli.tasks.task import Request
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentRequest(Request):
-    """`words` names what to find; several things are separated by ` ; `."""
+    """`words` names what to find; several objects are separated by ` ; `."""
 
     task = "segment"
     default_max_tokens = 512

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mmcli.models.loaded import Loaded
 
 
-JOINED = re.compile(r"\s*(?:[,&+/]|\b(?:and|or)\b)\s*")  # between things, where people take a list for one
+JOINED = re.compile(r"\s*(?:[,&+/]|\b(?:and|or)\b)\s*")  # between labels, where people take a list for one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,8 @@ class Request:
         return self.max_tokens or self.default_max_tokens
 
     @property
-    def things(self) -> list[str]:
-        """What is to be found, one thing an item; each is named once."""
+    def labels(self) -> list[str]:
+        """What is to be found, one label an item; each is named once."""
         parts = (part.strip() for part in text_of(self.words).split(";"))
         return list(dict.fromkeys(part for part in parts if part))
 
@@ -102,7 +102,7 @@ class Request:
             )
 
     def remarks(self, loaded: "Loaded") -> list[str]:
-        """What must be said of the request itself, whatever the images: things that the model does not know."""
+        """What must be said of the request itself, whatever the images: objects that the model does not know."""
         if (
             not self.finds_objects
             or self.prompt is not None
@@ -112,16 +112,16 @@ class Request:
             return []
         name, closed_vocabulary = loaded.checkpoint.name, loaded.family.closed_vocabulary(loaded.config)
         remarks = []
-        for thing in self.things:
-            known = closed_vocabulary.known(thing)
+        for label in self.labels:
+            known = closed_vocabulary.known(label)
             if known is None:
-                parts = [part for part in JOINED.split(thing) if part]
+                parts = [part for part in JOINED.split(label) if part]
                 do = f"mmcli models info {name} lists what it knows"
                 if any(map(closed_vocabulary.known, parts)):
                     do = f'several things are written with semicolons: "{" ; ".join(parts)}"'
-                remarks.append(f'{name} does not know "{thing}"; {do}')
-            elif known != thing.lower():
-                remarks.append(f'{name} looks for "{thing}" as "{known}"')
+                remarks.append(f'{name} does not know "{label}"; {do}')
+            elif known != label.lower():
+                remarks.append(f'{name} looks for "{label}" as "{known}"')
         return remarks
 
 

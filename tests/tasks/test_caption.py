@@ -58,7 +58,7 @@ def test_everything_is_asked_of_those_that_find_everything():
     finder = loaded(objects=True, finds_all=True).processor
     assert DetectRequest(every=True).asked == "detect:all"
     DetectRequest(every=True).require(finder, "m")
-    with pytest.raises(UsageError, match="m finds what is named, so --all cannot be used. Name things"):
+    with pytest.raises(UsageError, match="m finds what is named, so --all cannot be used. Name objects"):
         DetectRequest(every=True).require(loaded(objects=True).processor, "m")
 
 

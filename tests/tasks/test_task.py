@@ -5,7 +5,7 @@ import pytest
 
 from mmcli.tasks.caption import CaptionRequest
 from mmcli.tasks.chat import ChatRequest
-from mmcli.tasks.detect import DetectRequest, tidy_things
+from mmcli.tasks.detect import DetectRequest, tidy_labels
 from mmcli.tasks.segment import SegmentRequest
 
 
@@ -40,7 +40,7 @@ def test_the_token_limit_is_the_tasks_unless_set():
     ],
 )
 def test_things_are_put_in_the_form_models_know(words, tidy):
-    assert tidy_things(words) == tidy
+    assert tidy_labels(words) == tidy
 
 
 def test_tasks_import_neither_torch_nor_numpy_nor_pillow():

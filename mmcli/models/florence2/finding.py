@@ -1,4 +1,4 @@
-"""How Florence-2 finds things: each is asked for alone, and every image is read once for several of them."""
+"""How Florence-2 finds objects: each is asked for alone, and every image is read once for several of them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,24 +21,24 @@ ROWS = 16  # questions that are asked side by side, at most
 def find(
     loaded: "Loaded",
     images: "Sequence[Image.Image]",
-    things: Sequence[str],
+    labels: Sequence[str],
     *,
     masks: bool = False,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     max_tokens: int = 512,
     least: float | None = None,
 ) -> list[Found]:
-    """What each RGB image shows of `things`, in their order: boxes, with `masks` outlines.
+    """What each RGB image shows of `labels`, in their order: boxes, with `masks` outlines.
 
     Every object has the name that the user gave it. `least` has no meaning: there are no probabilities.
     """
-    asked = [(image, thing) for image in range(len(images)) for thing in things]
+    asked = [(image, label) for image in range(len(images)) for label in labels]
     answers: list[Completion] = []
     for first in range(0, len(asked), ROWS):
         answers += _answers(loaded, images, asked[first : first + ROWS], masks, sampling, max_tokens)
-    size = len(things)
+    size = len(labels)
     rows = [answers[first : first + size] for first in range(0, len(answers), size)]
-    return [_found(loaded, things, own, masks, len(images)) for own in rows]
+    return [_found(loaded, labels, own, masks, len(images)) for own in rows]
 
 
 def _answers(
@@ -49,31 +49,31 @@ def _answers(
     sampling: Sampling,
     max_tokens: int,
 ) -> list[Completion]:
-    """One answer for each (number of an image, thing)."""
+    """One answer for each (number of an image, label)."""
     processor = cast(Florence2Processor, loaded.processor)  # the family's own
     first = asked[0][0]
     about = [image - first for image, _ in asked]
-    prompts = [_prompt(processor, thing, masks) for _, thing in asked]
+    prompts = [_prompt(processor, label, masks) for _, label in asked]
     inputs = processor.rows(images[first : asked[-1][0] + 1], about, prompts)
     beams = processor.capabilities.beams if sampling.greedy else 1
     choice = {"beams": beams} if beams > 1 else {"sampling": sampling}
     return complete(loaded.model, inputs, stop_ids=processor.stop_ids, max_tokens=max_tokens, **choice)
 
 
-def _prompt(processor: Florence2Processor, thing: str, masks: bool) -> str:
-    return processor.task_prompt("segment" if masks else "detect", thing)
+def _prompt(processor: Florence2Processor, label: str, masks: bool) -> str:
+    return processor.task_prompt("segment" if masks else "detect", label)
 
 
-def _found(loaded: "Loaded", things: Sequence[str], answers: list[Completion], masks: bool, batch: int) -> Found:
+def _found(loaded: "Loaded", labels: Sequence[str], answers: list[Completion], masks: bool, batch: int) -> Found:
     """The answers about one image as one."""
     processor = cast(Florence2Processor, loaded.processor)
     objects, problems = [], []
-    for thing, said in zip(things, answers, strict=True):
-        grammar = processor.grammar_for(_prompt(processor, thing, masks))
+    for label, said in zip(labels, answers, strict=True):
+        grammar = processor.grammar_for(_prompt(processor, label, masks))
         assert grammar is not None  # else nobody is asked
-        # The thing names what is found, so a place without a label is no fault.
+        # The label names what is found, so a place without a label is no fault.
         parsed = replace(grammar, labelled=False).parse(said.tokens, processor.decode, masks=masks)
-        objects += [replace(one, label=thing) for one in parsed.objects]
+        objects += [replace(one, label=label) for one in parsed.objects]
         problems += parsed.problems
     timings = Timings(
         sum(said.timings.prefill for said in answers) / len(answers),

@@ -117,10 +117,10 @@ class Florence2Processor(Processor):
         return id not in self._control
 
     def task_prompt(self, task: str, words: str) -> str:
-        """Florence-2's sentence for a task. Things are asked for one by one: a sentence on a line for each."""
+        """Florence-2's sentence for a task. Objects are asked for one by one: a sentence on a line for each."""
         sentences = {name: TASKS[token].sentence for name, token in COMMANDS.items()}
-        things = [part for part in (part.strip() for part in words.split(";")) if part]
-        return "\n".join(fill_prompt(sentences, task, thing, "Florence-2") for thing in things or [""])
+        labels = [part for part in (part.strip() for part in words.split(";")) if part]
+        return "\n".join(fill_prompt(sentences, task, label, "Florence-2") for label in labels or [""])
 
     def grammar_for(self, prompt: str) -> QuantisedGrammar | None:
         """The grammar of the answer to a prompt, which hangs on its task."""

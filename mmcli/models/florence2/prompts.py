@@ -12,7 +12,7 @@ from mmcli.errors import UsageError
 
 @dataclass(frozen=True)
 class Task:
-    """One task: its sentence, with `{}` where it takes words or a region, and how its answer places things."""
+    """One task: its sentence, with `{}` where it takes words or a region, and how its answer places objects."""
 
     sentence: str
     kind: Kind = "boxes or polygons"

@@ -1,4 +1,4 @@
-"""How Fuyu finds things: each thing is asked for alone, for the model answers with places and no names."""
+"""How Fuyu finds objects: each object is asked for alone, for the model answers with places and no names."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 def find(
     loaded: "Loaded",
     images: "Sequence[Image.Image]",
-    things: Sequence[str],
+    labels: Sequence[str],
     *,
     masks: bool = False,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     max_tokens: int = 512,
     least: float | None = None,
 ) -> list[Found]:
-    """What each RGB image shows of `things`, in their order.
+    """What each RGB image shows of `labels`, in their order.
 
-    All images are asked about one thing at a time: of this model every row's cache is large. It knows no masks and no
+    All images are asked about one object at a time: of this model every row's cache is large. It knows no masks and no
     probabilities, so `masks` and `least` are not asked of it. ModelError where the tokenizer lacks what places are
     made of.
     """
@@ -36,14 +36,14 @@ def find(
     if processor.grammar is None:
         raise ModelError("The model's tokenizer.json lacks the tokens of boxes and points", "Download the model again")
     answers = []
-    for thing in things:
-        inputs = processor.inputs([[image] for image in images], [processor.task_prompt("detect", thing)] * len(images))
+    for label in labels:
+        inputs = processor.inputs([[image] for image in images], [processor.task_prompt("detect", label)] * len(images))
         written = complete(
             loaded.model, inputs, stop_ids=processor.stop_ids, max_tokens=max_tokens, sampling=sampling
         )  # fmt: skip
         answers.append(written)
     return [
-        _found(loaded, [(thing, own[i]) for thing, own in zip(things, answers, strict=True)], len(images))
+        _found(loaded, [(label, own[i]) for label, own in zip(labels, answers, strict=True)], len(images))
         for i in range(len(images))
     ]
 
@@ -52,9 +52,9 @@ def _found(loaded: "Loaded", answers: Sequence[tuple[str, Completion]], batch: i
     """The answers about one image as one: what is placed in each is what was asked for."""
     processor, grammar = loaded.processor, loaded.processor.grammar
     assert grammar is not None
-    parsed = [(thing, grammar.parse(said.tokens, processor.decode)) for thing, said in answers]
+    parsed = [(label, grammar.parse(said.tokens, processor.decode)) for label, said in answers]
     problems = [problem for _, own in parsed for problem in own.problems]
-    problems += [f'"{thing}" was answered without a place' for thing, own in parsed if not own.objects]
+    problems += [f'"{label}" was answered without a place' for label, own in parsed if not own.objects]
     return Found(
         ids=tuple(id for _, said in answers for id in said.ids),
         logprobs=tuple(value for _, said in answers for value in said.logprobs),
@@ -62,7 +62,7 @@ def _found(loaded: "Loaded", answers: Sequence[tuple[str, Completion]], batch: i
         timings=Timings(
             sum(said.timings.prefill for _, said in answers), sum(said.timings.decode for _, said in answers), batch
         ),
-        objects=tuple(replace(one, label=thing) for thing, own in parsed for one in own.objects),
+        objects=tuple(replace(one, label=label) for label, own in parsed for one in own.objects),
         text="\n".join(own.text for _, own in parsed),
         problems=tuple(dict.fromkeys(problems)),
     )

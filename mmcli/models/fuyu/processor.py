@@ -142,11 +142,11 @@ class FuyuProcessor(Processor):
         return f" {words}" if parted and not words.startswith(" ") else words
 
     def task_prompt(self, task: str, words: str) -> str:
-        """Adept's words for a task. Each thing is asked for alone: those of several stand one after another."""
+        """Adept's words for a task. Each object is asked for alone: those of several stand one after another."""
         if task != "detect":
             return fill_prompt(PROMPTS, task, words, "Fuyu")
-        things = [part.strip() for part in words.split(";")]
-        return "\n".join(fill_prompt(PROMPTS, task, thing, "Fuyu") for thing in things if thing)
+        labels = [part.strip() for part in words.split(";")]
+        return "\n".join(fill_prompt(PROMPTS, task, label, "Fuyu") for label in labels if label)
 
 
 def _grammar(tokenizer: Tokenizer, images: ImageSettings) -> HalfPixelGrammar | None:

@@ -65,14 +65,14 @@ class Asked:
 def find(
     loaded: "Loaded",
     images: "Sequence[Image.Image]",
-    things: Sequence[str],
+    labels: Sequence[str],
     *,
     masks: bool = False,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     max_tokens: int = 512,
     least: float | None = None,
 ) -> list[Found]:
-    """What each RGB image shows of `things`, in their order; things that nano does not know are not asked for.
+    """What each RGB image shows of `labels`, in their order; those that nano does not know are not asked for.
 
     Every object of the answer keeps the name that the user gave it, and is there with a probability of at least
     `least` (None: what the checkpoint was calibrated to). With `masks` each has its codes.
@@ -81,7 +81,7 @@ def find(
     asked = [
         Asked(image, label, thing)
         for image in range(len(images))
-        for label in dict.fromkeys(things)
+        for label in dict.fromkeys(labels)
         if (thing := known(label, taught)) is not None
     ]
     if not asked:

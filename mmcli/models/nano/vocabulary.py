@@ -11,9 +11,9 @@ from mmcli.models.nano.words import known
 def closed_vocabulary(config: NanoConfig) -> ClosedVocabulary:
     """The things that the checkpoint's configuration names, and the kinds of question that training asked."""
     return ClosedVocabulary(
-        things=config.things,
+        labels=config.things,
         questions=EXAMPLES,
         languages=("en",),
-        things_per_prompt=1,
-        known=partial(known, things=config.things),
+        labels_per_prompt=1,
+        known=partial(known, labels=config.things),
     )

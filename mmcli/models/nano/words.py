@@ -67,11 +67,11 @@ def named(label: str, count: int) -> str:
     return (NUMBERS[count] if count < len(NUMBERS) else "several") + " " + plural(label)
 
 
-def known(word: str, things: Sequence[str]) -> str | None:
-    """The one of `things` that a word names: itself, its plural, or another name of the same thing; None if none."""
+def known(word: str, labels: Sequence[str]) -> str | None:
+    """The one of `labels` that a word names: itself, its plural, or another name of the same thing; None if none."""
     word = ARTICLE.sub("", " ".join(word.lower().split()))
-    names = {name: thing for name, thing in SAME.items() if thing in things} | {thing: thing for thing in things}
+    names = {name: label for name, label in SAME.items() if label in labels} | {label: label for label in labels}
     if word in names:
         return names[word]
-    plurals = {form: thing for name, thing in names.items() for form in (plural(name), name + "s", name + "es")}
+    plurals = {form: label for name, label in names.items() for form in (plural(name), name + "s", name + "es")}
     return plurals.get(word)
