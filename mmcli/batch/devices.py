@@ -68,8 +68,10 @@ class _Process:
     process: "multiprocessing.process.BaseProcess"
     connection: Connection
     numbers: list[int] = field(default_factory=list)
-    alone: bool = False  # it has one input that may be its end, and gets no other
-    closed: bool = False  # it was told that nothing follows for now, so that it works on batches that are not full
+    alone: bool = False  # it has one input that may crash it, and gets no other
+    closed: bool = (
+        False  # it got the message that nothing follows for now, so that it works on batches that are not full
+    )
 
     def send(self, text: str | None) -> None:
         with suppress(OSError):  # it has died, which is found out where its answers are awaited

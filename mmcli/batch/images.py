@@ -95,8 +95,9 @@ def run(
 class _Reader:
     """Reads images to the size that the model needs.
 
-    That is asked for when there is an image, since the answer takes an import of the model's family. A model that is
-    not on this machine cannot tell, and is not fetched before an image could be read: until then they are read small.
+    That is asked for when there is an image, since the answer takes an import of the model's family. The size for a
+    model that is not on this machine is not known, and the model is not fetched
+    before an image could be read: until then they are read small.
     """
 
     def __init__(self, able: "Callable[[], Capabilities | None]", keep: bool):
@@ -106,7 +107,7 @@ class _Reader:
         self.side: int | None = PROBE
 
     def use_capabilities(self, able: "Capabilities | None") -> None:
-        """From now on read for a model that can do this; None: for one that cannot tell."""
+        """From now on read for a model with these capabilities; None: they are not known."""
         self.side, self._known = PROBE if able is None else able.min_read_side, True
 
     def prefetch(self, source: "Source") -> "_Read | None":

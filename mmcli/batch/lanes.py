@@ -30,7 +30,7 @@ class Lanes:
     def leave_to_batches(self) -> None:
         """Keep the calling thread, which finds speech, to itself: its operations are so small that more only hinder it.
 
-        It must be called before `open`: PyTorch tells a new thread the number that was set last.
+        It must be called before `open`: PyTorch gives a new thread the number that was set last.
         """
         import torch
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class BackgroundModel:
-    """A model that is loaded once, in a thread of its own, as soon as somebody is sure to need it.
+    """A model that is loaded once, in a thread of its own, as soon as it is certain to be needed.
 
     `load` may raise whatever it likes: that is raised again where the model is asked for.
     """

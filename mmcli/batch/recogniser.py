@@ -29,8 +29,8 @@ class Recogniser:
     def recognise(self, loaded: "Loaded", windows: list[Window]) -> list[list[Passage]]:
         """The passages of each window; what the model left out at its end is transcribed again.
 
-        Where a text repeats itself, the halves of its window are transcribed too: a model that only turns in circles
-        does so less in a shorter one, and what is really said over and over is found there as well.
+        Where a text repeats itself, the halves of its window are transcribed too: a model that only repeats itself does
+        so less in a shorter one, and what is really said over and over is found there as well.
         Raises ModelError where memory runs out, UsageError for a language or task that the model does not know.
         """
         if not windows:
@@ -61,7 +61,7 @@ class Recogniser:
         assert loaded.family is not None and loaded.family.transcribe is not None, "the request requires it"
         size = self._size or default_batch_size(loaded, LARGE_FOR_AUDIO)
         texts: dict[int, WindowText] = {}
-        # Of a window that can be halved a text that turns in circles need not be tried again as it is.
+        # Of a window that can be halved a text that repeats itself need not be tried again as it is.
         options = self._request.options()
         for chosen, places in (
             (replace(options, compression_ratio_limit=None), [n for n, one in enumerate(windows) if is_long(one)]),

@@ -33,7 +33,7 @@ class PartialTranscript:
 
     source: "Source"
     segments: list[Segment]
-    reached: float  # seconds of audio that were listened to so far, pauses included
+    reached: float  # seconds of audio that were processed so far, pauses included
     length: float | None  # seconds of audio in all, where it is known
 
 

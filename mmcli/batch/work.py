@@ -1,4 +1,4 @@
-"""Work that other processes do: what they are told, what they are given, and what they give back.
+"""Work that other processes do: their task, their inputs, and their results.
 
 All of it is plain data that may cross a network. A source is sent by its number and its place, and an answer comes back
 under that number: whoever sent it writes the results and the manifest, as if the work had been done here.
@@ -77,7 +77,7 @@ class Work:
         raise NotImplementedError
 
     def failed(self, source: Source, error: InputError) -> Outcome:
-        """The outcome of a source that no worker could tell of."""
+        """The outcome of a source that no worker could answer."""
         raise NotImplementedError
 
 

@@ -38,7 +38,7 @@ _SPACE = re.compile(r"(?<!\\)\s")  # what ends a name that is typed with escapes
 
 
 class _Leave(Exception):
-    """The user has had enough."""
+    """The user ends the conversation."""
 
 
 def run_prompt(runner: ChatRunner) -> int:

@@ -9,7 +9,7 @@ _LINKER_GAVE_UP = 127  # an exit code of the dynamic linker, which has no memory
 
 
 def run_apart() -> None:
-    """Go on in a child process if the address space is limited; this one waits and tells what became of it.
+    """Go on in a child process if the address space is limited; this one waits and reports how it ended.
 
     Without memory PyTorch's libraries break off in the middle of being loaded, beyond what Python can catch.
     """

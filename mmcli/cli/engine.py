@@ -87,7 +87,7 @@ class EngineOptions:
 
 
 def choice_of(model: ModelOptions, mask_decoder: str | None = None) -> "Choice":
-    """The model as workers are told of it."""
+    """The model as workers get it."""
     from mmcli.batch.work import Choice
 
     folder = Path(model.model).expanduser()

@@ -1,4 +1,4 @@
-"""Where a command reads and writes: the three streams, whether they are terminals, and how to speak on them."""
+"""Where a command reads and writes: the three streams, whether they are terminals, and how to write to them."""
 
 import contextlib
 import errno
@@ -39,9 +39,9 @@ class Closed(io.TextIOBase):
 class Environment:
     """The streams a command may use, injected so that tests never patch globals.
 
-    stdout carries results and nothing else, stderr the talk. Nothing here knows markup. This is the one place where
-    text is made fit for a terminal (`mmcli.escape`): talk always, results where stdout is one; in a pipe they stay as
-    they are.
+    stdout carries results and nothing else, stderr messages. Nothing here knows markup. This is the one place where
+    text is made fit for a terminal (`mmcli.escape`): messages always, results where stdout is one; in a pipe they stay
+    as they are.
     """
 
     stdin: BinaryIO
@@ -82,7 +82,7 @@ class Environment:
             raise OutputError(f"Standard output cannot be written: {error.strerror}", do) from error
 
     def say(self, text: str, indent: str = "  ") -> None:
-        """Write a line of talk to stderr, `--quiet` or not; trouble with stderr itself is nobody's concern.
+        """Write a line to stderr, `--quiet` or not; errors of stderr itself are ignored.
 
         It is one line whatever is in it, not too long, and shows no password of an address. On a terminal it is
         wrapped, `indent` before what follows.

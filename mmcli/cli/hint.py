@@ -50,9 +50,9 @@ def hint(environment: Environment, model: str, example: str, today: date | None 
 
 
 def _said(variables: Mapping[str, str], today: date) -> bool:
-    """Whether hints were shown today, or nobody can tell; from now on they were.
+    """Whether hints were shown today, or that cannot be found out; from now on they were.
 
-    That the note of it cannot be read or written is not said: a hint is worth no complaint. None is shown then, since
+    That the note of it cannot be read or written is not said: a hint is not worth an error. None is shown then, since
     it would be shown every time.
     """
     path = state_folder(variables) / "hint"

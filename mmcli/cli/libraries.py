@@ -1,4 +1,4 @@
-"""What libraries say by themselves, made as harmless as what mmcli says: their warnings, logs and progress bars."""
+"""Output of libraries, made as safe as mmcli's own: their warnings, logs and progress bars."""
 
 import re
 import sys
@@ -36,7 +36,7 @@ class Guarded:
 
 @contextmanager
 def guarded(environment: Environment) -> Iterator[None]:
-    """Let libraries speak through the environment while this lasts: a warning is a line of talk."""
+    """Send the output of libraries through the environment while this lasts; a warning is a line on stderr."""
 
     def show_warning(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
         environment.note(f"mmcli: {category.__name__}: {message}")

@@ -232,7 +232,7 @@ def _facts(name: str, revision: str | None, offline: bool) -> dict:
 
 
 def _listed_facts(known: "KnownModel") -> dict:
-    """What the table of known models tells of one that is not here."""
+    """What the table of known models says of one that is not here."""
     return {
         "type": known.type,
         "revision": known.revision,

@@ -30,7 +30,7 @@ def begin(ctx: typer.Context, log: LogOptions, offline: bool = False) -> Environ
             raise UsageError(what, "Set it right or unset it")
     if offline:
         environment.variables["HF_HUB_OFFLINE"] = "1"
-    environment.variables.setdefault("HF_HUB_VERBOSITY", "error")  # what it does about a damaged cache is its affair
+    environment.variables.setdefault("HF_HUB_VERBOSITY", "error")  # a damaged cache is its own to handle
     if log.quiet or not environment.stderr_tty:
         environment.variables["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     return environment
