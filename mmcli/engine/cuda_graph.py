@@ -77,19 +77,24 @@ class Graph:
         cache.cursor.fill_(cache.length)
         cache.fixed = True
         try:
-            # Libraries set themselves up at their first call, which must not be recorded.
-            aside = torch.cuda.Stream()
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
-                model.step(*arguments)
-            torch.cuda.current_stream().wait_stream(aside)
-            cache.valid.copy_(state[0])
-            cache.positions.copy_(state[1])
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._logits = model.step(*arguments)
+            with torch.cuda.device(cache.valid.device):  # streams, and kernels of our own, are those of the current one
+                self._record(model, arguments, cache, state)
         finally:
             cache.fixed = False
+
+    def _record(self, model: GenerativeModel, arguments: list[Any], cache: KVCache, state: list[Tensor]) -> None:
+        """Run a step aside, undo what it did to the `state` of the cache, and record one."""
+        # Libraries set themselves up at their first call, which must not be recorded.
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            model.step(*arguments)
+        torch.cuda.current_stream().wait_stream(aside)
+        cache.valid.copy_(state[0])
+        cache.positions.copy_(state[1])
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._logits = model.step(*arguments)
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Read one token a row, tokens [B] → logits [B, V] of the next. ValueError where the cache is full."""

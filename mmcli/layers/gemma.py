@@ -97,28 +97,17 @@ class GemmaDecoder(nn.Module):
             sliding_mask = None if sliding_mask is None else additive(sliding_mask, x.dtype)
         slides = self.config.sliding_layers or (False,) * len(self.layers)
         masks = [mask if sliding_mask is None or not own else sliding_mask for own in slides]
-        if cache is not None and self._in_kernels(x, cache):
+        if cache is not None and kernels.chosen(x, cache):
             from mmcli.layers import gemma_step  # imports Triton
 
-            return gemma_step.step(self, x, angles, masks, cache)
+            if gemma_step.fits(self):
+                return gemma_step.step(self, x, angles, masks, cache)
         for layer, own in zip(self.layers, masks, strict=True):
             x = layer(x, angles, own, cache)
         return self.norm(x)
 
-    def _in_kernels(self, x: Tensor, cache: KVCache) -> bool:
-        if not kernels.chosen(x, cache):
-            return False
-        from mmcli.layers import gemma_step
-
-        return gemma_step.fits(self)
-
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] → float32 logits [..., V] through the tied head."""
-        if kernels.few(hidden):
-            from mmcli.layers.kernels.matvec import matvec
-
-            cap = self.config.logit_softcap
-            return matvec(hidden, self.embedding.weight, softcap=cap, dtype=torch.float32)
         logits = F.linear(hidden, self.embedding.weight).float()
         cap = self.config.logit_softcap
         return logits if cap is None else torch.tanh(logits / cap) * cap

@@ -1,14 +1,15 @@
 """Measure the fused kernels one by one on a CUDA device, against their plain roads: µs, and GB/s of what must be read.
 
     python tests/bench/kernel_rates.py            every kernel on the shapes of the published decoders
-    python tests/bench/kernel_rates.py --tiles    the skinny product with other tiles too, to choose among them
+    python tests/bench/kernel_rates.py --tries    the product and attention cut in other ways too, to choose among them
 
 Each is recorded in a graph that goes through as many weights as the cache of the device cannot hold.
 """
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -24,20 +25,15 @@ from mmcli.layers.kernels import gated_gelu, matvec, residual_norm, single_query
 from mmcli.layers.rope import rotary_angles  # noqa: E402
 
 CACHED = 256 << 20  # bytes of weights that no cache holds
-# Weight shapes [N, K] of a step, whether the product is gated: PaliGemma 3B, PaliGemma 2 3B, Gemma 3n E4B.
+# Weight shapes [N, K] of a step: PaliGemma 3B, PaliGemma 2 3B, Gemma 3n E4B.
 SHAPES = (
-    ("3b qkv", 2560, 2048, False), ("3b out", 2048, 2048, False), ("3b gate up", 32768, 2048, True),
-    ("3b down", 2048, 16384, False), ("3b head", 257216, 2048, False),
-    ("3b-2 qkv", 4096, 2304, False), ("3b-2 out", 2304, 2048, False), ("3b-2 gate up", 18432, 2304, True),
-    ("3b-2 down", 2304, 9216, False),
-    ("e4b qkv", 3072, 2048, False), ("e4b laurel", 64, 2048, False), ("e4b per layer", 256, 2048, False),
-    ("e4b per layer out", 2048, 256, False),
+    ("3b qkv", 2560, 2048), ("3b out", 2048, 2048), ("3b gate up", 32768, 2048), ("3b down", 2048, 16384),
+    ("3b head", 257216, 2048), ("3b-2 qkv", 4096, 2304), ("3b-2 out", 2304, 2048), ("3b-2 gate up", 18432, 2304),
+    ("3b-2 down", 2304, 9216), ("e4b qkv", 3072, 2048), ("e4b laurel left", 64, 2048), ("e4b laurel right", 2048, 64),
+    ("e4b per layer", 256, 2048), ("e4b per layer out", 2048, 256),
 )  # fmt: skip
-TILES = (
-    (1, 512, 4), (1, 1024, 4), (1, 2048, 4), (1, 2048, 8), (2, 512, 4), (2, 1024, 4), (2, 1024, 8), (2, 2048, 8),
-    (4, 256, 2), (4, 256, 4), (4, 512, 4), (4, 1024, 8), (8, 256, 4), (8, 512, 8),
-)  # fmt: skip
-TRIED = ("3b qkv", "3b gate up", "3b down", "3b head", "3b-2 gate up", "3b-2 down", "e4b qkv")
+TILES = ((1024, 2048), (1024, 4096), (1024, 1024), (512, 2048), (512, 1024), (256, 1024), (2048, 4096), (2048, 2048))
+CUTS = ((32, 256, 2), (32, 256, 3), (32, 512, 2), (64, 256, 2), (64, 512, 2), (16, 512, 2), (16, 256, 3), (32, 128, 3))
 
 
 def seconds(calls: list[Callable[[], object]]) -> float:
@@ -61,35 +57,25 @@ def seconds(calls: list[Callable[[], object]]) -> float:
     return median(times[1:])
 
 
-def library(x: Tensor, gated: bool, weight: Tensor) -> Tensor:
-    y = F.linear(x, weight)
-    return gated_gelu.gated_gelu(y) if gated else y
-
-
-def products(with_tiles: bool) -> None:
-    for name, outputs, inputs, gated in SHAPES:
+def products(tries: bool) -> None:
+    for name, outputs, inputs in SHAPES:
         size = outputs * inputs * 2
         count = max(4, min(64, CACHED // size + 1))
         weights = [torch.randn(outputs, inputs, device="cuda", dtype=torch.bfloat16) for _ in range(count)]
-        scale = torch.randn(inputs, device="cuda")
+        x = torch.randn(1, inputs, device="cuda", dtype=torch.bfloat16)
 
-        def rate(call: Callable[[Tensor], object], weights: list[Tensor] = weights, size: int = size) -> float:
-            return size / seconds([partial(call, weight) for weight in weights]) / 1e9
+        def rate(call: Callable[..., object], weights: list[Tensor] = weights, size: int = size, x: Tensor = x) -> str:
+            return f"{size / seconds([partial(call, x, weight) for weight in weights]) / 1e9:.0f}"
 
-        for rows in (1, 4):
-            x = torch.randn(rows, inputs, device="cuda", dtype=torch.bfloat16)
-            own = partial(matvec.matvec, x, gated=gated)
-            normed = rate(partial(own, norm=scale, epsilon=1e-6))
-            line = f"{name:18} rows {rows}: library {rate(partial(library, x, gated)):.0f} GB/s, "
-            line += f"ours {rate(own):.0f}, with the norm {normed:.0f}"
-            if with_tiles and rows == 1 and name in TRIED:
-                found = [(rate(partial(own, cut=matvec.Tiles(*cut))), cut) for cut in TILES]
-                line += "; " + ", ".join(f"{speed:.0f} {cut}" for speed, cut in sorted(found, reverse=True))
-            print(line, flush=True)
+        line = f"{name:18}: library {rate(F.linear)} GB/s, ours {rate(matvec.matvec)}"
+        for tile in TILES if tries else ():
+            with set_to(matvec, INPUTS=tile[0], TILE=tile[1]):
+                line += f", {tile} {rate(matvec.matvec)}"
+        print(line, flush=True)
         del weights
 
 
-def attention() -> None:
+def attention(tries: bool) -> None:
     bfloat16, device = torch.bfloat16, torch.device("cuda")
     for name, heads, key_heads, softcap in (("3b", 8, 1, None), ("3b-2", 8, 4, 50.0), ("e4b", 8, 2, None)):
         for rows, length in ((1, 384), (1, 5000), (4, 384), (32, 384), (32, 1200)):
@@ -99,11 +85,20 @@ def attention() -> None:
             cos, sin = rotary_angles(cursor[:, None].expand(rows, 1), 256, 1e4)
             bias = additive(torch.ones(rows, 1, 1, length, dtype=torch.bool, device=device), bfloat16)
             rest = (cos.to(bfloat16), sin.to(bfloat16)), bias, cursor, 0.0625, softcap
-            rates = []
-            for call in (single_query.plain, single_query.single_query):
-                time = seconds([partial(call, qkv, *cache, *rest) for cache in caches])
-                rates.append(f"{time * 1e6:.1f} µs ({caches[0].nbytes / time / 1e9:.0f} GB/s)")
-            print(f"attention {name:5} rows {rows}, length {length}: plain {rates[0]}, ours {rates[1]}", flush=True)
+
+            def time(
+                call: Callable[..., object], qkv: Tensor = qkv, caches: list[Tensor] = caches, rest: tuple = rest
+            ) -> float:
+                return seconds([partial(call, qkv, *cache, *rest) for cache in caches])
+
+            line = f"attention {name:5} rows {rows}, length {length}:"
+            for road, call in (("plain", single_query.plain), ("ours", single_query.single_query)):
+                spent = time(call)
+                line += f" {road} {spent * 1e6:.1f} µs ({caches[0].nbytes / spent / 1e9:.0f} GB/s)"
+            for cut in CUTS if tries else ():
+                with set_to(single_query, KEYS=cut[0], PROGRAMS=cut[1], STAGES=cut[2]):
+                    line += f", {cut} {time(single_query.single_query) * 1e6:.1f}"
+            print(line, flush=True)
 
 
 def small() -> None:
@@ -121,11 +116,21 @@ def small() -> None:
         print(f"gated gelu, rows {rows}: plain {plain:.1f} µs, ours {own:.1f} µs", flush=True)
 
 
+@contextmanager
+def set_to(module: object, **constants: int) -> Iterator[None]:
+    before = {name: getattr(module, name) for name in constants}
+    for name, value in constants.items():
+        setattr(module, name, value)
+    yield
+    for name, value in before.items():
+        setattr(module, name, value)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiles", action="store_true")
+    parser.add_argument("--tries", action="store_true")
     given = parser.parse_args()
     with torch.inference_mode():
         small()
-        attention()
-        products(given.tiles)
+        attention(given.tries)
+        products(given.tries)

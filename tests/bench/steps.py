@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 from statistics import median
@@ -28,8 +29,16 @@ from worker import copy_rate, pictures  # noqa: E402
 from mmcli.engine import cuda_graph  # noqa: E402
 from mmcli.engine.device import choose_device, choose_dtype  # noqa: E402
 from mmcli.hub.resolve import resolve  # noqa: E402
-from mmcli.layers.kernels import SWITCH  # noqa: E402
+from mmcli.layers import kernels  # noqa: E402
+from mmcli.layers.kernels import launch  # noqa: E402
 from mmcli.models.registry import family_of  # noqa: E402
+
+# What is set in the environment for each; `serial`: every kernel waits for the end of the one before it.
+ROADS = {
+    "plain": {kernels.SWITCH: "0"},
+    "kernels": {kernels.SWITCH: "1", launch.SWITCH: "1"},
+    "serial": {kernels.SWITCH: "1", launch.SWITCH: "0"},
+}
 
 
 def options() -> argparse.Namespace:
@@ -40,7 +49,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--profile", type=int, default=0, help="kernels to list, by their time in one step")
-    parser.add_argument("--roads", nargs="+", default=["0", "1"], help="0: without the kernels, 1: with them")
+    parser.add_argument("--roads", nargs="+", choices=ROADS, default=["plain", "kernels"])
     return parser.parse_args()
 
 
@@ -75,17 +84,19 @@ def profile(graph: Any, count: int) -> str:
             calls[event.name] += 1
     total = sum(spent.values())
     lines = [f"  {sum(calls.values())} kernels, {total / 1000:.3f} ms within them"]
-    for name, time in spent.most_common(count):
-        lines.append(f"  {time:9.1f} µs {time / total:5.1%} {calls[name]:5d} × {name[:120]}")
+    for name, spell in spent.most_common(count):
+        lines.append(f"  {spell:9.1f} µs {spell / total:5.1%} {calls[name]:5d} × {name[:120]}")
     return "\n".join(lines)
 
 
 def measure(side: Mmcli, inputs: Any, road: str, given: argparse.Namespace) -> tuple[float, float, list[list[int]]]:
     """(seconds a step, tokens a second, ids); the profile is printed."""
-    os.environ[SWITCH] = road
+    os.environ.update(ROADS[road])
     cuda_graph._spare.clear()
     with torch.inference_mode():
+        start = time.perf_counter()
         side.answer(inputs, given.tokens)
+        print(f"{road}: the first answer took {time.perf_counter() - start:.2f} s", flush=True)
         runs = [side.answer(inputs, given.tokens) for _ in range(2)]
     graph = cuda_graph._spare[side.model].graph
     step = replay_time(graph)
@@ -119,13 +130,15 @@ def main() -> None:
                 shown = argparse.Namespace(**vars(given) | {"profile": given.profile if turn == 0 else 0})
                 step, rate, answers[road] = measure(side, inputs, road, shown)
                 print(
-                    f"batch {batch}, kernels {'on ' if road == '1' else 'off'}: a step {1000 * step:.3f} ms, "
+                    f"batch {batch}, {road:7}: a step {1000 * step:.3f} ms, "
                     f"{rate:.1f} tokens/s, {read / step / copy:.1%} of the copy rate",
                     flush=True,
                 )
-        if len(answers) == 2:
-            alike = [sum(a == b for a, b in zip(*pair, strict=True)) for pair in zip(*answers.values(), strict=True)]
-            print(f"batch {batch}: both roads write the same at {min(alike)} … {max(alike)} of {given.tokens} places")
+        first = answers[given.roads[0]]
+        for road in given.roads[1:]:
+            alike = [sum(a == b for a, b in zip(*pair, strict=True)) for pair in zip(first, answers[road], strict=True)]
+            counts = f"{min(alike)} … {max(alike)} of {given.tokens} places"
+            print(f"batch {batch}: {road} and {given.roads[0]} write the same at {counts}", flush=True)
 
 
 if __name__ == "__main__":

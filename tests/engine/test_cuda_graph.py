@@ -1,5 +1,6 @@
 """Steps played back as CUDA graphs write what steps run one by one write; only where there is such a device."""
 
+import copy
 import gc
 import weakref
 
@@ -12,6 +13,8 @@ from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
 from mmcli.engine.sampling import Sampling
+from mmcli.layers import kernels
+from mmcli.layers.fusing import fuse
 from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -32,7 +35,7 @@ class Model(GenerativeModel):
         self.table = torch.randn(70, 32) if on_host else None
 
     def new_cache(self, batch, length):
-        return KVCache(4, batch, length, 2, 8, torch.float32, torch.device("cuda"))
+        return KVCache(4, batch, length, 2, 8, torch.float32, self.decoder.embedding.weight.device)
 
     def prefill(self, inputs, cache):
         positions = (cache.positions[:, None] + inputs.valid.long().cumsum(dim=1) - 1).clamp(min=0)
@@ -40,11 +43,11 @@ class Model(GenerativeModel):
         count = inputs.tokens.shape[1]
         masks = cache.causal_mask(count), cache.causal_mask(count, WINDOW)
         x = self.decoder.embed(inputs.tokens)
-        x = x if self.table is None else x + self.table[inputs.tokens.cpu()].cuda()
+        x = x if self.table is None else x + self.before_step(inputs.tokens)
         return self.decoder.logits(self.decoder(x, positions, masks[0], cache, masks[1])[:, -1])
 
     def before_step(self, tokens):
-        return None if self.table is None else self.table[tokens.cpu()].cuda()
+        return None if self.table is None else self.table[tokens.cpu()].to(tokens.device)
 
     def step(self, tokens, cache, rows=None):
         positions = cache.positions[:, None].clone()
@@ -83,6 +86,30 @@ def test_played_back_steps_equal_steps_one_by_one(model, sampling, monkeypatch):
     plain = written(model, inputs(*ROWS), sampling=sampling)
     assert graphs[0] == plain[0]
     assert graphs[1] == pytest.approx(plain[1], abs=1e-4)
+
+
+def test_steps_through_the_kernels_write_the_same(model, monkeypatch):
+    fuse(model)
+    monkeypatch.setenv(kernels.SWITCH, "0")
+    plain = written(model, inputs(*ROWS))
+    cuda_graph._spare.clear()
+    monkeypatch.setenv(kernels.SWITCH, "1")
+    from mmcli.layers import gemma_step
+
+    step, read = gemma_step.step, []
+    monkeypatch.setattr(gemma_step, "step", lambda *given: read.append(given) or step(*given))
+    fast = written(model, inputs(*ROWS))
+    assert len(read) == 2  # once aside and once recorded
+    assert fast[0] == plain[0]
+    assert fast[1] == pytest.approx(plain[1], abs=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_device_that_is_not_the_current_one_writes_the_same(model):
+    first = written(model, inputs(*ROWS))
+    other = copy.deepcopy(model).to("cuda:1")
+    second = written(other, inputs(*ROWS))
+    assert first[0] == second[0] and first[1] == pytest.approx(second[1], abs=1e-4)
 
 
 def test_the_next_batch_uses_the_same_graph_and_writes_its_own_answer(model):

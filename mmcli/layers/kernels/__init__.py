@@ -8,18 +8,18 @@ The modules here import Triton: import them only where `available` says yes.
 """
 
 import os
-import subprocess
 from functools import cache
 
 import torch
 from torch import Tensor
 
 from mmcli.engine.kv_cache import KVCache
+from mmcli.errors import raise_if_interrupted
 
 SWITCH = "MMCLI_KERNELS"  # environment variable: 1 = on, 0 = off
 MOST_ROWS = 32  # of a batch: with more, what the kernels save is small beside the products
-FEW_ROWS = 4  # for which a product is done by `matvec`; with more, the matrix units of the library's are faster
-DTYPES = (torch.bfloat16, torch.float32)  # float16 would leave its range where norms are folded into products
+WIDEST_HEAD = 256  # whose keys and values fit into the shared memory of small cards
+DTYPES = (torch.bfloat16, torch.float32)  # what the kernels are tested in
 
 
 def chosen(x: Tensor, cache: KVCache | None) -> bool:
@@ -31,17 +31,12 @@ def chosen(x: Tensor, cache: KVCache | None) -> bool:
         cache is not None
         and cache.fixed
         and cache.shared is None
+        and cache.store.shape[-1] <= WIDEST_HEAD
         and x.shape[1] == 1
         and x.shape[0] <= MOST_ROWS
         and x.dtype in DTYPES
         and available(x.device)
     )
-
-
-def few(x: Tensor) -> bool:
-    """Whether products of rows [R, D] with weights are those of `matvec`; nothing is learnt through it."""
-    few_rows = x.dim() == 2 and len(x) <= FEW_ROWS and x.dtype in DTYPES
-    return few_rows and not torch.is_grad_enabled() and available(x.device)
 
 
 def available(device: torch.device) -> bool:
@@ -64,6 +59,7 @@ def _compiles(index: int | None) -> bool:
 
         x = torch.ones(1, 16, device="cuda" if index is None else f"cuda:{index}")
         residual_norm.residual_norm(x, x, None, x[0], 1e-6)
-    except (ImportError, OSError, RuntimeError, subprocess.CalledProcessError):
+    except Exception as error:  # an old Triton, no C compiler, a card that it does not know
+        raise_if_interrupted(error)
         return False
     return True

@@ -5,6 +5,10 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from mmcli.layers.kernels.functions import rms_normed
+from mmcli.layers.kernels.launch import overlap
 
 
 def residual_norm(x: Tensor, y: Tensor, inner: Tensor | None, outer: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -12,10 +16,9 @@ def residual_norm(x: Tensor, y: Tensor, inner: Tensor | None, outer: Tensor, eps
     rows, width = x.shape
     total, normed = torch.empty_like(x), torch.empty_like(x)
     block = triton.next_power_of_2(width)
-    warps = min(16, max(1, block // 256))
-    _kernel[(rows,)](
-        x, y, inner, outer, total, normed, x.stride(0), y.stride(0), width, epsilon,
-        SANDWICH=inner is not None, BLOCK=block, num_warps=warps,
+    _residual_norm[(rows,)](
+        x, y, inner, outer, total, normed, width, epsilon,
+        SANDWICH=inner is not None, BLOCK=block, num_warps=min(16, max(1, block // 256)), **overlap(x.device),
     )  # fmt: skip
     return total, normed
 
@@ -32,22 +35,26 @@ def plain(x: Tensor, y: Tensor, inner: Tensor | None, outer: Tensor, epsilon: fl
 
 
 @triton.jit
-def _kernel(
-    x_ptr, y_ptr, inner_ptr, outer_ptr, total_ptr, normed_ptr, x_stride, y_stride, width, epsilon,
-    SANDWICH: tl.constexpr, BLOCK: tl.constexpr,
+def _residual_norm(
+    x_ptr, y_ptr, inner_ptr, outer_ptr, total_ptr, normed_ptr, width, epsilon,
+    SANDWICH: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     column = tl.arange(0, BLOCK)
     there = column < width
-    x = tl.load(x_ptr + row * x_stride + column, mask=there, other=0.0).to(tl.float32)
-    y = tl.load(y_ptr + row * y_stride + column, mask=there, other=0.0).to(tl.float32)
+    place = row * width + column
+    outer = tl.load(outer_ptr + column, mask=there, other=0.0).to(tl.float32)
     if SANDWICH:
-        scale = tl.load(inner_ptr + column, mask=there, other=0.0).to(tl.float32)
-        y = y * (1.0 / tl.sqrt(tl.sum(y * y, axis=0) / width + epsilon)) * scale
+        inner = tl.load(inner_ptr + column, mask=there, other=0.0).to(tl.float32)
+    if PDL:
+        gdc_launch_dependents()
+        gdc_wait()
+    x = tl.load(x_ptr + place, mask=there, other=0.0).to(tl.float32)
+    y = tl.load(y_ptr + place, mask=there, other=0.0).to(tl.float32)
+    if SANDWICH:
+        y = rms_normed(y, width, epsilon) * inner
     # Rounded as it is written, so that the norm is that of what the next layer reads.
     total = (x + y).to(total_ptr.dtype.element_ty)
-    tl.store(total_ptr + row * width + column, total, mask=there)
-    total = total.to(tl.float32)
-    scale = tl.load(outer_ptr + column, mask=there, other=0.0).to(tl.float32)
-    normed = total * (1.0 / tl.sqrt(tl.sum(total * total, axis=0) / width + epsilon)) * scale
-    tl.store(normed_ptr + row * width + column, normed.to(normed_ptr.dtype.element_ty), mask=there)
+    tl.store(total_ptr + place, total, mask=there)
+    normed = rms_normed(total.to(tl.float32), width, epsilon) * outer
+    tl.store(normed_ptr + place, normed.to(normed_ptr.dtype.element_ty), mask=there)

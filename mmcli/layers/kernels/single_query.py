@@ -1,21 +1,36 @@
-"""Attention of one new token a row over the KV cache, with its rotation and its own entry in the cache.
+"""Attention of one new token a row over the KV cache, with its norms, its rotation and its own entry in the cache.
 
 The cache is cut into pieces along its length that are read at the same time, each key and value once for all query
 heads that share it; a second kernel joins the pieces ("flash decoding": Dao et al., 2023; the running softmax is that
 of Milakov & Gimelshein, arXiv:1805.02867).
 """
 
+from typing import NamedTuple
+
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from mmcli.layers.attention import attend
+from mmcli.layers.kernels.functions import rms_normed, tanh
+from mmcli.layers.kernels.launch import overlap
 from mmcli.layers.rope import rotate
 
 KEYS = 32  # that a program looks at in one go
 PROGRAMS = 256  # about as many as run at a time
 MOST_PIECES = 64
+STAGES = 2  # tiles of keys and values on their way: more would not fit into the shared memory of small cards
+
+
+class Norms(NamedTuple):
+    """RMSNorms of queries and keys by weights [H], and of values without one."""
+
+    query: Tensor
+    key: Tensor | None
+    epsilon: float
 
 
 def single_query(
@@ -28,10 +43,12 @@ def single_query(
     scale: float,
     softcap: float | None = None,
     window: int = 0,
+    norms: Norms | None = None,
+    fresh: bool = True,
 ) -> Tensor:
     """What `plain` computes, reading no key behind the cursor, nor one in front of the `window` (0: there is none)."""
     rows, key_heads, length, width = keys.shape
-    heads = qkv.shape[1] // width - 2 * key_heads
+    heads = qkv.shape[1] // width - (2 * key_heads if fresh else 0)
     group, device = heads // key_heads, qkv.device
     blocks = triton.cdiv(length, KEYS)
     pieces = min(blocks, MOST_PIECES, max(1, PROGRAMS // (rows * key_heads)))
@@ -40,17 +57,21 @@ def single_query(
     sums = torch.empty(rows, heads, pieces, width, dtype=torch.float32, device=device)
     peaks, weights = torch.empty(2, rows, heads, pieces, dtype=torch.float32, device=device)
     wide = max(16, triton.next_power_of_2(width))
+    after = overlap(device)
+    of_query, of_key, epsilon = (None, None, 0.0) if norms is None else norms
     _pieces[(rows * key_heads, pieces)](
-        qkv, keys, values, *angles, bias, cursor, sums, peaks, weights,
+        qkv, keys, values, *angles, bias, cursor, of_query, of_key, sums, peaks, weights,
         keys.stride(0), keys.stride(1), values.stride(0), values.stride(1), bias.stride(0),
-        length, each, window, scale, softcap or 1.0,
+        each, window, scale, softcap or 1.0, epsilon,
         KEY_HEADS=key_heads, GROUP=group, GROUPS=max(16, triton.next_power_of_2(group)), WIDTH=width, WIDE=wide,
-        KEYS=KEYS, CAP=softcap is not None, num_warps=4,
+        KEYS=KEYS, CAP=softcap is not None, NORMED=norms is not None, FRESH=fresh,
+        num_warps=4, num_stages=STAGES if qkv.dtype.itemsize == 2 else 1, **after,
     )  # fmt: skip
     y = torch.empty(rows, heads * width, dtype=qkv.dtype, device=device)
     _join[(rows * heads,)](
-        sums, peaks, weights, y, pieces, PIECES=triton.next_power_of_2(pieces), WIDTH=width, WIDE=wide, num_warps=4
-    )
+        sums, peaks, weights, y, pieces,
+        PIECES=triton.next_power_of_2(pieces), WIDTH=width, WIDE=wide, num_warps=4, **after,
+    )  # fmt: skip
     return y
 
 
@@ -63,28 +84,61 @@ def plain(
     cursor: Tensor,
     scale: float,
     softcap: float | None = None,
+    norms: Norms | None = None,
+    fresh: bool = True,
 ) -> Tensor:
     """Queries, keys and values of one token a row, qkv [R, (N + 2K) · H] → what its queries find, [R, N · H].
 
     Queries and keys are turned by `angles` [R, 1, 1, H] (of `rope.rotary_angles`), the new key and value are written to
     place `cursor` [1] of the cache [R, K, S, H], and the queries look at it all under `bias` [R, 1, 1, S] (of
-    `attention.additive`), which hides what is behind the cursor or outside a window.
+    `attention.additive`), which hides what is behind the cursor or outside a window. Where the token's entry stands in
+    the cache already there are queries only, and it is not `fresh`.
     """
     rows, key_heads, _, width = keys.shape
     y = qkv.view(rows, -1, 1, width)
-    turned = rotate(y[:, :-key_heads], *angles)
-    keys.index_copy_(2, cursor, turned[:, -key_heads:])
-    values.index_copy_(2, cursor, y[:, -key_heads:])
-    return attend(turned[:, :-key_heads], keys, values, bias, scale, softcap).flatten(1)
+    heads = y.shape[1] - (2 * key_heads if fresh else 0)
+    query, key, value = y[:, :heads], y[:, heads : heads + key_heads], y[:, heads + key_heads :]
+    if norms is not None:
+        query = F.rms_norm(query, (width,), norms.query, norms.epsilon)
+        key = F.rms_norm(key, (width,), norms.key, norms.epsilon)
+        value = F.rms_norm(value, (width,), None, norms.epsilon)
+    if fresh:
+        keys.index_copy_(2, cursor, rotate(key, *angles))
+        values.index_copy_(2, cursor, value)
+    return attend(rotate(query, *angles), keys, values, bias, scale, softcap).flatten(1)
+
+
+@triton.jit
+def _turned(at, number, partner, there, cos, sin, scale_ptr, epsilon, WIDTH: tl.constexpr, NORMED: tl.constexpr):
+    """Vectors [M, WIDE] at addresses `at` [M], normed and turned to their position, in float32."""
+    own = tl.load(at[:, None] + number[None, :], mask=there, other=0.0).to(tl.float32)
+    other = tl.load(at[:, None] + partner[None, :], mask=there, other=0.0).to(tl.float32)
+    if NORMED:
+        inside = number < WIDTH
+        shrink = (1.0 / tl.sqrt(tl.sum(own * own, axis=1) / WIDTH + epsilon))[:, None]
+        own = own * shrink * tl.load(scale_ptr + number, mask=inside, other=0.0).to(tl.float32)[None, :]
+        other = other * shrink * tl.load(scale_ptr + partner, mask=inside, other=0.0).to(tl.float32)[None, :]
+    return own * cos[None, :] + other * sin[None, :]
+
+
+@triton.jit
+def _capped(score, softcap, CAP: tl.constexpr):
+    if CAP:
+        score = softcap * tanh(score / softcap)
+    return score
 
 
 @triton.jit
 def _pieces(
-    qkv_ptr, keys_ptr, values_ptr, cos_ptr, sin_ptr, bias_ptr, cursor_ptr, sums_ptr, peaks_ptr, weights_ptr,
-    key_row, key_head, value_row, value_head, bias_row, length, each, window, scale, softcap,
+    qkv_ptr, keys_ptr, values_ptr, cos_ptr, sin_ptr, bias_ptr, cursor_ptr, norm_q_ptr, norm_k_ptr,
+    sums_ptr, peaks_ptr, weights_ptr, key_row, key_head, value_row, value_head, bias_row,
+    each, window, scale, softcap, epsilon,
     KEY_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr, WIDTH: tl.constexpr, WIDE: tl.constexpr,
-    KEYS: tl.constexpr, CAP: tl.constexpr,
+    KEYS: tl.constexpr, CAP: tl.constexpr, NORMED: tl.constexpr, FRESH: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
+    if PDL:
+        gdc_launch_dependents()
+        gdc_wait()
     row = tl.program_id(0) // KEY_HEADS
     head = tl.program_id(0) % KEY_HEADS
     piece = tl.program_id(1)
@@ -92,46 +146,46 @@ def _pieces(
     number = tl.arange(0, WIDE)
     inside = number < WIDTH
     partner = (number + WIDTH // 2) % WIDTH
+    member = tl.arange(0, GROUPS)
     cos = tl.load(cos_ptr + row * WIDTH + number, mask=inside, other=0.0).to(tl.float32)
     sin = tl.load(sin_ptr + row * WIDTH + number, mask=inside, other=0.0).to(tl.float32)
     dtype = qkv_ptr.dtype.element_ty
-    own = qkv_ptr + row * (GROUP + 2) * KEY_HEADS * WIDTH
-    member = tl.arange(0, GROUPS)
-    there = (member < GROUP)[:, None] & inside[None, :]
-    at = own + (head * GROUP + member)[:, None] * WIDTH
-    query = tl.load(at + number[None, :], mask=there, other=0.0).to(tl.float32) * cos[None, :]
-    query += tl.load(at + partner[None, :], mask=there, other=0.0).to(tl.float32) * sin[None, :]
-    query = query.to(dtype)
-    at = own + (GROUP * KEY_HEADS + head) * WIDTH
-    new_key = tl.load(at + number, mask=inside, other=0.0).to(tl.float32) * cos
-    new_key += tl.load(at + partner, mask=inside, other=0.0).to(tl.float32) * sin
-    new_key = new_key.to(dtype)
-    new_value = tl.load(at + KEY_HEADS * WIDTH + number, mask=inside, other=0.0)
+    qkv_ptr += row * (GROUP + (2 if FRESH else 0)) * KEY_HEADS * WIDTH
     keys_ptr += row.to(tl.int64) * key_row + head * key_head
     values_ptr += row.to(tl.int64) * value_row + head * value_head
-    begin = piece * each * KEYS
-    if (begin <= cursor) & (cursor < begin + each * KEYS):
-        tl.store(keys_ptr + cursor * WIDTH + number, new_key, mask=inside)
-        tl.store(values_ptr + cursor * WIDTH + number, new_value, mask=inside)
-    end = tl.minimum(begin + each * KEYS, cursor + 1)
-    if window > 0:
-        oldest = tl.maximum(cursor + 1 - window, 0) // KEYS * KEYS
-        begin = tl.maximum(begin, oldest)
+    there = (member < GROUP)[:, None] & inside[None, :]
+    at = qkv_ptr + (head * GROUP + member) * WIDTH
+    query = _turned(at, number, partner, there, cos, sin, norm_q_ptr, epsilon, WIDTH, NORMED).to(dtype)
     peak = tl.full((GROUPS,), float("-inf"), tl.float32)
     weight = tl.zeros((GROUPS,), tl.float32)
     total = tl.zeros((GROUPS, WIDE), tl.float32)
+    begin = piece * each * KEYS
+    if FRESH:
+        end = cursor  # the rest of what is seen stands in the cache
+        if (begin <= cursor) & (cursor < begin + each * KEYS):
+            own = qkv_ptr + (GROUP * KEY_HEADS + head + tl.arange(0, 1)) * WIDTH
+            new = _turned(own, number, partner, inside[None, :], cos, sin, norm_k_ptr, epsilon, WIDTH, NORMED).to(dtype)
+            tl.store(keys_ptr + cursor * WIDTH + number[None, :], new, mask=inside[None, :])
+            peak = _capped(tl.sum(query.to(tl.float32) * new.to(tl.float32), axis=1) * scale, softcap, CAP)
+            weight = weight + 1.0
+            got = tl.load(qkv_ptr + ((GROUP + 1) * KEY_HEADS + head) * WIDTH + number, mask=inside, other=0.0)
+            got = got.to(tl.float32)
+            if NORMED:
+                got = rms_normed(got, WIDTH, epsilon)
+            tl.store(values_ptr + cursor * WIDTH + number, got.to(dtype), mask=inside)
+            total = total + got.to(dtype).to(tl.float32)[None, :]
+    else:
+        end = cursor + 1
+    end = tl.minimum(begin + each * KEYS, end)
+    if window > 0:
+        begin = tl.maximum(begin, tl.maximum(cursor + 1 - window, 0) // KEYS * KEYS)
     for first in range(begin, end, KEYS):
         place = first + tl.arange(0, KEYS)
-        seen = (place <= cursor) & (place < length)
+        seen = place < end
         tile = place[:, None] * WIDTH + number[None, :]
-        old = (place < cursor)[:, None] & inside[None, :]
-        key = tl.load(keys_ptr + tile, mask=old, other=0.0)
-        key = tl.where((place == cursor)[:, None], new_key[None, :], key)
-        value = tl.load(values_ptr + tile, mask=old, other=0.0)
-        value = tl.where((place == cursor)[:, None], new_value[None, :], value)
-        score = tl.dot(query, tl.trans(key), input_precision="ieee") * scale
-        if CAP:
-            score = softcap - 2.0 * softcap / (tl.exp(2.0 * score / softcap) + 1.0)
+        key = tl.load(keys_ptr + tile, mask=seen[:, None] & inside[None, :], other=0.0)
+        value = tl.load(values_ptr + tile, mask=seen[:, None] & inside[None, :], other=0.0)
+        score = _capped(tl.dot(query, tl.trans(key), input_precision="ieee") * scale, softcap, CAP)
         score += tl.load(bias_ptr + row * bias_row + place, mask=seen, other=0.0).to(tl.float32)[None, :]
         score = tl.where(seen[None, :], score, float("-inf"))
         higher = tl.maximum(peak, tl.max(score, axis=1))  # finite: a block begins at a place that is seen
@@ -149,8 +203,11 @@ def _pieces(
 @triton.jit
 def _join(
     sums_ptr, peaks_ptr, weights_ptr, y_ptr, pieces,
-    PIECES: tl.constexpr, WIDTH: tl.constexpr, WIDE: tl.constexpr,
+    PIECES: tl.constexpr, WIDTH: tl.constexpr, WIDE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
+    if PDL:
+        gdc_launch_dependents()
+        gdc_wait()
     head = tl.program_id(0)
     piece = tl.arange(0, PIECES)
     number = tl.arange(0, WIDE)

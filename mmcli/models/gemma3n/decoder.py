@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcli.engine.kv_cache import KVCache
+from mmcli.layers import kernels
 from mmcli.layers.attention import additive, attend
 from mmcli.layers.fusing import Fusable
 from mmcli.layers.linear import stack
@@ -194,6 +195,13 @@ class Decoder(nn.Module):
             masks = additive(masks[0], x.dtype), additive(masks[1], x.dtype)  # once, and not by every layer
         per_layer = self.per_layer(x, rows).unbind(dim=2)
         streams = self.streams.split(x)
+        if kernels.chosen(x, cache):
+            from mmcli.models.gemma3n import step  # imports Triton
+
+            if step.fits(self):
+                return self.norm(self.streams.join(step.run_layers(self, streams, per_layer, angles, masks, cache)))[
+                    :, 0
+                ]
         owners = len(c.owners)
         for layer, row in zip(self.layers[:owners], per_layer[:owners], strict=True):
             streams = layer(streams, row, angles, masks, cache)

@@ -21,7 +21,7 @@ def decoder(second):
     """Small, with weights as large as make a difference."""
     torch.manual_seed(1)
     config = DecoderConfig(
-        vocabulary=70, width=96, depth=3, mlp_width=160, heads=4, key_heads=2 if second else 1, head_width=64,
+        vocabulary=70, width=128, depth=3, mlp_width=160, heads=4, key_heads=2 if second else 1, head_width=64,
         query_scale=0.125, sandwich_norms=second, attention_softcap=20.0 if second else None,
         logit_softcap=5.0 if second else None, sliding_layers=(True, False, True) if second else (),
     )  # fmt: skip
@@ -60,7 +60,7 @@ def coarse(monkeypatch):
     """Fewer programs: the interpreter runs one after the other."""
     from mmcli.layers.kernels import matvec
 
-    monkeypatch.setattr(matvec, "tiles", lambda *shape: matvec.Tiles(64, 128, 4))
+    monkeypatch.setattr(matvec, "TILE", 1 << 13)
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["Gemma 1", "Gemma 2"])

@@ -25,7 +25,7 @@ def coarse(monkeypatch):
     """Fewer programs: the interpreter runs one after the other."""
     from mmcli.layers.kernels import matvec
 
-    monkeypatch.setattr(matvec, "tiles", lambda *shape: matvec.Tiles(32, 1024, 4))
+    monkeypatch.setattr(matvec, "TILE", 1 << 15)
 
 
 def numbers(*shape, dtype=torch.float32):
@@ -65,34 +65,22 @@ def test_gated_gelu(rows, inner, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows", [1, 2, 3, 4])
-@pytest.mark.parametrize("outputs, inputs", [(2, 64), (70, 2304), (33, 1025)])
-@pytest.mark.parametrize("kind", ["bare", "norm", "gated", "gated norm", "residual", "softcap"])
-def test_matvec(rows, outputs, inputs, kind, dtype):
+@pytest.mark.parametrize("outputs, inputs", [(3, 64), (70, 2304), (33, 1025), (256, 2048)])
+@pytest.mark.parametrize("gated", [False, True])
+def test_matvec(outputs, inputs, gated, dtype):
     from mmcli.layers.kernels import matvec
 
-    x = numbers(rows, inputs, dtype=dtype)
-    weight = (3 * numbers(outputs * (2 if "gated" in kind else 1), inputs) / inputs**0.5).to(dtype)
-    settings = {"gated": "gated" in kind}
-    exact = dict(settings)
-    if "norm" in kind:
-        settings |= {"norm": 1 + numbers(inputs) / 4, "epsilon": 1e-6}
-        exact = dict(settings)
-    if kind == "residual":
-        settings["residual"] = numbers(rows, outputs, dtype=dtype)
-        exact["residual"] = settings["residual"].float()
-    if kind == "softcap":
-        exact["softcap"] = settings["softcap"] = 2.0
-        settings["dtype"] = torch.float32
-    got = matvec.matvec(x, weight, **settings)
-    assert got.dtype == settings.get("dtype", dtype)
-    assert_close(got, matvec.plain(x.float(), weight.float(), **exact), dtype)
+    x = numbers(1, inputs, dtype=dtype)
+    weight = (3 * numbers(outputs, inputs) / inputs**0.5).to(dtype)
+    times = numbers(1, outputs, dtype=dtype) if gated else None
+    exact = matvec.plain(x.float(), weight.float(), None if times is None else times.float())
+    assert_close(matvec.matvec(x, weight, times), exact, dtype)
 
 
-def attention(rows, heads, key_heads, length, width, dtype, cursor=None):
+def attention(rows, heads, key_heads, length, width, dtype, cursor=None, fresh=True):
     """A cache in use: rows that begin at different places, the newest token at `cursor`, rubbish behind it."""
     cursor = length - 1 if cursor is None else cursor
-    qkv = numbers(rows, (heads + 2 * key_heads) * width, dtype=dtype)
+    qkv = numbers(rows, (heads + (2 * key_heads if fresh else 0)) * width, dtype=dtype)
     store = numbers(2, rows, key_heads, length, width, dtype=dtype)
     first = torch.arange(rows, device=DEVICE) * cursor // (rows + 1)
     places = torch.arange(length, device=DEVICE)
@@ -101,28 +89,24 @@ def attention(rows, heads, key_heads, length, width, dtype, cursor=None):
     return qkv, store, valid[:, None, None, :], angles, torch.tensor([cursor], device=DEVICE)
 
 
-def check_attention(qkv, store, mask, angles, cursor, dtype, softcap=None, window=0):
+def check_attention(qkv, store, mask, angles, cursor, dtype, softcap=None, window=0, norms=None, fresh=True):
     from mmcli.layers.kernels import single_query
 
     if window:
         mask = mask & (torch.arange(mask.shape[-1], device=DEVICE) > cursor - window)
     angles = tuple(part.to(dtype) for part in angles)
-    scale = store.shape[-1] ** -0.5
+    scale = 1.0 if norms else store.shape[-1] ** -0.5
     exact, kept = store.float().clone(), store.clone()
     expected = single_query.plain(
-        qkv.float(),
-        *exact,
-        tuple(part.float() for part in angles),
-        additive(mask, torch.float32),
-        cursor,
-        scale,
-        softcap,
-    )
-    got = single_query.single_query(qkv, *kept, angles, additive(mask, dtype), cursor, scale, softcap, window)
+        qkv.float(), *exact, tuple(part.float() for part in angles), additive(mask, torch.float32), cursor, scale,
+        softcap, norms, fresh,
+    )  # fmt: skip
+    after = softcap, window, norms, fresh
+    got = single_query.single_query(qkv, *kept, angles, additive(mask, dtype), cursor, scale, *after)
     assert_close(got, expected, dtype)
     assert_close(kept, exact, dtype)  # the new entry stands in the cache
     changed = (kept != store).any(-1).flatten(0, 2).any(0).nonzero().flatten()
-    assert changed.tolist() == cursor.tolist()
+    assert changed.tolist() == (cursor.tolist() if fresh else [])
 
 
 @pytest.mark.parametrize("dtype", DOTTED)
@@ -138,3 +122,14 @@ def test_single_query(rows, heads, key_heads, length, width, dtype):
 @pytest.mark.parametrize("softcap, window", [(None, 0), (3.0, 0), (None, 40), (3.0, 1)])
 def test_single_query_in_a_cache_with_room(cursor, softcap, window, dtype):
     check_attention(*attention(2, 8, 2, 300, 64, dtype, cursor), dtype, softcap, window)
+
+
+@pytest.mark.parametrize("dtype", DOTTED)
+@pytest.mark.parametrize("cursor, window", [(0, 0), (64, 0), (150, 40)])
+@pytest.mark.parametrize("fresh", [True, False])
+def test_single_query_with_norms_and_without_an_entry_of_its_own(cursor, window, fresh, dtype):
+    from mmcli.layers.kernels.single_query import Norms
+
+    norms = Norms(1 + numbers(96) / 4, 1 + numbers(96) / 4 if fresh else None, 1e-6)
+    given = attention(3, 4, 2, 200, 96, dtype, cursor, fresh)
+    check_attention(*given, dtype, None, window, norms, fresh)
