@@ -5,11 +5,13 @@ Mistral (arXiv:2310.06825) adds a window, Qwen2 (arXiv:2407.10671) biases, MiniC
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcli.engine.kv_cache import KVCache
+from mmcli.layers import kernels
 from mmcli.layers.attention import additive
 from mmcli.layers.gated_mlp import GatedMLP
 from mmcli.layers.grouped_query import GroupedQueryAttention
@@ -61,6 +63,10 @@ class Layer(nn.Module):
         x = x.add(self.attention(self.norm_attention(x), angles, mask, cache), alpha=self.scale)
         return x.add(self.mlp(self.norm_mlp(x)), alpha=self.scale)
 
+    def parts(self, mask: Tensor) -> tuple[Any, ...]:
+        """What `decoder_step.LayerParts` holds, under this mask."""
+        return self.attention, self.mlp, mask, self.norm_attention.weight, self.norm_mlp.weight
+
 
 class LlamaDecoder(nn.Module):
     """Embeddings, layers, final norm and head.
@@ -109,8 +115,17 @@ class LlamaDecoder(nn.Module):
         if x.shape[1] == 1:  # made once for all layers
             mask = additive(mask, x.dtype)
             sliding_mask = None if sliding_mask is None else additive(sliding_mask, x.dtype)
-        for layer in self.layers:
-            x = layer(x, angles, sliding_mask if layer.sliding and sliding_mask is not None else mask, cache)
+        masks = [sliding_mask if layer.sliding and sliding_mask is not None else mask for layer in self.layers]
+        if cache is not None and kernels.chosen(x, cache):
+            from mmcli.layers import decoder_step  # imports Triton
+
+            layers: Any = self.layers
+            parts = [decoder_step.LayerParts(*layer.parts(own)) for layer, own in zip(layers, masks, strict=True)]
+            if all(part.is_fused for part in parts):
+                epsilon, scale = self.config.norm_epsilon, self.config.residual_scale
+                return decoder_step.run_layers(parts, self.norm.weight, x, angles, cache, epsilon, "silu", scale)
+        for layer, own in zip(self.layers, masks, strict=True):
+            x = layer(x, angles, own, cache)
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class Layer(nn.Module):
     def __init__(self, config: DecoderConfig, layer: int):
         super().__init__()
 
-        def norm() -> nn.Module:
+        def norm() -> GemmaNorm:
             return GemmaNorm(config.width, config.norm_epsilon)
 
         self.norm_attention, self.norm_mlp = norm(), norm()
@@ -57,6 +58,12 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor, cache: KVCache | None) -> Tensor:
         x = x + self.norm_attention_out(self.attention(self.norm_attention(x), angles, mask, cache))
         return x + self.norm_mlp_out(self.mlp(self.norm_mlp(x)))
+
+    def parts(self, mask: Tensor) -> tuple[Any, ...]:
+        """What `decoder_step.LayerParts` holds, under this mask."""
+        outer = self.norm_attention_out, self.norm_mlp_out
+        scales = (norm.factor() if isinstance(norm, GemmaNorm) else None for norm in outer)
+        return self.attention, self.mlp, mask, self.norm_attention.factor(), self.norm_mlp.factor(), *scales
 
 
 class GemmaDecoder(nn.Module):
@@ -98,10 +105,13 @@ class GemmaDecoder(nn.Module):
         slides = self.config.sliding_layers or (False,) * len(self.layers)
         masks = [mask if sliding_mask is None or not own else sliding_mask for own in slides]
         if cache is not None and kernels.chosen(x, cache):
-            from mmcli.layers import gemma_step  # imports Triton
+            from mmcli.layers import decoder_step  # imports Triton
 
-            if gemma_step.fits(self):
-                return gemma_step.step(self, x, angles, masks, cache)
+            layers: Any = self.layers
+            parts = [decoder_step.LayerParts(*layer.parts(own)) for layer, own in zip(layers, masks, strict=True)]
+            if all(part.is_fused for part in parts):
+                last, epsilon = self.norm.factor(), self.config.norm_epsilon
+                return decoder_step.run_layers(parts, last, x, angles, cache, epsilon, "gelu")
         for layer, own in zip(self.layers, masks, strict=True):
             x = layer(x, angles, own, cache)
         return self.norm(x)

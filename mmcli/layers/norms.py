@@ -25,5 +25,9 @@ class GemmaNorm(Fusable):
 
     def forward(self, x: Tensor) -> Tensor:
         # The product with (1 + weight) stays in float32: Gemma rounds once, at the end.
-        scale = 1.0 + self.weight.float() if self.scale is None else self.scale
+        scale = self.factor()
         return F.rms_norm(x.float(), scale.shape, scale, self.epsilon).to(x.dtype)
+
+    def factor(self) -> Tensor:
+        """1 + weight, in float32."""
+        return 1.0 + self.weight.float() if self.scale is None else self.scale

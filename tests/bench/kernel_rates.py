@@ -21,7 +21,7 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from mmcli.layers.attention import additive  # noqa: E402
-from mmcli.layers.kernels import gated_gelu, matvec, residual_norm, single_query  # noqa: E402
+from mmcli.layers.kernels import gated, matvec, residual_norm, single_query  # noqa: E402
 from mmcli.layers.rope import rotary_angles  # noqa: E402
 
 CACHED = 256 << 20  # bytes of weights that no cache holds
@@ -111,8 +111,8 @@ def small() -> None:
             kind = "addition and norm" if scale is None else "norm, addition and norm"
             print(f"{kind}, rows {rows}: plain {plain:.1f} µs, ours {own:.1f} µs", flush=True)
         gates = torch.randn(rows, 32768, device="cuda", dtype=torch.bfloat16)
-        activations = gated_gelu.plain, gated_gelu.gated_gelu
-        plain, own = (seconds([partial(call, gates)] * 20) * 1e6 for call in activations)
+        activations = gated.plain, gated.gated
+        plain, own = (seconds([partial(call, gates, "gelu")] * 20) * 1e6 for call in activations)
         print(f"gated gelu, rows {rows}: plain {plain:.1f} µs, ours {own:.1f} µs", flush=True)
 
 

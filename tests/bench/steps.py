@@ -46,6 +46,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--model", default="nano")
     parser.add_argument("--make", help="a random checkpoint of this size instead (see run.py)")
     parser.add_argument("--batch", type=int, nargs="+", default=[1])
+    parser.add_argument("--table", default="auto", help="where Gemma 3n's per-layer table is: cpu or device")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--profile", type=int, default=0, help="kernels to list, by their time in one step")
@@ -116,7 +117,7 @@ def main() -> None:
             name = folder
         checkpoint = resolve(name)
         side = Mmcli()
-        side.load(checkpoint, device, choose_dtype("auto", device, None), "auto", True)
+        side.load(checkpoint, device, choose_dtype("auto", device, None), given.table, True)
     family = family_of(checkpoint.config, checkpoint.name)
     processor = family.processor(checkpoint.folder, family.read_config(checkpoint.config), checkpoint.config)
     copy, read = copy_rate(device), side.read_each_token()

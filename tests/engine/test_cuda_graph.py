@@ -94,10 +94,10 @@ def test_steps_through_the_kernels_write_the_same(model, monkeypatch):
     plain = written(model, inputs(*ROWS))
     cuda_graph._spare.clear()
     monkeypatch.setenv(kernels.SWITCH, "1")
-    from mmcli.layers import gemma_step
+    from mmcli.layers import decoder_step
 
-    step, read = gemma_step.step, []
-    monkeypatch.setattr(gemma_step, "step", lambda *given: read.append(given) or step(*given))
+    run, read = decoder_step.run_layers, []
+    monkeypatch.setattr(decoder_step, "run_layers", lambda *given, **more: read.append(given) or run(*given, **more))
     fast = written(model, inputs(*ROWS))
     assert len(read) == 2  # once aside and once recorded
     assert fast[0] == plain[0]

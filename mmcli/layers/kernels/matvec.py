@@ -21,8 +21,8 @@ LARGEST = 80 << 20  # bytes of a weight
 
 
 def product(x: Tensor, linear: nn.Module) -> Tensor:
-    """x [R, K] through a linear layer without a bias → [R, N], by `matvec` or by the library, whichever is faster."""
-    if type(linear) is nn.Linear and len(x) == 1 and pays(linear.weight):
+    """x [R, K] through a linear layer → [R, N], by `matvec` or by the library, whichever is faster."""
+    if type(linear) is nn.Linear and linear.bias is None and len(x) == 1 and pays(linear.weight):
         return matvec(x, linear.weight)
     y: Tensor = linear(x)
     return y

@@ -11,32 +11,36 @@ from mmcli.layers.kernels.functions import rms_normed
 from mmcli.layers.kernels.launch import overlap
 
 
-def residual_norm(x: Tensor, y: Tensor, inner: Tensor | None, outer: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+def residual_norm(
+    x: Tensor, y: Tensor, inner: Tensor | None, outer: Tensor, epsilon: float, alpha: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """What `plain` computes, in one pass: x and y [R, D] → (sum, its norm), both [R, D] in the type of x."""
     rows, width = x.shape
     total, normed = torch.empty_like(x), torch.empty_like(x)
     block = triton.next_power_of_2(width)
     _residual_norm[(rows,)](
-        x, y, inner, outer, total, normed, width, epsilon,
+        x, y, inner, outer, total, normed, width, epsilon, alpha,
         SANDWICH=inner is not None, BLOCK=block, num_warps=min(16, max(1, block // 256)), **overlap(x.device),
     )  # fmt: skip
     return total, normed
 
 
-def plain(x: Tensor, y: Tensor, inner: Tensor | None, outer: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """x + y, or x + norm(y) by the scale `inner` (Gemma 2), and the norm of that by the scale `outer`.
+def plain(
+    x: Tensor, y: Tensor, inner: Tensor | None, outer: Tensor, epsilon: float, alpha: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """x + alpha · y, or x + alpha · norm(y) by the scale `inner` (Gemma 2), and the norm of that by the scale `outer`.
 
     Scales [D] are the whole factor: the weight of Llama's form, 1 + weight of Gemma's.
     """
     if inner is not None:
         y = F.rms_norm(y.float(), y.shape[-1:], inner.float(), epsilon).to(y.dtype)
-    total = x + y
+    total = x.add(y, alpha=alpha)
     return total, F.rms_norm(total.float(), x.shape[-1:], outer.float(), epsilon).to(x.dtype)
 
 
 @triton.jit
 def _residual_norm(
-    x_ptr, y_ptr, inner_ptr, outer_ptr, total_ptr, normed_ptr, width, epsilon,
+    x_ptr, y_ptr, inner_ptr, outer_ptr, total_ptr, normed_ptr, width, epsilon, alpha,
     SANDWICH: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
@@ -54,7 +58,7 @@ def _residual_norm(
     if SANDWICH:
         y = rms_normed(y, width, epsilon) * inner
     # Rounded as it is written, so that the norm is that of what the next layer reads.
-    total = (x + y).to(total_ptr.dtype.element_ty)
+    total = (x + alpha * y).to(total_ptr.dtype.element_ty)
     tl.store(total_ptr + place, total, mask=there)
     normed = rms_normed(total.to(tl.float32), width, epsilon) * outer
     tl.store(normed_ptr + place, normed.to(normed_ptr.dtype.element_ty), mask=there)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmcli.engine.kv_cache import KVCache
-from mmcli.layers.kernels.gated_gelu import gated_gelu
+from mmcli.layers.kernels.gated import gated
 from mmcli.layers.kernels.matvec import matvec, pays, product
 from mmcli.layers.kernels.single_query import Norms, single_query
 from mmcli.models.gemma3n.kernels import altup
@@ -52,10 +52,10 @@ def _attend(attention: Any, x: Tensor, angles: Any, masks: Any, cache: KVCache) 
 
 
 def _mlp(mlp: Any, x: Tensor) -> Tensor:
-    gate_up = mlp.gate_up(x)
+    gate_up = product(x, mlp.gate_up)
     if mlp.layer.sparsity:
         return product(sparse_gelu(gate_up, rounded(mlp.layer.deviations, x.dtype)), mlp.down)
-    return product(gated_gelu(gate_up), mlp.down)
+    return product(gated(gate_up, "gelu"), mlp.down)
 
 
 def _per_layer(part: Any, x: Tensor, row: Tensor) -> Tensor:

@@ -48,8 +48,8 @@ def test_residual_norm(rows, width, sandwich, dtype):
 
     x, y = numbers(rows, width, dtype=dtype), numbers(rows, width, dtype=dtype)
     inner, outer = 1 + numbers(width) / 4 if sandwich else None, numbers(width, dtype=dtype)
-    total, normed = residual_norm.residual_norm(x, y, inner, outer, 1e-6)
-    exact_total, _ = residual_norm.plain(x.float(), y.float(), inner, outer, 1e-6)
+    total, normed = residual_norm.residual_norm(x, y, inner, outer, 1e-6, 0.7)
+    exact_total, _ = residual_norm.plain(x.float(), y.float(), inner, outer, 1e-6, 0.7)
     assert_close(total, exact_total, dtype)
     # The norm is that of the sum as it was rounded.
     assert_close(normed, residual_norm.plain(total.float(), 0 * y.float(), None, outer, 1e-6)[1], dtype)
@@ -57,11 +57,12 @@ def test_residual_norm(rows, width, sandwich, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows, inner", [(1, 64), (3, 1500), (17, 130)])
-def test_gated_gelu(rows, inner, dtype):
-    from mmcli.layers.kernels import gated_gelu
+@pytest.mark.parametrize("activation", ["gelu", "silu"])
+def test_gated(rows, inner, activation, dtype):
+    from mmcli.layers.kernels import gated
 
     x = 4 * numbers(rows, 2 * inner, dtype=dtype)
-    assert_close(gated_gelu.gated_gelu(x), gated_gelu.plain(x.float()), dtype)
+    assert_close(gated.gated(x, activation), gated.plain(x.float(), activation), dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,12 +1,14 @@
 """The decode step through the kernels against the plain one: on a CUDA device, or interpreted."""
 
 import os
+from functools import partial
 
 import pytest
 import torch
 
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers import kernels
+from mmcli.layers.decoder import LlamaConfig, LlamaDecoder
 from mmcli.layers.fusing import fuse
 from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
 from mmcli.layers.linear import stack
@@ -14,18 +16,35 @@ from mmcli.layers.linear import stack
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
-STEPS = 3
+STEPS = 2
 
 
-def decoder(second):
+SIZES = {"vocabulary": 70, "width": 128, "depth": 3, "mlp_width": 160, "head_width": 64}
+
+
+def gemma(heads, key_heads, **more):
+    return GemmaDecoder(DecoderConfig(**SIZES, heads=heads, key_heads=key_heads, query_scale=0.125, **more))
+
+
+def llama(heads, key_heads, **more):
+    return LlamaDecoder(LlamaConfig(**SIZES, heads=heads, key_heads=key_heads, **more))
+
+
+GEMMA2 = {"sandwich_norms": True, "attention_softcap": 20.0, "logit_softcap": 5.0}
+MAKERS = {
+    "Gemma 1": partial(gemma, 4, 1),
+    "Gemma 2": partial(gemma, 4, 2, **GEMMA2, sliding_layers=(True, False, True)),
+    "Llama": partial(llama, 4, 4, tied=True),
+    "Mistral": partial(llama, 4, 2, sliding_layers=(True, True, True)),
+    "Qwen2": partial(llama, 6, 2, qkv_bias=True),
+    "MiniCPM": partial(llama, 4, 4, embedding_scale=3.0, residual_scale=0.4, logit_scale=0.5),
+}
+
+
+def decoder(name):
     """Small, with weights as large as make a difference."""
     torch.manual_seed(1)
-    config = DecoderConfig(
-        vocabulary=70, width=128, depth=3, mlp_width=160, heads=4, key_heads=2 if second else 1, head_width=64,
-        query_scale=0.125, sandwich_norms=second, attention_softcap=20.0 if second else None,
-        logit_softcap=5.0 if second else None, sliding_layers=(True, False, True) if second else (),
-    )  # fmt: skip
-    model = GemmaDecoder(config).to(DEVICE).eval().requires_grad_(False)
+    model = MAKERS[name]().to(DEVICE).eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.copy_(torch.randn_like(parameter) * 0.2)
     fuse(model)
@@ -63,15 +82,17 @@ def coarse(monkeypatch):
     monkeypatch.setattr(matvec, "TILE", 1 << 13)
 
 
-@pytest.mark.parametrize("second", [False, True], ids=["Gemma 1", "Gemma 2"])
-@pytest.mark.parametrize("rows", [1, 3] if INTERPRETED else [1, 2, 3, 4, 5, 17, 32])
-def test_a_step_through_the_kernels_equals_the_plain_one(second, rows, monkeypatch):
-    model = decoder(second)
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("rows", [1, 3] if INTERPRETED else [1, 2, 3, 17, 32])
+def test_a_step_through_the_kernels_equals_the_plain_one(name, rows, monkeypatch):
+    model = decoder(name)
     monkeypatch.setenv(kernels.SWITCH, "0")
     plain, plain_store = logits(model, rows)
     monkeypatch.setenv(kernels.SWITCH, "1")
-    read = []
-    monkeypatch.setattr("mmcli.layers.gemma_step.fits", lambda model: read.append(model) or True)
+    from mmcli.layers import decoder_step
+
+    run, read = decoder_step.run_layers, []
+    monkeypatch.setattr(decoder_step, "run_layers", lambda *given, **more: read.append(given) or run(*given, **more))
     fast, store = logits(model, rows)
     assert len(read) == STEPS
     torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)

@@ -1,4 +1,4 @@
-"""gelu(gate) · up (the tanh form of GELU) of a product that holds both side by side, as one kernel."""
+"""activation(gate) · up of a product that holds both side by side, as one kernel."""
 
 import torch
 import torch.nn.functional as F
@@ -13,22 +13,24 @@ from mmcli.layers.kernels.launch import overlap
 BLOCK = 1024
 
 
-def gated_gelu(gate_up: Tensor) -> Tensor:
+def gated(gate_up: Tensor, activation: str) -> Tensor:
     """What `plain` computes: [R, 2 · inner] → [R, inner]."""
     rows, inner = gate_up.shape[0], gate_up.shape[1] // 2
     y = torch.empty(rows, inner, dtype=gate_up.dtype, device=gate_up.device)
-    _gated_gelu[(rows, triton.cdiv(inner, BLOCK))](gate_up, y, inner, BLOCK=BLOCK, num_warps=4, **overlap(y.device))
+    _gated[(rows, triton.cdiv(inner, BLOCK))](
+        gate_up, y, inner, GELU=activation == "gelu", BLOCK=BLOCK, num_warps=4, **overlap(y.device)
+    )
     return y
 
 
-def plain(gate_up: Tensor) -> Tensor:
-    """The gates stand in front."""
+def plain(gate_up: Tensor, activation: str) -> Tensor:
+    """The gates stand in front; `activation` is "gelu" (the tanh form) or "silu"."""
     gate, up = gate_up.chunk(2, dim=-1)
-    return F.gelu(gate, approximate="tanh") * up
+    return (F.gelu(gate, approximate="tanh") if activation == "gelu" else F.silu(gate)) * up
 
 
 @triton.jit
-def _gated_gelu(gate_up_ptr, y_ptr, inner, BLOCK: tl.constexpr, PDL: tl.constexpr):
+def _gated(gate_up_ptr, y_ptr, inner, GELU: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):
     row = tl.program_id(0)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     there = column < inner
@@ -37,4 +39,5 @@ def _gated_gelu(gate_up_ptr, y_ptr, inner, BLOCK: tl.constexpr, PDL: tl.constexp
         gdc_wait()
     gate = tl.load(gate_up_ptr + row * 2 * inner + column, mask=there, other=0.0).to(tl.float32)
     up = tl.load(gate_up_ptr + row * 2 * inner + inner + column, mask=there, other=0.0).to(tl.float32)
-    tl.store(y_ptr + row * inner + column, (gelu(gate) * up).to(y_ptr.dtype.element_ty), mask=there)
+    gate = gelu(gate) if GELU else gate / (1.0 + tl.exp(-gate))
+    tl.store(y_ptr + row * inner + column, (gate * up).to(y_ptr.dtype.element_ty), mask=there)

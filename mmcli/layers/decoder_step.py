@@ -1,0 +1,67 @@
+"""The decode step of Gemma- and Llama-type decoders through fused kernels: all layers, for one token a row.
+
+With few rows a step is the reading of the weights, and everything between two products costs more in starts than in
+work: norms and additions, rotations, the cache and its attention, and the activation are five kernels a layer.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmcli.engine.kv_cache import KVCache
+from mmcli.layers.gated_mlp import GatedMLP
+from mmcli.layers.grouped_query import GroupedQueryAttention
+from mmcli.layers.kernels.gated import gated
+from mmcli.layers.kernels.matvec import product
+from mmcli.layers.kernels.residual_norm import residual_norm
+from mmcli.layers.kernels.single_query import single_query
+
+
+class LayerParts(NamedTuple):
+    """A layer, with the scales [D] of its norms: the weight of Llama's form, 1 + weight of Gemma's."""
+
+    attention: GroupedQueryAttention
+    mlp: GatedMLP
+    mask: Tensor  # as numbers to add, [B, 1, 1, S]
+    before_attention: Tensor
+    before_mlp: Tensor
+    after_attention: Tensor | None = None  # Gemma 2 has two norms more
+    after_mlp: Tensor | None = None
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether its weights are put together as `run_layers` reads them."""
+        return self.attention.qkv is not None and self.mlp.gate_up is not None
+
+
+def run_layers(
+    layers: Sequence[LayerParts],
+    last: Tensor,
+    x: Tensor,
+    angles: tuple[Tensor, Tensor],
+    cache: KVCache,
+    epsilon: float,
+    activation: str,
+    residual_scale: float = 1.0,
+) -> Tensor:
+    """Vectors [B, 1, D] → hidden states [B, 1, D] behind the final norm.
+
+    `last` is the scale of that norm, `epsilon` that of all; `activation` is "gelu" or "silu"; `residual_scale`
+    multiplies what every half of a layer adds.
+    """
+    x = x[:, 0].contiguous()
+    normed = F.rms_norm(x.float(), x.shape[-1:], layers[0].before_attention.float(), epsilon).to(x.dtype)
+    after = [layer.before_attention for layer in layers[1:]] + [last]
+    for layer, following in zip(layers, after, strict=True):
+        attention, mlp = layer.attention, layer.mlp
+        assert attention.qkv is not None and mlp.gate_up is not None
+        keys, values = cache.layer(attention.entry)
+        qkv = product(normed, attention.qkv)
+        y = single_query(qkv, keys, values, angles, layer.mask, cache.cursor, attention.scale, attention.softcap)
+        y = product(y, attention.out)
+        x, normed = residual_norm(x, y, layer.after_attention, layer.before_mlp, epsilon, residual_scale)
+        y = product(gated(product(normed, mlp.gate_up), activation), mlp.down)
+        x, normed = residual_norm(x, y, layer.after_mlp, following, epsilon, residual_scale)
+    return normed[:, None]
