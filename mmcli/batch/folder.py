@@ -5,29 +5,32 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from mmcli.batch.manifest import Manifest
-from mmcli.batch.resume import Resume
-from mmcli.errors import InputError
+from mmcli.batch.manifest import NAME, Manifest
+from mmcli.batch.resume import Resume, is_as_written
+from mmcli.errors import InputError, MmcliError
 from mmcli.output.datasets import DATASETS
 from mmcli.output.datasets.items import Item, class_names, labels, link_images
 from mmcli.output.drafts import Draft, in_words
 from mmcli.output.files import MARK, is_replaceable
-from mmcli.output.ledger import Ledger
+from mmcli.output.ledger import Ledger, Written
 from mmcli.output.record import from_dict
 from mmcli.output.schema import SCHEMA, Record
 
 if TYPE_CHECKING:
     from mmcli.media.sources import Source
+    from mmcli.output.store_folder import StoreFolder
 
 
 class FolderRun:
     """One run into a folder; a context that holds the folder's manifest.
 
     `facts` are all that decides the results beside the inputs and the model, of which `model` gives the name and what
-    identifies its weights, or None as long as that is not known. Raises what `Manifest` does.
+    identifies its weights, or None as long as that is not known. With a `store` its files go there, and `folder` is
+    where they are before. Raises what `Manifest` and the store do.
     """
 
     def __init__(
@@ -39,16 +42,35 @@ class FolderRun:
         *,
         force: bool = False,
         retry: bool = False,
+        store: "StoreFolder | None" = None,
     ):
         self.folder = folder
+        self._store = store
         self._ledger = ledger
         self._facts, self._model = facts, model
         self._recipe: str | None = None
         self.manifest = Manifest(folder)
-        self.resume = Resume(self.manifest, self.recipe, force, retry)
+        self.resume = Resume(self.manifest, self.recipe, force, retry, self._is_as_written)
+        if store is not None:
+            self._begin(store)
         self._sources: list[Source] = []
         self.done = self.failed = 0
         self._began = time.monotonic()
+
+    def _begin(self, store: "StoreFolder") -> None:
+        """Go on from what is in the store."""
+        fetched = self.folder / f"{NAME}.other"
+        known = store.download(NAME, fetched)
+        self._ledger.foreign |= store.foreign(NAME)
+        self.manifest.replace(fetched if known else None)
+        if known:
+            fetched.unlink()
+        else:
+            store.save(NAME, self.manifest.copy, now=True)  # from now on the folder is ours, whatever ends this run
+
+    def _is_as_written(self, file: Written) -> bool:
+        known = self._store.holds(file) if self._store is not None else None
+        return is_as_written(file) if known is None else known
 
     def recipe(self) -> str | None:
         """A hash of the facts and the model; None while that is not here."""
@@ -62,15 +84,24 @@ class FolderRun:
         self._sources = sources
         for source, entry in self.resume.name(sources):
             for file in entry.files:
-                self._ledger.remember(file, source.name)
+                self._ledger.remember(file if self._store is None else self._store.here(file), source.name)
         return self.resume.pending(sources)
 
     def note(self, source: "Source", record: Record, good: bool) -> None:
         """Note what came of a source: its record, and whether all its files are there. Raises as `Manifest` does."""
         self.done, self.failed = self.done + good, self.failed + (not good)
         files = self._ledger.files_of(source.name)
-        if good or record.kind == "failed":
+        if not (good or record.kind == "failed"):
+            return
+        if (store := self._store) is None:
             self.resume.note(source, record, files)
+            return
+
+        def then() -> None:
+            self.resume.note(source, record, [store.there(file) for file in files])
+            store.save(NAME, self.manifest.copy)
+
+        store.submit(files, then)
 
     @property
     def passed_over(self) -> int:
@@ -97,12 +128,14 @@ class FolderRun:
         wanted = [DATASETS[name] for name in names]
         if not wanted:
             return
+        if self._store is not None:
+            self._store.finish()
         places = labels(dict.fromkeys(source.relative for source in self._sources))
         classes = class_names(self._items(places), asked)
         for dataset in wanted:
             for place, text in dataset.files(lambda: self._items(places), classes, self.folder):
                 self._write(self.folder / place, text)
-            if dataset.links:
+            if dataset.links and self._store is None:
                 with in_words(self.folder / "images"):
                     link_images(self._items(places), self.folder / "images")
 
@@ -120,14 +153,34 @@ class FolderRun:
                 data = part.encode("utf-8", "surrogateescape")
                 digest.update(data)
                 draft.write(data)
-            if not (is_replaceable(path, b"") or self._ledger.made(path)):
+            if not (self._ledger.may_replace(path) and is_replaceable(path, b"") or self._ledger.made(path)):
                 what = f"{path} exists already and was not written by mmcli, or was changed since: it is left as it is"
                 raise InputError(what, "Name another folder")
             draft.mark(MARK, digest.hexdigest().encode())
             draft.commit()
+        if self._store is not None:
+            self._store.upload(path)
 
     def __enter__(self) -> "FolderRun":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.manifest.close()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if self._store is not None:
+                self._end(self._store, error)
+        finally:
+            self.manifest.close()
+
+    def _end(self, store: "StoreFolder", error: BaseException | None) -> None:
+        """Let all uploads come to their end, and leave nothing here. The first trouble is the one to tell."""
+        trouble = error
+        try:
+            for step in (store.finish, partial(store.save, NAME, self.manifest.copy, now=True)):
+                try:
+                    step()
+                except MmcliError as own:
+                    trouble = trouble or own
+        finally:
+            store.remove()  # while this process still has the manifest locked
+        if trouble is not error and trouble is not None:
+            raise trouble

@@ -131,6 +131,31 @@ class Manifest:
             yield from part
             last = os.fsencode(part[-1].key)
 
+    def copy(self, path: Path) -> None:
+        """Write all entries into a new file. Raises as the class does."""
+        with self._lock, self._in_words():
+            self._base.execute("VACUUM INTO ?", (os.fspath(path),))
+
+    def replace(self, path: Path | None) -> None:
+        """Take the entries of another file instead, or none. Raises as the class does."""
+        with self._lock, self._in_words():
+            if path is None:
+                self._base.execute("DELETE FROM inputs")
+                return
+            self._base.execute("ATTACH ? AS other", (os.fspath(path),))
+            try:
+                [version] = self._base.execute("PRAGMA other.user_version").fetchone()
+                if version != VERSION:
+                    raise UsageError(f"{self.path} was written by another version of mmcli", "Choose another folder")
+                self._base.execute("BEGIN")
+                self._base.execute("DELETE FROM inputs")
+                self._base.execute("INSERT INTO inputs SELECT * FROM other.inputs")
+                self._base.execute("COMMIT")
+            finally:
+                if self._base.in_transaction:
+                    self._base.execute("ROLLBACK")
+                self._base.execute("DETACH other")
+
     def _entry(self, row: tuple[Any, ...]) -> Entry:
         key, size, changed, content, recipe, files, record, _ = row
         try:

@@ -29,6 +29,7 @@ class Resume:
     recipe: Callable[[], str | None]  # see `Entry.recipe`; None where it is not known before the model is there
     force: bool = False
     retry: bool = False
+    as_written: "Callable[[Written], bool]" = lambda file: is_as_written(file)
     before: int = 0  # inputs that were done by earlier runs
     failed_before: list[str] = field(default_factory=list)  # names of those that failed then and were passed over
     _keys: "dict[Source, str]" = field(default_factory=dict, repr=False)
@@ -67,7 +68,7 @@ class Resume:
             return False
         if entry.failed:
             return not self.retry
-        return all(is_as_written(one) for one in entry.files)
+        return all(self.as_written(one) for one in entry.files)
 
     def note(self, source: "Source", record: "Record", files: Iterable[Written]) -> None:
         """Note what came of a source once its files are in their places. Raises as `Manifest` does."""

@@ -1,6 +1,7 @@
 """The options of runs over many inputs: the forms of results, going on where a run ended, what becomes of objects."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +17,9 @@ from mmcli.output.writers import WRITERS, Writer, writers_for
 
 if TYPE_CHECKING:
     from mmcli.batch.folder import FolderRun
+    from mmcli.cli.environment import Environment
     from mmcli.output.ledger import Ledger
+    from mmcli.output.store_folder import StoreFolder
 
 IMAGE_FORMATS = (*(writer.name for writer in writers_for("image")), *DATASETS)
 AUDIO_FORMATS = tuple(writer.name for writer in writers_for("audio"))
@@ -153,6 +156,7 @@ def open_run(
     force: bool,
     retry: bool,
     library: str | None = None,
+    store: "StoreFolder | None" = None,
 ) -> "FolderRun":
     """The run into a folder; `facts` decide its results beside the model and its options. As `FolderRun`.
 
@@ -169,7 +173,38 @@ def open_run(
         return None if checkpoint is None else (checkpoint.name, weights_of(checkpoint))
 
     find = identified if library is None else lambda: ("", library)
-    return FolderRun(folder, ledger, facts, find, force=force, retry=retry)
+    return FolderRun(folder, ledger, facts, find, force=force, retry=retry, store=store)
+
+
+def open_store(
+    environment: "Environment", output: str | None, formats: str | None, others: Iterable[str | None] = ()
+) -> "StoreFolder | None":
+    """Where --output names a folder in a store, that folder; its files are below the user's state before.
+
+    UsageError where one of the `others` is in a store, or it is no folder or cannot hold these `formats`.
+    """
+    from mmcli.media.stores import is_store
+
+    for other in others:
+        if other and other != output and is_store(other):
+            raise UsageError(f"{other} is in a store, where only the results of --output go", "Name a folder here")
+    if not output or not is_store(output):
+        return None
+    name = output.rpartition("/")[2]
+    if Path(name).suffix in {writer.suffix for writer in WRITERS.values()}:
+        what = f"--output {output} is one file in a store, where a folder is needed"
+        raise UsageError(what, f"Name it {output.removesuffix(name)}")
+    for form in split_formats(formats):
+        if form in DATASETS and DATASETS[form].beside:
+            what = f"--format {form} tells where the pictures are from there, which it cannot in a store"
+            raise UsageError(what, "Use coco or voc, or a folder here")
+    import hashlib
+
+    from mmcli.cli.user_folders import state_folder
+    from mmcli.output.store_folder import StoreFolder
+
+    digest = hashlib.sha256(output.rstrip("/").encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return StoreFolder(output, state_folder(environment.variables) / "stores" / digest)
 
 
 def need_folder(force: bool, retry: bool, folder: bool) -> None:

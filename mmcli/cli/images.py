@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from mmcli.cli.engine import EngineOptions, choice_of, outcomes_apart
-from mmcli.cli.folders import FolderOptions, ObjectOptions, need_folder, open_run
+from mmcli.cli.folders import FolderOptions, ObjectOptions, need_folder, open_run, open_store
 from mmcli.cli.inputs import find_sources, read_beside
 from mmcli.cli.options import AnswerOptions, ImageOptions, LogOptions, ModelOptions, OutputOptions
 from mmcli.cli.progress import Count, Progress
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mmcli.cli.environment import Environment
     from mmcli.media.sampling import Sampling
     from mmcli.media.sources import Source
+    from mmcli.output.store_folder import StoreFolder
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ class Plan:
     objects: ObjectOptions = ObjectOptions()
     engine: EngineOptions = EngineOptions()
     library: str | None = None  # with its version, where it answers and no model does
+    store: "StoreFolder | None" = None  # where --output is
+
+    @property
+    def address(self) -> str | None:
+        """The whole name of --output."""
+        return self.store.url if self.store else self.output.output and os.path.abspath(self.output.output)
 
     @property
     def places(self) -> tuple[str | None, ...]:
@@ -75,6 +82,9 @@ def run_images(ctx: typer.Context, request: Request, plan: Plan, answers: Answer
     """
     plan.engine.check(plan.model, plan.mask_decoder)
     environment = begin(ctx, plan.log, plan.model.offline)
+    store = open_store(environment, plan.output.output, plan.folder.format, plan.places)
+    if store is not None:
+        plan = replace(plan, output=replace(plan.output, output=f"{store.folder}/"), store=store)
     from mmcli.batch.frames import FrameSource
 
     listed, output = plan.inputs.files_from, plan.output
@@ -171,7 +181,8 @@ def open_folder(renderer: Renderer, request: Request, plan: Plan) -> "FolderRun 
     facts: dict[str, Any] = {"task": request.task, "request": asdict(request), "objects": asdict(plan.objects)}
     facts |= {"forms": forms, "sidecar": plan.folder.sidecar, "mask_decoder": plan.mask_decoder}
     facts["frames"] = [plan.inputs.interval, plan.inputs.frames]
-    facts["places"] = [place and os.path.abspath(place) for place in plan.places]
+    output = plan.output.output
+    facts["places"] = [plan.address if place == output else place and os.path.abspath(place) for place in plan.places]
     return open_run(
         Path(plan.output.output),
         renderer.ledger,
@@ -180,6 +191,7 @@ def open_folder(renderer: Renderer, request: Request, plan: Plan) -> "FolderRun 
         library=plan.library,
         force=plan.folder.force,
         retry=plan.folder.retry_failed,
+        store=plan.store,
     )
 
 

@@ -11,7 +11,7 @@ import typer
 
 from mmcli.cli.engine import EngineOptions, choice_of, outcomes_apart
 from mmcli.cli.environment import Environment
-from mmcli.cli.folders import need_folder, open_run
+from mmcli.cli.folders import need_folder, open_run, open_store
 from mmcli.cli.inputs import find_sources, read_beside
 from mmcli.cli.options import LogOptions, ModelOptions, spread
 from mmcli.cli.progress import AudioProgress, Count
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mmcli.batch.folder import FolderRun
     from mmcli.batch.outcome import Outcome
     from mmcli.output.schema import Record
+    from mmcli.output.store_folder import StoreFolder
     from mmcli.output.writers import Writer
     from mmcli.tasks.transcribe import TranscribeRequest
 
@@ -70,6 +71,9 @@ def command(
     """
     engine.check(model)
     environment = begin(ctx, log, model.offline)
+    store = open_store(environment, output.output, output.format)
+    if store is not None:
+        output = replace(output, output=f"{store.folder}/")
     from mmcli.media.sources import RECORDING_EXTENSIONS
 
     names, listed = audio or [], recordings.files_from
@@ -87,7 +91,7 @@ def command(
 
         request.require_audio(capabilities_of(checkpoint), model.model)
     need_folder(output.force, output.retry_failed, transcripts.results.in_folder)
-    run = open_folder(transcripts, request, recordings, output, replace(model, device=engine.device(model)))
+    run = open_folder(transcripts, request, recordings, output, replace(model, device=engine.device(model)), store)
     todo = sources if run is None else run.pending(sources)
     how: dict[str, Any] = {"batch_size": recordings.batch_size, "start": recordings.start}
     how |= {"duration": recordings.duration, "track": recordings.track}
@@ -131,6 +135,7 @@ def open_folder(
     recordings: RecordingOptions,
     output: TranscriptOptions,
     model: ModelOptions,
+    store: "StoreFolder | None" = None,
 ) -> "FolderRun | None":
     """The run into the folder of --output; None where results go elsewhere."""
     if not transcripts.results.in_folder:
@@ -138,9 +143,16 @@ def open_folder(
     assert transcripts.ledger is not None and output.output is not None
     facts: dict[str, Any] = {"task": request.task, "request": asdict(request)}
     facts |= {"part": (recordings.start, recordings.duration, recordings.track)}
-    facts |= {"forms": [writer.name for writer in transcripts.forms.writers], "place": os.path.abspath(output.output)}
+    facts |= {"forms": [writer.name for writer in transcripts.forms.writers]}
+    facts["place"] = store.url if store else os.path.abspath(output.output)
     return open_run(
-        Path(output.output), transcripts.ledger, model, facts, force=output.force, retry=output.retry_failed
+        Path(output.output),
+        transcripts.ledger,
+        model,
+        facts,
+        force=output.force,
+        retry=output.retry_failed,
+        store=store,
     )
 
 

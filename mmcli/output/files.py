@@ -129,7 +129,8 @@ class Destination:
             return
         with Draft(path, below=self.named) as draft:
             known = self.ledger.older_digest(path)
-            if not (self.overwrite or self.ledger.made(path) or is_replaceable(path, data, known)):
+            free = self.ledger.may_replace(path) and is_replaceable(path, data, known)
+            if not (self.overwrite or self.ledger.made(path) or free):
                 do = "Name another folder, or replace it with --overwrite"
                 what = f"{path} exists already and was not written by mmcli, or was changed since: it is left as it is"
                 raise InputError(what, do)

@@ -37,6 +37,7 @@ class Ledger:
         self._written: dict[Identity, str] = {}  # the path of each
         self._files: dict[str, list[Written]] = defaultdict(list)  # by the name of the input
         self._older: dict[str, str] = {}  # files of earlier runs: the SHA-256 that they had, by path
+        self.foreign: set[str] = set()  # paths of what lies in a store and is not ours
         for source in sources:
             self.reads(source)
         for other in others:
@@ -93,6 +94,10 @@ class Ledger:
     def older_digest(self, path: Path) -> str | None:
         """The SHA-256 that an earlier run's file at this path had, if there is one."""
         return self._older.get(_place(path))
+
+    def may_replace(self, path: Path) -> bool:
+        """Whether nothing of others in a store has the place of a path."""
+        return _place(path) not in self.foreign
 
     def made(self, path: Path) -> bool:
         """Whether a file is this run's."""

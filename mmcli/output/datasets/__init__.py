@@ -21,6 +21,7 @@ class Dataset:
     files: "Callable[[Items, list[str], Path], Files]"  # the third is the folder in which they will lie
     tasks: tuple[str, ...] = ("detect", "segment")
     links: bool = False  # whether the images are to lie beside the labels, in `images/`
+    beside: bool = False  # whether it hangs on where the images lie
 
 
 def _coco(items: "Items", names: list[str], folder: Path) -> "Files":
@@ -49,8 +50,8 @@ def _labelme(items: "Items", names: list[str], folder: Path) -> "Files":
 
 _TABLE = (
     Dataset("coco", _coco),
-    Dataset("yolo", _yolo, links=True),
+    Dataset("yolo", _yolo, links=True, beside=True),
     Dataset("voc", _voc),
-    Dataset("labelme", _labelme),
+    Dataset("labelme", _labelme, beside=True),
 )
 DATASETS = {dataset.name: dataset for dataset in _TABLE}
