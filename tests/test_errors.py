@@ -78,7 +78,7 @@ def test_an_input_that_does_not_fit_into_memory_is_the_machines_failure(monkeypa
     def fail(*arguments, **options):
         raise InputError("album/b.jpg does not fit into memory") from MemoryError()
 
-    monkeypatch.setattr("mmcli.cli.start.tell_size", fail)
+    monkeypatch.setattr("mmcli.cli.start.report_size", fail)
     assert mmcli("caption", "album/b.jpg", "--model", tiny, stderr_tty=True).code == 4
 
 

@@ -182,14 +182,14 @@ class Manifest:
         try:
             yield
         except sqlite3.Error as error:
-            said = str(error).lower()
-            if "locked" in said or "busy" in said:
+            message = str(error).lower()
+            if "locked" in message or "busy" in message:
                 what = f"Another run of mmcli is writing into {self.path.parent}"
                 raise UsageError(what, "Wait for its end, or choose another folder") from error
-            if "full" in said:
+            if "full" in message:
                 do = "Free some space or choose another place"
                 raise WriteError(f"{self.path} cannot be written: the disk is full", do) from error
-            if "malformed" in said or "not a database" in said or "no such column" in said:
+            if "malformed" in message or "not a database" in message or "no such column" in message:
                 raise self._damaged() from error
             raise WriteError(f"{self.path} cannot be written ({error})", "Choose another place") from error
 

@@ -149,14 +149,14 @@ def _probe(address: str) -> None:
         assert probe.stdout is not None
         if probe.stdout.readline().decode().strip() != READY:  # however long it takes to load
             raise _unusable(address, "Ray cannot be loaded")
-        said = probe.communicate(timeout=PATIENCE)[0].decode("utf-8", "replace").strip().rpartition("\n")[2]
+        output = probe.communicate(timeout=PATIENCE)[0].decode("utf-8", "replace").strip().rpartition("\n")[2]
     except subprocess.TimeoutExpired as error:
         raise _silent(address) from error
     finally:
         probe.kill()
         probe.wait()
-    if said != GOOD:
-        raise _unusable(address, said) if said else _silent(address)
+    if output != GOOD:
+        raise _unusable(address, output) if output else _silent(address)
 
 
 def _silent(address: str) -> MachineError:

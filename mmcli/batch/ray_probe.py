@@ -13,16 +13,16 @@ def main(address: str) -> None:
     """Write READY to standard output when Ray is loaded, and then GOOD or in a line why not."""
     import ray
 
-    _tell(READY)
+    _report(READY)
     try:
         ray.init(address=address, log_to_driver=False)
     except Exception as error:
-        _tell(" ".join(str(error).split()) or type(error).__name__)
+        _report(" ".join(str(error).split()) or type(error).__name__)
         return
-    _tell(GOOD)
+    _report(GOOD)
 
 
-def _tell(line: str) -> None:
+def _report(line: str) -> None:
     """Say something to the parent process."""
     os.write(1, f"{line}\n".encode())
 

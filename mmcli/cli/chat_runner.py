@@ -52,8 +52,8 @@ class ChatRunner(ChatSession):
         if stream and not renderer.json and renderer.results.on_stdout:
             printer = StreamPrinter(loaded.processor.decode, renderer.environment.write)
         try:
-            said, record = drive(self.asking(question), printer)
-            if said.stopped and not stoppable:
+            completion, record = drive(self.asking(question), printer)
+            if completion.stopped and not stoppable:
                 raise KeyboardInterrupt
         except BaseException:
             if printer:
@@ -66,7 +66,7 @@ class ChatRunner(ChatSession):
         if conversation.full:
             full = f"the {conversation.context} tokens that {loaded.checkpoint.name} reads are full"
             renderer.notes(record, f"the answer was cut off: {full}; /clear begins another conversation")
-        elif said.stopped:
+        elif completion.stopped:
             renderer.notes(record, "")
         else:
             renderer.notes(record)

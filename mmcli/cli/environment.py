@@ -138,10 +138,10 @@ class Environment:
         """Say what went wrong, and with `--debug` where; `subject` names the input if the sentence does not."""
         text = escape_line(str(error))
         subject = escape_line(subject)
-        said = text if subject in text else f"{subject}: {text}"
-        if subject and len(said) > LONGEST:
-            said = said.replace(subject, shorten(subject, NAME))
-        self.say(f"mmcli: {said}")
+        message = text if subject in text else f"{subject}: {text}"
+        if subject and len(message) > LONGEST:
+            message = message.replace(subject, shorten(subject, NAME))
+        self.say(f"mmcli: {message}")
         if self.debug:
             import traceback
 

@@ -52,7 +52,7 @@ def loader(environment: Environment, options: ModelOptions, mask_decoder: str | 
 
         device = choose_device(options.device)
         if options.model not in BUNDLED:
-            tell_size(environment, checkpoint, device, options)
+            report_size(environment, checkpoint, device, options)
         decoder = Path(mask_decoder) if mask_decoder else None
         return load_checkpoint(checkpoint, device, options.dtype, decoder, options.table)
 
@@ -85,7 +85,7 @@ def capabilities_here(options: ModelOptions) -> "Capabilities | None":
         return None
 
 
-def tell_size(
+def report_size(
     environment: Environment, checkpoint: "Checkpoint", device: "torch.device", options: ModelOptions
 ) -> None:
     """Say how much memory the weights will take, loudly where the device has not that much."""

@@ -180,14 +180,14 @@ def remarks(record: "Record", writer: "Writer") -> list[str]:
     """What a reader of the transcript in that form alone would miss."""
     from mmcli.output.writers.text import clock
 
-    said = list(record.notes)
+    notes = list(record.notes)
     windows, left_out = int(record.timings["windows"]), record.timings["left_out"]
     if windows > 1 or (windows and left_out >= 1):
         several = "1 window" if windows == 1 else f"{windows} windows"
         used = "" if record.truncated or record.timings["unused"] else "; all speech found is used"
-        said.append(f"{several}, {clock(left_out)} without speech left out{used}")
+        notes.append(f"{several}, {clock(left_out)} without speech left out{used}")
     if record.timestamps == "window" and record.segments and writer.timed:
-        said.append("the model gives no times: these are estimated from the windows and the lengths of the texts")
+        notes.append("the model gives no times: these are estimated from the windows and the lengths of the texts")
     if record.truncated:
-        said.append("a window's text was cut off: it had more tokens than the model can write")
-    return said
+        notes.append("a window's text was cut off: it had more tokens than the model can write")
+    return notes

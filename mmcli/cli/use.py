@@ -51,7 +51,7 @@ def command(ctx: typer.Context, name: Name, for_: For = None, *, log: LogOptions
         choice = choose(task, environment.variables)
         if choice.by != str(path):
             environment.note(f"mmcli: {choice.by} is set, so {task} still uses {choice.model}")
-    _tell_what_is_missing(environment, name)
+    _report_what_is_missing(environment, name)
     return ExitCode.OK
 
 
@@ -91,7 +91,7 @@ def _is_folder(name: str) -> bool:
     return name not in BUNDLED and is_local(name)
 
 
-def _tell_what_is_missing(environment: Environment, name: str) -> None:
+def _report_what_is_missing(environment: Environment, name: str) -> None:
     """Say what is still to be done before the model can run."""
     from mmcli.hub.resolve import cached_folder, hub_name, is_local
 

@@ -61,14 +61,14 @@ class CrossAttentionKV(RowState):
                 tensor[place] = tensor[other]
                 tensor[other] = moved
             self.order[place], self.order[other] = self.order[other], self.order[place]
-        self._look_at(len(rows))
+        self._select(len(rows))
 
     def all(self) -> None:
         """Look at every row again, in the order of the beginning."""
         if self.order != sorted(self.order):
             sorted_rows = self.rows(sorted(self.order))
             self.whole, self._all_valid, self.order = sorted_rows.whole, sorted_rows.valid, sorted(self.order)
-        self._look_at(len(self.order))
+        self._select(len(self.order))
 
     def insert(self, row: int, other: RowState, source: int = 0) -> None:
         """As `RowState.insert`; what is shorter is filled up with zeros, and its `valid` tells so."""
@@ -88,7 +88,7 @@ class CrossAttentionKV(RowState):
             else:
                 mine_part[row] = 0
                 mine_part[row, :, :theirs] = their_part[source]
-        self._look_at(len(self.layers[0][0]))
+        self._select(len(self.layers[0][0]))
 
     def shift(self, places: int) -> None:
         """Nothing here goes by the places of the cache."""
@@ -97,7 +97,7 @@ class CrossAttentionKV(RowState):
         valid = [] if self._all_valid is None else [self._all_valid]
         return [*(tensor for layer in self.whole for tensor in layer), *valid]
 
-    def _look_at(self, count: int) -> None:
+    def _select(self, count: int) -> None:
         self.layers = [(k[:count], v[:count]) for k, v in self.whole]
         self.valid = None if self._all_valid is None else self._all_valid[:count]
 

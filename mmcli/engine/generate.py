@@ -97,7 +97,7 @@ def _write(
     rows_held = list(range(inputs.tokens.shape[0]))  # which row of the batch stands where in the forward pass
     running = set(rows_held)
     written: list[list[int]] = [[] for _ in rows_held]
-    looks_ahead = own and rules is None and inputs.tokens.is_cuda and not cuda_graph.waits(model, inputs.tokens[:, -1])
+    runs_ahead = own and rules is None and inputs.tokens.is_cuda and not cuda_graph.waits(model, inputs.tokens[:, -1])
     logits = own_copy(model.prefill(inputs, cache), rules)
     states = None if processor is None else processor.begin(inputs.tokens.device, cache.context)
     for step in range(max_tokens):
@@ -110,7 +110,7 @@ def _write(
             states = processor.advance(states, chosen)
         reading = _Reading(logits, chosen)
         last = step == max_tokens - 1
-        if looks_ahead and not last:  # the device need not wait until the host has read what it wrote
+        if runs_ahead and not last:  # the device need not wait until the host has read what it wrote
             logits = cuda_graph.step(model, chosen, cache)
         events = reading.events(rows_held, running)
         yield events
@@ -121,7 +121,7 @@ def _write(
             running = {row for row in running if len(written[row]) < limits[row]}
         if not running or last:
             return
-        if looks_ahead:
+        if runs_ahead:
             continue
         if drop_ended and len(running) < len(rows_held):
             places = close_ranks([row in running for row in rows_held])

@@ -83,8 +83,8 @@ def _checked(path: Path, content: Any, records: list[int] | None) -> dict[str, T
         if tensor.nbytes > store.nbytes():
             raise damaged(path, f"{name[:60]!r} says that it is larger than its numbers in the file")
         stores[store.data_ptr()] = max(stores.get(store.data_ptr(), 0), store.nbytes())
-    said = Counter(size for size in stores.values() if size)
-    if sum(stores.values()) > path.stat().st_size or (records is not None and not said <= Counter(records)):
+    declared = Counter(size for size in stores.values() if size)
+    if sum(stores.values()) > path.stat().st_size or (records is not None and not declared <= Counter(records)):
         raise damaged(path, "its numbers are more or fewer than it says")
     return {name: tensor.detach() for name, tensor in content.items()}
 

@@ -112,7 +112,7 @@ class CrossAttention(Projections):
         self.kv = stack(self.k, self.v)
         del self.k, self.v
 
-    def look(self, states: Tensor) -> tuple[Tensor, Tensor]:
+    def keys_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder states [B, F, D] → keys and values [B, N, F, H]."""
         parts = by_frames(self._project, states).chunk(2, dim=-1)
         k, v = (split_heads(part, self.heads) for part in parts)

@@ -15,6 +15,7 @@ from mmcli.errors import InputError, raise_if_interrupted, ran_out_of_memory
 from mmcli.media import jpeg, tiff
 from mmcli.media.budget import Budget
 from mmcli.media.colours import to_rgb
+from mmcli.media.image_header import ImageHeader, contents, read_header
 from mmcli.media.limits import (
     BYTES_PER_COEFFICIENT,
     BYTES_PER_PIXEL,
@@ -26,7 +27,6 @@ from mmcli.media.limits import (
     PIXELS,
     STREAM,
 )
-from mmcli.media.look import Look, contents, look_at
 from mmcli.media.naming import printable
 from mmcli.media.sniff import describe, image_format
 from mmcli.media.sources import Source
@@ -105,35 +105,35 @@ def load_image(source: Source, *, side: int | None = None, frame: int = 0) -> Lo
 
 
 def _decode(file: BinaryIO, kind: str, name: str, side: int | None, frame: int) -> LoadedImage:
-    look = look_at(file, kind, name)
-    notes = list(look.notes)
+    header = read_header(file, kind, name)
+    notes = list(header.notes)
     image = _open(file, kind)
     _check_size(image, name, side)
-    _choose_frame(image, look, frame, name, notes)
+    _choose_frame(image, header, frame, name, notes)
     _check_size(image, name, side)
     full = image.size  # before draft mode changes it
     _draft(image, side)
-    with _decoding.spend(_cost(image, look, file, full, name)):
-        if look.layout is not None:
-            image = _checked_jpeg(image, file, look.layout, side, name, notes)
-        orientation, upright = _upright(image, file, look, full, side, notes)
+    with _decoding.spend(_cost(image, header, file, full, name)):
+        if header.layout is not None:
+            image = _checked_jpeg(image, file, header.layout, side, name, notes)
+        orientation, upright = _upright(image, file, header, full, side, notes)
         del image  # before others may decode
     width, height = full if orientation < 5 else full[::-1]
     return LoadedImage(upright, width, height, tuple(notes))
 
 
 def _upright(
-    image: Image.Image, file: BinaryIO, look: Look, full: tuple[int, int], side: int | None, notes: list[str]
+    image: Image.Image, file: BinaryIO, header: ImageHeader, full: tuple[int, int], side: int | None, notes: list[str]
 ) -> tuple[int, Image.Image]:
     """Decode an opened image → its orientation in the file, and the image as it is to be seen."""
     image.load()
-    if look.first_frame is not None and image.tell() == 0 and look.first_frame != (0, 0, *image.size):
+    if header.first_frame is not None and image.tell() == 0 and header.first_frame != (0, 0, *image.size):
         whole = Image.new("RGBA", image.size)  # around it there is nothing, which Pillow fills with a colour
-        whole.paste(image.crop(look.first_frame).convert("RGBA"), look.first_frame)
+        whole.paste(image.crop(header.first_frame).convert("RGBA"), header.first_frame)
         image = whole
-    low = _lower_bytes(file) if _deep_transparency(image, look) else None
-    if image.mode == "L" and look.bits < 8 and "transparency" in image.info:  # reported as it is in the file
-        image.info["transparency"] *= 255 // (2**look.bits - 1)
+    low = _lower_bytes(file) if _deep_transparency(image, header) else None
+    if image.mode == "L" and header.bits < 8 and "transparency" in image.info:  # reported as it is in the file
+        image.info["transparency"] *= 255 // (2**header.bits - 1)
     orientation = _orientation(image)
     upright = to_rgb(image, _factor(image.size, full, side), notes, low)
     if upright is not image:
@@ -171,13 +171,13 @@ def _kind(image: Image.Image) -> str:
     return _KIND.get(image.format or "", image.format or "")
 
 
-def _cost(image: Image.Image, look: Look, file: BinaryIO, full: tuple[int, int], name: str) -> int:
+def _cost(image: Image.Image, header: ImageHeader, file: BinaryIO, full: tuple[int, int], name: str) -> int:
     """The bytes that decoding takes at its greatest. InputError where those are more than there may be."""
     pixels = image.size[0] * image.size[1]  # as they will be decoded
     cost = pixels * BYTES_PER_PIXEL[_kind(image)] + image.size[1] * BYTES_PER_ROW
-    if look.layout is not None and look.layout.several_scans:
-        cost += look.layout.coefficients * BYTES_PER_COEFFICIENT
-    if _deep_transparency(image, look):
+    if header.layout is not None and header.layout.several_scans:
+        cost += header.layout.coefficients * BYTES_PER_COEFFICIENT
+    if _deep_transparency(image, header):
         cost *= 2
     if image.format in _READ_WHOLE:
         cost += file.seek(0, 2)
@@ -235,9 +235,9 @@ def _checksum(data: bytes, side: int | None) -> int:
     return value
 
 
-def _deep_transparency(image: Image.Image, look: Look) -> bool:
+def _deep_transparency(image: Image.Image, header: ImageHeader) -> bool:
     """Whether one colour of a 16-bit RGB PNG is transparent."""
-    return look.bits == 16 and image.mode == "RGB" and "transparency" in image.info
+    return header.bits == 16 and image.mode == "RGB" and "transparency" in image.info
 
 
 def _lower_bytes(file: BinaryIO) -> Image.Image:
@@ -299,15 +299,15 @@ def _check_size(image: Image.Image, name: str, side: int | None) -> None:
         raise InputError(f"{name} has no pixels ({width} × {height})", "Get a fresh copy of the file")
 
 
-def _choose_frame(image: Image.Image, look: Look, frame: int, name: str, notes: list[str]) -> None:
-    count: int = look.frames or getattr(image, "n_frames", None) or 1
+def _choose_frame(image: Image.Image, header: ImageHeader, frame: int, name: str, notes: list[str]) -> None:
+    count: int = header.frames or getattr(image, "n_frames", None) or 1
     if not 0 <= frame < count:
         has = "only frame 0" if count == 1 else f"{count} frames, 0 to {count - 1}"
         raise InputError(f"{name} has no frame {frame}: it has {has}", "Choose another frame")
-    place = look.pages[frame] if look.pages else frame
+    place = header.pages[frame] if header.pages else frame
     if place:  # not for 0: a HEIC opens at its main image, which may be any of them
         image.seek(place)
-    of = f"more than {count:,}" if look.more else str(count)
+    of = f"more than {count:,}" if header.more else str(count)
     if frame:
         notes.append(f"frame {frame} of {of} is used (counted from 0)")
     elif count > 1 and image.format != "MPO":  # what follows the first in an MPO is its preview or depth map

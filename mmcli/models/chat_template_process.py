@@ -108,10 +108,10 @@ def main() -> None:
     asked = json.loads(sys.stdin.buffer.read())
     limit()
     try:
-        said = json.dumps(answer(asked))
+        reply = json.dumps(answer(asked))
     except Exception as error:  # of a template's own error, whose words take too much
-        said = json.dumps({"error": f"it fails in more words than there is room for ({type(error).__name__})"})
-    sys.stdout.write(said)
+        reply = json.dumps({"error": f"it fails in more words than there is room for ({type(error).__name__})"})
+    sys.stdout.write(reply)
 
 
 if __name__ == "__main__":

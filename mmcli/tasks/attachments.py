@@ -52,8 +52,8 @@ class Attachment:
         if len(samples) == 1:
             return [self.content], self.notes
         seconds = clock(sum(map(len, samples)) / RATE)
-        said = f"read in {len(samples)} parts of at most {longest:g} s, cut at pauses; all {seconds} are used"
-        return [replace(self.content, samples=part) for part in samples], (*self.notes, said)
+        note = f"read in {len(samples)} parts of at most {longest:g} s, cut at pauses; all {seconds} are used"
+        return [replace(self.content, samples=part) for part in samples], (*self.notes, note)
 
 
 LONGEST_AUDIO = 5400.0  # seconds: more than any model reads at once

@@ -82,11 +82,15 @@ class ChatSession:
             notes += [(attachment.source.name, remark) for remark in remarks]
         if (unusual := conversation.remark(parts)) is not None:
             notes.append((loaded.checkpoint.name, unusual))
-        said = yield from conversation.asking(request, parts)
-        return said, self._record(conversation, request, said, notes)
+        completion = yield from conversation.asking(request, parts)
+        return completion, self._record(conversation, request, completion, notes)
 
     def _record(
-        self, conversation: "Conversation", request: "ChatRequest", said: "Completion", notes: list[tuple[str, str]]
+        self,
+        conversation: "Conversation",
+        request: "ChatRequest",
+        completion: "Completion",
+        notes: list[tuple[str, str]],
     ) -> "Record":
         """The record of an answer that is there; what it was about goes where it belongs from now on."""
         from mmcli.output.writers.conversation import Exchange
@@ -105,7 +109,7 @@ class ChatSession:
         image = None if isinstance(content, Audio) else content
         record = chat_record(
             request,
-            said,
+            completion,
             conversation.loaded,
             names,
             image,

@@ -106,10 +106,10 @@ class Conversation:
         wanted = request.max_tokens or ANSWER_TOKENS
         room = self._room(cache.length + inputs.tokens.shape[1], wanted)
         steps = self._steps(inputs, request, min(wanted, room), cache)
-        said = yield from self._writing(self._kept(steps, cache, text, len(turns)), started)
-        self.turns = [*turns, Turn("model", (self.loaded.processor.decode(said.ids),))]
-        self.full = room < wanted and not said.ended and not said.stopped
-        return said
+        completion = yield from self._writing(self._kept(steps, cache, text, len(turns)), started)
+        self.turns = [*turns, Turn("model", (self.loaded.processor.decode(completion.ids),))]
+        self.full = room < wanted and not completion.ended and not completion.stopped
+        return completion
 
     @property
     def images_needed(self) -> int:
@@ -209,10 +209,10 @@ class Conversation:
 
         stop_ids = self.loaded.processor.stop_ids
         try:
-            [said] = yield from collecting(steps, 1, stop_ids, started=started, interruptible=True)
+            [completion] = yield from collecting(steps, 1, stop_ids, started=started, interruptible=True)
         except RuntimeError as error:
             raise in_words(error, 1, "question") from error
-        return said
+        return completion
 
 
 def _truncate(cache: "KVCache", length: int) -> None:

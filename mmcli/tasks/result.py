@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def image_record(
     request: Request,
-    said: Completion,
+    completion: Completion,
     loaded: "Loaded",
     name: str,
     image: "LoadedImage",
@@ -34,12 +34,12 @@ def image_record(
 ) -> Record:
     """The record of one image called `name`, which took `seconds` to read; `remarks` are notes on the request."""
     notes = (*image.notes, *remarks)
-    return _record(request, said, loaded, name, image, notes, image_settings(request, loaded), identity, seconds)
+    return _record(request, completion, loaded, name, image, notes, image_settings(request, loaded), identity, seconds)
 
 
 def chat_record(
     request: Request,
-    said: Completion,
+    completion: Completion,
     loaded: "Loaded",
     names: Sequence[str],
     image: "LoadedImage | None" = None,
@@ -56,12 +56,12 @@ def chat_record(
     """
     source = names[0] if len(names) == 1 else tuple(names) or None
     settings = image_settings(request, loaded, system)
-    return _record(request, said, loaded, source, image, notes, settings, identity, 0.0)
+    return _record(request, completion, loaded, source, image, notes, settings, identity, 0.0)
 
 
 def _record(
     request: Request,
-    said: Completion,
+    completion: Completion,
     loaded: "Loaded",
     source: str | tuple[str, ...] | None,
     image: "LoadedImage | None",
@@ -75,9 +75,9 @@ def _record(
     problems: list[str] = []
     if image is not None:
         size = image.width, image.height
-        objects, problems = find_objects(request, said, loaded, *size)
+        objects, problems = find_objects(request, completion, loaded, *size)
     prompt = request.prompt_for(loaded.processor)
-    timings = {"load": seconds, "prefill": said.timings.prefill, "decode": said.timings.decode}
+    timings = {"load": seconds, "prefill": completion.timings.prefill, "decode": completion.timings.decode}
     return Record(
         task=request.task,
         source=source,
@@ -88,13 +88,13 @@ def _record(
         width=size[0],
         height=size[1],
         prompt=prompt,
-        text=said.text if isinstance(said, Found) else loaded.processor.decode(said.ids),
-        truncated=not said.ended,
+        text=completion.text if isinstance(completion, Found) else loaded.processor.decode(completion.ids),
+        truncated=not completion.ended,
         objects=tuple(objects),
         problems=tuple(problems),
         notes=tuple(notes),
-        timings=timings | {"batch": said.timings.batch, "tokens": len(said.ids)},
-        token_ids=said.ids if request.token_ids else None,
+        timings=timings | {"batch": completion.timings.batch, "tokens": len(completion.ids)},
+        token_ids=completion.ids if request.token_ids else None,
     )
 
 
@@ -127,7 +127,7 @@ def transcript_record(
 
 
 def find_objects(
-    request: Request, said: Completion, loaded: "Loaded", width: int, height: int
+    request: Request, completion: Completion, loaded: "Loaded", width: int, height: int
 ) -> tuple[list[Object], list[str]]:
     """The objects in an answer, in pixels of an image of that size, and what was wrong with it.
 
@@ -136,12 +136,12 @@ def find_objects(
     grammar = loaded.processor.grammar_for(request.prompt_for(loaded.processor))
     if grammar is None:
         return [], []
-    if isinstance(said, Found):
-        found, problems = list(said.objects), list(said.problems)
-    elif not request.finds_objects and not grammar.finds_places(said.ids):
+    if isinstance(completion, Found):
+        found, problems = list(completion.objects), list(completion.problems)
+    elif not request.finds_objects and not grammar.finds_places(completion.ids):
         return [], []
     else:
-        parsed = grammar.parse(said.tokens, loaded.processor.decode, masks=request.finds_masks)
+        parsed = grammar.parse(completion.tokens, loaded.processor.decode, masks=request.finds_masks)
         found, problems = parsed.objects, list(parsed.problems)
     boxes = [grammar.box(one.loc, width, height, request.loc_divisor) for one in found]
     there = [not _is_outside(one, box) for one, box in zip(found, boxes, strict=True)]

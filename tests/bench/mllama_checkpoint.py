@@ -38,14 +38,14 @@ def reference_inputs(given: Any, config: dict[str, Any]) -> dict[str, Any]:
     """What transformers' model takes beside the tokens, from mmcli's inputs of rows with one image each."""
     import torch
 
-    from mmcli.models.mllama.sight import what_is_seen
+    from mmcli.models.mllama.cross_mask import cross_attention_mask
     from mmcli.models.mllama.tiles import arrangements
 
     most, device = config["vision_config"]["max_num_tiles"], given.tokens.device
     counts = [rows * columns for rows, columns in given.image_layouts]
     there = torch.arange(most) < torch.tensor(counts)[:, None]
     numbers = [[arrangements(most).index(layout) + 1] for layout in given.image_layouts]
-    seen = what_is_seen(given.tokens.cpu(), config["image_token_index"], counts, most, 1)
+    seen = cross_attention_mask(given.tokens.cpu(), config["image_token_index"], counts, most, 1)
     return {
         "pixel_values": torch.stack(given.images)[:, None],
         "aspect_ratio_ids": torch.tensor(numbers, device=device),

@@ -112,7 +112,7 @@ def test_an_interruption_that_a_library_turns_into_another_error_is_130_too(monk
         except KeyboardInterrupt:
             raise SystemError("an import failed") from None
 
-    monkeypatch.setattr("mmcli.cli.start.tell_size", fail)
+    monkeypatch.setattr("mmcli.cli.start.report_size", fail)
     done = mmcli("caption", "album/b.jpg", "--model", tiny, stderr_tty=True)
     assert done.code == 130 and done.err.endswith("mmcli: interrupted\n")
 
@@ -134,7 +134,7 @@ def test_what_the_machine_refuses_is_4(monkeypatch, album, tiny, error, sentence
     def fail(*arguments, **options):
         raise error
 
-    monkeypatch.setattr("mmcli.cli.start.tell_size", fail)
+    monkeypatch.setattr("mmcli.cli.start.report_size", fail)
     done = mmcli("caption", "album/b.jpg", "--model", tiny, stderr_tty=True)
     assert done.code == 4 and sentence in done.err and todo in done.err and "Traceback" not in done.err
 

@@ -13,8 +13,8 @@ from mmcli.errors import InputError
 from mmcli.media import jpeg
 from mmcli.media.budget import Budget
 from mmcli.media.image import _cost
+from mmcli.media.image_header import ImageHeader
 from mmcli.media.limits import DECODING, FULL_PIXELS
-from mmcli.media.look import Look
 
 # -- large pictures ----------------------------------------------------------------------------------------------
 
@@ -93,10 +93,10 @@ def test_decoders_that_take_much_are_asked_for_less(kind, limit):
     image = Image.new("1", (1000, limit * 1000 + 10_000))
     image.format = kind
     with pytest.raises(InputError, match="GB to decode"):
-        _cost(image, Look(), io.BytesIO(), image.size, "a")
+        _cost(image, ImageHeader(), io.BytesIO(), image.size, "a")
     image = image.crop((0, 0, 1000, limit * 1000))
     image.format = kind
-    assert _cost(image, Look(), io.BytesIO(), image.size, "a") <= DECODING
+    assert _cost(image, ImageHeader(), io.BytesIO(), image.size, "a") <= DECODING
 
 
 def test_a_progressive_jpeg_needs_its_coefficients_too():
@@ -104,7 +104,7 @@ def test_a_progressive_jpeg_needs_its_coefficients_too():
     image.format = "JPEG"
     layout = jpeg.Layout(coding=2, pixels=130_000_000, sampling=[(n, 1, 1) for n in range(3)])
     with pytest.raises(InputError, match="1.3 GB to decode"):
-        _cost(image, Look(layout=layout), io.BytesIO(), image.size, "a")
+        _cost(image, ImageHeader(layout=layout), io.BytesIO(), image.size, "a")
 
 
 @pytest.mark.parametrize("side", [None, 896])

@@ -70,9 +70,9 @@ def test_scans_without_end_are_refused_before_decoding(tmp_path):
 
 
 def test_scans_over_very_many_pixels_are_refused(tmp_path, monkeypatch):
-    from mmcli.media import look
+    from mmcli.media import image_header
 
-    monkeypatch.setattr(look, "SCANNED", 32 * 32 * 19)
+    monkeypatch.setattr(image_header, "SCANNED", 32 * 32 * 19)
     (tmp_path / "a.jpg").write_bytes(scans(20))
     assert "20 scans, too many for its size" in fails(tmp_path / "a.jpg")
 

@@ -108,7 +108,7 @@ def test_conversations_become_the_same_tokens_and_logits(pair, name):
 def test_who_sees_which_image_is_as_the_reference_has_it(pair, name):
     ours, mask = ours_of(pair, name), pair.inputs(*CONVERSATIONS[name])["cross_attention_mask"]
     counts = [rows * columns for rows, columns in ours.image_layouts]
-    seen = models.what_is_seen(ours.tokens, folders.IMAGE, counts, folders.TILES, 3)
+    seen = models.cross_attention_mask(ours.tokens, folders.IMAGE, counts, folders.TILES, 3)
     assert torch.equal(seen[..., ::3].long(), mask.flatten(2)) and torch.equal(seen[..., ::3], seen[..., 2::3])
 
 

@@ -47,7 +47,7 @@ class Toy(CausalReader):
         places = [torch.arange(r)[:, None] * GRID + torch.arange(c) for r, c in inputs.image_layouts]
         states = [self.patch(i) + self.place(p.flatten()) for i, p in zip(inputs.images, places, strict=True)]
         there = nn.utils.rnn.pad_sequence([torch.ones(len(one), dtype=torch.bool) for one in states], True)
-        seen = self.decoder.layers[0].cross.look(nn.utils.rnn.pad_sequence(states, True))
+        seen = self.decoder.layers[0].cross.keys_values(nn.utils.rnn.pad_sequence(states, True))
         cache.context = CrossAttentionKV([tuple(part * there[:, None, :, None] for part in seen)], there)
         return super().prefill(replace(inputs, images=()), cache)
 

@@ -82,9 +82,9 @@ class Decoder(Side):
         super().__init__(config)
         self.layers = nn.ModuleList(DecoderLayer(config.width, config.decoder) for _ in range(config.decoder.depth))
 
-    def look(self, states: Tensor, valid: Tensor) -> CrossAttentionKV:
+    def keys_values(self, states: Tensor, valid: Tensor) -> CrossAttentionKV:
         """Encoder states [B, T, D] → the keys and values of every layer."""
-        layers = (layer.cross.look(states) for layer in cast(Iterable[DecoderLayer], self.layers))
+        layers = (layer.cross.keys_values(states) for layer in cast(Iterable[DecoderLayer], self.layers))
         everything = bool(valid.all())
         return CrossAttentionKV([(k.contiguous(), v.contiguous()) for k, v in layers], None if everything else valid)
 
@@ -94,12 +94,12 @@ class Decoder(Side):
         positions = cache.positions[:, None] + torch.arange(count, device=x.device)
         cache.extend(torch.ones(x.shape[:2], dtype=torch.bool, device=x.device))
         mask = cache.step_mask() if count == 1 else cache.causal_mask(count)
-        seen = cast(CrossAttentionKV, cache.context)
-        looked_at = seen.mask()
+        encoded = cast(CrossAttentionKV, cache.context)
+        attended = encoded.mask()
         x = self.place(x, positions)
         for number, layer in enumerate(cast(Iterable[DecoderLayer], self.layers)):
             x = layer.norm_attention(x + layer.attention(x, mask, cache, number))
-            x = layer.norm_cross(x + layer.cross(x, *seen.layers[number], looked_at))
+            x = layer.norm_cross(x + layer.cross(x, *encoded.layers[number], attended))
             x = layer.norm_mlp(x + layer.mlp(x))
         return x
 

@@ -68,24 +68,24 @@ def _found(loaded: "Loaded", labels: Sequence[str], answers: list[Completion], m
     """The answers about one image as one."""
     processor = cast(Florence2Processor, loaded.processor)
     objects, problems = [], []
-    for label, said in zip(labels, answers, strict=True):
+    for label, answer in zip(labels, answers, strict=True):
         grammar = processor.grammar_for(_prompt(processor, label, masks))
         assert grammar is not None  # else nobody is asked
         # The label names what is found, so a place without a label is no fault.
-        parsed = replace(grammar, labelled=False).parse(said.tokens, processor.decode, masks=masks)
+        parsed = replace(grammar, labelled=False).parse(answer.tokens, processor.decode, masks=masks)
         objects += [replace(one, label=label) for one in parsed.objects]
         problems += parsed.problems
     timings = Timings(
-        sum(said.timings.prefill for said in answers) / len(answers),
-        sum(said.timings.decode for said in answers) / len(answers),
+        sum(answer.timings.prefill for answer in answers) / len(answers),
+        sum(answer.timings.decode for answer in answers) / len(answers),
         batch,
     )
     return Found(
-        ids=tuple(id for said in answers for id in said.ids),
-        logprobs=tuple(value for said in answers for value in said.logprobs[: len(said.ids)]),
-        ended=all(said.ended for said in answers),
+        ids=tuple(id for answer in answers for id in answer.ids),
+        logprobs=tuple(value for answer in answers for value in answer.logprobs[: len(answer.ids)]),
+        ended=all(answer.ended for answer in answers),
         timings=timings,
         objects=tuple(objects),
-        text="\n".join(processor.decode(said.ids) for said in answers),
+        text="\n".join(processor.decode(answer.ids) for answer in answers),
         problems=tuple(dict.fromkeys(problems)),
     )

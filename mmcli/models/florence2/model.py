@@ -55,7 +55,7 @@ class Florence2(GenerativeModel):
 
     def prefill(self, inputs: Inputs, cache: KVCache) -> Tensor:
         """Read images and prompts, and the first tokens of the answers → logits [B, V] of the next."""
-        cache.context = self.language.decoder.look(*self.encode(inputs))
+        cache.context = self.language.decoder.keys_values(*self.encode(inputs))
         return self.read(inputs.tokens, cache)
 
     def step(self, tokens: Tensor, cache: KVCache) -> Tensor:

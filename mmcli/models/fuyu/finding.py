@@ -52,15 +52,17 @@ def _found(loaded: "Loaded", answers: Sequence[tuple[str, Completion]], batch: i
     """The answers about one image as one: what is placed in each is what was asked for."""
     processor, grammar = loaded.processor, loaded.processor.grammar
     assert grammar is not None
-    parsed = [(label, grammar.parse(said.tokens, processor.decode)) for label, said in answers]
+    parsed = [(label, grammar.parse(answer.tokens, processor.decode)) for label, answer in answers]
     problems = [problem for _, own in parsed for problem in own.problems]
     problems += [f'"{label}" was answered without a place' for label, own in parsed if not own.objects]
     return Found(
-        ids=tuple(id for _, said in answers for id in said.ids),
-        logprobs=tuple(value for _, said in answers for value in said.logprobs),
-        ended=all(said.ended for _, said in answers),
+        ids=tuple(id for _, answer in answers for id in answer.ids),
+        logprobs=tuple(value for _, answer in answers for value in answer.logprobs),
+        ended=all(answer.ended for _, answer in answers),
         timings=Timings(
-            sum(said.timings.prefill for _, said in answers), sum(said.timings.decode for _, said in answers), batch
+            sum(answer.timings.prefill for _, answer in answers),
+            sum(answer.timings.decode for _, answer in answers),
+            batch,
         ),
         objects=tuple(replace(one, label=label) for label, own in parsed for one in own.objects),
         text="\n".join(own.text for _, own in parsed),

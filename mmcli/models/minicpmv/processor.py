@@ -107,7 +107,7 @@ class MiniCPMVProcessor(ChatProcessor):
             )
         numbers = iter(range(count))
 
-        def said(part: Any) -> str:
+        def text_of(part: Any) -> str:
             if isinstance(part, str):
                 return self.control.typed(part)
             return placeholder(next(numbers) if self.config.own_slice_marks else None)
@@ -116,7 +116,7 @@ class MiniCPMVProcessor(ChatProcessor):
             [
                 {
                     "role": "assistant" if turn.role == "model" else turn.role,
-                    "content": "\n".join(map(said, turn.parts)),
+                    "content": "\n".join(map(text_of, turn.parts)),
                 }
                 for turn in turns
             ]

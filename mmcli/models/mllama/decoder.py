@@ -21,12 +21,13 @@ from mmcli.models.mllama.config import MllamaConfig
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What T tokens of R rows see of B rows' images, with R a multiple of B: neighbouring rows share them (beams)."""
+class CrossContext:
+    """What T tokens of R rows attend to of the images of B rows, with R a multiple of B: neighbouring rows share them
+    (beams)."""
 
     images: CrossAttentionKV
-    mask: Tensor  # [B, 1, T or 1, S], True or 0 where a token looks
-    sees: Tensor  # [R, T or 1, 1], 1 for tokens behind an image
+    mask: Tensor  # [B, 1, T or 1, S], True or 0 where a token attends
+    attends: Tensor  # [R, T or 1, 1], 1 for tokens behind an image
 
 
 class CrossAttention(Fusable):
@@ -49,7 +50,7 @@ class CrossAttention(Fusable):
             self.kv = stack(self.k, self.v)
             del self.k, self.v
 
-    def look(self, states: Tensor) -> tuple[Tensor, Tensor]:
+    def keys_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors of images [B, S, D] → keys and values [B, K, S, H]."""
         parts = (self.k(states), self.v(states)) if self.kv is None else self.kv(states).chunk(2, dim=-1)
         k, v = (split_heads(part, self.key_heads) for part in parts)
@@ -79,13 +80,13 @@ class CrossLayer(nn.Module):
         self.mlp = GatedMLP(config.width, config.mlp_width, F.silu)
         self.gate_mlp = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
+    def forward(self, x: Tensor, k: Tensor, v: Tensor, context: CrossContext) -> Tensor:
         """Rows without images go through unchanged: they look at zeros. Tokens in front of a first image look at all,
         and only the second half leaves them as they are: so does transformers.
         """
-        y = self.cross(self.norm_attention(x), k, v, sight.mask)
+        y = self.cross(self.norm_attention(x), k, v, context.mask)
         x = x + self.gate_attention.tanh() * y
-        return x + self.gate_mlp.tanh() * sight.sees * self.mlp(self.norm_mlp(x))
+        return x + self.gate_mlp.tanh() * context.attends * self.mlp(self.norm_mlp(x))
 
 
 class Decoder(LlamaDecoder):
@@ -99,19 +100,19 @@ class Decoder(LlamaDecoder):
         ]
         super().__init__(config.decoder, layers)
 
-    def look(self, states: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def keys_values(self, states: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Vectors of images [B, S, D] → keys and values of every layer that looks at them."""
-        return [layer.cross.look(states) for layer in self.layers if isinstance(layer, CrossLayer)]
+        return [layer.cross.keys_values(states) for layer in self.layers if isinstance(layer, CrossLayer)]
 
-    def read(self, x: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, sight: Sight | None) -> Tensor:
+    def read(self, x: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, context: CrossContext | None) -> Tensor:
         """As `forward`; without a `sight` there are no images, and the layers for them are passed over."""
         angles = self.angles(positions, x)
         if x.shape[1] == 1:  # made once for all layers
             mask = additive(mask, x.dtype)
-        looked = iter(()) if sight is None else iter(sight.images.layers)
+        keys_values = iter(()) if context is None else iter(context.images.layers)
         for layer in self.layers:
             if not isinstance(layer, CrossLayer):
                 x = layer(x, angles, mask, cache)
-            elif sight is not None:
-                x = layer(x, *next(looked), sight)
+            elif context is not None:
+                x = layer(x, *next(keys_values), context)
         return self.norm(x)

@@ -10,8 +10,8 @@ from mmcli.engine.model import GenerativeModel
 from mmcli.layers.attention import additive
 from mmcli.layers.causal_lm import CHUNK
 from mmcli.models.mllama.config import MllamaConfig
-from mmcli.models.mllama.decoder import Decoder, Sight
-from mmcli.models.mllama.sight import what_is_seen
+from mmcli.models.mllama.cross_mask import cross_attention_mask
+from mmcli.models.mllama.decoder import CrossContext, Decoder
 from mmcli.models.mllama.tiles import arrangements
 from mmcli.models.mllama.vision import Tower
 
@@ -44,10 +44,10 @@ class Mllama(GenerativeModel):
             states.append(self.projector(vectors).flatten(1, 2))
         return torch.cat(states)
 
-    def look(self, inputs: Inputs) -> tuple[CrossAttentionKV, Tensor]:
+    def encode_images(self, inputs: Inputs) -> tuple[CrossAttentionKV, Tensor]:
         """Keys and values of all images of a batch, and which of them each token sees [B, T, S].
 
-        A row with fewer images than others has zeros behind its own, which nobody sees.
+        A row with fewer images than others has zeros behind its own, which no token attends to.
         """
         vision, is_image = self.config.vision, inputs.tokens == self.config.image_token
         counts = [rows * columns for rows, columns in inputs.image_layouts]
@@ -59,9 +59,13 @@ class Mllama(GenerativeModel):
         )
         there = torch.tensor(own, device=states.device)[:, None] * self.config.keys
         valid = torch.arange(states.shape[1], device=states.device) < there
-        layers = [(k * valid[:, None, :, None], v * valid[:, None, :, None]) for k, v in self.decoder.look(states)]
-        sees = what_is_seen(inputs.tokens, self.config.image_token, counts, vision.most_tiles, vision.patches)
-        return CrossAttentionKV(layers, valid), sees.to(states.device)
+        layers = [
+            (k * valid[:, None, :, None], v * valid[:, None, :, None]) for k, v in self.decoder.keys_values(states)
+        ]
+        attends = cross_attention_mask(
+            inputs.tokens, self.config.image_token, counts, vision.most_tiles, vision.patches
+        )
+        return CrossAttentionKV(layers, valid), attends.to(states.device)
 
     def prefill(self, inputs: Inputs, cache: KVCache) -> Tensor:
         """Read a batch behind what the cache holds → logits [B, V] of the first token to write.
@@ -74,29 +78,29 @@ class Mllama(GenerativeModel):
         x = self.decoder.embed(inputs.tokens)
         if cache.length == 0:
             cache.context = self._nothing(len(x))
-        images, sees = self.look(inputs) if inputs.images else (None, None)
+        images, attends = self.encode_images(inputs) if inputs.images else (None, None)
         hidden = x
         for first in range(0, x.shape[1], CHUNK):
             part = slice(first, first + CHUNK)
-            sight = self._later_sight(cache, x)
-            if images is not None and sees is not None:
-                sight = self._sight_of(images, sees[:, part], x)
-            hidden = self._read(x[:, part], inputs.valid[:, part], cache, sight)
-        if images is not None and sees is not None:
-            cache.context = _still_seen(images, sees[:, -1])
+            context = self._later_context(cache, x)
+            if images is not None and attends is not None:
+                context = self._context_of(images, attends[:, part], x)
+            hidden = self._read(x[:, part], inputs.valid[:, part], cache, context)
+        if images is not None and attends is not None:
+            cache.context = _still_attended(images, attends[:, -1])
         return self.decoder.logits(hidden[:, -1])
 
     def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """Read one token a row, tokens [B] → logits [B, V] of the next."""
         x = self.decoder.embed(tokens[:, None])
         valid = torch.ones_like(tokens[:, None], dtype=torch.bool)
-        return self.decoder.logits(self._read(x, valid, cache, self._later_sight(cache, x))[:, -1])
+        return self.decoder.logits(self._read(x, valid, cache, self._later_context(cache, x))[:, -1])
 
-    def _read(self, x: Tensor, valid: Tensor, cache: KVCache, sight: Sight | None) -> Tensor:
+    def _read(self, x: Tensor, valid: Tensor, cache: KVCache, context: CrossContext | None) -> Tensor:
         positions = (cache.positions[:, None] + valid.long().cumsum(dim=1) - 1).clamp(min=0)
         cache.extend(valid)
         mask = cache.step_mask() if x.shape[1] == 1 else cache.causal_mask(x.shape[1])
-        return self.decoder.read(x, positions, mask, cache, sight)
+        return self.decoder.read(x, positions, mask, cache, context)
 
     def _nothing(self, rows: int) -> CrossAttentionKV:
         """The keys and values of no images."""
@@ -105,32 +109,32 @@ class Mllama(GenerativeModel):
         valid = torch.zeros(rows, 0, dtype=torch.bool, device=like.device)
         return CrossAttentionKV([(empty, empty) for _ in self.config.cross_layers], valid)
 
-    def _sight_of(self, images: CrossAttentionKV, sees: Tensor, like: Tensor) -> Sight:
-        """What tokens see that stand among images, `sees` [B, T, S].
+    def _context_of(self, images: CrossAttentionKV, attends: Tensor, like: Tensor) -> CrossContext:
+        """What tokens attend to that stand among images, `sees` [B, T, S].
 
         Those in front of the first image look at all there is of its row, empty tiles too; a row without images looks
         at zeros, which change nothing.
         """
         assert images.valid is not None
         there = images.valid[:, None]
-        behind = sees.any(dim=2, keepdim=True)
-        mask = sees | (~behind & there) | ~there.any(dim=2, keepdim=True)
-        return Sight(images, mask[:, None], behind.to(like))
+        behind = attends.any(dim=2, keepdim=True)
+        mask = attends | (~behind & there) | ~there.any(dim=2, keepdim=True)
+        return CrossContext(images, mask[:, None], behind.to(like))
 
-    def _later_sight(self, cache: KVCache, like: Tensor) -> Sight | None:
+    def _later_context(self, cache: KVCache, like: Tensor) -> CrossContext | None:
         """What tokens see that stand behind all images, each of its row's last ones; None where no row has any."""
         images = cache.context
         assert isinstance(images, CrossAttentionKV) and images.valid is not None
         mask = images.mask()
         if images.valid.shape[1] == 0 or mask is None:
             return None
-        sees = images.valid.any(dim=1)[:, None, None].to(like)
-        sees = sees.repeat_interleave(len(like) // len(sees), dim=0)
+        attends = images.valid.any(dim=1)[:, None, None].to(like)
+        attends = attends.repeat_interleave(len(like) // len(attends), dim=0)
         mask = additive(mask, like.dtype) if like.shape[1] == 1 else mask
-        return Sight(images, mask, sees)
+        return CrossContext(images, mask, attends)
 
 
-def _still_seen(images: CrossAttentionKV, sees: Tensor) -> CrossAttentionKV:
-    """What tokens behind the prompt will look at, as the last of each row does: `sees` [B, S]. The rest is let go."""
-    places = sees.any(dim=0).nonzero()[:, 0]
-    return CrossAttentionKV([(k[:, :, places], v[:, :, places]) for k, v in images.layers], sees[:, places])
+def _still_attended(images: CrossAttentionKV, attends: Tensor) -> CrossAttentionKV:
+    """What tokens behind the prompt will attend to, as the last of each row does: `sees` [B, S]. The rest is let go."""
+    places = attends.any(dim=0).nonzero()[:, 0]
+    return CrossAttentionKV([(k[:, :, places], v[:, :, places]) for k, v in images.layers], attends[:, places])

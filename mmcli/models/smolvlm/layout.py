@@ -41,6 +41,6 @@ def own_layout(messages: Sequence[Message], place: str) -> str:
     for message in messages:
         parts = message["content"]
         space = "" if parts and parts[0]["type"] == "image" else " "
-        said = "".join(place if part["type"] == "image" else part["text"] for part in parts)
-        text += f"{message['role'].capitalize()}:{space}{said}{END_OF_TURN}\n"
+        content = "".join(place if part["type"] == "image" else part["text"] for part in parts)
+        text += f"{message['role'].capitalize()}:{space}{content}{END_OF_TURN}\n"
     return f"{text}Assistant:"

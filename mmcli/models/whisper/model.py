@@ -131,19 +131,19 @@ class Whisper(Quantisable, GenerativeModel):
         """Log-mel windows [B, mels, 2F] → what the decoder looks at."""
         features = features.to(self.encoder.position.device)
         if features.device.type != "cpu":
-            return EncodedAudio([(k.contiguous(), v.contiguous()) for k, v in self._look(features)])
+            return EncodedAudio([(k.contiguous(), v.contiguous()) for k, v in self._keys_values(features)])
         # On a CPU one window at a time stays in its cache; a GPU wants them all.
         layers: list[tuple[Tensor, Tensor]] = []
         for row, window in enumerate(features.split(1)):
-            for number, (k, v) in enumerate(self._look(window)):
+            for number, (k, v) in enumerate(self._keys_values(window)):
                 if number == len(layers):
                     layers.append((k.new_empty(len(features), *k.shape[1:]), v.new_empty(len(features), *v.shape[1:])))
                 layers[number][0][row], layers[number][1][row] = k[0], v[0]
         return EncodedAudio(layers)
 
-    def _look(self, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _keys_values(self, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         states = self.encoder(features)
-        return (layer.cross.look(states) for layer in cast(Iterable[DecoderLayer], self.decoder.layers))
+        return (layer.cross.keys_values(states) for layer in cast(Iterable[DecoderLayer], self.decoder.layers))
 
     def new_cache(self, batch: int, length: int) -> KVCache:
         config, like = self.config, self.decoder.position

@@ -194,11 +194,11 @@ def _followed(
     place = doubtful(found)
     if place is None:
         return text
-    said = _with_words(model, processor, encoded, text, seconds, options).segments[place]
-    if said.words is None or found[place].end - said.end <= HOLE:
+    aligned = _with_words(model, processor, encoded, text, seconds, options).segments[place]
+    if aligned.words is None or found[place].end - aligned.end <= HOLE:
         return text
-    kept = (*text.segments[:place], replace(text.segments[place], end=said.end))
-    return replace(text, segments=kept, transcribed_until=said.end)
+    kept = (*text.segments[:place], replace(text.segments[place], end=aligned.end))
+    return replace(text, segments=kept, transcribed_until=aligned.end)
 
 
 def _with_words(

@@ -40,11 +40,11 @@ def pieces(segment: Segment, start: float, end: float) -> list[Piece]:
     spans = _spans(text)
     anchors = _anchors(text, segment.words or ())
     whole = sum(width(text[begin:stop]) for begin, stop in spans) or 1
-    found, said, clock = [], 0, start
+    found, spoken, clock = [], 0, start
     for index, (begin, stop) in enumerate(spans):
-        first = start + (end - start) * said / whole
-        said += width(text[begin:stop])
-        last = start + (end - start) * said / whole
+        first = start + (end - start) * spoken / whole
+        spoken += width(text[begin:stop])
+        last = start + (end - start) * spoken / whole
         first, last = _time_at(anchors, begin, first), _time_at(anchors, stop, last, closing=True)
         first = min(max(first, clock), end)
         clock = min(max(last, first), end)

@@ -114,11 +114,11 @@ class Quantizer:
         with watched([part for layer in layers for part in (layer.cross.k, layer.cross.v)]) as moments:
             for x in states:
                 for layer in layers:
-                    layer.cross.look(x)
+                    layer.cross.keys_values(x)
         self.quantize(moments)
         for layer in layers:
             layer.cross.short = torch.bfloat16  # as on CPUs; it halves the memory too
-        encoded = [EncodedAudio([layer.cross.look(x) for layer in layers]) for x in states]
+        encoded = [EncodedAudio([layer.cross.keys_values(x) for layer in layers]) for x in states]
         for layer in layers:
             with watched([part for part in linear_layers(layer) if part not in self.kept]) as moments:
                 for context, tokens in zip(encoded, texts, strict=True):

@@ -13,7 +13,7 @@ _AGAIN = "Get a fresh copy of the file"
 
 
 @dataclass
-class Look:
+class ImageHeader:
     """What was seen. `frames` is None where the decoder counts them at once."""
 
     frames: int | None = None
@@ -25,28 +25,28 @@ class Look:
     notes: tuple[str, ...] = ()
 
 
-def look_at(file: BinaryIO, kind: str, name: str) -> Look:
+def read_header(file: BinaryIO, kind: str, name: str) -> ImageHeader:
     """Raises InputError for what cannot be read rightly or in bounded time; the file is left at its beginning."""
-    looks = {"JPEG": _jpeg, "PNG": _png, "TIFF": _tiff, "GIF": _gif}
-    return looks[kind](file, name) if kind in looks else Look()
+    readers = {"JPEG": _jpeg, "PNG": _png, "TIFF": _tiff, "GIF": _gif}
+    return readers[kind](file, name) if kind in readers else ImageHeader()
 
 
-def _gif(file: BinaryIO, name: str) -> Look:
+def _gif(file: BinaryIO, name: str) -> ImageHeader:
     count, first = gif.frames(file)
-    return Look(frames=min(count, FRAMES) or 1, more=count > FRAMES, first_frame=first)
+    return ImageHeader(frames=min(count, FRAMES) or 1, more=count > FRAMES, first_frame=first)
 
 
-def _png(file: BinaryIO, name: str) -> Look:
+def _png(file: BinaryIO, name: str) -> ImageHeader:
     found = png.chunks(file)
     if found.too_many:
         raise InputError(f"{name} is a PNG of far too many pieces", "Save it again with another program")
     if not found.sound:
         raise InputError(f"{name} is damaged (PNG: its checksums do not fit its data)", _AGAIN)
     notes = () if found.ended else ("its end is missing, but all of the picture is there",)
-    return Look(bits=found.bits, notes=notes)
+    return ImageHeader(bits=found.bits, notes=notes)
 
 
-def _tiff(file: BinaryIO, name: str) -> Look:
+def _tiff(file: BinaryIO, name: str) -> ImageHeader:
     found = tiff.pages(file)
     if found.raw:
         raise InputError(f"{name} is {RAW}", DEVELOP)
@@ -57,10 +57,10 @@ def _tiff(file: BinaryIO, name: str) -> Look:
         raise InputError(f"{name} is a TIFF with {found.problem}, which is not read here", "Turn it into a PNG first")
     first = found.whole[0]
     notes = () if not first else (f"page {first} is used (counted from 0): those before it are reduced copies",)
-    return Look(frames=len(found.whole), more=found.more, pages=found.whole, notes=notes)
+    return ImageHeader(frames=len(found.whole), more=found.more, pages=found.whole, notes=notes)
 
 
-def _jpeg(file: BinaryIO, name: str) -> Look:
+def _jpeg(file: BinaryIO, name: str) -> ImageHeader:
     with contents(file) as data:
         found = jpeg.layout(data)
     if found is None:
@@ -72,7 +72,7 @@ def _jpeg(file: BinaryIO, name: str) -> Look:
         what = f"{name} is a JPEG of {'over ' if found.scans > SCANS else ''}{min(found.scans, SCANS)} scans"
         do = "Save it again as a baseline (not progressive) JPEG"
         raise InputError(f"{what}, too many for its size to be read here", do)
-    return Look(layout=found)
+    return ImageHeader(layout=found)
 
 
 class contents:

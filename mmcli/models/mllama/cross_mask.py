@@ -1,7 +1,7 @@
-"""Which tokens of a prompt see which of its images.
+"""The mask of cross-attention: which tokens of a prompt attend to which of its images.
 
-An image is seen from its own token up to the next image's; images in a row are seen together. Source: transformers
-`models/mllama/processing_mllama.py` (`get_cross_attention_token_mask`).
+Tokens from an image's own up to the next image's attend to it; images in a row are attended to together. Source:
+transformers `models/mllama/processing_mllama.py` (`get_cross_attention_token_mask`).
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 
-def seen(tokens: Sequence[int], image_token: int) -> list[tuple[int, int]]:
-    """Of each image in order the places (from, up to) of the tokens that see it."""
+def image_spans(tokens: Sequence[int], image_token: int) -> list[tuple[int, int]]:
+    """Of each image in order the places (from, up to) of the tokens that attend to it."""
     places = [place for place, token in enumerate(tokens) if token == image_token]
     spans: list[tuple[int, int]] = []
     end = len(tokens)
@@ -23,13 +23,13 @@ def seen(tokens: Sequence[int], image_token: int) -> list[tuple[int, int]]:
     return spans[::-1]
 
 
-def what_is_seen(tokens: Tensor, image_token: int, counts: Sequence[int], most: int, patches: int) -> Tensor:
-    """Prompts [B, T] → [B, T, S] True where a token sees a key; S are those of as many images as any row has.
+def cross_attention_mask(tokens: Tensor, image_token: int, counts: Sequence[int], most: int, patches: int) -> Tensor:
+    """Prompts [B, T] → [B, T, S] True where a token attends to a key; S are those of as many images as any row has.
 
     `counts` are the tiles of all images in order. An image has `most` · `patches` keys, of which those of tiles that it
-    lacks are seen by nobody.
+    lacks are attended to by none.
     """
-    spans = [seen(row, image_token) for row in tokens.tolist()]
+    spans = [image_spans(row, image_token) for row in tokens.tolist()]
     sizes = iter(counts)
     images = max(map(len, spans))
     result = torch.zeros(*tokens.shape, images, most, dtype=torch.bool)
