@@ -1,4 +1,4 @@
-"""Keys and values that a decoder looks at beside its own tokens: those of an encoder, or of image tokens."""
+"""Keys and values that a decoder attends to beside its own tokens: those of an encoder, or of image tokens."""
 
 from typing import Self
 
@@ -13,9 +13,9 @@ Layers = list[tuple[Tensor, Tensor]]
 class CrossAttentionKV(RowState):
     """Keys and values [B, K, S, H] of every layer with cross-attention, computed once, in any layout in memory.
 
-    Several neighbouring rows of a cache may look at one row here: the beams of one answer. Rows that are not kept wait
-    behind the others, so that all can be looked at again (`all`). `valid` [B, S] tells what there is to look at where
-    rows have more or less of it; None: everything.
+    Several neighbouring rows of a cache may attend to one row here: the beams of one answer. Rows that are not kept
+    wait behind the others, so that all can be attended to again (`all`). `valid` [B, S] tells what there is to attend
+    to where rows have more or less of it; None: everything.
     """
 
     shared = True
@@ -32,7 +32,8 @@ class CrossAttentionKV(RowState):
         return self.whole[0][0].device
 
     def mask(self) -> Tensor | None:
-        """What may be looked at [B, 1, 1, S]; None: everything. A row with nothing to look at sees all of its zeros."""
+        """What may be attended to [B, 1, 1, S]; None: everything. A row with nothing to attend to sees all of its
+        zeros."""
         if self.valid is None:
             return None
         return (self.valid | ~self.valid.any(dim=1, keepdim=True))[:, None, None, :]

@@ -18,7 +18,7 @@ class KVCache:
     `release`), which is what continuous batching needs.
 
     While a step is recorded as a CUDA graph the cache is `fixed`: a step then writes at `cursor`, a place in device
-    memory, and looks at the whole capacity under a mask, since a graph is played back with the shapes it was
+    memory, and attends to the whole capacity under a mask, since a graph is played back with the shapes it was
     recorded with.
     """
 
@@ -33,7 +33,7 @@ class KVCache:
         device: torch.device,
         shareable: bool = False,
     ):
-        """`shareable` tells that the model's attention looks at `prefix` beside what `append` returns."""
+        """`shareable` says that the model attends to `prefix` beside what `append` returns."""
         shape = (layers, 2, batch, key_heads, length, head_width)
         # Zeros, not whatever the memory holds: what a mask hides is still multiplied by a weight of zero.
         self.store = torch.zeros(shape, dtype=dtype, device=device)
@@ -84,7 +84,7 @@ class KVCache:
         return keys[:, :, :end], values[:, :, :end]
 
     def share(self) -> None:
-        """From here on `keep` copies only what follows: the rows it makes of one row look at one prefix.
+        """From here on `keep` copies only what follows: the rows it makes of one row attend to one prefix.
 
         Such rows must stay neighbours, as many of each. It does nothing where the model's attention cannot do that.
         """
@@ -102,12 +102,12 @@ class KVCache:
         return 0 if self.shared is None else self.shared.shape[-2]
 
     def layer(self, layer: int) -> tuple[Tensor, Tensor]:
-        """All keys and values of one layer so far [B, K, S, H], for layers that look at another's."""
+        """All keys and values of one layer so far [B, K, S, H], for layers that attend to another's."""
         keys, values = self.store[layer]
         return (keys, values) if self.fixed else (keys[:, :, : self.length], values[:, :, : self.length])
 
     def step_mask(self, window: int | None = None) -> Tensor:
-        """What the one token just claimed may look at, [B, 1, 1, S]: all real ones, or the last `window` of them."""
+        """What the one token just claimed may attend to, [B, 1, 1, S]: all real ones, or the last `window` of them."""
         seen = self.valid[:, None, None, :] if self.fixed else self.valid[:, None, None, : self.length]
         if window is None or (not self.fixed and self.length <= window):
             return seen
@@ -115,9 +115,9 @@ class KVCache:
         return seen & (places > (self.cursor if self.fixed else self.length - 1) - window)
 
     def causal_mask(self, count: int, window: int | None = None) -> Tensor:
-        """What each of the last `count` tokens claimed may look at, [B, 1, count, S]: real ones up to itself.
+        """What each of the last `count` tokens claimed may attend to, [B, 1, count, S]: real ones up to itself.
 
-        With `window` only the last that many, itself included. Padding looks at itself, so that no row of the softmax
+        With `window` only the last that many, itself included. Padding attends to itself, so that no row of the softmax
         is empty.
         """
         places = torch.arange(self.length, device=self.valid.device)

@@ -4,7 +4,7 @@
 class RowState:
     """Base of what families keep in `KVCache.context`: it follows the rows of the cache."""
 
-    shared = False  # whether neighbouring rows of the cache (the beams of one answer) look at one row here
+    shared = False  # whether neighbouring rows of the cache (the beams of one answer) attend to one row here
 
     def keep(self, rows: list[int]) -> None:
         """Go on with these rows, in this order; a row may be taken several times."""

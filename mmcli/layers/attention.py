@@ -11,8 +11,8 @@ SCORES = 1 << 26
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap: float | None = None) -> Tensor:
     """Softmax attention: q [B, N, T, H], k and v [B, K, S, H], mask [B, 1, T, S] → [B, N, T, H].
 
-    The mask is True where a query may look, or what `additive` makes of that; every query must see at least one key.
-    With `softcap` the scores pass through c·tanh(s / c) before the mask (Gemma 2, arXiv:2408.00118); fused kernels
+    The mask is True where a query may attend, or what `additive` makes of that; every query must attend to at least one
+    key. With `softcap` the scores pass through c·tanh(s / c) before the mask (Gemma 2, arXiv:2408.00118); fused kernels
     cannot do that, so it is written out.
     """
     # A single query loses by the fused kernels, except in float32 on a CPU: cuDNN plans its own anew for every length
@@ -62,7 +62,7 @@ def attend_shared(
 
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask (True = may look) as numbers to add to the scores."""
+    """A mask (True = may attend) as numbers to add to the scores."""
     return torch.where(mask, 0.0, torch.finfo(dtype).min).to(dtype)
 
 
@@ -81,7 +81,7 @@ def _written_out(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, so
 def prefix_mask(valid: Tensor) -> Tensor:
     """Mask of a prefix that reads itself in both directions: valid [B, T] → [B, 1, T, T].
 
-    Padding is never looked at, and itself looks only at itself, so that no row of the softmax is empty.
+    Padding is never attended to, and itself attends only to itself, so that no row of the softmax is empty.
     """
     own = torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
     return (valid[:, None, None, :] & valid[:, None, :, None]) | own

@@ -17,7 +17,7 @@ CHUNK = 1024
 class CausalDecoder(Protocol):
     """What is asked of a decoder; `LlamaDecoder` says what each does."""
 
-    config: Any  # `window` in it: tokens that sliding layers look back; None: there are none
+    config: Any  # `window` in it: tokens that sliding layers attend to; None: there are none
 
     def new_cache(self, batch: int, length: int) -> KVCache: ...
 

@@ -37,7 +37,7 @@ class LlamaConfig:
     norm_epsilon: float = 1e-6
     qkv_bias: bool = False  # Qwen2
     tied: bool = False  # whether the head is the embedding
-    window: int | None = None  # tokens that the layers in `sliding_layers` look back, their own included
+    window: int | None = None  # tokens that the layers in `sliding_layers` attend to, their own included
     sliding_layers: tuple[bool, ...] = ()  # empty: none
     more_rows: int = 0  # of the embedding, for ids behind the vocabulary that are read and never written
     embedding_scale: float = 1.0  # MiniCPM: multiplies the vectors of tokens

@@ -125,7 +125,7 @@ class CrossAttention(Projections):
     def forward(self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """x [R, T, D] with R a multiple of the B rows of k and v: neighbouring rows share them (beams).
 
-        `mask` [B, 1, 1, F] tells where there is something to look at; None: everywhere.
+        `mask` [B, 1, 1, F] tells where there is something to attend to; None: everywhere.
         """
         q = split_heads(self.q(x), self.heads).to(k.dtype)
         rows, _, tokens, width = q.shape

@@ -98,7 +98,7 @@ def _head_width(text: Fields, width: int, heads: int) -> int:
 
 
 def _window(text: Fields, depth: int) -> tuple[int | None, tuple[bool, ...]]:
-    """How far layers with a window look back, and which these are; other models' fields for it mean nothing.
+    """How far back layers with a window attend, and which these are; other models' fields for it mean nothing.
 
     Null is not the same as left out: a window of none is no window. Mistral's is in all layers, Qwen2's where it is
     switched on, in those that `layer_types` names or from `max_window_layers` on.

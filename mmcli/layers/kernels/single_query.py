@@ -19,7 +19,7 @@ from mmcli.layers.kernels.functions import rms_normed, tanh
 from mmcli.layers.kernels.launch import overlap
 from mmcli.layers.rope import rotate
 
-KEYS = 32  # that a program looks at in one go
+KEYS = 32  # that a program reads in one go
 PROGRAMS = 256  # about as many as run at a time
 MOST_PIECES = 64
 STAGES = 2  # tiles of keys and values on their way: more would not fit into the shared memory of small cards
@@ -90,7 +90,7 @@ def plain(
     """Queries, keys and values of one token a row, qkv [R, (N + 2K) · H] → what its queries find, [R, N · H].
 
     Queries and keys are turned by `angles` [R, 1, 1, H] (of `rope.rotary_angles`), the new key and value are written to
-    place `cursor` [1] of the cache [R, K, S, H], and the queries look at it all under `bias` [R, 1, 1, S] (of
+    place `cursor` [1] of the cache [R, K, S, H], and the queries attend to it all under `bias` [R, 1, 1, S] (of
     `attention.additive`), which hides what is behind the cursor or outside a window. Where the token's entry stands in
     the cache already there are queries only, and it is not `fresh`.
     """

@@ -1,4 +1,4 @@
-"""BART (Lewis et al., arXiv:1910.13461): an encoder that reads in both directions and a decoder that looks at it.
+"""BART (Lewis et al., arXiv:1910.13461): an encoder that reads in both directions and a decoder that attends to it.
 
 Every half of a layer is normed behind its sum, and so are the embeddings.
 """
@@ -76,7 +76,7 @@ class Encoder(Side):
 
 
 class Decoder(Side):
-    """Tokens behind what a cache holds, looking at what was encoded."""
+    """Tokens behind what a cache holds, attending to what was encoded."""
 
     def __init__(self, config: TextConfig):
         super().__init__(config)

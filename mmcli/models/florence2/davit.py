@@ -42,7 +42,7 @@ class Neighbours(nn.Module):
 class WindowAttention(nn.Module):
     """Attention among the places of square windows: [B, H, W, D] → [B, H, W, D].
 
-    At the right and lower edge windows are filled up with zeros, which are looked at like any other place.
+    At the right and lower edge windows are filled up with zeros, which are attended to like any other place.
     """
 
     def __init__(self, width: int, heads: int, window: int, bias: bool):

@@ -43,7 +43,7 @@ def stages(config: Florence2Config) -> list[Stage]:
         Stage(
             "decoder", "BART", f"T × {text.width}", _count(language.decoder) - language.decoder.position.numel(),
             (f"{text.decoder.depth} layers, {text.decoder.heads} heads, mlp {text.decoder.mlp_width}",
-             "looks at the encoder by cross-attention, whose keys and values are computed once"),
+             "attends to the encoder by cross-attention, whose keys and values are computed once"),
         ),
         Stage("head", "tied", f"{text.vocabulary}", bias),
     ]  # fmt: skip

@@ -34,7 +34,7 @@ class DecoderConfig:
     rope_base: float
     norm_epsilon: float
     head_norms: bool  # queries and keys are normalised
-    window: ClassVar[int | None] = None  # every layer looks back at all
+    window: ClassVar[int | None] = None  # every layer attends to all
 
     @property
     def head_width(self) -> int:

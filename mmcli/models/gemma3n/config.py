@@ -50,10 +50,10 @@ ROPE_BASES = {"full_attention": ("rope_theta", 1e6), "sliding_attention": ("rope
 class LayerConfig:
     """What differs from layer to layer; a MatFormer slice is a model whose layers have narrower MLPs, or fewer."""
 
-    sliding: bool  # looks at the window's last tokens only, its positions turn by `sliding_rope_base`
+    sliding: bool  # attends to the window's last tokens only, its positions turn by `sliding_rope_base`
     mlp_width: int
     sparsity: float  # share of the MLP's gates that is closed; 0: none is on purpose
-    source: int  # the layer whose keys and values this one looks at; itself, or an earlier one that shares its own
+    source: int  # the layer whose keys and values this one attends to; itself, or an earlier one that shares its own
 
     @property
     def deviations(self) -> float:
@@ -71,7 +71,7 @@ class TextConfig:
     heads: int
     key_heads: int
     head_width: int
-    window: int  # tokens that a sliding layer sees, the own included
+    window: int  # tokens that a sliding layer attends to, the own included
     rope_base: float
     sliding_rope_base: float
     norm_epsilon: float
@@ -216,7 +216,8 @@ def _read_layers(raw: Fields) -> tuple[LayerConfig, ...]:
 
 
 def _sources(kinds: list[str], owners: int) -> list[int]:
-    """Whose keys and values each layer looks at: those behind the first `owners` at the last of these of their kind."""
+    """Whose keys and values each layer attends to: those behind the first `owners` at the last of these of their
+    kind."""
     if not 0 < owners <= len(kinds) or not set(kinds[owners:]) <= set(kinds[:owners]):
         raise ModelError(
             f"Of this Gemma 3n's {len(kinds)} layers the last {len(kinds) - owners} look at the keys of earlier ones "

@@ -1,6 +1,6 @@
 """The audio encoder of Gemma 3n: a conformer (arXiv:2005.08100) after the Universal Speech Model (arXiv:2303.01037).
 
-Log-mel frames → two convolutions that halve time and frequency → conformer layers, whose attention looks at a few
+Log-mel frames → two convolutions that halve time and frequency → conformer layers, whose attention attends to a few
 frames around each → every fourth vector.
 
 Reference: transformers `models/gemma3n/modeling_gemma3n.py`, which this equals for every recording alone, and for
@@ -10,7 +10,7 @@ last vector. Here a shorter recording is closed with zeros behind each convoluti
 batch equals its singles.
 
 Shape letters beside those of `layers/__init__.py`: F frames (before or after the convolutions), M mel bins, C channels,
-U chunks, W frames of a chunk, S frames that a chunk looks at, R distances between frames.
+U chunks, W frames of a chunk, S frames that a chunk attends to, R distances between frames.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class ConformerConfig:
     group_norm_epsilon: float
     norm_epsilon: float  # of the light convolution's norms
     chunk: int  # frames whose attention is computed at once; no frame attends to less or more for it
-    past: int  # frames before a frame that its attention sees
+    past: int  # frames before a frame that it attends to
     future: int  # frames behind it
     score_cap: float
     kernel: int  # frames of the light convolution
@@ -246,14 +246,14 @@ def chunks(x: Tensor, config: ConformerConfig) -> Tensor:
 
 
 def surroundings(x: Tensor, config: ConformerConfig) -> Tensor:
-    """What each chunk looks at: [B, F, …] → [B, U, …, S], a view of `x` between zeros; chunks overlap there."""
+    """What each chunk attends to: [B, F, …] → [B, U, …, S], a view of `x` between zeros; chunks overlap there."""
     behind = config.future + config.chunk - 1
     x = F.pad(x, (*(0, 0) * (x.ndim - 2), config.past, behind))
     return x.unfold(1, config.past + config.chunk + config.future, config.chunk)
 
 
 def chunk_mask(valid: Tensor, config: ConformerConfig) -> Tensor:
-    """Which frames each frame sees: valid [B, F] → [B, U, 1, W, S], by validity and by distance."""
+    """Which frames each frame attends to: valid [B, F] → [B, U, 1, W, S], by validity and by distance."""
     frames = torch.arange(config.past + config.chunk + config.future, device=valid.device)
     ahead = frames - frames[: config.chunk, None]  # [W, S]: 0 is the furthest frame of the past
     near = (ahead >= 0) & (ahead <= config.past + config.future)

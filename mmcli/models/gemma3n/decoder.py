@@ -26,14 +26,14 @@ Angles = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]  # for full and for
 class Attention(Fusable):
     """Grouped-query attention with normed queries, keys and values: [B, T, D] → [B, T, D].
 
-    A layer that looks at another's keys and values has queries only.
+    A layer that attends to another's keys and values has queries only.
     """
 
     def __init__(self, config: TextConfig, index: int):
         super().__init__()
         self.config = config
         self.layer = config.layers[index]
-        self.entry = config.owners.index(self.layer.source)  # where the cache holds the keys that it looks at
+        self.entry = config.owners.index(self.layer.source)  # where the cache holds the keys that it attends to
         self.owns = self.layer.source == index
         self.heads = [config.heads, config.key_heads, config.key_heads]
         width, head = config.width, config.head_width

@@ -1,4 +1,4 @@
-"""MobileNetV5-300M, the tower by which Gemma 3n sees, with its fusion of scales into one grid.
+"""MobileNetV5-300M, Gemma 3n's vision tower, with its fusion of scales into one grid.
 
 Built from the blocks of MobileNetV4 (Qin et al., arXiv:2404.10518); the sizes are those of `mobilenetv5_300m_enc` in
 timm's `models/mobilenetv5.py`. Its norms keep no running statistics: each divides a pixel's channels by their root

@@ -48,7 +48,7 @@ class Gemma3n(Fusable, GenerativeModel):
         return torch.cat((own, self.audio.embedder.hard(self.config.text.vocabulary - audios)))
 
     def new_cache(self, batch: int, length: int) -> KVCache:
-        """One entry for every layer with keys of its own. Sliding layers keep all of theirs: others look at them."""
+        """One entry for every layer with keys of its own. Sliding layers keep all of theirs: others attend to them."""
         c, like = self.config.text, self.decoder.embedding.weight
         return KVCache(len(c.owners), batch, length, c.key_heads, c.head_width, like.dtype, like.device)
 

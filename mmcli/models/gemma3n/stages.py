@@ -62,7 +62,7 @@ def _decoder(config: TextConfig, decoder: Decoder) -> list[Stage]:
     notes = [
         f"{config.depth} layers, {mlps}",
         f"{config.heads} heads of {config.head_width}, {config.key_heads} for keys and values",
-        f"{sliding} layers look at the last {config.window} tokens",
+        f"{sliding} layers attend to the last {config.window} tokens",
         *([f"the last {shared} share keys and values of earlier ones"] if shared else []),
         *(f"{count} layers close {share:.0%} of their gates" for share, count in sorted(sparse.items())),
         f"{config.streams} streams (AltUp), LAUREL of rank {config.laurel_rank}",

@@ -47,7 +47,7 @@ TEXT_TENSORS = {
     "layers.{}.post_per_layer_input_norm.weight": "layers.{}.per_layer.norm.weight",
 }
 
-# Published files still hold these of layers that look at another layer's keys and values; nothing reads them.
+# Published files still hold these of layers that attend to another layer's keys and values; nothing reads them.
 SHARED = ("k_proj", "v_proj", "k_norm")
 
 EMBEDDER_TENSORS = {

@@ -68,7 +68,7 @@ class MllamaConfig:
 
     vision: VisionConfig
     decoder: LlamaConfig  # its depth counts layers with self-attention
-    cross_layers: tuple[int, ...]  # numbers, among all layers, of those that look at images
+    cross_layers: tuple[int, ...]  # numbers, among all layers, of those that attend to images
     image_token: int
     pad: int
     bos: int
@@ -81,7 +81,7 @@ class MllamaConfig:
 
     @property
     def keys(self) -> int:
-        """What one image has to look at in every layer that does."""
+        """What one image has to attend to in every layer that does."""
         return self.vision.most_tiles * self.vision.patches
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The decoder of Llama 3.2 Vision: Llama's, with layers among its own that look at images.
+"""The decoder of Llama 3.2 Vision: Llama's, with layers among its own that attend to images.
 
 Source: transformers `models/mllama/modeling_mllama.py`.
 """
@@ -69,7 +69,7 @@ class CrossAttention(Fusable):
 
 
 class CrossLayer(nn.Module):
-    """A layer that looks at images instead of at the text, each half multiplied by tanh of its gate."""
+    """A layer that attends to images instead of to the text, each half multiplied by tanh of its gate."""
 
     def __init__(self, config: LlamaConfig):
         super().__init__()
@@ -81,8 +81,8 @@ class CrossLayer(nn.Module):
         self.gate_mlp = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, k: Tensor, v: Tensor, context: CrossContext) -> Tensor:
-        """Rows without images go through unchanged: they look at zeros. Tokens in front of a first image look at all,
-        and only the second half leaves them as they are: so does transformers.
+        """Rows without images go through unchanged: they attend to zeros. Tokens in front of a first image attend to
+        all, and only the second half leaves them as they are: so does transformers.
         """
         y = self.cross(self.norm_attention(x), k, v, context.mask)
         x = x + self.gate_attention.tanh() * y
@@ -101,7 +101,7 @@ class Decoder(LlamaDecoder):
         super().__init__(config.decoder, layers)
 
     def keys_values(self, states: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Vectors of images [B, S, D] → keys and values of every layer that looks at them."""
+        """Vectors of images [B, S, D] → keys and values of every layer that attends to them."""
         return [layer.cross.keys_values(states) for layer in self.layers if isinstance(layer, CrossLayer)]
 
     def read(self, x: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, context: CrossContext | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Llama 3.2 Vision: a tower over tiles, and a Llama decoder with layers that look at what the tower made of them."""
+"""Llama 3.2 Vision: a tower over tiles, and a Llama decoder with layers that attend to what the tower made of them."""
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ class Mllama(GenerativeModel):
         return self.decoder.new_cache(batch, length)
 
     def image_states(self, inputs: Inputs) -> Tensor:
-        """All images of a batch in order → what the decoder's layers look at, [I, M · P, D]."""
+        """All images of a batch in order → what the decoder's layers attend to, [I, M · P, D]."""
         numbers = {layout: number for number, layout in enumerate(arrangements(self.config.vision.most_tiles), 1)}
         device = self.projector.weight.device
         states = []
@@ -45,7 +45,7 @@ class Mllama(GenerativeModel):
         return torch.cat(states)
 
     def encode_images(self, inputs: Inputs) -> tuple[CrossAttentionKV, Tensor]:
-        """Keys and values of all images of a batch, and which of them each token sees [B, T, S].
+        """Keys and values of all images of a batch, and which of them each token attends to [B, T, S].
 
         A row with fewer images than others has zeros behind its own, which no token attends to.
         """
@@ -71,7 +71,7 @@ class Mllama(GenerativeModel):
         """Read a batch behind what the cache holds → logits [B, V] of the first token to write.
 
         Padding may stand on the left, in front of a row's first token only. Images are read into an empty cache only
-        (`Capabilities.rereads_for_images`): what stands in front of the first one looks at it too.
+        (`Capabilities.rereads_for_images`): what stands in front of the first one attends to it too.
         """
         if inputs.images and cache.length:
             raise ValueError("images change what was read before them: begin with an empty cache")
@@ -110,10 +110,10 @@ class Mllama(GenerativeModel):
         return CrossAttentionKV([(empty, empty) for _ in self.config.cross_layers], valid)
 
     def _context_of(self, images: CrossAttentionKV, attends: Tensor, like: Tensor) -> CrossContext:
-        """What tokens attend to that stand among images, `sees` [B, T, S].
+        """What tokens attend to that stand among images, `attends` [B, T, S].
 
-        Those in front of the first image look at all there is of its row, empty tiles too; a row without images looks
-        at zeros, which change nothing.
+        Those in front of the first image attend to all there is of its row, empty tiles too; a row without images
+        attends at zeros, which change nothing.
         """
         assert images.valid is not None
         there = images.valid[:, None]
@@ -122,7 +122,8 @@ class Mllama(GenerativeModel):
         return CrossContext(images, mask[:, None], behind.to(like))
 
     def _later_context(self, cache: KVCache, like: Tensor) -> CrossContext | None:
-        """What tokens see that stand behind all images, each of its row's last ones; None where no row has any."""
+        """What tokens attend to that stand behind all images, each of its row's last ones; None where no row has
+        any."""
         images = cache.context
         assert isinstance(images, CrossAttentionKV) and images.valid is not None
         mask = images.mask()
@@ -135,6 +136,7 @@ class Mllama(GenerativeModel):
 
 
 def _still_attended(images: CrossAttentionKV, attends: Tensor) -> CrossAttentionKV:
-    """What tokens behind the prompt will attend to, as the last of each row does: `sees` [B, S]. The rest is let go."""
+    """What tokens behind the prompt will attend to, as the last of each row does: `attends` [B, S]. The rest is let
+    go."""
     places = attends.any(dim=0).nonzero()[:, 0]
     return CrossAttentionKV([(k[:, :, places], v[:, :, places]) for k, v in images.layers], attends[:, places])

@@ -70,7 +70,8 @@ class TileSettings:
 
 
 class MllamaProcessor(ChatProcessor):
-    """Layout: turns by the checkpoint's chat template; an image is one token, where the text that sees it begins."""
+    """Layout: turns by the checkpoint's chat template; an image is one token, where the text that attends to it
+    begins."""
 
     def __init__(
         self,

@@ -89,8 +89,8 @@ class PositionEmbedding(nn.Module):
 class Tower(nn.Module):
     """Tiles [I, M, 3, side, side] → vectors [I, M, P, D · (1 + kept)].
 
-    All M tiles are read, whether an image has them or not: in training what is left of them (zeros) could be looked at,
-    and only looked not at each other.
+    All M tiles are read, whether an image has them or not: in training what is left of them (zeros) could be attended
+    to, and only looked not at each other.
     """
 
     def __init__(self, config: VisionConfig):
@@ -126,7 +126,7 @@ class Tower(nn.Module):
         return torch.cat((x, beside), dim=-1).unflatten(1, (most, -1))[:, :, :patches]
 
     def _mask(self, counts: Tensor) -> Tensor:
-        """What may look at what, [I, 1, L, L]: all but those that stand for nothing at each other."""
+        """What may attend to what, [I, 1, L, L]: all but those that stand for nothing at each other."""
         tile = torch.arange(self.config.most_tiles, device=counts.device)[:, None]
         patch = torch.arange(self.config.filled_patches, device=counts.device)
         real = ((tile < counts[:, None, None]) & (patch < self.config.patches)).flatten(1)

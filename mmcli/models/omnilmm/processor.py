@@ -20,7 +20,7 @@ from mmcli.models.prompts import fill_prompt
 
 # OpenAI CLIP's, which the tower was trained with; no file of the checkpoint says so, but the reference's chat.py does.
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-PAD = 0  # whatever it is: it is never looked at
+PAD = 0  # whatever it is: it is never attended to
 
 # It was trained on free instructions.
 PROMPTS = {

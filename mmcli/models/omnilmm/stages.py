@@ -47,7 +47,7 @@ def _text(config: OmniLMMConfig, model: OmniLMM) -> list[Stage]:
         f"{decoder.heads} heads of {decoder.head_width}, {decoder.key_heads} for keys and values",
     ]
     if decoder.window is not None:
-        notes.append(f"every layer looks at the last {decoder.window} tokens")
+        notes.append(f"every layer attends to the last {decoder.window} tokens")
     body = _count(model.decoder.layers) + _count(model.decoder.norm)
     head = model.decoder.head
     return [

@@ -21,7 +21,8 @@ class PaliGemma(PrefixLM):
         return self.projector(self.vision(pixels))
 
     def step_masks(self, cache: KVCache) -> tuple[Tensor, Tensor | None]:
-        """Full layers see everything; sliding layers of Gemma 2 only the window's last positions, own one included.
+        """Full layers attend to everything; sliding layers of Gemma 2 only the window's last positions, own one
+        included.
 
         The prefix is read in both directions whole, also by sliding layers (`prefix_masks` is the base's); the window
         begins to matter when writing. So does transformers (`PaliGemmaModel.forward`); big_vision has no window.

@@ -26,7 +26,7 @@ from mmcli.models.smolvlm.tiles import Grid
 if TYPE_CHECKING:
     from mmcli.types import Turn
 
-PAD = 0  # any id that the decoder has a row for: padding is never looked at
+PAD = 0  # any id that the decoder has a row for: padding is never attended to
 
 
 class SmolVLMProcessor(ChatProcessor):

@@ -1,4 +1,4 @@
-"""When each token was said: the frames that the decoder looks at while it writes (openai/whisper `timing.py`).
+"""When each token was said: the frames that the decoder attends to while it writes (openai/whisper `timing.py`).
 
 Some heads of Whisper's cross-attention follow the audio. Their weights, normalised and smoothed, are a picture of
 tokens against frames; the cheapest monotonic path through it (dynamic time warping) gives every token a time.

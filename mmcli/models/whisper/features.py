@@ -58,7 +58,7 @@ def log_mel(audios: Sequence[np.ndarray], mels: int, frames: int) -> Tensor:
 
 
 def _log_mel(samples: Tensor, window: Tensor, filters: Tensor, out: Tensor) -> None:
-    """One row. Frames that see only the silence behind the audio are all the same: they are not computed."""
+    """One row. Frames that cover only the silence behind the audio are all the same: they are not computed."""
     frames = out.shape[1]
     voiced = min(frames, (len(samples) + FFT // 2) // HOP + 1)
     needed = (voiced - 1) * HOP + FFT // 2  # a frame reaches half a transform beyond its own place

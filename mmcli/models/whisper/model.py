@@ -1,4 +1,4 @@
-"""Whisper (Radford et al., arXiv:2212.04356): an encoder of audio, and a decoder that looks at it while it writes."""
+"""Whisper (Radford et al., arXiv:2212.04356): an encoder of audio, and a decoder that attends to it while it writes."""
 
 from collections.abc import Iterable, Iterator
 from typing import cast
@@ -88,7 +88,7 @@ class Decoder(nn.Module):
 
 
 class EncodedAudio(CrossAttentionKV):
-    """What the decoder looks at: every layer's keys and values of B windows of audio, [B, N, F, H] each."""
+    """What the decoder attends to: every layer's keys and values of B windows of audio, [B, N, F, H] each."""
 
     def __init__(self, layers: Layers, valid: Tensor | None = None):
         super().__init__(layers, valid)
@@ -97,7 +97,7 @@ class EncodedAudio(CrossAttentionKV):
 
 
 class Whisper(Quantisable, GenerativeModel):
-    """The whole model, as the engine sees it: `inputs.context` is the `EncodedAudio` that the decoder looks at."""
+    """The whole model, as the engine takes it: `inputs.context` is the `EncodedAudio` that the decoder attends to."""
 
     def __init__(self, config: WhisperConfig):
         super().__init__()
@@ -128,7 +128,7 @@ class Whisper(Quantisable, GenerativeModel):
         return True
 
     def encode(self, features: Tensor) -> EncodedAudio:
-        """Log-mel windows [B, mels, 2F] → what the decoder looks at."""
+        """Log-mel windows [B, mels, 2F] → what the decoder attends to."""
         features = features.to(self.encoder.position.device)
         if features.device.type != "cpu":
             return EncodedAudio([(k.contiguous(), v.contiguous()) for k, v in self._keys_values(features)])

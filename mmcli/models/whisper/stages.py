@@ -31,7 +31,7 @@ def stages(config: WhisperConfig) -> list[Stage]:
         Stage(
             "decoder", "Whisper", f"T × {config.width}", _count(model.decoder.layers) + _count(model.decoder.norm),
             (f"{decoder.depth} layers, {decoder.heads} heads, mlp {decoder.mlp_width}",
-             "looks at the audio by cross-attention, whose keys and values are computed once"),
+             "attends to the audio by cross-attention, whose keys and values are computed once"),
         ),
         Stage("head", "tied", f"{config.vocabulary}", 0),
     ]  # fmt: skip

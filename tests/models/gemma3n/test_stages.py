@@ -18,7 +18,7 @@ LINES = (
     "T × 35 × 256",
     "35 layers, mlp 16384",
     "8 heads of 256, 2 for keys and values",
-    "28 layers look at the last 512 tokens",
+    "28 layers attend to the last 512 tokens",
     "the last 15 share keys and values of earlier ones",
     "10 layers close 95% of their gates",
     "4 streams (AltUp), LAUREL of rank 64",
