@@ -126,3 +126,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
             seen.add(id(error))
             yield error
             waiting += [error.__context__, error.__cause__]
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's own text, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

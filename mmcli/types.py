@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+RATE = 16_000  # samples a second of all audio that models read
+
 
 @dataclass(frozen=True)
 class Doc:

@@ -4,8 +4,7 @@ A location is a coordinate's share of the image's side in 1/1023, in the order y
 (google-research/big_vision `pp/proj/paligemma/segmentation.py`); boxes here are (x0, y0, x1, y1) in pixels.
 """
 
-from collections.abc import Sequence
-
+from mmcli.boxes import overlap as overlap
 from mmcli.decode import LOCATIONS
 
 DIVISOR = LOCATIONS - 1  # 0 is the first edge of the image and 1023 the last, as the encoder of big_vision has it
@@ -52,16 +51,3 @@ def pixel_box(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
 
     (x0, x1), (y0, y1) = edges(box[0], box[2], width), edges(box[1], box[3], height)
     return x0, y0, x1, y1
-
-
-def overlap(one: Sequence[float], other: Sequence[float]) -> float:
-    """Intersection over union of two boxes, both (y0, x0, y1, x1) or both (x0, y0, x1, y1)."""
-    sides = [min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1)]
-    if min(sides) <= 0:
-        return 0.0
-    shared = sides[0] * sides[1]
-    return shared / (_area(one) + _area(other) - shared)
-
-
-def _area(box: Sequence[float]) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])

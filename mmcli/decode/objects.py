@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mmcli.decode.locations import Box, Loc, overlap
+from mmcli.boxes import overlap
+from mmcli.decode.locations import Box, Loc
 from mmcli.types import Token
 
 DOUBLE = 0.9  # intersection over union from which on two boxes of one label are one

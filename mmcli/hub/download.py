@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmcli.errors import ExitCode, ModelError, keeping_interrupts
+from mmcli.errors import ExitCode, ModelError, first_line, keeping_interrupts
 from mmcli.hub import pickle_files
 from mmcli.hub.cache import broken_off, free_bytes
 from mmcli.hub.layout import BUNDLED, PATTERNS
@@ -146,7 +146,7 @@ def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
             raise DiskError(f"{name} cannot be saved ({error})", do) from error
         raise _unreachable(name, error) from error
     except (ValueError, ImportError) as error:  # a proxy or a token that the HTTP library cannot use
-        what = f"The hub cannot be asked for {name} ({_first_line(error)})"
+        what = f"The hub cannot be asked for {name} ({first_line(error)})"
         raise ModelError(what, "Check HF_TOKEN, HF_ENDPOINT and the proxy in HTTPS_PROXY or ALL_PROXY") from error
     except Exception as error:
         # The HTTP library below huggingface_hub differs by version; its transport errors share no base that both have.
@@ -163,7 +163,7 @@ def _refused(name: str, error: "HfHubHTTPError") -> ModelError:
         403: f"Ask for access at https://huggingface.co/{name}, and use a token that may read gated models",
         429: "The hub has had too many requests: try again later, or log in with `hf auth login`",
     }.get(status, "Try again later")
-    return ModelError(f"The hub refused {name} ({_first_line(error)})", do)
+    return ModelError(f"The hub refused {name} ({first_line(error)})", do)
 
 
 def _unreachable(name: str, error: Exception) -> ModelError:
@@ -175,12 +175,8 @@ def _unreachable(name: str, error: Exception) -> ModelError:
             f"Unset HF_HUB_OFFLINE, or name a folder or a model that is here (bundled: {', '.join(BUNDLED)})",
         )
     return ModelError(
-        f"{here}, and the hub cannot be reached ({_first_line(error)})",
+        f"{here}, and the hub cannot be reached ({first_line(error)})",
         "Connect to the network and run again: the download goes on where it stopped"
         if part
         else f"Connect to the network, or name a folder or a model that is here (bundled: {', '.join(BUNDLED)})",
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -108,6 +108,15 @@ class Fields:
             raise self.wrong(key, f"a list of at most {longest}" if length is None else f"a list of {length}")
         return value
 
+    def square(self, key: str, low: int, high: int) -> int:
+        """The side of a square: one number, or both sides in a list."""
+        if not isinstance(self.get(key), list):
+            return self.whole(key, low, high)
+        height, width = self.wholes(key, low, high, longest=2, length=2)
+        if height != width:
+            raise self.wrong(key, "one side, for only squares are supported")
+        return height
+
     def wholes(self, key: str, low: int, high: int, longest: int, length: int | None = None) -> tuple[int, ...]:
         """A list of whole numbers."""
         values = self.items(key, longest, length)

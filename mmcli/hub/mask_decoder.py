@@ -4,7 +4,7 @@ import hashlib
 from functools import partial
 from pathlib import Path
 
-from mmcli.errors import ModelError, raise_if_interrupted
+from mmcli.errors import ModelError, first_line, raise_if_interrupted
 from mmcli.hub.known import MASK_DECODER
 
 SPACE, FILE, SHA256 = MASK_DECODER
@@ -29,7 +29,7 @@ def fetch_vae_oid(cache_dir: Path | None = None) -> Path:
     except Exception as error:  # whatever the network, the hub or the disk came up with: all of it ends the same way
         raise_if_interrupted(error)
         raise ModelError(
-            f"The mask decoder {FILE} is not in the cache and cannot be downloaded ({_first_line(error)})",
+            f"The mask decoder {FILE} is not in the cache and cannot be downloaded ({first_line(error)})",
             f"Connect to the network, or save https://huggingface.co/spaces/{SPACE}/resolve/main/{FILE} "
             "elsewhere and name it with --mask-decoder PATH",
         ) from error
@@ -39,7 +39,3 @@ def fetch_vae_oid(cache_dir: Path | None = None) -> Path:
             "Delete it and run again, or name another with --mask-decoder PATH",
         )
     return path
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

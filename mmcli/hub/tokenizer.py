@@ -50,6 +50,16 @@ class Tokenizer:
         with reading(self._path):
             return self._inner.id_to_token(id)
 
+    def token_of(self, id: int) -> str:
+        """As `id_to_token` of an id that config.json names. Raises ModelError where there is no such token."""
+        token = self.id_to_token(id)
+        if token is None:
+            raise ModelError(
+                f"In {self._path.parent}, config.json names the token {id}, which {self._path.name} does not have",
+                "They are of different models; download the model again",
+            )
+        return token
+
     def add_special_tokens(self, tokens: Sequence[str]) -> None:
         """Give tokens that the file lacks the next ids, as a vendor's code does when it loads the model."""
         with reading(self._path):

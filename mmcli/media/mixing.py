@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mmcli.types import RATE
+
 if TYPE_CHECKING:
     import av
 
-RATE = 16_000  # samples a second of all that is given out
 BLOCK = RATE  # samples of a full block
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000  # others are damage, and would cost memory without end
 MOST_CHANNELS = 64  # that FFmpeg mixes

@@ -11,6 +11,7 @@ from mmcli.types import Completion, WindowText
 if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
     import numpy as np
     from PIL import Image
+    from torch import nn
 
     from mmcli.decode.objects import ObjectGrammar, ParsedObject
     from mmcli.engine.inputs import Inputs
@@ -30,6 +31,11 @@ class Stage:
     output: str  # shape as text, e.g. "256 × 1152"
     parameters: int
     notes: tuple[str, ...] = ()
+
+
+def parameter_count(module: "nn.Module") -> int:
+    """How many numbers a part of a model has learned."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,8 @@ def read_tower(raw: Fields, *kinds: str) -> SiglipConfig:
         depth=raw.whole("num_hidden_layers", *DEPTH),
         mlp_width=raw.whole("intermediate_size", *INNER),
         heads=raw.whole("num_attention_heads", *HEADS),
-        image_size=_square(raw, "image_size"),
-        patch_size=_square(raw, "patch_size"),
+        image_size=raw.square("image_size", *SIDE),
+        patch_size=raw.square("patch_size", *SIDE),
         norm_epsilon=raw.number("layer_norm_eps", *EPSILON),
     )
     if config.patches < 1:
@@ -65,13 +65,3 @@ def read_tower(raw: Fields, *kinds: str) -> SiglipConfig:
     if config.width % config.heads:
         raise ModelError(f"The vision tower's {config.width} numbers cannot be split among {config.heads} heads")
     return config
-
-
-def _square(raw: Fields, key: str) -> int:
-    """A side in pixels, or both of a square."""
-    if not isinstance(raw.get(key), list):
-        return raw.whole(key, *SIDE)
-    height, width = raw.wholes(key, *SIDE, longest=2, length=2)
-    if height != width:
-        raise raw.wrong(key, "one side, for only squares are supported")
-    return height

@@ -8,6 +8,7 @@ from zlib import crc32
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from mmcli.boxes import area
 from mmcli.output import rle
 from mmcli.output.schema import Object, Record
 from mmcli.output.tags import Tag, place
@@ -46,7 +47,7 @@ def draw(image: Image.Image, record: Record) -> Image.Image:
     A label has the same colour in every image, unless two labels of one image would share it.
     """
     canvas = image if image.mode == "RGB" else image.convert("RGB")
-    objects = sorted(record.objects, key=lambda found: -_area(found.box))  # the large ones below
+    objects = sorted(record.objects, key=lambda found: -area(found.box))  # the large ones below
     colours = label_colours([found.label for found in objects])
     style = Style.of(canvas.size, len(objects))
     for found in objects:
@@ -74,10 +75,6 @@ def label_colours(labels: Sequence[str]) -> dict[str, Colour]:
         if taken[index] != label:  # more labels than colours
             taken[len(PALETTE) + len(taken)] = label
     return {label: PALETTE[index % len(PALETTE)] for index, label in taken.items()}
-
-
-def _area(box: Sequence[float]) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _line_box(box: Sequence[float], size: tuple[int, int], style: Style) -> PixelBox:

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
+from mmcli.boxes import overlap
 from mmcli.output.schema import Object
-
-Box = tuple[float, float, float, float]
 
 
 def sift(objects: Sequence[Object], *, nms: float | None = None, most: int | None = None) -> list[Object]:
@@ -31,16 +30,3 @@ def _rank(found: Object) -> tuple[float, float]:
         low if found.probability is None else found.probability,
         low if found.score is None else found.score,
     )
-
-
-def overlap(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes; 0 where neither has an area."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    inside = max(width, 0.0) * max(height, 0.0)
-    whole = _area(one) + _area(other) - inside
-    return inside / whole if whole > 0 else 0.0
-
-
-def _area(box: Box) -> float:
-    return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)

@@ -7,6 +7,8 @@ from typing import cast
 
 from PIL import Image, ImageDraw, ImageFont
 
+from mmcli.boxes import area
+
 Colour = tuple[int, int, int]
 PixelBox = tuple[int, int, int, int]
 
@@ -84,8 +86,8 @@ def place(tags: Sequence[tuple[Tag, PixelBox]], size: tuple[int, int], line: int
 
         def cost(spot: tuple[int, int], tag: Tag = tag) -> float:
             here = _rectangle(spot, tag.size)
-            hidden = sum(_overlap(here, other) / max(_area(other), 1) for other in boxes)
-            cost = 10 * sum(_overlap(here, other) for other in taken) / _area(here) + hidden
+            hidden = sum(_overlap(here, other) / max(area(other), 1) for other in boxes)
+            cost = 10 * sum(_overlap(here, other) for other in taken) / area(here) + hidden
             return round(cost, 2)  # a pixel more or less is no reason to leave the better place
 
         best = min((_moved_in(spot, tag.size, size) for spot in _spots(box, tag.size, line)), key=cost)
@@ -110,10 +112,6 @@ def _moved_in(spot: tuple[int, int], tag: tuple[int, int], size: tuple[int, int]
 
 def _rectangle(corner: tuple[int, int], size: tuple[int, int]) -> PixelBox:
     return corner[0], corner[1], corner[0] + size[0], corner[1] + size[1]
-
-
-def _area(box: PixelBox) -> int:
-    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _overlap(one: PixelBox, other: PixelBox) -> int:

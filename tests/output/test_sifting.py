@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import batched_nms, box_iou
 
+from mmcli.boxes import overlap
 from mmcli.output.schema import Object
-from mmcli.output.sifting import overlap, sift
+from mmcli.output.sifting import sift
 
 corners = st.tuples(*[st.integers(0, 30)] * 4)
 

@@ -10,6 +10,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmcli.layers.encoder_decoder import MLP
 from mmcli.models.florence2.config import StageConfig, VisionConfig
 
 
@@ -79,18 +80,6 @@ class ChannelAttention(nn.Module):
         weights = ((q * places**-0.5).mT @ k).softmax(dim=-1)  # [B, G, D/G, D/G]
         y = v @ weights.mT
         return self.out(y.transpose(1, 2).reshape(batch, height, width, -1))
-
-
-class MLP(nn.Module):
-    """Feed-forward with the exact GELU, of every place for itself."""
-
-    def __init__(self, width: int, inner: int):
-        super().__init__()
-        self.up = nn.Linear(width, inner)
-        self.down = nn.Linear(inner, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(x)))
 
 
 class Block(nn.Module):

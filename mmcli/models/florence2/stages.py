@@ -1,9 +1,8 @@
 """What `inspect` shows of a Florence-2."""
 
 import torch
-from torch import nn
 
-from mmcli.models.family import Stage
+from mmcli.models.family import Stage, parameter_count
 from mmcli.models.florence2.config import Florence2Config
 from mmcli.models.florence2.model import Florence2
 
@@ -20,34 +19,31 @@ def stages(config: Florence2Config) -> list[Stage]:
     return [
         Stage("image", "squeeze", f"3 × {SIDE} × {SIDE}", 0, ("sides not kept in proportion",)),
         Stage(
-            "vision", "DaViT", f"{grid} × {grid} × {vision.width}", _count(model.vision),
+            "vision", "DaViT", f"{grid} × {grid} × {vision.width}", parameter_count(model.vision),
             (f"{len(vision.stages)} stages, {', '.join(str(stage.width) for stage in vision.stages)} wide",
              f"{', '.join(str(stage.depth) for stage in vision.stages)} pairs of a spatial and a channel block",
              f"windows of {vision.window} × {vision.window} places"),
         ),
         Stage(
-            "projector", "linear", f"{soft} × {text.width}", _count(model.projector),
+            "projector", "linear", f"{soft} × {text.width}", parameter_count(model.projector),
             ("learned rows and columns", "the mean of all places in front"),
         ),
         Stage(
             "embedding", "table", f"T × {text.width}",
-            _count(language.embedding) + language.encoder.position.numel() + language.decoder.position.numel(),
+            parameter_count(language.embedding) + language.encoder.position.numel() + language.decoder.position.numel(),
             (f"{text.vocabulary} rows", f"{text.positions} learned positions a side", "tied with the head"),
         ),
         Stage(
             "encoder", "BART", f"{soft} + T × {text.width}",
-            _count(language.encoder) - language.encoder.position.numel(),
+            parameter_count(language.encoder) - language.encoder.position.numel(),
             (f"{text.encoder.depth} layers, {text.encoder.heads} heads, mlp {text.encoder.mlp_width}",
              "reads soft tokens and prompt in both directions"),
         ),
         Stage(
-            "decoder", "BART", f"T × {text.width}", _count(language.decoder) - language.decoder.position.numel(),
+            "decoder", "BART", f"T × {text.width}",
+            parameter_count(language.decoder) - language.decoder.position.numel(),
             (f"{text.decoder.depth} layers, {text.decoder.heads} heads, mlp {text.decoder.mlp_width}",
              "attends to the encoder by cross-attention, whose keys and values are computed once"),
         ),
         Stage("head", "tied", f"{text.vocabulary}", bias),
     ]  # fmt: skip
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

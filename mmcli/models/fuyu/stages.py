@@ -1,10 +1,9 @@
 """What `inspect` shows of a Fuyu."""
 
 import torch
-from torch import nn
 
 from mmcli.decode.half_pixels import Fit
-from mmcli.models.family import Stage
+from mmcli.models.family import Stage, parameter_count
 from mmcli.models.fuyu.config import FuyuConfig
 from mmcli.models.fuyu.model import Fuyu
 
@@ -31,21 +30,21 @@ def stages(config: FuyuConfig) -> list[Stage]:
             "patches",
             "linear",
             f"1 to {most} × {decoder.width}",
-            _count(model.patches),
+            parameter_count(model.patches),
             ("no tower", "a token behind each row, in front of the prompt"),
         ),
         Stage(
             "embedding",
             "table",
             f"T × {decoder.width}",
-            _count(model.decoder.embedding),
+            parameter_count(model.decoder.embedding),
             (f"{decoder.vocabulary} rows",),
         ),
         Stage(
             "decoder",
             "Persimmon",
             f"T × {decoder.width}",
-            _count(model.decoder.layers) + _count(model.decoder.norm),
+            parameter_count(model.decoder.layers) + parameter_count(model.decoder.norm),
             (
                 f"{decoder.depth} layers, mlp {decoder.mlp_width}, relu²",
                 f"{decoder.heads} heads of {decoder.head_width}, rotary on {decoder.turned} of them",
@@ -53,9 +52,5 @@ def stages(config: FuyuConfig) -> list[Stage]:
                 "images read causally, as text",
             ),
         ),
-        Stage("head", "linear", f"{decoder.vocabulary}", _count(model.decoder.head), ("not tied",)),
+        Stage("head", "linear", f"{decoder.vocabulary}", parameter_count(model.decoder.head), ("not tied",)),
     ]
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -7,11 +7,10 @@ What a checkpoint leaves out has the value that transformers gives it (`models/g
 from typing import Any
 
 import torch
-from torch import nn
 
 from mmcli.errors import ModelError
 from mmcli.hub.fields import DEPTH, EPSILON, HEADS, WIDTH, Fields
-from mmcli.models.family import Stage
+from mmcli.models.family import Stage, parameter_count
 from mmcli.models.gemma3n.conformer import ConformerConfig, ConformerEncoder
 from mmcli.models.gemma3n.features import LONGEST, PUBLISHED, RATE
 
@@ -130,14 +129,14 @@ def audio_stages(config: ConformerConfig) -> list[Stage]:
             "sub-sampling",
             "convolutions",
             f"{positions} × {config.width}",
-            _count(encoder.subsampling),
+            parameter_count(encoder.subsampling),
             (f"{config.channels[0]} and {config.channels[1]} channels", "normed by the frames so far"),
         ),
         Stage(
             "audio encoder",
             "conformer",
             f"{config.vectors(frames)} × {config.width}",
-            _count(encoder.layers),
+            parameter_count(encoder.layers),
             (
                 f"{config.depth} layers, {config.heads} heads, mlp {4 * config.width}",
                 f"each frame attends to itself and {seen}",
@@ -145,7 +144,3 @@ def audio_stages(config: ConformerConfig) -> list[Stage]:
             ),
         ),
     ]
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -19,8 +19,8 @@ from torch import Tensor
 from mmcli.errors import ModelError
 from mmcli.hub.fields import Fields, shown
 from mmcli.hub.json_files import read_json
+from mmcli.types import RATE
 
-RATE = 16_000
 LONGEST = 480_000  # samples: 30 s
 BLOCK = 128  # samples: silence fills a recording up to a multiple of this
 

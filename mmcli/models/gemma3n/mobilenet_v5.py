@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmcli.models.family import parameter_count
+
 EPSILON = 1e-6
 STEM = 64  # channels
 STRIDE = 32  # of the coarsest maps: images' sides are multiples of it
@@ -295,13 +297,13 @@ def stages(side: int = 768) -> list[TowerStage]:
     with torch.device("meta"):
         tower = MobileNetV5()
     side //= 2
-    rows = [TowerStage("stem", "convolution", _shape(STEM, side), _count(tower.stem), ("3 × 3, stride 2",))]
+    rows = [TowerStage("stem", "convolution", _shape(STEM, side), parameter_count(tower.stem), ("3 × 3, stride 2",))]
     for i, ((channels, blocks), module) in enumerate(zip(STAGES, tower.stages, strict=True)):
         side //= 2
         kind, notes = _described(blocks)
-        rows.append(TowerStage(f"stage {i + 1}", kind, _shape(channels, side), _count(module), notes))
+        rows.append(TowerStage(f"stage {i + 1}", kind, _shape(channels, side), parameter_count(module), notes))
     notes = (f"stages {len(STAGES) - 1} and {len(STAGES)}, pooled to {GRID} × {GRID}",)
-    return [*rows, TowerStage("fusion", "pointwise", _shape(WIDTH, GRID), _count(tower.fusion), notes)]
+    return [*rows, TowerStage("fusion", "pointwise", _shape(WIDTH, GRID), parameter_count(tower.fusion), notes)]
 
 
 def _described(blocks: tuple[Block, ...]) -> tuple[str, tuple[str, ...]]:
@@ -321,7 +323,3 @@ def _described(blocks: tuple[Block, ...]) -> tuple[str, tuple[str, ...]]:
 
 def _shape(channels: int, side: int) -> str:
     return f"{channels} × {side} × {side}"
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

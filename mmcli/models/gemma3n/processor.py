@@ -59,11 +59,9 @@ class Gemma3nProcessor(ChatProcessor):
         tokenizer = read_tokenizer(folder)
         modalities = {"image": config.vision, "audio": config.audio}
         names = {
-            kind: [_name(tokenizer, id, folder) for id in modality.marks]
-            for kind, modality in modalities.items()
-            if modality
+            kind: [tokenizer.token_of(id) for id in modality.marks] for kind, modality in modalities.items() if modality
         }
-        begin = _name(tokenizer, begin_id(folder, tokenizer, config.bos), folder)
+        begin = tokenizer.token_of(begin_id(folder, tokenizer, config.bos))
         images = audios = None
         if config.vision:
             images = ImageSettings.open(folder, config.vision.soft_tokens)
@@ -133,13 +131,3 @@ class Gemma3nProcessor(ChatProcessor):
             )
         # The blank lines melt with line breaks around them, as they did in training.
         return text.replace(placeholder, f"\n\n{begin}{placeholder * modality.soft_tokens}{end}\n\n")
-
-
-def _name(tokenizer: Tokenizer, id: int, folder: Path) -> str:
-    name = tokenizer.id_to_token(id)
-    if name is None:
-        raise ModelError(
-            f"In {folder}, config.json names the token {id}, which tokenizer.json does not have",
-            "They are of different models; download the model again",
-        )
-    return name

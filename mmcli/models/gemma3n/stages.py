@@ -3,9 +3,8 @@
 from collections import Counter
 
 import torch
-from torch import nn
 
-from mmcli.models.family import Stage
+from mmcli.models.family import Stage, parameter_count
 from mmcli.models.gemma3n.audio import audio_stages
 from mmcli.models.gemma3n.config import Gemma3nConfig, ModalityConfig, TextConfig
 from mmcli.models.gemma3n.decoder import Decoder
@@ -39,7 +38,7 @@ def _vision(config: ModalityConfig, width: int, vision: VisionEncoder) -> list[S
             "vision",
             "MobileNetV5",
             f"{GRID * GRID} × {config.width}",
-            _count(vision.tower),
+            parameter_count(vision.tower),
             (f"the last two scales fused into a grid of {GRID} × {GRID}",),
         ),
         _embedder("picture embedder", "a picture", config, width, vision.embedder),
@@ -48,7 +47,7 @@ def _vision(config: ModalityConfig, width: int, vision: VisionEncoder) -> list[S
 
 def _embedder(name: str, what: str, config: ModalityConfig, width: int, embedder: Embedder) -> Stage:
     notes = f"{config.soft_tokens} soft tokens {what}", f"a table of {config.ids} ids from {config.first} on"
-    return Stage(name, "linear", f"{config.soft_tokens} × {width}", _count(embedder), notes)
+    return Stage(name, "linear", f"{config.soft_tokens} × {width}", parameter_count(embedder), notes)
 
 
 def _decoder(config: TextConfig, decoder: Decoder) -> list[Stage]:
@@ -67,33 +66,29 @@ def _decoder(config: TextConfig, decoder: Decoder) -> list[Stage]:
         *(f"{count} layers close {share:.0%} of their gates" for share, count in sorted(sparse.items())),
         f"{config.streams} streams (AltUp), LAUREL of rank {config.laurel_rank}",
     ]
-    rest = _count(decoder.layers) + _count(decoder.streams) + _count(decoder.norm)
+    rest = parameter_count(decoder.layers) + parameter_count(decoder.streams) + parameter_count(decoder.norm)
     cap = config.logit_softcap
     return [
         Stage(
             "embedding",
             "table",
             f"T × {config.width}",
-            _count(decoder.embedding),
+            parameter_count(decoder.embedding),
             (f"{config.vocabulary} rows", "tied with the head"),
         ),
         Stage(
             "per-layer table",
             "table",
             f"T × {config.depth} × {config.table_width}",
-            _count(table),
+            parameter_count(table),
             (f"{config.table_rows} rows", "left in the file on the CPU, rows in use are moved"),
         ),
         Stage(
             "per-layer inputs",
             "linear",
             f"T × {config.depth} × {config.table_width}",
-            _count(decoder.per_layer) - _count(table),
+            parameter_count(decoder.per_layer) - parameter_count(table),
         ),
         Stage("decoder", "Gemma 3n", f"T × {config.width}", rest, tuple(notes)),
         Stage("head", "tied", f"{config.vocabulary}", 0, () if cap is None else (f"logits capped at {cap:g}",)),
     ]
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,9 +1,8 @@
 """What `inspect` shows of a MiniCPM-V."""
 
 import torch
-from torch import nn
 
-from mmcli.models.family import Stage
+from mmcli.models.family import Stage, parameter_count
 from mmcli.models.minicpmv.config import MiniCPMVConfig
 from mmcli.models.minicpmv.model import MiniCPMV
 
@@ -18,13 +17,17 @@ def stages(config: MiniCPMVConfig) -> list[Stage]:
     return [
         _image(config),
         Stage(
-            "vision", "SigLIP", f"{_slices(config)}P × {vision.width}", _count(model.vision.tower), _tower_notes(config)
+            "vision",
+            "SigLIP",
+            f"{_slices(config)}P × {vision.width}",
+            parameter_count(model.vision.tower),
+            _tower_notes(config),
         ),
         Stage(
             "resampler",
             "cross-attention",
             f"{_slices(config)}{resampler.queries} × {decoder.width}",
-            _count(model.vision.resampler),
+            parameter_count(model.vision.resampler),
             (
                 f"{resampler.queries} soft tokens of {'a slice' if config.slicing else 'an image'}",
                 f"{resampler.heads} heads",
@@ -34,17 +37,19 @@ def stages(config: MiniCPMVConfig) -> list[Stage]:
             "embedding",
             "table",
             f"T × {decoder.width}",
-            _count(model.decoder.embedding),
+            parameter_count(model.decoder.embedding),
             (f"{decoder.vocabulary} rows", *_scale(config)),
         ),
         Stage(
             "decoder",
             DECODERS[config.version],
             f"T × {decoder.width}",
-            _count(model.decoder.layers) + _count(model.decoder.norm),
+            parameter_count(model.decoder.layers) + parameter_count(model.decoder.norm),
             _decoder_notes(config),
         ),
-        Stage("head", "linear", f"{decoder.vocabulary}", _count(model.decoder.head) if model.decoder.head else 0),
+        Stage(
+            "head", "linear", f"{decoder.vocabulary}", parameter_count(model.decoder.head) if model.decoder.head else 0
+        ),
     ]
 
 
@@ -61,10 +66,6 @@ def _image(config: MiniCPMVConfig) -> Stage:
         f"each of about {slicing.side}² pixels in the image's shape, bicubic",
     )
     return Stage("image", "slices", "S × 3 × height × width", 0, notes)
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _tower_notes(config: MiniCPMVConfig) -> tuple[str, ...]:

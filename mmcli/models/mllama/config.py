@@ -126,8 +126,8 @@ def _read_vision(raw: Fields) -> VisionConfig:
         global_depth=raw.whole("num_global_layers", *DEPTH),
         mlp_width=raw.whole("intermediate_size", *INNER),
         heads=raw.whole(heads, *HEADS),
-        tile_side=_square(raw, "image_size"),
-        patch_size=_square(raw, "patch_size"),
+        tile_side=raw.square("image_size", *SIDE),
+        patch_size=raw.square("patch_size", *SIDE),
         most_tiles=raw.whole("max_num_tiles", *MOST_TILES),
         kept=raw.wholes("intermediate_layers_indices", 0, depth - 1, longest=depth),
         norm_epsilon=raw.number("norm_eps", *EPSILON),
@@ -145,13 +145,3 @@ def _read_vision(raw: Fields) -> VisionConfig:
         if given != [list(one) for one in known]:
             raise raw.wrong("supported_aspect_ratios", f"every arrangement of up to {config.most_tiles} tiles in order")
     return config
-
-
-def _square(raw: Fields, key: str) -> int:
-    """A side in pixels, or both of a square."""
-    if not isinstance(raw.get(key), list):
-        return raw.whole(key, *SIDE)
-    height, width = raw.wholes(key, *SIDE, longest=2, length=2)
-    if height != width:
-        raise raw.wrong(key, "one side, for only squares are supported")
-    return height

@@ -113,7 +113,7 @@ class Mllama(GenerativeModel):
         """What tokens attend to that stand among images, `attends` [B, T, S].
 
         Those in front of the first image attend to all there is of its row, empty tiles too; a row without images
-        attends at zeros, which change nothing.
+        attends to zeros, which change nothing.
         """
         assert images.valid is not None
         there = images.valid[:, None]

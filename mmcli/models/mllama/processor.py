@@ -93,9 +93,7 @@ class MllamaProcessor(ChatProcessor):
     def open(cls, folder: Path, config: MllamaConfig, raw: dict[str, Any]) -> "MllamaProcessor":
         """Read the tokenizer, the chat template and the settings of a checkpoint. Raises ModelError."""
         tokenizer = read_tokenizer(folder)
-        begin, place = (
-            _name(tokenizer, id, folder) for id in (begin_id(folder, tokenizer, config.bos), config.image_token)
-        )
+        begin, place = (tokenizer.token_of(id) for id in (begin_id(folder, tokenizer, config.bos), config.image_token))
         template = ChatTemplate.open(folder, begin, partial(own_layout, begin=begin, place=place))
         images = TileSettings.open(folder, config.vision)
         return cls(config, images, tokenizer, template, stop_ids(folder, config.stop_ids))
@@ -134,13 +132,3 @@ class MllamaProcessor(ChatProcessor):
         if most is not None and len(ids) > most:
             raise UsageError(f"The conversation's {len(ids)} tokens are more than the {most} this model reads")
         return ids
-
-
-def _name(tokenizer: Tokenizer, id: int, folder: Path) -> str:
-    name = tokenizer.id_to_token(id)
-    if name is None:
-        raise ModelError(
-            f"In {folder}, config.json names the token {id}, which tokenizer.json does not have",
-            "They are of different models; download the model again",
-        )
-    return name

@@ -1,9 +1,8 @@
 """What `inspect` shows of a Llama 3.2 Vision."""
 
 import torch
-from torch import nn
 
-from mmcli.models.family import Stage
+from mmcli.models.family import Stage, parameter_count
 from mmcli.models.mllama.config import MllamaConfig
 from mmcli.models.mllama.decoder import CrossLayer
 from mmcli.models.mllama.model import Mllama
@@ -30,7 +29,7 @@ def stages(config: MllamaConfig) -> list[Stage]:
             "vision",
             "ViT over tiles",
             f"{tiles} × {vision.patches} × {vision.output_width}",
-            _count(model.vision),
+            parameter_count(model.vision),
             (
                 f"{grid} × {grid} patches of {vision.patch_size} pixels and one vector for the tile",
                 f"{vision.depth} layers and {vision.global_depth} gated ones, {vision.heads} heads, "
@@ -38,26 +37,26 @@ def stages(config: MllamaConfig) -> list[Stage]:
                 f"the last layer's output and that of {len(vision.kept)} others, side by side",
             ),
         ),
-        Stage("projector", "linear", f"{tiles} × {vision.patches} × {decoder.width}", _count(model.projector)),
+        Stage("projector", "linear", f"{tiles} × {vision.patches} × {decoder.width}", parameter_count(model.projector)),
         Stage(
             "embedding",
             "table",
             f"T × {decoder.width}",
-            _count(model.decoder.embedding),
+            parameter_count(model.decoder.embedding),
             (f"{decoder.vocabulary} rows and {decoder.more_rows} that are never written",),
         ),
         Stage(
             "decoder",
             "Llama",
             f"T × {decoder.width}",
-            sum(map(_count, reading)) + _count(model.decoder.norm),
+            sum(map(parameter_count, reading)) + parameter_count(model.decoder.norm),
             (f"{decoder.depth} layers, mlp {decoder.mlp_width}", heads),
         ),
         Stage(
             "cross-attention",
             "gated layers",
             f"T × {decoder.width}",
-            sum(map(_count, looking)),
+            sum(map(parameter_count, looking)),
             (
                 f"{len(looking)} of the decoder's layers: {', '.join(map(str, config.cross_layers))}",
                 f"keys and values of {config.keys} vectors an image, computed once",
@@ -65,10 +64,9 @@ def stages(config: MllamaConfig) -> list[Stage]:
             ),
         ),
         Stage(
-            "head", "linear", f"{decoder.vocabulary}", 0 if model.decoder.head is None else _count(model.decoder.head)
+            "head",
+            "linear",
+            f"{decoder.vocabulary}",
+            0 if model.decoder.head is None else parameter_count(model.decoder.head),
         ),
     ]
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -90,7 +90,7 @@ class Tower(nn.Module):
     """Tiles [I, M, 3, side, side] → vectors [I, M, P, D · (1 + kept)].
 
     All M tiles are read, whether an image has them or not: in training what is left of them (zeros) could be attended
-    to, and only looked not at each other.
+    to, only not to each other.
     """
 
     def __init__(self, config: VisionConfig):

@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mmcli.decode.locations import Loc, encode_box, overlap
+from mmcli.boxes import overlap
+from mmcli.decode.locations import Loc, encode_box
 from mmcli.decode.objects import ParsedObject
 
 SAME = 0.5  # overlap from which on a written box and a detection are of one thing

@@ -1,9 +1,8 @@
 """What `inspect` shows of nano."""
 
 import torch
-from torch import nn
 
-from mmcli.models.family import Stage
+from mmcli.models.family import Stage, parameter_count
 from mmcli.models.nano.config import CLASSES, NanoConfig
 from mmcli.models.nano.mask_tokens import CODES, CUT
 from mmcli.models.nano.model import Nano
@@ -15,7 +14,12 @@ def stages(config: NanoConfig) -> list[Stage]:
     with torch.device("meta"):
         model = Nano(config)
     tower, decoder, width = model.tower, config.decoder, config.decoder.width
-    between = _count(tower) - _count(tower.features) - _count(tower.detector) - _count(tower.masks)
+    between = (
+        parameter_count(tower)
+        - parameter_count(tower.features)
+        - parameter_count(tower.detector)
+        - parameter_count(tower.masks)
+    )
     side, small = config.image_size, config.feature_size
     strides = ", ".join(str(s) for s in STRIDES)
     return [
@@ -24,14 +28,14 @@ def stages(config: NanoConfig) -> list[Stage]:
             "detector",
             "PicoDet-S",
             f"{config.proposals} boxes",
-            _count(tower.detector),
+            parameter_count(tower.detector),
             (f"strides {strides}", "80 classes, the weaker of two overlapping boxes of a class left out"),
         ),
         Stage(
             "features",
             "EfficientNet-Lite2",
             f"{config.grid} × {config.grid} × 4 strides",
-            _count(tower.features),
+            parameter_count(tower.features),
             (f"on the picture reduced to {small} × {small}",),
         ),
         Stage(
@@ -45,14 +49,14 @@ def stages(config: NanoConfig) -> list[Stage]:
             "embedding",
             "table",
             f"T × {width}",
-            _count(model.decoder.embedding),
+            parameter_count(model.decoder.embedding),
             (f"{decoder.vocabulary} rows, {config.image_token} in use", "tied with the head"),
         ),
         Stage(
             "decoder",
             "Gemma",
             f"T × {width}",
-            _count(model.decoder.layers) + _count(model.decoder.norm),
+            parameter_count(model.decoder.layers) + parameter_count(model.decoder.norm),
             (
                 f"{decoder.depth} layers, mlp {decoder.mlp_width}",
                 f"{decoder.heads} heads of {decoder.head_width}, {decoder.key_heads} for keys and values",
@@ -64,18 +68,14 @@ def stages(config: NanoConfig) -> list[Stage]:
             "judge",
             "linear",
             f"{config.proposals} × {CLASSES} and {CLASSES}",
-            _count(model.judge),
+            parameter_count(model.judge),
             ("which class each proposal is, and which classes the picture shows",),
         ),
         Stage(
             "mask tokens",
             "convolutions",
             f"{CODES} × {width}",
-            _count(tower.masks),
+            parameter_count(tower.masks),
             (f"cut to a box at {CUT} × {CUT} points", "read while its mask is written"),
         ),
     ]
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

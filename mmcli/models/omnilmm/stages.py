@@ -1,9 +1,8 @@
 """What `inspect` shows of an OmniLMM."""
 
 import torch
-from torch import nn
 
-from mmcli.models.family import Stage
+from mmcli.models.family import Stage, parameter_count
 from mmcli.models.omnilmm.config import OmniLMMConfig
 from mmcli.models.omnilmm.model import OmniLMM
 
@@ -24,7 +23,7 @@ def _image(config: OmniLMMConfig, model: OmniLMM) -> list[Stage]:
             "vision",
             "EVA-02",
             f"{grid * grid} × {vision.width}",
-            _count(model.vision),
+            parameter_count(model.vision),
             (
                 f"{grid} × {grid} patches of {vision.patch_size} pixels",
                 f"{vision.depth} layers, {vision.heads} heads, mlp {vision.mlp_width}",
@@ -34,7 +33,7 @@ def _image(config: OmniLMMConfig, model: OmniLMM) -> list[Stage]:
             "resampler",
             "cross-attention",
             f"{resampler.queries} × {resampler.width}",
-            _count(model.resampler),
+            parameter_count(model.resampler),
             (f"{resampler.queries} learned queries, {resampler.heads} heads", "one soft token a query"),
         ),
     ]
@@ -48,20 +47,16 @@ def _text(config: OmniLMMConfig, model: OmniLMM) -> list[Stage]:
     ]
     if decoder.window is not None:
         notes.append(f"every layer attends to the last {decoder.window} tokens")
-    body = _count(model.decoder.layers) + _count(model.decoder.norm)
+    body = parameter_count(model.decoder.layers) + parameter_count(model.decoder.norm)
     head = model.decoder.head
     return [
         Stage(
             "embedding",
             "table",
             f"T × {decoder.width}",
-            _count(model.decoder.embedding),
+            parameter_count(model.decoder.embedding),
             (f"{decoder.vocabulary} rows",),
         ),
         Stage("decoder", "Mistral", f"T × {decoder.width}", body, tuple(notes)),
-        Stage("head", "linear" if head else "tied", f"{decoder.vocabulary}", _count(head) if head else 0),
+        Stage("head", "linear" if head else "tied", f"{decoder.vocabulary}", parameter_count(head) if head else 0),
     ]
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

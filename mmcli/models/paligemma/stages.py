@@ -1,9 +1,8 @@
 """What `inspect` shows of a PaliGemma."""
 
 import torch
-from torch import nn
 
-from mmcli.models.family import Stage
+from mmcli.models.family import Stage, parameter_count
 from mmcli.models.paligemma.config import PaliGemmaConfig
 from mmcli.models.paligemma.model import PaliGemma
 
@@ -26,7 +25,7 @@ def stages(config: PaliGemmaConfig) -> list[Stage]:
             "vision",
             "SigLIP",
             f"{vision.patches} × {vision.width}",
-            _count(model.vision),
+            parameter_count(model.vision),
             (
                 f"{grid} × {grid} patches of {vision.patch_size} pixels",
                 f"{vision.depth} layers, {vision.heads} heads, mlp {vision.mlp_width}",
@@ -36,29 +35,25 @@ def stages(config: PaliGemmaConfig) -> list[Stage]:
             "projector",
             "linear",
             f"{vision.patches} × {decoder.width}",
-            _count(model.projector),
+            parameter_count(model.projector),
             (f"{vision.patches} soft tokens a picture, in front of the prompt",),
         ),
         Stage(
             "embedding",
             "table",
             f"T × {decoder.width}",
-            _count(model.decoder.embedding),
+            parameter_count(model.decoder.embedding),
             (f"{decoder.vocabulary} rows, {config.vocabulary_end} in use", "tied with the head"),
         ),
         Stage(
             "decoder",
             "Gemma 2" if decoder.sandwich_norms else "Gemma",
             f"T × {decoder.width}",
-            _count(model.decoder.layers) + _count(model.decoder.norm),
+            parameter_count(model.decoder.layers) + parameter_count(model.decoder.norm),
             _decoder_notes(config),
         ),
         Stage("head", "tied", f"{decoder.vocabulary}", 0, _head_notes(config)),
     ]
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _decoder_notes(config: PaliGemmaConfig) -> tuple[str, ...]:

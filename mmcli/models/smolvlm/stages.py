@@ -1,9 +1,8 @@
 """What `inspect` shows of a SmolVLM."""
 
 import torch
-from torch import nn
 
-from mmcli.models.family import Stage
+from mmcli.models.family import Stage, parameter_count
 from mmcli.models.smolvlm.capabilities import TILES
 from mmcli.models.smolvlm.config import SmolVLMConfig
 from mmcli.models.smolvlm.model import SmolVLM
@@ -27,7 +26,7 @@ def stages(config: SmolVLMConfig) -> list[Stage]:
             "vision",
             "SigLIP",
             f"tiles × {vision.patches} × {vision.width}",
-            _count(model.vision),
+            parameter_count(model.vision),
             (
                 f"{grid} × {grid} patches of {vision.patch_size} pixels",
                 f"{vision.depth} layers, {vision.heads} heads, mlp {vision.mlp_width}",
@@ -37,21 +36,21 @@ def stages(config: SmolVLMConfig) -> list[Stage]:
             "connector",
             "linear",
             f"tiles × {soft} × {decoder.width}",
-            _count(model.connector),
+            parameter_count(model.connector),
             (f"{config.scale} × {config.scale} patches make a soft token, {soft} a tile",),
         ),
         Stage(
             "embedding",
             "table",
             f"T × {decoder.width}",
-            _count(model.decoder.embedding),
+            parameter_count(model.decoder.embedding),
             (f"{decoder.vocabulary} rows", *(("tied with the head",) if decoder.tied else ())),
         ),
         Stage(
             "decoder",
             "Llama",
             f"T × {decoder.width}",
-            _count(model.decoder.layers) + _count(model.decoder.norm),
+            parameter_count(model.decoder.layers) + parameter_count(model.decoder.norm),
             (
                 f"{decoder.depth} layers, mlp {decoder.mlp_width}",
                 f"{decoder.heads} heads of {decoder.head_width}, {decoder.key_heads} for keys and values",
@@ -61,10 +60,6 @@ def stages(config: SmolVLMConfig) -> list[Stage]:
             "head",
             "tied" if decoder.tied else "linear",
             f"{decoder.vocabulary}",
-            0 if model.decoder.head is None else _count(model.decoder.head),
+            0 if model.decoder.head is None else parameter_count(model.decoder.head),
         ),
     ]
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-RATE = 16_000
+from mmcli.types import RATE
+
 FFT = 400  # samples: 25 ms
 HOP = 160  # samples: 10 ms
 

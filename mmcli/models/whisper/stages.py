@@ -1,9 +1,8 @@
 """What `inspect` shows of a Whisper."""
 
 import torch
-from torch import nn
 
-from mmcli.models.family import Stage
+from mmcli.models.family import Stage, parameter_count
 from mmcli.models.whisper.config import WhisperConfig
 from mmcli.models.whisper.model import Whisper
 
@@ -19,23 +18,20 @@ def stages(config: WhisperConfig) -> list[Stage]:
             (f"windows of {config.frames / 100:g} s at 16 kHz", "a frame every 10 ms"),
         ),
         Stage(
-            "encoder", "Whisper", f"{config.audio_positions} × {config.width}", _count(model.encoder),
+            "encoder", "Whisper", f"{config.audio_positions} × {config.width}", parameter_count(model.encoder),
             ("two convolutions, which halve the frames", f"{encoder.depth} layers, {encoder.heads} heads, "
              f"mlp {encoder.mlp_width}"),
         ),
         Stage(
             "embedding", "table", f"T × {config.width}",
-            _count(model.decoder.embedding) + model.decoder.position.numel(),
+            parameter_count(model.decoder.embedding) + model.decoder.position.numel(),
             (f"{config.vocabulary} rows", f"{config.text_positions} learned positions", "tied with the head"),
         ),
         Stage(
-            "decoder", "Whisper", f"T × {config.width}", _count(model.decoder.layers) + _count(model.decoder.norm),
+            "decoder", "Whisper", f"T × {config.width}",
+            parameter_count(model.decoder.layers) + parameter_count(model.decoder.norm),
             (f"{decoder.depth} layers, {decoder.heads} heads, mlp {decoder.mlp_width}",
              "attends to the audio by cross-attention, whose keys and values are computed once"),
         ),
         Stage("head", "tied", f"{config.vocabulary}", 0),
     ]  # fmt: skip
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

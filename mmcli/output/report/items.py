@@ -10,12 +10,12 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from mmcli.boxes import overlap
 from mmcli.errors import InputError
 from mmcli.media.image import load_image
 from mmcli.media.sources import IMAGE_EXTENSIONS, expand
 from mmcli.output.outlines import outline
 from mmcli.output.schema import Object, Record
-from mmcli.output.sifting import overlap
 
 THUMBNAIL = 320  # pixels of the longer side
 QUALITY = 70  # of its WebP

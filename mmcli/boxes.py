@@ -1,0 +1,17 @@
+"""Boxes as four edges, in whatever unit: two near ones, then the two far ones (x0, y0, x1, y1, or y0, x0, y1, x1)."""
+
+from collections.abc import Sequence
+
+
+def area(box: Sequence[float]) -> float:
+    """The area of a box whose edges are in order."""
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """Intersection over union of two boxes with their edges in the same order."""
+    sides = [min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1)]
+    if min(sides) <= 0:
+        return 0.0
+    shared = sides[0] * sides[1]
+    return shared / (area(one) + area(other) - shared)
