@@ -133,7 +133,7 @@ def _write(
 
 
 def most_tokens(seconds: float) -> int:
-    """More than anybody says in that time, a token a character and the times with it: what goes on turns in circles."""
+    """More than anybody says in that time, a token a character and the times with it: what is longer repeats itself."""
     return SHORTEST_LIMIT + math.ceil(FASTEST * seconds)
 
 
@@ -187,7 +187,7 @@ def _followed(
 ) -> WindowText:
     """The text as far as it can be followed in the audio.
 
-    A small Whisper may stretch a segment over much more speech than its text is of. Where the last word was said tells
+    A small Whisper may stretch a segment over much more speech than its text is of. Where the last word was said shows
     whether it did; what lies behind is to be transcribed again.
     """
     found = _stretches(processor, list(text.token_ids), seconds, options)[0] if text.segments else []
@@ -229,7 +229,7 @@ def _with_words(
 
 
 def _fails(text: WindowText, options: DecodingOptions) -> bool:
-    """Whether to try again warmer: it turns in circles or is unsure, and it is not simply silence."""
+    """Whether to try again warmer: it repeats itself or is unsure, and it is not simply silence."""
     return (_circles(text, options) or _unsure(text, options)) and not _silent(text, options)
 
 
