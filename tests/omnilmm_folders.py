@@ -57,6 +57,19 @@ CONFIGS = {
     },
 }  # fmt: skip
 
+# openbmb/OmniLMM-12B: Zephyr 7B beta, nine more tokens, 64 queries for images of 448 pixels.
+PUBLISHED = {
+    "model_type": "omnilmm", "mm_vision_tower": "eva02_enormous_patch14_clip_224.laion2b_plus", "num_query": 64,
+    "image_size": 448, "mm_use_im_start_end": True, "vocab_size": 32009, "hidden_size": 4096, "rms_norm_eps": 1e-5,
+    "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+    "max_position_embeddings": 32768, "sliding_window": 4096, "rope_theta": 10000.0, "tie_word_embeddings": False,
+    "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+# Its tower, by the names of its arguments in timm.
+EVA_02_E = {
+    "img_size": 224, "patch_size": 14, "depth": 64, "num_heads": 16, "embed_dim": 1792, "mlp_hidden_dim": 15360,
+}  # fmt: skip
+
 
 def tokenizer() -> Tokenizer:
     """Byte-pair encoding with "▁" for spaces and bytes as the last resort, as Llama's; each word above is a token."""

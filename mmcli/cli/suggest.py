@@ -12,7 +12,7 @@ from mmcli.cli.options import LogOptions, option, spread
 from mmcli.cli.start import begin
 from mmcli.errors import ExitCode
 from mmcli.output.json_text import to_json_line
-from mmcli.output.tables import bytes_text, table
+from mmcli.output.tables import bytes_text, fit, table
 from mmcli.tasks.reading_library import INSTALL, LIBRARY, is_installed
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def command(
 ) -> int:
     """Suggest models that fit this machine, the best first, with the line to type for each.
 
-    What fits goes by memory, disk, network and what is here already; the larger of two models is taken to be the better
-    one, unless it would be slow.
+    What fits goes by memory, disk, network and what is here already. What does more of the tasks comes first, then the
+    larger, or a smaller one that is near it by published figures; what would be slow comes after.
     """
     environment = begin(ctx, log, offline)
     from mmcli.engine.machine import this_machine
@@ -139,7 +139,7 @@ def as_text(machine: "Machine", here: "Here", found: "dict[str, list[Suggestion]
     for obstacle, words in OBSTACLES.items():
         stopped = [one.model.name for some in found.values() for one in some if one.obstacle == obstacle]
         if stopped:
-            text += f"\n{words}: {', '.join(dict.fromkeys(stopped))}\n"
+            text += "\n" + fit(f"{words}: {', '.join(dict.fromkeys(stopped))}\n", columns)
     return text
 
 

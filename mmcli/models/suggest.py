@@ -1,8 +1,11 @@
 """Which of the known models fit a machine, best first.
 
 A model needs its weights in the type in which they would be loaded, a quarter more for what it computes, and what
-Python and PyTorch take themselves; a tenth of the memory is left to others. Among those that fit the larger one is the
-better, but for what would be slow: more than a billion parameters without a GPU.
+Python and PyTorch take themselves; a tenth of the memory is left to others. Slow is more than a billion parameters
+without a GPU. Of those that fit and are not slow, that comes first which does more of the tasks, since one download
+serves them all; then the larger, or a smaller one that is near it by published figures (`KnownModel.near`, with their
+sources). To chat, models that remember the turns come before all others, to transcribe those that time the words, and
+the bundled image model, which is the smallest by far, comes last.
 """
 
 from collections.abc import Iterator
@@ -11,7 +14,8 @@ from dataclasses import dataclass
 from mmcli.engine.device import SMALL_MODEL
 from mmcli.engine.machine import Machine
 from mmcli.hub.here import Here
-from mmcli.hub.known_models import KnownModel
+from mmcli.hub.known import IMAGE_MODEL
+from mmcli.hub.known_models import BY_NAME, KnownModel
 from mmcli.models.offered import offered
 
 PROGRAM = 700_000_000  # bytes of Python, PyTorch and an image
@@ -23,6 +27,8 @@ ABILITIES = {
     "caption": ("images",), "detect": ("objects",), "segment": ("masks",), "read": ("reads_text",),
     "chat": ("images", "questions"), "transcribe": ("transcribes",),
 }  # fmt: skip
+# What a task is done better with.
+WELCOME = {"chat": "turns", "transcribe": "word_times"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,19 @@ class Suggestion:
 def suggest(task: str, machine: Machine, here: Here) -> list[Suggestion]:
     """All known models for a task, those that can be used first, of these the best first."""
     found = [_suggestion(task, model, machine, here) for model in offered(*ABILITIES[task])]
-    return sorted(found, key=lambda one: (bool(one.obstacle), one.slow, -one.model.parameters))
+    return sorted(found, key=_rank)
+
+
+def _rank(one: Suggestion) -> tuple[bool | int, ...]:
+    """What the least of is the best, first things first."""
+    model, welcome = one.model, WELCOME.get(one.task)
+    lacks = welcome is not None and welcome not in model.can
+    return bool(one.obstacle), one.slow, model.name == IMAGE_MODEL, lacks, -len(model.tasks), -_size(model)
+
+
+def _size(model: KnownModel) -> int:
+    """Parameters; of a model that is near a larger one, a little more than that has."""
+    return _size(BY_NAME[model.near]) + 1 if model.near else model.parameters
 
 
 def best_open(task: str, machine: Machine, here: Here) -> Suggestion | None:

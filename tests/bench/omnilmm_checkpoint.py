@@ -2,22 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
-# What config.json says otherwise than that of the smallest one in the tests. OmniLMM-12B: Mistral 7B with Zephyr's
-# rows and nine marks more, EVA-02 enormous (see mmcli's configuration), 64 queries.
-SIZES: dict[str, dict[str, Any]] = {
-    "omnilmm-tiny": {},
-    "omnilmm-12b": {
-        "vocab_size": 32_009, "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
-        "num_attention_heads": 32, "num_key_value_heads": 8, "sliding_window": 4096, "image_size": 448,
-        "num_query": 64, "max_position_embeddings": 32_768,
-        "vision_config": {
-            "img_size": 224, "patch_size": 14, "depth": 64, "num_heads": 16, "embed_dim": 1792,
-            "mlp_hidden_dim": 15_360,
-        },
-    },
-}  # fmt: skip
+SIZES = ("omnilmm-tiny", "omnilmm-12b")
 
 
 def make(folder: Path, size_name: str, dtype: str = "bfloat16") -> None:
@@ -25,7 +11,8 @@ def make(folder: Path, size_name: str, dtype: str = "bfloat16") -> None:
     import omnilmm_folders as folders
     from random_weights import write_shards
 
-    config = folders.CONFIGS[2] | SIZES[size_name]
+    published = folders.PUBLISHED | {"vision_config": folders.EVA_02_E}
+    config = published if size_name == "omnilmm-12b" else folders.CONFIGS[2]
     folders.write_settings(folder, 2)
     (folder / "config.json").write_text(json.dumps(config))
     write_shards(folder, folders.shapes(config), dtype, spread_of, centre_of)

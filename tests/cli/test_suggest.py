@@ -36,6 +36,21 @@ def test_on_a_laptop_with_a_network():
     assert not by_name["smolvlm-500m"].slow and by_name["paligemma2-10b-mix-448"].obstacle == "memory"
 
 
+def test_what_does_more_comes_first_then_the_larger_or_what_is_near_it():
+    fitting = names("caption", LAPTOP, ONLINE)
+    quick = fitting[: fitting.index("nano") + 1]  # then what is slow
+    wanted = ["florence-2-base", "florence-2-large", "smolvlm-500m", "smolvlm2-500m", "smolvlm-256m", "smolvlm2-256m"]
+    assert quick == [*wanted, "nano"]
+    chatting = [one.model for one in suggest("chat", DESK, ONLINE) if not (one.obstacle or one.slow)]
+    turns = ["turns" in model.can for model in chatting]
+    assert any(turns) and turns == sorted(turns, reverse=True)  # what forgets the turns comes after what does not
+    by_name = [model.name for model in chatting]
+    assert by_name.index("smolvlm2-2.2b") < by_name.index("minicpm-v-2") < by_name.index("smolvlm-2.2b")
+    heard = names("transcribe", DESK, ONLINE)
+    assert heard.index("gemma-3n-e4b") > heard.index("whisper-tiny.en")  # it times no words
+    assert heard[0] == "whisper-large-v3"
+
+
 def test_without_a_network_only_what_is_here():
     assert names("caption", LAPTOP, OFFLINE) == ["nano"]
     assert "smolvlm-256m" in names("caption", LAPTOP, OFFLINE, "network")
@@ -70,13 +85,16 @@ def test_with_a_gpu():
 def test_the_best_open_model():
     best = best_open("caption", LAPTOP, ONLINE)
     assert best.model.licence in ("MIT", "Apache-2.0") and not best.model.gated and not best.model.bundled
+    [first, *_] = [one for one in suggest("caption", LAPTOP, ONLINE) if not one.model.gated]
+    assert best == first and best.model.name == "florence-2-base"
+    assert best_open("chat", LAPTOP, ONLINE).model.name == "smolvlm-500m"
     assert best_open("caption", LAPTOP, OFFLINE) is None
     assert best_open("caption", Machine(2, GB), ONLINE) is None
 
 
 def test_a_model_whose_family_is_not_registered_is_not_suggested(monkeypatch):
     monkeypatch.delitem(FAMILIES, BY_NAME["smolvlm-256m"].type)
-    assert not any("smolvlm" in one.model.name for one in suggest("caption", LAPTOP, ONLINE))
+    assert not any("smolvlm-" in one.model.name for one in suggest("caption", LAPTOP, ONLINE))
 
 
 def test_every_line_is_one_that_fits():

@@ -2,6 +2,8 @@
 
 import re
 
+import minicpmv_published
+import omnilmm_folders
 import pytest
 import support  # noqa: F401  (makes transformers importable beside a torchaudio built for another CUDA)
 from transformers import AutoConfig
@@ -15,17 +17,17 @@ from mmcli.models.load import build_empty
 from mmcli.models.offered import able, any_of, offered, such_as
 from mmcli.models.registry import FAMILIES, family_of
 
-# Where the shape that transformers gives a type is none of those that were published.
-SHAPES = {"idefics3": {"scale_factor": 4, "vision_config": {"image_size": 512, "patch_size": 16}}}
+# Where the shape that transformers gives a type is none of those that were published, and of types that it lacks.
+TILES = {"scale_factor": 4, "vision_config": {"image_size": 512, "patch_size": 16}}
+SHAPES = {"idefics3": TILES, "smolvlm": TILES}
+UNKNOWN = {"minicpmv": minicpmv_published.PUBLISHED["2.6"], "omnilmm": omnilmm_folders.PUBLISHED}
 HERE = [pytest.param(model, id=model.name) for model in offered()]
 
 
 def declared(model) -> Capabilities:
     """What the family declares: of a bundled model with its files, of another by the shape transformers gives it."""
-    raw = (
-        resolve(model.name).config if model.bundled else AutoConfig.for_model(model.type, **SHAPES.get(model.type, {}))
-    )
-    raw = raw if isinstance(raw, dict) else raw.to_dict()
+    raw = resolve(model.name).config if model.bundled else UNKNOWN.get(model.type)
+    raw = raw or AutoConfig.for_model(model.type, **SHAPES.get(model.type, {})).to_dict()
     family = family_of(raw, model.name)
     config = family.read_config(raw)
     if model.bundled:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from omnilmm_folders import CONFIGS, shapes
+from omnilmm_folders import CONFIGS, PUBLISHED, shapes
 
 from mmcli.engine.inputs import Inputs
 from mmcli.errors import ModelError
@@ -10,15 +10,6 @@ from mmcli.hub.weights import place
 from mmcli.models.load import build_empty
 from mmcli.models.omnilmm import FAMILY, OmniLMMConfig
 from mmcli.models.omnilmm import model as module
-
-# openbmb/OmniLMM-12B: Zephyr 7B beta, nine more tokens, 64 queries for images of 448 pixels.
-PUBLISHED = {
-    "model_type": "omnilmm", "mm_vision_tower": "eva02_enormous_patch14_clip_224.laion2b_plus", "num_query": 64,
-    "image_size": 448, "mm_use_im_start_end": True, "vocab_size": 32009, "hidden_size": 4096, "rms_norm_eps": 1e-5,
-    "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
-    "max_position_embeddings": 32768, "sliding_window": 4096, "rope_theta": 10000.0, "tie_word_embeddings": False,
-    "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
 
 
 def test_the_published_sizes():
