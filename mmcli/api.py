@@ -20,6 +20,7 @@ from mmcli.tasks.chat import ChatRequest
 from mmcli.tasks.chat_session import ChatSession
 from mmcli.tasks.detect import DetectRequest, tidy_labels
 from mmcli.tasks.pieces import Pieces
+from mmcli.tasks.read import ReadRequest
 from mmcli.tasks.segment import SegmentRequest
 from mmcli.tasks.transcribe import TranscribeRequest
 
@@ -59,6 +60,14 @@ class Finding(Asking, total=False):
     """… a question for objects in images."""
 
     min_score: float  # leave out what is less likely, with models that give probabilities
+    beams: int
+
+
+class Reading(Asking, total=False):
+    """… to read what is written in images."""
+
+    boxes: bool  # tell of each piece of text where it stands, with models that know
+    beams: int
 
 
 class TranscribeOptions(TypedDict, total=False):
@@ -166,6 +175,16 @@ class Model:
     def segment(self, labels: Any, images: Any, *, batch_size: int | None = None, **options: Unpack[Finding]) -> Any:
         """Find objects and outline them: `objects` of the record, with boxes and masks."""
         return self._about(SegmentRequest(words=_named(labels), **options), images, batch_size)
+
+    @overload
+    def read(self, images: Given, **options: Unpack[Reading]) -> "Record": ...  # type: ignore[overload-overlap]
+    @overload
+    def read(
+        self, images: Iterable[Given], *, batch_size: int | None = ..., **options: Unpack[Reading]
+    ) -> "Iterator[Record]": ...
+    def read(self, images: Any, *, batch_size: int | None = None, **options: Unpack[Reading]) -> Any:
+        """Read the text in an image: `text` of the record; with `boxes` its `objects` are the pieces of text."""
+        return self._about(ReadRequest(**options), images, batch_size)
 
     def _about(self, request: "Request", images: Any, batch_size: int | None) -> Any:
         if not is_one(images):

@@ -29,6 +29,16 @@ MinScore = Annotated[
         f"that give probabilities, as {such_as('probabilities')} does).",
     ),
 ]
+Beams = Annotated[
+    int | None,
+    option(
+        "Answer",
+        "--beams",
+        metavar="N",
+        help="Follow the N likeliest answers and take the best (default: as suits the model; 1: the likeliest token at "
+        "every step).",
+    ),
+]
 Images = Annotated[
     list[str] | None,
     typer.Argument(

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mmcli.cli.arguments import Images
+from mmcli.cli.arguments import Beams, Images
 from mmcli.cli.engine import EngineOptions
 from mmcli.cli.folders import FolderOptions
 from mmcli.cli.options import AnswerOptions, ImageOptions, LogOptions, ModelOptions, OutputOptions, option, spread
@@ -20,18 +20,6 @@ Examples:
   mmcli caption photo.jpg --detail high
   mmcli caption film.mp4 --every 10s --format srt -o film.srt
   mmcli caption photo.jpg --prompt "describe en" --max-tokens 60"""
-
-
-Beams = Annotated[
-    int | None,
-    option(
-        "Answer",
-        "--beams",
-        metavar="N",
-        help="Follow the N likeliest answers and take the best (default: as suits the model; 1: the likeliest token at "
-        "every step).",
-    ),
-]
 
 
 Detail = Annotated[

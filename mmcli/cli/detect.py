@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mmcli.cli.arguments import Images, LabelsOrAll, MinScore
+from mmcli.cli.arguments import Beams, Images, LabelsOrAll, MinScore
 from mmcli.cli.engine import EngineOptions
 from mmcli.cli.folders import FolderOptions, ObjectOptions
 from mmcli.cli.options import AnswerOptions, ImageOptions, LogOptions, ModelOptions, OutputOptions, option, spread
@@ -40,6 +40,7 @@ def command(
         ),
     ] = False,
     min_score: MinScore = None,
+    beams: Beams = None,
     *,
     inputs: ImageOptions,
     answer: AnswerOptions,
@@ -63,6 +64,6 @@ def command(
         images = [labels, *images]
     words = "" if every or labels is None else labels
     fields = request_fields(answer, output) | sifting(objects)
-    request = DetectRequest(words=words, every=every, min_score=min_score, **fields)
+    request = DetectRequest(words=words, every=every, min_score=min_score, beams=beams, **fields)
     plan = Plan(images, inputs, output, model, log, folder=folder, objects=objects, engine=engine)
     return run_images(ctx, request, plan)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmcli.cli import complete
-from mmcli.cli.arguments import Images
+from mmcli.cli.arguments import Beams, Images
 from mmcli.cli.choice import model_or_default
 from mmcli.cli.engine import EngineOptions
 from mmcli.cli.folders import FolderOptions
@@ -62,6 +62,7 @@ def command(
     boxes: Annotated[
         bool, option("Answer", "--boxes", help="Print each piece of text with its box; --overlay does it too.")
     ] = False,
+    beams: Beams = None,
     *,
     inputs: ImageOptions,
     answer: AnswerOptions,
@@ -79,11 +80,11 @@ def command(
     from mmcli.cli.images import Plan, request_fields, run_images
     from mmcli.tasks.read import ReadRequest
 
-    request = ReadRequest(boxes=boxes or output.overlay is not None, **request_fields(answer, output))
+    request = ReadRequest(boxes=boxes or output.overlay is not None, beams=beams, **request_fields(answer, output))
     plan = Plan(images or [], inputs, output, model, log, folder=folder, engine=engine)
     if model.model:
         return run_images(ctx, request, plan)
-    only_with_a_model(answer, output, model, inputs, engine)
+    only_with_a_model(answer, output, model, inputs, engine, beams)
     from importlib.metadata import version
 
     from mmcli.batch.read import run
@@ -105,8 +106,10 @@ def only_with_a_model(
     model: ModelOptions,
     inputs: ImageOptions,
     engine: EngineOptions,
+    beams: int | None = None,
 ) -> None:
     """Raise UsageError for an option that would have no effect on what the library reads."""
+    given = [] if beams is None else ["--beams"]
     for group, names in (
         (answer, [field.name for field in fields(answer)]),
         (output, ["token_ids", "loc_divisor"]),
@@ -115,8 +118,8 @@ def only_with_a_model(
         (engine, [field.name for field in fields(engine)]),
     ):
         defaults = {field.name: field.default for field in fields(group)}  # type: ignore[arg-type]
-        for name in names:
-            if getattr(group, name) != defaults[name]:
-                flag = "--every" if name == "interval" else "--" + name.replace("_", "-")
-                do = f"Name one with --model, such as {such_as('reads_text', bundled=False)}, or leave {flag} out"
-                raise UsageError(f"{flag} is for models, and none is named", do)
+        changed = [name for name in names if getattr(group, name) != defaults[name]]
+        given += ["--every" if name == "interval" else "--" + name.replace("_", "-") for name in changed]
+    for flag in given:
+        do = f"Name one with --model, such as {such_as('reads_text', bundled=False)}, or leave {flag} out"
+        raise UsageError(f"{flag} is for models, and none is named", do)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mmcli.cli.arguments import Images, Labels, MinScore
+from mmcli.cli.arguments import Beams, Images, Labels, MinScore
 from mmcli.cli.engine import EngineOptions
 from mmcli.cli.folders import FolderOptions, ObjectOptions
 from mmcli.cli.options import AnswerOptions, ImageOptions, LogOptions, ModelOptions, OutputOptions, option, spread
@@ -49,6 +49,7 @@ def command(
         ),
     ] = None,
     min_score: MinScore = None,
+    beams: Beams = None,
     *,
     inputs: ImageOptions,
     answer: AnswerOptions,
@@ -67,6 +68,7 @@ def command(
     from mmcli.cli.images import Plan, request_fields, run_images, sifting
     from mmcli.tasks.segment import SegmentRequest
 
-    request = SegmentRequest(words=labels, min_score=min_score, **request_fields(answer, output), **sifting(objects))
+    fields = request_fields(answer, output) | sifting(objects)
+    request = SegmentRequest(words=labels, min_score=min_score, beams=beams, **fields)
     plan = Plan(images or [], inputs, output, model, log, mask, mask_decoder, folder, objects, engine)
     return run_images(ctx, request, plan)

@@ -207,10 +207,12 @@ class Find(Protocol):
         sampling: "Sampling",
         max_tokens: int,
         least: float | None,
+        beams: int,
     ) -> Sequence[Found]:
         """What each RGB image shows of `labels`, in their order. `loaded` is the `Loaded` of the model.
 
-        `least` is the smallest probability of an object; None: the model's own limit.
+        `least` is the smallest probability of an object; None: the model's own limit. With several `beams` so many
+        answers are followed side by side, and nothing is drawn by `sampling`; UsageError where that cannot be.
         """
         ...
 

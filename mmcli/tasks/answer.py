@@ -65,6 +65,7 @@ def _find(find: "Find", loaded: "Loaded", images: "Sequence[Image.Image]", reque
             sampling=sampling,
             max_tokens=request.token_limit,
             least=request.min_score,
+            beams=request.beams_for(loaded),
         )
     except RuntimeError as error:
         raise in_words(error, len(images), "picture") from error

@@ -23,8 +23,7 @@ class CaptionRequest(Request):
     detail: str | None = None  # one of DETAILS; None: the model's usual caption
 
     def __post_init__(self) -> None:
-        if (self.beams or 1) > 1 and self.temperature > 0:
-            raise UsageError("--beams cannot be used with --temperature", "Leave one out")
+        super().__post_init__()
         if self.detail is not None and self.detail not in DETAILS:
             raise UsageError(f"There is no detail {self.detail!r}", "Choose low, medium or high")
         if self.detail is not None and self.prompt is not None:

@@ -43,6 +43,10 @@ class Request:
     nms: float | None = None  # of objects of one label that overlap by more than this share the better ones are kept
     max_objects: int | None = None  # so many of the best are kept
 
+    def __post_init__(self) -> None:
+        if (self.beams or 1) > 1 and self.temperature > 0:
+            raise UsageError("--beams cannot be used with --temperature", "Leave one out")
+
     @property
     def token_limit(self) -> int:
         """How many tokens an answer may have."""

@@ -20,6 +20,15 @@ def photos(tmp_path, monkeypatch) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("command", ["detect", "segment"])
+def test_beams_do_not_go_with_every_way_of_finding(photos, command):
+    done = mmcli(command, "cat", "photos/cat.png", "--beams", "3")
+    assert (done.code, done.out) == (2, "") and "nano judges each object by itself, so --beams cannot be" in done.err
+    done = mmcli(command, "cat", "photos/cat.png", "--beams", "3", "--temperature", "1")
+    assert done.code == 2 and "--beams cannot be used with --temperature" in done.err
+    assert mmcli(command, "cat", "photos/cat.png", "--beams", "1").out == mmcli(command, "cat", "photos/cat.png").out
+
+
 def test_an_unknown_thing_is_told_apart_from_an_absent_one(photos):
     unknown = mmcli("detect", "unicorn", "photos", "--json")
     absent = mmcli("detect", "zebra", "photos", "--json")

@@ -156,7 +156,7 @@ def test_a_library_without_its_weights_is_named(signs, monkeypatch):
 
 @needs_library
 @pytest.mark.parametrize(
-    "options", [["--prompt", "ocr"], ["--temperature", "1"], ["--dtype", "float32"], ["--token-ids"], ["--top-p", ".5"]]
+    "options", [["--prompt", "ocr"], ["--temperature", "1"], ["--dtype", "float32"], ["--token-ids"], ["--beams", "2"]]
 )
 def test_options_that_are_for_models_are_refused(options, signs):
     done = mmcli("read", "signs/a.png", *options)
@@ -167,9 +167,10 @@ def test_the_options_for_models_are_all_checked():
     """A field that is added to these groups must be decided upon."""
     from dataclasses import fields
 
+    from mmcli.cli.engine import EngineOptions
     from mmcli.cli.options import AnswerOptions, ImageOptions, ModelOptions, OutputOptions
 
-    only_with_a_model(AnswerOptions(), OutputOptions(), ModelOptions(), ImageOptions())
+    only_with_a_model(AnswerOptions(), OutputOptions(), ModelOptions(), ImageOptions(), EngineOptions())
     assert {field.name for field in fields(ModelOptions)} == {
         "model", "revision", "offline", "device", "dtype", "table",
     }  # fmt: skip
@@ -226,6 +227,24 @@ def test_a_model_reads_by_its_own_prompt(signs, tiny):
     with torch.inference_mode():
         tokens = reference.generate(**inputs, max_new_tokens=12, do_sample=False, suppress_tokens=unused)
     assert record["token_ids"] == tokens[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("beams", [None, 2])
+def test_a_program_reads_what_the_command_reads(signs, tiny, beams):
+    import mmcli as package
+    from mmcli.output.record import to_dict
+
+    options = {"max_tokens": 8, "token_ids": True} | ({"beams": beams} if beams else {})
+    words = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
+    words.remove(True)
+    [printed] = mmcli("read", "signs/a.png", "--model", tiny, "--json", *words).records
+    model = package.load(tiny)
+    assert to_dict(model.read("signs/a.png", **options)) | {"timings": 0} == printed | {"timings": 0}
+    assert printed["settings"].get("beams") == beams and printed["token_ids"]
+    with pytest.raises(package.ModelError, match="does not tell where it stands"):
+        model.read("signs/a.png", boxes=True)
+    first, broken = model.read(["signs/a.png", "signs/c.png"], max_tokens=2)
+    assert first.task == broken.task == "read" and first.error is None and broken.error
 
 
 def test_a_model_over_a_folder_and_by_choice(signs, tiny):

@@ -162,6 +162,30 @@ def test_each_thing_is_asked_for_alone(pair, files, command):
         assert all("mask" in one for one in record["objects"])
 
 
+@pytest.mark.parametrize(
+    "words, prompt",
+    [
+        (("detect", "cat"), COMMANDS["detect"] + "cat"),
+        (("detect", "--all"), COMMANDS["detect:all"]),
+        (("segment", "cat"), COMMANDS["segment"] + "cat"),
+        (("read",), COMMANDS["read"]),
+        (("caption",), COMMANDS["caption"]),
+    ],
+    ids=str,
+)
+def test_other_numbers_of_beams(pair, files, words, prompt):
+    with Image.open(files["wide"]) as image:
+        image = image.convert("RGB")
+    for beams in (1, 5):
+        done = mmcli(
+            *words, files["wide"], "--beams", beams, "--model", pair.folder / "native", "--json", "--token-ids",
+            "--max-tokens", STEPS, "--device", "cpu", "--dtype", "float32",
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        [record] = done.records
+        assert record["token_ids"] == pair.tokens(image, prompt, beams) and record["settings"]["beams"] == beams
+
+
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_batch_equals_its_singles(pair, beams):
     """Prompts of several lengths, about several images; what is padded changes nothing."""

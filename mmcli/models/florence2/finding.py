@@ -27,6 +27,7 @@ def find(
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     max_tokens: int = 512,
     least: float | None = None,
+    beams: int = 1,
 ) -> list[Found]:
     """What each RGB image shows of `labels`, in their order: boxes, with `masks` outlines.
 
@@ -35,7 +36,7 @@ def find(
     asked = [(image, label) for image in range(len(images)) for label in labels]
     answers: list[Completion] = []
     for first in range(0, len(asked), ROWS):
-        answers += _answers(loaded, images, asked[first : first + ROWS], masks, sampling, max_tokens)
+        answers += _answers(loaded, images, asked[first : first + ROWS], masks, sampling, max_tokens, beams)
     size = len(labels)
     rows = [answers[first : first + size] for first in range(0, len(answers), size)]
     return [_found(loaded, labels, own, masks, len(images)) for own in rows]
@@ -48,6 +49,7 @@ def _answers(
     masks: bool,
     sampling: Sampling,
     max_tokens: int,
+    beams: int,
 ) -> list[Completion]:
     """One answer for each (number of an image, label)."""
     processor = cast(Florence2Processor, loaded.processor)  # the family's own
@@ -55,7 +57,6 @@ def _answers(
     about = [image - first for image, _ in asked]
     prompts = [_prompt(processor, label, masks) for _, label in asked]
     inputs = processor.rows(images[first : asked[-1][0] + 1], about, prompts)
-    beams = processor.capabilities.beams if sampling.greedy else 1
     choice = {"beams": beams} if beams > 1 else {"sampling": sampling}
     return complete(loaded.model, inputs, stop_ids=processor.stop_ids, max_tokens=max_tokens, **choice)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmcli.engine.collect import complete
 from mmcli.engine.sampling import Sampling
@@ -25,6 +25,7 @@ def find(
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     max_tokens: int = 512,
     least: float | None = None,
+    beams: int = 1,
 ) -> list[Found]:
     """What each RGB image shows of `labels`, in their order.
 
@@ -35,12 +36,11 @@ def find(
     processor = loaded.processor
     if processor.grammar is None:
         raise ModelError("The model's tokenizer.json lacks the tokens of boxes and points", "Download the model again")
+    choice: dict[str, Any] = {"beams": beams} if beams > 1 else {"sampling": sampling}
     answers = []
     for label in labels:
         inputs = processor.inputs([[image] for image in images], [processor.task_prompt("detect", label)] * len(images))
-        written = complete(
-            loaded.model, inputs, stop_ids=processor.stop_ids, max_tokens=max_tokens, sampling=sampling
-        )  # fmt: skip
+        written = complete(loaded.model, inputs, stop_ids=processor.stop_ids, max_tokens=max_tokens, **choice)
         answers.append(written)
     return [
         _found(loaded, [(label, own[i]) for label, own in zip(labels, answers, strict=True)], len(images))

@@ -18,7 +18,7 @@ from mmcli.decode.segments import format_objects, parse
 from mmcli.engine.collect import complete
 from mmcli.engine.logits import GrammarProcessor
 from mmcli.engine.sampling import Sampling
-from mmcli.errors import ModelError
+from mmcli.errors import ModelError, UsageError
 from mmcli.models.family import Found
 from mmcli.models.nano.joining import (
     CROWDED,
@@ -71,12 +71,17 @@ def find(
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     max_tokens: int = 512,
     least: float | None = None,
+    beams: int = 1,
 ) -> list[Found]:
     """What each RGB image shows of `labels`, in their order; those that nano does not know are not asked for.
 
     Every object of the answer keeps the name that the user gave it, and is there with a probability of at least
-    `least` (None: what the checkpoint was calibrated to). With `masks` each has its codes.
+    `least` (None: what the checkpoint was calibrated to). With `masks` each has its codes. UsageError for several
+    `beams`.
     """
+    if beams > 1:
+        name = loaded.checkpoint.name
+        raise UsageError(f"{name} judges each object by itself, so --beams cannot be used to find any", "Leave it out")
     taught = loaded.config.things
     asked = [
         Asked(image, label, thing)
