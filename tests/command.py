@@ -11,7 +11,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from records import read
@@ -68,6 +68,13 @@ def running(*command: object, variables: dict[str, str] | None = None, **options
 def finish(child: subprocess.Popen) -> tuple[bytes, bytes]:
     """What a running command still writes until its end: stdout and stderr."""
     return child.communicate(timeout=PATIENCE)
+
+
+def until(condition: Callable[[], object], child: subprocess.Popen) -> None:
+    """Wait for something that a running command does, and leave it the processor meanwhile."""
+    while not condition():
+        assert child.poll() is None or condition(), "it ended before"
+        time.sleep(0.01)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,27 @@ def _terminals():
     command.close_terminals()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _bundled_models_are_loaded_once():
+    """Commands that run in this process share the bundled models, as all calls of one `mmcli.Model` do."""
+    from mmcli.hub.layout import BUNDLED
+    from mmcli.models import load as module
+
+    load, kept = module.load, {}
+
+    def once(checkpoint, *settings, **more):
+        if checkpoint.folder not in BUNDLED.values():
+            return load(checkpoint, *settings, **more)
+        key = str((checkpoint, settings, more))
+        if key not in kept:
+            kept[key] = load(checkpoint, *settings, **more)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "load", once)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     """The folder of a PaliGemma 2 with random weights: it answers at once, in nonsense full of locations."""
@@ -51,6 +72,16 @@ def loaded(tiny):
 
     torch.set_num_threads(1)
     return load(resolve(str(tiny)), "cpu", "float32")
+
+
+@pytest.fixture(scope="session")
+def tiny_audio(tmp_path_factory) -> Path:
+    """The folder of a Whisper with random weights: a few letters of nonsense in three segments, at once."""
+    import whisper_folders
+
+    folder = tmp_path_factory.mktemp("tiny-audio")
+    whisper_folders.write_checkpoint(folder, seconds=30, ends=3.5, seed=9)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -39,17 +39,26 @@ def tiny_tokenizer(multilingual: bool) -> Tokenizer:
     return tokenizer
 
 
-def write_checkpoint(folder: Path, *, mels: int = 80, multilingual: bool = True, seed: int = 0, ends: float = 0.0):
+def write_checkpoint(
+    folder: Path,
+    *,
+    mels: int = 80,
+    multilingual: bool = True,
+    seed: int = 0,
+    ends: float = 0.0,
+    seconds: int = SECONDS,
+):
     """A folder as transformers saves it → the reference model.
 
-    `ends` is about what is added to the logit of the end: without it no answer comes to one.
+    `ends` is about what is added to the logit of the end: without it no answer comes to one. `seconds` are those of a
+    window: published models have 30, which `transcribe` goes by.
     """
     names = special_names(multilingual)
     ids = {name: TEXT + place for place, name in enumerate(names)}
     config = WhisperConfig(
         vocab_size=TEXT + len(names) + TIMES, num_mel_bins=mels, d_model=48, encoder_layers=2, decoder_layers=3,
         encoder_attention_heads=4, decoder_attention_heads=3, encoder_ffn_dim=80, decoder_ffn_dim=72,
-        max_source_positions=SECONDS * 50, max_target_positions=60, decoder_start_token_id=ids["<|startoftranscript|>"],
+        max_source_positions=seconds * 50, max_target_positions=60, decoder_start_token_id=ids["<|startoftranscript|>"],
         bos_token_id=TEXT, eos_token_id=TEXT, pad_token_id=TEXT, suppress_tokens=None, begin_suppress_tokens=None,
     )  # fmt: skip
     torch.manual_seed(seed)
@@ -66,7 +75,7 @@ def write_checkpoint(folder: Path, *, mels: int = 80, multilingual: bool = True,
     model.generation_config = type(model.generation_config)()
     model.save_pretrained(folder)
     tiny_tokenizer(multilingual).save(str(folder / "tokenizer.json"))
-    WhisperFeatureExtractor(feature_size=mels, chunk_length=SECONDS).save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=mels, chunk_length=seconds).save_pretrained(folder)
     settings = {
         "suppress_tokens": [1, 5, 9, *range(TEXT + 1 + 1 + len(LANGUAGES), TEXT + len(names) - 1), TEXT + 1],
         "begin_suppress_tokens": [7, TEXT], "no_timestamps_token_id": ids["<|notimestamps|>"],

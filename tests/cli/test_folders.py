@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import PATIENCE, finish, mmcli, running
+from command import PATIENCE, finish, mmcli, running, until
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -25,11 +25,15 @@ FOUND = ("detect", "cat ; person", "photos", "-o", "out/")
 
 @pytest.fixture(autouse=True)
 def photos(tmp_path, monkeypatch):
-    """Three photographs, and a file that is none."""
     monkeypatch.chdir(tmp_path)
+    copy_photos()
+
+
+def copy_photos() -> None:
+    """Three photographs, and a file that is none."""
     Path("photos/sub").mkdir(parents=True)
     for source, name in (("cat.jpg", "a.jpg"), ("astronaut.jpg", "sub/b.jpg"), ("tower.jpg", "c.jpg")):
-        shutil.copy(EXAMPLES / source, Path("photos", name))
+        shutil.copy2(EXAMPLES / source, Path("photos", name))
     Path("photos/d.jpg").write_bytes(b"no picture")
 
 
@@ -69,18 +73,28 @@ def test_what_failed_is_tried_again_when_asked():
     assert [record["source"] for record in failed] == ["photos/d.jpg"]
 
 
+FORMS = ("--format", "jsonl,coco", "--overlay", "out/drawn", "--batch-size", 1)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What a run makes that nothing stops."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("whole"))
+        copy_photos()
+        assert mmcli(*FOUND, *FORMS).code == 1
+        return contents()
+
+
 @pytest.mark.parametrize("moment", [1, 2, 3])
-def test_a_killed_run_is_gone_on_with_to_the_same_end(moment):
-    forms = ("--format", "jsonl,coco", "--overlay", "out/drawn", "--batch-size", 1)
-    assert mmcli(*FOUND[:-1], "whole/", *[str(form).replace("out/", "whole/") for form in forms]).code == 1
-    with running(sys.executable, "-m", "mmcli", *FOUND, *forms) as child:
-        while sum(1 for _ in Path("out").rglob("*.jsonl")) < moment and child.poll() is None:
-            pass
+def test_a_killed_run_is_gone_on_with_to_the_same_end(whole, moment):
+    with running(sys.executable, "-m", "mmcli", *FOUND, *FORMS) as child:
+        until(lambda: written(moment), child)
         child.send_signal(signal.SIGKILL)
         child.wait()
-    again = mmcli(*FOUND, *forms)
+    again = mmcli(*FOUND, *FORMS)
     assert again.code == 1 and not list(Path("out").rglob("*.part"))
-    assert contents() == contents("whole")
+    assert contents() == whole
 
 
 HELD = ("detect", "cat ; person", "photos", "held.jpg", "-o", "out/", "--format", "jsonl", "--batch-size", 1)
@@ -94,8 +108,7 @@ def test_what_is_left_of_a_killed_run_is_gone_on_with():
     os.mkfifo("held.jpg")
     # The pipe opens when its turn to be read comes, and holds the run back.
     with running(sys.executable, "-m", "mmcli", *HELD) as child, open("held.jpg", "wb"):
-        while not written(2):
-            assert child.poll() is None
+        until(lambda: written(2), child)
         child.send_signal(signal.SIGKILL)
         child.wait()
     kept = len([record for record in read_records(Path("out")) if "error" not in record])
@@ -114,8 +127,7 @@ def test_two_runs_into_one_folder_exclude_each_other():
 def test_an_interrupted_run_keeps_what_it_did():
     os.mkfifo("held.jpg")
     with running(sys.executable, "-m", "mmcli", *HELD) as child, open("held.jpg", "wb"):
-        while not written(3):
-            assert child.poll() is None
+        until(lambda: written(3), child)
         os.killpg(child.pid, signal.SIGINT)
         _, err = finish(child)
     assert child.returncode == 130 and re.search(rb"interrupted after [234] of 5 pictures", err)

@@ -33,9 +33,9 @@ def test_a_run_over_pictures_says_how_far_it_came(album, tiny, number, code):
     assert out.count(b"album/") == out.count(b"\n") >= 1 and out.endswith(b"\n")
 
 
-def test_a_run_over_recordings_says_how_far_it_came(tmp_path):
+def test_a_run_over_recordings_says_how_far_it_came(tmp_path, tiny_audio):
     os.mkfifo(tmp_path / "waiting.wav")
-    command = ("transcribe", EXAMPLE, tmp_path / "waiting.wav", "--json", "--batch-size", 1)
+    command = ("transcribe", EXAMPLE, tmp_path / "waiting.wav", "--json", "--batch-size", 1, "--model", tiny_audio)
     code, out, err = interrupted_after_a_line(signal.SIGINT, *command)
     assert (code, out.count(b"\n")) == (130, 1) and "Traceback" not in err
     assert re.search(r"mmcli: interrupted after [01] of 2 recordings[ ;]", err)  # the line is written, then counted

@@ -30,7 +30,6 @@ def write(folder: Path, name: str) -> None:
 
     from mmcli.hub.layout import BUNDLED
 
-    whisper_folders.SECONDS = 30  # as all published ones read, and as `transcribe` needs
     if name in BUNDLED:
         folder.mkdir()
         for file in BUNDLED[name].iterdir():
@@ -58,9 +57,9 @@ def write(folder: Path, name: str) -> None:
         if name == "fuyu-pickle":
             _as_pickle(folder)
     elif name == "whisper":
-        whisper_folders.write_checkpoint(folder)
+        whisper_folders.write_checkpoint(folder, seconds=30)
     elif name == "whisper.en":
-        whisper_folders.write_checkpoint(folder, multilingual=False)
+        whisper_folders.write_checkpoint(folder, multilingual=False, seconds=30)
         _in_parts(folder)
     elif name == "gemma3n-text":
         alone = gemma3n_models.tiny_text_reference()
