@@ -1,9 +1,13 @@
 import threading
+from inspect import signature
 
 import pytest
 from command import PATIENCE
 
+from mmcli.batch import images, read
 from mmcli.batch.prefetch import prefetch
+from mmcli.batch.sizes import ON_CPU
+from mmcli.media.limits import HELD_PIXELS
 
 
 def results(pairs):
@@ -84,3 +88,14 @@ def test_threads_end_when_the_taker_goes_away():
 
 def test_no_items():
     assert results(prefetch(str, [], depth=2)) == []
+
+
+@pytest.mark.parametrize("module", [images, read])
+def test_what_waits_keeps_the_threads_busy_and_fits_beside_a_model(module):
+    """One result waits while each thread makes another; the largest images that may wait take an eighth of 2 GB."""
+    assert signature(prefetch).parameters["threads"].default < module.PREFETCHED
+    assert module.PREFETCHED * HELD_PIXELS * 3 <= 2 << 30 >> 3
+
+
+def test_a_batch_of_images_is_read_while_the_model_works_on_another():
+    assert images.PREFETCHED >= ON_CPU

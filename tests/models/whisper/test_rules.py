@@ -35,6 +35,7 @@ TEXT = set(range(T)) - NEVER
         ([T, 1], TEXT | set(range(T + 1, V)), "a segment takes time"),
         ([T + 3, 1, 2], TEXT | set(range(T + 4, V)), "times do not go back"),
         ([T, 1, T + 7], {END} | (TEXT - set(range(END))) | set(range(T + 7, V)), "an end: the next start or the end"),
+        ([1, T + 7], {END} | (TEXT - set(range(END))) | set(range(T + 7, V)), "an end, though no start was written"),
         ([T, 1, T + 7, T + 7], TEXT, "text follows a start"),
         ([T, 1, T + 7, T + 9, 2], TEXT | set(range(T + 10, V)), "beyond the last start"),
     ],
@@ -69,13 +70,23 @@ def test_no_time_lies_behind_the_audio():
     assert only[0].nonzero()[:, 0].tolist() == sorted(TEXT)
 
 
+def test_a_recording_may_end_at_any_time_token_and_not_behind_it():
+    """As many samples as there are in so many steps of time: floats are a little more or less than that."""
+    steps = list(range(1, 1501))
+    rules = WritingRules(SPECIAL, True, seconds=[320 * step / 16_000 for step in steps])
+    left = rules(torch.zeros(len(steps), T + 1503), [[T, 1]] * len(steps)) > -torch.inf
+    assert [row.nonzero().max().item() - T for row in left] == steps
+
+
 @pytest.mark.parametrize(
     ("written", "may_end", "reason"),
     [
         ([T, 1, T + 5, T + 5], False, "a sentence was begun, and two seconds are to come"),
         ([T, 1, T + 5, T + 8, 1], True, "it was written"),
         ([T, 1, T + 5], True, "no sentence was begun"),
-        ([T, 1, T + 52, T + 52], True, "what is left is shorter than times are sure"),
+        ([T], True, "nothing was said at all"),
+        ([T, 1, T + 50, T + 50], False, "a second is to come"),
+        ([T, 1, T + 51, T + 51], True, "what is left is shorter than times are sure"),
     ],
 )
 def test_no_sentence_that_was_begun_is_left_to_another_window(written, may_end, reason):

@@ -36,6 +36,7 @@ def t(seconds: float) -> int:
         ([t(0), 1, t(30)], [(0, 10, (1,))], "a time behind the window"),
         ([t(0), 1, t(3), t(3)], [(0, 3, (1,))], "a start without text"),
         ([t(2), t(3)], [], "times without text"),
+        ([t(5), t(2), 1, t(6)], [(2, 6, (1,))], "the last start before the text counts"),
         ([t(0), 1, t(3), 2, t(5)], [(0, 3, (1,)), (3, 5, (2,))], "a start that was not written"),
     ],
 )
@@ -58,6 +59,7 @@ def test_any_tokens_keep_all_text_and_rising_times(ids, seconds):
         ([t(0), 1, t(3)], 10.0),  # it ended after its last segment: all was transcribed
         ([t(0), 1, t(3), t(3)], 3.0),  # it began another: more follows from there
         ([t(0), 1, t(3), t(3), 2], 10.0),
+        ([t(3)], 10.0),
         ([], 10.0),
     ],
 )
@@ -74,6 +76,7 @@ def part(start: float, end: float) -> Stretch:
     [
         ([part(0, 4), part(4, 9)], 9.5, 2, 9.5, "nothing is missing"),
         ([part(0, 4), part(6.9, 9)], 9.5, 2, 9.5, "a pause"),
+        ([part(0, 4), part(7.1, 9)], 9.5, 1, 4, "longer than the pauses at which windows are cut"),
         ([part(0, 4), part(18, 22), part(22, 25)], 25.2, 1, 4, "it leapt over a sentence"),
         ([part(0, 4), part(4, 9)], 25.0, 2, 9, "it ended long before the audio"),
         ([part(0, 4), part(8, 9)], 25.0, 1, 4, "the first hole counts"),
@@ -89,6 +92,7 @@ def test_what_lies_behind_a_hole_is_not_used(found, reached, kept, until, reason
     [
         ([(4.0, 9), (5.0, 12)], None, "as people speak"),
         ([(8.9, 6)], None, "slow, but possible"),
+        ([(9.1, 6)], 0, "slower than a token a second, and a pause"),
         ([(4.0, 9), (20.0, 10), (20.0, 2)], 1, "the first that lasts longer than its text"),
         ([], None, "nothing was said"),
     ],
