@@ -104,6 +104,12 @@ def dtype_option(help: str) -> Any:
     return option("Model", "--dtype", metavar="auto|float32|bfloat16|float16", callback=check, help=help)
 
 
+def model_option(help: str) -> Any:
+    """--model, with a help text that suits the command."""
+    more: dict[str, Any] = {"autocompletion": complete.models, "callback": model_or_default}
+    return option("Model", "--model", "-M", metavar="NAME|PATH|REPO", help=help, **more)
+
+
 def files_from_option(panel: str) -> Any:
     """--files-from, in the panel that is called after what the files are."""
     help = f"Read names of {panel.lower()} from a file or stdin: one a line, or separated by NUL."
@@ -127,14 +133,8 @@ class ModelOptions:
 
     model: Annotated[
         str,
-        option(
-            "Model",
-            "--model",
-            "-M",
-            metavar="NAME|PATH|REPO",
-            autocompletion=complete.models,
-            callback=model_or_default,
-            help=f"The bundled {IMAGE_MODEL} (default, unless mmcli models use has set another), a checkpoint's "
+        model_option(
+            f"The bundled {IMAGE_MODEL} (default, unless mmcli models use has set another), a checkpoint's "
             f"folder, or a model of the Hugging Face hub such as {such_as('images', bundled=False)}, downloaded at "
             "first use.",
         ),

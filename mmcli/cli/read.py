@@ -5,12 +5,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmcli.cli import complete
 from mmcli.cli.arguments import Beams, Images
-from mmcli.cli.choice import model_or_default
 from mmcli.cli.engine import EngineOptions
 from mmcli.cli.folders import FolderOptions
-from mmcli.cli.options import AnswerOptions, ImageOptions, LogOptions, ModelOptions, OutputOptions, option, spread
+from mmcli.cli.options import (
+    AnswerOptions,
+    ImageOptions,
+    LogOptions,
+    ModelOptions,
+    OutputOptions,
+    model_option,
+    option,
+    spread,
+)
 from mmcli.errors import UsageError
 from mmcli.hub.known import IMAGE_MODEL
 from mmcli.models.offered import any_of, such_as
@@ -42,14 +49,8 @@ class ReadModelOptions(ModelOptions):
 
     model: Annotated[
         str,
-        option(
-            "Model",
-            "--model",
-            "-M",
-            metavar="NAME|PATH|REPO",
-            autocompletion=complete.models,
-            callback=model_or_default,
-            help=f"A model that reads: {any_of('reads_text')}, a checkpoint's folder or another of the Hugging Face "
+        model_option(
+            f"A model that reads: {any_of('reads_text')}, a checkpoint's folder or another of the Hugging Face "
             "hub (default: the library of mmcli[read], unless mmcli models use has set a model).",
         ),
     ] = ""

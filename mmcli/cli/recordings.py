@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from mmcli.cli import complete
-from mmcli.cli.choice import model_or_default
 from mmcli.cli.environment import Environment
 from mmcli.cli.folders import AUDIO_FORMATS, Force, RetryFailed, chosen_forms, formats_option, is_folder
 from mmcli.cli.options import (
@@ -14,6 +12,7 @@ from mmcli.cli.options import (
     Overwrite,
     batch_size_option,
     files_from_option,
+    model_option,
     one_of,
     option,
     seconds_of,
@@ -165,14 +164,8 @@ class AudioModelOptions(ModelOptions):
 
     model: Annotated[
         str,
-        option(
-            "Model",
-            "--model",
-            "-M",
-            metavar="NAME|PATH|REPO",
-            autocompletion=complete.models,
-            callback=model_or_default,
-            help=f"The bundled {AUDIO_MODEL} (default, unless mmcli models use has set another), a checkpoint's "
+        model_option(
+            f"The bundled {AUDIO_MODEL} (default, unless mmcli models use has set another), a checkpoint's "
             "folder, or a model of the Hugging Face hub, downloaded at first use: "
             f"{', '.join(able('transcribes', bundled=False)[:3])} and others.",
         ),

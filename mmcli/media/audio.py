@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from mmcli.errors import InputError
-from mmcli.media.containers import audio_track, length, open_container, stated_length
+from mmcli.media.containers import Progress, audio_track, decoded, length, open_container, stated_length
 from mmcli.media.limits import UNKNOWN_STREAM
 from mmcli.media.mixing import BLOCK, RATE, TURNED, Alignment, Mixer, mixes
 from mmcli.media.naming import printable, trouble
@@ -26,8 +26,6 @@ _WARM_UP = 0.5  # seconds decoded before `start`: MP3 and Opus need up to 0.25 s
 _GAP = 0.1  # seconds by which times may jump: less is the rounding of a container, or a sloppy clock
 _LONGEST_GAP = 3600.0  # seconds of silence put in at most, in all: a longer leap is an error of the clock
 _SHORTFALL = 0.5  # seconds that may be missing at the end before a recording is said to be cut short
-_HOPELESS = 2_000  # damaged pieces from the beginning on after which no audio is waited for
-_TRIES = 20  # errors of the container in a row before the rest is given up
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,8 @@ class AudioReader:
             self._end = self._start + round(max(duration, 0.0) * RATE)
         self._notes: list[str] = []
         self._alignment = Alignment()
-        self._damaged, self._gaps, self._missing, self._leaps, self._numberless = 0, 0, 0.0, 0, False
+        self._progress = Progress()
+        self._gaps, self._missing, self._leaps, self._numberless = 0, 0.0, 0, False
         self._container = open_container(file, name)
         try:
             self._stream = audio_track(self._container, name, self._notes, track)
@@ -143,10 +142,7 @@ class AudioReader:
     @property
     def info(self) -> AudioInfo:
         """What is known by now."""
-        notes = list(self._notes)
-        if self._damaged:
-            pieces = "1 damaged piece is" if self._damaged == 1 else f"{self._damaged} damaged pieces are"
-            notes.append(f"{pieces} left out")
+        notes = [*self._notes, *self._progress.notes]
         if self._gaps:
             places = "one place" if self._gaps == 1 else f"{self._gaps} places"
             notes.append(f"{self._missing:.1f} s are missing in {places}, silence stands for them")
@@ -243,7 +239,7 @@ class AudioReader:
                 yield from frames
                 return
         if start > 2 * _WARM_UP:
-            self._damaged = 0
+            self._progress = Progress()
             self._rewind()
         yield from self._frames()
 
@@ -268,38 +264,16 @@ class AudioReader:
 
     def _frames(self) -> Iterator[tuple[float | None, "av.AudioFrame"]]:
         """All that can be decoded from here on, each frame with its time in seconds from the origin, if it has one."""
-        import av
-
-        packets, errors, decoded = self._container.demux(self._stream), 0, False
-        while errors < _TRIES and (decoded or self._damaged < _HOPELESS):
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except (av.error.FFmpegError, IndexError):  # IndexError: a track that PyAV did not see at the beginning
-                errors += 1
-                packets = self._container.demux(self._stream)
-                continue
-            except OSError as error:
-                raise trouble(self._name, error) from error
-            errors = 0
-            try:
-                frames = packet.decode()
-            except av.error.EOFError:
-                return
-            except av.error.FFmpegError:
-                self._damaged += 1
-                continue
+        for frames in decoded(self._container, self._stream, self._name, self._progress):
             for frame in frames:
                 if not mixes(frame):
-                    self._damaged += 1
+                    self._progress.damaged += 1
                 elif frame.samples:
-                    decoded = True
+                    self._progress.useful = True
                     if frame.pts is None or frame.time_base is None:
                         yield None, frame
                     else:
                         yield float(frame.pts * frame.time_base) - self._origin, frame
-        self._damaged += 1
 
     def _finite(self, block: np.ndarray) -> np.ndarray:
         if np.isfinite(block).all():
@@ -311,7 +285,7 @@ class AudioReader:
         if ended > 0 and self._start:
             what = f"{self._name} ends after {ended:.1f} s, before the start at {self._start / RATE:.1f} s"
             return InputError(what, "Choose an earlier --start")
-        if self._damaged:
+        if self._progress.damaged:
             what = f"{self._name} is damaged or cut short: no audio in it can be decoded"
             return InputError(what, "Get a fresh copy of the file")
         return InputError(f"{self._name} holds no audio: it is a recording of no length", "Record it again")

@@ -1,12 +1,15 @@
-"""Files and what FFmpeg makes of them: opening, the audio track, its length; what is refused, in words."""
+"""Files and what FFmpeg makes of them: opening, tracks, lengths, packets; what is refused, in words."""
 
 import io
+from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from mmcli.errors import InputError
 from mmcli.media.mixing import fits
+from mmcli.media.naming import trouble
 from mmcli.media.sample_widths import whole_places
 from mmcli.media.sniff import RECORDINGS
 
@@ -17,6 +20,8 @@ _READ = (  # FFmpeg's names of the containers that are opened: none that opens f
     "wav,w64,aiff,au,caf,flac,mp3,aac,loas,ac3,eac3,ogg,mov,matroska,webm,mpegts,mpeg,avi,asf,flv,amr,amrnb,amrwb,"
     "wv,ape,tta,dts,voc"
 )
+_HOPELESS = 2_000  # damaged packets from the beginning on after which nothing is waited for
+_TRIES = 20  # errors of the container in a row before the rest is given up
 _EXACT = ("mp3", "w64", "aiff", "au", "caf", "flac", "mov", "matroska", "asf")  # their length is stated, not estimated
 
 
@@ -94,7 +99,56 @@ def audio_track(
     return track
 
 
-def length(container: "av.container.InputContainer", track: "av.AudioStream") -> float | None:
+@dataclass
+class Progress:
+    """How far the decoding of a track came."""
+
+    damaged: int = 0  # packets that could not be decoded, or not be used
+    useful: bool = False  # whether any could be
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of it, as phrases."""
+        if not self.damaged:
+            return []
+        return ["1 damaged piece is left out" if self.damaged == 1 else f"{self.damaged} damaged pieces are left out"]
+
+
+def decoded(
+    container: "av.container.InputContainer", track: "av.AudioStream | av.VideoStream", name: str, progress: Progress
+) -> Iterator[list[Any]]:
+    """The frames of one packet after another, from here on; `progress` is kept by both sides. Raises InputError.
+
+    A list is let go as soon as the next one is asked for, and its frames as soon as they are taken out of it.
+    """
+    import av
+
+    packets, errors = container.demux(track), 0
+    while errors < _TRIES and (progress.useful or progress.damaged < _HOPELESS):
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except (av.error.FFmpegError, IndexError):  # IndexError: a track that PyAV did not see at the beginning
+            errors += 1
+            packets = container.demux(track)
+            continue
+        except OSError as error:
+            raise trouble(name, error) from error
+        errors = 0
+        try:
+            frames = packet.decode()
+        except av.error.EOFError:
+            return
+        except (av.error.FFmpegError, MemoryError):  # MemoryError: of a size that only damage can announce
+            progress.damaged += 1
+            continue
+        del packet
+        yield frames
+    progress.damaged += 1
+
+
+def length(container: "av.container.InputContainer", track: "av.AudioStream | av.VideoStream") -> float | None:
     """Seconds from the container's beginning to the end of the track, None where it does not say."""
     if track.duration is not None and track.time_base is not None:
         begin = (track.start_time or 0) * track.time_base - Fraction(container.start_time or 0, 1_000_000)

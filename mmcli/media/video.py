@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from mmcli.errors import InputError
-from mmcli.media.containers import open_container
+from mmcli.media.containers import Progress, decoded, length, open_container
 from mmcli.media.image import LoadedImage
 from mmcli.media.limits import HELD_PIXELS, UNKNOWN_STREAM, VIDEO_PIXELS
 from mmcli.media.naming import printable, trouble
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 _FASTEST = 1000  # frames a second; what announces more tells no rate
 _USUAL_RATE = Fraction(25)
 _LONGEST = 10_000_000.0  # seconds: what announces more tells no length
-_HOPELESS = 2_000  # damaged packets from the beginning on after which no image is waited for
-_TRIES = 20  # errors of the container in a row before the rest is given up
 _LEAP = 1.0  # seconds ahead for which it seeks at first
 _SHORTFALL = 1.0  # seconds that may be missing at the end before a video is said to be cut short
 _DAMAGED = "Get a fresh copy of the file"
@@ -96,12 +94,13 @@ class VideoReader:
     def __init__(self, file: BinaryIO, name: str):
         self._file, self._name = file, name
         self.notes: list[str] = []
-        self._damaged, self._last = 0, -1.0
+        self._progress, self._last = Progress(), -1.0
         self._leap = _LEAP
         self._open()
         try:
             self.rate = _rate(self._stream)
-            self.seconds = _length(self._container, self._stream)
+            told = length(self._container, self._stream)
+            self.seconds = told if told is not None and told <= _LONGEST else None
             self.has_audio = bool(self._container.streams.audio)
             self._stated = self._stream.duration is not None or not self.has_audio  # else audio may go on longer
             self._ratio = self._stream.sample_aspect_ratio
@@ -171,12 +170,10 @@ class VideoReader:
 
     def _end(self) -> None:
         if self._last < 0:
-            if self._damaged:
+            if self._progress.damaged:
                 raise InputError(f"{self._name} is damaged or cut short: no image in it can be decoded", _DAMAGED)
             raise InputError(f"{self._name} holds no image: it is a video of no length", "Record it again")
-        if self._damaged:
-            pieces = "1 damaged piece is" if self._damaged == 1 else f"{self._damaged} damaged pieces are"
-            self.notes.append(f"{pieces} left out")
+        self.notes += self._progress.notes
         if self._stated and self.seconds is not None and self.seconds - self._last > _SHORTFALL + 1 / self.rate:
             shortfall = f"{self._last:.1f} of the {self.seconds:.1f} s that it announces are there"
             self.notes.append(f"it is cut short: {shortfall}")
@@ -235,29 +232,8 @@ class VideoReader:
 
     def _decoded(self) -> "Iterator[tuple[float, av.VideoFrame]]":
         """All that can be decoded from here on, each frame with its time."""
-        import av
-
-        packets, errors, clock = self._container.demux(self._stream), 0, -1.0
-        while errors < _TRIES and (self._last >= 0 or self._damaged < _HOPELESS):
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except (av.error.FFmpegError, IndexError):  # IndexError: a track that PyAV did not see at the beginning
-                errors += 1
-                packets = self._container.demux(self._stream)
-                continue
-            except OSError as error:
-                raise trouble(self._name, error) from error
-            errors = 0
-            try:
-                frames = packet.decode()
-            except av.error.EOFError:
-                return
-            except (av.error.FFmpegError, MemoryError):
-                self._damaged += 1
-                continue
-            del packet
+        clock = -1.0
+        for frames in decoded(self._container, self._stream, self._name, self._progress):
             while frames:
                 frame = frames.pop(0)
                 _check_size(frame.width, frame.height, self._name)
@@ -266,9 +242,9 @@ class VideoReader:
                 else:  # counted, so none may be passed over
                     clock, self._leap = clock + 1 / float(self.rate) if clock >= 0 else 0.0, math.inf
                 self._last = max(self._last, clock)
+                self._progress.useful = True
                 yield clock, frame
                 del frame
-        self._damaged += 1
 
     def _image(self, frame: "av.VideoFrame", full: bool = False) -> LoadedImage:
         """A frame as it is displayed: square pixels, upright, in the colours of its own matrix."""
@@ -338,15 +314,3 @@ def _rate(track: "av.VideoStream") -> Fraction:
         if rate and Fraction(1, 1000) <= rate <= _FASTEST:
             return Fraction(rate)
     return _USUAL_RATE
-
-
-def _length(container: "av.container.InputContainer", track: "av.VideoStream") -> float | None:
-    """Seconds from the container's beginning to the end of the track, None where it tells nothing sensible."""
-    if track.duration is not None and track.time_base is not None:
-        begin = (track.start_time or 0) * track.time_base - Fraction(container.start_time or 0, 1_000_000)
-        seconds = float(begin + track.duration * track.time_base)
-    elif container.duration is not None:
-        seconds = container.duration / 1_000_000
-    else:
-        return None
-    return seconds if 0 < seconds <= _LONGEST else None

@@ -227,7 +227,7 @@ def test_no_piece_of_a_hopeless_recording_is_decoded(tmp_path, monkeypatch):
 
 def test_of_nothing_but_damage_a_beginning_is_enough(tmp_path, monkeypatch):
     decoded = []
-    monkeypatch.setattr("mmcli.media.audio._HOPELESS", 20)
+    monkeypatch.setattr("mmcli.media.containers._HOPELESS", 20)
     monkeypatch.setattr("mmcli.media.audio.mixes", lambda frame: decoded.append(frame) and False)
     (tmp_path / "a.wav").write_bytes(wav_bytes(tone(440, 60, 16000), 16000))
     assert "no audio in it can be decoded" in fails(tmp_path / "a.wav") and len(decoded) == 20
