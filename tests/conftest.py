@@ -2,6 +2,7 @@
 
 import os
 import signal
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,9 @@ def _bundled_models_are_loaded_once():
     def once(checkpoint, *settings, **more):
         if checkpoint.folder not in BUNDLED.values():
             return load(checkpoint, *settings, **more)
-        key = str((checkpoint, settings, more))
+        given = signature(load).bind(checkpoint, *settings, **more)
+        given.apply_defaults()
+        key = (checkpoint.folder, *map(str, list(given.arguments.values())[1:]))
         if key not in kept:
             kept[key] = load(checkpoint, *settings, **more)
         return kept[key]

@@ -38,10 +38,16 @@ def talk(*channels: np.ndarray) -> Source:
 
 def transcribed(loaded: Loaded, recording: Source, **options) -> Record:
     """The record of a recording; `options` are those of `transcribe`."""
+    [record] = transcribed_together(loaded, [recording], **options)
+    return record
+
+
+def transcribed_together(loaded: Loaded, recordings: list[Source], **options) -> list[Record]:
+    """The records of several recordings, whose windows share batches."""
     events = transcribe(
-        [recording], TranscribeRequest(), lambda: loaded, model=loaded.checkpoint.name, lanes=1, **options
+        recordings, TranscribeRequest(), lambda: loaded, model=loaded.checkpoint.name, lanes=1, **options
     )
-    return next(event.record for event in events if isinstance(event, Outcome))
+    return [event.record for event in events if isinstance(event, Outcome)]
 
 
 def letters(record: Record) -> str:

@@ -100,16 +100,22 @@ def test_the_command_says_nothing_in_a_pipe(tmp_path):
 
 def test_on_a_real_terminal(tmp_path):
     """The caption first, then one hint; on the same day none again, and none with --quiet."""
-    asked = {"MMCLI_HINTS": "1", "XDG_STATE_HOME": str(tmp_path), "HF_HUB_OFFLINE": "", "COLUMNS": "300"}
-    quiet = Terminal("caption", CAT, "--quiet", variables=asked)
-    assert quiet.end() == 0 and b"Try:" not in quiet.screen
-    first = Terminal("caption", CAT, variables=asked)
+
+    def asked(name, **more):
+        return {"MMCLI_HINTS": "1", "MMCLI_CONFIG": "", "XDG_STATE_HOME": str(tmp_path / name), **more}
+
+    def errors(name, *arguments):
+        done = mmcli("caption", CAT, *arguments, variables=asked(name), stderr_tty=True, stdout_tty=True)
+        assert done.code == 0
+        return done.err
+
+    assert "Try:" not in errors("here", "--quiet")
+    first = Terminal("caption", CAT, variables=asked("here", HF_HUB_OFFLINE="", COLUMNS="300"))
     assert first.end() == 0
     lines = first.screen.decode().replace("\r", "").splitlines()
     place = next(i for i, line in enumerate(lines) if "cat" in line and "mmcli" not in line)
     assert f"Try: mmcli caption {CAT} -M " in lines[place + 1]
-    again = Terminal("caption", CAT, variables=asked)
-    assert again.end() == 0 and b"Try:" not in again.screen
+    assert "Try:" not in errors("here") and "Try:" in errors("elsewhere")
 
 
 def test_the_day_is_that_of_the_machine(monkeypatch, said, tmp_path):
