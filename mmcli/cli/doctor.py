@@ -91,10 +91,12 @@ def _version(package: str) -> str | None:
 
 
 def devices() -> list[dict[str, Any]]:
-    """Every device PyTorch can use here: its name, bytes of memory where known, and the type for large models."""
+    """Every device PyTorch can use here: its name, bytes of memory where known, the type for large models, and whether
+    steps go through fused kernels."""
     import torch
 
     from mmcli.engine.device import choose_dtype
+    from mmcli.layers import kernels
 
     found = [("cpu", f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads")]
     if torch.cuda.is_available():
@@ -107,6 +109,7 @@ def devices() -> list[dict[str, Any]]:
             "name": name,
             "memory": memory_of(torch.device(device)),
             "dtype": str(choose_dtype("auto", torch.device(device))).removeprefix("torch."),
+            "kernels": kernels.available(torch.device(device)),
         }
         for device, name in found
     ]
@@ -187,6 +190,8 @@ def forced_logits(model: Any, inputs: Any, tokens: "list[int] | None") -> "tuple
     """Logits [T, V] (float32, on the CPU) of one row for `tokens`, or for the likeliest ones where that is None."""
     import torch
 
+    from mmcli.engine import cuda_graph
+
     weight = next(model.parameters())
     inputs = inputs.to(weight.device, weight.dtype)
     count = CHECK_TOKENS if tokens is None else len(tokens)
@@ -198,7 +203,8 @@ def forced_logits(model: Any, inputs: Any, tokens: "list[int] | None") -> "tuple
             rows.append(logits[0].float().cpu())
             chosen.append(int(logits[0].argmax()) if tokens is None else tokens[step])
             if step < count - 1:
-                logits = model.step(torch.tensor([chosen[-1]], device=weight.device), cache)
+                # As answers are written: on a GPU from a graph, through what kernels there are.
+                logits = cuda_graph.step(model, torch.tensor([chosen[-1]], device=weight.device), cache)
     return torch.stack(rows), chosen
 
 
@@ -210,7 +216,8 @@ def as_text(facts: dict[str, Any], columns: int | None = None) -> str:
         rows.append((name, found or (f"not installed; for {EXTRAS[name]}" if name in EXTRAS else "MISSING")))
     for device in facts["devices"]:
         memory = f", {bytes_text(device['memory'])}" if device["memory"] else ""
-        rows.append((device["device"], f"{device['name']}{memory}; large models run in {device['dtype']}"))
+        kernels = ", through fused kernels" if device["kernels"] else ""
+        rows.append((device["device"], f"{device['name']}{memory}; large models run in {device['dtype']}{kernels}"))
     return table(rows, columns) + "\n" + fit("".join(_verdict(facts[check]) for check in CHECKED), columns)
 
 

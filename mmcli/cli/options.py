@@ -160,7 +160,7 @@ class ModelOptions:
             metavar="auto|cpu|device",
             callback=one_of("auto", "cpu", "device"),
             help="Where a table of per-layer embeddings is, in models that have one: mapped from its file on the CPU, "
-            "rows in use being moved (auto, cpu), or in the device's memory with the other weights.",
+            "rows in use being moved (cpu), or with the other weights (device; auto: where a GPU has room to spare).",
         ),
     ] = "auto"
 

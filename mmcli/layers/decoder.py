@@ -134,7 +134,7 @@ class LlamaDecoder(nn.Module):
             hidden = hidden * self.config.logit_scale
         if self.head is not None:
             return self.head(hidden).float()
-        return F.linear(hidden, self.embedding.weight[: self.config.vocabulary]).float()
+        return kernels.linear(hidden, self.embedding.weight[: self.config.vocabulary]).float()
 
     def quantise_head(self) -> None:
         """Let the head's product be one of 8-bit integers, on a CPU; where it is the embedding, it gets a copy."""

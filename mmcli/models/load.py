@@ -18,6 +18,9 @@ from mmcli.models.family import Family
 from mmcli.models.loaded import Loaded
 from mmcli.models.registry import family_of
 
+# A GPU's free memory must be so many times all weights before what could stay in the file is put there too.
+ROOM = 1.5
+
 
 def load(
     checkpoint: Checkpoint,
@@ -34,8 +37,8 @@ def load(
     `fused` False it keeps the weights that the checkpoint has names for, as training and saving need it.
 
     The module is built without memory and filled from memory-mapped files, so the peak is the model's own size. What a
-    model asks to have left in the file (`kept_mapped`: Gemma 3n's per-layer table) is, with "auto" and "cpu" for
-    `table`; "device" puts it among the other weights.
+    model asks to have left in the file (`kept_mapped`: Gemma 3n's per-layer table) is, with "cpu" for `table`; "device"
+    puts it among the other weights, "auto" where a GPU has room to spare.
     """
     family = family_of(checkpoint.config, checkpoint.name)
     config = family.read_config(checkpoint.config)
@@ -46,7 +49,7 @@ def load(
     if isinstance(dtype, str):
         dtype = choose_dtype(dtype, device, parameter_count(checkpoint.folder))
     model = build_empty(family, config)
-    mapped = frozenset() if table == "device" else kept_mapped(model)
+    mapped = left_in_file(model, table, device, dtype)
     try:
         load_strict(model, checkpoint.folder, family.rules(config), device, dtype, mapped)
     except (RuntimeError, MemoryError, OSError) as error:
@@ -67,6 +70,23 @@ def load(
     if device.type == "cuda":
         torch.cuda.empty_cache()  # weights that were put together leave their old places behind
     return Loaded(model, processor, checkpoint, config, device, dtype, mask_decoder, family, quantised)
+
+
+def left_in_file(model: GenerativeModel, table: str, device: torch.device, dtype: torch.dtype) -> frozenset[str]:
+    """Names of the tensors that stay mapped from their file: see `load`.
+
+    On the device a table saves every step a wait for the host; with batches, that is half of a step's time.
+    """
+    kept = kept_mapped(model)
+    if table == "auto" and kept and device.type == "cuda":
+        whole = sum(tensor.numel() * dtype.itemsize for tensor in model.state_dict().values())
+        table = "device" if free_memory(device) >= ROOM * whole else "cpu"
+    return frozenset() if table == "device" else kept
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that nobody uses on a CUDA device."""
+    return torch.cuda.mem_get_info(device)[0]
 
 
 def build_empty(family: Family, config: Any) -> GenerativeModel:

@@ -46,6 +46,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--model", default="nano")
     parser.add_argument("--make", help="a random checkpoint of this size instead (see run.py)")
     parser.add_argument("--batch", type=int, nargs="+", default=[1])
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--table", default="auto", help="where Gemma 3n's per-layer table is: cpu or device")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
@@ -117,11 +118,13 @@ def main() -> None:
             name = folder
         checkpoint = resolve(name)
         side = Mmcli()
-        side.load(checkpoint, device, choose_dtype("auto", device, None), given.table, True)
+        kind = side.load(checkpoint, device, choose_dtype(given.dtype, device, None), given.table, False)
     family = family_of(checkpoint.config, checkpoint.name)
     processor = family.processor(checkpoint.folder, family.read_config(checkpoint.config), checkpoint.config)
     copy, read = copy_rate(device), side.read_each_token()
-    print(f"{given.make or given.model} on {torch.cuda.get_device_name()}: a copy moves {copy / 1e9:.0f} GB/s,")
+    print(
+        f"{given.make or given.model} on {torch.cuda.get_device_name()} in {kind}: a copy moves {copy / 1e9:.0f} GB/s,"
+    )
     print(f"a step reads {read / 1e9:.3f} GB of weights: at the least {1000 * read / copy:.3f} ms", flush=True)
     for batch in given.batch:
         inputs = processor.inputs(pictures(batch), [processor.task_prompt("caption", "")] * batch)

@@ -38,6 +38,7 @@ def test_a_wrong_weight_shows(loaded, inputs):
 def test_the_cpu_is_always_there():
     first = devices()[0]
     assert first["device"] == "cpu" and first["memory"] > 1e8 and first["dtype"] in ("float32", "bfloat16")
+    assert not first["kernels"]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from mmcli.errors import ModelError
 from mmcli.hub.resolve import resolve
-from mmcli.models.load import load, memory_estimate
+from mmcli.hub.weights import Mapped
+from mmcli.models.load import left_in_file, load, memory_estimate
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +74,29 @@ def test_a_mask_codebook_that_lacks_codes_is_refused(saved, tmp_path):
     loaded = load(resolve(str(folder)), "cpu", torch.float32)
     with pytest.raises(ModelError, match="mask_decoder.safetensors knows 127 codes, but answers have 128"):
         loaded.mask_vqvae()
+
+
+class Table(Mapped):
+    """What may stay in its file."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.empty(1000, 8, device="meta"))
+
+
+def test_a_table_is_put_on_a_gpu_with_room_to_spare(monkeypatch):
+    model = torch.nn.ModuleDict({"table": Table(), "rest": torch.nn.Linear(10, 200, bias=False, device="meta")})
+    free = [30_000]  # bytes; all weights take 20,000 in bfloat16
+    monkeypatch.setattr("mmcli.models.load.free_memory", lambda device: free[0])
+    left = {
+        (table, device): left_in_file(model, table, torch.device(device), torch.bfloat16)
+        for table in ("auto", "cpu", "device") for device in ("cpu", "cuda")
+    }  # fmt: skip
+    assert {key for key, names in left.items() if not names} == {
+        ("auto", "cuda"),
+        ("device", "cpu"),
+        ("device", "cuda"),
+    }
+    assert left["auto", "cpu"] == {"table.weight"}
+    free[0] -= 1
+    assert left_in_file(model, "auto", torch.device("cuda"), torch.bfloat16) == {"table.weight"}

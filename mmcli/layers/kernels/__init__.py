@@ -11,12 +11,13 @@ import os
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmcli.engine.kv_cache import KVCache
 from mmcli.errors import raise_if_interrupted
 
-SWITCH = "MMCLI_KERNELS"  # environment variable: 1 = on, 0 = off
+SWITCH = "MMCLI_KERNELS"  # environment variable: 0 = off
 MOST_ROWS = 32  # of a batch: with more, what the kernels save is small beside the products
 WIDEST_HEAD = 256  # whose keys and values fit into the shared memory of small cards
 DTYPES = (torch.bfloat16, torch.float32)  # what the kernels are tested in
@@ -39,9 +40,18 @@ def chosen(x: Tensor, cache: KVCache | None) -> bool:
     )
 
 
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x [..., K] and weight [N, K] → x Wᵀ: of a single row by `matvec`, where nothing is learnt through it."""
+    if x.dim() == 2 and len(x) == 1 and x.dtype in DTYPES and not torch.is_grad_enabled() and available(x.device):
+        from mmcli.layers.kernels.matvec import matvec
+
+        return matvec(x, weight)
+    return F.linear(x, weight)
+
+
 def available(device: torch.device) -> bool:
     """Whether kernels are switched on and run on this device."""
-    return os.environ.get(SWITCH, "0") == "1" and (interpreted() or (device.type == "cuda" and _compiles(device.index)))
+    return os.environ.get(SWITCH, "1") == "1" and (interpreted() or (device.type == "cuda" and _compiles(device.index)))
 
 
 def interpreted() -> bool:

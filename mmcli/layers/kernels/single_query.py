@@ -19,7 +19,7 @@ from mmcli.layers.kernels.functions import rms_normed, tanh
 from mmcli.layers.kernels.launch import overlap
 from mmcli.layers.rope import rotate
 
-KEYS = 32  # that a program reads in one go
+KEYS = 128  # that a program reads in one go, divided by the bytes of a number: more do not fit into shared memory
 PROGRAMS = 256  # about as many as run at a time
 MOST_PIECES = 64
 STAGES = 2  # tiles of keys and values on their way: more would not fit into the shared memory of small cards
@@ -50,7 +50,8 @@ def single_query(
     rows, key_heads, length, width = keys.shape
     heads = qkv.shape[1] // width - (2 * key_heads if fresh else 0)
     group, device = heads // key_heads, qkv.device
-    blocks = triton.cdiv(length, KEYS)
+    block = max(16, KEYS // qkv.dtype.itemsize)
+    blocks = triton.cdiv(length, block)
     pieces = min(blocks, MOST_PIECES, max(1, PROGRAMS // (rows * key_heads)))
     each = triton.cdiv(blocks, pieces)
     pieces = triton.cdiv(blocks, each)
@@ -64,7 +65,7 @@ def single_query(
         keys.stride(0), keys.stride(1), values.stride(0), values.stride(1), bias.stride(0),
         each, window, scale, softcap or 1.0, epsilon,
         KEY_HEADS=key_heads, GROUP=group, GROUPS=max(16, triton.next_power_of_2(group)), WIDTH=width, WIDE=wide,
-        KEYS=KEYS, CAP=softcap is not None, NORMED=norms is not None, FRESH=fresh,
+        KEYS=block, CAP=softcap is not None, NORMED=norms is not None, FRESH=fresh,
         num_warps=4, num_stages=STAGES if qkv.dtype.itemsize == 2 else 1, **after,
     )  # fmt: skip
     y = torch.empty(rows, heads * width, dtype=qkv.dtype, device=device)

@@ -216,6 +216,6 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] → float32 logits [..., V] through the tied head."""
-        logits = F.linear(hidden, self.embedding.weight).float()
+        logits = kernels.linear(hidden, self.embedding.weight).float()
         cap = self.config.logit_softcap
         return logits if cap is None else torch.tanh(logits / cap) * cap

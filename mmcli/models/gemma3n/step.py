@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.kernels.gated import gated
-from mmcli.layers.kernels.matvec import matvec, pays, product
+from mmcli.layers.kernels.matvec import matvec, product
 from mmcli.layers.kernels.single_query import Norms, single_query
 from mmcli.models.gemma3n.kernels import altup
 from mmcli.models.gemma3n.kernels.laurel import joined
@@ -60,6 +60,6 @@ def _mlp(mlp: Any, x: Tensor) -> Tensor:
 
 def _per_layer(part: Any, x: Tensor, row: Tensor) -> Tensor:
     """What the gate makes of the layer's own vector, before its norm."""
-    if len(x) == 1 and pays(part.gate.weight):
+    if len(x) == 1:
         return product(matvec(x, part.gate.weight, times=row), part.out)
     return product(F.gelu(part.gate(x), approximate="tanh") * row, part.out)

@@ -79,7 +79,7 @@ def coarse(monkeypatch):
     """Fewer programs: the interpreter runs one after the other."""
     from mmcli.layers.kernels import matvec
 
-    monkeypatch.setattr(matvec, "TILE", 1 << 13)
+    monkeypatch.setattr(matvec, "LONG_TILE", (2048, 1 << 14))
 
 
 @pytest.mark.parametrize("name", MAKERS)
