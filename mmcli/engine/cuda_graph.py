@@ -42,11 +42,16 @@ def step(model: GenerativeModel, tokens: Tensor, cache: KVCache) -> Tensor:
     """`model.step(tokens, cache)`, played back from a graph on CUDA devices. The logits hold until the next step."""
     if cache.valid.device.type != "cuda":
         return model.step(tokens, cache)
-    if cache.graph is None or cache.graph.context is not cache.context:
+    if not is_recorded(cache):
         cache.graph = None  # the old one's memory first
         cache.graph = Graph(model, tokens, cache)
     logits: Tensor = cache.graph(tokens)
     return logits
+
+
+def is_recorded(cache: KVCache) -> bool:
+    """Whether the next step of a cache can be played back: recording it takes as long as many steps."""
+    return cache.graph is not None and cache.graph.context is cache.context
 
 
 def waits(model: GenerativeModel, tokens: Tensor) -> bool:

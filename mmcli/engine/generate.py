@@ -110,7 +110,9 @@ def _write(
             states = processor.advance(states, chosen)
         reading = _Reading(logits, chosen)
         last = step == max_tokens - 1
-        if runs_ahead and not last:  # the device need not wait until the host has read what it wrote
+        # The device need not wait until the host has read what it wrote; but no first token waits for a recording.
+        ahead = runs_ahead and not last and cuda_graph.is_recorded(cache)
+        if ahead:
             logits = cuda_graph.step(model, chosen, cache)
         events = reading.events(rows_held, running)
         yield events
@@ -121,7 +123,7 @@ def _write(
             running = {row for row in running if len(written[row]) < limits[row]}
         if not running or last:
             return
-        if runs_ahead:
+        if ahead:
             continue
         if drop_ended and len(running) < len(rows_held):
             places = close_ranks([row in running for row in rows_held])
