@@ -195,7 +195,7 @@ def _followed(
     if place is None:
         return text
     aligned = _with_words(model, processor, encoded, text, seconds, options).segments[place]
-    if aligned.words is None or found[place].end - aligned.end <= HOLE:
+    if aligned.words is None or not found[place].start < aligned.end < found[place].end - HOLE:
         return text
     kept = (*text.segments[:place], replace(text.segments[place], end=aligned.end))
     return replace(text, segments=kept, transcribed_until=aligned.end)

@@ -15,6 +15,7 @@ from mmcli.models.whisper.rules import WritingRules
 from mmcli.models.whisper.transcribe import (
     _best,
     _fails,
+    _followed,
     _read,
     _silenced,
     _with_words,
@@ -197,6 +198,24 @@ def test_words_end_where_the_rest_is_transcribed_again(whisper):
     assert text.transcribed_until == 0.6
     [segment] = _with_words(whisper.model, processor, encoded, text, 2.0, GREEDY).segments
     assert segment.words[0].start >= 0 and segment.words[-1].end <= 0.6
+
+
+@pytest.mark.parametrize(("said_until", "end"), [(4.0, 10.0), (5.0, 10.0), (5.5, 5.5), (6.9, 6.9), (7.1, 10.0)])
+def test_a_segment_stretched_over_a_hole_ends_with_its_last_word_unless_that_lies_before_it(
+    whisper, monkeypatch, said_until, end
+):
+    """The segment is from 5 s to 10 s; `said_until` is where attention finds its only word."""
+    processor = whisper.processor
+    first = processor.special.times
+    ids = (first + 250, 20, first + 500)
+    options = replace(GREEDY, spoken_to_end=True)
+    text = _read(processor, Completion(ids, (-0.5,) * len(ids), True), "en", 0.0, 0.0, 10.0, options)
+    monkeypatch.setattr(
+        "mmcli.models.whisper.transcribe.token_times", lambda *_: (np.array([said_until - 0.2, said_until]), [1.0])
+    )
+    encoded = whisper.model.encode(processor.features(AUDIOS[:1]))
+    [segment] = (followed := _followed(whisper.model, processor, encoded, text, 10.0, options)).segments
+    assert (segment.start, segment.end, followed.transcribed_until) == pytest.approx((5.0, end, end))
 
 
 def test_a_short_window_is_cut_off_sooner_than_anybody_could_fill_it(whisper):
