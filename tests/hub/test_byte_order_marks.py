@@ -9,6 +9,7 @@ from command import mmcli
 from mmcli.hub.layout import BUNDLED
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+SPEECH = EXAMPLES / "jfk.flac"
 ENCODINGS = ("utf-8-sig", "utf-16")
 
 
@@ -27,8 +28,13 @@ def test_nano(tmp_path, encoding):
     assert done.code == 0 and "cat" in done.out, done.err
 
 
+@pytest.fixture(scope="module")
+def transcript() -> str:
+    return mmcli("transcribe", SPEECH).out
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", *ENCODINGS])
-def test_a_tokenizer_in_parts(tmp_path, encoding):
+def test_a_tokenizer_in_parts(tmp_path, transcript, encoding):
     """vocab.json, merges.txt and added_tokens.json are the same tokenizer as tokenizer.json."""
     folder = saved_anew("whisper-base", tmp_path, encoding)
     tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding))
@@ -40,9 +46,8 @@ def test_a_tokenizer_in_parts(tmp_path, encoding):
     }
     for name, text in parts.items():
         (folder / name).write_bytes(text.encode(encoding))
-    speech = EXAMPLES / "jfk.flac"
-    done = mmcli("transcribe", speech, "--model", folder)
-    assert (done.code, done.out) == (0, mmcli("transcribe", speech).out), done.err
+    done = mmcli("transcribe", SPEECH, "--model", folder)
+    assert (done.code, done.out) == (0, transcript) and transcript, done.err
 
 
 def _pair(merge: str | list[str]) -> list[str]:
