@@ -7,6 +7,7 @@ ends every process that works on it is found, and is a failed input like any oth
 import multiprocessing
 import os
 import signal
+import threading
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -177,6 +178,7 @@ class _Pool:
 def _serve(connection: Connection, work: Work) -> None:
     """Answer what comes until the connection ends. In the new process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the one who reads answers ends this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.dup2(2, 1)  # standard output is for results
     warnings.simplefilter("ignore")
     worker = Worker(work)
@@ -198,3 +200,11 @@ def _serve(connection: Connection, work: Work) -> None:
         while not ended:
             for text in worker.answers(inputs()):
                 connection.send(text)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, also in the middle of a batch."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "it was started by multiprocessing"
+    wait([parent.sentinel])
+    os._exit(1)

@@ -17,7 +17,7 @@ from mmcli.batch.ray_probe import GOOD, READY
 from mmcli.errors import MachineError, UsageError
 from mmcli.media.naming import printable
 
-PATIENCE = 5.0  # seconds for each of two steps: a connection, and an answer that makes sense
+PATIENCE = 4.0  # seconds for each of two steps: a connection, and an answer that makes sense
 BESIDE_WEIGHTS = 1 << 30  # bytes that a worker takes: libraries, images, activations
 _ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):(\d{1,5})")
 
@@ -74,16 +74,24 @@ def check_address(address: str) -> None:
         raise UsageError(f"--address {printable(address)!r} is no address", "Give HOST:PORT, or auto")
 
 
-@contextmanager
-def connected(address: str | None) -> Iterator[None]:
-    """A connection to the cluster at an address, at RAY_ADDRESS, or else to one on this machine alone.
+def reach(address: str | None) -> str | None:
+    """The address of a cluster that answers: this one, or RAY_ADDRESS; None for one on this machine alone.
 
-    What Ray prints goes nowhere meanwhile: standard output is for results. Raises UsageError and MachineError.
+    Raises UsageError and MachineError.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or None
+    address = address if address is not None else os.environ.get("RAY_ADDRESS") or None
     if address is not None:
         check_address(address)
         _probe(address)
+    return address
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """A connection to the cluster at an address that answers, or to one that is started on this machine.
+
+    What Ray prints goes nowhere meanwhile: standard output is for results. Raises MachineError.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray reports to its makers
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray

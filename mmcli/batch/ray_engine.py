@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mmcli.batch.outcome import Outcome
-from mmcli.batch.ray_cluster import BESIDE_WEIGHTS, Plan, connected, plan, require_ray, resources
+from mmcli.batch.ray_cluster import BESIDE_WEIGHTS, Plan, connected, plan, reach, require_ray, resources
 from mmcli.batch.work import Choice, Desk, Work, Worker
 from mmcli.errors import MachineError
 
@@ -37,6 +37,7 @@ def run(
     found here or there; and what `Desk` does.
     """
     require_ray()
+    address = reach(address)
     desk = Desk(work, keep_images=keep_images, apart=True)
     texts = [desk.give(source)[1] for source in sources]
     if not texts:

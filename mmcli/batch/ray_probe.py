@@ -10,12 +10,14 @@ READY, GOOD = "ready", "good"
 
 
 def main(address: str) -> None:
-    """Write READY to standard output when Ray is loaded, and then GOOD or in a line why not."""
+    """Write READY to standard output when Ray is loaded, then GOOD, in a line why not, or nothing for no cluster."""
     import ray
 
     _report(READY)
     try:
         ray.init(address=address, log_to_driver=False)
+    except ConnectionError:
+        return  # nothing is there
     except Exception as error:
         _report(" ".join(str(error).split()) or type(error).__name__)
         return

@@ -1,10 +1,14 @@
 """--devices: several processes write what one would write, in the order of the inputs."""
 
+import os
+import select
 import shutil
+import signal
+import sys
 from pathlib import Path
 
 import pytest
-from command import mmcli
+from command import PATIENCE, finish, mmcli, running
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -40,3 +44,20 @@ def test_recordings_too():
     command = ("transcribe", speech, speech, "--duration", 4)
     here, there = mmcli(*command, "--device", "cpu"), mmcli(*command, "--devices", "cpu")
     assert there.out == here.out != "" and there.code == here.code == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="processes are awaited by their descriptors")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_no_worker_outlives_a_run(number):
+    os.mkfifo("photos/held.jpg")
+    command = ("detect", "cat", "photos", "photos/held.jpg", "-o", "out/", "--devices", "cpu,cpu", "--batch-size", 1)
+    # The pipe opens when its turn to be read comes, and holds a worker back.
+    with running(sys.executable, "-m", "mmcli", *command) as child, open("photos/held.jpg", "wb"):
+        workers = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+        ends = [os.pidfd_open(int(pid)) for pid in workers]
+        child.send_signal(number)
+        finish(child)
+        assert child.returncode == (-9 if number == signal.SIGKILL else 130) and len(ends) >= 2
+        for end in ends:
+            assert select.select([end], [], [], PATIENCE)[0]
+            os.close(end)
