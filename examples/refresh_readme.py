@@ -1,10 +1,11 @@
-"""Run README.md's commands and the Python page: put what they print under them, and draw the README's images anew.
+"""Run the commands of README.md and of the other pages: put what they print under them, and draw the images anew.
 
 `python examples/refresh_readme.py`, with mmcli installed.
 
 In `console` blocks lines that start with `$ ` are commands; the lines after one, up to the next command or the block's
 end, are its output and are replaced. Output longer than a screen is cut, and says so. Commands elsewhere that draw into
-examples/drawn are run as they are. In python_api.md the `python` blocks are one program; what each prints is the `text`
+examples/drawn are run as they are. The commands of pipelines.md are run one after another in a folder of their own, in
+which `examples` is. In python_api.md the `python` blocks are one program; what each prints is the `text`
 block behind it.
 """
 
@@ -14,6 +15,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 DRAWING = re.compile(r"^mmcli .*--overlay examples/drawn/\S+$", re.MULTILINE)
 PYTHON_PAGE = ROOT / "examples" / "python_api.md"
+PIPELINES_PAGE = ROOT / "examples" / "pipelines.md"
 PROGRAM = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.DOTALL)
 WIDTH, LINES = 160, 24
 
@@ -41,10 +44,14 @@ def drawing(text: str) -> list[str]:
     return DRAWING.findall(text)
 
 
-def refreshed(block: str) -> str:
-    """One block's commands with their output as it is today."""
-    lines = [line for command, _ in session(block) for line in (f"$ {command}", *output(command))]
-    return "\n".join(lines) + "\n"
+def refreshed(text: str, folder: Path = ROOT) -> str:
+    """A page with the output of its blocks' commands as it is today."""
+
+    def block(match: re.Match[str]) -> str:
+        lines = [line for command, _ in session(match[1]) for line in (f"$ {command}", *output(command, folder))]
+        return "```console\n" + "\n".join(lines) + "\n```"
+
+    return BLOCK.sub(block, text)
 
 
 def output(command: str, folder: Path = ROOT) -> list[str]:
@@ -92,10 +99,13 @@ def cut(printed: str) -> list[str]:
 
 
 def main() -> int:
-    """Renew the page and its images."""
+    """Renew the pages and their images."""
     readme = ROOT / "README.md"
     text = readme.read_text("utf-8")
-    readme.write_text(BLOCK.sub(lambda m: f"```console\n{refreshed(m[1])}```", text), "utf-8")
+    readme.write_text(refreshed(text), "utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "examples").symlink_to(ROOT / "examples")
+        PIPELINES_PAGE.write_text(refreshed(PIPELINES_PAGE.read_text("utf-8"), Path(folder)), "utf-8")
     PYTHON_PAGE.write_text(refreshed_program(PYTHON_PAGE.read_text("utf-8")), "utf-8")
     for command in drawing(text):
         subprocess.run(command, shell=True, cwd=ROOT, check=True, executable="/bin/bash")

@@ -7,6 +7,7 @@ is a consumer of this module: errors are the same exceptions (`mmcli.errors`) wi
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 from mmcli.errors import UsageError
 from mmcli.hub.known import IMAGE_MODEL
 from mmcli.media.given import Given, is_one, one_source, sources
+from mmcli.media.naming import printable
 from mmcli.media.sources import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS, RECORDING_EXTENSIONS
 from mmcli.tasks.caption import CaptionRequest
 from mmcli.tasks.chat import ChatRequest
@@ -49,21 +51,28 @@ class Asking(TypedDict, total=False):
     token_ids: bool  # keep the answer's token ids in its record
 
 
-class Captioning(Asking, total=False):
+class Seeing(Asking, total=False):
+    """… about images, and about videos in a list of them: a record for each of these frames."""
+
+    every: float  # seconds from one frame to the next; left out: 1
+    frames: int  # of each video, evenly spread
+
+
+class Captioning(Seeing, total=False):
     """… for captions."""
 
     detail: Literal["low", "medium", "high"]  # how much they tell, with models that know several lengths
     beams: int  # answers that are followed side by side
 
 
-class Finding(Asking, total=False):
+class Finding(Seeing, total=False):
     """… a question for objects in images."""
 
     min_score: float  # leave out what is less likely, with models that give probabilities
     beams: int
 
 
-class Reading(Asking, total=False):
+class Reading(Seeing, total=False):
     """… to read what is written in images."""
 
     boxes: bool  # tell of each piece of text where it stands, with models that know
@@ -144,7 +153,7 @@ class Model:
     ) -> "Iterator[Record]": ...
     def caption(self, images: Any, *, batch_size: int | None = None, **options: Unpack[Captioning]) -> Any:
         """Say in a sentence what an image shows, or each of many."""
-        return self._about(CaptionRequest(**options), images, batch_size)
+        return self._about(CaptionRequest, options, images, batch_size)
 
     @overload
     def detect(self, labels: str | Sequence[str], images: Given, **options: Unpack[Finding]) -> "Record": ...  # type: ignore[overload-overlap]
@@ -159,7 +168,7 @@ class Model:
     ) -> "Iterator[Record]": ...
     def detect(self, labels: Any, images: Any, *, batch_size: int | None = None, **options: Unpack[Finding]) -> Any:
         """Find objects ("cat", "cat ; dog" or ["cat", "dog"]): `objects` of the record, with boxes."""
-        return self._about(DetectRequest(words=_named(labels), **options), images, batch_size)
+        return self._about(partial(DetectRequest, words=_named(labels)), options, images, batch_size)
 
     @overload
     def segment(self, labels: str | Sequence[str], images: Given, **options: Unpack[Finding]) -> "Record": ...  # type: ignore[overload-overlap]
@@ -174,7 +183,7 @@ class Model:
     ) -> "Iterator[Record]": ...
     def segment(self, labels: Any, images: Any, *, batch_size: int | None = None, **options: Unpack[Finding]) -> Any:
         """Find objects and outline them: `objects` of the record, with boxes and masks."""
-        return self._about(SegmentRequest(words=_named(labels), **options), images, batch_size)
+        return self._about(partial(SegmentRequest, words=_named(labels)), options, images, batch_size)
 
     @overload
     def read(self, images: Given, **options: Unpack[Reading]) -> "Record": ...  # type: ignore[overload-overlap]
@@ -184,16 +193,26 @@ class Model:
     ) -> "Iterator[Record]": ...
     def read(self, images: Any, *, batch_size: int | None = None, **options: Unpack[Reading]) -> Any:
         """Read the text in an image: `text` of the record; with `boxes` its `objects` are the pieces of text."""
-        return self._about(ReadRequest(**options), images, batch_size)
+        return self._about(ReadRequest, options, images, batch_size)
 
-    def _about(self, request: "Request", images: Any, batch_size: int | None) -> Any:
+    def _about(
+        self, make: "Callable[..., Request]", options: "Seeing", images: Any, batch_size: int | None
+    ) -> "Record | Iterator[Record]":
+        from mmcli.batch.frames import holds_video
+        from mmcli.media.sampling import Sampling
+
+        settings: dict[str, Any] = dict(options)
+        sampling = Sampling.given(settings.pop("every", None), settings.pop("frames", None))
+        request = make(**settings)
         if not is_one(images):
-            from mmcli.media.sampling import Sampling
-
             found = sources(images, IMAGE_EXTENSIONS)
-            outcomes = self.answers(request, found, batch_size=batch_size, sampling=Sampling())
+            outcomes = self.answers(request, found, batch_size=batch_size, sampling=sampling)
             return (outcome.record for outcome in outcomes)
-        [outcome] = self.answers(request, [one_source(images, IMAGE_EXTENSIONS)])
+        source = one_source(images, IMAGE_EXTENSIONS)
+        if holds_video(source):
+            what = f"{printable(source.name)} is a video, of which each frame gives a record"
+            raise UsageError(what, "Give it in a list: [video]")
+        [outcome] = self.answers(request, [source])
         return _good(outcome)
 
     def answers(

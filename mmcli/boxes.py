@@ -15,3 +15,10 @@ def overlap(one: Sequence[float], other: Sequence[float]) -> float:
         return 0.0
     shared = sides[0] * sides[1]
     return shared / (area(one) + area(other) - shared)
+
+
+def inside(box: Sequence[float], width: int, height: int) -> tuple[float, float, float, float] | None:
+    """The part of a box (x0, y0, x1, y1) that lies in an image of that size; None where none does."""
+    x0, x1 = (min(max(edge, 0.0), width) for edge in (box[0], box[2]))
+    y0, y1 = (min(max(edge, 0.0), height) for edge in (box[1], box[3]))
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None

@@ -14,6 +14,7 @@ from command import mmcli as command
 from PIL import Image
 from spoken import assert_alike
 from turns import turn_model
+from video_files import save_video
 
 import mmcli
 from mmcli.media.given import is_one, one_source, source_of, sources
@@ -206,6 +207,19 @@ def test_one_input_and_many_are_told_apart():
         assert is_one(one)
     for many in (["a.jpg"], ("a.jpg", "b.jpg"), (array, array), iter(["a.jpg"]), {"a.jpg"}, []):
         assert not is_one(many)
+
+
+def test_a_video_is_a_record_for_each_frame(nano, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    film = save_video("film.mp4", 25)
+    for given in (film, Path(film).read_bytes()):
+        with pytest.raises(mmcli.UsageError, match="is a video, of which each frame gives a record. Give it in a list"):
+            nano.caption(given)
+    frames = [record.time for record in nano.detect("cat", [film], every=0.5)]
+    assert frames == [0.0, 0.5, 1.0, 1.5, 2.0] and len(list(nano.detect("cat", [film], frames=2))) == 2
+    for wrong in ({"every": 1.0, "frames": 2}, {"every": 0.0}, {"frames": 0}):
+        with pytest.raises(mmcli.UsageError):
+            nano.detect("cat", [film], **wrong)
 
 
 def test_a_folder_is_many(nano, tmp_path):

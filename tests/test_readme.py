@@ -1,4 +1,4 @@
-"""README's commands, run: what they print, and the pictures they draw, are what stands there.
+"""The pages' commands, run: what they print, and the pictures they draw, are what stands there.
 
 `python examples/refresh_readme.py` writes both anew.
 """
@@ -58,17 +58,32 @@ def assert_same(found: str, expected: str) -> None:
     assert numbers == pytest.approx(wanted, rel=1e-3, abs=2e-3)
 
 
+def installed(monkeypatch) -> None:
+    """For a shell, mmcli is the one beside this Python."""
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
+    if shutil.which("mmcli") is None:
+        pytest.skip("mmcli is not installed beside this Python")
+
+
 @pytest.mark.parametrize(("command", "printed"), SHOWN, ids=[command for command, _ in SHOWN])
 def test_commands_print_what_is_shown_under_them(command, printed, monkeypatch):
     if OF_A_SHELL.search(command):
-        monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
-        if shutil.which("mmcli") is None:
-            pytest.skip("mmcli is not installed beside this Python")
+        installed(monkeypatch)
         found = refresh_readme.output(command, Path.cwd())
     else:
         found = refresh_readme.cut(said(shlex.split(command)))
     compare = assert_alike if command.startswith("mmcli transcribe") else assert_same
     compare("\n".join(found), "\n".join(printed))
+
+
+def test_commands_in_a_row_print_what_is_shown_under_them(monkeypatch):
+    installed(monkeypatch)
+    page = refresh_readme.PIPELINES_PAGE.read_text("utf-8")
+    shown = [pair for block in refresh_readme.BLOCK.findall(page) for pair in refresh_readme.session(block)]
+    assert len(shown) > 8 and sum(" | " in command for command, _ in shown) > 3
+    for command, printed in shown:
+        assert_same("\n".join(refresh_readme.output(command, Path.cwd())), "\n".join(printed))
+    assert "<svg" in Path("found.html").read_text("utf-8") and Path("stamps/examples/cat-1-cat.png").is_file()
 
 
 @pytest.mark.parametrize("command", DRAWN)

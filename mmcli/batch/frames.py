@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from mmcli.batch.found import FoundSource
 from mmcli.batch.outcome import unforeseen
 from mmcli.errors import InputError, MmcliError, raise_if_interrupted, ran_out_of_memory
 from mmcli.media.sniff import is_video
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrameSource(Source):
+class FrameSource(FoundSource):
     """One frame of a `video`, with its image. It is called like the video, and its place is below the video's."""
 
     video: Source
@@ -45,18 +46,25 @@ def may_be_video(source: Source) -> bool:
     return at_once and is_video(source.head())
 
 
+def holds_video(source: Source) -> bool:
+    """Whether a source is a video; where it cannot be read, reading it tells again."""
+    try:
+        return may_be_video(source) and is_video(source.head())
+    except Exception as error:
+        raise_if_interrupted(error)
+        return False
+
+
 def with_frames(sources: Iterable[Source], sampling: "Sampling") -> Iterator[Source]:
-    """The sources in their order, of videos the frames.
+    """The sources in their order, of videos the frames; where something was found already, those in which it was.
 
     A video that fails is a source with that problem, behind the frames that could be taken of it.
     """
     for source in sources:
-        try:
-            videos = may_be_video(source) and is_video(source.head())
-        except Exception as error:  # reading it fails again with the reason
-            raise_if_interrupted(error)
-            videos = False
-        if videos:
+        if isinstance(source, FoundSource):
+            yield from _frames(source, sampling) if source.is_video else (source,)
+            continue
+        if holds_video(source):
             yield from _frames(source, sampling)
         else:
             yield source
@@ -68,13 +76,17 @@ def _frames(source: Source, sampling: "Sampling") -> Iterator[Source]:
 
     held: FrameSource | None = None  # whether it is the last one is known when the next one comes, or does not
     known = identity(source)
+    found = list(source.frames) if isinstance(source, FoundSource) else None
     try:
         with open_video(source) as reader:
             started = time.perf_counter()
-            for frame in reader.sampled(sampling):
+            frames = reader.sampled(sampling) if found is None else reader.at([at for at, _ in found])
+            for place, frame in enumerate(frames):
                 if held is not None:
                     yield held
                 held = _source(source, frame, known, time.perf_counter() - started)
+                if found is not None:
+                    held = replace(held, records=found[place][1])
                 del frame
                 started = time.perf_counter()
             if held is not None:

@@ -1,19 +1,22 @@
 """Many images through one model: prefetched, batched, answered in order, one failure never stopping the rest."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mmcli.batch.found import FoundSource
 from mmcli.batch.frames import FrameSource, with_frames
 from mmcli.batch.outcome import Outcome, unforeseen
 from mmcli.batch.prefetch import prefetch
 from mmcli.batch.sizes import LARGE_FOR_IMAGES, default_batch_size
 from mmcli.errors import InputError, MmcliError, raise_if_interrupted, ran_out_of_memory
 from mmcli.media.limits import KEPT_PIXELS, PROBE
-from mmcli.output.schema import Record
+from mmcli.output.schema import Object, Record
+from mmcli.output.sifting import sift
+from mmcli.tasks.segment import SegmentRequest
 from mmcli.tasks.task import Request
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from mmcli.media.sources import Source
     from mmcli.models.family import Capabilities
     from mmcli.models.loaded import Loaded
+    from mmcli.types import Completion
 
 PREFETCHED = 8  # images decoded and waiting, at most
 
@@ -132,8 +136,11 @@ class _Reader:
         started, side = time.perf_counter(), self.side
         known = identity(source)  # before it is read: what changes meanwhile is answered anew
         if isinstance(source, FrameSource):
+            source.check_size(source.frame.image.width, source.frame.image.height)
             return _Read(source.frame.image, None, source.seconds, known, side)
         image = load_image(source, side=side)
+        if isinstance(source, FoundSource):
+            source.check_size(image.width, image.height)
         full = None
         if self._keep and image.image.size == (image.width, image.height):
             full = image
@@ -188,18 +195,19 @@ def _finish(
     keep: bool,
 ) -> Iterator[Outcome]:
     """Run one batch and hand out its outcomes, failed inputs in their places."""
-    from mmcli.tasks.answer import answer
     from mmcli.tasks.result import image_record
 
     remarks = tuple(request.remarks(loaded))
-    reads = [read for _, read in batch if not isinstance(read, InputError)]
-    answers = iter(answer(loaded, [[read.image.image] for read in reads], request) if reads else ())
+    good = [(source, read) for source, read in batch if not isinstance(read, InputError)]
+    asked = iter([_asked(source, request) for source, _ in good])
+    answers = iter(_answers(good, request, loaded))
     for source, read in batch:
         if isinstance(read, InputError):
             yield failed(source, read, request, model, revision)
         else:
+            own, given, boxes_by = next(asked)
             record = image_record(
-                request,
+                own,
                 next(answers),
                 loaded,
                 source.name,
@@ -207,8 +215,33 @@ def _finish(
                 read.seconds,
                 identity=read.identity,
                 remarks=remarks,
+                given=given,
+                boxes_by=boxes_by,
             )
             if isinstance(source, FrameSource):
                 record = replace(record, time=source.frame.time, frame=source.frame.number)
             full = partial(_full, source, read) if keep else None
             yield Outcome(source, record, full=full, remarks=remarks)
+
+
+def _answers(good: "list[tuple[Source, _Read]]", request: Request, loaded: "Loaded") -> "Sequence[Completion]":
+    """What the model answers about images."""
+    if not good:
+        return ()
+    images = [read.image.image for _, read in good]
+    if not isinstance(request, SegmentRequest) or not request.from_boxes:
+        from mmcli.tasks.answer import answer
+
+        return answer(loaded, [[image] for image in images], request)
+    from mmcli.tasks.outline import outline
+
+    given = [_asked(source, request)[1] or [] for source, _ in good]
+    return outline(loaded, images, [(read.image.width, read.image.height) for _, read in good], given, request)
+
+
+def _asked(source: "Source", request: Request) -> "tuple[Request, list[Object] | None, str | None]":
+    """What is asked of one image alone: the request about it, the objects that are given, and who found them."""
+    if not (isinstance(request, SegmentRequest) and request.from_boxes and isinstance(source, FoundSource)):
+        return request, None, None
+    given = sift(source.objects, nms=request.nms, most=request.max_objects)
+    return request.about(one.label for one in given), given, source.models

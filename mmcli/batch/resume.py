@@ -86,17 +86,23 @@ def stamp_of(source: "Source", known: Stamp | None = None) -> Stamp:
     if source.problem is not None:
         return Stamp()
     if source.url is not None or source.content is not None:
-        return Stamp(content=source.content or f"url {hashlib.sha256(str(source.url).encode()).hexdigest()}")
+        content = source.content or f"url {hashlib.sha256(str(source.url).encode()).hexdigest()}"
+        return Stamp(content=_with(content, source))
     status = _status(source)
     if status is None:
         return Stamp()
     if known is not None and known.content is not None and (known.size, known.changed) == status:
-        return known
+        return Stamp(*status, _with(known.content.partition(" ")[0], source))
     try:
         content = digest_of(Path(source.path or ""))
     except OSError:
         return Stamp()
-    return Stamp(*status, content)
+    return Stamp(*status, _with(content, source))
+
+
+def _with(content: str, source: "Source") -> str:
+    """A file's content and what else decides its answer alone."""
+    return f"{content} {source.beside}" if source.beside else content
 
 
 def _status(source: "Source") -> tuple[int, int] | None:

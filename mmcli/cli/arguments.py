@@ -1,6 +1,7 @@
 """The arguments that commands share."""
 
 import os
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -49,25 +50,34 @@ Images = Annotated[
 ]
 
 
-def _things_or_image(ctx: typer.Context, value: str | None) -> str | None:
-    """What to find, or with --all the first image."""
-    if ctx.params.get("every"):
-        return value
-    if value is None:
-        raise typer.BadParameter('it is missing; name what to find, such as "cat", or give --all.')
-    return _labels(value)
+def _labels_or(switch: str, flag: str) -> Callable[[typer.Context, str | None], str | None]:
+    """A check of what to find; where the parameter `switch` is set (by `flag`) it is the first input."""
+
+    def check(ctx: typer.Context, value: str | None) -> str | None:
+        if ctx.params.get(switch):
+            return value
+        if value is None:
+            raise typer.BadParameter(f'it is missing; name what to find, such as "cat", or give {flag}.')
+        return _labels(value)
+
+    return check
 
 
-Labels = Annotated[
-    str,
-    typer.Argument(metavar="THINGS", help='What to find: "cat", or several as "cat ; dog".', callback=_labels),
-]
 LabelsOrAll = Annotated[
     str | None,
     typer.Argument(
         metavar="THINGS",
         help='What to find: "cat", or several as "cat ; dog"; nothing with --all.',
-        callback=_things_or_image,
+        callback=_labels_or("every", "--all"),
+        show_default=False,
+    ),
+]
+LabelsOrResults = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="THINGS",
+        help='What to find: "cat", or several as "cat ; dog"; nothing with --from-boxes.',
+        callback=_labels_or("from_boxes", "--from-boxes"),
         show_default=False,
     ),
 ]

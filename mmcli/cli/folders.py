@@ -68,7 +68,7 @@ class FolderOptions:
     retry_failed: RetryFailed = False
     sidecar: Annotated[
         bool,
-        option("Output", "--sidecar", help="Write the text beside each picture too: photo.txt for photo.jpg."),
+        option("Output", "--sidecar", help="Write the text beside each picture or video too: photo.txt for photo.jpg."),
     ] = False
 
 

@@ -12,7 +12,7 @@ import typer
 
 from mmcli.cli.engine import EngineOptions, choice_of, outcomes_apart
 from mmcli.cli.folders import FolderOptions, ObjectOptions, need_folder, open_run, open_store
-from mmcli.cli.inputs import find_sources, read_beside
+from mmcli.cli.inputs import find_sources, found_in, not_on_stdout, read_beside
 from mmcli.cli.options import AnswerOptions, ImageOptions, LogOptions, ModelOptions, OutputOptions
 from mmcli.cli.progress import Count, Progress
 from mmcli.cli.render import Renderer
@@ -20,6 +20,7 @@ from mmcli.cli.start import begin, capabilities_here, loader
 from mmcli.cli.videos import VideoResults, extensions, holds_video, is_video_file, sampling_of
 from mmcli.errors import ExitCode, InputError, UsageError, WriteError, raise_if_interrupted
 from mmcli.models.offered import able
+from mmcli.tasks.read import ReadRequest
 from mmcli.tasks.task import Request
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Plan:
     folder: FolderOptions = FolderOptions()
     objects: ObjectOptions = ObjectOptions()
     engine: EngineOptions = EngineOptions()
+    from_boxes: bool = False  # the inputs are those that records tell of, whose objects are outlined
     library: str | None = None  # with its version, where it answers and no model does
     store: "StoreFolder | None" = None  # where --output is
 
@@ -89,11 +91,18 @@ def run_images(ctx: typer.Context, request: Request, plan: Plan, answers: Answer
 
     listed, output = plan.inputs.files_from, plan.output
     kinds, sampling = extensions(plan.inputs), sampling_of(plan.inputs)
-    sources, several = find_sources(environment, plan.images, listed, kinds, "picture", plan.places)
+    if plan.from_boxes:
+        sources, several = list(found_in(environment, plan.images, at_once=True)), True
+        not_on_stdout(environment, sources)
+    else:
+        sources, several = find_sources(environment, plan.images, listed, kinds, "picture", plan.places)
     several = several or holds_video(sources, plan.inputs)
     if plan.engine.apart and holds_video(sources, plan.inputs):
         raise UsageError("Videos are not shared out to workers", "Leave --devices and --engine out, or name pictures")
-    others = read_beside(listed, plan.model.model, plan.mask_decoder)
+    if plan.engine.apart and plan.from_boxes:
+        raise UsageError("Boxes are not shared out to workers", "Leave --devices and --engine out")
+    results = plan.images if plan.from_boxes else ()
+    others = read_beside(listed, plan.model.model, plan.mask_decoder, *results)
     renderer = Renderer(
         environment,
         replace(output, overlay=None) if is_video_file(output.overlay) else output,
@@ -105,6 +114,7 @@ def run_images(ctx: typer.Context, request: Request, plan: Plan, answers: Answer
         plan.objects,
         request.labels if request.finds_objects else (),
         request.task,
+        isinstance(request, ReadRequest) and request.boxes,
     )
     need_folder(plan.folder.force, plan.folder.retry_failed, renderer.results.in_folder)
     videos = VideoResults(renderer, output.overlay, sources, others)

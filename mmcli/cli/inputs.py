@@ -3,12 +3,12 @@
 import contextlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from mmcli.cli.environment import Environment
-from mmcli.errors import UsageError
+from mmcli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from mmcli.media.sources import Source
@@ -38,6 +38,32 @@ def find_sources(
     sources = without_results(environment, sources, names, what, outputs)
     several = listed is not None or len(names) > 1 or sources[0].name != names[0]
     return sources, several
+
+
+def found_in(environment: Environment, names: Sequence[str] | None, *, at_once: bool = False) -> "Iterator[Source]":
+    """The inputs that results of mmcli tell of, each with what was found in it: see `batch.found.found_sources`.
+
+    Raises UsageError at once where no results are named, and InputError at the end where there were none in them.
+    """
+    from mmcli.batch.found import found_sources
+    from mmcli.batch.results import read_results
+
+    if not names:
+        do = "Name files of JSON lines, output folders, or - for standard input"
+        raise UsageError("No results were named", do)
+    if list(names).count("-") > 1:
+        raise UsageError("Standard input (-) can be read only once", "Name it once")
+    results = (result for name in names for result in read_results(name, environment.stdin))
+    return _or_none(found_sources(results, at_once=at_once), ", ".join(names))
+
+
+def _or_none(sources: "Iterator[Source]", names: str) -> "Iterator[Source]":
+    none = True
+    for source in sources:
+        none = False
+        yield source
+    if none:
+        raise InputError(f"{names} has no results", "Name what a run with --json has written")
 
 
 def not_on_stdout(environment: Environment, sources: "Sequence[Source]", listed: str | None = None) -> None:

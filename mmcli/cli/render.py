@@ -47,14 +47,15 @@ class Renderer:
         objects: ObjectOptions | None = None,
         labels: Sequence[str] = (),
         task: str = "",
+        places: bool = False,
     ):
         """`sources`, and `others` by name, are the files that the run reads: none of them is written over.
 
-        `labels` are what the `task` is to find.
+        `labels` are what the `task` is to find; with `places` its text is a line for each, and none for nothing.
         """
         self.environment = environment
         self.output, self.folder, self.objects = output, folder or FolderOptions(), objects or ObjectOptions()
-        self.labels = labels
+        self.labels, self.places = labels, places
         in_folder = is_folder(output.output)
         named = writer_of(output.output, "image")
         self.forms = chosen_forms(self.folder.format, output.json, named, folder=in_folder, task=task)
@@ -141,11 +142,13 @@ class Renderer:
             from mmcli.output.writers.text import to_counts
 
             return to_counts(record, self.labels, self.several)
+        if self.places and writer.name == "text" and not record.objects:
+            return ""
         return writer.write(record, self.several)
 
     @property
     def holds_videos(self) -> bool:
-        """Whether what is written of a video is written when all of its frames are there."""
+        """Whether the results of a video are written when all of its frames are there."""
         return self.results.in_folder or any(writer.video for writer in self.forms.writers)
 
     def video(self, source: "Source", records: "Sequence[Record]", end: float) -> None:
@@ -191,8 +194,8 @@ class Renderer:
                 self.not_written(record, self.mask.path(source), "no mask" if record.objects else "nothing")
         if self.overlay is not None and not record.objects and record.time is None:
             self.not_written(record, self.overlay.path(source), "nothing")
-        if self.folder.sidecar:
-            self._beside(source, record)
+        if self.folder.sidecar and record.time is None:
+            self.beside(source, [record])
         if full is None or not (record.objects or self.show or self.copy):
             return
         self._images(source, record, full().image)
@@ -253,13 +256,13 @@ class Renderer:
             record = replace(record, objects=seen)
         return draw(image, record)
 
-    def _beside(self, source: "Source", record: "Record") -> None:
-        """Write the text into a file beside the image's own. InputError where it has none."""
+    def beside(self, source: "Source", records: "Sequence[Record]") -> None:
+        """Write the text into a file beside that of an image or a video, which has several. InputError without one."""
         from mmcli.output.files import write_beside
         from mmcli.output.writers.text import to_text
 
         assert self.ledger is not None
-        data = to_text(record).encode("utf-8", "surrogateescape")
+        data = "".join(map(to_text, records)).encode("utf-8", "surrogateescape")
         write_beside(source, ".txt", data, self.ledger, overwrite=self.output.overwrite)
 
     def not_written(self, record: "Record", path: "Path", found: str) -> None:

@@ -1,14 +1,11 @@
 """`mmcli report`: a page to look through results."""
 
-import json
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmcli.cli.environment import Environment
 from mmcli.cli.options import LogOptions, option, spread
 from mmcli.cli.start import begin
 from mmcli.errors import ExitCode, InputError, UsageError
@@ -61,6 +58,7 @@ def command(
         raise UsageError(f"--compare takes two results, not {len(names)}", "Name two")
     if Path(output).suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--output {output} is no page", "Call it .html")
+    from mmcli.batch.results import read_results
     from mmcli.output.drafts import open_draft
     from mmcli.output.files import Destination
     from mmcli.output.ledger import Ledger
@@ -68,7 +66,17 @@ def command(
     from mmcli.output.report.page import page
 
     Destination("--output", output, False, {".html": "", ".htm": ""}, ".html", ledger=Ledger((), names))
-    sets = [partial(_records, environment, name) for name in names]
+    failed = 0
+
+    def records(name: str) -> "Iterator[Record]":
+        nonlocal failed
+        for one in read_results(name, environment.stdin):
+            if isinstance(one, InputError):
+                failed += 1
+                environment.fail(one)
+            else:
+                yield one
+
     roots = [Path(), *(Path(name) if Path(name).is_dir() else Path(name).parent for name in names if name != "-")]
     path, count = Path(output), 0
 
@@ -79,57 +87,17 @@ def command(
             yield entry
 
     if compare:
-        found = entries(sets[0](), path, roots, sets[1]())
+        found = entries(records(names[0]), path, roots, records(names[1]))
     else:
-        found = entries((record for records in sets for record in records()), path, roots)
+        found = entries((record for name in names for record in records(name)), path, roots)
     heading = title if title is not None else ", ".join(names)
     with open_draft(path) as draft:
         for part in page(counted(found), heading, tuple(names) if compare else ()):
             draft.write(part.encode())
+        if not count and failed:
+            return ExitCode.SOME_FAILED
         if not count:
             raise InputError(f"{', '.join(names)} has no results", "Name what a run with --json has written")
         draft.commit()
     environment.note(f"mmcli: {count} result{'s' * (count != 1)} in {output}")
-    return ExitCode.OK
-
-
-def _records(environment: Environment, name: str) -> "Iterator[Record]":
-    """The records of a folder or of lines of JSON. Raises InputError for what are none."""
-    from mmcli.output.record import from_dict
-
-    if name != "-" and Path(name).is_dir():
-        from mmcli.batch.manifest import NAME as MANIFEST
-        from mmcli.batch.manifest import read_records
-
-        if not (Path(name) / MANIFEST).is_file():
-            do = "Name a folder that was given to --output, or files of JSON lines"
-            raise InputError(f"No run of mmcli wrote into {name}", do)
-        for entry in read_records(Path(name)):
-            yield from_dict(entry)
-        return
-    for number, line in enumerate(_lines(environment, name), 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"Line {number} of {name} is no JSON", "Name what --json has written") from error
-        if not isinstance(entry, dict):
-            raise InputError(f"Line {number} of {name} is no record", "Name what --json has written")
-        try:
-            yield from_dict(entry)
-        except InputError as error:
-            raise InputError(f"Line {number} of {name}: {error.what[0].lower()}{error.what[1:]}", error.do) from error
-
-
-def _lines(environment: Environment, name: str) -> Iterator[bytes]:
-    from mmcli.media.naming import trouble
-
-    if name == "-":
-        yield from environment.stdin
-        return
-    try:
-        with open(name, "rb") as file:
-            yield from file
-    except (OSError, ValueError) as error:
-        raise trouble(name, error) from error
+    return ExitCode.SOME_FAILED if failed else ExitCode.OK

@@ -34,9 +34,7 @@ def sampling_of(options: ImageOptions) -> "Sampling":
     """Which frames of videos are asked for. UsageError where that is said twice."""
     from mmcli.media.sampling import Sampling
 
-    if options.interval is not None and options.frames is not None:
-        raise UsageError("--every and --frames contradict each other", "Give one of them")
-    return Sampling(options.interval or 1.0, options.frames)
+    return Sampling.given(options.interval, options.frames)
 
 
 def holds_video(sources: "Sequence[Source]", options: ImageOptions) -> bool:
@@ -90,13 +88,13 @@ class VideoResults:
         False if anything failed: of the whole video where the frame is its last. Raises WriteError.
         """
         self._good = self._good and good
-        if self._overlay is not None or self._renderer.holds_videos:
+        if self._overlay is not None or self._renderer.holds_videos or self._renderer.folder.sidecar:
             self._records.append(record)
         if not source.last:
             return good
         records, self._records = self._records, []
         good, self._good = self._good, True
-        for write in (self._draw, self._write):
+        for write in (self._draw, self._write, self._beside):
             try:
                 write(source, records)
             except (InputError, WriteError) as trouble:
@@ -131,3 +129,7 @@ class VideoResults:
     def _write(self, source: "FrameSource", records: "list[Record]") -> None:
         if self._renderer.holds_videos:
             self._renderer.video(source.video, records, source.end)
+
+    def _beside(self, source: "FrameSource", records: "list[Record]") -> None:
+        if self._renderer.folder.sidecar:
+            self._renderer.beside(source.video, records)

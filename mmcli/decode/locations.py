@@ -36,6 +36,16 @@ def encode_box(box: Box, width: int, height: int, divisor: int = DIVISOR) -> Loc
     return location(y0, height), location(x0, width), location(y1, height), location(x1, width)
 
 
+def not_empty(loc: Loc) -> Loc:
+    """Locations of a box that holds one cell at least: one that is thinner is made as wide as that."""
+
+    def edges(first: int, last: int) -> tuple[int, int]:
+        return (first, last) if first < last else (min(first, LOCATIONS - 2), min(first, LOCATIONS - 2) + 1)
+
+    (y0, y1), (x0, x1) = edges(loc[0], loc[2]), edges(loc[1], loc[3])
+    return y0, x0, y1, x1
+
+
 def pixel_box(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
     """The whole pixels (x0, y0, x1, y1) of a box, last edges excluded: inside the image and at least one pixel.
 

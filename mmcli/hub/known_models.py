@@ -35,7 +35,7 @@ class KnownModel:
 
 
 _PLACES = frozenset({"images", "objects", "masks"})
-_READER = _PLACES | {"reads_text", "questions"}
+_READER = _PLACES | {"outlines_boxes", "reads_text", "questions"}
 _REGIONS = _PLACES | {"reads_text", "reads_regions", "finds_all"}
 _VIEWER = frozenset({"images", "questions", "turns", "reads_text"})
 _EVERYTHING = frozenset({"images", "questions", "audio", "turns", "transcribes", "reads_text", "translates"})
@@ -57,7 +57,7 @@ def _whisper(size: str, can: frozenset[str], revision: str, parameters: int, wid
 # Where several can do the same, help texts and messages name the first ones.
 KNOWN = (
     KnownModel(
-        "nano", "mmcli-nano", _PLACES | {"questions", "probabilities"},
+        "nano", "mmcli-nano", _PLACES | {"outlines_boxes", "questions", "probabilities"},
         parameters=27_051_195, bytes=29_284_656, bundled=True, **_APACHE,
     ),
     KnownModel(

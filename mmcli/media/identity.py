@@ -13,6 +13,11 @@ def identity(source: Source) -> str | None:
 
     None for what can be read once only (standard input, a pipe) and for what is not there.
     """
+    known = _identity(source)
+    return f"{known} {source.beside}" if known is not None and source.beside else known
+
+
+def _identity(source: Source) -> str | None:
     if source.problem is not None or source.content is not None:
         return source.content
     if source.url is not None:

@@ -57,15 +57,21 @@ class Source:
     """What tells apart an input that a program handed over from its memory: a hash of it (`media/given.py`).
 
     Of a file in a store what that says of it (`media/stores.py`)."""
+    beside: str = field(default="", repr=False)
+    """A hash of what decides its answer alone, beside its content, such as boxes that are given; "": nothing does."""
     problem: InputError | None = field(default=None, repr=False, compare=False)
     """Set where it is known already that there is nothing to read; `read` raises it."""
     _kept: list[bytes] = field(default_factory=list, init=False, repr=False, compare=False)
     _begun: "list[tuple[BinaryIO, bytes]]" = field(default_factory=list, init=False, repr=False, compare=False)
 
-    def head(self, size: int = _HEAD) -> bytes:
-        """The first `size` bytes, or all if there are fewer: of a pipe no more is read than that. Raises as `read`."""
+    def check(self) -> None:
+        """Raise InputError where it is known already that there is nothing to read."""
         if self.problem is not None:
             raise InputError(self.problem.what, self.problem.do)
+
+    def head(self, size: int = _HEAD) -> bytes:
+        """The first `size` bytes, or all if there are fewer: of a pipe no more is read than that. Raises as `read`."""
+        self.check()
         if self.url is not None and not self._kept:
             self._kept.append(self._fetch(None))
         if self._kept:
@@ -102,8 +108,7 @@ class Source:
 
         Raises InputError where there is nothing to read, and where it is longer than `limit` bytes.
         """
-        if self.problem is not None:
-            raise InputError(self.problem.what, self.problem.do)
+        self.check()
         if self.url is not None and is_store(self.url):  # there may be millions, so none is kept for good
             return _within(self._kept.pop() if self._kept else self._fetch(limit), limit, self.name)
         if self._kept:
@@ -181,25 +186,29 @@ def expand(
 
 
 def _expand_one(name: str, extensions: frozenset[str]) -> Iterator[Source]:
-    if not name:
-        yield _failed("", "An input has an empty name", "Look for an unset variable on the command line")
-    elif os.path.isdir(name):
+    if name and os.path.isdir(name):
         files = list(_folder(name, extensions))
         yield from files or [_nothing_in(name, extensions)]
-    elif os.path.lexists(name):  # before globs: a file may well be called "a[red].png"
-        yield _file(name)
-    elif is_web(name):
-        yield Source(masked_address(name), None, name, place_of(name))
-    elif is_store(name):
+    elif not os.path.lexists(name) and is_store(name):
         yield from _stored(name, extensions)
-    elif _scheme(name):
-        do = "Give an http or https address, or download the file and name that"
-        name = masked_address(name)
-        yield _failed(name, f"{printable(name)} is an address of a kind that is not fetched", do)
-    elif is_glob(name):
+    elif is_glob(name) and not (os.path.lexists(name) or is_web(name) or _scheme(name)):  # "a[red].png" may be a file
         yield from _glob(name, extensions)
     else:
-        yield _file(name)  # missing: its read says so
+        yield one_named(name)
+
+
+def one_named(name: str) -> Source:
+    """The one input of exactly that name: folders are not opened, and there are no patterns."""
+    if not name:
+        return _failed("", "An input has an empty name", "Look for an unset variable on the command line")
+    if not os.path.lexists(name):
+        if is_web(name) or is_store(name):
+            return Source(masked_address(name), None, name, place_of(name))
+        if _scheme(name):
+            do = "Give an http or https address, or download the file and name that"
+            name = masked_address(name)
+            return _failed(name, f"{printable(name)} is an address of a kind that is not fetched", do)
+    return _file(name)  # one that is missing is said to be when it is read
 
 
 def _file(name: str) -> Source:

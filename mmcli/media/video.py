@@ -5,7 +5,7 @@ PyAV carries FFmpeg and all its codecs. Times are those a player shows: 0 is whe
 
 import errno
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -161,6 +161,19 @@ class VideoReader:
         else:
             return
         self._end()
+
+    def at(self, times: Sequence[float]) -> Iterator[Frame]:
+        """The frame of each of some times, which follow each other. InputError where the video ends before."""
+        early, now = 0.5 / float(self.rate), 0.0  # times are rounded in records too
+        for due in times:
+            if _LONGEST > due > now + self._leap:
+                self._seek(due, now)
+            found = next((one for one in self._frames if _LONGEST > one[0] >= due - early), None)
+            if found is None:
+                raise InputError(f"{self._name} has no frame at {due:g} s", "Find things again in the video as it is")
+            now, frame = found
+            yield Frame(self._image(frame), now, round(now * self.rate))
+            del found, frame
 
     def images(self) -> "Iterator[tuple[float, Image.Image]]":
         """All frames in full size, each with its time."""

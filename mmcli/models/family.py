@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
     from PIL import Image
     from torch import nn
 
+    from mmcli.decode.locations import Box
     from mmcli.decode.objects import ObjectGrammar, ParsedObject
     from mmcli.engine.inputs import Inputs
     from mmcli.engine.model import GenerativeModel
@@ -65,6 +66,7 @@ class Capabilities:
     objects: bool = False  # locates objects: answers hold location tokens
     finds_all: bool = False  # … and whatever there is, where nothing is named
     masks: bool = False  # outlines them: … and mask tokens
+    outlines_boxes: bool = False  # … what is in boxes that are given, too
     probabilities: bool = False  # objects come with a calibrated probability of being right
     audio: bool = False  # reads audio among the parts of a prompt
     max_audio_seconds: float | None = None  # of one piece of audio, in a prompt or to be transcribed; None: no audio
@@ -217,6 +219,27 @@ class Find(Protocol):
         ...
 
 
+class Outline(Protocol):
+    """How a family outlines what is in boxes that are there already."""
+
+    def __call__(
+        self,
+        loaded: Any,
+        images: "Sequence[Image.Image]",
+        boxes: "Sequence[Sequence[tuple[str, Box]]]",
+        *,
+        sampling: "Sampling",
+        divisor: int | None,
+    ) -> Sequence[Found]:
+        """For each RGB image one object for each of its boxes, in their order, with mask codes where it could.
+
+        Boxes are labels, without signs that mean something to a grammar, with x0, y0, x1, y1 in shares of the image's
+        sides, none of them empty. `divisor` is one of the grammar's; None: its own. What a box gives does not depend
+        on the others.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Family:
     """A model family: from a checkpoint's configuration to a module, its weights' names and its processor."""
@@ -234,4 +257,5 @@ class Family:
     closed_vocabulary: Callable[[Any], ClosedVocabulary] | None = (
         None  # configuration → what it knows; None: any words may be tried
     )
+    outline: Outline | None = None  # None: it outlines what it finds itself
     find: Find | None = None  # None: all objects are named in one prompt, and the answer is read as it is

@@ -13,13 +13,15 @@ from mmcli.output.schema import Record
 LONGEST = 60  # bytes of a label in a file's name
 
 
-def crops(image: Image.Image, record: Record, *, cut_out: bool = False) -> Iterator[tuple[str, Image.Image]]:
-    """The name and the image of each object: `1-cat`, `2-dog`, numbered in the order of the record.
+def crops(
+    image: Image.Image, record: Record, *, cut_out: bool = False, first: int = 1
+) -> Iterator[tuple[str, Image.Image]]:
+    """The name and the image of each object: `1-cat`, `2-dog`, numbered from `first` in the order of the record.
 
     `image` is the record's, in full size. With `cut_out` what is not the object is transparent, and objects without a
     mask are left out, as are those whose mask is empty.
     """
-    for number, found in enumerate(record.objects, 1):
+    for number, found in enumerate(record.objects, first):
         box = pixel_box(found.box, *image.size)
         part = image.crop(box)
         if cut_out:

@@ -6,12 +6,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
-from typing import Any, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from mmcli.errors import InputError
+from mmcli.escape import NAME, shorten
 from mmcli.output import json_text
 from mmcli.output.schema import SCHEMA, Record, Settings
 from mmcli.types import Doc
+
+LARGEST = 1e300  # of a number in a record: what is more is no measurement
 
 
 @cache
@@ -48,27 +52,42 @@ def _plain(value: Any, digits: int | None, kind: str) -> Any:
 def from_dict(entry: Mapping[str, Any]) -> Record:
     """A record as it was before it was written. Raises InputError for one of another schema, or for none at all."""
     if entry.get("schema") != SCHEMA:
-        what = f"A record of schema {entry.get('schema')} cannot be read: this version reads schema {SCHEMA}"
-        raise InputError(what, "Run the command again")
+        what = f"A record of schema {shorten(repr(entry.get('schema')), NAME)} cannot be read: this version reads"
+        raise InputError(f"{what} schema {SCHEMA}", "Run the command again")
     try:
-        record: Record = _typed(Record, entry)
+        record: Record = _typed(Record, entry, "")
         return record
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise InputError(f"That is no record of schema {SCHEMA} ({error})", "Run the command again") from error
 
 
-def _typed(kind: Any, value: Any) -> Any:
-    """A value of JSON as the type that a field declares."""
-    if isinstance(kind, type) and is_dataclass(kind):
-        hints = get_type_hints(kind)
-        return kind(**{name: _typed(hints[name], part) for name, part in value.items()})
-    if isinstance(value, list):
-        choices = [one for one in (kind, *get_args(kind)) if getattr(one, "__origin__", None) is tuple]
-        inner = get_args(choices[0])[0]
-        return tuple(_typed(inner, part) for part in value)
-    if isinstance(value, Mapping):
-        return next((_typed(one, value) for one in get_args(kind) if is_dataclass(one)), dict(value))
-    return value
+_hints = cache(get_type_hints)
+
+
+def _typed(kind: Any, value: Any, place: str) -> Any:
+    """A value of JSON as the type that a field declares; `place` tells where it stands. ValueError for another."""
+    for one in get_args(kind) if isinstance(kind, UnionType) or get_origin(kind) is Union else (kind,):
+        if one is NoneType and value is None:
+            return None
+        if isinstance(one, type) and is_dataclass(one) and isinstance(value, Mapping):
+            hints = _hints(one)
+            if unknown := value.keys() - hints.keys():
+                raise ValueError(f"it has a field {shorten(repr(min(unknown)), NAME)}")
+            return one(**{name: _typed(hints[name], part, f"{place}.{name}") for name, part in value.items()})
+        if get_origin(one) is tuple and isinstance(value, list):
+            kinds = get_args(one)
+            kinds = kinds[:1] * len(value) if kinds[-1] is ... else kinds
+            if len(kinds) == len(value):
+                return tuple(
+                    _typed(part, own, f"{place}.{i}") for i, (part, own) in enumerate(zip(kinds, value, strict=True))
+                )
+        if get_origin(one) is Mapping and isinstance(value, Mapping):
+            return {name: _typed(get_args(one)[1], part, f"{place}.{name}") for name, part in value.items()}
+        if one in (str, bool, int) and type(value) is one:
+            return value
+        if one is float and type(value) in (int, float) and -LARGEST <= value <= LARGEST:
+            return float(value)
+    raise ValueError(f"{place[1:]} is {shorten(repr(value), NAME)}")
 
 
 def run_key(

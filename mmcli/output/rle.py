@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from mmcli.types import Doc
 
+LONGEST = 60  # bits of a run
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -45,11 +47,17 @@ def decode(mask: Mask) -> "np.ndarray":
     import numpy as np
 
     height, width = mask.size
-    runs = list(_read(mask.counts))
-    if sum(runs) != height * width or any(run < 0 for run in runs):
-        raise ValueError(f"the runs of the mask do not fill {width} × {height} pixels")
+    runs = _runs(mask)
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape((height, width), order="F")
+
+
+def fills(mask: Mask) -> bool:
+    """Whether the runs fill the size, so that the mask can be decoded."""
+    try:
+        return bool(_runs(mask)) and min(mask.size) > 0
+    except ValueError:
+        return False
 
 
 def is_empty(mask: Mask) -> bool:
@@ -68,6 +76,14 @@ def _write(runs: list[int]) -> Iterator[str]:
             yield chr(group + (0x20 if more else 0) + 48)
 
 
+def _runs(mask: Mask) -> list[int]:
+    height, width = mask.size
+    runs = list(_read(mask.counts))
+    if sum(runs) != height * width or any(run < 0 for run in runs):
+        raise ValueError(f"the runs of the mask do not fill {width} × {height} pixels")
+    return runs
+
+
 def _read(counts: str) -> Iterator[int]:
     runs: list[int] = []
     value = shift = 0
@@ -77,6 +93,8 @@ def _read(counts: str) -> Iterator[int]:
             raise ValueError(f"{character!r} does not belong into the runs of a mask")
         value |= (group & 0x1F) << shift
         shift += 5
+        if shift > LONGEST:
+            raise ValueError("a run of the mask is longer than any picture")
         if group & 0x20:
             continue
         if group & 0x10:

@@ -44,7 +44,11 @@ class Object:
     ]
     score: Annotated[
         float | None,
-        Doc("Mean log-probability of the object's own tokens, no probability; null where it wrote none.", digits=4),
+        Doc(
+            "Mean log-probability of the object's own tokens, no probability; null where it wrote none. Of boxes that "
+            "were given to be outlined, like the probability, what the model that found them said.",
+            digits=4,
+        ),
     ] = None
     probability: Annotated[
         float | None, Doc("How likely it is right, from models that are calibrated.", optional=True, digits=4)
@@ -88,6 +92,7 @@ class Settings:
     max_objects: Annotated[int | None, Doc("Only so many of the best were kept.", optional=True)] = None
     loc_divisor: Annotated[int | None, Doc("1024 where boxes are not read in 1023rds of a side.", optional=True)] = None
     mask_decoder: Annotated[str | None, Doc("The file that decoded masks, if one was named.", optional=True)] = None
+    boxes_by: Annotated[str | None, Doc("The model that found the boxes, where they were given.", optional=True)] = None
     system: Annotated[str | None, Doc("How the model was told to answer.", optional=True)] = None
     language: Annotated[str | None, Doc("The language that was given, not found out.", optional=True)] = None
     hint: Annotated[str | None, Doc("Words that might be said, as they are spelt.", optional=True)] = None

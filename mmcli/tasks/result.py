@@ -7,9 +7,11 @@ from dataclasses import replace
 from itertools import compress
 from typing import TYPE_CHECKING, cast
 
+from mmcli.boxes import inside
 from mmcli.models.family import Found
 from mmcli.output.schema import Mask, Object, Quad, Record, Settings
 from mmcli.output.sifting import sift
+from mmcli.tasks.outline import in_image
 from mmcli.tasks.settings import image_settings, key_of
 from mmcli.tasks.task import Request
 from mmcli.tasks.transcribe import Passage, TranscribeRequest, joined, main_language, unused
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from mmcli.decode.objects import ObjectGrammar, ParsedObject, PointGrammar
     from mmcli.media.image import LoadedImage
     from mmcli.models.loaded import Loaded
+
+ROUNDED = 0.006  # pixels: half of the last digit of a box in a record, and a little
 
 
 def image_record(
@@ -31,10 +35,16 @@ def image_record(
     *,
     identity: str | None = None,
     remarks: Sequence[str] = (),
+    given: Sequence[Object] | None = None,
+    boxes_by: str | None = None,
 ) -> Record:
-    """The record of one image called `name`, which took `seconds` to read; `remarks` are notes on the request."""
+    """The record of one image called `name`, which took `seconds` to read; `remarks` are notes on the request.
+
+    With objects that were `given`, found by the model `boxes_by`, it tells of those.
+    """
+    settings = replace(image_settings(request, loaded), boxes_by=boxes_by)
     notes = (*image.notes, *remarks)
-    return _record(request, completion, loaded, name, image, notes, image_settings(request, loaded), identity, seconds)
+    return _record(request, completion, loaded, name, image, notes, settings, identity, seconds, given)
 
 
 def chat_record(
@@ -69,13 +79,18 @@ def _record(
     settings: Settings,
     identity: str | None,
     seconds: float,
+    given: Sequence[Object] | None = None,
 ) -> Record:
     size: tuple[int, int] | tuple[None, None] = (None, None)
     objects: list[Object] = []
     problems: list[str] = []
     if image is not None:
         size = image.width, image.height
-        objects, problems = find_objects(request, completion, loaded, *size)
+        if given is None:
+            objects, problems = find_objects(request, completion, loaded, *size)
+        else:
+            objects, problems = outlined(request, cast(Found, completion), loaded, given, *size)
+            problems += _empty_masks(objects)
     prompt = request.prompt_for(loaded.processor)
     timings = {"load": seconds, "prefill": completion.timings.prefill, "decode": completion.timings.decode}
     return Record(
@@ -166,6 +181,32 @@ def find_objects(
         for one, box, mask in zip(found, boxes, masks, strict=True)
     ]
     return sift(objects, nms=request.nms, most=request.max_objects), problems + _empty_masks(objects)
+
+
+def outlined(
+    request: Request, completion: Found, loaded: "Loaded", given: Sequence[Object], width: int, height: int
+) -> tuple[list[Object], list[str]]:
+    """Objects of an image of that size as they were given, each with its mask, and what was wrong.
+
+    The integers are those that the model was given for the box; a box that it could not outline has no mask.
+    """
+    grammar = loaded.processor.grammar
+    assert grammar is not None  # else it could not outline
+    there = in_image(given, (width, height))
+    boxes = []
+    for (_, box), found in zip(there, completion.objects, strict=True):
+        # Records hold rounded numbers; if these are the integers that the box had, they tell its pixels exactly.
+        exact = grammar.box(found.loc, width, height, request.loc_divisor)
+        same = all(abs(edge - own) < ROUNDED for edge, own in zip(exact, box, strict=True))
+        boxes.append(exact if same else box)
+    masks = find_masks(completion.objects, boxes, loaded, grammar, width, height)
+    objects = [
+        replace(one, raw_box=tuple(found.loc), mask=mask)
+        for (one, _), found, mask in zip(there, completion.objects, masks, strict=True)
+    ]
+    lost = [one.label for one in given if inside(one.box, width, height) is None]
+    problems = [f'"{label}" lies outside the image, or is a point' for label in lost]
+    return objects, [*completion.problems, *problems]
 
 
 def _is_outside(one: "ParsedObject", box: Sequence[float]) -> bool:

@@ -54,6 +54,15 @@ def test_the_text_of_a_picture(signs):
 
 
 @needs_library
+def test_where_nothing_is_written_nothing_is_printed(signs):
+    Image.new("RGB", (200, 200), "white").save("blank.png")
+    for options in (("blank.png",), ("blank.png", "--boxes"), ("blank.png", "blank.png", "--boxes")):
+        done = mmcli("read", *options)
+        assert (done.code, done.out) == (0, "")
+    assert mmcli("read", "blank.png", "signs/sub/b.jpg").out.splitlines()[0] == "blank.png: "
+
+
+@needs_library
 def test_boxes_are_where_the_text_stands(signs):
     done = mmcli("read", "signs/a.png", "--boxes", "--json")
     [record] = done.records

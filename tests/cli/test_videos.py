@@ -103,6 +103,15 @@ def test_captions_become_subtitles(tiny, place):
     ]  # fmt: skip
 
 
+def test_captions_of_all_frames_stand_beside_the_video(tiny):
+    shutil.copy(EXAMPLES / "cat.jpg", "b.jpg")
+    done = caption(tiny, "film.mp4", "b.jpg", "--sidecar")
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert Path("film.txt").read_text("utf-8").splitlines() == lines[:3] and lines[0].startswith("film.mp4#t=0: ")
+    assert Path("b.txt").read_text("utf-8").strip() == lines[3].removeprefix("b.jpg: ")
+
+
 def test_subtitles_are_of_captions_of_one_video(tiny):
     shutil.copy(EXAMPLES / "cat.jpg", "b.jpg")
     assert "b.jpg is no video" in caption(tiny, "b.jpg", "--format", "srt").err

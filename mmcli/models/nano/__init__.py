@@ -3,7 +3,7 @@
 from mmcli.models.family import Family
 from mmcli.models.nano.capabilities import capabilities
 from mmcli.models.nano.config import NanoConfig
-from mmcli.models.nano.finding import find
+from mmcli.models.nano.finding import find, outline
 from mmcli.models.nano.model import Nano
 from mmcli.models.nano.processor import NanoProcessor
 from mmcli.models.nano.stages import stages
@@ -20,6 +20,7 @@ FAMILY = Family(
     capabilities=capabilities,
     closed_vocabulary=closed_vocabulary,
     find=find,
+    outline=outline,
 )
 
 __all__ = ["FAMILY", "Nano", "NanoConfig", "NanoProcessor"]

@@ -18,5 +18,6 @@ def capabilities(config: NanoConfig) -> Capabilities:
         details=("low", "medium"),
         objects=True,
         masks=True,
+        outlines_boxes=True,
         probabilities=True,
     )

@@ -4,6 +4,7 @@ What the decoder writes and what the detector proposes become one answer (`joini
 of `detect`: masks are written for boxes that are there already.
 """
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mmcli.decode.grammar import CODES, CORNERS, Grammar, automaton
+from mmcli.decode.locations import DIVISOR, Box, encode_box, not_empty
 from mmcli.decode.objects import ParsedObject
 from mmcli.decode.segments import format_objects, parse
 from mmcli.engine.collect import complete
@@ -104,6 +106,34 @@ def find(
         wanted = [(one, i) for one in asked for i in range(len(one.objects))]
         for some in _portions(wanted):
             _masks(loaded, seen, some, sampling)
+    timings = Timings(prefill, time.perf_counter() - started - prefill, len(images))
+    return [_found([one for one in asked if one.image == i], timings) for i in range(len(images))]
+
+
+@torch.inference_mode()
+def outline(
+    loaded: "Loaded",
+    images: "Sequence[Image.Image]",
+    boxes: Sequence[Sequence[tuple[str, Box]]],
+    *,
+    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    divisor: int | None = None,
+) -> list[Found]:
+    """The mask codes of what is in `boxes` of each RGB image; what nano does not know has none."""
+    taught, asked = loaded.config.things, []
+    for image, own in enumerate(boxes):
+        for label, box in own:
+            loc = not_empty(encode_box(box, 1, 1, divisor or DIVISOR))
+            one = Asked(image, label, known(label, taught) or "", objects=(ParsedObject(label, loc, None, math.nan),))
+            if not one.thing:
+                one.problems = (f'{loaded.checkpoint.name} does not know "{label}", so that has no mask',)
+            asked.append(one)
+    started = time.perf_counter()
+    wanted = [(one, 0) for one in asked if one.thing]
+    seen = look(loaded, images) if wanted else None
+    prefill = time.perf_counter() - started
+    for some in _portions(wanted):
+        _masks(loaded, cast(Seen, seen), some, sampling)
     timings = Timings(prefill, time.perf_counter() - started - prefill, len(images))
     return [_found([one for one in asked if one.image == i], timings) for i in range(len(images))]
 

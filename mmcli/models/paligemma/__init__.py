@@ -1,6 +1,7 @@
 """The PaliGemma family."""
 
 from mmcli.models.family import Family
+from mmcli.models.outlining import outline
 from mmcli.models.paligemma.capabilities import capabilities
 from mmcli.models.paligemma.config import PaliGemmaConfig
 from mmcli.models.paligemma.model import PaliGemma
@@ -16,6 +17,7 @@ FAMILY = Family(
     processor=PaliGemmaProcessor.open,
     stages=stages,
     capabilities=capabilities,
+    outline=outline,
 )
 
 __all__ = ["FAMILY", "PaliGemma", "PaliGemmaConfig", "PaliGemmaProcessor"]

@@ -11,4 +11,12 @@ DETAILS = ("low", "high")
 def capabilities(config: PaliGemmaConfig) -> Capabilities:
     """What the published models were trained for; a prompt may stand alone or be about several images."""
     side = max(config.vision.image_size, LARGEST)
-    return Capabilities(images=True, min_read_side=side, objects=True, masks=True, reads_text=True, details=DETAILS)
+    return Capabilities(
+        images=True,
+        min_read_side=side,
+        objects=True,
+        masks=True,
+        outlines_boxes=True,
+        reads_text=True,
+        details=DETAILS,
+    )

@@ -40,7 +40,7 @@ class PaliGemmaProcessor(Processor):
         self.soft_tokens = config.vision.patches
         self.grammar = _grammar(tokenizer)
         places = self.grammar is not None
-        self.capabilities = replace(capabilities(config), objects=places, masks=places)
+        self.capabilities = replace(capabilities(config), objects=places, masks=places, outlines_boxes=places)
         self._control = stop_ids | {bos, config.pad, config.image_token}
         self._bos_text = tokenizer.id_to_token(bos) or ""
 

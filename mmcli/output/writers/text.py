@@ -33,7 +33,8 @@ def to_text(record: "Record", several: bool = False) -> str:
         return segment_lines(str(record.source), record.segments, several)
     if several:
         return f"{name}: {_one_line(record.text)}\n"
-    return readable(record.text).strip("\n") + "\n"
+    text = readable(record.text).strip("\n")
+    return text + "\n" if text or record.task != "read" else ""  # where nothing is written there is nothing to read
 
 
 def named(record: "Record") -> str:

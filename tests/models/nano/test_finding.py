@@ -13,7 +13,7 @@ from mmcli.decode.segments import parse
 from mmcli.hub.resolve import resolve
 from mmcli.models.load import load
 from mmcli.models.nano import finding
-from mmcli.models.nano.finding import MOST_OBJECTS, Asked, find, look, propose
+from mmcli.models.nano.finding import MOST_OBJECTS, Asked, find, look, outline, propose
 from mmcli.models.nano.joining import UNJUDGED
 from mmcli.types import Token
 
@@ -76,6 +76,18 @@ def test_every_object_of_a_segmentation_has_a_mask_and_the_box_of_the_detection(
         assert [(found.label, found.loc) for found in box.objects] == [(f.label, f.loc) for f in mask.objects]
         assert all(len(found.seg) == 16 for found in mask.objects)
     assert any(mask.objects for mask in masks)
+
+
+def test_boxes_that_are_given_get_the_codes_that_they_get_when_they_are_found(nano, monkeypatch):
+    monkeypatch.setattr(finding, "ROWS", 2)
+    found = find(nano, PICTURES[:2], ["person", "cats"], masks=True)
+    boxes = [[(one.label, tuple(one.loc[i] / 1023 for i in (1, 0, 3, 2))) for one in own.objects] for own in found]
+    boxes[0].append(("unicorn", (0.0, 0.0, 0.5, 0.5)))
+    given = outline(nano, PICTURES[:2], boxes)
+    codes = [[(one.label, one.loc, one.seg) for one in own.objects] for own in given]
+    assert codes[0].pop()[0::2] == ("unicorn", None)
+    assert codes == [[(one.label, one.loc, one.seg) for one in own.objects] for own in found]
+    assert given[0].problems == ('nano does not know "unicorn", so that has no mask',) and sum(map(len, codes)) > 2
 
 
 def test_the_text_of_an_answer_says_its_objects(nano):
