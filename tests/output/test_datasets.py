@@ -89,6 +89,7 @@ def test_the_names_of_yolo_are_read_by_a_yaml_parser(items):
     yaml = pytest.importorskip("yaml")
     names = class_names(items, ["dog: 1", "#no", '"quoted"'])
     data = yaml.safe_load(texts("yolo", items, names)["data.yaml"])
+    assert "path" not in data and data["train"] == "images"  # else it would be looked for where Python was started
     assert list(data["names"].values()) == names and list(data["names"]) == list(range(len(names)))
     assert data["train"] == data["val"] == "images"
 

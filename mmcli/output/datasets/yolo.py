@@ -20,7 +20,8 @@ def files(items: Items, names: list[str]) -> Files:
 
 
 def _data(names: list[str]) -> Iterator[str]:
-    yield "path: .  # this folder\ntrain: images\nval: images\nnames:\n"
+    # Without `path` places are taken from where this file lies; "." would be wherever Python was started.
+    yield "train: images\nval: images\nnames:\n"
     for id, name in enumerate(names):
         yield f"  {id}: {to_json(name)}\n"  # a string of JSON is one of YAML
 
