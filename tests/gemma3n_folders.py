@@ -43,7 +43,7 @@ SIDE = 768
 RATE = 16_000
 
 WORDS = """Describe this picture in one sentence. Transcribe the following speech segment Write only what is said user
-model what is on the left and who speaks here a cat dog mat ; turn start of image audio hello world you are kind"""
+model what is on the left and who speaks here a cat dog mat ; turn start of image sound hello world you are kind"""
 
 # Behaves as the published template does: the system's words before the first question, parts trimmed and put together.
 TEMPLATE = """\
