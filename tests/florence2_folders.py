@@ -95,7 +95,7 @@ def tiny_reference(seed: int = 0, ends: float = 4.0, **text) -> Florence2ForCond
 
 
 def _spread(name: str) -> float:
-    """Attention that looks sharply, so that answers hang on what is seen."""
+    """Attention that looks sharply, so that answers depend on what is shown."""
     return 4.0 if "encoder_attn" in name else 1.5
 
 

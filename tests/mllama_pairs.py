@@ -43,7 +43,7 @@ class Pair:
         """
         inputs = self.inputs(*messages)
         mine, theirs = (self.processor.decode(one) for one in (ids, inputs["input_ids"][0]))
-        assert mine.replace("<|python_tag|>", "") == theirs  # tokens that steer are no part of an answer's text
+        assert mine.replace("<|python_tag|>", "") == theirs  # control tokens are no part of an answer's text
         spans = [get_cross_attention_token_mask(ids, folders.IMAGE)]
         counts = [inputs["aspect_ratio_mask"][0].sum(-1).tolist()]
         mask = convert_sparse_cross_attention_mask_to_dense(spans, counts, folders.TILES, len(ids))

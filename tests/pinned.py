@@ -13,7 +13,14 @@ from command import mmcli
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 PICTURES = ("astronaut.jpg", "cat.jpg", "coffee.jpg", "rocket.jpg", "tower.jpg")
-EXACT = ("--json", "--token-ids", "--device", "cpu", "--dtype", "float32")  # no arithmetic that hangs on the CPU's kind
+EXACT = (
+    "--json",
+    "--token-ids",
+    "--device",
+    "cpu",
+    "--dtype",
+    "float32",
+)  # no arithmetic that depends on the CPU's kind
 
 COMMANDS = {
     "nano": (

@@ -51,7 +51,7 @@ def said(words: list[str], typed: str = "", **terminal: bool) -> str:
 
 
 def assert_same(found: str, expected: str) -> None:
-    """Word for word; what was measured or hangs on the clone is any, other numbers are right to a thousandth."""
+    """Word for word; what was measured or depends on the clone is any, other numbers are right to a thousandth."""
     found, expected = (OWN.sub(r"\1\2", text.replace("\n", " ")) for text in (found, expected))
     assert NUMBER.sub("0.0", found).split() == NUMBER.sub("0.0", expected).split()
     numbers, wanted = ([float(number) for number in NUMBER.findall(text)] for text in (found, expected))

@@ -25,7 +25,7 @@ from mmcli.errors import MachineError, UsageError
 if TYPE_CHECKING:
     from mmcli.media.sources import Source
 
-_SPAWN = multiprocessing.get_context("spawn")  # CUDA does not outlive a fork
+_SPAWN = multiprocessing.get_context("spawn")  # CUDA cannot be used after a fork
 
 
 def chosen_devices(text: str) -> list[str]:

@@ -23,7 +23,7 @@ def history_path(variables: Mapping[str, str], platform: str = sys.platform) -> 
 class History:
     """The lines in a file that only its owner can read, one after the other; several terminals may write to it.
 
-    Raises OSError where it cannot be read or written; nothing hangs on it.
+    Raises OSError where it cannot be read or written; nothing depends on it.
     """
 
     def __init__(self, path: Path):

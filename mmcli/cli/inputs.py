@@ -25,7 +25,7 @@ def find_sources(
     """The inputs, each a `what`, as they are when the run begins, and whether they count as several.
 
     `listed` is the value of --files-from. A folder, a pattern or a list counts as several whatever is in it, so that
-    the form of the output does not hang on a folder's content. What lies in one of the `outputs` from an earlier run
+    the form of the output does not depend on a folder's content. What lies in one of the `outputs` from an earlier run
     is not found in a folder around it. Raises UsageError where nothing is named.
     """
     from mmcli.media.sources import expand

@@ -1,7 +1,7 @@
 """Places as quantised coordinates: `<loc_0>` … `<loc_999>` are the thousand bins of a side, read at their middles.
 
 The language is Florence-2's (arXiv:2311.06242; transformers `models/florence2/processing_florence2.py`). Labels stand
-in front of their places, and how the places are to be taken hangs on what was asked:
+in front of their places, and how the places are to be taken depends on what was asked:
 
     boxes     label <loc> × 4, and more boxes of the same label behind
     quads     label <loc> × 8: the corners of a piece of text

@@ -54,7 +54,7 @@ def convert(checkpoint: Checkpoint, target: Path, on_file: Callable[[str], None]
             for path in companions:
                 shutil.copyfile(path, draft / path.name)
             _write_all(draft, tensors, size, on_file)
-            if os.path.lexists(target):  # somebody was faster
+            if os.path.lexists(target):  # another process made it meanwhile
                 raise UsageError(f"{target} exists by now, and nothing is written over", "Name another folder")
             draft.rename(target)
         finally:

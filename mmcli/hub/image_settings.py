@@ -30,8 +30,8 @@ class ImageSettings:
     def open(cls, folder: Path, soft_tokens: int | Callable[[int], int], side: int | None = None) -> "ImageSettings":
         """Read a checkpoint's settings, for a vision tower that gives `soft_tokens` and takes `side` (None: any side).
 
-        Where soft tokens hang on the side, `soft_tokens` tells how many a side gives. Raises ModelError where there are
-        no settings or they do not suit the tower.
+        Where soft tokens depend on the side, `soft_tokens` gives their number for a side. Raises ModelError where there
+        are no settings or they do not suit the tower.
         """
         whole, raw = processor_fields(folder), image_fields(folder, ABSENT)
         height = _square(raw, folder, side)

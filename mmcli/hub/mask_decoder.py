@@ -26,7 +26,7 @@ def fetch_vae_oid(cache_dir: Path | None = None) -> Path:
             # Where the hub is out of reach this fails at once; the download would try again for half a minute.
             get_hf_file_metadata(hf_hub_url(SPACE, FILE, repo_type="space"))
             path = Path(fetched())
-    except Exception as error:  # whatever the network, the hub or the disk came up with: all of it ends the same way
+    except Exception as error:  # any error of the network, the hub or the disk ends the same way
         raise_if_interrupted(error)
         raise ModelError(
             f"The mask decoder {FILE} is not in the cache and cannot be downloaded ({first_line(error)})",

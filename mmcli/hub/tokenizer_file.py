@@ -114,7 +114,7 @@ def _check_added(whole: Fields) -> None:
 
 
 def _check_model(model: Fields) -> None:
-    """Whole words, likely pieces, or byte-pair encoding without what makes the library draw lots, fail, or cut short
+    """Whole words, likely pieces, or byte-pair encoding without what makes the library sample, fail, or cut short
     tokens."""
     if model.get("type") == "WordLevel":
         check_vocabulary(model, "vocab")
@@ -151,7 +151,7 @@ def _check_pieces(model: Fields) -> None:
         if not whole or len(piece[0]) > LONGEST_ADDED or not _is_score(piece[1]):
             found = Fields({str(place): piece}, model.where, path=f"{model.path}vocab.")
             raise found.wrong(str(place), "a piece of text with its log-probability")
-    for key in ("alpha", "nbest_size"):  # which would make the library draw lots
+    for key in ("alpha", "nbest_size"):  # which would make the library sample
         model.require(key, None, 0)
     if model.get("unk_id") is not None:
         model.whole("unk_id", 0, len(pieces) - 1)

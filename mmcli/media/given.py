@@ -1,6 +1,6 @@
 """Inputs that a program hands over, as sources: paths and addresses, and what lies in its memory.
 
-What lies in memory becomes the bytes of a file, so that it is read by the one road on which every input is.
+What lies in memory becomes the bytes of a file, so that it is decoded by the same code as every input.
 """
 
 import io

@@ -195,7 +195,7 @@ def _checked_jpeg(
 ) -> Image.Image:
     """The JPEG to load: `image`, or with the end marker that it lacks. InputError where data of its pixels are missing.
 
-    libjpeg fills what is missing with grey and says so to nobody.
+    libjpeg fills what is missing with grey without an error.
     """
     if layout.ended:
         image.load()

@@ -1,4 +1,5 @@
-"""What processors of models that converse have in common: turns by a chat template, typed text kept from steering."""
+"""What processors of models that converse have in common: turns by a chat template, typed text that cannot spell
+control tokens."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ class ChatProcessor(Processor):
         return self.tokenizer.decode([id for id in ids if self.is_text(id)], skip_special_tokens=False)
 
     def is_text(self, id: int) -> bool:
-        """Whether a token is part of the text, and not one that steers."""
+        """Whether a token is part of the text, and no control token."""
         return id not in self.control.ids
 
     # -- inputs ------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class ChatTemplate:
     source: str | None  # Jinja; None: there is none
     tokens: dict[str, str]  # by the names that templates use, such as bos_token
     begin: str = ""  # what every text begins with, whether the template writes it or not
-    layout: Callable[[Sequence[Message]], str] | None = None  # the family's own, for want of a template
+    layout: Callable[[Sequence[Message]], str] | None = None  # the family's own, where there is no template
 
     @classmethod
     def open(cls, folder: Path, begin: str = "", layout: Callable[[Sequence[Message]], str] | None = None) -> Self:

@@ -1,4 +1,4 @@
-"""Tokens that steer a model, and how typed text is kept from spelling them."""
+"""Control tokens, and how typed text is kept from spelling them."""
 
 import re
 from collections.abc import Collection
@@ -17,7 +17,7 @@ class ControlTokens:
     """
 
     def __init__(self, tokenizer: Tokenizer, ids: Collection[int] = (), names: Collection[str] = ()):
-        """`ids` and `names` are of tokens that steer although the tokenizer does not call them special."""
+        """`ids` and `names` are of control tokens that the tokenizer does not call special."""
         special = {id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
         named = {tokenizer.token_to_id(name) for name in names}
         known = {id: tokenizer.id_to_token(id) for id in special | named | set(ids) if id is not None}

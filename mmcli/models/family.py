@@ -129,7 +129,7 @@ class Processor(Protocol):
         raise ModelError("The model answers no prompts", "Use it with mmcli transcribe")
 
     def is_text(self, id: int) -> bool:
-        """Whether a token is part of the text, and not one that steers."""
+        """Whether a token is part of the text, and no control token."""
         return id not in self.stop_ids
 
     # -- conversations -------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def load(
     """
     family = family_of(checkpoint.config, checkpoint.name)
     config = family.read_config(checkpoint.config)
-    # What fails for want of a file or a setting should fail before gigabytes are read.
+    # A missing file or setting should fail before gigabytes are read.
     processor = family.processor(checkpoint.folder, config, checkpoint.config)
     device = choose_device(device) if isinstance(device, str) else device
     is_open = dtype == "auto"

@@ -123,7 +123,7 @@ class Florence2Processor(Processor):
         return "\n".join(fill_prompt(sentences, task, label, "Florence-2") for label in labels or [""])
 
     def grammar_for(self, prompt: str) -> QuantisedGrammar | None:
-        """The grammar of the answer to a prompt, which hangs on its task."""
+        """The grammar of the answer to a prompt, which depends on its task."""
         if self.grammar is None:
             return None
         task = task_of(prompt)

@@ -129,5 +129,5 @@ class Gemma3nProcessor(ChatProcessor):
             raise ModelError(
                 f"The chat template in {self.template.path} makes {text.count(placeholder)} places for {count} {what}s"
             )
-        # The blank lines melt with line breaks around them, as they did in training.
+        # The blank lines merge with line breaks around them, as they did in training.
         return text.replace(placeholder, f"\n\n{begin}{placeholder * modality.soft_tokens}{end}\n\n")

@@ -123,7 +123,7 @@ class MiniCPMVProcessor(ChatProcessor):
         )
 
     def is_text(self, id: int) -> bool:
-        """Whether a token is part of the text, and not one that steers."""
+        """Whether a token is part of the text, and no control token."""
         return super().is_text(id) or id in self._shown
 
     def task_prompt(self, task: str, words: str) -> str:

@@ -65,7 +65,7 @@ class PaliGemmaProcessor(Processor):
     def _prompt_tokens(self, prompt: str) -> list[int]:
         """bos, the prompt and the line break that ends it.
 
-        Trailing white space is cut off: it could melt into one token with the line break, which models have not seen.
+        Trailing white space is cut off: it could merge into one token with the line break, which models have not seen.
         The tokenizer reads bos as part of the text, since some put a space in front of whatever stands first.
         """
         text = self._bos_text + prompt.rstrip() + "\n"

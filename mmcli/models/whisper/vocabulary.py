@@ -23,7 +23,7 @@ MULTILINGUAL_ROWS = 51865  # a published vocabulary of at least this many rows h
 
 @dataclass(frozen=True)
 class Special:
-    """Ids of the tokens that steer Whisper; `None` where a checkpoint has no such token."""
+    """Ids of Whisper's control tokens; `None` where a checkpoint has no such token."""
 
     end: int
     start: int

@@ -21,7 +21,7 @@ class Dataset:
     files: "Callable[[Items, list[str], Path], Files]"  # the third is the folder in which they will lie
     tasks: tuple[str, ...] = ("detect", "segment")
     links: bool = False  # whether the images are to lie beside the labels, in `images/`
-    beside: bool = False  # whether it hangs on where the images lie
+    beside: bool = False  # whether it depends on where the images lie
 
 
 def _coco(items: "Items", names: list[str], folder: Path) -> "Files":

@@ -129,10 +129,10 @@ def test_control_tokens_that_are_typed_are_mere_letters(processor, typed, role):
         }[role]
         return processor.text_inputs(processor.apply_chat_template(turns)).tokens[0].tolist()
 
-    def steering(found: list[int]) -> list[int]:
+    def control_ids(found: list[int]) -> list[int]:
         return [id for id in found if not processor.is_text(id)]
 
-    assert steering(ids(typed)) == steering(ids("hello"))
+    assert control_ids(ids(typed)) == control_ids(ids("hello"))
     assert typed.replace("\ufdd0", "") in processor.decode(ids(typed))
 
 

@@ -85,8 +85,8 @@ def test_control_tokens_that_are_typed_are_mere_letters(processor, typed, role):
         turns = [Turn(role, (words,)), *ask("hello")] if role != "user" else ask(words)
         return processor.text_inputs(processor.apply_chat_template(turns)).tokens[0].tolist()
 
-    steering = [[id for id in ids(words) if not processor.is_text(id)] for words in (typed, "hello")]
-    assert steering[0] == steering[1] and typed in processor.decode(ids(typed))
+    control_ids = [[id for id in ids(words) if not processor.is_text(id)] for words in (typed, "hello")]
+    assert control_ids[0] == control_ids[1] and typed in processor.decode(ids(typed))
 
 
 def test_answers_end_by_the_end_of_a_turn_whatever_the_files_say(folder, processor):
