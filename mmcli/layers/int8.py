@@ -106,6 +106,23 @@ class PackedInt8Linear(nn.Module):
         return y.to(x.dtype).view(*x.shape[:-1], -1)
 
 
+class Int8Embedding(nn.Module):
+    """Rows of a table by their numbers, int [...] → [..., D] in the table's type, from a quarter of float32's bytes."""
+
+    weight: Tensor  # int8 [R, D]
+    scale: Tensor  # float32 [R]
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        whole, scale = quantize_weight(weight)
+        self.register_buffer("weight", whole)
+        self.register_buffer("scale", scale)
+        self.dtype = weight.dtype
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        return (self.weight[numbers] * self.scale[numbers].unsqueeze(-1)).to(self.dtype)
+
+
 @cache
 def packing_works() -> bool:
     """Whether `PackedInt8Linear` runs here and computes what `Int8Linear` does.

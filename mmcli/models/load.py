@@ -7,6 +7,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from mmcli.engine.device import choose_device, choose_dtype
+from mmcli.engine.memory import give_back_freed
 from mmcli.engine.model import GenerativeModel
 from mmcli.errors import MemoryShortage, ran_out_of_memory
 from mmcli.hub.quantized import parameter_count
@@ -69,6 +70,8 @@ def load(
         fuse(model)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # weights that were put together leave their old places behind
+    elif quantised:
+        give_back_freed()  # as those that were rounded do
     return Loaded(model, processor, checkpoint, config, device, dtype, mask_decoder, family, quantised)
 
 

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from mmcli.layers.int8 import Int8Linear, PackedInt8Linear, in_int8, packing_works, quantize_rows, quantize_weight
+from mmcli.layers.int8 import (
+    Int8Embedding,
+    Int8Linear,
+    PackedInt8Linear,
+    in_int8,
+    packing_works,
+    quantize_rows,
+    quantize_weight,
+)
 
 
 def layer(inputs: int, outputs: int, bias: bool = True) -> torch.nn.Linear:
@@ -83,3 +91,19 @@ def test_a_large_weight_is_quantised_as_in_one_piece():
     whole, scale = quantize_rows(weight)
     found, scales = quantize_weight(weight)
     assert torch.equal(found, whole) and torch.equal(scales, scale[:, 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_table_gives_its_rows_rounded_in_its_own_type(dtype):
+    exact = (torch.randn(50, 64) * torch.logspace(-3, 3, 50)[:, None]).to(dtype)
+    numbers = torch.tensor([[3, 49], [0, 3]])
+    found, expected = Int8Embedding(exact)(numbers), exact[numbers]
+    assert found.shape == expected.shape and found.dtype == dtype
+    assert (found - expected).abs().amax(-1).le(0.01 * expected.abs().amax(-1)).all()
+
+
+def test_a_table_that_was_in_int8_loses_nothing():
+    whole, scale = torch.randint(-127, 128, (9, 64)), torch.rand(9, 1).half().float()
+    whole[:, 0] = 127
+    numbers = torch.arange(9)
+    torch.testing.assert_close(Int8Embedding(whole * scale)(numbers), whole * scale, rtol=1e-6, atol=0)

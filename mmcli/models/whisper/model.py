@@ -13,7 +13,7 @@ from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
 from mmcli.layers.encoder_decoder import MLP, CrossAttention, SelfAttention, by_frames
-from mmcli.layers.int8 import Quantisable, in_int8, packed_kind
+from mmcli.layers.int8 import Int8Embedding, Quantisable, in_int8, packed_kind
 from mmcli.models.whisper.config import StackConfig, WhisperConfig
 
 
@@ -79,7 +79,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: WhisperConfig):
         super().__init__()
-        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.embedding: nn.Module = nn.Embedding(config.vocabulary, config.width)
         self.position = nn.Parameter(torch.zeros(config.text_positions, config.width))
         self.layers = nn.ModuleList(
             DecoderLayer(config.width, config.decoder, config.norm_epsilon) for _ in range(config.decoder.depth)
@@ -122,7 +122,9 @@ class Whisper(Quantisable, GenerativeModel):
                 layer.attention.short = torch.bfloat16
         if not int8_pays():
             return False
-        self.head = packed_kind()(self.decoder.embedding.weight, None)
+        table = self.decoder.embedding.get_parameter("weight")
+        self.head = packed_kind()(table, None)
+        self.decoder.embedding = Int8Embedding(table)
         in_int8(self.encoder.layers)
         in_int8(self.decoder.layers)
         return True
@@ -196,4 +198,6 @@ class Whisper(Quantisable, GenerativeModel):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """States [..., D] → logits [..., V] in float32."""
-        return (F.linear(hidden, self.decoder.embedding.weight) if self.head is None else self.head(hidden)).float()
+        if self.head is None:
+            return F.linear(hidden, self.decoder.embedding.get_parameter("weight")).float()
+        return self.head(hidden).float()
