@@ -38,6 +38,12 @@ def alone(nano):
     return cache(lambda thing, masks: [found.objects for found in find(nano, PICTURES, [thing], masks=masks)])
 
 
+@pytest.fixture(scope="module")
+def listed(nano):
+    """What a whole list gives on every picture."""
+    return cache(lambda count, masks: [found.objects for found in find(nano, PICTURES, LISTS[count], masks=masks)])
+
+
 def same(one, other):
     """Objects that are equal but for the last digits of their scores, which depend on the shape of a batch."""
     facts = [[(found.label, found.loc, found.seg) for found in objects] for objects in (one, other)]
@@ -47,16 +53,16 @@ def same(one, other):
 
 @pytest.mark.parametrize("masks", [False, True], ids=["detect", "segment"])
 @pytest.mark.parametrize("count", LISTS)
-def test_each_thing_of_a_list_is_answered_as_alone_in_the_users_order(nano, alone, count, masks):
+def test_each_thing_of_a_list_is_answered_as_alone_in_the_users_order(alone, listed, count, masks):
     singles = [alone(thing, masks) for thing in LISTS[count]]
-    expected = [[found for single in singles for found in single[i]] for i in range(len(PICTURES))]
-    listed = [found.objects for found in find(nano, PICTURES, LISTS[count], masks=masks)]
-    assert all(same(one, other) for one, other in zip(listed, expected, strict=True))
-    assert {"cat", "person"} <= {found.label for objects in listed for found in objects}
+    expected = [[one for single in singles for one in single[i]] for i in range(len(PICTURES))]
+    found = listed(count, masks)
+    assert all(same(one, other) for one, other in zip(found, expected, strict=True))
+    assert {"cat", "person"} <= {one.label for objects in found for one in objects}
 
 
-def test_the_questions_may_be_put_in_any_portions(nano, monkeypatch):
-    whole = [found.objects for found in find(nano, PICTURES, LISTS[4], masks=True)]
+def test_the_questions_may_be_put_in_any_portions(nano, listed, monkeypatch):
+    whole = listed(4, True)
     monkeypatch.setattr(finding, "ROWS", 3)
     portions = [found.objects for found in find(nano, PICTURES, LISTS[4], masks=True)]
     assert all(same(one, other) for one, other in zip(whole, portions, strict=True))
@@ -69,13 +75,11 @@ def test_a_picture_is_read_once_however_many_things_are_asked(nano, monkeypatch)
     assert read == [len(PICTURES)]
 
 
-def test_every_object_of_a_segmentation_has_a_mask_and_the_box_of_the_detection(nano):
-    things = LISTS[8]
-    boxes, masks = (find(nano, PICTURES, things, masks=masks) for masks in (False, True))
-    for box, mask in zip(boxes, masks, strict=True):
-        assert [(found.label, found.loc) for found in box.objects] == [(f.label, f.loc) for f in mask.objects]
-        assert all(len(found.seg) == 16 for found in mask.objects)
-    assert any(mask.objects for mask in masks)
+def test_every_object_of_a_segmentation_has_a_mask_and_the_box_of_the_detection(listed):
+    for boxes, masks in zip(listed(8, False), listed(8, True), strict=True):
+        assert [(one.label, one.loc) for one in boxes] == [(one.label, one.loc) for one in masks]
+        assert all(len(one.seg) == 16 for one in masks)
+    assert any(listed(8, True))
 
 
 def test_boxes_that_are_given_get_the_codes_that_they_get_when_they_are_found(nano, monkeypatch):
