@@ -94,6 +94,7 @@ def test_steps_through_the_kernels_write_the_same(model, monkeypatch):
     plain = written(model, inputs(*ROWS))
     cuda_graph._spare.clear()
     monkeypatch.setenv(kernels.SWITCH, "1")
+    monkeypatch.setattr(kernels, "DTYPES", (torch.float32,))
     from mmcli.layers import decoder_step
 
     run, read = decoder_step.run_layers, []

@@ -20,7 +20,7 @@ from mmcli.errors import raise_if_interrupted
 SWITCH = "MMCLI_KERNELS"  # environment variable: 0 = off
 MOST_ROWS = 32  # of a batch: with more, what the kernels save is small beside the products
 WIDEST_HEAD = 256  # whose keys and values fit into the shared memory of small cards
-DTYPES = (torch.bfloat16, torch.float32)  # what the kernels are tested in
+DTYPES = (torch.bfloat16,)  # in float32 steps of four key heads took up to 1.4 times as long as without
 
 
 def chosen(x: Tensor, cache: KVCache | None) -> bool:

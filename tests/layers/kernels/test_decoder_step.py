@@ -74,6 +74,12 @@ def logits(model, rows):
     return torch.stack(found), cache.store
 
 
+@pytest.fixture(autouse=True)
+def exact(monkeypatch):
+    """In float32, where both roads must agree, the kernels are not chosen otherwise."""
+    monkeypatch.setattr(kernels, "DTYPES", (torch.float32,))
+
+
 @pytest.fixture(autouse=INTERPRETED)
 def coarse(monkeypatch):
     """Fewer programs: the interpreter runs one after the other."""

@@ -33,6 +33,12 @@ TEXT = TextConfig(
 )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def exact(monkeypatch):
+    """In float32, where both roads must agree, the kernels are not chosen otherwise."""
+    monkeypatch.setattr(kernels, "DTYPES", (torch.float32,))
+
+
 @pytest.fixture(autouse=INTERPRETED)
 def coarse(monkeypatch):
     """Fewer programs: the interpreter runs one after the other."""
