@@ -70,7 +70,7 @@ class Object:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the answer hangs on beside the input, the model and the prompt. What does not apply is left out."""
+    """What the answer depends on beside the input, the model and the prompt. What does not apply is left out."""
 
     temperature: Annotated[
         float | None,
@@ -93,13 +93,13 @@ class Settings:
     loc_divisor: Annotated[int | None, Doc("1024 where boxes are not read in 1023rds of a side.", optional=True)] = None
     mask_decoder: Annotated[str | None, Doc("The file that decoded masks, if one was named.", optional=True)] = None
     boxes_by: Annotated[str | None, Doc("The model that found the boxes, where they were given.", optional=True)] = None
-    system: Annotated[str | None, Doc("How the model was told to answer.", optional=True)] = None
+    system: Annotated[str | None, Doc("How the model is to answer.", optional=True)] = None
     language: Annotated[str | None, Doc("The language that was given, not found out.", optional=True)] = None
     hint: Annotated[str | None, Doc("Words that might be said, as they are spelt.", optional=True)] = None
     words: Annotated[bool | None, Doc("Whether times of words were asked for.", optional=True)] = None
     start: Annotated[float | None, Doc("Seconds of the recording that were passed over.", optional=True)] = None
     duration: Annotated[float | None, Doc("Seconds of the recording that were used from there.", optional=True)] = None
-    track: Annotated[int | None, Doc("The sound track that was chosen, from 1.", optional=True)] = None
+    track: Annotated[int | None, Doc("The audio track that was chosen, from 1.", optional=True)] = None
     dtype: Annotated[str | None, Doc("Type in which the model computed.", optional=True)] = None
     adapter: Annotated[str | None, Doc("Weights that were put on top of the model's.", optional=True)] = None
 
@@ -127,7 +127,7 @@ class Record:
             of=ANSWER,
         ),
     ] = None
-    settings: Annotated[Settings, Doc("What else the answer hangs on.")] = Settings()
+    settings: Annotated[Settings, Doc("What else the answer depends on.")] = Settings()
     width: Annotated[int | None, Doc("Pixels of the image as it is displayed, after its EXIF turn.", of=IMAGE)] = None
     height: Annotated[int | None, Doc("The same, downwards; null where there is not one image.", of=IMAGE)] = None
     time: Annotated[
@@ -154,7 +154,7 @@ class Record:
     segments: Annotated[tuple[Segment, ...], Doc("What is said, in the order of time.", of=AUDIO)] = ()
     timestamps: Annotated[
         str | None,
-        Doc("What the model told times of: segment, word, or window, which is the stretch it was given.", of=AUDIO),
+        Doc("What the model gives times of: segment, word, or window, which is the stretch it was given.", of=AUDIO),
     ] = None
     problems: Annotated[tuple[str, ...], Doc("Faults of the answer.", of=IMAGE)] = ()
     notes: Annotated[tuple[str, ...], Doc("What happened to the input on its way in.", of=ANSWER)] = ()
@@ -163,7 +163,7 @@ class Record:
         Doc(
             "Of images seconds: load is the image's own, prefill and decode those of the batch, whose size and whose "
             "number of tokens written for this image stand beside them. Of recordings: read and model are seconds, "
-            "real_time_factor their share of the recording, windows a count, left_out and unused seconds of sound "
+            "real_time_factor their share of the recording, windows a count, left_out and unused seconds of audio "
             "without speech and without words.",
             of=ANSWER,
             digits=4,
