@@ -57,8 +57,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--storage", choices=("float16", "int8"), default="int8")
     args = parser.parse_args()
-    lesson = load_file(args.run / "lesson.safetensors")
-    state = {name.removeprefix(PREFIX): tensor for name, tensor in lesson.items() if name.startswith(PREFIX)}
+    state = load_file(args.run / "lesson.safetensors")
+    state = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "model.safetensors"
     save_file(stored(state, args.storage), path)

@@ -30,8 +30,8 @@ from mmcli.models.nano.config import NanoConfig
 from mmcli.training.recipes.nano import mask_codes, masks, packing, pixels
 from mmcli.training.recipes.nano.annotations import ALL, Photo, missing, read_layouts, read_photos, split_training
 from mmcli.training.recipes.nano.export import unpacked
-from mmcli.training.recipes.nano.lesson import MAP_CELL, OUTLINE, PARTS, Lesson, initial
 from mmcli.training.recipes.nano.start import from_earlier, from_towers
+from mmcli.training.recipes.nano.training_model import MAP_CELL, OUTLINE, PARTS, TrainingModel, initial
 
 AVERAGE = 0.999  # how much the averaged weights keep of themselves at each step
 JUDGED = 128  # rows of a batch of held-out images
@@ -68,13 +68,13 @@ class Ranks:
         return told.tolist()
 
 
-def groups(lesson: Lesson) -> list[dict]:
+def groups(model: TrainingModel) -> list[dict]:
     """The published tower learns slowly, norms and biases do not decay, the detector is frozen."""
-    lesson.nano.tower.detector.requires_grad_(False)
+    model.nano.tower.detector.requires_grad_(False)
     tower: list[nn.Parameter] = []
     decay: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
-    for name, p in lesson.named_parameters():
+    for name, p in model.named_parameters():
         if p.requires_grad:
             (tower if "tower.features" in name else decay if p.dim() > 1 else plain).append(p)
     return [
@@ -127,25 +127,25 @@ def main() -> None:
         pin_memory=device.type == "cuda",
     )
     torch.manual_seed(args.seed)
-    lesson = initial(config, args.kept)
+    model = initial(config, args.kept)
     if args.weights:
         old = Tokenizer.from_file(str(args.weights_tokenizer or args.tokenizer))
-        left = from_earlier(lesson.nano, unpacked(load_file(args.weights)), old, Tokenizer.from_str(tokenizer))
+        left = from_earlier(model.nano, unpacked(load_file(args.weights)), old, Tokenizer.from_str(tokenizer))
         print(f"{len(left)} tensors begin anew: {', '.join(left[:12])}", flush=True)
     elif args.init:
-        from_towers(lesson.nano, args.init)
+        from_towers(model.nano, args.init)
     spent, step = 0.0, 0
     if args.resume:
-        lesson.load_state_dict({k: v.float() for k, v in load_file(args.resume / "lesson.safetensors").items()})
+        model.load_state_dict({k: v.float() for k, v in load_file(args.resume / "lesson.safetensors").items()})
         progress = json.loads((args.resume / "progress.json").read_text())
         spent, step = progress["spent"], progress["step"]
         print(f"going on at step {step}, {spent:.0f} s", flush=True)
-    lesson.to(device)
+    model.to(device)
     judged = list(itertools.islice(questions(held_out, [], min(args.batch, JUDGED), 1, 0.0), args.judged))
     for batch in judged:
         batch.photo += len(learned)
     torch.manual_seed(args.seed * ranks.world + ranks.rank)
-    _run(lesson, loader, judged, store, config, args, ranks, spent, step)
+    _run(model, loader, judged, store, config, args, ranks, spent, step)
     if ranks.world > 1:
         dist.destroy_process_group()
 
@@ -174,7 +174,7 @@ def _inputs(batch: packing.Batch, store: Store, config: NanoConfig) -> list[Tens
 
 
 def _run(
-    lesson: Lesson,
+    model: TrainingModel,
     loader: DataLoader,
     judged: list,
     store: Store,
@@ -186,22 +186,22 @@ def _run(
 ) -> None:
     device = store.images.device
     torch.set_float32_matmul_precision("high")
-    optimizer = torch.optim.AdamW(groups(lesson), lr=args.rate, betas=(0.9, 0.98), fused=device.type == "cuda")
-    learned: list[Tensor] = [p for p in lesson.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(groups(model), lr=args.rate, betas=(0.9, 0.98), fused=device.type == "cuda")
+    learned: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
     shadow = [p.detach().clone() for p in learned]
     if args.resume and (args.resume / STATE).exists():
         kept = torch.load(args.resume / STATE, map_location=device, weights_only=True)
         optimizer.load_state_dict(kept["optimizer"])
         with torch.no_grad():
             torch._foreach_copy_(learned, kept["live"])
-    step_of = torch.compile(lesson) if args.compile else lesson
+    step_of = torch.compile(model) if args.compile else model
     total, last, sums, begun = args.minutes * 60, time.time(), torch.zeros(len(PARTS), device=device), step
     saved_at, waited = last, 0.0
     asked_at = last
     for batch in loader:
         waited += time.time() - asked_at
         if spent > args.full_from * total:
-            lesson.kept = config.grid**2
+            model.kept = config.grid**2
         inputs = _inputs(batch, store, config)
         warm = min(1.0, (step - begun + 1) / args.warm)
         rate = args.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, spent / total))))
@@ -236,8 +236,8 @@ def _run(
             sums.zero_()
             if save and ranks.rank == 0:
                 with _averaged(learned, shadow):
-                    told = _judge(lesson, judged, store, config, device)
-                    _save(lesson, spent, step, args.out)
+                    told = _judge(model, judged, store, config, device)
+                    _save(model, spent, step, args.out)
                 live = [p.detach() for p in learned]
                 torch.save({"optimizer": optimizer.state_dict(), "live": live}, args.out / STATE)
                 print(f"saved at step {step}; held out: {told}", flush=True)
@@ -261,12 +261,12 @@ def _averaged(learned: list[Tensor], shadow: list[Tensor]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _judge(lesson: Lesson, judged: list, store: Store, config: NanoConfig, device: torch.device) -> str:
+def _judge(model: TrainingModel, judged: list, store: Store, config: NanoConfig, device: torch.device) -> str:
     """Mean losses on held-out images, nothing hidden or disturbed."""
-    lesson.eval()
+    model.eval()
     with torch.autocast(device.type, torch.bfloat16):
-        parts = [lesson(*_inputs(batch, store, config))[1] for batch in judged]
-    lesson.train()
+        parts = [model(*_inputs(batch, store, config))[1] for batch in judged]
+    model.train()
     return _named(torch.stack(parts).mean(0).tolist())
 
 
@@ -274,9 +274,9 @@ def _named(parts: list[float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in zip(PARTS, parts, strict=True))
 
 
-def _save(lesson: Lesson, spent: float, step: int, out: Path) -> None:
+def _save(model: TrainingModel, spent: float, step: int, out: Path) -> None:
     """The averaged weights, from which a later run goes on with a fresh optimiser; `export` makes the model of them."""
-    state = {k: v.detach().half().contiguous().cpu() for k, v in lesson.state_dict().items()}
+    state = {k: v.detach().half().contiguous().cpu() for k, v in model.state_dict().items()}
     save_file(state, out / "lesson.part")
     (out / "lesson.part").rename(out / "lesson.safetensors")
     (out / "progress.json").write_text(json.dumps({"spent": spent, "step": step}))

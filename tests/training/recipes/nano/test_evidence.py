@@ -6,9 +6,9 @@ import torch
 from mmcli.models.nano.config import EVIDENCE
 from mmcli.training.recipes.nano.annotations import COCO_CLASSES, Photo, Thing
 from mmcli.training.recipes.nano.evidence import fit
-from mmcli.training.recipes.nano.lesson import Lesson
 from mmcli.training.recipes.nano.packing import Batch
 from mmcli.training.recipes.nano.regression import logistic
+from mmcli.training.recipes.nano.training_model import TrainingModel
 
 CAT, DOG, CUP = (COCO_CLASSES.index(label) for label in ("cat", "dog", "cup"))
 
@@ -37,10 +37,10 @@ def test_small_things_and_doubtful_classes_say_nothing_of_what_a_trace_is():
 
 
 def test_only_names_of_what_is_surely_absent_are_unlikely_in_sentences():
-    lesson = Lesson.__new__(Lesson)
-    torch.nn.Module.__init__(lesson)
-    lesson.name_tokens, lesson.name_means = torch.tensor([2, 3]), torch.zeros(2, 80)  # of a cat and of a dog
-    lesson.name_means[0, CAT] = lesson.name_means[1, DOG] = 1.0
+    model = TrainingModel.__new__(TrainingModel)
+    torch.nn.Module.__init__(model)
+    model.name_tokens, model.name_means = torch.tensor([2, 3]), torch.zeros(2, 80)  # of a cat and of a dog
+    model.name_means[0, CAT] = model.name_means[1, DOG] = 1.0
     fields = {name: torch.zeros(1) for name in Batch.__dataclass_fields__}
     batch = Batch(**fields)
     batch.known = torch.ones(1, 80, dtype=torch.bool)
@@ -50,8 +50,8 @@ def test_only_names_of_what_is_surely_absent_are_unlikely_in_sentences():
     share = torch.tensor([0.4, 0.1, 0.2, 0.3])  # of the tokens: the cat's name 0.2, the dog's 0.3
     logp = share.log().expand(1, 2, -1)
     expected = -torch.log1p(torch.tensor(-0.3))
-    torch.testing.assert_close(lesson._unlikelihood(logp, batch), expected)
+    torch.testing.assert_close(model._unlikelihood(logp, batch), expected)
     batch.target = torch.tensor([[3, 1]])  # somebody wrote of a dog
-    torch.testing.assert_close(lesson._unlikelihood(logp, batch), torch.tensor(0.0))
+    torch.testing.assert_close(model._unlikelihood(logp, batch), torch.tensor(0.0))
     batch.target, batch.known[0, DOG] = torch.tensor([[1, 1]]), False  # nobody looked for dogs
-    torch.testing.assert_close(lesson._unlikelihood(logp, batch), torch.tensor(0.0))
+    torch.testing.assert_close(model._unlikelihood(logp, batch), torch.tensor(0.0))

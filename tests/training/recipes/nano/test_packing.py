@@ -15,7 +15,7 @@ from mmcli.models.load import load
 from mmcli.models.nano.config import NanoConfig
 from mmcli.training.recipes.nano import mask_codes, packing, pixels, prompts
 from mmcli.training.recipes.nano.annotations import Photo, Thing
-from mmcli.training.recipes.nano.train import Lesson
+from mmcli.training.recipes.nano.train import TrainingModel
 from mmcli.types import Token
 
 
@@ -59,18 +59,18 @@ def questions_of(batch: packing.Batch, row: int) -> list[tuple[list[int], list[i
 
 
 def test_a_packed_row_gives_the_logits_of_each_question_asked_alone(loaded, batch):
-    lesson = Lesson.__new__(Lesson)
-    torch.nn.Module.__init__(lesson)
-    lesson.nano = loaded.model
+    model = TrainingModel.__new__(TrainingModel)
+    torch.nn.Module.__init__(model)
+    model.nano = loaded.model
     pixels = torch.rand(1, 3, loaded.config.image_size, loaded.config.image_size, generator=torch.manual_seed(0))
     one = packing.Batch(*(getattr(batch, name)[:1] for name in packing.Batch.__dataclass_fields__))
     soft_count = loaded.config.soft_tokens
     with torch.inference_mode():
         soft, plane = loaded.model.tower(pixels, loaded.model.class_words())
         words = loaded.model.decoder.embed(one.tokens)
-        words = words + lesson._mask_vectors(loaded.model.tower.masks.inside(plane, one.mask_boxes), one)
+        words = words + model._mask_vectors(loaded.model.tower.masks.inside(plane, one.mask_boxes), one)
         positions = torch.cat((torch.arange(soft_count)[None], one.position), 1)
-        mask = lesson.mask(one, torch.zeros(1, soft_count, dtype=torch.bool))
+        mask = model.mask(one, torch.zeros(1, soft_count, dtype=torch.bool))
         hidden = loaded.model.decoder(torch.cat((soft, words), 1), positions, mask)
         packed = loaded.model.decoder.logits(hidden[:, soft_count:])[0]
         for number, (prompt, answer) in enumerate(questions_of(batch, 0), 1):

@@ -38,7 +38,7 @@ class Doubt:
     jitter: tuple[float, float] = (0.015, 0.04)  # of the boxes' corners, in shares of their sides
 
 
-class Lesson(nn.Module):
+class TrainingModel(nn.Module):
     """Nano with heads that keep features in their places; they are dropped after training."""
 
     soft_places: Tensor
@@ -251,11 +251,11 @@ class Lesson(nn.Module):
         return (loss * use).sum() / use.sum().clamp(min=1)
 
 
-def initial(config: NanoConfig, kept: int = 0) -> Lesson:
+def initial(config: NanoConfig, kept: int = 0) -> TrainingModel:
     """Fresh weights. Places start as waves, so that neighbours are alike from the first step."""
-    lesson = Lesson(config, kept)
+    model = TrainingModel(config, kept)
     width = config.decoder.width
-    for name, p in lesson.nano.decoder.named_parameters():
+    for name, p in model.nano.decoder.named_parameters():
         if p.dim() == 2:
             std = width**-0.5 if "embedding" in name else p.shape[1] ** -0.5
             if name.endswith(("out.weight", "down.weight")):
@@ -265,8 +265,8 @@ def initial(config: NanoConfig, kept: int = 0) -> Lesson:
     angle = torch.linspace(0, 1, 1024)[:, None] * rate
     with torch.no_grad():
         rows = slice(config.loc_token, config.loc_token + 1024)
-        lesson.nano.decoder.embedding.weight[rows] = torch.cat((angle.sin(), angle.cos()), 1) * width**-0.5
-        nn.init.normal_(lesson.nano.tower.grid_position, std=0.5)
-        lesson.nano.tower.proposal_word.weight.copy_(torch.eye(width) * 0.5)
-        lesson.nano.tower.masks.out.weight.mul_(0.5)
-    return lesson
+        model.nano.decoder.embedding.weight[rows] = torch.cat((angle.sin(), angle.cos()), 1) * width**-0.5
+        nn.init.normal_(model.nano.tower.grid_position, std=0.5)
+        model.nano.tower.proposal_word.weight.copy_(torch.eye(width) * 0.5)
+        model.nano.tower.masks.out.weight.mul_(0.5)
+    return model
