@@ -13,7 +13,7 @@ MASK_CODES = 128
 CLASSES = 80  # that the detector knows
 CELL = 16  # pixels of the feature tower's input that one grid token stands for
 LARGEST_STRIDE = 32  # pixels of an image's side that one cell of the coarsest maps stands for
-EVIDENCE = 4  # 1, the detector's best logit, the judge's best logit of a proposal, the judge's logit of the image
+EVIDENCE = 4  # 1, the detector's best logit, the proposal classifier's best of a proposal, and its of the image
 EVIDENCE_OF_DETECTOR = (0.0, 1.0, 0.0, 0.0)
 TOKENS = ("image_token", "loc_token", "seg_token", "pad_token", "eos_token", "bos_token")
 

@@ -25,7 +25,7 @@ from mmcli.models.family import Found
 from mmcli.models.nano.joining import (
     CROWDED,
     LEAST_LOGIT,
-    UNJUDGED,
+    UNCLASSIFIED,
     Candidate,
     Detection,
     candidates,
@@ -178,7 +178,7 @@ def _boxes(
 ) -> list[tuple[list[ParsedObject], float]]:
     """Let nano write boxes of each thing → the boxes, and the log-odds that the thing is there.
 
-    Unless it is sure that nothing is there it writes one box at least: how likely that is right is judged afterwards.
+    Unless it is sure that nothing is there it writes one box at least: how likely that is right is decided afterwards.
     """
     processor = _processor(loaded)
     ids = processor.text_ids
@@ -202,8 +202,8 @@ def _boxes(
 
 
 def _detections(loaded: "Loaded", seen: Seen, asked: list[Asked]) -> list[list[Detection] | None]:
-    """The detector's boxes of each thing, best first, and what the judge thinks of them; None for things that they do
-    not know."""
+    """The detector's boxes of each thing with the logits of the proposal classifier, best first; None for unknown
+    ones."""
     classes = {thing: number for number, thing in enumerate(loaded.config.things[:CLASSES])}
     rows = [i for i, one in enumerate(asked) if one.thing in classes]
     found: list[list[Detection] | None] = [None] * len(asked)
@@ -213,28 +213,28 @@ def _detections(loaded: "Loaded", seen: Seen, asked: list[Asked]) -> list[list[D
     images = torch.tensor([asked[i].image for i in rows], device=device)
     labels = torch.tensor([classes[asked[i].thing] for i in rows], device=device)
     boxes, logits, others = detections(seen.raw, loaded.config.image_size, images, labels, MOST_DETECTIONS)
-    boxes, logits, others, judged = judge_detections(seen, images, labels, boxes, logits, others)
-    for i, *own in zip(rows, boxes.tolist(), logits.tolist(), others.tolist(), judged.tolist(), strict=True):
+    boxes, logits, others, classified = classify_detections(seen, images, labels, boxes, logits, others)
+    for i, *own in zip(rows, boxes.tolist(), logits.tolist(), others.tolist(), classified.tolist(), strict=True):
         places = [(located(box), *rest) for box, *rest in zip(*own, strict=True) if max(rest[0], rest[2]) > LEAST_LOGIT]
         found[i] = [Detection(loc, *rest) for loc, *rest in places if loc is not None]
     return found
 
 
-def judge_detections(
+def classify_detections(
     seen: Seen, images: Tensor, classes: Tensor, boxes: Tensor, logits: Tensor, others: Tensor
 ) -> tuple[Tensor, ...]:
-    """R rows of detections as `picodet.detections` gives them, with the judge's logit of each as a fourth.
+    """R rows of detections as `picodet.detections` gives them, with the proposal classifier's logit as a fourth.
 
-    A detection is judged by the proposal that overlaps it most. The proposals themselves stand behind the detections,
-    because the judge may take one for the class though the detector does not.
+    A detection is classified by the proposal that overlaps it most. The proposals themselves stand behind the
+    detections, because the proposal classifier may take one for the class though the detector does not.
     """
     proposed, own = seen.boxes[images], seen.logits[images]  # [R, N, 4], [R, N, 80]
     at = classes[:, None, None].expand(-1, own.shape[1], 1)
-    logit, judged = own.gather(2, at)[..., 0], seen.judged[images].gather(2, at)[..., 0].to(own.dtype)
+    logit, classified = own.gather(2, at)[..., 0], seen.classified[images].gather(2, at)[..., 0].to(own.dtype)
     other = own.scatter(2, at, -torch.inf).amax(2)
     over, nearest = overlaps(boxes, proposed).max(2)
-    judged_there = torch.where(over > CROWDED, judged.gather(1, nearest), UNJUDGED)
-    pairs = ((boxes, proposed), (logits, logit), (others, other), (judged_there, judged))
+    classified_there = torch.where(over > CROWDED, classified.gather(1, nearest), UNCLASSIFIED)
+    pairs = ((boxes, proposed), (logits, logit), (others, other), (classified_there, classified))
     return tuple(torch.cat(pair, 1) for pair in pairs)
 
 

@@ -17,13 +17,13 @@ from mmcli.decode.objects import ParsedObject
 SAME = 0.5  # overlap from which on a written box and a detection are of one thing
 CROWDED = 0.6  # … from which on two detections are
 DOUBLE = 0.5  # … from which on two candidates are
-LEAST_LOGIT, LEAST_JUDGED = -4.0, -3.0  # detections of which both logits are below are never right
+LEAST_LOGIT, LEAST_CLASSIFIED = -4.0, -3.0  # detections of which both logits are below are never right
 BOTH, DETECTOR, DECODER, UNSEEN = "both", "detector", "decoder", "unseen"
 KINDS = (BOTH, DETECTOR, DECODER, UNSEEN)
-# 1, detection, best detection of the thing, best other class there, presence, score of what was written, what the judge
-# takes the detection for, and whether it thinks the thing is in the image.
+# 1, detection, best detection of the thing, best other class there, presence, score of what was written, the
+# proposal classifier's logit of the detection, and its logit of the thing being in the image.
 FEATURES = 8
-UNJUDGED = -8.0  # of detections that were not proposed to the decoder
+UNCLASSIFIED = -8.0  # of detections that were not proposed to the decoder
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Detection:
     loc: Loc
     logit: float
     other: float  # the largest logit of another class at the same place
-    judged: float = UNJUDGED  # the judge's logit of the class for the proposal there
+    classified: float = UNCLASSIFIED  # the proposal classifier's logit of the class for the proposal there
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ def candidates(
     written: Sequence[ParsedObject], presence: float, detections: Sequence[Detection] | None, there: float = 0.0
 ) -> list[Candidate]:
     """All boxes that may be right. `presence` is the decoder's log-odds that the thing is there at all and `there` the
-    judge's; `detections` are the best of the thing first, None where the detector does not know it."""
+    proposal classifier's; `detections` are the best of the thing first, None where the detector does not know it."""
     if detections is None:
         return [Candidate(o.loc, UNSEEN, _features(presence=presence, score=o.score), o.score) for o in written]
     kept: list[Detection] = []
     for one in detections:
-        likely = one.logit > LEAST_LOGIT or one.judged > LEAST_JUDGED
+        likely = one.logit > LEAST_LOGIT or one.classified > LEAST_CLASSIFIED
         if likely and all(overlap(one.loc, other.loc) < CROWDED for other in kept):
             kept.append(one)
     best = kept[0].logit if kept else LEAST_LOGIT
@@ -104,7 +104,7 @@ def candidates(
         score = scores.get(i, math.nan)
         kind = DETECTOR if math.isnan(score) else BOTH
         told = 0.0 if kind == DETECTOR else score
-        features = _features(one.logit, best, one.other, presence, told, one.judged, there)
+        features = _features(one.logit, best, one.other, presence, told, one.classified, there)
         found.append(Candidate(one.loc, kind, features, score))
     return found
 
@@ -127,10 +127,10 @@ def _features(
     other: float = 0.0,
     presence: float = 0.0,
     score: float = 0.0,
-    judged: float = 0.0,
+    classified: float = 0.0,
     there: float = 0.0,
 ) -> tuple[float, ...]:
-    return (1.0, own, best, *(_within(8.0, value) for value in (other, presence, score, judged, there)))
+    return (1.0, own, best, *(_within(8.0, value) for value in (other, presence, score, classified, there)))
 
 
 def _within(most: float, value: float) -> float:

@@ -10,8 +10,8 @@ from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.attention import prefix_positions
 from mmcli.layers.prefix_lm import PrefixLM
 from mmcli.models.nano.config import CLASSES, NanoConfig
-from mmcli.models.nano.judge import Judge
 from mmcli.models.nano.mask_tokens import CODES
+from mmcli.models.nano.proposal_classifier import ProposalClassifier
 from mmcli.models.nano.tower import NanoTower
 from mmcli.models.nano.writing import Writing
 
@@ -25,7 +25,7 @@ class Seen:
     raw: list[Tensor]  # the detector's outputs for each stride [P, 80 + 32, h, w], as `picodet.PicoDet` gives them
     boxes: Tensor  # [P, N, 4] what the detector proposes, as (x0, y0, x1, y1) in 0..1
     logits: Tensor  # [P, N, 80] as what the detector takes them
-    judged: Tensor  # [P, N, 80] as what nano takes them, having read the whole image
+    classified: Tensor  # [P, N, 80] as what nano takes them, having read the whole image
     there: Tensor  # [P, 80] which classes nano thinks are in the image at all; logits like the others
     image: Tensor | None = None  # [B] which image each row of a batch is about; None: row i is about image i
 
@@ -47,7 +47,7 @@ class Nano(PrefixLM):
         super().__init__(config.decoder, config.image_token)
         self.config = config
         self.tower = NanoTower(config)
-        self.judge = Judge(config)
+        self.judge = ProposalClassifier(config)
         self.register_buffer("class_ids", torch.empty(0, dtype=torch.long), persistent=False)
         self.register_buffer("class_share", torch.empty(0), persistent=False)
         if not self.class_ids.is_meta:
@@ -80,8 +80,8 @@ class Nano(PrefixLM):
         mask = valid[:, None, None, :].expand(-1, -1, soft.shape[1], -1)
         hidden = self.decoder(soft.to(cache.store.dtype), prefix_positions(valid), mask, cache)
         grid, things = hidden.split((soft.shape[1] - self.config.proposals, self.config.proposals), 1)
-        judged, there = self.judge(things, grid.mean(1))
-        return Seen(cache.store, plane, raw, proposed[0].float(), proposed[1].float(), judged, there)
+        classified, there = self.judge(things, grid.mean(1))
+        return Seen(cache.store, plane, raw, proposed[0].float(), proposed[1].float(), classified, there)
 
     def prefill(self, inputs: Inputs, cache: KVCache) -> Tensor:
         """As `PrefixLM.prefill`; an answer that finds nothing at once is held back by `absent_bias`.
@@ -130,7 +130,7 @@ class Nano(PrefixLM):
         """For each class the log-odds that it is in the image [P, 80], from all that looked at it."""
         detector = torch.cat([out[:, :CLASSES].float().flatten(2) for out in seen.raw], 2).amax(2)
         constant, *weights = self.config.evidence
-        parts = (detector, seen.judged.amax(1), seen.there)
+        parts = (detector, seen.classified.amax(1), seen.there)
         return sum((w * part for w, part in zip(weights, parts, strict=True)), torch.full_like(detector, constant))
 
     def _begins_with(self, text: Tensor, words: tuple[int, ...]) -> Tensor:

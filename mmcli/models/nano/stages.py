@@ -65,7 +65,7 @@ def stages(config: NanoConfig) -> list[Stage]:
         ),
         Stage("head", "tied", f"{decoder.vocabulary}", 0),
         Stage(
-            "judge",
+            "proposal classifier",
             "linear",
             f"{config.proposals} × {CLASSES} and {CLASSES}",
             parameter_count(model.judge),

@@ -14,7 +14,7 @@ from mmcli.hub.resolve import resolve
 from mmcli.models.load import load
 from mmcli.models.nano import finding
 from mmcli.models.nano.finding import MOST_OBJECTS, Asked, find, look, outline, propose
-from mmcli.models.nano.joining import UNJUDGED
+from mmcli.models.nano.joining import UNCLASSIFIED
 from mmcli.types import Token
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -138,16 +138,16 @@ def test_both_parts_of_the_model_have_their_say(nano, monkeypatch):
     assert {o.found_by for o in clothes} == {"decoder"}
 
 
-def test_detections_are_judged_by_the_proposal_that_overlaps_them_and_proposals_stand_behind_them():
+def test_detections_are_classified_by_the_proposal_that_overlaps_them_and_proposals_stand_behind_them():
     proposals = torch.tensor([[[0.1, 0.1, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]]])
-    logits, judged = torch.full((1, 2, 80), -6.0), torch.full((1, 2, 80), -5.0)
-    judged[0, 0, 15], judged[0, 1, 15], logits[0, 1, 16] = 3.0, 1.0, -1.0
-    seen = finding.Seen(torch.zeros(0), torch.zeros(0), [], proposals, logits, judged, torch.zeros(1, 80))
+    logits, classified = torch.full((1, 2, 80), -6.0), torch.full((1, 2, 80), -5.0)
+    classified[0, 0, 15], classified[0, 1, 15], logits[0, 1, 16] = 3.0, 1.0, -1.0
+    seen = finding.Seen(torch.zeros(0), torch.zeros(0), [], proposals, logits, classified, torch.zeros(1, 80))
     boxes = torch.tensor([[[0.1, 0.1, 0.5, 0.48], [0.0, 0.6, 0.2, 0.9]]])
     own = torch.tensor([[0.5, -2.0]])
-    boxes, own, others, by_judge = finding.judge_detections(
+    boxes, own, others, by_classifier = finding.classify_detections(
         seen, torch.tensor([0]), torch.tensor([15]), boxes, own, torch.full_like(own, -3.0)
     )
     assert boxes.shape == (1, 4, 4) and torch.equal(boxes[0, 2:], proposals[0])
     assert own.tolist() == [[0.5, -2.0, -6.0, -6.0]] and others.tolist() == [[-3.0, -3.0, -6.0, -1.0]]
-    assert by_judge.tolist() == [[3.0, UNJUDGED, 3.0, 1.0]]
+    assert by_classifier.tolist() == [[3.0, UNCLASSIFIED, 3.0, 1.0]]

@@ -93,9 +93,9 @@ def test_further_boxes_of_a_thing_that_is_there_may_be_less_likely():
     assert join(candidates([], 2.0, [unsure]), calibration) == []
 
 
-def test_a_proposal_that_only_the_judge_takes_for_the_thing_is_considered():
+def test_a_proposal_that_only_the_classifier_takes_for_the_thing_is_considered():
     judging = replace(PLAIN, detector=(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.5))
-    doubted, known = Detection(CAT, -6.0, -3.0, judged=2.0), Detection(ELSEWHERE, -6.0, -3.0)
+    doubted, known = Detection(CAT, -6.0, -3.0, classified=2.0), Detection(ELSEWHERE, -6.0, -3.0)
     [one] = join(candidates([], 2.0, [doubted, known], there=1.0), judging, 0.5)
     assert one.loc == CAT and one.probability == pytest.approx(1 / (1 + math.exp(-2.5)))
 

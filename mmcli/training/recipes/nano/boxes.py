@@ -1,7 +1,7 @@
 """All boxes that nano considers on annotated photographs, and how good they are: what evaluation and calibration share.
 
 Each photograph is read once and asked for a list of things. What comes back are the candidates before any threshold, so
-that nano's answers at every threshold, and the detector's alone, are judged from one run.
+that nano's answers at every threshold, and the detector's alone, are measured from one run.
 """
 
 import math

@@ -70,7 +70,7 @@ ALSO = {
 }
 
 
-class Judge:
+class Evaluation:
     """A loaded model, the check images, and what is asked of them."""
 
     def __init__(self, source: Source, photos: list[Photo], batch: int, jobs: int):
@@ -120,13 +120,13 @@ def by_photo(pairs: list[tuple[Photo, str]]) -> list[tuple[Photo, list[str]]]:
     return [(photos[name], own) for name, own in labels.items()]
 
 
-def measure_boxes(judge: Judge, seed: int) -> dict:
-    count = Counter(t.label for p in judge.photos for t in p.things if t.by_hand)
+def measure_boxes(evaluation: Evaluation, seed: int) -> dict:
+    count = Counter(t.label for p in evaluation.photos for t in p.things if t.by_hand)
     rng = random.Random(seed)
-    asked = {label: box_questions(judge.photos, label, rng) for label, n in count.most_common() if n >= 10}
-    answers = judge.collect(by_photo([(p, label) for label, photos in asked.items() for p in photos]))
-    ours = summary(judge.joined(answers))
-    teacher = summary((one, _teacher(judge.named[one.photo], one.label)) for one in answers)
+    asked = {label: box_questions(evaluation.photos, label, rng) for label, n in count.most_common() if n >= 10}
+    answers = evaluation.collect(by_photo([(p, label) for label, photos in asked.items() for p in photos]))
+    ours = summary(evaluation.joined(answers))
+    teacher = summary((one, _teacher(evaluation.named[one.photo], one.label)) for one in answers)
     classes = {
         label: {"boxes": count[label], "ap50": ours["by class"][label]}
         | {"teacher": teacher["by class"][label] if label in COCO_CLASSES else None}
@@ -151,15 +151,15 @@ def _teacher(photo: Photo, label: str) -> list[Candidate]:
     return sorted(found, key=lambda box: -box.probability)
 
 
-def measure_false(judge: Judge, seed: int) -> dict:
+def measure_false(evaluation: Evaluation, seed: int) -> dict:
     rng = random.Random(seed)
     result = {}
     for kind, among, n in (("any of 80", COCO_CLASSES, 4), ("common", COMMON & set(COCO_CLASSES), 3)):
         pairs = []
-        for photo in judge.photos:
+        for photo in evaluation.photos:
             absent = [label for label in photo.absent if label in among]
             pairs += [(photo, label) for label in rng.sample(absent, min(n, len(absent)))]
-        found = [bool(boxes) for _, boxes in judge.joined(judge.collect(by_photo(pairs)))]
+        found = [bool(boxes) for _, boxes in evaluation.joined(evaluation.collect(by_photo(pairs)))]
         result[kind] = {"questions": len(found), "with boxes": round(float(np.mean(found)), 4)}
     return result
 
@@ -173,11 +173,11 @@ def coco_questions(photos: list[Photo], seed: int) -> list[tuple[Photo, list[str
     return [(photo, labels) for photo, labels in asked if labels]
 
 
-def measure_coco(judge: Judge, seed: int) -> dict:
-    answers = judge.collect(coco_questions(judge.photos, seed))
-    result = {"nano at its own limits": summary(judge.joined(answers))}
+def measure_coco(evaluation: Evaluation, seed: int) -> dict:
+    answers = evaluation.collect(coco_questions(evaluation.photos, seed))
+    result = {"nano at its own limits": summary(evaluation.joined(answers))}
     for least in (0.1, 0.2, 0.3, 0.5):
-        result[f"nano at {least}"] = _short(summary(judge.joined(answers, least)))
+        result[f"nano at {least}"] = _short(summary(evaluation.joined(answers, least)))
     result["decoder alone"] = _short(summary(decoder_alone(answers)))
     alone = {least: _short(summary(detector_alone(answers, least))) for least in (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)}
     few = [figures for figures in alone.values() if figures["absent with boxes"] <= 0.03]
@@ -190,11 +190,11 @@ def _short(result: dict) -> dict:
     return {key: value for key, value in result.items() if key != "by class"}
 
 
-def measure_lists(judge: Judge, seed: int, most: int = 50) -> dict:
+def measure_lists(evaluation: Evaluation, seed: int, most: int = 50) -> dict:
     """Eight things of each photograph, asked one by one and in lists: the same questions, the same measure."""
     rng = random.Random(seed)
     asked = []
-    for photo, own in coco_questions(judge.photos, seed)[:: max(1, len(judge.photos) // most)]:
+    for photo, own in coco_questions(evaluation.photos, seed)[:: max(1, len(evaluation.photos) // most)]:
         lacking = [label for label in COCO_CLASSES if label in photo.absent and label not in own]
         labels = [*own, *rng.sample(lacking, max(0, 8 - len(own)))][:8]
         asked.append((photo, rng.sample(labels, len(labels))))
@@ -204,7 +204,7 @@ def measure_lists(judge: Judge, seed: int, most: int = 50) -> dict:
         for photo, labels in asked:
             for start in range(0, len(labels), size):
                 part = labels[start : start + size]
-                [found] = find(judge.loaded, [judge.image(photo)], part)
+                [found] = find(evaluation.loaded, [evaluation.image(photo)], part)
                 for label in part:
                     truth = Answered(photo.file, label, [], truth_of(photo, label))
                     answers.append((truth, [o for o in found.objects if o.label == label]))
@@ -212,20 +212,20 @@ def measure_lists(judge: Judge, seed: int, most: int = 50) -> dict:
     return result
 
 
-def measure_masks(judge: Judge) -> dict:
+def measure_masks(evaluation: Evaluation) -> dict:
     """Overlap with masks drawn by hand, and with those the class maps give; in the things' own boxes where found."""
-    truth = masks.collect(judge.photos, judge.data)
+    truth = masks.collect(evaluation.photos, evaluation.data)
     labels: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
-    for photo in judge.photos:
+    for photo in evaluation.photos:
         for i, thing in enumerate(photo.things):
             if thing.mask >= 0:
                 labels[photo.file][thing.label].append((thing, i in photo.polygons))
     scores: dict[str, list[float]] = {}
-    decoder = judge.loaded.mask_vqvae()
+    decoder = evaluation.loaded.mask_vqvae()
     objects = masked = 0
     for name, own in labels.items():
-        photo = judge.named[name]
-        [found] = find(judge.loaded, [judge.image(photo)], list(own), masks=True)
+        photo = evaluation.named[name]
+        [found] = find(evaluation.loaded, [evaluation.image(photo)], list(own), masks=True)
         objects += len(found.objects)
         masked += sum(o.seg is not None for o in found.objects)
         for label, things in own.items():
@@ -260,12 +260,12 @@ def _mask_overlap(photo: Photo, thing: Thing, truth: np.ndarray, objects: list[P
     return float((guess & real).sum() / max((guess | real).sum(), 1))
 
 
-def measure_captions(judge: Judge) -> dict:
-    said = judge.tell([(photo, CAPTION) for photo in judge.photos], 48)
-    texts = {id(photo): text for photo, text in zip(judge.photos, said, strict=True)}
-    told = [p for p in judge.photos if p.captions]
+def measure_captions(evaluation: Evaluation) -> dict:
+    said = evaluation.tell([(photo, CAPTION) for photo in evaluation.photos], 48)
+    texts = {id(photo): text for photo, text in zip(evaluation.photos, said, strict=True)}
+    told = [p for p in evaluation.photos if p.captions]
     named, wrong = [], []
-    for photo in judge.photos:
+    for photo in evaluation.photos:
         main = main_thing(photo)
         if main is not None:
             ok = any(re.search(rf"\b{re.escape(w)}(s|es)?\b", texts[id(photo)]) for w in ALSO.get(main, [main]))
@@ -277,7 +277,7 @@ def measure_captions(judge: Judge) -> dict:
         "pictures with sentences": len(told),
         "main thing named": round(float(np.mean(named)), 3),
         "pictures with a main thing": len(named),
-        "examples": [texts[id(p)] for p in judge.photos[:: max(1, len(judge.photos) // 12)]],
+        "examples": [texts[id(p)] for p in evaluation.photos[:: max(1, len(evaluation.photos) // 12)]],
         "missed": wrong[:12],
     }
 
@@ -303,7 +303,7 @@ def main() -> None:
     args = parser.parse_args()
     source = Source(args.model, args.data, args.device, args.dtype)
     mixed, coco, masked = (
-        Judge(source, [p for p in photos if p.split == "check"][:: args.every], args.batch, args.jobs)
+        Evaluation(source, [p for p in photos if p.split == "check"][:: args.every], args.batch, args.jobs)
         for photos in (read_photos(args.data, files) for files in (MIXED, COCO_FILES, MASKED_FILES))
     )
     measures = {

@@ -1,9 +1,9 @@
 """Fit what counts as a trace of a class in an image: without one, no sentence may name it.
 
 On photographs that were held out and of which every box is known, a logistic regression weighs the detector's best
-logit of a class, the judge's best logit of a proposal, and the judge's logit of the image. The least log-odds that
-allow a name are those with which captions of these photographs do best: the share that names what is there less the
-share that names what is not.
+logit of a class, the proposal classifier's best logit of a proposal, and its logit of the image. The least log-odds
+that allow a name are those with which captions of these photographs do best: the share that names what is there less
+the share that names what is not.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def traces(loaded: Loaded, data: Path, photos: Sequence[Photo]) -> np.ndarray:
     for start in range(0, len(photos), BATCH):
         seen = look(loaded, [image(data, photo) for photo in photos[start : start + BATCH]])
         detector = torch.cat([out[:, :CLASSES].float().flatten(2) for out in seen.raw], 2).amax(2)
-        parts = (torch.ones_like(detector), detector, seen.judged.amax(1), seen.there)
+        parts = (torch.ones_like(detector), detector, seen.classified.amax(1), seen.there)
         rows.append(torch.stack(parts, -1).cpu().numpy())
     return np.concatenate(rows).astype(float)
 

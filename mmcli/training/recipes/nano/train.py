@@ -34,7 +34,7 @@ from mmcli.training.recipes.nano.start import from_earlier, from_towers
 from mmcli.training.recipes.nano.training_model import MAP_CELL, OUTLINE, PARTS, TrainingModel, initial
 
 AVERAGE = 0.999  # how much the averaged weights keep of themselves at each step
-JUDGED = 128  # rows of a batch of held-out images
+CHECK_ROWS = 128  # rows of a batch of held-out images
 STATE = "state.pt"  # what else a run needs to go on as if it had not stopped
 
 
@@ -141,11 +141,11 @@ def main() -> None:
         spent, step = progress["spent"], progress["step"]
         print(f"going on at step {step}, {spent:.0f} s", flush=True)
     model.to(device)
-    judged = list(itertools.islice(questions(held_out, [], min(args.batch, JUDGED), 1, 0.0), args.judged))
-    for batch in judged:
+    checks = list(itertools.islice(questions(held_out, [], min(args.batch, CHECK_ROWS), 1, 0.0), args.judged))
+    for batch in checks:
         batch.photo += len(learned)
     torch.manual_seed(args.seed * ranks.world + ranks.rank)
-    _run(model, loader, judged, store, config, args, ranks, spent, step)
+    _run(model, loader, checks, store, config, args, ranks, spent, step)
     if ranks.world > 1:
         dist.destroy_process_group()
 
@@ -176,7 +176,7 @@ def _inputs(batch: packing.Batch, store: Store, config: NanoConfig) -> list[Tens
 def _run(
     model: TrainingModel,
     loader: DataLoader,
-    judged: list,
+    checks: list,
     store: Store,
     config: NanoConfig,
     args: argparse.Namespace,
@@ -236,7 +236,7 @@ def _run(
             sums.zero_()
             if save and ranks.rank == 0:
                 with _averaged(learned, shadow):
-                    told = _judge(model, judged, store, config, device)
+                    told = _held_out_losses(model, checks, store, config, device)
                     _save(model, spent, step, args.out)
                 live = [p.detach() for p in learned]
                 torch.save({"optimizer": optimizer.state_dict(), "live": live}, args.out / STATE)
@@ -261,11 +261,11 @@ def _averaged(learned: list[Tensor], shadow: list[Tensor]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _judge(model: TrainingModel, judged: list, store: Store, config: NanoConfig, device: torch.device) -> str:
+def _held_out_losses(model: TrainingModel, checks: list, store: Store, config: NanoConfig, device: torch.device) -> str:
     """Mean losses on held-out images, nothing hidden or disturbed."""
     model.eval()
     with torch.autocast(device.type, torch.bfloat16):
-        parts = [model(*_inputs(batch, store, config))[1] for batch in judged]
+        parts = [model(*_inputs(batch, store, config))[1] for batch in checks]
     model.train()
     return _named(torch.stack(parts).mean(0).tolist())
 

@@ -21,8 +21,8 @@ VOC_CLASSES = 21
 SIGMA = 3.0  # of the softened places, in location bins
 OUTLINE = 32  # side of the auxiliary masks
 NO_GRID, NO_PROPOSALS = 0.12, 0.08  # rows that see only the one or only the other
-DROPOUT, BLOCK_DROP, JUDGE_DROP = 0.15, 0.2, 0.3
-WEIGHTS = {"map": 0.2, "cells": 0.5, "outline": 1.0, "judged": 0.25, "there": 0.1}
+DROPOUT, BLOCK_DROP, CLASSIFIER_DROP = 0.15, 0.2, 0.3
+WEIGHTS = {"map": 0.2, "cells": 0.5, "outline": 1.0, "proposals": 0.25, "presence": 0.1}
 PARTS = ("text", *WEIGHTS)
 RIGHT = 0.5  # overlap from which on a proposal is of a thing
 UNLIKELY = 2.0  # weight of not writing the names of what is absent, beside a written word's
@@ -103,8 +103,8 @@ class TrainingModel(nn.Module):
         count = soft.shape[1]
         out = nano.decoder(torch.cat((soft, words), 1), torch.cat((places, b.position), 1), mask)
         text_loss = self._text_loss(nano.decoder.logits(out[:, count:]).log_softmax(-1), b, config)
-        judged_loss, there_loss = self._judge_losses(out[:, :count], hidden, proposed[0], b)
-        parts = (text_loss, map_loss, cell_loss, outline_loss, judged_loss, there_loss)
+        classified_loss, there_loss = self._classifier_losses(out[:, :count], hidden, proposed[0], b)
+        parts = (text_loss, map_loss, cell_loss, outline_loss, classified_loss, there_loss)
         weights = (1.0, *WEIGHTS.values())
         loss = sum((w * part for w, part in zip(weights, parts, strict=True)), torch.zeros_like(text_loss))
         return loss, torch.stack(parts).detach()
@@ -202,7 +202,7 @@ class TrainingModel(nn.Module):
         classes = F.one_hot(b.labels.clamp(min=0), CLASSES).bool() & (b.labels >= 0)[..., None]
         return classes.any(1)
 
-    def _judge_losses(self, out: Tensor, hidden: Tensor, boxes: Tensor, b: packing.Batch) -> tuple[Tensor, Tensor]:
+    def _classifier_losses(self, out: Tensor, hidden: Tensor, boxes: Tensor, b: packing.Batch) -> tuple[Tensor, Tensor]:
         """Whether each proposal is right about each class, and which classes the image shows.
 
         out [B, S, D]: what the decoder made of the grid and the proposals, of which `hidden` [B, S] take no part.
@@ -210,13 +210,13 @@ class TrainingModel(nn.Module):
         grid, things = out.split((out.shape[1] - boxes.shape[1], boxes.shape[1]), 1)
         seen = ~hidden[:, : grid.shape[1]]
         image = (grid * seen[..., None]).sum(1) / seen.sum(1, keepdim=True).clamp(min=1)
-        judged, there = self.nano.judge(*(F.dropout(x, JUDGE_DROP, self.training) for x in (things, image)))
+        classified, there = self.nano.judge(*(F.dropout(x, CLASSIFIER_DROP, self.training) for x in (things, image)))
         over = overlaps(boxes, b.boxes) * (b.labels >= 0)[:, None]  # [B, N, BOXES]
         classes = F.one_hot(b.labels.clamp(min=0), CLASSES).to(over.dtype)
         right = ((over >= RIGHT).to(over.dtype) @ classes).clamp(max=1)
         use = (b.known[:, None] | (right > 0)) & ~hidden[:, grid.shape[1] :, None]
         use = use & (b.kind != packing.LAYOUT)[:, None, None]
-        loss = F.binary_cross_entropy_with_logits(judged, right, reduction="none") * use
+        loss = F.binary_cross_entropy_with_logits(classified, right, reduction="none") * use
         thing_loss = loss.sum() / (right * use).sum().clamp(min=1)
         present = self._present(b)
         use = (b.known | present) & seen.any(1, keepdim=True)

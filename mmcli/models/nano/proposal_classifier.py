@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmcli.models.nano.config import CLASSES, NanoConfig
 
 
-class Judge(nn.Module):
+class ProposalClassifier(nn.Module):
     """One logit for each class that the detector knows: of each proposal, and of the whole picture."""
 
     def __init__(self, config: NanoConfig):
