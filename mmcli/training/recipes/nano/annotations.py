@@ -46,11 +46,11 @@ ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "z
 # Sources whose subject the teacher does not know and so takes for something else.
 STRANGE = {"raccoon": ANIMALS, "kangaroo": ANIMALS, "flowers": COCO_CLASSES, "clothing": COCO_CLASSES}
 Box = tuple[float, float, float, float]
-SMALL_WEAR = "belt hair accessories"  # labels of whole images that are no things to point at
+SMALL_WEAR = "belt hair accessories"  # labels of whole images that are no objects to point at
 
 
 @dataclass
-class Thing:
+class LabelledBox:
     """One object: label, box in 0..1 of the image as (x0, y0, x1, y1), its mask's number or −1, who drew the box."""
 
     label: str
@@ -71,11 +71,11 @@ class Photo:
     split: str
     captions: tuple[str, ...]
     labels: tuple[str, ...]
-    things: list[Thing]
+    objects: list[LabelledBox]
     doubtful: frozenset[str]
     absent: tuple[str, ...]
     complete: frozenset[str]  # classes of which every instance is boxed by hand
-    polygons: dict[int, list]  # position in `things` → polygons in pixels
+    polygons: dict[int, list]  # position in `objects` → polygons in pixels
     teacher: list[dict]  # the detector's guesses as they are: label, box in pixels, score
     questions: tuple[tuple[str, str], ...] = ()  # what people asked and answered
     borrowed: tuple[tuple[str, float], ...] = ()  # sentences of images alike, with how well eight neighbours agree
@@ -84,28 +84,28 @@ class Photo:
 def read_photos(folder: Path, files: Sequence[str] = MIXED) -> list[Photo]:
     """All images of these files of the folder, in the order of their lines."""
     rows = [row for name in files for row in _lines(folder / name)]
-    further = _lines(folder / SENTENCES) if set(files) >= set(ALL) else []  # only training is told of them
-    told = {row["coco_id"]: row["captions"] for row in further}
+    further = _lines(folder / SENTENCES) if set(files) >= set(ALL) else []  # only training reads them
+    captions_by_id = {row["coco_id"]: row["captions"] for row in further}
     for row in rows:
         if row["split"] == "train" and not row["captions"]:
-            row["captions"] = told.get(row.get("coco_id"), [])
+            row["captions"] = captions_by_id.get(row.get("coco_id"), [])
     wear = {o["label"] for row in rows if row["source"] == "ccp" for o in row["objects"]} - {"person"}
     goods = {o["label"] for row in rows for o in row["objects"]} - set(COCO_CLASSES) - wear
     return [_photo(row, wear, goods) for row in rows]
 
 
 def read_layouts(folder: Path) -> list[Photo]:
-    """COCO captions with the boxes of images that are not at hand: they teach what is said of which things."""
+    """COCO captions with the boxes of images that are not at hand: they teach which words describe which objects."""
     photos, held_out = [], set(HELD_OUT.read_text().split())
     for row in _lines(folder / LAYOUTS):
         if f"val2017_{row['coco_id']:012d}.webp" in held_out:
             continue
-        things = []
+        objects = []
         for o in row["objects"]:
             cx, cy, w, h = o["cxcywh"]
             box = tuple(min(1.0, max(0.0, v)) for v in (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2))
-            things.append(Thing(o["label"], box))
-        labels = {t.label for t in things}
+            objects.append(LabelledBox(o["label"], box))
+        labels = {t.label for t in objects}
         absent = tuple(label for label in COCO_CLASSES if label not in labels)
         photos.append(
             Photo(
@@ -117,7 +117,7 @@ def read_layouts(folder: Path) -> list[Photo]:
                 "train",
                 tuple(row["captions"]),
                 tuple(sorted(labels)),
-                things,
+                objects,
                 frozenset(),
                 absent,
                 frozenset(COCO_CLASSES),
@@ -148,28 +148,28 @@ def _lines(path: Path) -> list[dict]:
 
 
 def _photo(row: dict, wear: set[str], goods: set[str]) -> Photo:
-    things: list[Thing]
+    objects: list[LabelledBox]
     polygons: dict[int, list]
     size = (row["width"], row["height"]) * 2
-    things, polygons = [], {}
+    objects, polygons = [], {}
     crowds = {o["label"] for o in row["objects"] if o.get("crowd")} if row["split"] == "train" else set()
     for o in row["objects"]:
         if o.get("crowd") and row["split"] == "train":
-            continue  # the box holds many things
+            continue  # the box holds many objects
         if "mask" in o:
-            polygons[len(things)] = o["mask"]
-        things.append(Thing(o["label"], _scaled(o["box"], size)))
+            polygons[len(objects)] = o["mask"]
+        objects.append(LabelledBox(o["label"], _scaled(o["box"], size)))
     complete = _complete(row, wear)
-    taught, doubtful = _teacher(row, things, complete, size)
+    taught, doubtful = _teacher(row, objects, complete, size)
     doubtful |= crowds
     if row["source"] in ("ccp", "flickr8k", "animalpose-voc2012", "coco"):
         # Crowds: what is beyond the longest answer would be taught as absent.
-        counts = {t.label: 0 for t in things + taught}
-        for t in things + taught:
+        counts = {t.label: 0 for t in objects + taught}
+        for t in objects + taught:
             counts[t.label] += 1
         doubtful |= {label for label, n in counts.items() if n > MOST_OBJECTS}
-    things += taught
-    there = {t.label for t in things} | doubtful | set(row["labels"])
+    objects += taught
+    there = {t.label for t in objects} | doubtful | set(row["labels"])
     return Photo(
         row["file"],
         row["archive"],
@@ -179,7 +179,7 @@ def _photo(row: dict, wear: set[str], goods: set[str]) -> Photo:
         row["split"],
         tuple(row["captions"]),
         tuple(label for label in row["labels"] if label not in SMALL_WEAR.split()),
-        things,
+        objects,
         frozenset(doubtful),
         tuple(sorted(_absent(row, wear, goods) - there)),
         frozenset(complete),
@@ -203,10 +203,12 @@ def _complete(row: dict, wear: set[str]) -> set[str]:
     return complete | (wear if row["source"] == "ccp" else set())
 
 
-def _teacher(row: dict, things: list[Thing], complete: set[str], size: Sequence[int]) -> tuple[list[Thing], set[str]]:
+def _teacher(
+    row: dict, objects: list[LabelledBox], complete: set[str], size: Sequence[int]
+) -> tuple[list[LabelledBox], set[str]]:
     """The teacher's sure boxes of classes that nobody boxed by hand, and the classes that stay in doubt."""
     wrong = set(STRANGE.get(row["source"], ()))
-    hand = [(t.label, t.box) for t in things]
+    hand = [(t.label, t.box) for t in objects]
     named = {label for label, _ in hand}
     kept: list[tuple[str, Box]] = []
     doubtful: set[str] = set()
@@ -226,7 +228,7 @@ def _teacher(row: dict, things: list[Thing], complete: set[str], size: Sequence[
             kept.append((label, box))
         elif guess["score"] >= POSSIBLE and not any(value > 0.7 and n in named for n, value in over):
             doubtful.add(label)
-    return [Thing(label, box, by_hand=False) for label, box in kept], doubtful
+    return [LabelledBox(label, box, by_hand=False) for label, box in kept], doubtful
 
 
 def _seldom_boxed(row: dict, label: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the scripts that run a finished nano are told on their command lines."""
+"""What the scripts that run a finished nano take from their command lines."""
 
 import argparse
 from pathlib import Path

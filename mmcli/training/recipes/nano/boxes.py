@@ -1,7 +1,7 @@
 """All boxes that nano considers on annotated photographs, and how good they are: what evaluation and calibration share.
 
-Each photograph is read once and asked for a list of things. What comes back are the candidates before any threshold, so
-that nano's answers at every threshold, and the detector's alone, are measured from one run.
+Each photograph is read once and asked for a list of objects. What comes back are the candidates before any threshold,
+so that nano's answers at every threshold, and the detector's alone, are measured from one run.
 """
 
 import math
@@ -34,7 +34,7 @@ SCALE = 1023  # truth is kept in the units of locations
 
 @dataclass
 class Answered:
-    """One thing asked of one photograph: what was considered, and what is there, as y0 x0 y1 x1 in locations."""
+    """One object asked of one photograph: what was considered, and what is there, as y0 x0 y1 x1 in locations."""
 
     photo: str
     label: str
@@ -97,21 +97,21 @@ def image(data: Path, photo: Photo) -> Image.Image:
 def truth_of(photo: Photo, label: str) -> list[tuple[float, ...]]:
     return [
         tuple(SCALE * edge for edge in (t.box[1], t.box[0], t.box[3], t.box[2]))
-        for t in photo.things
+        for t in photo.objects
         if t.label == label and t.by_hand
     ]
 
 
 def present_and_absent(photo: Photo, labels: Iterable[str], absent: int, rng: random.Random) -> list[str]:
     """Of `labels` those that the photograph has and of which every box is drawn, and some that it surely lacks."""
-    there = {t.label for t in photo.things if t.by_hand}
+    there = {t.label for t in photo.objects if t.by_hand}
     present = [label for label in labels if label in there and label in photo.complete]
     lacking = [label for label in labels if label not in there and label in photo.absent]
     return present + rng.sample(lacking, min(absent, len(lacking)))
 
 
 def hits(boxes: Sequence[Candidate | ParsedObject], truth: Sequence[Sequence[float]]) -> Iterator[bool]:
-    """Whether each box is right, in their order; a thing is found once."""
+    """Whether each box is right, in their order; an object is found once."""
     free = list(truth)
     for box in boxes:
         over = [overlap(box.loc, real) for real in free]
@@ -123,7 +123,7 @@ def hits(boxes: Sequence[Candidate | ParsedObject], truth: Sequence[Sequence[flo
 
 
 def average_precision(marks: Iterable[tuple[float, bool]], total: int) -> float:
-    """All-point average precision of boxes given as (probability, whether right), for `total` things."""
+    """All-point average precision of boxes given as (probability, whether right), for `total` objects."""
     right = [hit for _, hit in sorted(marks, key=lambda mark: -mark[0])]
     if not right or not total:
         return 0.0
@@ -134,7 +134,7 @@ def average_precision(marks: Iterable[tuple[float, bool]], total: int) -> float:
 
 
 def summary(answers: Iterable[tuple[Answered, Sequence[Candidate | ParsedObject]]]) -> dict:
-    """Mean AP50 over the classes, recall over all boxes, share of prompts for absent things that gave a box."""
+    """Mean AP50 over the classes, recall over all boxes, share of prompts for absent objects that gave a box."""
     marks: dict[str, list] = defaultdict(list)
     total: Counter[str] = Counter()
     found = absent = false = 0

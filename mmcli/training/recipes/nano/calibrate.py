@@ -3,11 +3,11 @@
     python -m mmcli.training.recipes.nano.calibrate --data FOLDER --model nano
 
 On training images that were held out every class that is boxed exhaustively is asked where it is, and others where
-they are not. (Of things that the detector does not know too few are held out: what the decoder writes of the others,
+they are not. (Of objects that the detector does not know too few are held out: what the decoder writes of the others,
 and the detector unasked, stands in for them.) A logistic regression of each kind of candidate gives its probability of
-being right; `least` is the smallest probability at which no more than `--false` of the questions for absent things get
-a box; half of it is enough for the further boxes of a thing that is there. Prints the `finding` of config.json, how far
-the probabilities can be trusted, and what they reach here; then what counts as a trace of a class (`evidence`).
+being right; `least` is the smallest probability at which no more than `--false` of the questions for absent objects get
+a box; half of it is enough for the further boxes of an object that is there. Prints the `finding` of config.json, how
+far the probabilities can be trusted, and what they reach here; then what counts as a trace of a class (`evidence`).
 `--write` puts both into the model's config.json.
 """
 
@@ -49,15 +49,15 @@ from mmcli.training.recipes.nano.boxes import (
 )
 from mmcli.training.recipes.nano.regression import logistic
 
-ABSENT = 8  # things asked of each image in vain
-ROUNDS = 4  # which of two boxes of one thing is the right one depends on what is being fitted
+ABSENT = 8  # objects asked of each image in vain
+ROUNDS = 4  # which of two boxes of one object is the right one depends on what is being fitted
 
 
-def questions(data: Path, things: Sequence[str], seed: int) -> list[tuple[Photo, list[str]]]:
+def questions(data: Path, objects: Sequence[str], seed: int) -> list[tuple[Photo, list[str]]]:
     """Held-out images with all that may be asked of them."""
     _, held_out = split_training(read_photos(data, ALL))
     rng = random.Random(seed)
-    asked = [(photo, present_and_absent(photo, things, ABSENT, rng)) for photo in held_out]
+    asked = [(photo, present_and_absent(photo, objects, ABSENT, rng)) for photo in held_out]
     return [(photo, labels) for photo, labels in asked if labels]
 
 
@@ -87,9 +87,9 @@ def _regression(rows: list[tuple[tuple[float, ...], bool]], before: Sequence[flo
 
 
 def with_limits(answers: Sequence[Answered], calibration: Calibration, false: float) -> Calibration:
-    """The limits by which no more than a share `false` of the absent things get a box.
+    """The limits by which no more than a share `false` of the absent objects get a box.
 
-    For things that the detector does not know the constant is lowered until the same limits do that.
+    For objects that the detector does not know the constant is lowered until the same limits do that.
     """
     known, others = ([one for one in answers if (one.label in COCO) is known] for known in (True, False))
     least = least_for(known, calibration, false)
@@ -104,7 +104,7 @@ def _log_odds(p: float) -> float:
 
 
 def least_for(answers: Sequence[Answered], calibration: Calibration, false: float) -> float:
-    """The probability that no more than a share `false` of the questions for absent things reach."""
+    """The probability that no more than a share `false` of the questions for absent objects reach."""
     best = [_best(join(one.candidates, calibration, 0.0)) for one in answers if not one.truth]
     return round(float(np.quantile(best, 1 - false)) + 1e-3, 3) if best else calibration.least
 
@@ -129,16 +129,16 @@ def reliability(answers: Sequence[Answered], calibration: Calibration, bins: int
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--false", type=float, default=0.02, help="share of absent things that may get a box")
+    parser.add_argument("--false", type=float, default=0.02, help="share of absent objects that may get a box")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=1, help="use only every n-th picture")
     parser.add_argument("--write", action="store_true", help="put the result into the model's config.json")
     args = parser.parse_args()
     path = resolve(args.model, download=False).folder / "config.json"
     raw = json.loads(path.read_text("utf-8"))
-    things = NanoConfig.from_json(raw).things
+    objects = NanoConfig.from_json(raw).things
     source = Source(args.model, args.data, args.device, args.dtype)
-    answers = collect(source, questions(args.data, things, args.seed)[:: args.every], args.jobs)
+    answers = collect(source, questions(args.data, objects, args.seed)[:: args.every], args.jobs)
     calibration = fit(answers)
     known = [one for one in answers if one.label in COCO]
     calibration = with_limits(answers, calibration, args.false)

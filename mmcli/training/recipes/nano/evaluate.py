@@ -4,9 +4,9 @@ Boxes, on the mixed check images: average precision at overlap 0.5 for each clas
 asked on every image that has it and on others that surely lack it, next to the teacher's boxes on the same images.
 False boxes: questions for absent classes that give a box. COCO: the same on the COCO check photographs, for classes
 with at least eight boxes, each asked where it is and three absent ones on every photograph, beside the detector alone
-at several thresholds. Lists: things asked together against the same things one by one. Masks: how many of the things
-found have one, and mean overlap on things whose box was found. Captions: CIDEr-D against people's sentences, and how
-often the main thing is named. Told: on COCO's check photographs, captions that name a COCO thing that is not there.
+at several thresholds. Lists: objects asked together against the same objects one by one. Masks: how many of the objects
+found have one, and mean overlap on objects whose box was found. Captions: CIDEr-D against people's sentences, and how
+often the main object is named. Told: on COCO's check photographs, captions that name a COCO object that is not there.
 Likeness: CIDEr-D on those with people's sentences. Questions: VQA's, answered in the words that most people chose.
 """
 
@@ -30,7 +30,7 @@ from mmcli.models.nano.finding import find
 from mmcli.models.nano.joining import Candidate
 from mmcli.output.masks import paste_mask
 from mmcli.training.recipes.nano import masks
-from mmcli.training.recipes.nano.annotations import COCO_CLASSES, MIXED, Photo, Thing, overlap, read_photos
+from mmcli.training.recipes.nano.annotations import COCO_CLASSES, MIXED, LabelledBox, Photo, overlap, read_photos
 from mmcli.training.recipes.nano.arguments import parser_of
 from mmcli.training.recipes.nano.boxes import (
     SCALE,
@@ -45,9 +45,14 @@ from mmcli.training.recipes.nano.boxes import (
     summary,
     truth_of,
 )
+from mmcli.training.recipes.nano.caption_metrics import (
+    CAPTION,
+    measure_hallucination,
+    measure_likeness,
+    measure_questions,
+)
 from mmcli.training.recipes.nano.cider import cider
 from mmcli.training.recipes.nano.packing import COMMON
-from mmcli.training.recipes.nano.told import CAPTION, measure_likeness, measure_questions, measure_told
 from mmcli.types import Completion
 
 Question = tuple[Photo, str]  # and a prompt
@@ -98,7 +103,7 @@ class Evaluation:
             answers = complete(self.loaded.model, inputs, stop_ids=stop, max_tokens=max_tokens, beams=beams)
             yield from zip(part, answers, strict=True)
 
-    def tell(self, questions: Sequence[Question], max_tokens: int) -> list[str]:
+    def answer_texts(self, questions: Sequence[Question], max_tokens: int) -> list[str]:
         """The answers as text."""
         answers = (answer for _, answer in self.ask(list(questions), max_tokens))
         return [self.loaded.processor.decode(answer.ids).strip() for answer in answers]
@@ -106,7 +111,7 @@ class Evaluation:
 
 def box_questions(photos: list[Photo], label: str, rng: random.Random, most: int = 120) -> list[Photo]:
     """Images with hand-drawn boxes of the class, and others that surely lack it."""
-    there = [p for p in photos if any(t.label == label and t.by_hand for t in p.things)]
+    there = [p for p in photos if any(t.label == label and t.by_hand for t in p.objects)]
     lacking = [p for p in photos if p not in there and (label in p.absent or label in p.complete)]
     return there + rng.sample(lacking, min(most, len(lacking)))
 
@@ -121,7 +126,7 @@ def by_photo(pairs: list[tuple[Photo, str]]) -> list[tuple[Photo, list[str]]]:
 
 
 def measure_boxes(evaluation: Evaluation, seed: int) -> dict:
-    count = Counter(t.label for p in evaluation.photos for t in p.things if t.by_hand)
+    count = Counter(t.label for p in evaluation.photos for t in p.objects if t.by_hand)
     rng = random.Random(seed)
     asked = {label: box_questions(evaluation.photos, label, rng) for label, n in count.most_common() if n >= 10}
     answers = evaluation.collect(by_photo([(p, label) for label, photos in asked.items() for p in photos]))
@@ -166,7 +171,7 @@ def measure_false(evaluation: Evaluation, seed: int) -> dict:
 
 def coco_questions(photos: list[Photo], seed: int) -> list[tuple[Photo, list[str]]]:
     """Of each photograph its own classes among those with at least eight boxes in all, and three that it lacks."""
-    count = Counter(t.label for photo in photos for t in photo.things if t.by_hand)
+    count = Counter(t.label for photo in photos for t in photo.objects if t.by_hand)
     classes = [label for label in COCO_CLASSES if count[label] >= 8]
     rng = random.Random(seed)
     asked = [(photo, present_and_absent(photo, classes, 3, rng)) for photo in photos]
@@ -191,7 +196,7 @@ def _short(result: dict) -> dict:
 
 
 def measure_lists(evaluation: Evaluation, seed: int, most: int = 50) -> dict:
-    """Eight things of each photograph, asked one by one and in lists: the same questions, the same measure."""
+    """Eight objects of each photograph, asked one by one and in lists: the same questions, the same measure."""
     rng = random.Random(seed)
     asked = []
     for photo, own in coco_questions(evaluation.photos, seed)[:: max(1, len(evaluation.photos) // most)]:
@@ -213,13 +218,13 @@ def measure_lists(evaluation: Evaluation, seed: int, most: int = 50) -> dict:
 
 
 def measure_masks(evaluation: Evaluation) -> dict:
-    """Overlap with masks drawn by hand, and with those the class maps give; in the things' own boxes where found."""
+    """Overlap with masks drawn by hand, and with those the class maps give; in the objects' own boxes where found."""
     truth = masks.collect(evaluation.photos, evaluation.data)
     labels: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
     for photo in evaluation.photos:
-        for i, thing in enumerate(photo.things):
-            if thing.mask >= 0:
-                labels[photo.file][thing.label].append((thing, i in photo.polygons))
+        for i, obj in enumerate(photo.objects):
+            if obj.mask >= 0:
+                labels[photo.file][obj.label].append((obj, i in photo.polygons))
     scores: dict[str, list[float]] = {}
     decoder = evaluation.loaded.mask_vqvae()
     objects = masked = 0
@@ -228,10 +233,10 @@ def measure_masks(evaluation: Evaluation) -> dict:
         [found] = find(evaluation.loaded, [evaluation.image(photo)], list(own), masks=True)
         objects += len(found.objects)
         masked += sum(o.seg is not None for o in found.objects)
-        for label, things in own.items():
+        for label, drawn in own.items():
             boxes = [o for o in found.objects if o.label == label]
-            for thing, by_hand in things:
-                value = _mask_overlap(photo, thing, truth[thing.mask], boxes, decoder)
+            for obj, by_hand in drawn:
+                value = _mask_overlap(photo, obj, truth[obj.mask], boxes, decoder)
                 if value is not None:
                     scores.setdefault(f"{label}, {'by hand' if by_hand else 'class map'}", []).append(value)
     many = {kind: own for kind, own in sorted(scores.items()) if len(own) >= 5}
@@ -240,10 +245,12 @@ def measure_masks(evaluation: Evaluation) -> dict:
 
 
 @torch.inference_mode()
-def _mask_overlap(photo: Photo, thing: Thing, truth: np.ndarray, objects: list[ParsedObject], decoder) -> float | None:
-    """None where no box of the answer meets the thing's, or the one that does has no mask."""
+def _mask_overlap(
+    photo: Photo, obj: LabelledBox, truth: np.ndarray, objects: list[ParsedObject], decoder
+) -> float | None:
+    """None where no box of the answer meets the object's, or the one that does has no mask."""
     width, height = photo.width, photo.height
-    x0, y0, x1, y1 = thing.box
+    x0, y0, x1, y1 = obj.box
     box = x0 * width, y0 * height, x1 * width, y1 * height
     boxes = [decode_box(o.loc, width, height) for o in objects]
     over = [overlap(b, box) for b in boxes]
@@ -261,20 +268,20 @@ def _mask_overlap(photo: Photo, thing: Thing, truth: np.ndarray, objects: list[P
 
 
 def measure_captions(evaluation: Evaluation) -> dict:
-    said = evaluation.tell([(photo, CAPTION) for photo in evaluation.photos], 48)
-    texts = {id(photo): text for photo, text in zip(evaluation.photos, said, strict=True)}
-    told = [p for p in evaluation.photos if p.captions]
+    captions = evaluation.answer_texts([(photo, CAPTION) for photo in evaluation.photos], 48)
+    texts = {id(photo): text for photo, text in zip(evaluation.photos, captions, strict=True)}
+    described = [p for p in evaluation.photos if p.captions]
     named, wrong = [], []
     for photo in evaluation.photos:
-        main = main_thing(photo)
+        main = main_object(photo)
         if main is not None:
             ok = any(re.search(rf"\b{re.escape(w)}(s|es)?\b", texts[id(photo)]) for w in ALSO.get(main, [main]))
             named.append(ok)
             if not ok:
                 wrong.append(f"{main}: {texts[id(photo)]}")
     return {
-        "cider": round(cider([texts[id(p)] for p in told], [list(p.captions) for p in told]), 3),
-        "pictures with sentences": len(told),
+        "cider": round(cider([texts[id(p)] for p in described], [list(p.captions) for p in described]), 3),
+        "pictures with sentences": len(described),
         "main thing named": round(float(np.mean(named)), 3),
         "pictures with a main thing": len(named),
         "examples": [texts[id(p)] for p in evaluation.photos[:: max(1, len(evaluation.photos) // 12)]],
@@ -282,13 +289,13 @@ def measure_captions(evaluation: Evaluation) -> dict:
     }
 
 
-def main_thing(photo: Photo) -> str | None:
+def main_object(photo: Photo) -> str | None:
     """The class that takes the largest area, by hand-drawn boxes, else by the teacher's sure ones; never clothes."""
-    things = [t for t in photo.things if t.by_hand] or photo.things
+    objects = [t for t in photo.objects if t.by_hand] or photo.objects
     if photo.source == "ccp":
         return "person"
     area: dict[str, float] = defaultdict(float)
-    for t in things:
+    for t in objects:
         area[t.label] += (t.box[2] - t.box[0]) * (t.box[3] - t.box[1])
     return max(area, key=area.__getitem__) if area else None
 
@@ -313,9 +320,9 @@ def main() -> None:
         "lists": lambda: measure_lists(coco, args.seed),
         "masks": lambda: measure_masks(mixed),
         "captions": lambda: measure_captions(mixed),
-        "told": lambda: measure_told(coco.tell, coco.photos),
-        "likeness": lambda: measure_likeness(masked.tell, masked.photos),
-        "questions": lambda: measure_questions(coco.tell, coco.photos),
+        "told": lambda: measure_hallucination(coco.answer_texts, coco.photos),
+        "likeness": lambda: measure_likeness(masked.answer_texts, masked.photos),
+        "questions": lambda: measure_questions(coco.answer_texts, coco.photos),
     }
     for part in args.only.split(","):
         print(part, json.dumps(measures[part](), ensure_ascii=False, indent=1), flush=True)

@@ -1,7 +1,7 @@
-"""CHAIR (Rohrbach et al., arXiv:1809.02156): how many captions name a COCO thing that is not there.
+"""CHAIR (Rohrbach et al., arXiv:1809.02156): how many captions name a COCO object that is not there.
 
 A caption's words are taken for COCO classes by name, plural or synonym; longer names go first, so that a hot dog is no
-dog. "Sentences" is the share of captions with at least one such thing, "named" of those with one that is there.
+dog. "Sentences" is the share of captions with at least one such object, "named" of those with one that is there.
 """
 
 import re
@@ -55,7 +55,7 @@ ALONE = {
     "bat": "baseball bat", "bats": "baseball bat", "wine": "wine glass", "teddy": "teddy bear", "bear": "teddy bear",
     "bears": "teddy bear", "dog": "hot dog", "dogs": "hot dog", "potted": "potted plant", "dryer": "hair drier",
 }  # fmt: skip
-COLOURS = ("orange", "oranges")  # may be said of anything
+COLOURS = ("orange", "oranges")  # may describe anything
 # Words that hold a class's name and are not it.
 OTHER = ("hot dog stand", "baseball player", "train tracks", "train track", "bear hug", "bird house", "cow boy")
 
@@ -72,7 +72,8 @@ def named_classes(caption: str) -> set[str]:
 
 
 def chair(captions: Sequence[str], there: Sequence[set[str]]) -> dict[str, float]:
-    """Shares of captions that name a thing that is not there, and one that is; and of things named, the absent ones."""
+    """Shares of captions that name an object that is not there, and one that is; and of objects named, the absent
+    ones."""
     named = [named_classes(caption) for caption in captions]
     absent = [own - real for own, real in zip(named, there, strict=True)]
     present = [own & real for own, real in zip(named, there, strict=True)]
@@ -84,7 +85,7 @@ def chair(captions: Sequence[str], there: Sequence[set[str]]) -> dict[str, float
 
 
 def single_words() -> dict[str, list[int]]:
-    """Words that name things, with the numbers of the classes that each may mean."""
+    """Words that name objects, with the numbers of the classes that each may mean."""
     words: dict[str, list[int]] = {}
     for word, label in [*((w, label) for w, label in _NAMES if label and " " not in w), *ALONE.items()]:
         if word not in COLOURS:
@@ -93,7 +94,7 @@ def single_words() -> dict[str, list[int]]:
 
 
 def phrases() -> list[tuple[str, str, int]]:
-    """Names of two words of which neither names a thing by itself ("traffic light"), with the number of the class."""
+    """Names of two words of which neither names an object by itself ("traffic light"), with the number of the class."""
     single = single_words()
     found = []
     for name, label in _NAMES:

@@ -16,14 +16,14 @@ from mmcli.training.recipes.nano import prompts
 from mmcli.training.recipes.nano.annotations import COCO_CLASSES, KNOWN_TO_DETECTOR, Photo
 
 LENGTH = 176  # text tokens of a row
-BOXES = 64  # things of a row that the device is told of
+BOXES = 64  # objects of a row that are sent to the device
 MASKS = 6  # masks that a row's answers may hold
 PREFIX, SUFFIX = 0, 1
 NONE = -1  # no target here
 PLAIN, KNOWN, LAYOUT = 0, 1, 2  # a photograph; one that the detector was trained on; boxes without an image
 NUMBER = {label: i for i, label in enumerate(COCO_CLASSES)}
 # How much more often images come: COCO photographs with every box, images with sentences by people, and both.
-EVERY_BOX, TOLD, BOTH = 1.6, 1.2, 3.0
+EVERY_BOX, CAPTIONED, BOTH = 1.6, 1.2, 3.0
 LAYOUT_SHARE = 0.06  # of the rows
 MOSAIC_SHARE = 0.3  # … that are four images in one
 TILES = 4
@@ -44,7 +44,7 @@ class Batch:
     flipped: Tensor  # [B, TILES]
     mosaic: Tensor  # [B] whether all tiles are shown
     kind: Tensor  # [B] PLAIN, KNOWN or LAYOUT
-    boxes: Tensor  # [B, BOXES, 4] things of the detector's classes in the crop
+    boxes: Tensor  # [B, BOXES, 4] objects of the detector's classes in the crop
     labels: Tensor  # [B, BOXES] their classes, NONE where there is no more
     known: Tensor  # [B, 80] of which classes these are all that the crop shows
     mask_boxes: Tensor  # [B, MASKS, 4] boxes of the masks that answers hold
@@ -83,12 +83,12 @@ class Questions(IterableDataset):
         self.mosaic = mosaic
         count: dict[str, int] = {}
         for photo in photos:
-            for thing in photo.things:
-                count[thing.label] = count.get(thing.label, 0) + 1
+            for obj in photo.objects:
+                count[obj.label] = count.get(obj.label, 0) + 1
         # Classes are asked for by the root of how few boxes they have.
         self.rarity = {label: n**-0.5 for label, n in count.items()}
-        weights = np.array([max((self.rarity[t.label] for t in p.things), default=0.01) for p in photos])
-        weights = np.clip(weights, 0.010, 0.07)  # a rare thing's image comes at most seven times as often
+        weights = np.array([max((self.rarity[t.label] for t in p.objects), default=0.01) for p in photos])
+        weights = np.clip(weights, 0.010, 0.07)  # a rare object's image comes at most seven times as often
         weights *= [self._favour(p) for p in photos]
         share = weights.sum() * LAYOUT_SHARE / (1 - LAYOUT_SHARE)
         weights = np.concatenate((weights, np.full(len(layouts), share / max(1, len(layouts)))))
@@ -97,7 +97,9 @@ class Questions(IterableDataset):
     @staticmethod
     def _favour(photo: Photo) -> float:
         every_box = len(photo.complete) >= len(COCO_CLASSES)
-        return BOTH if every_box and photo.captions else EVERY_BOX if every_box else TOLD if photo.captions else 1.0
+        return (
+            BOTH if every_box and photo.captions else EVERY_BOX if every_box else CAPTIONED if photo.captions else 1.0
+        )
 
     def __iter__(self):
         worker = torch.utils.data.get_worker_info()
@@ -151,7 +153,7 @@ class Questions(IterableDataset):
             b["mosaic"][row] = mosaic
             known = any(self.photos[number].source in KNOWN_TO_DETECTOR for number in tiles)
             b["kind"][row] = LAYOUT if layout else KNOWN if known else PLAIN
-            named = [(thing.box, NUMBER[thing.label]) for thing in seen.things if thing.label in NUMBER][:BOXES]
+            named = [(obj.box, NUMBER[obj.label]) for obj in seen.objects if obj.label in NUMBER][:BOXES]
             if named:
                 b["boxes"][row, : len(named)] = [box for box, _ in named]
                 b["labels"][row, : len(named)] = [number for _, number in named]
@@ -220,7 +222,7 @@ class Questions(IterableDataset):
         ]
 
     def _suffix(self, pieces: list) -> tuple[list[int], list[bool]]:
-        """Tokens of an answer, and which of them decide whether one more thing is there."""
+        """Tokens of an answer, and which of them decide whether one more object is there."""
         tokens: list[int] = []
         decisive: list[bool] = []
         places = any(not isinstance(piece, str) for piece in pieces) or not pieces
@@ -242,7 +244,7 @@ class Questions(IterableDataset):
     def _ask(self, seen: prompts.Seen, layout: bool) -> list[tuple[str, list, float]]:
         """Questions with their answers and weights (negative: a sentence), in the order in which they get room."""
         rng = self.rng
-        there = sorted({thing.label for thing in seen.things} - seen.doubtful)
+        there = sorted({obj.label for obj in seen.objects} - seen.doubtful)
         absent = list(seen.photo.absent)
         asked: list[tuple[str, list, float]] = []
 
@@ -252,7 +254,7 @@ class Questions(IterableDataset):
         for _ in range(min(6, 1 + len(there))) if there else ():
             asked.append((*prompts.detect(seen, [some(there)], self._loc), 1.0))
         if not layout:
-            masked = sorted({thing.label for thing in seen.things if thing.mask >= 0} - seen.doubtful)
+            masked = sorted({obj.label for obj in seen.objects if obj.mask >= 0} - seen.doubtful)
             wanted = [some(masked) for _ in range(2)] if masked else []
             for label in wanted + ["person"] * ("person" in masked):
                 if (mask := prompts.segment(seen, label, rng)) is not None:
@@ -266,23 +268,23 @@ class Questions(IterableDataset):
             several |= {self._missing(absent) for _ in range(rng.randint(0, 4))} if absent else set()
             if len(several) > 1:
                 asked.append((*prompts.detect(seen, rng.sample(sorted(several), len(several)), self._loc), 1.0))
-        told: list[tuple[str, list, float]] = []
+        sentences: list[tuple[str, list, float]] = []
         if seen.photo.source == prompts.MOSAIC:
-            return self._in_turn(asked, told)
+            return self._in_turn(asked, sentences)
         for _ in range(3 if layout or seen.photo.captions else 1):
             if (sentence := prompts.caption(seen, rng)) is not None and self._whole(sentence[0]):
-                told.append(("caption en", [sentence[0]], -sentence[1]))
+                sentences.append(("caption en", [sentence[0]], -sentence[1]))
         if (words := prompts.plain_words(seen)) is not None and rng.random() < 0.5:
-            told.append(("describe en", [words], 0.4))
+            sentences.append(("describe en", [words], 0.4))
         for _ in range(3):
             if (pair := prompts.answer(seen, rng, absent)) is not None:
-                told.append((f"answer en {pair[0]}", [pair[1]], 1.0))
-        return self._in_turn(asked, told)
+                sentences.append((f"answer en {pair[0]}", [pair[1]], 1.0))
+        return self._in_turn(asked, sentences)
 
-    def _in_turn(self, asked: list[tuple[str, list, float]], told: list[tuple[str, list, float]]) -> list:
+    def _in_turn(self, asked: list[tuple[str, list, float]], sentences: list[tuple[str, list, float]]) -> list:
         """Each question once, in any order."""
-        told = list({(question[0], *question[1]): question for question in told}.values())
-        asked = list({question[0]: question for question in asked}.values()) + told
+        sentences = list({(question[0], *question[1]): question for question in sentences}.values())
+        asked = list({question[0]: question for question in asked}.values()) + sentences
         self.rng.shuffle(asked)
         if self.rng.random() < MASKS_FIRST:
             asked.sort(key=lambda question: not question[0].startswith("segment"))
@@ -295,7 +297,7 @@ class Questions(IterableDataset):
         return bool(ids) and begin <= ids[0] < middle and all(low <= i < high for i in ids[1:])
 
     def _missing(self, absent: list[str]) -> str:
-        """Absent things, the common ones more often: those are what people ask for and what gets confused."""
+        """Absent objects, the common ones more often: those are what people ask for and what gets confused."""
         common = [label for label in absent if label in COMMON]
         return self.rng.choice(common if common and self.rng.random() < 0.5 else absent)
 

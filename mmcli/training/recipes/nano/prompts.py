@@ -16,11 +16,11 @@ from mmcli.models.nano.words import NUMBERS, named, plural
 from mmcli.training.recipes.nano.annotations import ANIMALS, MOST_OBJECTS, Photo
 from mmcli.training.recipes.nano.texts import clean
 
-TINY = 0.01  # of the side: smaller things are not asked for
+TINY = 0.01  # of the side: smaller objects are not asked for
 
 
 class Shown(NamedTuple):
-    """A thing as a crop shows it; boxes are in 0..1 of the crop, flipped where it is."""
+    """An object as a crop shows it; boxes are in 0..1 of the crop, flipped where it is."""
 
     label: str
     box: np.ndarray  # [4] of what the crop shows of it
@@ -31,12 +31,12 @@ class Shown(NamedTuple):
 
 @dataclass
 class Seen:
-    """The things of an image as a crop shows them: boxes are in 0..1 of the crop, flipped where it is."""
+    """The objects of an image as a crop shows them: boxes are in 0..1 of the crop, flipped where it is."""
 
     photo: Photo
     flipped: bool
     whole: bool  # the crop shows most of the image, so that captions of the image hold
-    things: list[Shown]
+    objects: list[Shown]
     doubtful: set[str] = field(default_factory=set)
 
 
@@ -71,7 +71,7 @@ class Mask:
     number: int
     flipped: bool
     window: np.ndarray  # [4] what the box shows of the mask, in 0..1 of it, maybe beyond
-    exact: bool  # the box is the thing's
+    exact: bool  # the box is the object's
 
 
 Ids = Callable[[tuple[float, ...]], list[int]]
@@ -83,27 +83,27 @@ def see(photo: Photo, window: tuple[float, float, float, float], flipped: bool) 
     seen = Seen(photo, flipped, False, [], set(photo.doubtful))
     size = np.array([x1 - x0, y1 - y0] * 2)
     tiny: set[str] = set()
-    for thing in photo.things:
-        box = (np.array(thing.box) - (x0, y0, x0, y0)) / size
+    for obj in photo.objects:
+        box = (np.array(obj.box) - (x0, y0, x0, y0)) / size
         cut = box.clip(0, 1)
         area = np.prod(box[2:] - box[:2])
         share = np.prod(cut[2:] - cut[:2]) / area if area > 0 else 0.0
         if share < 0.1:
             continue
         if share < 0.4:
-            seen.doubtful.add(thing.label)
+            seen.doubtful.add(obj.label)
             continue
         if (cut[2:] - cut[:2]).min() < TINY:
-            tiny.add(thing.label)
+            tiny.add(obj.label)
             continue
         if flipped:
             box, cut = (np.array([1 - b[2], b[1], 1 - b[0], b[3]]) for b in (box, cut))
-        seen.things.append(Shown(thing.label, cut, thing.mask, flipped, box))
-    seen.doubtful |= tiny - {thing.label for thing in seen.things}
+        seen.objects.append(Shown(obj.label, cut, obj.mask, flipped, box))
+    seen.doubtful |= tiny - {obj.label for obj in seen.objects}
     shown = max(0.0, min(x1, 1) - max(x0, 0)) * max(0.0, min(y1, 1) - max(y0, 0))
     seen.whole = shown > 0.6
     # Largest first: one consistent order, and what matters is written before an answer may be cut.
-    seen.things.sort(key=lambda t: -_area(t.box))
+    seen.objects.sort(key=lambda t: -_area(t.box))
     return seen
 
 
@@ -112,7 +112,7 @@ def _area(box: np.ndarray) -> float:
 
 
 def beside(parts: Sequence[Seen]) -> Seen:
-    """Four crops as one image, in two rows of two (mosaic, arXiv:2004.10934). Nothing is told of it as a whole."""
+    """Four crops as one image, in two rows of two (mosaic, arXiv:2004.10934). Nothing is asked about it as a whole."""
     first = parts[0].photo
     absent = set(first.absent).intersection(*(part.photo.absent for part in parts))
     complete = first.complete.intersection(*(part.photo.complete for part in parts))
@@ -120,61 +120,61 @@ def beside(parts: Sequence[Seen]) -> Seen:
     seen = Seen(photo, False, False, [], set().union(*(part.doubtful for part in parts)))
     for number, part in enumerate(parts):
         corner = np.array([number % 2, number // 2] * 2)
-        for thing in part.things:
-            box = (thing.box + corner) / 2
+        for obj in part.objects:
+            box = (obj.box + corner) / 2
             if (box[2:] - box[:2]).min() < TINY:
-                seen.doubtful.add(thing.label)
+                seen.doubtful.add(obj.label)
             else:
-                seen.things.append(thing._replace(box=box, whole=(thing.whole + corner) / 2))
-    count = Counter(thing.label for thing in seen.things)
+                seen.objects.append(obj._replace(box=box, whole=(obj.whole + corner) / 2))
+    count = Counter(obj.label for obj in seen.objects)
     seen.doubtful |= {label for label, n in count.items() if n > MOST_OBJECTS}
     # Classes that one of the images says nothing of.
     for part in parts:
-        sure = part.photo.complete | set(part.photo.absent) | {thing.label for thing in part.things}
+        sure = part.photo.complete | set(part.photo.absent) | {obj.label for obj in part.objects}
         seen.doubtful |= set(count) - sure
-    seen.things.sort(key=lambda t: -_area(t.box))
+    seen.objects.sort(key=lambda t: -_area(t.box))
     return seen
 
 
-def things_of(seen: Seen, label: str) -> list[Shown]:
-    return [thing for thing in seen.things if thing.label == label][:MOST_OBJECTS]
+def objects_of(seen: Seen, label: str) -> list[Shown]:
+    return [obj for obj in seen.objects if obj.label == label][:MOST_OBJECTS]
 
 
 def detect(seen: Seen, labels: list[str], loc: Ids) -> tuple[str, list]:
     """`detect a ; b` → boxes of each in turn, in the order asked."""
     answer: list = []
     for label in labels:
-        for thing in things_of(seen, label):
-            answer += ([" ; "] if answer else []) + [loc(tuple(thing.box)), " " + label]
+        for obj in objects_of(seen, label):
+            answer += ([" ; "] if answer else []) + [loc(tuple(obj.box)), " " + label]
     return "detect " + " ; ".join(labels), _joined(answer)
 
 
 def segment(seen: Seen, label: str, rng: random.Random) -> tuple[str, list] | None:
-    """`segment a` → boxes with masks; None where a large thing of the label has no mask."""
-    found = things_of(seen, label)
+    """`segment a` → boxes with masks; None where a large object of the label has no mask."""
+    found = objects_of(seen, label)
     if found and found[0].mask < 0:
         return None
     answer: list = []
-    for thing in found[: rng.choice((1, 2, 4))]:
-        if thing.mask < 0:
-            if _area(thing.box) > 0.3 * _area(found[0].box):
+    for obj in found[: rng.choice((1, 2, 4))]:
+        if obj.mask < 0:
+            if _area(obj.box) > 0.3 * _area(found[0].box):
                 return None
             continue
-        answer += ([" ; "] if answer else []) + [_mask(thing, rng), " " + label]
+        answer += ([" ; "] if answer else []) + [_mask(obj, rng), " " + label]
     return f"segment {label}", _joined(answer)
 
 
-def _mask(thing: Shown, rng: random.Random) -> Mask:
-    """The mask of a thing in its box, or in one that is as wrong as found boxes are."""
-    box, exact = thing.box, rng.random() >= MISSED
+def _mask(obj: Shown, rng: random.Random) -> Mask:
+    """The mask of an object in its box, or in one that is as wrong as found boxes are."""
+    box, exact = obj.box, rng.random() >= MISSED
     if not exact:
         size = np.tile(box[2:] - box[:2], 2)
         shifted = (box + size * [rng.gauss(0, MISS) for _ in range(4)]).clip(0, 1)
         exact = bool((shifted[2:] - shifted[:2] < 0.5 * size[:2]).any())
         box = box if exact else shifted
-    size = np.tile(thing.whole[2:] - thing.whole[:2], 2)
-    window = (box - np.tile(thing.whole[:2], 2)) / size
-    return Mask(box, thing.mask, thing.flipped, window, exact)
+    size = np.tile(obj.whole[2:] - obj.whole[:2], 2)
+    window = (box - np.tile(obj.whole[:2], 2)) / size
+    return Mask(box, obj.mask, obj.flipped, window, exact)
 
 
 def _joined(answer: list) -> list:
@@ -210,9 +210,9 @@ def plain_words(seen: Seen) -> str | None:
         return "a person wearing " + listed([named(w, 1) for w in worn]) if seen.whole and worn else None
     area: typing.Any = Counter()  # of fractions, which the type of a Counter does not foresee
     count: Counter[str] = Counter()
-    for thing in seen.things:
-        area[thing.label] += _area(thing.box)
-        count[thing.label] += 1
+    for obj in seen.objects:
+        area[obj.label] += _area(obj.box)
+        count[obj.label] += 1
     kinds = [label for label, a in area.most_common(3) if a > 0.04 or label == area.most_common(1)[0][0]]
     words = [named(label, count[label]) for label in kinds]
     if photo.source in ("imagenet", "flowers", "grocery", "clothing") and photo.labels:
@@ -229,12 +229,12 @@ def listed(words: list[str]) -> str:
 
 def answer(seen: Seen, rng: random.Random, absent: list[str]) -> tuple[str, str] | None:
     """One question of many kinds with a short answer, or None where nothing is sure enough to ask."""
-    count: Counter[str] = Counter(thing.label for thing in seen.things)
+    count: Counter[str] = Counter(obj.label for obj in seen.objects)
     sure = [label for label in count if label not in seen.doubtful]
     if seen.photo.questions and seen.whole and rng.random() < 0.7:
-        question, told = rng.choice(seen.photo.questions)
-        sided = any(word in (question + told).lower() for word in ("left", "right"))
-        return None if seen.flipped and sided else (question.lower().strip(), told.lower().strip())
+        question, answer = rng.choice(seen.photo.questions)
+        sided = any(word in (question + answer).lower() for word in ("left", "right"))
+        return None if seen.flipped and sided else (question.lower().strip(), answer.lower().strip())
     kinds = ["yes", "no", "count", "what", "animal", "where", "main", "none", "unknown"]
     kind = rng.choice(kinds)
     if kind == "unknown":
@@ -252,14 +252,14 @@ def answer(seen: Seen, rng: random.Random, absent: list[str]) -> tuple[str, str]
             return f"how many {plural(label)} are there?", str(count[label])
     if kind == "what" and (words := plain_words(seen)):
         return rng.choice(("what is in the picture?", "what is this?", "what do you see?")), words
-    if kind == "main" and seen.things:
-        return "what is the main thing in the picture?", seen.things[0].label
+    if kind == "main" and seen.objects:
+        return "what is the main thing in the picture?", seen.objects[0].label
     if kind == "animal" and seen.photo.source != "kangaroo":
-        for label in (thing.label for thing in seen.things):
+        for label in (obj.label for obj in seen.objects):
             if label in ANIMALS or label == "raccoon":
                 return rng.choice(("what animal is this?", "which animal is in the picture?")), label
     if kind == "where":
-        single = [(t.label, t.box) for t in seen.things if count[t.label] == 1 and t.label in sure]
+        single = [(t.label, t.box) for t in seen.objects if count[t.label] == 1 and t.label in sure]
         if single:
             label, box = rng.choice(single)
             middle = (box[0] + box[2]) / 2
@@ -269,5 +269,5 @@ def answer(seen: Seen, rng: random.Random, absent: list[str]) -> tuple[str, str]
 
 
 def _presence(label: str) -> tuple[str, ...]:
-    thing = named(label, 1)
-    return (f"is there {thing}?", f"is there {thing} in the picture?", f"do you see {thing}?")
+    noun = named(label, 1)
+    return (f"is there {noun}?", f"is there {noun} in the picture?", f"do you see {noun}?")

@@ -5,8 +5,8 @@
 From the training sentences: the words with which none ends, the words that may come twice, and the forms that are one
 word. From the training images that were held out: how likely a class is there, given the evidence for it; and how
 much of that counts in the choice of words: of the weights tried, the one with the largest sum of CIDEr-D against
-people's sentences and the share of captions that name a COCO thing that is there, less the share of those that name one
-that is not. Prints the `sentences` of config.json and what each weight reaches here. `--write` puts them into the
+people's sentences and the share of captions that name a COCO object that is there, less the share of those that name
+one that is not. Prints the `sentences` of config.json and what each weight reaches here. `--write` puts them into the
 model's config.json.
 """
 
@@ -34,11 +34,11 @@ from mmcli.training.recipes.nano import texts
 from mmcli.training.recipes.nano.annotations import ALL, COCO_CLASSES, Photo, read_layouts, read_photos, split_training
 from mmcli.training.recipes.nano.arguments import parser_of
 from mmcli.training.recipes.nano.boxes import BATCH, image
+from mmcli.training.recipes.nano.caption_metrics import CAPTION, LONGEST
 from mmcli.training.recipes.nano.cider import cider
 from mmcli.training.recipes.nano.hallucination import chair, phrases
 from mmcli.training.recipes.nano.regression import logistic
 from mmcli.training.recipes.nano.tokenizer import MARKS
-from mmcli.training.recipes.nano.told import CAPTION, LONGEST
 
 LOST = 0.005  # share of the training sentences that may end with a word of `never_last`
 TWICE = 0.05  # share of the sentences with a word that have it twice, from which on it may come twice
@@ -143,32 +143,32 @@ class HeldOut:
         evidence = torch.cat([model.evidence(seen) for seen in self.seen]).tolist()
         for photo, own in zip(self.photos, evidence, strict=True):
             if photo.complete.issuperset(COCO_CLASSES):
-                there = {thing.label for thing in photo.things}
+                there = {obj.label for obj in photo.objects}
                 x += [(logit, 1.0) for logit in own]
                 y += [label in there for label in COCO_CLASSES]
         slope, constant = logistic(np.array(x), np.array(y, dtype=float), DECAY)
         return round(float(slope), 4), round(float(constant), 4)
 
     def captions(self, rules: SentenceRules, beams: int) -> list[str]:
-        """What is said of each image under these rules."""
+        """The caption of each image under these rules."""
         config = replace(self.loaded.config, sentences=rules)
         processor: Any = self.loaded.processor  # nano's own
-        told = []
+        captions = []
         for seen in self.seen:
             rows = len(seen.plane)
             inputs = replace(processor.rows([CAPTION] * rows), context=seen)
             inputs = replace(inputs, processor=Wording(config, rules.prompts * rows))
             settings: dict[str, Any] = {"stop_ids": processor.stop_ids, "max_tokens": LONGEST, "beams": beams}
-            told += [processor.decode(one.ids).strip() for one in complete(self.loaded.model, inputs, **settings)]
-        return told
+            captions += [processor.decode(one.ids).strip() for one in complete(self.loaded.model, inputs, **settings)]
+        return captions
 
     def measure(self, captions: Sequence[str]) -> dict[str, float]:
         """CIDEr-D where people wrote sentences, and what is named where every box is known."""
         pairs = list(zip(self.photos, captions, strict=True))
-        told = [(photo, text) for photo, text in pairs if photo.captions]
+        described = [(photo, text) for photo, text in pairs if photo.captions]
         full = [(photo, text) for photo, text in pairs if photo.complete.issuperset(COCO_CLASSES)]
-        like = cider([text for _, text in told], [list(photo.captions) for photo, _ in told])
-        named = chair([text for _, text in full], [{thing.label for thing in photo.things} for photo, _ in full])
+        like = cider([text for _, text in described], [list(photo.captions) for photo, _ in described])
+        named = chair([text for _, text in full], [{obj.label for obj in photo.objects} for photo, _ in full])
         return {"cider": round(like, 4), **named}
 
 

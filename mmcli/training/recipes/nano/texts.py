@@ -34,7 +34,7 @@ def counts(photos: list[Photo], more: Iterable[str] = ()) -> Counter[str]:
     for text in sentences(photos):
         words.update(words_of(text))
     for photo in photos:
-        for text in (*photo.labels, *(t.label for t in photo.things), *(x for pair in photo.questions for x in pair)):
+        for text in (*photo.labels, *(t.label for t in photo.objects), *(x for pair in photo.questions for x in pair)):
             words.update(words_of(text))
     kept = Counter({word: n for word, n in words.items() if n >= SELDOM})
     for text in (*more, *COCO_CLASSES):

@@ -62,10 +62,10 @@ class Ranks:
 
     def agreed(self, device: torch.device, *values: float) -> list[float]:
         """The first process's numbers."""
-        told = torch.tensor(values, dtype=torch.float32, device=device)
+        agreed = torch.tensor(values, dtype=torch.float32, device=device)
         if self.world > 1:
-            dist.broadcast(told, 0)
-        return told.tolist()
+            dist.broadcast(agreed, 0)
+        return agreed.tolist()
 
 
 def groups(model: TrainingModel) -> list[dict]:
@@ -236,11 +236,11 @@ def _run(
             sums.zero_()
             if save and ranks.rank == 0:
                 with _averaged(learned, shadow):
-                    told = _held_out_losses(model, checks, store, config, device)
+                    losses = _held_out_losses(model, checks, store, config, device)
                     _save(model, spent, step, args.out)
                 live = [p.detach() for p in learned]
                 torch.save({"optimizer": optimizer.state_dict(), "live": live}, args.out / STATE)
-                print(f"saved at step {step}; held out: {told}", flush=True)
+                print(f"saved at step {step}; held out: {losses}", flush=True)
             if save:
                 saved_at = last = time.time()
             if over:

@@ -24,7 +24,7 @@ NO_GRID, NO_PROPOSALS = 0.12, 0.08  # rows that see only the one or only the oth
 DROPOUT, BLOCK_DROP, CLASSIFIER_DROP = 0.15, 0.2, 0.3
 WEIGHTS = {"map": 0.2, "cells": 0.5, "outline": 1.0, "proposals": 0.25, "presence": 0.1}
 PARTS = ("text", *WEIGHTS)
-RIGHT = 0.5  # overlap from which on a proposal is of a thing
+RIGHT = 0.5  # overlap from which on a proposal is of an object
 UNLIKELY = 2.0  # weight of not writing the names of what is absent, beside a written word's
 
 
@@ -132,7 +132,7 @@ class TrainingModel(nn.Module):
         return (boxes, logits, features), dropped | (layout[:, None] & made[2])
 
     def _from_layout(self, b: packing.Batch, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """What a detector might propose for the things of a row: boxes, logits, and which places stay empty."""
+        """What a detector might propose for the objects of a row: boxes, logits, and which places stay empty."""
         boxes, labels = b.boxes[:, :count], b.labels[:, :count]
         there = labels >= 0
         logits = torch.randn(*labels.shape, CLASSES, device=boxes.device) * 1.2 - 5.5
@@ -149,8 +149,8 @@ class TrainingModel(nn.Module):
         if not self.training:
             rows = torch.full_like(rows, 0.5)
         no_grid = (rows < NO_GRID) | layout
-        no_things = (rows > 1 - NO_PROPOSALS) & ~layout
-        hidden = torch.cat((no_grid.expand(-1, cells), dropped | no_things), 1)
+        no_proposals = (rows > 1 - NO_PROPOSALS) & ~layout
+        hidden = torch.cat((no_grid.expand(-1, cells), dropped | no_proposals), 1)
         places = torch.arange(count, device=device).expand(batch, -1)
         if self.kept < cells and self.training:
             chosen = torch.rand(batch, cells, device=device).topk(self.kept, dim=1).indices
@@ -189,7 +189,7 @@ class TrainingModel(nn.Module):
         return (likely + UNLIKELY * self._unlikelihood(logp, b)) / weight.sum()
 
     def _unlikelihood(self, logp: Tensor, b: packing.Batch) -> Tensor:
-        """How likely sentences go on with the name of a thing that is absent (Welleck et al., arXiv:1908.04319)."""
+        """How likely sentences go on with the name of an object that is absent (Welleck et al., arXiv:1908.04319)."""
         absent = b.known & ~self._present(b)
         absent = ~((~absent).float() @ self.name_means.T > 0)  # [B, names]
         share = logp[..., self.name_tokens].exp() * absent[:, None]
@@ -207,21 +207,21 @@ class TrainingModel(nn.Module):
 
         out [B, S, D]: what the decoder made of the grid and the proposals, of which `hidden` [B, S] take no part.
         """
-        grid, things = out.split((out.shape[1] - boxes.shape[1], boxes.shape[1]), 1)
+        grid, objects = out.split((out.shape[1] - boxes.shape[1], boxes.shape[1]), 1)
         seen = ~hidden[:, : grid.shape[1]]
         image = (grid * seen[..., None]).sum(1) / seen.sum(1, keepdim=True).clamp(min=1)
-        classified, there = self.nano.judge(*(F.dropout(x, CLASSIFIER_DROP, self.training) for x in (things, image)))
+        classified, there = self.nano.judge(*(F.dropout(x, CLASSIFIER_DROP, self.training) for x in (objects, image)))
         over = overlaps(boxes, b.boxes) * (b.labels >= 0)[:, None]  # [B, N, BOXES]
         classes = F.one_hot(b.labels.clamp(min=0), CLASSES).to(over.dtype)
         right = ((over >= RIGHT).to(over.dtype) @ classes).clamp(max=1)
         use = (b.known[:, None] | (right > 0)) & ~hidden[:, grid.shape[1] :, None]
         use = use & (b.kind != packing.LAYOUT)[:, None, None]
         loss = F.binary_cross_entropy_with_logits(classified, right, reduction="none") * use
-        thing_loss = loss.sum() / (right * use).sum().clamp(min=1)
+        proposal_loss = loss.sum() / (right * use).sum().clamp(min=1)
         present = self._present(b)
         use = (b.known | present) & seen.any(1, keepdim=True)
         loss = F.binary_cross_entropy_with_logits(there, present.float(), reduction="none") * use
-        return thing_loss, loss.sum() / (present & use).sum().clamp(min=1)
+        return proposal_loss, loss.sum() / (present & use).sum().clamp(min=1)
 
     def _map_loss(self, grid: Tensor, maps: Tensor) -> Tensor:
         side = self.nano.config.grid

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from mmcli.models.nano.config import EVIDENCE
-from mmcli.training.recipes.nano.annotations import COCO_CLASSES, Photo, Thing
+from mmcli.training.recipes.nano.annotations import COCO_CLASSES, LabelledBox, Photo
 from mmcli.training.recipes.nano.evidence import fit
 from mmcli.training.recipes.nano.packing import Batch
 from mmcli.training.recipes.nano.regression import logistic
@@ -14,8 +14,8 @@ CAT, DOG, CUP = (COCO_CLASSES.index(label) for label in ("cat", "dog", "cup"))
 
 
 def photo(doubtful: frozenset[str]) -> Photo:
-    things = [Thing("cat", (0.1, 0.1, 0.6, 0.6)), Thing("cup", (0.0, 0.0, 0.05, 0.05))]
-    return Photo("", "", 1, 1, "coco", "train", (), (), things, doubtful, (), frozenset(COCO_CLASSES), {}, [])
+    objects = [LabelledBox("cat", (0.1, 0.1, 0.6, 0.6)), LabelledBox("cup", (0.0, 0.0, 0.05, 0.05))]
+    return Photo("", "", 1, 1, "coco", "train", (), (), objects, doubtful, (), frozenset(COCO_CLASSES), {}, [])
 
 
 def test_a_regression_finds_the_odds_that_outcomes_were_drawn_by():
@@ -26,7 +26,7 @@ def test_a_regression_finds_the_odds_that_outcomes_were_drawn_by():
     np.testing.assert_allclose(logistic(x, y), truth, atol=0.1)
 
 
-def test_small_things_and_doubtful_classes_say_nothing_of_what_a_trace_is():
+def test_small_objects_and_doubtful_classes_say_nothing_of_what_a_trace_is():
     found = np.zeros((40, 80, EVIDENCE))
     found[..., 0], found[..., 1] = 1.0, -3.0
     found[:, CAT, 1] = np.linspace(-1, 2, 40)

@@ -1,4 +1,4 @@
-"""Which COCO things a caption names, and how often they are not there."""
+"""Which COCO objects a caption names, and how often they are not there."""
 
 import pytest
 
@@ -20,5 +20,5 @@ def test_names_plurals_and_synonyms_are_recognised_and_parts_of_words_are_not(ca
 
 
 def test_chair_counts_captions_with_something_absent():
-    told = chair(["a dog and a cat", "a dog", "grass"], [{"dog"}, {"dog"}, {"cow"}])
-    assert told == {"sentences": 0.3333, "named": 0.6667, "instances": 0.3333}
+    rates = chair(["a dog and a cat", "a dog", "grass"], [{"dog"}, {"dog"}, {"cow"}])
+    assert rates == {"sentences": 0.3333, "named": 0.6667, "instances": 0.3333}

@@ -22,7 +22,7 @@ A, B, FAR = box(0, 0, 10, 10), box(20, 20, 40, 40), box(50, 50, 60, 60)
         ([[(0.9, A), (0.8, B)]], [[A, B]], 1.0, "all found, nothing else"),
         ([[(0.9, A)]], [[A, B]], 0.5, "half found"),
         ([[(0.9, FAR), (0.8, A)]], [[A]], 0.5, "a likelier wrong box halves the precision"),
-        ([[(0.9, A), (0.8, A)]], [[A, B]], 0.5, "the second box on one thing is wrong"),
+        ([[(0.9, A), (0.8, A)]], [[A, B]], 0.5, "the second box on one object is wrong"),
         ([[], [(0.9, A)]], [[A], []], 0.0, "the right box in the wrong picture"),
         ([[(0.6, FAR)], [(0.9, A)]], [[], [A]], 1.0, "boxes of all pictures are ranked together"),
         ([[]], [[A]], 0.0, "nothing found"),

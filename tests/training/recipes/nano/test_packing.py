@@ -14,24 +14,24 @@ from mmcli.hub.resolve import resolve
 from mmcli.models.load import load
 from mmcli.models.nano.config import NanoConfig
 from mmcli.training.recipes.nano import mask_codes, packing, pixels, prompts
-from mmcli.training.recipes.nano.annotations import Photo, Thing
+from mmcli.training.recipes.nano.annotations import LabelledBox, Photo
 from mmcli.training.recipes.nano.train import TrainingModel
 from mmcli.types import Token
 
 
 def photo(
-    *things: Thing, absent: tuple[str, ...] = ("zebra", "boat"), doubtful=(), captions=(), source="coco"
+    *objects: LabelledBox, absent: tuple[str, ...] = ("zebra", "boat"), doubtful=(), captions=(), source="coco"
 ) -> Photo:
-    labels = tuple(sorted({t.label for t in things}))
+    labels = tuple(sorted({t.label for t in objects}))
     return Photo(
-        "a.webp", "images.zip", 320, 240, source, "train", tuple(captions), labels, list(things), frozenset(doubtful),
+        "a.webp", "images.zip", 320, 240, source, "train", tuple(captions), labels, list(objects), frozenset(doubtful),
         absent, frozenset(), {}, [],
     )  # fmt: skip
 
 
-CAT = Thing("cat", (0.1, 0.2, 0.5, 0.9), mask=0)
-SMALL_CAT = Thing("cat", (0.7, 0.7, 0.8, 0.8))
-DOG = Thing("dog", (0.5, 0.1, 1.0, 0.6))
+CAT = LabelledBox("cat", (0.1, 0.2, 0.5, 0.9), mask=0)
+SMALL_CAT = LabelledBox("cat", (0.7, 0.7, 0.8, 0.8))
+DOG = LabelledBox("dog", (0.5, 0.1, 1.0, 0.6))
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +83,9 @@ def test_a_packed_row_gives_the_logits_of_each_question_asked_alone(loaded, batc
             alone += [loaded.model.step(torch.tensor([token]), cache) for token in answer[:-1]]
             places = ((one.question[0] == number) & (one.target[0] >= 0)).nonzero().flatten()
             words_end = loaded.config.image_token
-            told = torch.cat(alone)[:, :words_end]
-            allowed = told.isfinite()  # sentences are held to whole words
-            torch.testing.assert_close(packed[places][:, :words_end][allowed], told[allowed], atol=2e-3, rtol=1e-3)
+            expected = torch.cat(alone)[:, :words_end]
+            allowed = expected.isfinite()  # sentences are held to whole words
+            torch.testing.assert_close(packed[places][:, :words_end][allowed], expected[allowed], atol=2e-3, rtol=1e-3)
 
 
 def test_prompts_are_tokenised_as_the_processor_does(loaded, batch):
@@ -127,19 +127,19 @@ CAT_SEEN, DOG_SEEN, SMALL_SEEN = ("cat", CAT.box), ("dog", DOG.box), ("cat", SMA
         ((0.6, 0.6, 1, 1), False, [("cat", (0.25, 0.25, 0.5, 0.5))], "only what the crop shows"),
     ],
 )
-def test_a_crop_shows_things_in_its_own_frame(window, flipped, expected, why):
+def test_a_crop_shows_objects_in_its_own_frame(window, flipped, expected, why):
     seen = prompts.see(photo(CAT, SMALL_CAT, DOG), window, flipped)
-    assert [thing.label for thing in seen.things] == [label for label, _ in expected], why
-    for thing, (_, wanted) in zip(seen.things, expected, strict=True):
-        np.testing.assert_allclose(thing.box, wanted, atol=1e-9)
+    assert [obj.label for obj in seen.objects] == [label for label, _ in expected], why
+    for obj, (_, wanted) in zip(seen.objects, expected, strict=True):
+        np.testing.assert_allclose(obj.box, wanted, atol=1e-9)
 
 
-def test_a_thing_mostly_cut_off_is_neither_there_nor_absent():
+def test_an_object_mostly_cut_off_is_neither_there_nor_absent():
     seen = prompts.see(photo(CAT), (0.35, 0, 1, 1), False)  # 37 % of the cat is left
-    assert seen.things == [] and "cat" in seen.doubtful
+    assert seen.objects == [] and "cat" in seen.doubtful
 
 
-def test_a_cut_thing_keeps_the_part_of_its_mask_that_the_crop_shows(monkeypatch):
+def test_a_cut_object_keeps_the_part_of_its_mask_that_the_crop_shows(monkeypatch):
     monkeypatch.setattr(prompts, "MISSED", 0.0)
     seen = prompts.see(photo(CAT), (0.2, 0, 1, 1), False)  # the right three quarters of the cat
     _, (mask, _) = prompts.segment(seen, "cat", random.Random(0))
@@ -181,26 +181,26 @@ def test_the_device_writes_the_codes_of_what_the_boxes_show(loaded):
     assert torch.equal(written.target[elsewhere], batch.target[elsewhere])
 
 
-def test_four_pictures_in_one_keep_their_things_and_say_nothing_of_the_whole():
+def test_four_pictures_in_one_keep_their_objects_and_say_nothing_of_the_whole():
     parts = [prompts.see(photo(CAT, DOG, captions=["A cat."], absent=("zebra",)), (0, 0, 1, 1), False)]
     parts += [prompts.see(photo(DOG, absent=("zebra", "boat")), (0, 0, 1, 1), False) for _ in range(3)]
     seen = prompts.beside(parts)
-    assert sorted(thing.label for thing in seen.things) == ["cat", *["dog"] * 4]
-    cat = next(thing for thing in seen.things if thing.label == "cat")
+    assert sorted(obj.label for obj in seen.objects) == ["cat", *["dog"] * 4]
+    cat = next(obj for obj in seen.objects if obj.label == "cat")
     np.testing.assert_allclose(cat.box, np.array(CAT.box) / 2)  # the first is top left
-    np.testing.assert_allclose(seen.things[-1].box[:2] >= 0, True)
+    np.testing.assert_allclose(seen.objects[-1].box[:2] >= 0, True)
     assert seen.photo.absent == ("zebra",), "what one of the pictures may have is not absent"
     assert "cat" in seen.doubtful, "the other three pictures say nothing of cats"
     assert not seen.whole and prompts.caption(seen, random.Random(0)) is None
 
 
 def test_pixels_and_boxes_of_four_pictures_in_one_agree():
-    """Each picture is of one colour in its thing's box and black elsewhere: so is the mosaic."""
+    """Each picture is of one colour in its object's box and black elsewhere: so is the mosaic."""
     boxes = [(0.25, 0.25, 0.75, 0.5), (0.5, 0.0, 1.0, 0.5), (0.0, 0.5, 0.5, 1.0), (0.25, 0.5, 0.5, 0.75)]
     pictures = torch.zeros(4, 3, 320, 320, dtype=torch.uint8)
     for picture, (x0, y0, x1, y1) in zip(pictures, boxes, strict=True):
         picture[:, round(y0 * 320) : round(y1 * 320), round(x0 * 320) : round(x1 * 320)] = 200
-    photos = [photo(Thing("cat", box)) for box in boxes]
+    photos = [photo(LabelledBox("cat", box)) for box in boxes]
     config = resolve("nano").config
     tokenizer = (BUNDLED["nano"] / "tokenizer.json").read_text("utf-8")
     questions = packing.Questions(photos, [], tokenizer, NanoConfig.from_json(config), 6, seed=0, mosaic=1.0)
@@ -224,10 +224,10 @@ def test_detect_answers_in_the_order_asked_and_leaves_out_what_is_not_there():
     assert answer == [LOC, " dog ;", LOC, " cat"]
 
 
-def test_captions_that_say_left_are_not_told_of_a_mirrored_picture():
-    told = photo(CAT, captions=["A cat on the left"])
-    assert prompts.caption(prompts.see(told, (0, 0, 1, 1), True), random.Random(0)) is None
-    assert prompts.caption(prompts.see(told, (0, 0, 1, 1), False), random.Random(0)) == ("a cat on the left", 1.0)
+def test_captions_that_say_left_are_not_asked_of_a_mirrored_picture():
+    captioned = photo(CAT, captions=["A cat on the left"])
+    assert prompts.caption(prompts.see(captioned, (0, 0, 1, 1), True), random.Random(0)) is None
+    assert prompts.caption(prompts.see(captioned, (0, 0, 1, 1), False), random.Random(0)) == ("a cat on the left", 1.0)
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,10 @@ def test_whole_words_have_ids_of_their_own_and_stand_side_by_side(learned):
 
 def test_names_tell_which_classes_a_word_may_mean(learned):
     tokenizer, _ = learned
-    told = {tokenizer.decode([token]).strip(): classes for token, *classes in names(tokenizer)}
-    assert told["dog"] == [16, 52] and told["cat"] == [15] and told["table"] == [60]  # a dog or a hot dog
-    assert "a" not in told and "sitting" not in told
+    classes_of = {tokenizer.decode([token]).strip(): classes for token, *classes in names(tokenizer)}
+    assert classes_of["dog"] == [16, 52]  # a dog or a hot dog
+    assert classes_of["cat"] == [15] and classes_of["table"] == [60]
+    assert "a" not in classes_of and "sitting" not in classes_of
 
 
 @pytest.mark.parametrize(

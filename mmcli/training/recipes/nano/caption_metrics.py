@@ -1,4 +1,4 @@
-"""What is measured of sentences on COCO's check photographs: things that are not there, likeness, questions."""
+"""What is measured of sentences on COCO's check photographs: objects that are not there, likeness, questions."""
 
 import random
 from collections import Counter
@@ -9,31 +9,34 @@ from mmcli.training.recipes.nano.cider import cider
 from mmcli.training.recipes.nano.hallucination import chair, named_classes
 
 # Asks each image its prompt and gives the answers in order.
-Tell = Callable[[Sequence[tuple[Photo, str]], int], list[str]]
+Ask = Callable[[Sequence[tuple[Photo, str]], int], list[str]]
 LONGEST, ANSWER = 48, 12  # tokens
 CAPTION = "caption en"
 
 
-def measure_told(tell: Tell, photos: Sequence[Photo]) -> dict:
-    """Captions of photographs with every box: which things they name."""
-    captions = tell([(photo, CAPTION) for photo in photos], LONGEST)
-    there = [{thing.label for thing in photo.things} for photo in photos]
+def measure_hallucination(ask: Ask, photos: Sequence[Photo]) -> dict:
+    """Captions of photographs with every box: which objects they name."""
+    captions = ask([(photo, CAPTION) for photo in photos], LONGEST)
+    there = [{obj.label for obj in photo.objects} for photo in photos]
     wrong = Counter(label for text, own in zip(captions, there, strict=True) for label in named_classes(text) - own)
     shown = random.Random(0).sample(captions, min(12, len(captions)))
     return {**chair(captions, there), "named most though absent": wrong.most_common(8), "examples": shown}
 
 
-def measure_likeness(tell: Tell, photos: Sequence[Photo]) -> dict:
+def measure_likeness(ask: Ask, photos: Sequence[Photo]) -> dict:
     """CIDEr-D against people's sentences."""
-    told = [photo for photo in photos if photo.captions]
-    captions = tell([(photo, CAPTION) for photo in told], LONGEST)
-    return {"pictures": len(told), "cider": round(cider(captions, [list(photo.captions) for photo in told]), 3)}
+    described = [photo for photo in photos if photo.captions]
+    captions = ask([(photo, CAPTION) for photo in described], LONGEST)
+    return {
+        "pictures": len(described),
+        "cider": round(cider(captions, [list(photo.captions) for photo in described]), 3),
+    }
 
 
-def measure_questions(tell: Tell, photos: Sequence[Photo]) -> dict:
+def measure_questions(ask: Ask, photos: Sequence[Photo]) -> dict:
     """Share of people's questions (VQA) answered with the very words that most people chose, by kind."""
     asked = [(photo, *pair) for photo in photos for pair in photo.questions]
-    answers = tell([(photo, f"answer en {question.lower().strip()}") for photo, question, _ in asked], ANSWER)
+    answers = ask([(photo, f"answer en {question.lower().strip()}") for photo, question, _ in asked], ANSWER)
     right: dict[str, list[bool]] = {}
     for (_, question, truth), answer in zip(asked, answers, strict=True):
         right.setdefault(_kind(question, truth), []).append(answer == truth.lower().strip())
