@@ -62,7 +62,7 @@ KNOWN = (
     ),
     KnownModel(
         "whisper-base", "whisper", _LANGUAGES,
-        parameters=72_593_920, bytes=55_467_738, bundled=True, **_MIT,
+        parameters=72_593_920, bytes=61_359_738, bundled=True, **_MIT,
     ),
     KnownModel(
         "smolvlm-256m", "idefics3", _VIEWER, "HuggingFaceTB/SmolVLM-256M-Instruct",
