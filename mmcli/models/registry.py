@@ -35,6 +35,10 @@ def family_of(config: dict[str, Any], name: str) -> "Family":
     if not isinstance(kind, str) or kind not in FAMILIES:
         what = f"is of the type {shown(kind)}" if kind else "has no model_type in its config.json"
         raise ModelError(f"The model {name} {what}; mmcli reads {', '.join(sorted(FAMILIES))}")
+    # Before PyTorch, which imports it as it starts, and takes whatever comes up there for NumPy's not being installed:
+    # Ctrl-C too.
+    import numpy  # noqa: F401
+
     module, _, attribute = FAMILIES[kind].partition(":")
     return getattr(import_module(module), attribute)
 

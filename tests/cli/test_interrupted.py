@@ -47,3 +47,30 @@ def test_a_recording_that_is_not_through_is_said_in_its_own_time():
     terminal.type("\x03")
     assert terminal.end() == 130, terminal.screen
     assert " of 2 recordings" in " ".join(terminal.screen.decode().split())
+
+
+INTERRUPTED_AS_NUMPY_IS_IMPORTED = """
+import sys
+
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            sys.meta_path.remove(self)  # once
+            raise KeyboardInterrupt
+
+
+sys.meta_path.insert(0, Interrupting())
+from mmcli.__main__ import main
+
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_while_libraries_are_imported_ends_the_command():
+    """PyTorch would take it for NumPy's not being installed, and the run would go on to its end."""
+    picture = EXAMPLE.with_name("astronaut.jpg")
+    with running(sys.executable, "-c", INTERRUPTED_AS_NUMPY_IS_IMPORTED, "caption", picture) as command:
+        out, err = finish(command)
+    assert (command.returncode, out) == (130, b""), err
+    assert b"Traceback" not in err
