@@ -2,7 +2,8 @@
 
 Ray Data holds sources back while workers and results are behind, starts workers that died again elsewhere, and repeats
 what those had in hand. An input that ends every worker would be repeated for ever: after RETRIES the parts of the work
-that came to nothing are given out again input by input, and what fails then is a failed input like any other.
+that came to nothing are given out again input by input, each alone with its worker, so that none is lost by another's
+fault, and what still fails is a failed input like any other.
 """
 
 from collections.abc import Iterable, Iterator
@@ -47,9 +48,9 @@ def run(
         room = plan(resources(), work.choice.device, memory, workers)
         work = replace(work, choice=_settled(work.choice, checkpoint, room))
         yield from _pass(desk, texts, work, room, memory if workers is None else None, RETRIES)
-        lost = [desk.again(number) for number in desk.out]
-        if lost:
-            yield from _pass(desk, lost, work, room, None, 0, apart=True)
+        for _ in range(RETRIES):
+            if lost := [desk.again(number) for number in desk.out]:
+                yield from _pass(desk, lost, work, room, None, 0, apart=True)
         for number in desk.out:
             yield desk.fail(number, "ended before it could answer")
 
@@ -78,7 +79,7 @@ def _settled(choice: Choice, checkpoint: "Checkpoint", room: Plan) -> Choice:
 def _pass(
     desk: Desk, texts: list[str], work: Work, room: Plan, memory: int | None, retries: int, *, apart: bool = False
 ) -> Iterator[tuple[int, Outcome]]:
-    """The answers to texts, but those of parts that came to nothing; with `apart` each is a part of its own."""
+    """The answers to texts, but those of parts that came to nothing; with `apart` each has a worker to itself."""
     from ray.data import ActorPoolStrategy, DataContext, from_items
     from ray.data.exceptions import SystemException
     from ray.exceptions import RayError
@@ -94,7 +95,9 @@ def _pass(
         batch_size=None,
         batch_format="numpy",
         fn_constructor_args=(work,),
-        compute=ActorPoolStrategy(size=min(room.workers, len(texts))),
+        compute=ActorPoolStrategy(
+            size=min(room.workers, len(texts)), max_tasks_in_flight_per_actor=1 if apart else None
+        ),
         num_cpus=room.cpus,
         num_gpus=room.gpus or None,
         memory=memory,
