@@ -45,6 +45,7 @@ def folder(request, tmp_path_factory) -> Path:
         return resolve("nano").folder
     if request.param == "gemma3n":
         gemma3n_folders.write_checkpoint(folder, gemma3n_models.tiny_reference())
+        gemma3n_folders.write_processor(folder, side=128)  # the tower has weights of one shape for all sizes
     elif request.param == "fuyu":
         fuyu_folders.write_checkpoint(folder, fuyu_folders.tiny_reference(fuyu_folders.tiny_config()))
     elif request.param == "minicpmv":
