@@ -1,0 +1,1 @@
+"""Readers of training data, one a format: each yields examples, and counts and names what it could not read."""
