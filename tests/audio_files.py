@@ -52,7 +52,7 @@ def sweep(seconds: float, rate: int) -> np.ndarray:
     return 0.5 * np.sin(2 * np.pi * (300 * time + 50 * time**2))
 
 
-def save(path, channels, *, layout: str = "mono", picture: bool = False, tracks: int = 1, **to) -> Path:
+def save(path, channels, *, layout: str = "mono", video: bool = False, tracks: int = 1, **to) -> Path:
     """Encode float samples ([samples] for all channels, or [channels, samples]) as the path's ending says.
 
     `to` may name another codec, rate or container, the time at which to `begin`, a `hole` (from, to) to leave out, and
@@ -65,14 +65,14 @@ def save(path, channels, *, layout: str = "mono", picture: bool = False, tracks:
     channels = np.ascontiguousarray(np.broadcast_to(np.asarray(channels, np.float32), (count, np.shape(channels)[-1])))
     form = to.get("container", CONTAINERS.get(ending))
     with av.open(str(path), "w", format=form, options=to.get("options", {})) as container:
-        video = _add_pictures(container) if picture else None
+        stream = _add_video(container) if video else None
         for track in [container.add_stream(codec, rate=rate, layout=layout) for _ in range(tracks)]:
             for frame in _frames(channels, layout, **to | {"rate": rate}):
                 container.mux(track.encode(frame))
             container.mux(track.encode(None))
             channels = channels * np.float32(0.5)
-        if video is not None:
-            _mux_pictures(container, video)
+        if stream is not None:
+            _mux_video(container, stream)
     return Path(path)
 
 
@@ -102,20 +102,20 @@ def save_sweep(path, seconds: float) -> Path:
     return Path(path)
 
 
-def save_pictures(path) -> Path:
+def save_silent_video(path) -> Path:
     """A video without audio."""
     with av.open(str(path), "w") as container:
-        _mux_pictures(container, _add_pictures(container))
+        _mux_video(container, _add_video(container))
     return Path(path)
 
 
-def _add_pictures(container):
+def _add_video(container):
     video = container.add_stream("mpeg4", rate=25)
     video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
     return video
 
 
-def _mux_pictures(container, video):
+def _mux_video(container, video):
     for index in range(25):
         frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 10 * index, np.uint8), format="rgb24")
         container.mux(video.encode(frame))

@@ -102,7 +102,7 @@ def bundled_audio():
 
 @pytest.fixture
 def album(tmp_path, monkeypatch) -> Path:
-    """A folder to work in, with the pictures a[red].png, b.jpg and sub/c.png in album/."""
+    """A folder to work in, with the images a[red].png, b.jpg and sub/c.png in album/."""
     import support
 
     monkeypatch.chdir(tmp_path)
@@ -110,5 +110,5 @@ def album(tmp_path, monkeypatch) -> Path:
     for seed, name in enumerate(("a[red].png", "b.jpg", "sub/c.png")):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        support.picture(seed).save(path)
+        support.random_image(seed).save(path)
     return folder

@@ -12,8 +12,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import Gemma3nAudioFeatureExtractor, Gemma3nProcessor, PreTrainedTokenizerFast
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-# The order of the published ids: text, the tokens that begin a picture and a recording, then the hard tokens of
-# pictures, the first two of which end one and hold its places, then those of recordings likewise.
+# The order of the published ids: text, the tokens that begin an image and a recording, then the hard tokens of
+# images, the first two of which end one and hold its places, then those of recordings likewise.
 TEXT = 512
 BOI, BOA = TEXT - 2, TEXT - 1
 HARD = 8
@@ -125,7 +125,7 @@ def write_processor(
     side: int = SIDE,
     tokenizer: PreTrainedTokenizerFast | None = None,
 ) -> Gemma3nProcessor:
-    """What transformers saves of a processor → that processor. Its pictures are squeezed by Pillow, as mmcli's are."""
+    """What transformers saves of a processor → that processor. Its images are squeezed by Pillow, as mmcli's are."""
     processor = Gemma3nProcessor(
         Gemma3nAudioFeatureExtractor(),
         SiglipImageProcessorPil(size={"height": side, "width": side}, resample=2, do_normalize=False),

@@ -30,7 +30,7 @@ def tiny_text_reference(seed: int = 0, **changes) -> Gemma3nForCausalLM:
 
 
 def tiny_reference(seed: int = 0, **text) -> Gemma3nForConditionalGeneration:
-    """All of it: the real tower of pictures, a small one of recordings, a small decoder."""
+    """All of it: the real tower of images, a small one of recordings, a small decoder."""
     audio = {
         "vocab_size": HARD, "vocab_offset": EOA, "hidden_size": 32, "conf_num_hidden_layers": 2,
         "conf_num_attention_heads": 4, "sscp_conv_channel_size": (6, 4),
@@ -42,7 +42,7 @@ def tiny_reference(seed: int = 0, **text) -> Gemma3nForConditionalGeneration:
 
 
 def randomised(model: torch.nn.Module) -> torch.nn.Module:
-    """Weights large enough for every part to matter, norms and coefficients too; the picture tower keeps its own."""
+    """Weights large enough for every part to matter, norms and coefficients too; the image tower keeps its own."""
     for name, parameter in model.requires_grad_(False).named_parameters():
         if "vision_tower" not in name:
             parameter.copy_(torch.randn_like(parameter) * spread_of(name, parameter) + centre_of(name))

@@ -1,4 +1,4 @@
-"""Picture files for tests, as they come: made with Pillow, or by hand where Pillow cannot write them."""
+"""Image files for tests, as they come: made with Pillow, or by hand where Pillow cannot write them."""
 
 import io
 import os
@@ -18,9 +18,9 @@ RAMP = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
 
 
 def load(path, **options) -> LoadedImage:
-    picture = load_image(source(path), **options)
-    assert picture.image.mode == "RGB"
-    return picture
+    image = load_image(source(path), **options)
+    assert image.image.mode == "RGB"
+    return image
 
 
 def fails(path, **options) -> str:

@@ -12,7 +12,7 @@ from command import mmcli
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-PICTURES = ("astronaut.jpg", "cat.jpg", "coffee.jpg", "rocket.jpg", "tower.jpg")
+IMAGES = ("astronaut.jpg", "cat.jpg", "coffee.jpg", "rocket.jpg", "tower.jpg")
 EXACT = (
     "--json",
     "--token-ids",
@@ -51,13 +51,13 @@ def files(command: tuple[str, ...]) -> tuple[str, ...]:
     """The examples that a command is about; what nothing is to be found in is asked about all the same."""
     if "translate" in command:
         return ("service.opus",)
-    return {"transcribe": ("jfk.flac",), "chat": ("astronaut.jpg", "coffee.jpg")}.get(command[0], PICTURES)
+    return {"transcribe": ("jfk.flac",), "chat": ("astronaut.jpg", "coffee.jpg")}.get(command[0], IMAGES)
 
 
 def answers(command: tuple[str, ...]) -> dict[str, dict]:
     """What a command says about its examples today."""
     paths = [EXAMPLES / name for name in files(command)]
-    if command[0] == "chat":  # about all its pictures at once
+    if command[0] == "chat":  # about all its images at once
         records = [record for path in paths for record in _records(command, [path])]
     else:
         records = _records(command, paths)

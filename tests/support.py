@@ -101,8 +101,8 @@ def rename_as_of_2024(folder: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def picture(seed: int = 0, width: int = 50, height: int = 37) -> Image.Image:
-    """A picture with structure at all scales."""
+def random_image(seed: int = 0, width: int = 50, height: int = 37) -> Image.Image:
+    """An image with structure at all scales."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize((width // 2, height // 2)).resize((width, height))
 

@@ -347,7 +347,7 @@ def test_what_is_installed_by_a_page_exists():
     assert wanted and wanted <= extras.keys()
 
 
-def test_pictures_that_the_first_command_names_are_there():
+def test_images_that_the_first_command_names_are_there():
     first = next(words for words in shown(page(PAGES[0])) if words[0] == "mmcli")
     assert [word for word in first if word.endswith(".jpg")]
     assert all((ROOT / word).is_file() for word in first if word.endswith(".jpg"))

@@ -39,7 +39,7 @@ def toy(tmp_path_factory):
 @pytest.fixture
 def photos(tmp_path):
     for number, size in enumerate(SIZES):
-        support.picture(number, *size).save(tmp_path / f"{number}.png")
+        support.random_image(number, *size).save(tmp_path / f"{number}.png")
     return tmp_path
 
 
@@ -91,7 +91,7 @@ def test_the_python_api(toy, photos):
     texts = [record.text for record in model.caption(paths, **options)]
     assert texts == [model.caption(path, **options).text for path in paths]
     drawn = {"max_tokens": 200, "temperature": 1, "seed": 3}
-    found = model.detect("cat", support.picture(0, *SIZES[0]), **drawn)
+    found = model.detect("cat", support.random_image(0, *SIZES[0]), **drawn)
     [same] = mmcli("detect", "cat", paths[0], "--model", toy, "--json", *DRAWN).records
     assert [one.raw_box for one in found.objects] == [tuple(one["raw_box"]) for one in same["objects"]]
     assert model.chat("what is it", paths[1], **options).text
@@ -99,8 +99,8 @@ def test_the_python_api(toy, photos):
 
 def test_cached_equals_uncached_and_what_is_looked_at_matters(toy, photos):
     loaded = load(resolve(str(toy)), "cpu", "float32")
-    pictures = [[support.picture(number, *size)] for number, size in enumerate(SIZES)]
-    inputs = loaded.processor.inputs(pictures, ["caption", "a", "what is it", "cat"])
+    images = [[support.random_image(number, *size)] for number, size in enumerate(SIZES)]
+    inputs = loaded.processor.inputs(images, ["caption", "a", "what is it", "cat"])
     answers = complete(loaded.model, inputs, stop_ids=frozenset(), max_tokens=9)
     for row, answer in enumerate(answers):
         written, prompt = [], inputs.tokens[row][inputs.valid[row]].tolist()
@@ -120,7 +120,7 @@ def test_a_row_inserted_beside_larger_and_smaller_images_writes_what_it_writes_a
     model, processor = loaded.model, loaded.processor
 
     def begun(number, prompt):
-        inputs = processor.inputs([[support.picture(number, *SIZES[number])]], [prompt])
+        inputs = processor.inputs([[support.random_image(number, *SIZES[number])]], [prompt])
         cache = model.new_cache(1, 60)
         return cache, [int(model.prefill(inputs, cache).argmax())]
 
@@ -134,7 +134,7 @@ def test_a_row_inserted_beside_larger_and_smaller_images_writes_what_it_writes_a
         for _ in range(8):
             go_on(cache, row)
     first = started[:2]
-    both = processor.inputs([[support.picture(n, *SIZES[n])] for n, _ in first], [text for _, text in first])
+    both = processor.inputs([[support.random_image(n, *SIZES[n])] for n, _ in first], [text for _, text in first])
     cache = model.new_cache(2, 60)
     rows = [[int(id)] for id in model.prefill(both, cache).argmax(-1)]
     for step, place, number in ((2, 0, 2), (5, 1, 3)):  # the first row gives way to a taller image, then the second

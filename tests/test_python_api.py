@@ -138,8 +138,8 @@ def test_an_image_in_memory_is_read_as_its_file_would_be():
     colours = np.zeros((4, 6, 3), np.uint8)
     colours[:, :3] = (200, 10, 30)
     for given in (colours, torch.from_numpy(colours), Image.fromarray(colours)):
-        picture = load_image(source_of(given))
-        assert np.array_equal(np.asarray(picture.image), colours) and (picture.width, picture.height) == (6, 4)
+        image = load_image(source_of(given))
+        assert np.array_equal(np.asarray(image.image), colours) and (image.width, image.height) == (6, 4)
     assert load_image(source_of(turned(Image.fromarray(colours)))).image.size == (4, 6)
     modes = ("1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "HSV", "I;16", "F")
     plain = [Image.fromarray(colours).convert("RGB").convert(mode) for mode in modes[:8]]

@@ -1,4 +1,4 @@
-"""The pages' commands, run: what they print, and the pictures they draw, are what stands there.
+"""The pages' commands, run: what they print, and the images they draw, are what stands there.
 
 `python examples/refresh_readme.py` writes both anew.
 """
@@ -89,11 +89,11 @@ def test_commands_in_a_row_print_what_is_shown_under_them(monkeypatch):
 
 
 @pytest.mark.parametrize("command", DRAWN)
-def test_pictures_that_are_shown_are_those_that_are_drawn(command):
+def test_images_that_are_shown_are_those_that_are_drawn(command):
     words = shlex.split(command)
-    picture = Path(words[-1])
+    image = Path(words[-1])
     said([*words[:-1], "drawn.png"])
-    drawn, shown = (np.asarray(Image.open(path).convert("RGB"), float) for path in ("drawn.png", picture))
+    drawn, shown = (np.asarray(Image.open(path).convert("RGB"), float) for path in ("drawn.png", image))
     assert drawn.shape == shown.shape
     difference = np.abs(drawn - shown)
     assert difference.mean() < 3 and (difference > 60).mean() < 0.005  # what JPEG loses; a box elsewhere is more

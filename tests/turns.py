@@ -23,7 +23,7 @@ SOFT = {IMAGE: 4, AUDIO: 3}
 
 
 class TurnModel(GenerativeModel):
-    """A causal decoder with a window in every other layer; a picture is its mean colour, a recording its first
+    """A causal decoder with a window in every other layer; an image is its mean colour, a recording its first
     samples."""
 
     def __init__(self):
@@ -94,7 +94,7 @@ class TurnTokens(Processor):
         if (ids.count(IMAGE), ids.count(AUDIO)) != (len(images) * SOFT[IMAGE], len(audios) * SOFT[AUDIO]):
             raise ModelError("placeholders and parts do not match")
         assert all(len(audio) <= 16_000 * self.capabilities.max_audio_seconds for audio in audios)
-        colours = [torch.tensor(np.asarray(picture), dtype=torch.float32).mean((0, 1)) / 255 for picture in images]
+        colours = [torch.tensor(np.asarray(image), dtype=torch.float32).mean((0, 1)) / 255 for image in images]
         clips = [torch.from_numpy(audio[:8].copy()) for audio in audios]
         tokens = torch.tensor([ids])
         return Inputs(

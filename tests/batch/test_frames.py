@@ -43,7 +43,7 @@ def test_frames_stand_in_the_place_of_their_video_and_one_failure_stops_nothing(
     assert None not in keys and len(set(keys)) == len(keys)
 
 
-def test_a_frame_is_answered_as_the_same_picture_is(album, loaded):
+def test_a_frame_is_answered_as_the_same_image_is(album, loaded):
     [source] = with_frames(sources(str(save_video("one.mp4", 1))), EVERY)
     source.frame.image.image.save("still.png")
     answers = [
@@ -65,7 +65,7 @@ def test_no_more_frames_are_decoded_than_wait_for_the_model(monkeypatch, album, 
     assert len(alive) == 50
 
 
-def test_without_a_sampling_a_video_is_no_picture(album, loaded):
+def test_without_a_sampling_a_video_is_no_image(album, loaded):
     save_video("one.mp4", 1)
     [outcome] = run(sources("one.mp4"), REQUEST, lambda: loaded, model="tiny")
     assert "a video, not a" in outcome.record.error

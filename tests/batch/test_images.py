@@ -125,9 +125,9 @@ def test_timings_tell_seconds_and_tokens(album, loaded):
     assert all(timings[key] > 0 for key in ("load", "prefill", "decode"))
 
 
-def test_pictures_are_kept_in_full_size_only_on_request(tmp_path, loaded):
+def test_images_are_kept_in_full_size_only_on_request(tmp_path, loaded):
     path = tmp_path / "large.jpg"
-    support.picture(0, 4000, 3000).save(path)
+    support.random_image(0, 4000, 3000).save(path)
 
     def outcome(keep):
         return next(run(sources(str(path)), REQUEST, lambda: loaded, model="tiny", keep_images=keep))
@@ -137,18 +137,18 @@ def test_pictures_are_kept_in_full_size_only_on_request(tmp_path, loaded):
     assert outcome(True).record.text == outcome(False).record.text
 
 
-def test_a_picture_too_large_to_be_kept_is_read_again(tmp_path, loaded, monkeypatch):
-    """Large pictures that wait to be drawn on would fill the memory."""
+def test_an_image_too_large_to_be_kept_is_read_again(tmp_path, loaded, monkeypatch):
+    """Large images that wait to be drawn on would fill the memory."""
     path = tmp_path / "large.png"
-    support.picture(0, 2000, 1900).save(path)
+    support.random_image(0, 2000, 1900).save(path)
     monkeypatch.setattr(images, "KEPT_PIXELS", 1000)
     done = next(run(sources(str(path)), REQUEST, lambda: loaded, model="tiny", keep_images=True))
-    support.picture(1, 20, 30).save(path)  # seen only if it is read now
+    support.random_image(1, 20, 30).save(path)  # seen only if it is read now
     assert done.full().image.size == (20, 30)
 
 
-def test_pictures_do_not_pile_up(album, loaded, monkeypatch):
-    """Two hundred pictures; at no time are more alive than a batch, those prefetched and those on their way."""
+def test_images_do_not_pile_up(album, loaded, monkeypatch):
+    """Two hundred images; at no time are more alive than a batch, those prefetched and those on their way."""
     alive = weakref.WeakSet()
     read = images._Reader.read
 

@@ -1,4 +1,4 @@
-"""To what size pictures are read: whatever a picture is read for, and whenever, the model sees the same."""
+"""To what size images are read: whatever an image is read for, and whenever, the model sees the same."""
 
 from dataclasses import replace
 
@@ -29,11 +29,11 @@ def test_no_side_falls_below_the_largest_square_that_a_model_looks_at(tmp_path, 
     seen = []
     inputs = loaded.processor.inputs
     monkeypatch.setattr(
-        loaded.processor, "inputs", lambda pictures, prompts: seen.extend(pictures) or inputs(pictures, prompts)
+        loaded.processor, "inputs", lambda images, prompts: seen.extend(images) or inputs(images, prompts)
     )
     [outcome] = run([source], CaptionRequest(max_tokens=1), lambda: loaded, model="tiny")
     assert (outcome.record.width, outcome.record.height) == size
-    assert [picture.size for [picture] in seen] == [read]
+    assert [image.size for [image] in seen] == [read]
     able = loaded.processor.capabilities
     for attachment in (load_attachment(source, able=lambda: able), load_attachment(source)):
         [image], _ = attachment.parts(loaded.processor, "tiny")

@@ -53,7 +53,7 @@ OTHERS = (
 
 
 def make(folder: Path, size_name: str, side: int | None = None, dtype: str | None = None) -> None:
-    """Write a checkpoint of a size in `SIZES` or of another family; a PaliGemma is for pictures of `side` pixels."""
+    """Write a checkpoint of a size in `SIZES` or of another family; a PaliGemma is for images of `side` pixels."""
     for other in OTHERS:
         if size_name in other.SIZES:
             other.make(folder, size_name, *([dtype] if dtype else []))

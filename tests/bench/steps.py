@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 import startup  # noqa: E402
 import torch  # noqa: E402
 from sides import Mmcli  # noqa: E402
-from worker import copy_rate, pictures  # noqa: E402
+from worker import copy_rate, random_images  # noqa: E402
 
 from mmcli.engine import cuda_graph  # noqa: E402
 from mmcli.engine.device import choose_device, choose_dtype  # noqa: E402
@@ -127,7 +127,7 @@ def main() -> None:
     )
     print(f"a step reads {read / 1e9:.3f} GB of weights: at the least {1000 * read / copy:.3f} ms", flush=True)
     for batch in given.batch:
-        inputs = processor.inputs(pictures(batch), [processor.task_prompt("caption", "")] * batch)
+        inputs = processor.inputs(random_images(batch), [processor.task_prompt("caption", "")] * batch)
         answers = {}
         for turn in range(given.rounds):
             for road in given.roads:

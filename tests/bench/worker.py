@@ -15,7 +15,7 @@ from typing import Any
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def pictures(count: int) -> list[list[Any]]:
+def random_images(count: int) -> list[list[Any]]:
     """Rows of one example photograph each."""
     from PIL import Image
 
@@ -96,7 +96,7 @@ def measure(spec: dict[str, Any]) -> list[dict[str, Any]]:
     }
     results = []
     for batch in spec["batch"]:
-        inputs = processor.inputs(pictures(batch), [processor.task_prompt("caption", "")] * batch)
+        inputs = processor.inputs(random_images(batch), [processor.task_prompt("caption", "")] * batch)
         results.append(measure_batch(side, spec, inputs, device) | same)
         forget_peak(device)
     results[0] |= {"import": imported, "load": loaded, "cold": loaded + results[0]["first"]}

@@ -62,12 +62,12 @@ def test_a_streamed_answer_is_the_same_text(album, tiny):
     assert mmcli(*arguments, stdout_tty=True).out == mmcli(*arguments).out
 
 
-def test_several_pictures_are_seen_at_once(album, tiny):
+def test_several_images_are_seen_at_once(album, tiny):
     [record] = mmcli("chat", "album/b.jpg", "album/sub/c.png", "-m", "same?", "--model", tiny, "--json", *SHORT).records
     assert record["source"] == ["album/b.jpg", "album/sub/c.png"]
 
 
-def test_no_picture_is_needed_where_the_model_can(tiny, album):
+def test_no_image_is_needed_where_the_model_can(tiny, album):
     [record] = mmcli("chat", "-m", "what?", "--model", tiny, "--json", *SHORT).records
     assert record["source"] is None and record["width"] is None
 
@@ -84,7 +84,7 @@ def test_a_conversation_without_a_real_terminal_still_goes_line_by_line(album, t
     assert done.err.startswith("> ") or "\n> " in done.err
 
 
-def test_a_picture_that_cannot_be_read_is_a_record_too(album):
+def test_an_image_that_cannot_be_read_is_a_record_too(album):
     done = mmcli("chat", "nothere.jpg", "-m", "what?", "--json")
     assert done.code == 1 and "nothere.jpg does not exist" in done.err
     [record] = done.records
@@ -103,7 +103,7 @@ def test_a_conversation_survives_what_cannot_be_done(album, tiny):
     assert done.code == 0 and [record["source"] for record in done.records] == ["album/b.jpg"]
 
 
-def test_a_model_that_needs_a_picture_says_so(album):
+def test_a_model_that_needs_an_image_says_so(album):
     done = mmcli("chat", "-m", "is there a cat?")
     assert (done.code, done.out) == (2, "")
     assert "nano answers questions about one picture, but none was given" in done.err
@@ -111,7 +111,7 @@ def test_a_model_that_needs_a_picture_says_so(album):
     assert done.code == 2 and "one picture at a time, but 2" in done.err
 
 
-def test_a_conversation_without_a_picture_goes_on_when_one_comes(album):
+def test_a_conversation_without_an_image_goes_on_when_one_comes(album):
     lines = b"is there a cat?\n/image album/b.jpg\nis there a cat?\n/clear\nis there a cat?\n"
     done = mmcli("chat", "--json", stdin=lines, stdin_tty=True, stderr_tty=True)
     assert done.code == 0 and [record["source"] for record in done.records] == ["album/b.jpg"]

@@ -47,7 +47,7 @@ def records(out: str) -> list[dict]:
     return list(read(out))
 
 
-def test_pictures_and_recordings_go_with_the_next_question_and_are_remembered(folder):
+def test_images_and_recordings_go_with_the_next_question_and_are_remembered(folder):
     lines = "what?\n/image album/sub/c.png\n/audio short\nand now?\nsure?\n"
     out, _, runner = talk(lines, ["album/b.jpg"])
     first, second, third = records(out)
@@ -62,7 +62,7 @@ def test_pictures_and_recordings_go_with_the_next_question_and_are_remembered(fo
     assert list(first) == list(third)
 
 
-def test_a_picture_without_an_answer_still_goes_with_the_next_question(folder):
+def test_an_image_without_an_answer_still_goes_with_the_next_question(folder):
     out, err, runner = talk(f"/image album/b.jpg\n{'long ' * 50}\nshort\n", context=90)
     [record] = records(out)
     assert "tokens, and small reads 90 at most" in err and record["source"] == "album/b.jpg"
@@ -154,7 +154,7 @@ def test_what_cannot_be_done_is_said_and_the_conversation_goes_on(folder, line, 
     assert said in err and "Traceback" not in err and len(records(out)) == 1
 
 
-def test_pictures_and_recordings_are_told_apart_by_what_is_in_them(folder):
+def test_images_and_recordings_are_told_apart_by_what_is_in_them(folder):
     os.rename("long.flac", "long.jpg")
     os.rename("album/b.jpg", "b.mp3")
     streams = environment((folder / "album/sub/c.png").read_bytes())

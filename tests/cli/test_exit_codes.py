@@ -52,7 +52,7 @@ def test_exit_codes(album, tiny, arguments, code, words):
     assert "Traceback" not in done.err
 
 
-def test_one_bad_picture_stops_neither_those_before_nor_those_after_it(album, tiny):
+def test_one_bad_image_stops_neither_those_before_nor_those_after_it(album, tiny):
     (album / "b.jpg").write_bytes(b"no picture at all")
     done = mmcli("caption", "album", "--model", tiny, *SHORT)
     assert done.code == 1
@@ -75,7 +75,7 @@ def test_a_fault_of_mmcli_itself_is_a_sentence_too(album, tiny):
 
 @pytest.mark.skipif(os.name == "nt", reason="no such signal")
 def test_an_interruption_keeps_what_is_done_and_says_130(album, tiny):
-    """A pipe holds the second picture back; Ctrl-C comes while it is waited for."""
+    """A pipe holds the second image back; Ctrl-C comes while it is waited for."""
     os.mkfifo("waiting.png")
     command = [sys.executable, "-m", "mmcli", "caption", "album/b.jpg", "waiting.png", "--model", tiny, "--json"]
     with running(*command, "--batch-size", "1", *SHORT) as child:
@@ -91,7 +91,7 @@ def test_an_interruption_keeps_what_is_done_and_says_130(album, tiny):
 def test_an_interruption_while_modules_load_is_130_too(module, album, tiny):
     """The interpreter tells on stderr what it imports, from the first milliseconds on; Ctrl-C comes right after.
 
-    A second picture in a pipe that nobody writes to keeps the command from ending before.
+    A second image in a pipe that nobody writes to keeps the command from ending before.
     """
     os.mkfifo("waiting.png")
     command = [sys.executable, "-X", "importtime", "-m", "mmcli", "caption", "album/b.jpg", "waiting.png"]

@@ -34,7 +34,7 @@ def test_an_unknown_thing_is_told_apart_from_an_absent_one(photos):
     absent = mmcli("detect", "zebra", "photos", "--json")
     assert unknown.code == absent.code == 0
     sentence = 'nano does not know "unicorn"; mmcli models info nano lists what it knows'
-    assert unknown.err == f"mmcli: {sentence}\n" and absent.err == ""  # once, not once a picture
+    assert unknown.err == f"mmcli: {sentence}\n" and absent.err == ""  # once, not once an image
     assert [record["notes"] for record in unknown.records] == [[sentence], [sentence]]
     assert [record["notes"] for record in absent.records] == [[], []]
     assert all(record["objects"] == [] for record in unknown.records + absent.records)
@@ -62,7 +62,7 @@ def test_a_record_tells_the_whole_list_and_where_its_objects_are(photos):
     assert "mask" in record["objects"][0] and record["problems"] == []
 
 
-def test_no_mask_is_written_of_a_picture_without_any_object(photos):
+def test_no_mask_is_written_of_an_image_without_any_object(photos):
     done = mmcli("segment", "cat ; zebra", "photos", "--mask", "masks/")
     assert done.code == 0 and [path.name for path in Path("masks").rglob("*.png")] == ["cat.png"]
     assert "photos/coffee.png: nothing was found, so masks/" in done.err
@@ -77,21 +77,21 @@ def test_an_older_mask_is_left_as_it_is_and_not_passed_off_as_a_result(photos):
 
 
 @pytest.mark.parametrize("command", [("detect", "zebra"), ("segment", "zebra"), ("caption",)])
-def test_no_picture_is_drawn_of_an_answer_without_boxes(photos, command):
+def test_no_image_is_drawn_of_an_answer_without_boxes(photos, command):
     done = mmcli(*command, "photos", "--overlay", "drawn/")
     assert done.code == 0 and not Path("drawn").exists()
     assert done.err.count("nothing was found, so drawn/") == 2
 
 
-def test_a_picture_is_not_read_in_full_where_nothing_is_drawn(tmp_path, monkeypatch):
+def test_an_image_is_not_read_in_full_where_nothing_is_drawn(tmp_path, monkeypatch):
     """It may be larger than what is drawn on."""
     monkeypatch.setattr("mmcli.media.image.FULL_PIXELS", 100)
     monkeypatch.setattr("mmcli.batch.images.KEPT_PIXELS", 100)
-    picture = tmp_path / "cat.jpg"
-    Image.open(EXAMPLES / "cat.jpg").resize((2600, 1900)).save(picture)
-    done = mmcli("detect", "zebra", str(picture), "--overlay", str(tmp_path / "drawn.png"))
+    image = tmp_path / "cat.jpg"
+    Image.open(EXAMPLES / "cat.jpg").resize((2600, 1900)).save(image)
+    done = mmcli("detect", "zebra", str(image), "--overlay", str(tmp_path / "drawn.png"))
     assert done.code == 0 and "nothing was found" in done.err
-    done = mmcli("detect", "cat", str(picture), "--overlay", str(tmp_path / "drawn.png"))
+    done = mmcli("detect", "cat", str(image), "--overlay", str(tmp_path / "drawn.png"))
     assert done.code == 1 and "that are drawn on" in done.err
 
 
@@ -158,10 +158,10 @@ def test_a_family_without_a_way_of_its_own_is_asked_once_and_read_as_it_answers(
     from mmcli.tasks.detect import DetectRequest
 
     [source] = expand(["album/b.jpg"], extensions=IMAGE_EXTENSIONS)
-    picture = load_image(source).image
+    image = load_image(source).image
     request = DetectRequest(words="cat ; dog", max_tokens=12)
-    [said] = answer(loaded, [[picture]], request)
-    inputs = loaded.processor.inputs([[picture]], ["detect cat ; dog"])
+    [said] = answer(loaded, [[image]], request)
+    inputs = loaded.processor.inputs([[image]], ["detect cat ; dog"])
     steps = generate(loaded.model, inputs, stop_ids=loaded.processor.stop_ids, max_tokens=12)
     assert not isinstance(said, Found) and list(said.ids) == [event.id for [event] in steps][: len(said.ids)]
     assert len(said.ids) == 12 and request.remarks(loaded) == []

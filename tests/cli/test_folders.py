@@ -192,7 +192,7 @@ def test_only_the_best_are_kept():
     assert 1 <= len(apart["objects"]) < len(whole["objects"]) and apart["key"] != whole["key"]
 
 
-def test_a_caption_beside_each_picture():
+def test_a_caption_beside_each_image():
     Path("photos/c.txt").write_text("mine")
     done = mmcli("caption", "photos", "--sidecar")
     assert done.code == 1 and "photos/c.txt exists already and was not written by mmcli" in done.err

@@ -71,7 +71,7 @@ def test_what_needs_no_model_imports_nothing_heavy(arguments):
     assert done.stderr.endswith("[]")
 
 
-def test_a_missing_picture_is_told_without_loading_a_model():
+def test_a_missing_image_is_told_without_loading_a_model():
     code = (
         "import sys\nfrom mmcli.cli.app import run\ncode = run(['caption', 'nothere.jpg'])\n"
         "sys.stderr.write(repr((code, 'torch' in sys.modules)))"

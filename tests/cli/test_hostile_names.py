@@ -55,9 +55,9 @@ DAMAGE = {
 
 @pytest.fixture
 def place(album, tiny):
-    """A folder to work in, with a good and a bad picture of such a name, and models with such fields, one of them so
+    """A folder to work in, with a good and a bad image of such a name, and models with such fields, one of them so
     called."""
-    support.picture(1).save(f"album/{BAD}.png")
+    support.random_image(1).save(f"album/{BAD}.png")
     with open(f"album/{BAD}.jpg", "wb") as file:
         file.write(b"no picture")
     os.mkdir(BAD)

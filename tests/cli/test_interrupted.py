@@ -24,7 +24,7 @@ def interrupted_after_a_line(number: int, *arguments: object) -> tuple[int, byte
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_run_over_pictures_says_how_far_it_came(album, tiny, number, code):
+def test_a_run_over_images_says_how_far_it_came(album, tiny, number, code):
     os.mkfifo("waiting.png")  # holds the last one back
     command = ("caption", "album", "waiting.png", "--model", tiny, "--max-tokens", 2, "--batch-size", 3)
     ended, out, err = interrupted_after_a_line(number, *command)
@@ -69,8 +69,8 @@ sys.exit(main())
 
 def test_ctrl_c_while_libraries_are_imported_ends_the_command():
     """PyTorch would take it for NumPy's not being installed, and the run would go on to its end."""
-    picture = EXAMPLE.with_name("astronaut.jpg")
-    with running(sys.executable, "-c", INTERRUPTED_AS_NUMPY_IS_IMPORTED, "caption", picture) as command:
+    image = EXAMPLE.with_name("astronaut.jpg")
+    with running(sys.executable, "-c", INTERRUPTED_AS_NUMPY_IS_IMPORTED, "caption", image) as command:
         out, err = finish(command)
     assert (command.returncode, out) == (130, b""), err
     assert b"Traceback" not in err

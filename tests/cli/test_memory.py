@@ -94,7 +94,7 @@ def test_what_libraries_raise_is_recognised_through_what_was_made_of_it(function
     assert done.err == "mmcli: There is not enough memory. Close other programs, raise ulimit -v, or give less.\n"
 
 
-def test_one_picture_that_does_not_fit_is_that_pictures_failure(tmp_path, monkeypatch):
+def test_one_image_that_does_not_fit_is_that_images_failure(tmp_path, monkeypatch):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
 
     def fail(*_):

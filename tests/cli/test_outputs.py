@@ -62,7 +62,7 @@ def test_inputs_of_the_run_stay_and_the_others_go_on(photos, monkeypatch, option
 @pytest.mark.parametrize(
     "options", [("-o", "x.jpg", "--json"), ("-o", "folder/../x.jpg", "--json"), ("-o", "link.txt")]
 )
-def test_a_chat_does_not_answer_into_its_picture(photos, monkeypatch, options):
+def test_a_chat_does_not_answer_into_its_image(photos, monkeypatch, options):
     monkeypatch.chdir(photos)
     Path("folder").mkdir()
     Path("link.txt").symlink_to("x.jpg")

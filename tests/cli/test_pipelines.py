@@ -91,7 +91,7 @@ def test_a_box_is_outlined_as_it_is_alone_and_keeps_what_was_said_of_it(outlined
     assert both["key"] != alone[0]["key"] and first["mask"] != both["objects"][1]["mask"]
 
 
-def test_records_of_one_picture_come_together_and_are_sifted(outlined):
+def test_records_of_one_image_come_together_and_are_sifted(outlined):
     lines = line(thing(probability=0.5)) + line(thing(label="dog")) + line(thing(box=(11.0, 20.0, 200.0, 280.0)))
     [record] = outlined(lines, "--json", "--nms", "0.5").records
     assert [one["label"] for one in record["objects"]] == ["cat", "dog"]
@@ -149,7 +149,7 @@ def test_boxes_come_from_folders_and_from_frames_of_videos(outlined):
 # -- objects cut out ---------------------------------------------------------------------------------------------
 
 
-def test_each_object_becomes_a_picture_of_its_own(found):
+def test_each_object_becomes_an_image_of_its_own(found):
     done = mmcli("crop", "-", "-o", "cut", stdin=found)
     assert done.code == 0, done.err
     boxes = {"a": [], "b": []}
@@ -262,7 +262,7 @@ def test_a_file_that_is_none_of_ours_is_given_up_soon():
     assert "The rest of standard input is left out" in done.err
 
 
-def test_no_picture_that_is_read_is_written_over():
+def test_no_image_that_is_read_is_written_over():
     Path("crops/photos").mkdir(parents=True)
     shutil.copy("photos/a.jpg", "crops/photos/a-1-cat.jpg")
     done = mmcli("crop", "-", stdin=line(thing()))

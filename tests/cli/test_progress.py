@@ -7,7 +7,7 @@ from mmcli.cli.progress import Count, Progress
 
 
 def broken_off(error: BaseException, while_: BaseException | None = None) -> str:
-    """What is said where two of four pictures are done and then an error comes."""
+    """What is said where two of four images are done and then an error comes."""
     streams = environment()
     error.__context__ = while_
     with pytest.raises(type(error)), Progress(streams, counted=Count("picture", 4)) as progress:

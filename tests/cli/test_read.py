@@ -17,7 +17,7 @@ needs_library = pytest.mark.skipif(not reading_library.is_installed(), reason="n
 
 
 def sign(lines=LINES, size=(640, 220), font=36) -> Image.Image:
-    """A picture with lines of text, each a little further to the right."""
+    """An image with lines of text, each a little further to the right."""
     image = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(image)
     for number, line in enumerate(lines):
@@ -27,7 +27,7 @@ def sign(lines=LINES, size=(640, 220), font=36) -> Image.Image:
 
 @pytest.fixture
 def signs(tmp_path, monkeypatch):
-    """A folder to work in with signs/a.png, the same mirrored on its head as signs/sub/b.jpg, and no picture."""
+    """A folder to work in with signs/a.png, the same mirrored on its head as signs/sub/b.jpg, and no image."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "signs" / "sub").mkdir(parents=True)
     sign().save("signs/a.png")
@@ -48,7 +48,7 @@ def overlap(one, other):
 
 
 @needs_library
-def test_the_text_of_a_picture(signs):
+def test_the_text_of_an_image(signs):
     done = mmcli("read", "signs/a.png")
     assert (done.code, done.err) == (0, "") and done.out == "".join(f"{line}\n" for line in LINES)
 
@@ -88,7 +88,7 @@ def test_without_boxes_a_record_has_none(signs):
 
 
 @needs_library
-def test_a_folder_with_a_broken_picture(signs):
+def test_a_folder_with_a_broken_image(signs):
     done = mmcli("read", "signs", "--json")
     assert done.code == 1 and done.err.count("\n") == 1 and "c.png" in done.err
     by_name = {record["source"]: record for record in done.records}
@@ -109,8 +109,8 @@ def test_files_and_overlays_mirror_the_folder(signs):
 
 
 @needs_library
-def test_coordinates_are_those_of_the_full_picture(signs):
-    """A large picture is read from a smaller copy."""
+def test_coordinates_are_those_of_the_full_image(signs):
+    """A large image is read from a smaller copy."""
     image, font, place = Image.new("RGB", (4800, 4400), "white"), ImageFont.load_default(120), (1800, 1800)
     pen = ImageDraw.Draw(image)
     pen.text(place, LINES[0], fill=(20, 30, 90), font=font)
@@ -128,7 +128,7 @@ def test_nothing_written_is_nothing_found(signs):
 
 
 @pytest.mark.parametrize("size", [(3000, 1), (1, 3000), (1, 1), (2000, 40), (60000, 20)])
-def test_thin_pictures_are_filled_up(size):
+def test_thin_images_are_filled_up(size):
     """The library would enlarge them beyond all memory."""
     image = reader._filled_up(reader._fitting(Image.new("RGB", size)))
     assert max(image.size) <= reader.SIDE and min(image.size) >= max(32, max(image.size) // 4)
@@ -199,7 +199,7 @@ def test_pieces_side_by_side_are_one_line():
     assert joined([piece("a", 0, 0, 9, 40), piece("b", 20, 36, 29, 60)]) == "a\nb" and joined([]) == ""
 
 
-def test_corners_are_scaled_to_the_full_picture():
+def test_corners_are_scaled_to_the_full_image():
     assert piece("a", 1, 2, 3, 4).scaled(2, 10).box == (2, 20, 6, 40)
 
 

@@ -18,17 +18,17 @@ from mmcli.cli.environment import Environment, OutputError, ReaderGone
 SHORT = ("--max-tokens", 4)
 
 
-def test_a_caption_of_one_picture_is_one_line(album, tiny):
+def test_a_caption_of_one_image_is_one_line(album, tiny):
     done = mmcli("caption", "album/b.jpg", "--model", tiny, *SHORT)
     assert done.out.count("\n") == 1 and "album/b.jpg" not in done.out
 
 
-def test_several_pictures_have_their_names_before_their_captions(album, tiny):
+def test_several_images_have_their_names_before_their_captions(album, tiny):
     done = mmcli("caption", "album/b.jpg", "album/sub/c.png", "--model", tiny, *SHORT)
     assert [line.split(": ")[0] for line in done.out.splitlines()] == ["album/b.jpg", "album/sub/c.png"]
 
 
-def test_a_folder_is_several_pictures_even_with_one_in_it(album, tiny):
+def test_a_folder_is_several_images_even_with_one_in_it(album, tiny):
     assert mmcli("caption", "album/sub", "--model", tiny, *SHORT).out.startswith("album/sub/c.png: ")
 
 
@@ -40,14 +40,14 @@ def test_names_that_look_like_markup_are_printed_as_they_are(album, tiny):
 
 def test_names_that_are_no_valid_text_come_out_as_the_bytes_they_are(album, tiny):
     name = b"album/\xff\xfe.png"
-    support.picture(0).save(os.fsdecode(name))
+    support.random_image(0).save(os.fsdecode(name))
     command = [sys.executable, "-m", "mmcli", "caption", "--model", tiny, *map(str, SHORT), "album/b.jpg", name]
     done = subprocess.run(command, capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0 and b"\n" + name + b": " in done.stdout
 
 
 def test_an_output_that_cannot_say_a_character_escapes_it(album, tiny):
-    support.picture(0).save("album/наука.png")
+    support.random_image(0).save("album/наука.png")
     done = process(
         "caption", "album", "--model", tiny, *map(str, SHORT), env=os.environ | {"PYTHONIOENCODING": "ascii"}
     )
@@ -72,7 +72,7 @@ def test_each_result_is_written_as_soon_as_it_is_there(album, tiny):
 
 
 def test_what_the_text_does_not_tell_goes_to_stderr(album, tiny):
-    frames = [support.picture(i) for i in range(3)]
+    frames = [support.random_image(i) for i in range(3)]
     frames[0].save("album/moving.gif", save_all=True, append_images=frames[1:])
     done = mmcli("caption", "album/moving.gif", "--model", tiny, *SHORT)
     assert "mmcli: album/moving.gif: the answer was cut off; raise --max-tokens to let it end\n" in done.err
@@ -149,7 +149,7 @@ def test_a_reader_that_is_gone_before_the_help_is_no_trouble():
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_pictures_come_through_stdin_and_lists(album, tiny):
+def test_images_come_through_stdin_and_lists(album, tiny):
     data = (album / "b.jpg").read_bytes()
     plain = mmcli("caption", "album/b.jpg", "--model", tiny, "--json", *SHORT).records[0]["text"]
     [piped] = mmcli("caption", "-", "--model", tiny, "--json", *SHORT, stdin=data).records
@@ -180,7 +180,7 @@ def test_overlays_and_masks_go_where_they_are_named(cats):
     assert Image.open("one.png").size == Image.open("album/b.jpg").size
 
 
-def test_an_overlay_that_cannot_be_written_fails_its_picture_but_not_its_result(cats):
+def test_an_overlay_that_cannot_be_written_fails_its_image_but_not_its_result(cats):
     (cats.parent / "file").write_text("in the way")
     done = mmcli("detect", "cat", "album/b.jpg", "--overlay", "file/x.png", "--json")
     assert done.code == 1 and len(done.records) == 1 and "file/x.png cannot be written" in done.err
@@ -206,6 +206,6 @@ def test_an_environment_tells_a_reader_that_left_from_a_disk_that_is_full():
 
 def test_records_stay_valid_json_whatever_the_name(album, tiny):
     name = os.fsdecode(b"album/\xff[x].png")
-    support.picture(0).save(name)
+    support.random_image(0).save(name)
     done = process("caption", name, "--model", tiny, "--json", *map(str, SHORT))
     assert json.loads(done.out)["source"] == name

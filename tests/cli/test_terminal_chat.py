@@ -13,7 +13,7 @@ LONG = ("--max-tokens", "3500", "--temperature", "9", "--seed", "0")
 
 
 def chat(tiny, *arguments: object, **settings) -> Terminal:
-    """A conversation about a picture, at its first prompt."""
+    """A conversation about an image, at its first prompt."""
     terminal = Terminal("chat", "album/b.jpg", "--model", tiny, *(arguments or ("--max-tokens", "4")), **settings)
     terminal.until("> ")
     return terminal

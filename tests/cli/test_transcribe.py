@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import srt
 import webvtt
-from audio_files import KINDS, save, save_pictures, wav_bytes
+from audio_files import KINDS, save, save_silent_video, wav_bytes
 from command import Terminal, mmcli, process, through_head
 
 from mmcli.media.audio import read_audio
@@ -98,7 +98,7 @@ def test_mp3_on_stdin(speech, tmp_path):
 
 
 def test_the_audio_of_a_video(speech, tmp_path):
-    path = save(tmp_path / "film.mp4", at_rate(speech, 48000), picture=True)
+    path = save(tmp_path / "film.mp4", at_rate(speech, 48000), video=True)
     assert SAID in plain(mmcli("transcribe", path).out)
 
 
@@ -160,7 +160,7 @@ def test_bad_files_are_records_and_the_others_go_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("empty.mp3").write_bytes(b"")
     Path("picture.wav").write_bytes((EXAMPLE.parent / "cat.jpg").read_bytes())
-    save_pictures("mute.mp4")
+    save_silent_video("mute.mp4")
     done = mmcli("transcribe", "empty.mp3", EXAMPLE, "picture.wav", "mute.mp4", "nothere.ogg", "--json")
     assert done.code == 1
     names = ["empty.mp3", str(EXAMPLE), "picture.wav", "mute.mp4", "nothere.ogg"]

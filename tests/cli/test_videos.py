@@ -157,7 +157,7 @@ def test_nothing_found_writes_no_video(cat):
     assert "nothing was found, so drawn.mp4 was not written" in done.err and not Path("drawn.mp4").exists()
 
 
-def test_a_drawn_video_of_a_picture_is_refused():
+def test_a_drawn_video_of_an_image_is_refused():
     shutil.copy(EXAMPLES / "cat.jpg", "b.jpg")
     done = mmcli("detect", "cat", "b.jpg", "--overlay", "drawn.mp4")
     assert done.code == 2 and "is a video, and b.jpg is none" in done.err

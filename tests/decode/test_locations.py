@@ -27,7 +27,7 @@ def test_only_1023_reaches_the_far_edge(divisor, last):
 @pytest.mark.parametrize(
     ("box", "loc"),
     [
-        ((0, 0, 640, 480), (0, 0, 1023, 1023)),  # the whole picture
+        ((0, 0, 640, 480), (0, 0, 1023, 1023)),  # the whole image
         ((-50, -1, 700, 1e9), (0, 0, 1023, 1023)),  # beyond it
         ((float("-inf"), 0, float("inf"), 480), (0, 0, 1023, 1023)),
         ((320, 240, 640, 480), (512, 512, 1023, 1023)),  # 511.5 rounds to even, as the encoder of big_vision
@@ -47,7 +47,7 @@ coordinates = st.floats(-1e5, 1e5, allow_nan=False)
 
 
 @given(st.tuples(*[coordinates] * 4), sides, sides)
-def test_a_pixel_box_lies_in_the_picture_and_is_never_empty(box, width, height):
+def test_a_pixel_box_lies_in_the_image_and_is_never_empty(box, width, height):
     x0, y0, x1, y1 = pixel_box(box, width, height)
     assert 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
 

@@ -17,7 +17,7 @@ SOFT = 4
 
 
 class SmallModel(PrefixLM):
-    """A prefix-LM whose "pictures" are projected by one layer."""
+    """A prefix-LM whose "images" are projected by one layer."""
 
     def __init__(self):
         config = DecoderConfig(
@@ -42,7 +42,7 @@ def model() -> SmallModel:
 
 
 def batch(*rows: list[int]) -> Inputs:
-    """Rows of token ids, each behind a picture of its own (made from its first id, so that it is the row's)."""
+    """Rows of token ids, each behind an image of its own (made from its first id, so that it is the row's)."""
     tokens, valid = pad_left([[IMAGE] * SOFT + row for row in rows], pad=0)
     images = tuple(torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(row[0])) for row in rows)
     return Inputs(tokens, valid, images)

@@ -10,7 +10,7 @@ import torch
 from command import mmcli
 from pickles import Calls, old, saved, write_shards
 from safetensors.torch import load_file
-from support import SIDE, picture, tiny_config, tiny_reference, write_checkpoint
+from support import SIDE, random_image, tiny_config, tiny_reference, write_checkpoint
 
 from mmcli.hub import convert as conversion
 from mmcli.hub.fingerprint import weights_of
@@ -83,7 +83,7 @@ def reference(tmp_path_factory) -> Path:
     write_checkpoint(folder, tiny_reference(tiny_config(False)))
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").rename(folder / "kept")
-    picture(1, SIDE, SIDE).save(folder / "image.png")
+    random_image(1, SIDE, SIDE).save(folder / "image.png")
     return folder
 
 

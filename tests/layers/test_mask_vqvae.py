@@ -27,11 +27,11 @@ def masks() -> torch.Tensor:
     return torch.stack([disc, 1 - disc, (x > y).float()])
 
 
-# The reference: channels last, one picture at a time, weights in torch's layout as the published file stores them.
+# The reference: channels last, one image at a time, weights in torch's layout as the published file stores them.
 
 
 def convolve(weights, name, x, stride=1):
-    """A sum over the kernel's taps of shifted pictures; SAME padding."""
+    """A sum over the kernel's taps of shifted images; SAME padding."""
     kernel, bias = weights[name + ".weight"], weights[name + ".bias"]
     size = kernel.shape[-1]
     side = x.shape[0] // stride

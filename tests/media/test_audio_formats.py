@@ -11,7 +11,7 @@ from audio_files import (
     load,
     pitch,
     save,
-    save_pictures,
+    save_silent_video,
     save_sweep,
     sweep,
     tone,
@@ -69,7 +69,7 @@ def test_the_part_up_to_the_end(tmp_path):
 @pytest.mark.parametrize("kind", ["mp4", "mov", "mkv", "ts"])
 def test_the_audio_of_a_video(tmp_path, kind):
     rate = KINDS[kind][1]
-    samples, audio = load(save(tmp_path / f"a.{kind}", sweep(8, rate), layout="stereo", picture=True))
+    samples, audio = load(save(tmp_path / f"a.{kind}", sweep(8, rate), layout="stereo", video=True))
     assert abs(lag(samples, sweep(8, RATE))) <= 0.03
     assert audio.notes == ()
     part, _ = load(tmp_path / f"a.{kind}", start=5, duration=2)
@@ -77,7 +77,7 @@ def test_the_audio_of_a_video(tmp_path, kind):
 
 
 def test_a_video_without_audio(tmp_path):
-    assert "is a video without an audio track" in fails(save_pictures(tmp_path / "a.mp4"))
+    assert "is a video without an audio track" in fails(save_silent_video(tmp_path / "a.mp4"))
 
 
 def test_of_several_audio_tracks_one_is_used_and_that_is_said(tmp_path):
@@ -200,8 +200,8 @@ def test_a_stream_that_changes_on_the_way(tmp_path):
 # -- times -------------------------------------------------------------------------------------------------------
 
 
-def test_audio_that_begins_after_the_picture_begins_with_silence(tmp_path):
-    path = save(tmp_path / "a.mkv", sweep(4, 32000), picture=True, begin=1.5)
+def test_audio_that_begins_after_the_video_begins_with_silence(tmp_path):
+    path = save(tmp_path / "a.mkv", sweep(4, 32000), video=True, begin=1.5)
     samples, audio = load(path)
     assert not samples[: int(1.49 * RATE)].any()
     assert lag(samples[int(1.5 * RATE) :], sweep(4, RATE)) == pytest.approx(0, abs=0.002)

@@ -130,9 +130,9 @@ def test_srgb_passes_untouched(tmp_path):
 @pytest.mark.parametrize("profile", [b"no profile at all", _swapped_profile()[:300]])
 def test_a_broken_profile_is_noted_and_never_fatal(tmp_path, profile):
     noise().save(tmp_path / "a.png", icc_profile=profile)
-    picture = load(tmp_path / "a.png")
-    assert_like(picture.image, noise(), 0)
-    assert "profile" in picture.notes[0]
+    image = load(tmp_path / "a.png")
+    assert_like(image.image, noise(), 0)
+    assert "profile" in image.notes[0]
 
 
 def test_a_profile_for_another_kind_of_colours_is_passed_over(tmp_path):

@@ -1,4 +1,4 @@
-"""Damaged files and files that are no pictures: an error that names the file and what it is."""
+"""Damaged files and files that are no images: an error that names the file and what it is."""
 
 import pytest
 from image_files import fails, load, noise
@@ -25,7 +25,7 @@ from mmcli.errors import InputError
         (".ppm", {}),
     ],
 )
-def test_a_file_cut_short_is_an_error_not_half_a_picture(tmp_path, suffix, options, kept):
+def test_a_file_cut_short_is_an_error_not_half_an_image(tmp_path, suffix, options, kept):
     if suffix == ".heic":
         pytest.importorskip("pillow_heif").register_heif_opener()
     noise(200, 150).save(tmp_path / f"whole{suffix}", **options)
@@ -40,7 +40,7 @@ def test_an_empty_file(tmp_path):
     assert "is empty" in fails(tmp_path / "empty.jpg")
 
 
-def test_a_folder_in_the_place_of_a_picture(tmp_path):
+def test_a_folder_in_the_place_of_an_image(tmp_path):
     assert "is a folder" in fails(tmp_path)
 
 
@@ -76,7 +76,7 @@ def test_bytes_after_the_magic_that_mean_nothing(tmp_path, magic):
         (bytes([0, 7, 200]) * 20, "not a picture of a known kind", "JPEG, PNG"),
     ],
 )
-def test_what_is_no_picture_is_named(tmp_path, data, what, do):
+def test_what_is_no_image_is_named(tmp_path, data, what, do):
     (tmp_path / "thing.jpg").write_bytes(data)
     message = fails(tmp_path / "thing.jpg")
     assert f"thing.jpg is {what}" in message or what in message

@@ -82,11 +82,11 @@ def test_12_bit_tiff_is_scaled_by_its_12_bits(tmp_path):
 def test_32_bit_greys_are_stretched_not_clipped(tmp_path, values, expected, noted):
     sample_format = {"i": 2, "u": 1, "f": 3}[values.dtype.kind]
     (tmp_path / "a.tif").write_bytes(tiff(values, bits=32, sample_format=sample_format))
-    picture = load(tmp_path / "a.tif")
+    image = load(tmp_path / "a.tif")
     if np.isinf(values).any():  # one known value, 0, lies within 0..1
         expected = [0, 0, 255]
-    assert np.asarray(picture.image)[0, :, 0].tolist() == pytest.approx(expected, abs=1)
-    assert any("stretched" in note for note in picture.notes) == noted
+    assert np.asarray(image.image)[0, :, 0].tolist() == pytest.approx(expected, abs=1)
+    assert any("stretched" in note for note in image.notes) == noted
 
 
 def test_a_tiff_without_one_finite_value(tmp_path):

@@ -1,4 +1,4 @@
-"""Pictures in the formats people have, turned as they should be, one frame of them."""
+"""Images in the formats people have, turned as they should be, one frame of them."""
 
 import io
 import os
@@ -34,10 +34,10 @@ from mmcli.media.sources import Source
 def test_opens_the_formats_people_have(tmp_path, suffix, options):
     path = tmp_path / f"picture{suffix}"
     scene().save(path, **options)
-    picture = load(path)
-    assert (picture.width, picture.height) == (48, 32)
-    assert picture.notes == ()
-    assert_like(picture.image, scene())
+    image = load(path)
+    assert (image.width, image.height) == (48, 32)
+    assert image.notes == ()
+    assert_like(image.image, scene())
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "TIFF"])
@@ -54,8 +54,8 @@ def test_bytes_come_from_any_source_without_seeking():
     os.write(writing, buffer.getvalue())
     os.close(writing)
     with os.fdopen(reading, "rb") as stream:
-        picture = load_image(Source("-", None, None, PurePosixPath("stdin"), stream=stream))
-    assert_like(picture.image, scene(), 0)
+        image = load_image(Source("-", None, None, PurePosixPath("stdin"), stream=stream))
+    assert_like(image.image, scene(), 0)
 
 
 def test_carries_nothing_of_the_file_into_what_is_drawn_on_it(tmp_path):
@@ -76,16 +76,16 @@ def test_heic_is_known_by_its_content(tmp_path, name):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_heic_is_turned_once(tmp_path, orientation):
-    """Its decoder turns the picture itself; the EXIF that stays in the file must not turn it again."""
+    """Its decoder turns the image itself; the EXIF that stays in the file must not turn it again."""
     heif = pytest.importorskip("pillow_heif")
     heif.register_heif_opener()
     exif = Image.Exif()
     exif[0x0112] = orientation
     scene(64, 48).save(tmp_path / "a.heic", exif=exif.tobytes(), quality=95)
     upright = ImageOps.exif_transpose(with_orientation(scene(64, 48), orientation))
-    picture = load(tmp_path / "a.heic")
-    assert (picture.width, picture.height) == upright.size
-    assert_like(picture.image, upright)
+    image = load(tmp_path / "a.heic")
+    assert (image.width, image.height) == upright.size
+    assert_like(image.image, upright)
 
 
 def test_heic_without_its_extra_names_the_command(tmp_path):
@@ -106,15 +106,15 @@ def test_heic_without_its_extra_names_the_command(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_turns_the_picture_upright_and_reports_that_size(tmp_path, suffix, orientation):
+def test_turns_the_image_upright_and_reports_that_size(tmp_path, suffix, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"turned{suffix}"
     scene().save(path, exif=exif, **({"quality": 95} if suffix in (".jpg", ".webp", ".avif") else {}))
     upright = ImageOps.exif_transpose(with_orientation(scene(), orientation))
-    picture = load(path)
-    assert (picture.width, picture.height) == upright.size == ((48, 32) if orientation < 5 else (32, 48))
-    assert_like(picture.image, upright)
+    image = load(path)
+    assert (image.width, image.height) == upright.size == ((48, 32) if orientation < 5 else (32, 48))
+    assert_like(image.image, upright)
 
 
 @pytest.mark.parametrize(
@@ -126,11 +126,11 @@ def test_turns_the_picture_upright_and_reports_that_size(tmp_path, suffix, orien
         b"Exif\0\0MM\0*\0\0\xff\xff",  # leads beyond its end
     ],
 )
-def test_broken_exif_takes_nothing_from_the_picture(tmp_path, exif):
+def test_broken_exif_takes_nothing_from_the_image(tmp_path, exif):
     scene().save(tmp_path / "a.jpg", exif=exif, quality=95)
-    picture = load(tmp_path / "a.jpg")
-    assert (picture.width, picture.height) == (48, 32)
-    assert_like(picture.image, scene())
+    image = load(tmp_path / "a.jpg")
+    assert (image.width, image.height) == (48, 32)
+    assert_like(image.image, scene())
 
 
 # -- frames ------------------------------------------------------------------------------------------------------
@@ -146,18 +146,18 @@ def _animation(path, **options):
 def test_of_several_frames_the_first_is_used_and_said(tmp_path, suffix):
     path = tmp_path / f"moving{suffix}"
     _animation(path)
-    picture = load(path)
-    assert picture.notes == ("the first of 3 frames is used",)
-    assert_like(picture.image, Image.new("RGB", (20, 10), "red"))
+    image = load(path)
+    assert image.notes == ("the first of 3 frames is used",)
+    assert_like(image.image, Image.new("RGB", (20, 10), "red"))
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".tif"])
 def test_another_frame_can_be_chosen(tmp_path, suffix):
     path = tmp_path / f"moving{suffix}"
     _animation(path)
-    picture = load(path, frame=2)
-    assert picture.notes == ("frame 2 of 3 is used (counted from 0)",)
-    assert_like(picture.image, Image.new("RGB", (20, 10), "blue"))
+    image = load(path, frame=2)
+    assert image.notes == ("frame 2 of 3 is used (counted from 0)",)
+    assert_like(image.image, Image.new("RGB", (20, 10), "blue"))
 
 
 @pytest.mark.parametrize("frame", [3, -1])
@@ -175,9 +175,9 @@ def test_pages_of_a_tiff_have_their_own_sizes(tmp_path):
 
 def test_the_preview_inside_a_phone_jpeg_is_no_frame_to_speak_of(tmp_path):
     scene().save(tmp_path / "phone.jpg", format="MPO", save_all=True, append_images=[scene(24, 16)], quality=95)
-    picture = load(tmp_path / "phone.jpg")
-    assert picture.notes == ()
-    assert_like(picture.image, scene())
+    image = load(tmp_path / "phone.jpg")
+    assert image.notes == ()
+    assert_like(image.image, scene())
 
 
 def _gif(*frames: bytes, size=(12, 12)) -> bytes:
@@ -197,9 +197,9 @@ def _frame(left=0, top=0, palette=b"") -> bytes:
 def test_around_a_small_first_frame_there_is_nothing(tmp_path):
     """Pillow paints it in the background colour, which no viewer does."""
     (tmp_path / "a.gif").write_bytes(_gif(_frame(4, 4)))
-    picture = load(tmp_path / "a.gif").image
-    assert picture.getpixel((5, 5)) == (0, 0, 200)
-    assert picture.getpixel((0, 0)) == picture.getpixel((11, 11)) == (255, 255, 255)
+    image = load(tmp_path / "a.gif").image
+    assert image.getpixel((5, 5)) == (0, 0, 200)
+    assert image.getpixel((0, 0)) == image.getpixel((11, 11)) == (255, 255, 255)
 
 
 def test_a_frames_own_palette(tmp_path):

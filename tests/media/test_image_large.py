@@ -1,4 +1,4 @@
-"""Large pictures, and what opening one costs: no more pixels, modules or words than needed."""
+"""Large images, and what opening one costs: no more pixels, modules or words than needed."""
 
 import io
 import struct
@@ -16,26 +16,26 @@ from mmcli.media.image import _cost
 from mmcli.media.image_header import ImageHeader
 from mmcli.media.limits import DECODING, FULL_PIXELS
 
-# -- large pictures ----------------------------------------------------------------------------------------------
+# -- large images ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size, side, decoded", [((1600, 1200), 448, (800, 600)), ((1600, 400), 448, (1600, 400))])
 def test_large_jpegs_are_decoded_smaller_but_report_their_size(tmp_path, size, side, decoded):
-    """Both sides stay as long as asked, for a model that squashes the picture to a square."""
+    """Both sides stay as long as asked, for a model that squashes the image to a square."""
     scene(*size).save(tmp_path / "a.jpg", quality=90)
-    picture = load(tmp_path / "a.jpg", side=side)
-    assert (picture.width, picture.height) == size
-    assert picture.image.size == decoded
+    image = load(tmp_path / "a.jpg", side=side)
+    assert (image.width, image.height) == size
+    assert image.image.size == decoded
 
 
 def test_reduced_decoding_and_a_turn_go_together(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     scene(1602, 1201).save(tmp_path / "a.jpg", quality=90, exif=exif)
-    picture = load(tmp_path / "a.jpg", side=300)
-    assert (picture.width, picture.height) == (1201, 1602)
-    assert picture.image.size == (301, 401)
-    assert_like(picture.image, scene(401, 301).transpose(Image.Transpose.ROTATE_270))
+    image = load(tmp_path / "a.jpg", side=300)
+    assert (image.width, image.height) == (1201, 1602)
+    assert image.image.size == (301, 401)
+    assert_like(image.image, scene(401, 301).transpose(Image.Transpose.ROTATE_270))
 
 
 @pytest.mark.parametrize("width, height", [(50_000, 50_000), (15_000, 20_000)], ids=["bomb for Pillow", "ours alone"])
@@ -45,7 +45,7 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path, width, height):
     assert f"{width} × {height}" in message and str(FULL_PIXELS // 10**6) in message
 
 
-def test_a_picture_beyond_pillows_own_limit_opens(tmp_path):
+def test_an_image_beyond_pillows_own_limit_opens(tmp_path):
     """200 megapixels come out of phones; Pillow alone refuses from 179 on."""
     size = (20_000, 10_000)
     (tmp_path / "large.png").write_bytes(png(*size, 1, 0, (b"\0" + b"\xff" * 2500) * size[1]))
@@ -72,7 +72,7 @@ print(round(peak() - before))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_threads_decode_within_one_budget_and_without_second_copies(tmp_path):
-    """Four pictures of 36 megapixels with alpha: 144 MB each as Pillow holds them, one at a time."""
+    """Four images of 36 megapixels with alpha: 144 MB each as Pillow holds them, one at a time."""
     rows = (b"\0" + bytes(4 * 6000)) * 6000
     (tmp_path / "large.png").write_bytes(png(6000, 6000, 8, 6, rows))
     (tmp_path / "small.png").write_bytes(png(8, 8, 8, 6, (b"\0" + bytes(32)) * 8))
@@ -81,11 +81,11 @@ def test_threads_decode_within_one_budget_and_without_second_copies(tmp_path):
     assert 100 < int(mebibytes) < 350
 
 
-def test_a_picture_of_any_form_is_made_small_enough_to_wait_for_a_model(tmp_path):
+def test_an_image_of_any_form_is_made_small_enough_to_wait_for_a_model(tmp_path):
     (tmp_path / "a.png").write_bytes(png(200, 100_000, 1, 0, (b"\0" + bytes(25)) * 100_000))
-    picture = load(tmp_path / "a.png", side=896)
-    assert 2_000_000 < picture.image.width * picture.image.height <= 8_000_000
-    assert (picture.width, picture.height) == (200, 100_000)
+    image = load(tmp_path / "a.png", side=896)
+    assert 2_000_000 < image.image.width * image.image.height <= 8_000_000
+    assert (image.width, image.height) == (200, 100_000)
 
 
 @pytest.mark.parametrize("kind, limit", [("WEBP", 65), ("JPEG2000", 51), ("AVIF", 85)])
@@ -159,7 +159,7 @@ def test_what_naming_inputs_imports(tmp_path):
     assert in_python(code, tmp_path).stdout.strip() == "[]"
 
 
-def test_loading_a_picture_imports_neither_torch_nor_all_of_pillow(tmp_path):
+def test_loading_an_image_imports_neither_torch_nor_all_of_pillow(tmp_path):
     scene().save(tmp_path / "a.png")
     code = "import sys; load('a.png'); print([n for n in ('torch', 'numpy', 'PIL.PsdImagePlugin') if n in sys.modules])"
     assert in_python(code, tmp_path).stdout.strip() == "[]"

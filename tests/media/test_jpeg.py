@@ -23,16 +23,16 @@ def test_only_the_end_marker_is_missing(tmp_path, kind, end):
     whole = jpeg(noise(200, 150), **kind)
     (tmp_path / "whole.jpg").write_bytes(whole)
     (tmp_path / "cut.jpg").write_bytes(whole[:-2] + end)
-    picture = load(tmp_path / "cut.jpg")
-    assert np.array_equal(np.asarray(picture.image), np.asarray(load(tmp_path / "whole.jpg").image))
-    assert picture.notes == ("its end marker is missing, but all of the picture is there",)
+    image = load(tmp_path / "cut.jpg")
+    assert np.array_equal(np.asarray(image.image), np.asarray(load(tmp_path / "whole.jpg").image))
+    assert image.notes == ("its end marker is missing, but all of the picture is there",)
     assert load(tmp_path / "whole.jpg").notes == ()
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("ended", [False, True], ids=["cut short", "cut short and ended"])
 @pytest.mark.parametrize("kept", [0.5, 0.9, 0.97])
-def test_data_of_the_picture_are_missing(tmp_path, kind, ended, kept):
+def test_data_of_the_image_are_missing(tmp_path, kind, ended, kept):
     """libjpeg fills the rest with grey and says nothing."""
     if kind.get("progressive") and ended:
         pytest.skip("whether a whole picture should have had more scans cannot be told")
@@ -41,13 +41,13 @@ def test_data_of_the_picture_are_missing(tmp_path, kind, ended, kept):
     assert "missing" in fails(tmp_path / "a.jpg")
 
 
-def test_a_picture_that_ends_grey_is_no_picture_cut_short(tmp_path):
+def test_an_image_that_ends_grey_is_no_image_cut_short(tmp_path):
     grey = scene(64, 64)
     grey.paste((128, 128, 128), (0, 32, 64, 64))
     (tmp_path / "a.jpg").write_bytes(jpeg(grey, subsampling=0))
-    picture = load(tmp_path / "a.jpg")
-    assert picture.notes == ()
-    assert_like(picture.image, grey)
+    image = load(tmp_path / "a.jpg")
+    assert image.notes == ()
+    assert_like(image.image, grey)
 
 
 def test_what_follows_the_end_does_not_matter(tmp_path):

@@ -37,11 +37,11 @@ def test_transparent_palette_entries_at_every_depth(tmp_path, bits):
     alpha = bytes([0, 128][:most])
     chunks = ((b"PLTE", palette), (b"tRNS", alpha))
     (tmp_path / "a.png").write_bytes(png(16, 1, bits, 3, packed(values, bits), *chunks))
-    picture = load(tmp_path / "a.png").image
-    assert picture.getpixel((0, 0)) == WHITE
-    assert picture.getpixel((1, 0)) == pytest.approx((132, 127, 227), abs=1)
+    image = load(tmp_path / "a.png").image
+    assert image.getpixel((0, 0)) == WHITE
+    assert image.getpixel((1, 0)) == pytest.approx((132, 127, 227), abs=1)
     if most > 2:
-        assert picture.getpixel((2, 0)) == (20, 0, 200)
+        assert image.getpixel((2, 0)) == (20, 0, 200)
 
 
 def test_a_transparent_colour_of_16_bits_is_that_one_alone(tmp_path):
@@ -58,9 +58,9 @@ def test_a_transparent_colour_of_16_bits_is_that_one_alone(tmp_path):
             data[28] = 1
             data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
         (tmp_path / "a.png").write_bytes(data)
-        picture = load(tmp_path / "a.png").image
+        image = load(tmp_path / "a.png").image
         expected = [WHITE, (0x12, 0x56, 0x9A), (0x12, 0x56, 0x9A), (0, 0, 0)]
-        assert [picture.getpixel((x, 0)) for x in range(4)] == expected
+        assert [image.getpixel((x, 0)) for x in range(4)] == expected
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_gamma_is_followed_unless_it_is_that_of_srgb(tmp_path, chunks, shown):
 
 
 def test_pixels_that_do_not_fit_their_checksum_are_damaged(tmp_path):
-    """Stored, not deflated, a turned bit gives another picture of the same form."""
+    """Stored, not deflated, a turned bit gives another image of the same form."""
     rows = b"".join(b"\0" + np.asarray(scene())[y].tobytes() for y in range(32))
     data = bytearray(png(48, 32, 8, 2, rows).replace(zlib.compress(rows), zlib.compress(rows, 0)))
     stored = zlib.compress(rows, 0)
@@ -96,9 +96,9 @@ def test_pixels_that_do_not_fit_their_checksum_are_damaged(tmp_path):
 def test_without_its_end_but_with_all_pixels(tmp_path):
     scene().save(tmp_path / "whole.png")
     (tmp_path / "a.png").write_bytes((tmp_path / "whole.png").read_bytes()[:-12])
-    picture = load(tmp_path / "a.png")
-    assert "end is missing" in picture.notes[0]
-    assert np.array_equal(np.asarray(picture.image), np.asarray(scene()))
+    image = load(tmp_path / "a.png")
+    assert "end is missing" in image.notes[0]
+    assert np.array_equal(np.asarray(image.image), np.asarray(scene()))
 
 
 def test_a_million_chunks(tmp_path):
@@ -118,12 +118,12 @@ def test_compressed_bombs_beside_the_pixels_take_no_memory(tmp_path, kind):
     assert float(in_python(code, tmp_path).stdout) < 150
 
 
-def test_alpha_of_a_large_picture_is_averaged_as_it_is_seen(tmp_path):
-    """Black under full transparency must not darken what is beside it when the picture is made smaller."""
+def test_alpha_of_a_large_image_is_averaged_as_it_is_seen(tmp_path):
+    """Black under full transparency must not darken what is beside it when the image is made smaller."""
     image = Image.new("RGBA", (2048, 2048), (0, 0, 0, 0))
     image.paste((200, 0, 0, 255), (0, 0, 2048, 1023))
     image.save(tmp_path / "a.png")
-    picture = load(tmp_path / "a.png", side=896)
-    assert picture.image.size == (1024, 1024) and (picture.width, picture.height) == (2048, 2048)
-    red, green, blue = picture.image.getpixel((5, 511))  # half red, half white
+    image = load(tmp_path / "a.png", side=896)
+    assert image.image.size == (1024, 1024) and (image.width, image.height) == (2048, 2048)
+    red, green, blue = image.image.getpixel((5, 511))  # half red, half white
     assert red > 220 and green == pytest.approx(128, abs=2) and blue == green

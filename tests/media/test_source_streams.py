@@ -113,14 +113,14 @@ class Endless(io.RawIOBase):
 
 
 @pytest.mark.parametrize("content", [b"y\n", b"\0", bytes(range(256))])
-def test_of_an_endless_stream_that_is_no_picture_only_the_head_is_read(content):
+def test_of_an_endless_stream_that_is_no_image_only_the_head_is_read(content):
     stream = Endless(content)
     with pytest.raises(InputError, match="text, not a picture|not a picture of a known kind"):
         load_image(only("-", stdin=stream))
     assert stream.given == 4096
 
 
-def test_an_endless_stream_that_begins_like_a_picture_is_read_to_the_limit(monkeypatch):
+def test_an_endless_stream_that_begins_like_an_image_is_read_to_the_limit(monkeypatch):
     monkeypatch.setattr("mmcli.media.image.STREAM", 3 << 20)
     stream = Endless(b"\0", begin=b"\x89PNG\r\n\x1a\n")
     with pytest.raises(InputError, match="longer than 3 MiB"):
@@ -148,7 +148,7 @@ def test_an_endless_device():
         load_image(only("/dev/zero"))
 
 
-def test_a_sparse_file_is_not_read_to_be_told_from_a_picture():
+def test_a_sparse_file_is_not_read_to_be_told_from_an_image():
     with open("a.jpg", "wb") as file:
         file.truncate(2 << 30)
     with pytest.raises(InputError, match="not a picture of a known kind"):

@@ -42,7 +42,7 @@ def test_a_file_named_outright_is_taken_whatever_its_ending():
     assert only("scan.dat").read() == b"scan.dat"
 
 
-def test_a_folder_gives_its_pictures_sorted_and_nothing_hidden():
+def test_a_folder_gives_its_images_sorted_and_nothing_hidden():
     make("d/b.PNG", "d/a.jpg", "d/sub/c.webp", "d/notes.txt", "d/.x.jpg", "d/.cache/y.jpg", "d/e.tiff")
     assert names("d") == ["d/a.jpg", "d/b.PNG", "d/e.tiff", "d/sub/c.webp"]
     assert names("d/") == names("d")
@@ -102,7 +102,7 @@ def test_a_folder_deeper_than_paths_are_long_is_said_and_stops_nothing(pit):
     assert found.name == "pit/z.jpg"
 
 
-def test_a_folder_with_a_pictures_ending_is_a_folder():
+def test_a_folder_with_an_images_ending_is_a_folder():
     make("d/album.jpg/a.png")
     assert names("d") == ["d/album.jpg/a.png"]
 

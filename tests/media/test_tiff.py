@@ -1,4 +1,4 @@
-"""TIFFs of every layout: right colours, or a refusal that says why; never a preview for the picture."""
+"""TIFFs of every layout: right colours, or a refusal that says why; never a preview for the image."""
 
 import itertools
 
@@ -95,29 +95,29 @@ def test_what_would_be_read_wrongly_is_refused(tmp_path, made, why):
 # -- pages -------------------------------------------------------------------------------------------------------
 
 
-def test_a_reduced_page_before_the_picture_is_passed_over(tmp_path):
+def test_a_reduced_page_before_the_image_is_passed_over(tmp_path):
     small = page(RGB[::4, ::4], t254=[1])
     path = tmp_path / "a.tif"
     path.write_bytes(tiff_file(small, page(RGB), page(RGB[::-1])))
-    picture = load(path)
-    assert np.array_equal(np.asarray(picture.image), RGB)
-    assert any("page 1 is used" in note for note in picture.notes)
-    assert any("first of 2 frames" in note for note in picture.notes)
+    image = load(path)
+    assert np.array_equal(np.asarray(image.image), RGB)
+    assert any("page 1 is used" in note for note in image.notes)
+    assert any("first of 2 frames" in note for note in image.notes)
     assert np.array_equal(np.asarray(load(path, frame=1).image), RGB[::-1])
 
 
 @pytest.mark.parametrize("tag", [{"t254": [1]}, {"t254": [4]}, {"t255": [2]}])
-def test_reduced_copies_and_masks_behind_the_picture_are_no_frames(tmp_path, tag):
+def test_reduced_copies_and_masks_behind_the_image_are_no_frames(tmp_path, tag):
     (tmp_path / "a.tif").write_bytes(tiff_file(page(RGB), page(RGB[::2, ::2], **tag)))
-    picture = load(tmp_path / "a.tif")
-    assert picture.image.size == (48, 32) and picture.notes == ()
+    image = load(tmp_path / "a.tif")
+    assert image.image.size == (48, 32) and image.notes == ()
 
 
 def test_a_page_that_calls_itself_reduced_where_there_is_no_other(tmp_path):
     assert_shows(tmp_path / "a.tif", tiff_file(page(RGB, t254=[1])), RGB, 0)
 
 
-def test_only_reduced_pages_are_no_picture(tmp_path):
+def test_only_reduced_pages_are_no_image(tmp_path):
     (tmp_path / "a.tif").write_bytes(tiff_file(page(RGB, t254=[1]), sub={0: [page(RGB)]}))
     assert "reduced copies" in fails(tmp_path / "a.tif")
 
@@ -152,6 +152,6 @@ def test_of_thousands_of_pages_the_first_is_there_at_once(tmp_path, monkeypatch)
     monkeypatch.setattr(tiff, "_directory", lambda *at: read.append(at) or directory(*at))
     path = tmp_path / "a.tif"
     path.write_bytes(tiff_file(*[page(RGB[:2, :2], rows=None)] * 5000))
-    picture = load(path)
-    assert picture.notes == ("the first of more than 1,000 frames is used",)
+    image = load(path)
+    assert image.notes == ("the first of more than 1,000 frames is used",)
     assert len(read) <= 1001

@@ -89,7 +89,7 @@ def test_videos_are_told_by_their_first_bytes(ending):
     assert is_video(video_bytes(ending)[:4096])
 
 
-def test_pictures_and_recordings_are_no_videos(bundled_photo=Path(__file__).parents[2] / "examples"):
+def test_images_and_recordings_are_no_videos(bundled_photo=Path(__file__).parents[2] / "examples"):
     for name in ("cat.jpg", "jfk.flac", "service.opus"):
         assert not is_video((bundled_photo / name).read_bytes()[:4096])
 

@@ -37,7 +37,7 @@ class Site(BaseHTTPRequestHandler):
     def page_unsized(self):
         self.answer(body=BODY)
 
-    def page_picture(self):
+    def page_image(self):
         buffer = BytesIO()
         Image.new("RGB", (20, 10), "red").save(buffer, "PNG")
         self.answer(body=buffer.getvalue(), Content_Type="text/plain")
@@ -106,13 +106,13 @@ def test_fetches_the_bytes(site, page):
     assert fetch(f"{site}/{page}", 1 << 20) == BODY
 
 
-def test_a_picture_by_its_address(site):
+def test_an_image_by_its_address(site):
     (source,) = expand([f"{site}/picture"], extensions=IMAGE_EXTENSIONS)
     assert (source.name, source.url, source.path) == (f"{site}/picture", f"{site}/picture", None)
     assert load_image(source).image.getpixel((0, 0)) == (255, 0, 0)
 
 
-def test_an_address_of_the_page_around_the_picture(site):
+def test_an_address_of_the_page_around_the_image(site):
     (source,) = expand([f"{site}/article"], extensions=IMAGE_EXTENSIONS)
     with pytest.raises(InputError, match=r"/article is a web page.*address of the picture itself"):
         load_image(source)
@@ -172,7 +172,7 @@ def test_where_there_is_no_server(url, message):
         fetch(url, 1 << 20)
 
 
-def test_a_picture_by_its_address_may_not_fill_the_memory(site, monkeypatch):
+def test_an_image_by_its_address_may_not_fill_the_memory(site, monkeypatch):
     """A reader that would take a file of any size still gets no more than a download may have."""
     monkeypatch.setattr("mmcli.media.sources.DOWNLOAD_LIMIT", len(BODY) - 1)
     (source,) = expand([f"{site}/unsized"], extensions=IMAGE_EXTENSIONS)

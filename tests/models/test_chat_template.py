@@ -21,11 +21,11 @@ def words(text: str) -> dict:
     return {"type": "text", "text": text}
 
 
-PICTURE, AUDIO = {"type": "image"}, {"type": "audio"}
+IMAGE, AUDIO = {"type": "image"}, {"type": "audio"}
 CONVERSATIONS = [
     [("user", [words(" hello  world ")])],
-    [("system", [words("be kind ")]), ("user", [PICTURE, words("what is it?")])],
-    [("user", [PICTURE, words("\n left "), PICTURE, AUDIO, words("right")]), ("assistant", [words("a mat\n")]),
+    [("system", [words("be kind ")]), ("user", [IMAGE, words("what is it?")])],
+    [("user", [IMAGE, words("\n left "), IMAGE, AUDIO, words("right")]), ("assistant", [words("a mat\n")]),
      ("user", [words("who speaks?"), AUDIO]), ("assistant", [words("you")]), ("user", [words("")])],
     [("system", [words("be kind")]), ("user", [words("a")]), ("assistant", [words("b")]), ("user", [words("c")])],
 ]  # fmt: skip

@@ -69,11 +69,11 @@ def unfused(folder):
 
 
 def answer(loaded) -> torch.Tensor:
-    """Logits of the first token, of a picture and a prompt or of a recording."""
+    """Logits of the first token, of an image and a prompt or of a recording."""
     if not loaded.processor.capabilities.answers:
         states = loaded.model.encoder(torch.from_numpy(np.sin(np.arange(80 * 200, dtype=np.float32))).view(1, 80, 200))
         return torch.cat([part for layer in loaded.model.decoder.layers for part in layer.cross.keys_values(states)])
-    inputs = loaded.processor.inputs([[support.picture()]], [loaded.processor.task_prompt("caption", "")])
+    inputs = loaded.processor.inputs([[support.random_image()]], [loaded.processor.task_prompt("caption", "")])
     with torch.inference_mode():
         return loaded.model.prefill(inputs, loaded.model.new_cache(*inputs.tokens.shape))
 

@@ -24,7 +24,7 @@ def test_the_suffix_chooses_the_format(tmp_path, suffix):
         assert image.format == {"jpg": "JPEG", "jpeg": "JPEG"}.get(suffix.lower(), suffix.upper())
 
 
-def test_a_picture_too_large_for_the_format_is_told(tmp_path):
+def test_an_image_too_large_for_the_format_is_told(tmp_path):
     with pytest.raises(InputError, match="cannot be written as WEBP"):
         encoded(Image.new("RGB", (20_000, 1)), tmp_path / "out.webp")
 
@@ -103,28 +103,28 @@ def keeps_attributes(folder):
     return True
 
 
-def other_name(kind, folder, picture):
-    """Another name for a picture, where a result would go."""
+def other_name(kind, folder, image):
+    """Another name for an image, where a result would go."""
     place = folder / "out.png"
     if kind == "itself":
-        return picture
+        return image
     if kind == "link":
-        place.symlink_to(picture)
+        place.symlink_to(image)
     elif kind == "hard link":
-        os.link(picture, place)
+        os.link(image, place)
     elif kind == "through a folder's link":
-        (folder / "way").symlink_to(picture.parent)
-        place = folder / "way" / picture.name
+        (folder / "way").symlink_to(image.parent)
+        place = folder / "way" / image.name
     return place
 
 
 @pytest.mark.parametrize("kind", ["itself", "link", "hard link", "through a folder's link"])
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_named_file_is_never_an_input_of_the_run_by_whatever_name(tmp_path, kind, which):
-    pictures = sources_in(tmp_path, "a.png", "b.png")
-    place = other_name(kind, tmp_path, pictures[which].path)
+    images = sources_in(tmp_path, "a.png", "b.png")
+    place = other_name(kind, tmp_path, images[which].path)
     with pytest.raises(UsageError, match="would write over .*which is read in this run"):
-        Destination("--overlay", str(place), False, ledger=Ledger(pictures))
+        Destination("--overlay", str(place), False, ledger=Ledger(images))
     assert {name: text for name, text in contents(tmp_path).items() if name in "a.png b.png"} == {
         "a.png": "a.png", "b.png": "b.png"
     }  # fmt: skip
@@ -141,11 +141,11 @@ def test_a_list_of_names_is_an_input_too(tmp_path):
 
 @pytest.mark.parametrize("kept", [(), tuple(IMAGE_SUFFIXES)])
 def test_no_input_is_written_over_in_a_folder_and_the_others_go_on(tmp_path, kept):
-    pictures = sources_in(tmp_path, "x.jpg", "x.png", "y.bmp", "z.gif")
+    images = sources_in(tmp_path, "x.jpg", "x.png", "y.bmp", "z.gif")
     os.link(tmp_path / "x.png", tmp_path / "z.png")  # where the result for z.gif would go
-    destination = Destination("--overlay", str(tmp_path), True, kept=kept, ledger=Ledger(pictures))
+    destination = Destination("--overlay", str(tmp_path), True, kept=kept, ledger=Ledger(images))
     failed = []
-    for one in pictures:
+    for one in images:
         try:
             destination.write(one, b"drawn")
         except InputError as error:
@@ -176,11 +176,11 @@ def test_standard_input_that_is_a_file_is_an_input(tmp_path):
 
 def test_what_the_run_did_not_write_stays_and_what_mmcli_wrote_is_renewed(tmp_path):
     out = tmp_path / "out"
-    pictures = sources_in(tmp_path, *(f"{letter}.jpg" for letter in "abcd"))
+    images = sources_in(tmp_path, *(f"{letter}.jpg" for letter in "abcd"))
 
     def run(data, **more):
-        destination, failed = Destination("--mask", str(out), True, ledger=Ledger(pictures), **more), []
-        for one in pictures:
+        destination, failed = Destination("--mask", str(out), True, ledger=Ledger(images), **more), []
+        for one in images:
             try:
                 destination.write(one, data)
             except InputError as error:
@@ -203,9 +203,9 @@ def test_what_the_run_did_not_write_stays_and_what_mmcli_wrote_is_renewed(tmp_pa
 
 
 def test_what_is_there_already_just_so_is_no_trouble(tmp_path):
-    [picture] = sources_in(tmp_path, "a.jpg")
+    [image] = sources_in(tmp_path, "a.jpg")
     (tmp_path / "a.png").write_text("the same")
-    Destination("--mask", str(tmp_path), True, ledger=Ledger([picture])).write(picture, b"the same")
+    Destination("--mask", str(tmp_path), True, ledger=Ledger([image])).write(image, b"the same")
 
 
 def test_two_options_never_share_a_file(tmp_path):
@@ -241,7 +241,7 @@ def test_names_that_a_file_system_takes_for_one_do_not_share_a_file(tmp_path):
     ("name", "expected"),
     [("a.jpg", "a.jpg"), ("a.JPEG", "a.JPEG"), ("a.webp", "a.webp"), ("a.png", "a.png"), ("a.heic", "a.png")],
 )
-def test_an_overlay_keeps_the_pictures_suffix_where_it_can_be_written(name, expected):
+def test_an_overlay_keeps_the_images_suffix_where_it_can_be_written(name, expected):
     destination = Destination("--overlay", "out/", True, kept=tuple(IMAGE_SUFFIXES))
     assert destination.path(source(f"sub/{name}")) == Path("out/sub") / expected
 

@@ -1,4 +1,4 @@
-"""Small masks at their place in the picture."""
+"""Small masks at their place in the image."""
 
 import tracemalloc
 
@@ -44,7 +44,7 @@ def test_a_mask_stretched_in_strips_is_the_mask_stretched_whole(box):
 
 
 def test_a_mask_takes_few_bytes_a_pixel():
-    """Floats of the whole, and a second order of its pixels, took 3.5 GB for a picture of 250 megapixels."""
+    """Floats of the whole, and a second order of its pixels, took 3.5 GB for an image of 250 megapixels."""
     tracemalloc.start()
     try:
         encoded = rle.encode(paste_mask(DISC, (0, 0, 4000, 4000), 4000, 4000))
@@ -72,7 +72,7 @@ def test_zero_is_outside():
 
 
 @pytest.mark.parametrize("box", [(0, 0, 41, 30), (5, 5, 5, 9), (-1, 0, 3, 3), (9, 9, 3, 3)])
-def test_a_box_that_leaves_the_picture_or_is_empty_is_refused(box):
+def test_a_box_that_leaves_the_image_or_is_empty_is_refused(box):
     with pytest.raises(ValueError, match="is empty or leaves"):
         paste_mask(INSIDE, box, 40, 30)
 
@@ -86,9 +86,9 @@ def test_box_and_mask_of_one_object_agree_to_half_a_pixel():
 
 def test_the_mask_image_joins_all_objects():
     masks = [paste_mask(INSIDE, box, 40, 30) for box in ((0, 0, 5, 5), (3, 3, 9, 9))]
-    picture = mask_image(record(40, 30, *map(rle.encode, masks), None))
-    assert picture.mode == "L" and picture.size == (40, 30)
-    assert np.array_equal(np.asarray(picture), (masks[0] | masks[1]) * 255)
+    image = mask_image(record(40, 30, *map(rle.encode, masks), None))
+    assert image.mode == "L" and image.size == (40, 30)
+    assert np.array_equal(np.asarray(image), (masks[0] | masks[1]) * 255)
 
 
 def test_without_masks_the_mask_image_is_black():

@@ -1,4 +1,4 @@
-"""Drawn pictures: what must be visible, and where nothing may change."""
+"""Drawn images: what must be visible, and where nothing may change."""
 
 import numpy as np
 import pytest
@@ -24,11 +24,11 @@ def drawn(objects, background="white", size=(320, 240)):
     return np.asarray(draw(Image.new("RGB", size, background), record(*objects)))
 
 
-def test_without_objects_the_picture_is_the_same():
+def test_without_objects_the_image_is_the_same():
     assert (drawn([], "red") == (255, 0, 0)).all()
 
 
-def test_no_second_picture_is_made():
+def test_no_second_image_is_made():
     """Of 120 million pixels there is room for one beside the model."""
     image = Image.new("RGB", (64, 64))
     assert draw(image, record(found("cat", (5, 5, 60, 60)))) is image
@@ -39,31 +39,31 @@ def test_no_second_picture_is_made():
 def test_a_box_stands_out_on_any_background(background):
     colour = label_colours(["cat"])["cat"]
     for ground in background, colour:
-        picture = drawn([found("cat", (100, 60, 200, 180))], ground).astype(int)
-        profile = picture[120, 90:110]  # across the left line
-        assert np.abs(profile - picture[120, 150]).sum(1).max() > 90
+        image = drawn([found("cat", (100, 60, 200, 180))], ground).astype(int)
+        profile = image[120, 90:110]  # across the left line
+        assert np.abs(profile - image[120, 150]).sum(1).max() > 90
 
 
 @pytest.mark.parametrize(("size", "width"), [((320, 240), 2), ((1400, 1400), 5), ((4000, 3920), 14)])
-def test_lines_are_as_wide_as_suits_the_picture(size, width):
-    """About the 280th part of its side, so that they look alike wherever the picture is shown."""
-    picture = drawn([found("", (0.3 * size[0], 0.3 * size[1], 0.7 * size[0], 0.7 * size[1]))], size=size)
-    profile = picture[size[1] // 2, : size[0] // 2]  # across the left line
+def test_lines_are_as_wide_as_suits_the_image(size, width):
+    """About the 280th part of its side, so that they look alike wherever the image is shown."""
+    image = drawn([found("", (0.3 * size[0], 0.3 * size[1], 0.7 * size[0], 0.7 * size[1]))], size=size)
+    profile = image[size[1] // 2, : size[0] // 2]  # across the left line
     assert (profile == label_colours([""])[""]).all(1).sum() == pytest.approx(width, abs=1)
 
 
 def test_a_box_does_not_colour_its_inside():
-    picture = drawn([found("", (100, 60, 200, 180))])
-    assert (picture[70:170, 110:190] == 255).all() and (picture[:50] == 255).all()
+    image = drawn([found("", (100, 60, 200, 180))])
+    assert (image[70:170, 110:190] == 255).all() and (image[:50] == 255).all()
 
 
 def test_a_mask_tints_its_inside_and_softens_its_edge():
     mask = np.zeros((240, 320), bool)
     mask[60:180, 100:200] = True
-    picture = drawn([found("", (100, 60, 200, 180), mask)], "black")
+    image = drawn([found("", (100, 60, 200, 180), mask)], "black")
     colour = np.array(label_colours([""])[""])
-    assert np.abs(picture[120, 150] - 0.38 * colour).max() < 6
-    assert (picture[20, 20] == 0).all()
+    assert np.abs(image[120, 150] - 0.38 * colour).max() < 6
+    assert (image[20, 20] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_boxes_at_the_edges_and_long_labels_are_drawn(box, label):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (16, 16)])
-def test_the_smallest_pictures_are_drawn_on(size):
+def test_the_smallest_images_are_drawn_on(size):
     mask = np.ones(size[::-1], bool)
     assert drawn([found("cat", (0, 0, *size), mask)], size=size).shape == (size[1], size[0], 3)
 
@@ -91,12 +91,12 @@ def test_an_empty_mask_draws_nothing_but_the_box():
 # Colours.
 
 
-def test_a_label_has_its_colour_in_every_picture():
+def test_a_label_has_its_colour_in_every_image():
     assert label_colours(["cat"])["cat"] == label_colours(["cat", "dog", "cat"])["cat"]
 
 
 @given(st.lists(st.text(max_size=5), unique=True, max_size=len(PALETTE)))
-def test_labels_of_one_picture_have_different_colours(labels):
+def test_labels_of_one_image_have_different_colours(labels):
     colours = label_colours(labels)
     assert set(colours) == set(labels) and len(set(colours.values())) == len(labels)
 
@@ -126,7 +126,7 @@ boxes = st.builds(
 
 @given(st.lists(boxes, max_size=10))
 @settings(max_examples=50, deadline=None)
-def test_tags_stay_inside_the_picture(given_boxes):
+def test_tags_stay_inside_the_image(given_boxes):
     tags = [(Tag("label", PALETTE[0], 14, 640), box) for box in given_boxes]
     for (tag, _), (x, y) in zip(tags, place(tags, (640, 480), 3), strict=True):
         assert 0 <= x <= 640 - tag.size[0] and 0 <= y <= 480 - tag.size[1]
@@ -150,7 +150,7 @@ def test_a_tag_sits_on_top_of_its_box_where_there_is_room():
     assert (x, y + tag.size[1]) == (199, 199)
 
 
-def test_a_label_longer_than_the_picture_ends_in_an_ellipsis_and_fits():
+def test_a_label_longer_than_the_image_ends_in_an_ellipsis_and_fits():
     assert Tag("word " * 100, PALETTE[0], 14, 300).size[0] <= 300
 
 

@@ -16,7 +16,7 @@ from mmcli.hub.resolve import resolve
 from mmcli.models.load import load
 from mmcli.models.loaded import Loaded
 
-# The prefix of one picture (16 soft tokens) and a prompt is longer than this already, and the answers go on beyond.
+# The prefix of one image (16 soft tokens) and a prompt is longer than this already, and the answers go on beyond.
 WINDOW = 12
 STEPS = 24
 FILLER = list(range(support.IMAGE, support.FILLED_ROWS))
@@ -31,25 +31,25 @@ class Pair:
     processor: Any
     ours: Loaded
 
-    def reference_inputs(self, pictures: list[list], prompts: list[str]) -> dict[str, torch.Tensor]:
-        texts = ["<image>" * len(own) + prompt for own, prompt in zip(pictures, prompts, strict=True)]
-        inputs = self.processor(images=pictures, text=texts, padding=True, return_tensors="pt")
+    def reference_inputs(self, images: list[list], prompts: list[str]) -> dict[str, torch.Tensor]:
+        texts = ["<image>" * len(own) + prompt for own, prompt in zip(images, prompts, strict=True)]
+        inputs = self.processor(images=images, text=texts, padding=True, return_tensors="pt")
         inputs.pop("labels", None)
         return dict(inputs)
 
-    def reference_tokens(self, pictures: list[list], prompts: list[str], **options) -> list[list[int]]:
+    def reference_tokens(self, images: list[list], prompts: list[str], **options) -> list[list[int]]:
         """Greedy answers of transformers, which must be kept from filler rows: it does not forbid them itself."""
-        inputs = self.reference_inputs(pictures, prompts)
+        inputs = self.reference_inputs(images, prompts)
         options = {"max_new_tokens": STEPS, "do_sample": False, "suppress_tokens": FILLER} | options
         output = self.reference.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
         return [_until_stop(row.tolist(), self.ours.processor.stop_ids) for row in output]
 
-    def our_tokens(self, pictures: list[list], prompts: list[str], steps: int = STEPS) -> list[list[int]]:
-        return rows_of(answer(self.ours, pictures, prompts, steps), len(prompts))
+    def our_tokens(self, images: list[list], prompts: list[str], steps: int = STEPS) -> list[list[int]]:
+        return rows_of(answer(self.ours, images, prompts, steps), len(prompts))
 
 
-def answer(loaded: Loaded, pictures: list[list], prompts: list[str], steps: int = STEPS) -> list[TokenEvent]:
-    inputs = loaded.processor.inputs(pictures, prompts)
+def answer(loaded: Loaded, images: list[list], prompts: list[str], steps: int = STEPS) -> list[TokenEvent]:
+    inputs = loaded.processor.inputs(images, prompts)
     stop = loaded.processor.stop_ids
     step_lists = generate(loaded.model, inputs, stop_ids=stop, max_tokens=steps, sampling=Sampling())
     return [event for step in step_lists for event in step]
@@ -93,22 +93,20 @@ def load_folder():
 
 @pytest.fixture(scope="session")
 def our_answer():
-    """(loaded, pictures, prompts, steps) → token ids a row."""
-    return lambda loaded, pictures, prompts, steps=STEPS: rows_of(
-        answer(loaded, pictures, prompts, steps), len(prompts)
-    )
+    """(loaded, images, prompts, steps) → token ids a row."""
+    return lambda loaded, images, prompts, steps=STEPS: rows_of(answer(loaded, images, prompts, steps), len(prompts))
 
 
 @dataclass(frozen=True)
 class Gemma3nFolder:
-    """A Gemma 3n as transformers saved it: the real tower of pictures, a small one of recordings, a small decoder."""
+    """A Gemma 3n as transformers saved it: the real tower of images, a small one of recordings, a small decoder."""
 
     folder: Path
     reference: Any
     processor: Any
 
     def inputs(self, *messages: dict, **options) -> dict[str, torch.Tensor]:
-        """The reference's inputs for one conversation in transformers' form, pictures and recordings in their parts."""
+        """The reference's inputs for one conversation in transformers' form, images and recordings in their parts."""
         options = {"add_generation_prompt": True, "tokenize": True, "return_tensors": "pt"} | options
         return dict(self.processor.apply_chat_template(list(messages), return_dict=True, **options))
 
@@ -122,7 +120,7 @@ class Gemma3nFolder:
 
 @pytest.fixture(scope="session")
 def gemma3n(tmp_path_factory) -> Iterator[Gemma3nFolder]:
-    """1.2 GB on disk, all but a few megabytes of it the picture tower's."""
+    """1.2 GB on disk, all but a few megabytes of it the image tower's."""
     import gemma3n_folders
     from gemma3n_models import tiny_reference
 

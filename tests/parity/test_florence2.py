@@ -9,7 +9,7 @@ import pytest
 import torch
 from command import mmcli
 from PIL import Image
-from support import picture
+from support import random_image
 
 from mmcli.engine.collect import complete
 from mmcli.hub.resolve import resolve
@@ -60,9 +60,14 @@ def pair(request, tmp_path_factory) -> Pair:
 def files(tmp_path_factory) -> dict[str, Path]:
     """Images of odd shapes, one of them see-through."""
     folder = tmp_path_factory.mktemp("files")
-    clear = picture(3, 60, 50).convert("RGBA")
-    clear.putalpha(picture(4, 60, 50).convert("L"))
-    images = {"wide": picture(1, 190, 37), "tall": picture(2, 31, 200), "dot": Image.new("RGB", (1, 1)), "clear": clear}
+    clear = random_image(3, 60, 50).convert("RGBA")
+    clear.putalpha(random_image(4, 60, 50).convert("L"))
+    images = {
+        "wide": random_image(1, 190, 37),
+        "tall": random_image(2, 31, 200),
+        "dot": Image.new("RGB", (1, 1)),
+        "clear": clear,
+    }
     for name, image in images.items():
         image.save(folder / f"{name}.png")
     return {name: folder / f"{name}.png" for name in images}
@@ -77,7 +82,7 @@ def answers(loaded: Loaded, images, prompts, beams: int = 3) -> list[tuple[int, 
 @pytest.mark.parametrize("layout", ["native", "vendor"])
 def test_the_processor_equals_the_reference(pair, layout):
     for place, prompt in enumerate(PROMPTS):
-        image = picture(place, 20 + 13 * place, 190 - 11 * place)
+        image = random_image(place, 20 + 13 * place, 190 - 11 * place)
         expected = pair.processor(text=prompt, images=image, return_tensors="pt")
         inputs = pair.ours[layout].processor.inputs([[image]], [prompt])
         soft = folders.soft_tokens(pair.side)
@@ -87,7 +92,7 @@ def test_the_processor_equals_the_reference(pair, layout):
 
 @pytest.mark.parametrize("layout", ["native", "vendor"])
 def test_logits_equal_the_reference(pair, layout):
-    image, written = picture(5, 77, 41), [[folders.EOS, folders.BOS, 300, 417, 55]]
+    image, written = random_image(5, 77, 41), [[folders.EOS, folders.BOS, 300, 417, 55]]
     expected = pair.processor(text="<OD>", images=image, return_tensors="pt")
     loaded = pair.ours[layout]
     with torch.inference_mode():
@@ -105,7 +110,7 @@ def test_every_task_prompt_is_answered_as_by_the_reference(pair, layout, beams):
     seen = set()
     prompts = PROMPTS if beams > 1 else PROMPTS[::3]
     for place, prompt in enumerate(prompts):
-        image = picture(place, 190 - 11 * place, 20 + 13 * place)
+        image = random_image(place, 190 - 11 * place, 20 + 13 * place)
         [ids] = answers(pair.ours[layout], [image], [prompt], beams)
         assert list(ids) == pair.tokens(image, prompt, beams), prompt
         seen.add(ids)
@@ -189,7 +194,7 @@ def test_other_numbers_of_beams(pair, files, words, prompt):
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_batch_equals_its_singles(pair, beams):
     """Prompts of several lengths, about several images; what is padded changes nothing."""
-    images = [picture(i, 40 + 31 * i, 90 - 7 * i) for i in range(4)]
+    images = [random_image(i, 40 + 31 * i, 90 - 7 * i) for i in range(4)]
     prompts = [PROMPTS[0], PROMPTS[9], PROMPTS[5], "dog"]
     ours = pair.ours["native"]
     singles = [answers(ours, [one], [prompt], beams)[0] for one, prompt in zip(images, prompts, strict=True)]
@@ -197,7 +202,7 @@ def test_a_batch_equals_its_singles(pair, beams):
 
 
 def test_several_prompts_about_one_image_read_it_once(pair):
-    loaded, image = pair.ours["native"], picture(1, 90, 60)
+    loaded, image = pair.ours["native"], random_image(1, 90, 60)
     inputs = loaded.processor.rows([image], [0, 0], ["<CAPTION>", "<OD>"])
     assert len(inputs.images) == 1 and isinstance(inputs.context, Prompts)
     stop = loaded.processor.stop_ids
@@ -207,7 +212,7 @@ def test_several_prompts_about_one_image_read_it_once(pair):
 
 def test_cached_equals_uncached(pair):
     """The k-th step's logits are those of reading all k tokens at once, with beams' rows in any order."""
-    loaded, image = pair.ours["native"], picture(2, 50, 70)
+    loaded, image = pair.ours["native"], random_image(2, 50, 70)
     model, inputs = loaded.model, loaded.processor.inputs([[image]], ["<OD>"])
     rows = torch.tensor([[2, 0, 310, 415, 20], [2, 0, 415, 310, 9]])
     with torch.inference_mode():
@@ -245,7 +250,7 @@ def test_other_settings_of_writing_are_followed(pair, settings, tmp_path):
     edit_json(tmp_path / "generation_config.json", **{k: ... if v is None else v for k, v in settings.items()})
     loaded = load(resolve(str(tmp_path)), "cpu", torch.float32)
     for place in range(2):
-        image, prompt = picture(place, 60, 80), PROMPTS[place]
+        image, prompt = random_image(place, 60, 80), PROMPTS[place]
         kept = {name: getattr(pair.reference.generation_config, name) for name in settings}
         for name, value in settings.items():
             setattr(pair.reference.generation_config, name, value)

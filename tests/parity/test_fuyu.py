@@ -14,7 +14,7 @@ from fuyu_folders import END, EOS, tiny_config, tiny_reference, write_checkpoint
 from PIL import Image
 from places import assert_places
 from safetensors.torch import load_file, save_file
-from support import picture
+from support import random_image
 from transformers import FuyuConfig as ReferenceConfig
 from transformers import FuyuForCausalLM
 
@@ -75,7 +75,7 @@ def pair(request, tmp_path_factory) -> Pair:
     processor = write_checkpoint(folder, reference)
     (folder / "images").mkdir()
     for seed, (name, size) in enumerate(SHAPES.items()):
-        picture(seed, *size).save(folder / "images" / name)
+        random_image(seed, *size).save(folder / "images" / name)
     return Pair(folder, reference, processor, load(resolve(str(folder)), "cpu", torch.float32))
 
 
@@ -90,7 +90,7 @@ def test_prompts_become_the_same_tokens(pair, prompt):
 
 @pytest.mark.parametrize("size", [(1, 1), (30, 4000), (4000, 30), (560, 560), (1920, 1080), (3000, 2000), (1921, 7)])
 def test_patches_equal_the_pillow_reference_bit_for_bit(pair, size):
-    image = picture(5, *size) if min(size) > 1 else Image.new("RGB", size, (3, 200, 90))
+    image = random_image(5, *size) if min(size) > 1 else Image.new("RGB", size, (3, 200, 90))
     ours = pair.ours.processor.inputs([[image]], ["cat"])
     theirs = pair.inputs(image, "cat")
     assert torch.equal(ours.images[0], theirs["pixel_values"].view(-1, 2700))  # of one patch it makes a row
@@ -99,7 +99,7 @@ def test_patches_equal_the_pillow_reference_bit_for_bit(pair, size):
 
 def test_patches_of_an_image_with_alpha_are_those_of_it_on_white(pair, tmp_path):
     """The reference has no opinion: four colours do not fit its weights."""
-    clear = picture(6, 64, 41).convert("RGBA")
+    clear = random_image(6, 64, 41).convert("RGBA")
     clear.putalpha(Image.linear_gradient("L").resize(clear.size))
     clear.save(tmp_path / "clear.png")
     [source] = expand([str(tmp_path / "clear.png")], extensions=frozenset())

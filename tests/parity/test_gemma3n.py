@@ -1,7 +1,7 @@
-"""Gemma 3n as a whole against transformers: pictures, recordings and text, in float32 on the CPU.
+"""Gemma 3n as a whole against transformers: images, recordings and text, in float32 on the CPU.
 
-The checkpoint (see `conftest.py`) has the real tower of pictures, whose weights are as timm draws them, and small
-random other parts. Pictures have 128 pixels a side here, not 768: the tower takes them too, in a fraction of the time.
+The checkpoint (see `conftest.py`) has the real tower of images, whose weights are as timm draws them, and small
+random other parts. Images have 128 pixels a side here, not 768: the tower takes them too, in a fraction of the time.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ EXACT = {"rtol": 1e-4, "atol": 1e-4}  # float32, sums in another order, through 
 SIDE = 128
 STEPS = 20
 NEVER = 1 << 20  # a stop token that no model writes
-PICTURE = [folders.BOI, *[folders.IMAGE] * 256, folders.EOI]
+IMAGE = [folders.BOI, *[folders.IMAGE] * 256, folders.EOI]
 AUDIO = [folders.BOA, *[folders.AUDIO] * 188, folders.EOA]
 
 
@@ -67,7 +67,7 @@ def words(length: int, seed: int = 0) -> list[int]:
     return torch.randint(6, folders.BOI, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def pictures(count: int, seed: int = 0) -> torch.Tensor:
+def random_images(count: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
 
 
@@ -84,15 +84,15 @@ def inputs(*rows: list[int], images=(), audio=(None, None)) -> Inputs:
 CASES = {
     "text": inputs(words(30)),
     "text that names hard tokens": inputs([*words(9), folders.IMAGE, folders.AUDIO, folders.ROWS - 1, 7]),
-    "a picture": inputs([2, *PICTURE, *words(9)], images=pictures(1)),
+    "a picture": inputs([2, *IMAGE, *words(9)], images=random_images(1)),
     "a short recording": inputs([2, *AUDIO, *words(9)], audio=audios(37)),
     "half a minute of audio": inputs([2, *AUDIO, *words(9)], audio=audios(2997)),
-    "both": inputs([2, *words(3), *PICTURE, *AUDIO, *words(5)], images=pictures(1, 3), audio=audios(300)),
+    "both": inputs([2, *words(3), *IMAGE, *AUDIO, *words(5)], images=random_images(1, 3), audio=audios(300)),
     "two of each": inputs(
-        [2, *AUDIO, *PICTURE, *words(4), *PICTURE, *AUDIO, 9], images=pictures(2, 4), audio=audios(90, 90)
+        [2, *AUDIO, *IMAGE, *words(4), *IMAGE, *AUDIO, 9], images=random_images(2, 4), audio=audios(90, 90)
     ),
     "rows of images, audio and text": inputs(
-        [2, *PICTURE, *words(5)], [2, *AUDIO, *words(50, 1)], words(12, 2), images=pictures(1, 5), audio=audios(64)
+        [2, *IMAGE, *words(5)], [2, *AUDIO, *words(50, 1)], words(12, 2), images=random_images(1, 5), audio=audios(64)
     ),
 }
 
@@ -105,7 +105,7 @@ def test_logits_and_greedy_answers(pair, case):
 
 def test_what_is_shown_to_it_matters(pair):
     for case, changed in (
-        ("a picture", {"images": pictures(1, 9)}),
+        ("a picture", {"images": random_images(1, 9)}),
         ("a short recording", {"audio": audios(37, seed=9)}),
     ):
         other = inputs(CASES[case].tokens[0].tolist(), **changed)
@@ -116,8 +116,8 @@ def test_soft_tokens_of_both_towers(pair):
     vision, audio = pair.ours.model.vision, pair.ours.model.audio
     features, valid = audios(101)
     with torch.inference_mode():
-        theirs = pair.reference.model.get_image_features(pictures(1)).pooler_output
-        torch.testing.assert_close(vision(pictures(1)), theirs, **EXACT)
+        theirs = pair.reference.model.get_image_features(random_images(1)).pooler_output
+        torch.testing.assert_close(vision(random_images(1)), theirs, **EXACT)
         theirs = pair.reference.model.get_audio_features(features, ~valid).pooler_output
         ours = audio(features, valid, pair.ours.model.hard[-1])
     assert ours.shape[1] == 188 and theirs.shape[1] == 7
@@ -140,14 +140,14 @@ def test_a_audio_that_needs_more_places_than_there_are_is_no_answer(pair):
         pair.logits(inputs([2, *AUDIO], audio=audios(3210)))
 
 
-def test_a_later_turn_brings_its_own_picture_and_audio(pair):
-    first = [2, *PICTURE, *words(9)]
-    second = [*words(5, 1), *PICTURE, *AUDIO, *words(3, 2)]
-    whole = inputs(first + second, images=pictures(2), audio=audios(80))
+def test_a_later_turn_brings_its_own_image_and_audio(pair):
+    first = [2, *IMAGE, *words(9)]
+    second = [*words(5, 1), *IMAGE, *AUDIO, *words(3, 2)]
+    whole = inputs(first + second, images=random_images(2), audio=audios(80))
     model = pair.ours.model
     cache = model.new_cache(1, len(first))
     with torch.inference_mode():
-        model.prefill(inputs(first, images=pictures(2)[:1]), cache)
+        model.prefill(inputs(first, images=random_images(2)[:1]), cache)
         cache.grow(len(first + second))
-        logits = model.prefill(inputs(second, images=pictures(2)[1:], audio=audios(80)), cache)
+        logits = model.prefill(inputs(second, images=random_images(2)[1:], audio=audios(80)), cache)
     torch.testing.assert_close(logits, pair.reference_logits(whole), **EXACT)

@@ -11,7 +11,7 @@ from command import mmcli
 from gemma3n_folders import RATE, audio, write_checkpoint, write_processor
 from gemma3n_models import tiny_text_reference
 from PIL import Image
-from support import picture
+from support import random_image
 
 from mmcli.engine.generate import generate
 from mmcli.hub.resolve import resolve
@@ -28,15 +28,15 @@ STEPS = 16
 def files(tmp_path_factory) -> Path:
     """wide.png, tall.png and a recording of two seconds, in a folder."""
     folder = tmp_path_factory.mktemp("files")
-    picture(1, 90, 37).save(folder / "wide.png")
-    picture(2, 31, 200).save(folder / "tall.png")
+    random_image(1, 90, 37).save(folder / "wide.png")
+    random_image(2, 31, 200).save(folder / "tall.png")
     (folder / "audio.wav").write_bytes(wav_bytes(audio(3, 2.0), RATE))
     return folder
 
 
 @pytest.fixture(scope="module")
 def small(gemma3n, tmp_path_factory):
-    """The same checkpoint, but its processor asks for pictures of 128 pixels a side: the tower costs a fraction."""
+    """The same checkpoint, but its processor asks for images of 128 pixels a side: the tower costs a fraction."""
     folder = tmp_path_factory.mktemp("small")
     processor = write_processor(folder, side=128)
     for path in gemma3n.folder.iterdir():
@@ -86,17 +86,17 @@ def test_captions_are_those_of_the_reference_alone_and_in_a_batch(small, files):
 def test_rows_of_unlike_lengths_are_no_trouble_in_a_batch(small, files):
     """One with an image, one with audio, one with text only."""
     loaded = load(resolve(str(small.folder)), "cpu", "float32")
-    pictures = [[], [Image.open(files / "tall.png").convert("RGB")], []]
+    images = [[], [Image.open(files / "tall.png").convert("RGB")], []]
     prompts = ["a cat", "what is it?", "hello world, are you kind?"]
     audios = [[], [], [audio(3, 2.0)]]
-    inputs = loaded.processor.inputs(pictures, prompts, audios)
+    inputs = loaded.processor.inputs(images, prompts, audios)
     steps = list(generate(loaded.model, inputs, stop_ids=loaded.processor.stop_ids, max_tokens=STEPS))
     for row in range(3):
         ids = [event.id for step in steps for event in step if event.row == row]
-        assert ids == small.tokens(user(*pictures[row], *audios[row], prompts[row]), steps=STEPS)
+        assert ids == small.tokens(user(*images[row], *audios[row], prompts[row]), steps=STEPS)
 
 
-def test_a_question_about_a_picture_and_a_recording(small, files):
+def test_a_question_about_an_image_and_a_recording(small, files):
     """The tower at its full size is compared in `test_mobilenet_v5.py`, pixels of that size in the processor's test."""
     question = "what is on the left, and who speaks here?"
     names = files / "tall.png", files / "audio.wav"

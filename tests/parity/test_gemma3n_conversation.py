@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from gemma3n_folders import audio
-from support import picture
+from support import random_image
 
 from mmcli.engine.generate import generate
 from mmcli.engine.inputs import Inputs
@@ -50,7 +50,7 @@ class Listener:
 @pytest.fixture(scope="module")
 def loaded(gemma3n):
     loaded = load(resolve(str(gemma3n.folder)), "cpu", "float32")
-    # Pictures of a third of the side: the tower gives as many soft tokens, in a ninth of the time.
+    # Images of a third of the side: the tower gives as many soft tokens, in a ninth of the time.
     loaded.processor.images = replace(loaded.processor.images, side=256)
     return loaded
 
@@ -67,7 +67,7 @@ def test_the_cache_that_is_kept_changes_no_answer(loaded, monkeypatch):
 
     first = ask("who speaks?", [Audio("a", audio(0, 2.0)), Audio("b", audio(1, 3.1))])
     listener.row += first.ids
-    stopped = ask("and what is this?", [picture(1)], stop)
+    stopped = ask("and what is this?", [random_image(1)], stop)
     assert stopped.stopped and len(stopped.ids) == 1
     listener.row += stopped.ids
     last = ask("say it again", [Audio("c", audio(2, 1.0))])

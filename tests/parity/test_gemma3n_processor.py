@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from gemma3n_folders import audio
-from support import picture
+from support import random_image
 
 from mmcli.models.gemma3n.config import Gemma3nConfig
 from mmcli.models.gemma3n.processor import Gemma3nProcessor
 from mmcli.types import Audio, Turn
 
-WIDE, TALL = picture(1, 90, 37), picture(2, 31, 200)
+WIDE, TALL = random_image(1, 90, 37), random_image(2, 31, 200)
 # Equal lengths where a conversation has several: transformers fills the shorter up and reads a little of the filling.
 ONE, TWO, LONG = Audio("one", audio(1)), Audio("two", audio(2)), Audio("long", audio(3, 30.0))
 SHORT = Audio("short", audio(4, 0.2))
@@ -61,9 +61,9 @@ class Both:
 
     def our_inputs(self, conversation):
         turns = [Turn(role, tuple(parts)) for role, *parts in conversation]
-        pictures = [one for turn in turns for one in turn.images()]
+        images = [one for turn in turns for one in turn.images()]
         audios = [one for turn in turns for one in turn.audios()]
-        return self.ours.text_inputs(self.ours.apply_chat_template(turns), pictures, audios)
+        return self.ours.text_inputs(self.ours.apply_chat_template(turns), images, audios)
 
 
 def part_of(part) -> dict:
@@ -100,20 +100,20 @@ def test_a_template_that_leaves_the_beginning_to_the_tokenizer(tmp_path, name):
 
 
 def test_a_batch_of_single_turns_padded_on_the_left(both):
-    pictures, audios = [[WIDE], [], [TALL, WIDE]], [[], [ONE.samples], [TWO.samples]]
+    images, audios = [[WIDE], [], [TALL, WIDE]], [[], [ONE.samples], [TWO.samples]]
     prompts = ["what is it?", "Transcribe the following speech segment", "a"]
     texts = [
         both.reference.apply_chat_template(
             [{"role": "user", "content": [*map(part_of, seen), *({"type": "audio"} for _ in own), part_of(prompt)]}],
             add_generation_prompt=True,
         )
-        for seen, own, prompt in zip(pictures, audios, prompts, strict=True)
+        for seen, own, prompt in zip(images, audios, prompts, strict=True)
     ]
     reference = both.reference(
-        text=texts, images=[seen or [] for seen in pictures], audio=[one for own in audios for one in own],
+        text=texts, images=[seen or [] for seen in images], audio=[one for own in audios for one in own],
         padding=True, return_tensors="pt", add_special_tokens=False,
     )  # fmt: skip
-    check(both.ours.inputs(pictures, prompts, audios), dict(reference))
+    check(both.ours.inputs(images, prompts, audios), dict(reference))
 
 
 def test_recordings_of_different_lengths_are_each_read_as_alone(both):
@@ -144,14 +144,14 @@ def test_pixels_come_close_to_those_of_torchvision(both):
 
     settings = both.reference.image_processor.to_dict()
     quick = SiglipImageProcessor(**{key: settings[key] for key in ("size", "resample", "do_normalize")})
-    for image in (WIDE, TALL, picture(3, 1500, 900)):
+    for image in (WIDE, TALL, random_image(3, 1500, 900)):
         theirs = quick(image, return_tensors="pt")["pixel_values"][0]
         ours = both.ours.inputs([[image]], ["a"]).images[0]
         assert (ours - theirs).abs().max() < 1.01 / 255
 
 
 def test_the_published_settings_are_read_like_the_new_ones(both, tmp_path):
-    """As the published folders have them: one file for pictures and recordings, one for the numbers of soft tokens."""
+    """As the published folders have them: one file for images and recordings, one for the numbers of soft tokens."""
     gemma3n_folders.write_processor(tmp_path)
     whole = json.loads((tmp_path / "processor_config.json").read_text())
     settings = whole.pop("image_processor") | whole.pop("feature_extractor")

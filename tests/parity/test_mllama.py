@@ -5,7 +5,7 @@ import pytest
 import torch
 from mllama_pairs import Pair, make_pair, say
 from PIL import Image
-from support import picture
+from support import random_image
 
 from mmcli.engine.beams import beam_search
 from mmcli.hub.fields import Fields
@@ -33,7 +33,7 @@ def pair(request, tmp_path_factory) -> Pair:
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_pixels_equal_the_pillow_reference_bit_for_bit(pair, size):
-    image = picture(1, *size) if min(size) > 1 else Image.new("RGB", size, (9, 200, 77))
+    image = random_image(1, *size) if min(size) > 1 else Image.new("RGB", size, (9, 200, 77))
     ours = pair.ours.processor.inputs([[image]], ["a cat"])
     expected = pair.inputs(say("user", image, "a cat"))
     assert torch.equal(ours.images[0], expected["pixel_values"][0, 0])
@@ -45,7 +45,7 @@ def test_pixels_equal_the_pillow_reference_bit_for_bit(pair, size):
 @pytest.mark.parametrize("size", [(1, 1), (30, 4000), (4000, 30), (560, 560), (1200, 700)], ids=str)
 def test_published_tiles_equal_the_pillow_reference_bit_for_bit(size):
     settings = folders.CLIP | {"size": {"height": 560, "width": 560}}
-    image = picture(3, *size) if min(size) > 1 else Image.new("RGB", size, (9, 200, 77))
+    image = random_image(3, *size) if min(size) > 1 else Image.new("RGB", size, (9, 200, 77))
     values = PixelValues.read(Fields(folders.CLIP, "", IMAGES))
     tiles, grid = TileSettings(560, 4, Image.Resampling.BILINEAR, values).tiles(image)
     expected = folders.MllamaImageProcessorPil(**settings)([[image]], return_tensors="pt")
@@ -54,8 +54,8 @@ def test_published_tiles_equal_the_pillow_reference_bit_for_bit(size):
 
 
 def test_see_through_images_are_read_as_the_reference_reads_them(pair, tmp_path):
-    clear = picture(3, 60, 50).convert("RGBA")
-    clear.putalpha(picture(4, 60, 50).convert("L"))
+    clear = random_image(3, 60, 50).convert("RGBA")
+    clear.putalpha(random_image(4, 60, 50).convert("L"))
     clear.save(tmp_path / "clear.png")
     [source] = expand([str(tmp_path / "clear.png")], extensions=frozenset())
     [ours] = pair.ours.processor.inputs([[load_image(source).image]], ["a cat"]).images
@@ -67,11 +67,13 @@ def test_see_through_images_are_read_as_the_reference_reads_them(pair, tmp_path)
 CONVERSATIONS = {
     "text alone": [say("user", "hello world")],
     "a system": [say("system", " be kind\n"), say("user", " hello world\n")],
-    "one image": [say("user", picture(0), "what is on the left?")],
-    "several": [say("user", picture(0), picture(1, 31, 200), "a cat")],
-    "between words": [say("user", "what is", picture(0), " and who ", picture(1, 31, 200), picture(2), "is here?")],
-    "turns": [say("user", picture(0), "what is it?"), say("assistant", "a cat"), say("user", "say it again")],
-    "an image late": [say("user", "hello"), say("assistant", "a cat"), say("user", picture(1, 31, 200), "who?")],
+    "one image": [say("user", random_image(0), "what is on the left?")],
+    "several": [say("user", random_image(0), random_image(1, 31, 200), "a cat")],
+    "between words": [
+        say("user", "what is", random_image(0), " and who ", random_image(1, 31, 200), random_image(2), "is here?")
+    ],
+    "turns": [say("user", random_image(0), "what is it?"), say("assistant", "a cat"), say("user", "say it again")],
+    "an image late": [say("user", "hello"), say("assistant", "a cat"), say("user", random_image(1, 31, 200), "who?")],
 }
 
 
@@ -113,7 +115,7 @@ def test_who_sees_which_image_is_as_the_reference_has_it(pair, name):
 
 
 def test_a_typed_control_token_is_read_letter_by_letter(pair):
-    ids = pair.ours.processor.inputs([[picture(0)]], ["<|image|> <|eot_id|>"]).tokens[0].tolist()
+    ids = pair.ours.processor.inputs([[random_image(0)]], ["<|image|> <|eot_id|>"]).tokens[0].tolist()
     assert ids.count(folders.IMAGE) == 1 and ids.count(folders.EOT) == 1
 
 
@@ -122,7 +124,7 @@ def test_a_typed_control_token_is_read_letter_by_letter(pair):
 
 @torch.inference_mode()
 def test_tower_and_projector(pair):
-    images = [picture(0), picture(1, 31, 200), picture(2, 90, 37)]
+    images = [random_image(0), random_image(1, 31, 200), random_image(2, 90, 37)]
     ours = pair.ours.processor.inputs([images], ["a cat"])
     expected = pair.inputs(say("user", *images, "a cat"))
     keys = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")
@@ -135,7 +137,7 @@ def test_tower_and_projector(pair):
 @torch.inference_mode()
 def test_one_product_for_several_weights_gives_the_same(pair):
     """What `fuse` does on a GPU."""
-    inputs, model = pair.ours.processor.inputs([[picture(0)]], ["a cat"]), pair.ours.model
+    inputs, model = pair.ours.processor.inputs([[random_image(0)]], ["a cat"]), pair.ours.model
     apart = model.prefill(inputs, model.new_cache(1, 40))
     cross = next(layer.cross for layer in model.decoder.layers if hasattr(layer, "cross"))
     attention = model.vision.layers[1].attention
@@ -150,7 +152,7 @@ def test_one_product_for_several_weights_gives_the_same(pair):
 
 
 def test_rows_of_a_batch_are_singles_whatever_their_number_of_images(pair):
-    images = [[], [picture(1, 31, 200)], [picture(2), picture(3, 20, 20)]]
+    images = [[], [random_image(1, 31, 200)], [random_image(2), random_image(3, 20, 20)]]
     expected = [pair.tokens(say("user", *own, words)) for own, words in zip(images, QUESTIONS, strict=True)]
     assert [pair.our_tokens([own], [words])[0] for own, words in zip(images, QUESTIONS, strict=True)] == expected
     assert pair.our_tokens(images, QUESTIONS) == expected
@@ -158,8 +160,8 @@ def test_rows_of_a_batch_are_singles_whatever_their_number_of_images(pair):
 
 
 def test_cached_steps_equal_a_reading_without_cache(pair):
-    expected = pair.tokens(say("user", picture(5), QUESTIONS[0]), use_cache=False)
-    assert pair.our_tokens([[picture(5)]], QUESTIONS[:1]) == [expected]
+    expected = pair.tokens(say("user", random_image(5), QUESTIONS[0]), use_cache=False)
+    assert pair.our_tokens([[random_image(5)]], QUESTIONS[:1]) == [expected]
 
 
 @torch.inference_mode()
@@ -192,7 +194,7 @@ def test_reading_in_parts_changes_nothing(pair, monkeypatch):
 def test_rows_put_into_a_running_batch_go_on_as_alone(pair):
     """One without images takes the place of one with them, and the reverse."""
     model, processor = pair.ours.model, pair.ours.processor
-    rows = [([picture(5)], QUESTIONS[0]), ([], QUESTIONS[2])]
+    rows = [([random_image(5)], QUESTIONS[0]), ([], QUESTIONS[2])]
     for (images, words), (others, question) in (rows, rows[::-1]):
         one, other = processor.inputs([others], [question]), processor.inputs([images], [words])
         cache = model.new_cache(2, 99)
@@ -212,8 +214,12 @@ def test_rows_put_into_a_running_batch_go_on_as_alone(pair):
 
 @torch.inference_mode()
 def test_beams_of_rows_with_and_without_images_are_worth_what_the_reference_says(pair):
-    rows = [say("user", picture(5), QUESTIONS[0]), say("user", QUESTIONS[1]), say("user", picture(6), QUESTIONS[2])]
-    inputs = pair.ours.processor.inputs([[picture(5)], [], [picture(6)]], QUESTIONS)
+    rows = [
+        say("user", random_image(5), QUESTIONS[0]),
+        say("user", QUESTIONS[1]),
+        say("user", random_image(6), QUESTIONS[2]),
+    ]
+    inputs = pair.ours.processor.inputs([[random_image(5)], [], [random_image(6)]], QUESTIONS)
     model, stop_ids = pair.ours.model, pair.ours.processor.stop_ids
     for row, said in zip(rows, beam_search(model, inputs, stop_ids=stop_ids, max_tokens=6, beams=3), strict=True):
         expected = pair.inputs(row)
@@ -229,17 +235,17 @@ def test_beams_of_rows_with_and_without_images_are_worth_what_the_reference_says
 
 
 def test_what_an_image_shows_matters(pair):
-    first, second = (pair.our_tokens([[picture(seed)]], QUESTIONS[:1]) for seed in (5, 6))
+    first, second = (pair.our_tokens([[random_image(seed)]], QUESTIONS[:1]) for seed in (5, 6))
     assert first != second
 
 
 def test_a_caption_is_asked_for_in_words(pair):
     words = task_prompt("caption", "", instruct=True)
-    assert pair.our_tokens([[picture(4)]], [words]) == [pair.tokens(say("user", picture(4), words))]
+    assert pair.our_tokens([[random_image(4)]], [words]) == [pair.tokens(say("user", random_image(4), words))]
 
 
 def test_images_behind_what_was_read_are_refused(pair):
-    model, inputs = pair.ours.model, pair.ours.processor.inputs([[picture(5)]], ["a cat"])
+    model, inputs = pair.ours.model, pair.ours.processor.inputs([[random_image(5)]], ["a cat"])
     cache = model.new_cache(1, 99)
     with torch.inference_mode():
         model.prefill(inputs, cache)
@@ -253,6 +259,6 @@ def test_a_checkpoint_without_a_template_goes_on_with_a_text(tmp_path):
     assert not pair.ours.processor.capabilities.turns
     words = pair.ours.processor.task_prompt("caption", "")
     options = {"add_special_tokens": False, "return_tensors": "pt"}
-    expected = dict(pair.processor(images=[[picture(4)]], text=["<|image|>" + words], **options))
-    assert pair.ours.processor.inputs([[picture(4)]], [words]).tokens.tolist() == expected["input_ids"].tolist()
-    assert pair.our_tokens([[picture(4)]], [words]) == [pair.written(expected)]
+    expected = dict(pair.processor(images=[[random_image(4)]], text=["<|image|>" + words], **options))
+    assert pair.ours.processor.inputs([[random_image(4)]], [words]).tokens.tolist() == expected["input_ids"].tolist()
+    assert pair.our_tokens([[random_image(4)]], [words]) == [pair.written(expected)]

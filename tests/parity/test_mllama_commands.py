@@ -7,7 +7,7 @@ import pytest
 from command import mmcli
 from mllama_pairs import STEPS, Pair, make_pair, say
 from PIL import Image
-from support import picture
+from support import random_image
 
 from mmcli.errors import ModelError
 from mmcli.models.mllama.prompts import task_prompt
@@ -23,7 +23,7 @@ def pair(request, tmp_path_factory) -> Pair:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("files")
-    images = {"wide": picture(1, 90, 37), "tall": picture(2, 31, 200), "dot": Image.new("RGB", (1, 1))}
+    images = {"wide": random_image(1, 90, 37), "tall": random_image(2, 31, 200), "dot": Image.new("RGB", (1, 1))}
     for name, image in images.items():
         image.save(folder / f"{name}.png")
     return {name: folder / f"{name}.png" for name in images}
@@ -69,10 +69,10 @@ def test_captions_alone_and_in_a_batch(pair, files):
 
 
 TURNS = [
-    ([picture(1, 90, 37)], "what is it?"),
+    ([random_image(1, 90, 37)], "what is it?"),
     ([], "say it again"),
     ([], "who is here?"),
-    ([picture(2)], "a cat"),
+    ([random_image(2)], "a cat"),
     ([], "are you kind?"),
 ]
 
@@ -102,8 +102,8 @@ def test_an_image_that_comes_late_is_seen_by_what_stands_before_it_as_in_the_ref
     conversation = Conversation(pair.ours, "")
     first = conversation.ask(ChatRequest(words="hello", max_tokens=STEPS))
     words = pair.ours.processor.decode(first.ids)
-    second = conversation.ask(ChatRequest(words="what is it?", max_tokens=STEPS), [picture(3)])
-    messages = say("user", "hello"), say("assistant", words), say("user", picture(3), "what is it?")
+    second = conversation.ask(ChatRequest(words="what is it?", max_tokens=STEPS), [random_image(3)])
+    messages = say("user", "hello"), say("assistant", words), say("user", random_image(3), "what is it?")
     assert list(first.ids) == expected(pair, messages[0])
     assert list(second.ids) == expected(pair, *messages)
 
@@ -112,7 +112,7 @@ def test_a_template_that_refuses_is_one_sentence(pair):
     conversation = Conversation(pair.ours, "be kind")
     assert conversation.ask(ChatRequest(words="hello", max_tokens=2)).ids
     with pytest.raises(ModelError, match="images do not go with a system message"):
-        conversation.ask(ChatRequest(words="what is it?", max_tokens=2), [picture(3)])
+        conversation.ask(ChatRequest(words="what is it?", max_tokens=2), [random_image(3)])
 
 
 def test_inspect_shows_stages_and_counts(pair):

@@ -44,7 +44,7 @@ def towers() -> Towers:
     return Towers(reference, ours.eval().requires_grad_(False))
 
 
-def picture(rows: int, columns: int, seed: int = 1, count: int = 1) -> Tensor:
+def random_image(rows: int, columns: int, seed: int = 1, count: int = 1) -> Tensor:
     return torch.rand(count, 3, rows, columns, generator=torch.Generator().manual_seed(seed))
 
 
@@ -83,7 +83,7 @@ def test_names_and_shapes_are_those_of_the_reference_in_both_directions():
     ],
 )
 def test_the_grid_equals_the_reference(towers, rows, columns):
-    pixels = picture(rows, columns)
+    pixels = random_image(rows, columns)
     with torch.inference_mode():
         expected = towers.reference.forward_features(pixels)
         assert expected.shape == (1, 2048, 16, 16)
@@ -91,7 +91,7 @@ def test_the_grid_equals_the_reference(towers, rows, columns):
 
 
 def test_a_batch_equals_its_singles(towers):
-    pixels = picture(128, 128, seed=2, count=2)
+    pixels = random_image(128, 128, seed=2, count=2)
     with torch.inference_mode():
         both = towers.ours(pixels)
         for i in range(2):
@@ -99,7 +99,7 @@ def test_a_batch_equals_its_singles(towers):
 
 
 def test_bfloat16_stays_as_near_to_float32_as_the_reference(towers):
-    pixels = picture(128, 128, seed=4)
+    pixels = random_image(128, 128, seed=4)
     with torch.inference_mode():
         exact = towers.reference(pixels)
         with torch.device("meta"):

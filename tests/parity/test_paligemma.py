@@ -5,7 +5,7 @@ import shutil
 import pytest
 import support
 import torch
-from support import picture
+from support import random_image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -15,15 +15,15 @@ EXACT = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums in another order
 
 def test_pixels_equal_the_slow_reference_bit_for_bit(pair):
     for size in [(50, 37), (28, 28), (7, 90), (3, 3)]:
-        image = picture(2, *size)
+        image = random_image(2, *size)
         [ours] = pair.ours.processor.inputs([[image]], ["caption en"]).images
         assert torch.equal(ours[None], pair.reference_inputs([[image]], ["caption en"])["pixel_values"])
 
 
 @pytest.mark.parametrize("prompt", ["caption en", "", "answer en what is on the mat", "a  cat", "<loc0007> cat", "é"])
 def test_prompts_become_the_same_tokens(pair, prompt):
-    ours = pair.ours.processor.inputs([[picture()]], [prompt]).tokens
-    assert ours.tolist() == pair.reference_inputs([[picture()]], [prompt])["input_ids"].tolist()
+    ours = pair.ours.processor.inputs([[random_image()]], [prompt]).tokens
+    assert ours.tolist() == pair.reference_inputs([[random_image()]], [prompt])["input_ids"].tolist()
 
 
 def test_tower_and_projector(pair):
@@ -37,8 +37,8 @@ def test_tower_and_projector(pair):
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_prefill_logits(pair, prompt):
-    reference = pair.reference(**pair.reference_inputs([[picture(3)]], [prompt])).logits[:, -1]
-    ours = prefill(pair.ours, [[picture(3)]], [prompt])
+    reference = pair.reference(**pair.reference_inputs([[random_image(3)]], [prompt])).logits[:, -1]
+    ours = prefill(pair.ours, [[random_image(3)]], [prompt])
     torch.testing.assert_close(ours[:, : support.IMAGE], reference[:, : support.IMAGE], **EXACT)
     assert (ours[:, support.IMAGE :] == -torch.inf).all()
 
@@ -46,28 +46,28 @@ def test_prefill_logits(pair, prompt):
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("seed", range(3))
 def test_greedy_answers(pair, prompt, seed):
-    expected = pair.reference_tokens([[picture(seed)]], [prompt])
-    assert pair.our_tokens([[picture(seed)]], [prompt]) == expected
+    expected = pair.reference_tokens([[random_image(seed)]], [prompt])
+    assert pair.our_tokens([[random_image(seed)]], [prompt]) == expected
 
 
 def test_logprobs_are_those_of_the_reference(pair):
     from mmcli.engine.generate import generate
     from mmcli.engine.sampling import Sampling
 
-    inputs = pair.reference_inputs([[picture()]], ["caption en"])
-    ours = pair.ours.processor.inputs([[picture()]], ["caption en"])
+    inputs = pair.reference_inputs([[random_image()]], ["caption en"])
+    ours = pair.ours.processor.inputs([[random_image()]], ["caption en"])
     events = list(generate(pair.ours.model, ours, stop_ids=frozenset(), max_tokens=1, sampling=Sampling()))[0]
     logits = pair.reference(**inputs).logits[0, -1, : support.IMAGE]
     assert events[0].logprob == pytest.approx(logits.log_softmax(-1)[events[0].id].item(), abs=1e-5)
 
 
-def test_several_pictures_in_one_row(pair):
-    pictures, prompts = [[picture(1), picture(2)]], ["what is on the left"]
-    assert pair.our_tokens(pictures, prompts) == pair.reference_tokens(pictures, prompts)
+def test_several_images_in_one_row(pair):
+    images, prompts = [[random_image(1), random_image(2)]], ["what is on the left"]
+    assert pair.our_tokens(images, prompts) == pair.reference_tokens(images, prompts)
 
 
-def test_a_row_without_a_picture_reads_only_its_prompt(pair):
-    """transformers' processor insists on pictures, so the layout is written out: bos, prompt, line break."""
+def test_a_row_without_an_image_reads_only_its_prompt(pair):
+    """transformers' processor insists on images, so the layout is written out: bos, prompt, line break."""
     ids = pair.ours.processor.inputs([[]], ["caption en"])
     assert not ids.images and ids.tokens[0, 0] == 2
     logits = pair.reference(input_ids=ids.tokens, token_type_ids=torch.zeros_like(ids.tokens)).logits[:, -1]
@@ -76,28 +76,28 @@ def test_a_row_without_a_picture_reads_only_its_prompt(pair):
 
 
 def test_a_padded_batch_gives_the_reference_answers_and_those_of_its_rows(pair):
-    pictures = [[picture(i)] for i in range(3)]
-    together = pair.our_tokens(pictures, PROMPTS)
-    assert together == [pair.our_tokens([own], [prompt])[0] for own, prompt in zip(pictures, PROMPTS, strict=True)]
-    assert together == pair.reference_tokens(pictures, PROMPTS)
+    images = [[random_image(i)] for i in range(3)]
+    together = pair.our_tokens(images, PROMPTS)
+    assert together == [pair.our_tokens([own], [prompt])[0] for own, prompt in zip(images, PROMPTS, strict=True)]
+    assert together == pair.reference_tokens(images, PROMPTS)
 
 
-def test_rows_may_differ_in_their_number_of_pictures(pair):
-    pictures, prompts = [[], [picture(1)], [picture(2), picture(3)]], PROMPTS
-    alone = [pair.our_tokens([own], [prompt])[0] for own, prompt in zip(pictures, prompts, strict=True)]
-    assert pair.our_tokens(pictures, prompts) == alone
+def test_rows_may_differ_in_their_number_of_images(pair):
+    images, prompts = [[], [random_image(1)], [random_image(2), random_image(3)]], PROMPTS
+    alone = [pair.our_tokens([own], [prompt])[0] for own, prompt in zip(images, prompts, strict=True)]
+    assert pair.our_tokens(images, prompts) == alone
 
 
 def test_cached_steps_equal_a_reading_without_cache(pair):
     """The reference without cache reads everything anew at every step; ours reads each token once."""
-    expected = pair.reference_tokens([[picture(5)]], [PROMPTS[1]], use_cache=False)
-    assert pair.our_tokens([[picture(5)]], [PROMPTS[1]]) == expected
+    expected = pair.reference_tokens([[random_image(5)]], [PROMPTS[1]], use_cache=False)
+    assert pair.our_tokens([[random_image(5)]], [PROMPTS[1]]) == expected
 
 
 def test_step_logits_beyond_the_window(second):
     """Written tokens, fed to the reference with its cache and to ours: each step's logits, far past the window."""
-    inputs = second.reference_inputs([[picture()]], ["detect cat"])
-    ours = second.ours.processor.inputs([[picture()]], ["detect cat"])
+    inputs = second.reference_inputs([[random_image()]], ["detect cat"])
+    ours = second.ours.processor.inputs([[random_image()]], ["detect cat"])
     length = ours.tokens.shape[1]
     assert length > 12, "the prefix alone is to be longer than the window"
     with torch.inference_mode():
@@ -118,7 +118,7 @@ def test_step_logits_beyond_the_window(second):
 
 def test_the_window_and_the_caps_matter_in_these_checkpoints(second):
     """Without this the tests above could pass by a model that ignores them."""
-    inputs = second.ours.processor.inputs([[picture()]], ["detect cat"])
+    inputs = second.ours.processor.inputs([[random_image()]], ["detect cat"])
     decoder = second.ours.model.decoder
 
     def logits(window, cap) -> torch.Tensor:
@@ -139,7 +139,7 @@ def test_the_window_and_the_caps_matter_in_these_checkpoints(second):
 
 
 def test_all_generations_of_names_and_shards_load_to_the_same_model(pair, tmp_path, load_folder, our_answer):
-    expected = pair.our_tokens([[picture()]], ["caption en"])
+    expected = pair.our_tokens([[random_image()]], ["caption en"])
     for style in ("as saved in memory", "2024", "shards"):
         folder = tmp_path / style
         shutil.copytree(pair.folder, folder)
@@ -151,7 +151,7 @@ def test_all_generations_of_names_and_shards_load_to_the_same_model(pair, tmp_pa
             pair.reference.save_pretrained(folder, max_shard_size=shards, save_original_format=style == "shards")
             assert (style == "shards") == (folder / "model.safetensors.index.json").is_file()
         loaded = load_folder(folder)
-        assert our_answer(loaded, [[picture()]], ["caption en"]) == expected, style
+        assert our_answer(loaded, [[random_image()]], ["caption en"]) == expected, style
         for name, tensor in pair.ours.model.state_dict().items():
             assert torch.equal(tensor, loaded.model.state_dict()[name]), (style, name)
 
@@ -160,7 +160,7 @@ def test_a_vocabulary_without_filler_is_used_whole_but_for_the_image_token(tmp_p
     """Where no row is filler, all ids behind the image token are words like any other."""
     config = support.tiny_config(False, rows=2000)
     support.write_checkpoint(tmp_path, support.tiny_reference(config))
-    logits = prefill(load_folder(tmp_path), [[picture()]], ["caption en"])
+    logits = prefill(load_folder(tmp_path), [[random_image()]], ["caption en"])
     assert (logits == -torch.inf).nonzero()[:, 1].tolist() == [support.IMAGE]
 
 
@@ -186,11 +186,11 @@ def test_a_foreign_tokenizer_and_untouched_weights(tmp_path, load_folder, our_an
     reference.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     for prompt in PROMPTS:
-        inputs = processor(images=picture(), text="<image>" + prompt, return_tensors="pt")
+        inputs = processor(images=random_image(), text="<image>" + prompt, return_tensors="pt")
         inputs.pop("labels")
         output = reference.generate(**inputs, max_new_tokens=24, do_sample=False)
         expected = output[0, inputs["input_ids"].shape[1] :].tolist()
-        assert our_answer(load_folder(tmp_path), [[picture()]], [prompt]) == [expected]
+        assert our_answer(load_folder(tmp_path), [[random_image()]], [prompt]) == [expected]
 
 
 def test_bfloat16_stays_close(pair, load_folder):
@@ -198,12 +198,12 @@ def test_bfloat16_stays_close(pair, load_folder):
     from mmcli.models.load import load
 
     short = load(pair.ours.checkpoint, "cpu", torch.bfloat16)
-    wide = prefill(pair.ours, [[picture()]], ["caption en"])[:, : support.IMAGE]
-    close = prefill(short, [[picture()]], ["caption en"])[:, : support.IMAGE]
+    wide = prefill(pair.ours, [[random_image()]], ["caption en"])[:, : support.IMAGE]
+    close = prefill(short, [[random_image()]], ["caption en"])[:, : support.IMAGE]
     assert (wide - close).abs().max() < 0.1 * wide.std() + 0.05
 
 
-def prefill(loaded, pictures, prompts) -> torch.Tensor:
-    inputs = loaded.processor.inputs(pictures, prompts).to(loaded.device, loaded.dtype)
+def prefill(loaded, images, prompts) -> torch.Tensor:
+    inputs = loaded.processor.inputs(images, prompts).to(loaded.device, loaded.dtype)
     with torch.inference_mode():
         return loaded.model.prefill(inputs, loaded.model.new_cache(*inputs.tokens.shape))

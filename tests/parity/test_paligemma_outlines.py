@@ -3,7 +3,7 @@
 import pytest
 import support
 import torch
-from support import picture
+from support import random_image
 
 from mmcli.decode.locations import DIVISOR, encode_box
 from mmcli.models.outlining import outline
@@ -35,7 +35,7 @@ def places_of(box: tuple) -> list[int]:
 
 
 def test_codes_are_those_of_the_reference(pair):
-    images = [picture(seed) for seed in range(3)]
+    images = [random_image(seed) for seed in range(3)]
     for image, boxes, found in zip(images, BOXES, outline(pair.ours, images, BOXES), strict=True):
         assert [(one.label, list(one.loc)) for one in found.objects] == [(lb, places_of(box)) for lb, box in boxes]
         expected = [codes_of_reference(pair, image, label, places_of(box)) for label, box in boxes]
@@ -46,7 +46,7 @@ def test_codes_are_those_of_the_reference(pair):
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_boxes_do_not_depend_on_each_other(pair, monkeypatch, rows):
-    images = [picture(seed) for seed in range(3)]
+    images = [random_image(seed) for seed in range(3)]
     whole = outline(pair.ours, images, BOXES)
     monkeypatch.setattr("mmcli.models.outlining.ROWS", rows)
     for one, other in zip(whole, outline(pair.ours, images, BOXES), strict=True):
@@ -55,6 +55,6 @@ def test_boxes_do_not_depend_on_each_other(pair, monkeypatch, rows):
 
 def test_another_divisor_gives_other_places(pair):
     box = [("cat", (0.25, 0.25, 0.75, 0.75))]
-    [usual] = outline(pair.ours, [picture()], [box])
-    [other] = outline(pair.ours, [picture()], [box], divisor=DIVISOR + 1)
+    [usual] = outline(pair.ours, [random_image()], [box])
+    [other] = outline(pair.ours, [random_image()], [box], divisor=DIVISOR + 1)
     assert usual.objects[0].loc == (256, 256, 767, 767) and other.objects[0].loc == (256, 256, 768, 768)

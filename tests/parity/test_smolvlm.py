@@ -5,7 +5,7 @@ import smolvlm_folders as folders
 import torch
 from PIL import Image
 from smolvlm_pairs import Pair, make_pair, say
-from support import picture
+from support import random_image
 
 from mmcli.models.smolvlm.images import TileSettings
 from mmcli.models.smolvlm.prompts import task_prompt
@@ -27,7 +27,7 @@ def pair(request, tmp_path_factory) -> Pair:
 
 def test_pixels_equal_the_pillow_reference_bit_for_bit(pair):
     for seed, size in enumerate(SIZES):
-        image = picture(seed, *size) if min(size) > 1 else Image.new("RGB", size, (9, 200, 77))
+        image = random_image(seed, *size) if min(size) > 1 else Image.new("RGB", size, (9, 200, 77))
         [ours] = pair.ours.processor.inputs([[image]], ["a cat"]).images
         expected = pair.inputs(say("user", image, "a cat"))["pixel_values"][0]
         assert torch.equal(ours, expected), size
@@ -39,7 +39,7 @@ def test_pixels_equal_the_pillow_reference_bit_for_bit(pair):
 )
 def test_published_tiles_equal_the_pillow_reference_bit_for_bit(tile, size, tiles):
     settings = {"size": {"longest_edge": 4 * tile}, "max_image_size": {"longest_edge": tile}}
-    image = picture(3, *size) if min(size) > 1 else Image.new("RGB", size, (9, 200, 77))
+    image = random_image(3, *size) if min(size) > 1 else Image.new("RGB", size, (9, 200, 77))
     ours = torch.from_numpy(TileSettings(tile, 4 * tile).tiles(image))
     expected = folders.SmolVLMImageProcessorPil(**settings)(image, return_tensors="pt")["pixel_values"][0]
     assert len(ours) == tiles and torch.equal(ours, expected)
@@ -50,7 +50,7 @@ def test_other_settings_too(tmp_path, settings):
     processor = folders.write_processor(tmp_path, "idefics3", **settings)
     read = TileSettings.open(tmp_path)
     for size in SIZES[:2]:
-        image = picture(1, *size)
+        image = random_image(1, *size)
         expected = processor.image_processor(image, return_tensors="pt")["pixel_values"][0]
         assert torch.equal(torch.from_numpy(read.tiles(image)), expected)
         assert read.grid(size).tiles == len(expected)
@@ -60,14 +60,14 @@ def test_other_settings_too(tmp_path, settings):
 
 CONVERSATIONS = {
     "text alone": [say("user", "hello world")],
-    "one image": [say("user", picture(0), "what is on the left?")],
-    "several": [say("user", picture(0), picture(1, 31, 200), picture(2, 20, 20), "a cat")],
-    "between words": [say("user", "what is", picture(0), " and who ", picture(1, 31, 200))],
+    "one image": [say("user", random_image(0), "what is on the left?")],
+    "several": [say("user", random_image(0), random_image(1, 31, 200), random_image(2, 20, 20), "a cat")],
+    "between words": [say("user", "what is", random_image(0), " and who ", random_image(1, 31, 200))],
     "turns": [
         say("system", "be kind"),
-        say("user", picture(0), "what is it?"),
+        say("user", random_image(0), "what is it?"),
         say("assistant", "a cat on the mat"),
-        say("user", "say it again \n\n", picture(1, 31, 200)),
+        say("user", "say it again \n\n", random_image(1, 31, 200)),
     ],
 }
 
@@ -98,9 +98,9 @@ def test_conversations_become_the_same_tokens(pair, name):
 
 
 def test_tower_and_connector(pair):
-    inputs = pair.inputs(say("user", picture(0), "a cat"))
+    inputs = pair.inputs(say("user", random_image(0), "a cat"))
     features = pair.reference.model.get_image_features(inputs["pixel_values"], inputs["pixel_attention_mask"])
-    ours = pair.ours.processor.inputs([[picture(0)]], ["a cat"])
+    ours = pair.ours.processor.inputs([[random_image(0)]], ["a cat"])
     with torch.inference_mode():
         soft = pair.ours.model.soft_tokens(ours)
     torch.testing.assert_close(soft, torch.cat(features.pooler_output), **EXACT)
@@ -121,7 +121,7 @@ def test_prefill_logits(pair):
 
 
 def test_rows_of_a_batch_are_singles_whatever_their_number_of_images(pair):
-    images = [[], [picture(1, 31, 200)], [picture(2), picture(3, 20, 20)]]
+    images = [[], [random_image(1, 31, 200)], [random_image(2), random_image(3, 20, 20)]]
     expected = [pair.tokens(say("user", *own, words)) for own, words in zip(images, QUESTIONS, strict=True)]
     assert [pair.our_tokens([own], [words])[0] for own, words in zip(images, QUESTIONS, strict=True)] == expected
     assert pair.our_tokens(images, QUESTIONS) == expected
@@ -129,15 +129,15 @@ def test_rows_of_a_batch_are_singles_whatever_their_number_of_images(pair):
 
 
 def test_cached_steps_equal_a_reading_without_cache(pair):
-    expected = pair.tokens(say("user", picture(5), QUESTIONS[0]), use_cache=False)
-    assert pair.our_tokens([[picture(5)]], QUESTIONS[:1]) == [expected]
+    expected = pair.tokens(say("user", random_image(5), QUESTIONS[0]), use_cache=False)
+    assert pair.our_tokens([[random_image(5)]], QUESTIONS[:1]) == [expected]
 
 
 def test_what_an_image_shows_matters(pair):
-    first, second = (pair.our_tokens([[picture(seed)]], QUESTIONS[:1]) for seed in (5, 6))
+    first, second = (pair.our_tokens([[random_image(seed)]], QUESTIONS[:1]) for seed in (5, 6))
     assert first != second
 
 
 def test_a_caption_is_asked_for_in_words(pair):
     words = task_prompt("caption", "")
-    assert pair.our_tokens([[picture(4)]], [words]) == [pair.tokens(say("user", picture(4), words))]
+    assert pair.our_tokens([[random_image(4)]], [words]) == [pair.tokens(say("user", random_image(4), words))]

@@ -7,7 +7,7 @@ import smolvlm_folders as folders
 from command import mmcli
 from PIL import Image
 from smolvlm_pairs import STEPS, Pair, make_pair, say
-from support import picture
+from support import random_image
 
 from mmcli.models.smolvlm.prompts import task_prompt
 from mmcli.tasks.chat import ChatRequest
@@ -23,9 +23,14 @@ def pair(request, tmp_path_factory) -> Pair:
 def files(tmp_path_factory) -> dict[str, Path]:
     """Images of odd shapes, one of them see-through."""
     folder = tmp_path_factory.mktemp("files")
-    clear = picture(3, 60, 50).convert("RGBA")
-    clear.putalpha(picture(4, 60, 50).convert("L"))
-    images = {"wide": picture(1, 90, 37), "tall": picture(2, 31, 200), "dot": Image.new("RGB", (1, 1)), "clear": clear}
+    clear = random_image(3, 60, 50).convert("RGBA")
+    clear.putalpha(random_image(4, 60, 50).convert("L"))
+    images = {
+        "wide": random_image(1, 90, 37),
+        "tall": random_image(2, 31, 200),
+        "dot": Image.new("RGB", (1, 1)),
+        "clear": clear,
+    }
     for name, image in images.items():
         image.save(folder / f"{name}.png")
     return {name: folder / f"{name}.png" for name in images}
@@ -67,7 +72,11 @@ def test_a_second_turn_keeps_the_cache_and_is_the_references(pair, monkeypatch):
         pair.ours.model, "prefill", lambda inputs, cache: (read.append(inputs), prefill(inputs, cache))[1]
     )
     messages = [say("system", "be kind")]
-    for images, words in [([picture(1, 90, 37)], "what is it?"), ([], "say it again"), ([picture(2)], "a cat")]:
+    for images, words in [
+        ([random_image(1, 90, 37)], "what is it?"),
+        ([], "say it again"),
+        ([random_image(2)], "a cat"),
+    ]:
         messages.append(say("user", *images, words))
         said = conversation.ask(ChatRequest(words=words, max_tokens=STEPS), images)
         assert list(said.ids) == expected(pair, *messages)

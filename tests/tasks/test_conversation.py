@@ -11,7 +11,7 @@ from mmcli.tasks.chat import ChatRequest
 from mmcli.tasks.conversation import Conversation, _behind, audio_seconds
 from mmcli.types import Audio, Turn
 
-PICTURES = [support.picture(seed) for seed in range(3)]
+IMAGES = [support.random_image(seed) for seed in range(3)]
 AUDIOS = [Audio(f"{seed}.wav", np.random.default_rng(seed).standard_normal(4000, np.float32)) for seed in range(2)]
 
 
@@ -58,10 +58,10 @@ class Impatient:
             raise KeyboardInterrupt
 
 
-def test_three_turns_with_pictures_and_recordings_on_the_way(small):
+def test_three_turns_with_images_and_recordings_on_the_way(small):
     conversation = Conversation(small)
-    first = check(conversation, "hello there", [PICTURES[0]])
-    second = check(conversation, "and this?", [PICTURES[1], AUDIOS[0], PICTURES[2]])
+    first = check(conversation, "hello there", [IMAGES[0]])
+    second = check(conversation, "and this?", [IMAGES[1], AUDIOS[0], IMAGES[2]])
     third = check(conversation, "what was the first?", [AUDIOS[1]])
     assert len({tuple(first), tuple(second), tuple(third)}) == 3
     assert [turn.role for turn in conversation.turns] == ["user", "model"] * 3
@@ -69,7 +69,7 @@ def test_three_turns_with_pictures_and_recordings_on_the_way(small):
 
 def test_only_what_is_new_is_read(small):
     conversation = Conversation(small)
-    conversation.ask(asked("hello " * 20), [PICTURES[0]])
+    conversation.ask(asked("hello " * 20), [IMAGES[0]])
     small.model.read.clear()
     conversation.ask(asked("a?"))
     [count] = small.model.read
@@ -89,11 +89,11 @@ def test_what_the_system_says_stands_first_and_stays(small):
 @pytest.mark.parametrize("tokens", [1, 2, 7])
 def test_what_was_written_before_ctrl_c_stays_part_of_it(small, tokens):
     conversation = Conversation(small)
-    check(conversation, "hello", [PICTURES[0]])
+    check(conversation, "hello", [IMAGES[0]])
     said = conversation.ask(asked("go on", 30), [AUDIOS[0]], Impatient(tokens))
     assert said.stopped and not said.ended and len(said.ids) == tokens
     assert conversation.turns[-1] == Turn("model", (small.processor.decode(said.ids),))
-    check(conversation, "and then?", [PICTURES[1]])
+    check(conversation, "and then?", [IMAGES[1]])
     check(conversation, "at last?")
 
 
@@ -117,7 +117,7 @@ def test_an_interrupted_step_leaves_no_trace(small):
 
 def test_a_question_without_an_answer_is_as_good_as_never_asked(small):
     conversation = Conversation(small)
-    check(conversation, "hello", [PICTURES[0]])
+    check(conversation, "hello", [IMAGES[0]])
     turns = list(conversation.turns)
 
     def interrupt(*_):
@@ -125,17 +125,17 @@ def test_a_question_without_an_answer_is_as_good_as_never_asked(small):
 
     handle = small.model.decoder.layers[2].register_forward_pre_hook(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        conversation.ask(asked("never mind"), [PICTURES[1]])
+        conversation.ask(asked("never mind"), [IMAGES[1]])
     handle.remove()
     assert conversation.turns == turns
     small.model.read.clear()
-    check(conversation, "something else", [PICTURES[2]])
+    check(conversation, "something else", [IMAGES[2]])
     assert small.model.read[1] < 0.6 * small.model.read[0]  # and what was read before is still there
 
 
 def test_white_space_that_a_template_trims_costs_no_second_reading(small):
     conversation = Conversation(small)
-    check(conversation, "hello " * 10, [PICTURES[0]])
+    check(conversation, "hello " * 10, [IMAGES[0]])
     cache, written = conversation._cache, _behind(conversation._ids[-1:], small.processor.text_inputs("\n \n"))
     with torch.inference_mode():  # the model writes on: a line break, a space, a line break
         cache.grow(cache.length + 4)
@@ -149,26 +149,26 @@ def test_white_space_that_a_template_trims_costs_no_second_reading(small):
 
 def test_after_clear_nothing_is_left(small):
     conversation = Conversation(small)
-    first = check(conversation, "hello", [PICTURES[0]])
+    first = check(conversation, "hello", [IMAGES[0]])
     check(conversation, "again")
     conversation.clear()
     assert conversation.turns == []
-    assert check(conversation, "hello", [PICTURES[0]]) == first
+    assert check(conversation, "hello", [IMAGES[0]]) == first
 
 
 def test_turns_that_are_not_those_of_the_cache_are_read_anew(small):
     conversation = Conversation(small)
-    conversation.ask(asked("hello"), [PICTURES[0]])
+    conversation.ask(asked("hello"), [IMAGES[0]])
     conversation.turns[1] = Turn("model", ("something else",))
     check(conversation, "and now?")
-    conversation.turns[0] = Turn("user", (PICTURES[1], "good day"))
+    conversation.turns[0] = Turn("user", (IMAGES[1], "good day"))
     check(conversation, "and then?")
 
 
 def test_an_answer_is_given_what_room_is_left_and_then_there_is_a_sentence():
     loaded = turn_model(context=100, seed=7)
     conversation = Conversation(loaded)
-    said = conversation.ask(asked("a" * 50, 60), [PICTURES[0]])
+    said = conversation.ask(asked("a" * 50, 60), [IMAGES[0]])
     assert conversation.full != said.ended and len(said.ids) <= 100
     turns = list(conversation.turns)
     with pytest.raises(InputError, match=r"tokens, and small reads 100 at most.*begin another with /clear") as caught:
@@ -199,11 +199,11 @@ def test_the_answer_is_told_as_it_comes(small):
 def test_without_turns_every_question_stands_alone(loaded):
     assert not loaded.processor.capabilities.turns
     conversation = Conversation(loaded)
-    first = conversation.ask(asked("what?", 6), [PICTURES[0]])
-    other = conversation.ask(asked("what?", 6), [PICTURES[1]])
-    again = conversation.ask(asked("what?", 6), [PICTURES[0]])
+    first = conversation.ask(asked("what?", 6), [IMAGES[0]])
+    other = conversation.ask(asked("what?", 6), [IMAGES[1]])
+    again = conversation.ask(asked("what?", 6), [IMAGES[0]])
     assert first.ids == again.ids != other.ids and conversation.turns == []
-    stopped = conversation.ask(asked("what?", 6), [PICTURES[0]], Impatient(3))
+    stopped = conversation.ask(asked("what?", 6), [IMAGES[0]], Impatient(3))
     assert stopped.stopped and stopped.ids == first.ids[:3]
 
 

@@ -20,7 +20,7 @@ from mmcli.tasks.result import chat_record, image_record
 from mmcli.tasks.segment import SegmentRequest
 from mmcli.types import Completion, Timings
 
-PICTURE = LoadedImage(Image.new("RGB", (10, 5)), 1023, 2046, ("first of 12 frames",))
+IMAGE = LoadedImage(Image.new("RGB", (10, 5)), 1023, 2046, ("first of 12 frames",))
 DETECT = DetectRequest(words="cat")
 
 
@@ -39,10 +39,10 @@ def words(loaded, text):
 
 
 def record(loaded, ids, request=DETECT, **more):
-    return to_dict(image_record(request, said(ids, **more), loaded, "a.png", PICTURE, 0.125))
+    return to_dict(image_record(request, said(ids, **more), loaded, "a.png", IMAGE, 0.125))
 
 
-def test_a_detection_has_boxes_in_pixels_of_the_whole_picture(loaded):
+def test_a_detection_has_boxes_in_pixels_of_the_whole_image(loaded):
     ids = [*locations(100, 200, 300, 400), *words(loaded, " cat")]
     entry = record(loaded, ids)
     assert entry["objects"] == [
@@ -119,7 +119,7 @@ def test_a_mask_that_holds_no_pixel_is_said(loaded):
     assert entry["problems"] == ['the mask of "cat" is empty'] and not decode(Mask(**entry["objects"][0]["mask"])).any()
 
 
-def pictures(*names):
+def images(*names):
     from mmcli.media.image import load_image
 
     return [(source, load_image(source)) for source in expand(names, extensions=IMAGE_EXTENSIONS)]
@@ -130,24 +130,24 @@ def pictures(*names):
     [
         ((), None, 0),
         (("album/b.jpg",), "album/b.jpg", 1),
-        (("album/b.jpg", "album/sub/c.png"), ["album/b.jpg", "album/sub/c.png"], 0),  # of which picture would they be?
+        (("album/b.jpg", "album/sub/c.png"), ["album/b.jpg", "album/sub/c.png"], 0),  # of which image would they be?
     ],
 )
-def test_a_chat_names_its_pictures(album, loaded, names, source, objects):
-    seen = pictures(*names)
-    picture = seen[0][1] if len(seen) == 1 else None
-    entry = to_dict(chat_record(ChatRequest(words="what?"), said(locations(1, 2, 3, 4)), loaded, names, picture))
+def test_a_chat_names_its_images(album, loaded, names, source, objects):
+    seen = images(*names)
+    image = seen[0][1] if len(seen) == 1 else None
+    entry = to_dict(chat_record(ChatRequest(words="what?"), said(locations(1, 2, 3, 4)), loaded, names, image))
     assert entry["source"] == source and len(entry["objects"]) == objects
     assert (entry["width"] is None) == (objects == 0)
 
 
 def test_an_answer_keeps_no_stop_token_and_tells_whether_it_was_cut(album, loaded):
-    [(_, picture)] = pictures("album/b.jpg")
+    [(_, image)] = images("album/b.jpg")
     tokens = []
-    [cut] = answer(loaded, [[picture.image]], CaptionRequest(max_tokens=4), lambda row, token: tokens.append(token))
+    [cut] = answer(loaded, [[image.image]], CaptionRequest(max_tokens=4), lambda row, token: tokens.append(token))
     assert not cut.ended and tokens == list(cut.ids) and len(cut.ids) == 4
     assert all(token.logprob <= 0 and math.isfinite(token.logprob) for token in cut.tokens)
     stops_at_once = copy.copy(loaded.processor)
     object.__setattr__(stops_at_once, "stop_ids", frozenset({cut.ids[0]}))
-    [ended] = answer(replace(loaded, processor=stops_at_once), [[picture.image]], CaptionRequest(max_tokens=4))
+    [ended] = answer(replace(loaded, processor=stops_at_once), [[image.image]], CaptionRequest(max_tokens=4))
     assert ended.ended and ended.ids == ()

@@ -57,8 +57,8 @@ class ToyProcessor(Processor):
 
     capabilities, stop_ids, grammar = TASKS, frozenset({END}), CornerGrammar()
 
-    def inputs(self, pictures, prompts):
-        images, grids = zip(*(self.patches(image) for [image] in pictures), strict=True)
+    def inputs(self, images, prompts):
+        images, grids = zip(*(self.patches(image) for [image] in images), strict=True)
         tokens, valid = pad_left([[LETTERS.index(c) for c in text if c in LETTERS] for text in prompts], 0)
         return Inputs(tokens, valid, images, grids)
 

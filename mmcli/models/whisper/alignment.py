@@ -48,9 +48,9 @@ def token_times(
     frames = max(1, min(round(seconds / FRAME), model.config.audio_positions))
     weights = torch.cat([scores[0, :, :, :frames] for scores in encoded.scores]).softmax(dim=-1)
     spread, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
-    picture = smooth((weights - mean) / spread.clamp(min=1e-10)).mean(dim=0)
+    matrix = smooth((weights - mean) / spread.clamp(min=1e-10)).mean(dim=0)
     first = len(prompt) - 1  # what stands at a place is written from the place before it
-    path = starts(-picture[first : first + len(ids) + 1].double().cpu().numpy())
+    path = starts(-matrix[first : first + len(ids) + 1].double().cpu().numpy())
     logits = model.logits(hidden[0, first : first + len(ids)])[:, :end]
     chosen = torch.tensor(ids, device=logits.device)[:, None]
     return path * FRAME, logits.softmax(dim=-1).gather(-1, chosen)[:, 0].cpu().numpy()

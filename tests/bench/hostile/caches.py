@@ -19,7 +19,7 @@ COMMANDS = (
     ("models", "verify", NAME),
     ("models", "remove", NAME, "--yes"),
     ("inspect", NAME, "--offline"),
-    ("caption", checkpoints.PICTURE, "--model", NAME, "--offline", "--max-tokens", "4"),
+    ("caption", checkpoints.IMAGE, "--model", NAME, "--offline", "--max-tokens", "4"),
 )
 FOLDERS = (
     "models--",

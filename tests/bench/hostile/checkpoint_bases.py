@@ -71,7 +71,7 @@ def write(folder: Path, name: str) -> None:
 
 
 def _whole_gemma3n(folder: Path) -> None:
-    """Without its weights, of which the picture tower alone has 1.2 GB: enough for `inspect`."""
+    """Without its weights, of which the image tower alone has 1.2 GB: enough for `inspect`."""
     import gemma3n_folders
     import gemma3n_models
     from transformers import Gemma3nConfig

@@ -18,19 +18,19 @@ from bench.hostile.safetensors_damage import damage_weights
 from bench.hostile.tokenizer_damage import damage_tokenizer
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-PICTURE, SPEECH = EXAMPLES / "cat.jpg", EXAMPLES / "jfk.flac"
+IMAGE, SPEECH = EXAMPLES / "cat.jpg", EXAMPLES / "jfk.flac"
 SHORT = ("--max-tokens", "40")
 TRANSCRIBE = ("--temperature", "0", "--duration", "3")
 
 # Base → the commands that run it, behind its folder's name.
 RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
-    "nano": (("caption", PICTURE, *SHORT), ("segment", "cat", PICTURE, *SHORT)),
+    "nano": (("caption", IMAGE, *SHORT), ("segment", "cat", IMAGE, *SHORT)),
     "paligemma": (
-        ("caption", PICTURE, *SHORT),
-        ("segment", "cat", PICTURE, *SHORT),
-        ("chat", PICTURE, "-m", "cat?", *SHORT),
+        ("caption", IMAGE, *SHORT),
+        ("segment", "cat", IMAGE, *SHORT),
+        ("chat", IMAGE, "-m", "cat?", *SHORT),
     ),
-    "paligemma2": (("detect", "cat", PICTURE, *SHORT), ("chat", PICTURE, "-m", "cat?", *SHORT)),
+    "paligemma2": (("detect", "cat", IMAGE, *SHORT), ("chat", IMAGE, "-m", "cat?", *SHORT)),
     "whisper": (
         ("transcribe", SPEECH, *TRANSCRIBE),
         ("transcribe", SPEECH, "--words", "--language", "de", *TRANSCRIBE),
@@ -38,16 +38,16 @@ RUNS: dict[str, tuple[tuple[object, ...], ...]] = {
     "whisper.en": (("transcribe", SPEECH, *TRANSCRIBE), ("transcribe", SPEECH, "--hint", "cat", *TRANSCRIBE)),
     "whisper-base": (("transcribe", SPEECH, *TRANSCRIBE),),
     "gemma3n-text": (("chat", "-m", "Who?", *SHORT),),
-    "minicpmv-1.0": (("chat", PICTURE, "-m", "Who?", *SHORT),),
-    "omnilmm": (("caption", PICTURE, *SHORT), ("chat", PICTURE, "-m", "Who?", *SHORT)),
-    "minicpmv-2.0": (("caption", PICTURE, *SHORT), ("chat", PICTURE, "-m", "Who?", *SHORT)),
-    "minicpmv-2.6": (("caption", PICTURE, *SHORT), ("chat", PICTURE, "-m", "Who?", *SHORT)),
-    "mllama": (("caption", PICTURE, *SHORT), ("chat", PICTURE, "-m", "Who?", *SHORT)),
-    "idefics3": (("caption", PICTURE, *SHORT), ("chat", PICTURE, "-m", "Who?", *SHORT)),
-    "smolvlm": (("caption", PICTURE, *SHORT), ("chat", "-m", "Who?", *SHORT)),
-    "fuyu": (("detect", "cat", PICTURE, *SHORT), ("chat", PICTURE, "-m", "<box>1, 2, 3, 4</box>", *SHORT)),
-    "fuyu-pickle": (("caption", PICTURE, *SHORT), ("chat", "-m", "Who?", *SHORT)),
-    "gemma3n": (("caption", PICTURE, *SHORT),),
+    "minicpmv-1.0": (("chat", IMAGE, "-m", "Who?", *SHORT),),
+    "omnilmm": (("caption", IMAGE, *SHORT), ("chat", IMAGE, "-m", "Who?", *SHORT)),
+    "minicpmv-2.0": (("caption", IMAGE, *SHORT), ("chat", IMAGE, "-m", "Who?", *SHORT)),
+    "minicpmv-2.6": (("caption", IMAGE, *SHORT), ("chat", IMAGE, "-m", "Who?", *SHORT)),
+    "mllama": (("caption", IMAGE, *SHORT), ("chat", IMAGE, "-m", "Who?", *SHORT)),
+    "idefics3": (("caption", IMAGE, *SHORT), ("chat", IMAGE, "-m", "Who?", *SHORT)),
+    "smolvlm": (("caption", IMAGE, *SHORT), ("chat", "-m", "Who?", *SHORT)),
+    "fuyu": (("detect", "cat", IMAGE, *SHORT), ("chat", IMAGE, "-m", "<box>1, 2, 3, 4</box>", *SHORT)),
+    "fuyu-pickle": (("caption", IMAGE, *SHORT), ("chat", "-m", "Who?", *SHORT)),
+    "gemma3n": (("caption", IMAGE, *SHORT),),
 }
 
 VALUES: tuple[Any, ...] = (
@@ -126,7 +126,7 @@ def make(rng: random.Random, folder: Path) -> list[tuple[object, ...]]:
     run, *arguments = rng.choice(RUNS[name])
     chosen: list[tuple[object, ...]] = [(run, *arguments, "--model", model)]
     if mask_decoder is not None:
-        chosen = [("segment", "cat", PICTURE, "--mask-decoder", mask_decoder, *SHORT)]
+        chosen = [("segment", "cat", IMAGE, "--mask-decoder", mask_decoder, *SHORT)]
     extra = rng.randrange(8)
     if extra < 3:
         chosen.append(("inspect", model, *(["--json"] if extra else [])))

@@ -25,7 +25,7 @@ class Exchange:
 
     scripts: list[Script]
     address: str
-    whole: bool  # through a whole command, not only what reads pictures
+    whole: bool  # through a whole command, not only what reads images
 
 
 def prepare() -> None:
@@ -54,7 +54,7 @@ def make(rng: random.Random, folder: Path) -> Exchange:
 
 
 def exercise(exchange: Exchange) -> str:
-    """Fetch it, as a picture or by `mmcli caption`."""
+    """Fetch it, as an image or by `mmcli caption`."""
     from mmcli.media.image import load_image
     from mmcli.media.sources import IMAGE_EXTENSIONS, expand
 
@@ -73,7 +73,7 @@ def exercise(exchange: Exchange) -> str:
 
 
 def sound(rng: random.Random) -> Script:
-    """A picture, as it should come."""
+    """An image, as it should come."""
     body = CAT.read_bytes()
     return [("send", rng.choice((answer("200 OK", body=body), chunked(body, rng.randint(1, 9999)) + b"0\r\n\r\n")))]
 

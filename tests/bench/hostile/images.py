@@ -1,4 +1,4 @@
-"""Damaged picture files of every format that Pillow writes, through what reads pictures for all commands."""
+"""Damaged image files of every format that Pillow writes, through what reads images for all commands."""
 
 import io
 import random
@@ -31,12 +31,12 @@ _MODES = {"MSP": "1", "XBM": "1", "SPIDER": "F", "BLP": "P"}
 
 
 def prepare() -> None:
-    """Make the whole pictures."""
+    """Make the whole images."""
     whole()
 
 
 def make(rng: random.Random, folder: Path) -> Path:
-    """A damaged picture in `folder`."""
+    """A damaged image in `folder`."""
     kind, data = rng.choice(whole())
     data = damage(data, rng, [other for _, other in whole()])
     if kind == "PNG" and rng.random() < 0.7:  # else most damage would end at the checksums
@@ -52,14 +52,14 @@ def exercise(path: Path) -> str:
     from mmcli.media.sources import Source
 
     source = Source(path.name, path, None, PurePosixPath(path.name))
-    picture = load_image(source, side=896 if len(path.read_bytes()) % 2 else None)
-    assert picture.image.mode == "RGB" and picture.image.size[0] <= picture.width
+    image = load_image(source, side=896 if len(path.read_bytes()) % 2 else None)
+    assert image.image.mode == "RGB" and image.image.size[0] <= image.width
     return "read"
 
 
 @cache
 def whole() -> list[tuple[str, bytes]]:
-    """(format, bytes) of undamaged pictures, made once; those of formats that are read stand there three times."""
+    """(format, bytes) of undamaged images, made once; those of formats that are read stand there three times."""
     Image.init()
     made = [(kind, _saved(kind, **options)) for kind, options in READ if _can_write(kind)]
     others = [(kind, _saved(kind, mode=_MODES.get(kind, "RGB"))) for kind in REFUSED if kind in Image.SAVE]

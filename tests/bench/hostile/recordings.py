@@ -45,6 +45,6 @@ def whole() -> list[bytes]:
 
     with tempfile.TemporaryDirectory() as folder:
         made = [save_sweep(Path(folder) / f"a.{kind}", SECONDS_OF_AUDIO).read_bytes() for kind in KINDS]
-        video = save(Path(folder) / "b.mp4", sweep(SECONDS_OF_AUDIO, 48000), picture=True)
+        video = save(Path(folder) / "b.mp4", sweep(SECONDS_OF_AUDIO, 48000), video=True)
         tracks = save(Path(folder) / "c.mkv", sweep(SECONDS_OF_AUDIO, 48000), tracks=2)
         return [*made, video.read_bytes(), tracks.read_bytes()]

@@ -99,13 +99,13 @@ def test_settings_of_writing_that_are_not_known_are_refused(folder, tmp_path, fi
 
 def test_prompts_and_answers_have_their_limits(folder):
     loaded = load(resolve(str(folder)), "cpu", "float32")
-    from support import picture
+    from support import random_image
 
     with pytest.raises(UsageError, match="The prompt has .* tokens, and Florence-2 reads 116. Shorten it"):
-        loaded.processor.inputs([[picture()]], ["x " * 200])
+        loaded.processor.inputs([[random_image()]], ["x " * 200])
     with pytest.raises(UsageError, match="writes at most 128 tokens. Lower --max-tokens"):
         loaded.model.new_cache(1, 129)
     with pytest.raises(UsageError, match="exactly one picture"):
-        loaded.processor.inputs([[picture(), picture()]], ["<OD>"])
+        loaded.processor.inputs([[random_image(), random_image()]], ["<OD>"])
     with pytest.raises(UsageError, match="<image>"):
-        loaded.processor.inputs([[picture()]], ["what is <image>"])
+        loaded.processor.inputs([[random_image()]], ["what is <image>"])

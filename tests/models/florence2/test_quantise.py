@@ -3,7 +3,7 @@
 import florence2_folders as folders
 import pytest
 import torch
-from support import picture
+from support import random_image
 
 from mmcli.engine.collect import complete
 from mmcli.hub.resolve import resolve
@@ -12,7 +12,7 @@ from mmcli.models.florence2 import model as florence2
 from mmcli.models.load import load
 from mmcli.tasks.settings import dtype_of
 
-IMAGES = [[picture(1, 31, 200)], [picture(2)], [picture(3, 90, 20)]]
+IMAGES = [[random_image(1, 31, 200)], [random_image(2)], [random_image(3, 90, 20)]]
 PROMPTS = ["<CAPTION>", "<OD>", "dog"]
 
 

@@ -9,7 +9,7 @@ import torch
 from command import mmcli
 from fuyu_folders import BEGIN, TEXT, id_of, tiny_config, tiny_reference, write_checkpoint
 from PIL import Image
-from support import edit_json, picture
+from support import edit_json, random_image
 
 import mmcli as package
 from mmcli.errors import ModelError, UsageError
@@ -94,7 +94,7 @@ def test_where_is_answers_are_objects_too(parrot, photo):
 
 
 def test_what_lies_in_the_padding_is_no_object(parrot, tmp_path):
-    picture(1, 30, 30).save(tmp_path / "small.png")  # the box begins at 40 pixels
+    random_image(1, 30, 30).save(tmp_path / "small.png")  # the box begins at 40 pixels
     [record] = mmcli("detect", "cat", tmp_path / "small.png", "--model", parrot, "--json").records
     assert [one["box"] for one in record["objects"]] == [[30.0, 30.0] * 2]
     assert record["problems"] == ['"cat" lies outside the image']

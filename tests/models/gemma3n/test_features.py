@@ -9,7 +9,7 @@ import pytest
 from mmcli.errors import ModelError
 from mmcli.models.gemma3n.features import LONGEST, PUBLISHED, MelSettings, log_mel, read_settings
 
-# What google/gemma-3n-* ship: settings of pictures and of recordings in one file.
+# What google/gemma-3n-* ship: settings of images and of recordings in one file.
 SHIPPED = {
     "dither": 0.0, "feature_extractor_type": "Gemma3nAudioFeatureExtractor", "feature_size": 128, "fft_length": 1024,
     "fft_overdrive": True, "frame_length": 512, "hop_length": 160, "input_scale_factor": 1.0, "max_frequency": 7600.0,

@@ -37,7 +37,7 @@ def processor(saved):
     return open_processor(saved)
 
 
-def picture(colour: int = 0) -> Image.Image:
+def plain_image(colour: int = 0) -> Image.Image:
     return Image.new("RGB", (60, 40), (colour, 7, 9))
 
 
@@ -48,8 +48,9 @@ def ask(*parts) -> list[Turn]:
 # -- layout ------------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_is_a_blank_line_its_tokens_and_a_blank_line(processor):
-    ids = processor.text_inputs(processor.apply_chat_template(ask(picture(), "a cat")), [picture()]).tokens[0].tolist()
+def test_an_image_is_a_blank_line_its_tokens_and_a_blank_line(processor):
+    image = plain_image()
+    ids = processor.text_inputs(processor.apply_chat_template(ask(image, "a cat")), [image]).tokens[0].tolist()
     place = ids.index(BOI)
     assert ids[place + 1 : place + 258] == [IMAGE] * 256 + [EOI] and ids.count(IMAGE) == 256 and ids[0] == BOS
     lines = processor.tokenizer.token_to_id
@@ -69,13 +70,15 @@ def test_a_audio_takes_as_many_places_whatever_its_length(processor):
 
 
 def test_rows_of_singles_are_turns_of_the_user(processor):
-    inputs = processor.inputs([[picture(1)], [], [picture(2), picture(3)]], ["cat", "dog", "mat"], [[], [audio()], []])
+    inputs = processor.inputs(
+        [[plain_image(1)], [], [plain_image(2), plain_image(3)]], ["cat", "dog", "mat"], [[], [audio()], []]
+    )
     assert inputs.valid.sum(1).tolist() == [
-        processor.text_inputs(processor.apply_chat_template(ask(*parts)), pictures, audios).tokens.shape[1]
-        for parts, pictures, audios in [
-            ([picture(), "cat"], [picture()], []),
+        processor.text_inputs(processor.apply_chat_template(ask(*parts)), images, audios).tokens.shape[1]
+        for parts, images, audios in [
+            ([plain_image(), "cat"], [plain_image()], []),
             ([Audio("s", audio()), "dog"], [], [audio()]),
-            ([picture(), picture(), "mat"], [picture()] * 2, []),
+            ([plain_image(), plain_image(), "mat"], [plain_image()] * 2, []),
         ]
     ]
     assert inputs.valid[:, -1].all() and not inputs.tokens[~inputs.valid].any()
@@ -85,7 +88,7 @@ def test_rows_of_singles_are_turns_of_the_user(processor):
 
 def test_a_conversation_is_read_on_where_it_was_left(processor):
     """The text grows at its end, and its parts have the ids of the whole."""
-    first = ask(picture(), "what is on the left?")
+    first = ask(plain_image(), "what is on the left?")
     before = processor.apply_chat_template(first)
     whole = processor.apply_chat_template(
         [*first, Turn("model", ("a cat",)), *ask(Audio("s", audio()), "and who speaks?")]
@@ -93,12 +96,12 @@ def test_a_conversation_is_read_on_where_it_was_left(processor):
     assert whole.startswith(before + "a cat")
     rest = whole[len(before + "a cat") :]
     parts = [
-        processor.text_inputs(before, [picture()]),
+        processor.text_inputs(before, [plain_image()]),
         processor.text_inputs("a cat"),
         processor.text_inputs(rest, (), [audio()]),
     ]
     ids = [id for inputs in parts for id in inputs.tokens[0].tolist()]
-    assert ids == processor.text_inputs(whole, [picture()], [audio()]).tokens[0].tolist()
+    assert ids == processor.text_inputs(whole, [plain_image()], [audio()]).tokens[0].tolist()
 
 
 def test_the_systems_words_stand_before_the_first_question(processor):
@@ -137,7 +140,7 @@ def test_control_tokens_that_are_typed_are_mere_letters(processor, typed, role):
 
 
 def test_a_prompt_of_the_users_own_is_typed_too(processor):
-    ids = processor.inputs([[picture()]], ["<image_soft_token>"]).tokens[0].tolist()
+    ids = processor.inputs([[plain_image()]], ["<image_soft_token>"]).tokens[0].tolist()
     assert ids.count(IMAGE) == 256 and "<image_soft_token>" in processor.decode(ids)
 
 
@@ -179,33 +182,33 @@ def test_a_audio_that_is_too_long_is_refused_and_never_cut(processor):
         processor.text_inputs(processor.apply_chat_template(ask(Audio("s", long))), (), [long])
 
 
-def test_a_template_that_leaves_pictures_out_is_a_model_error(folder):
+def test_a_template_that_leaves_images_out_is_a_model_error(folder):
     (folder / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[0].content[-1].text }}")
     blind = open_processor(folder)
     assert blind.decode(blind.inputs([[]], ["a cat"]).tokens[0].tolist()) == "a cat"
     with pytest.raises(ModelError, match=r"chat_template.jinja makes 0 places for 1 pictures"):
-        blind.inputs([[picture()]], ["a cat"])
+        blind.inputs([[plain_image()]], ["a cat"])
 
 
 def test_without_a_template_there_is_the_familys_own_layout(folder, processor):
-    turns = [Turn("system", ("be kind",)), *ask(picture(), "cat"), Turn("model", ("dog",)), *ask("mat")]
+    turns = [Turn("system", ("be kind",)), *ask(plain_image(), "cat"), Turn("model", ("dog",)), *ask("mat")]
     expected = processor.apply_chat_template(turns)
     (folder / "chat_template.jinja").unlink()
     assert open_processor(folder).apply_chat_template(turns) == expected
 
 
-def test_a_decoder_alone_takes_neither_pictures_nor_recordings(folder):
+def test_a_decoder_alone_takes_neither_images_nor_recordings(folder):
     raw = gemma3n_folders.ids_config()["text_config"] | {"model_type": "gemma3n_text", "num_hidden_layers": 30}
     (folder / "processor_config.json").unlink()
     alone = Gemma3nProcessor.open(folder, Gemma3nConfig.from_hf(raw), raw)
     assert alone.capabilities.tasks == ("chat",) and not alone.capabilities.audio
     assert alone.inputs([[]], ["cat"]).tokens.shape[1] > 3
     with pytest.raises(ModelError, match="takes no pictures"):
-        alone.inputs([[picture()]], ["cat"])
+        alone.inputs([[plain_image()]], ["cat"])
 
 
 def test_settings_of_the_older_files_are_read_too(folder, processor):
-    """The published checkpoints keep those for pictures and for recordings together in preprocessor_config.json."""
+    """The published checkpoints keep those for images and for recordings together in preprocessor_config.json."""
     whole = json.loads((folder / "processor_config.json").read_text())
     both = whole.pop("image_processor") | whole.pop("feature_extractor")
     (folder / "preprocessor_config.json").write_text(json.dumps(both))
@@ -251,7 +254,7 @@ def test_a_place_that_the_tokenizer_reads_as_letters_is_said(folder):
     path.write_text(json.dumps(content))
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match="does not read <place>, a picture's place, as a token"):
-        open_processor(folder, image_token_id=9999).inputs([[picture()]], ["cat"])
+        open_processor(folder, image_token_id=9999).inputs([[plain_image()]], ["cat"])
 
 
 def test_a_tokenizer_larger_than_the_table_is_said_before_the_model_fails(saved, processor):

@@ -47,7 +47,7 @@ def test_the_facts_add_up(folder):
     assert facts["vocabulary"] == {}
 
 
-def test_a_decoder_alone_takes_in_neither_pictures_nor_recordings(folder):
+def test_a_decoder_alone_takes_in_neither_images_nor_recordings(folder):
     text = ids_config()["text_config"]
     (folder / "config.json").write_text(json.dumps({"model_type": "gemma3n_text"} | text))
     done = mmcli("inspect", folder)

@@ -18,7 +18,7 @@ from mmcli.models.nano.joining import UNCLASSIFIED
 from mmcli.types import Token
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-PICTURES = [Image.open(EXAMPLES / name).convert("RGB") for name in ("cat.jpg", "astronaut.jpg", "coffee.jpg")]
+IMAGES = [Image.open(EXAMPLES / name).convert("RGB") for name in ("cat.jpg", "astronaut.jpg", "coffee.jpg")]
 LISTS = {
     2: ["cat", "person"],
     4: ["cat", "person", "spoon", "zebra"],
@@ -34,14 +34,14 @@ def nano():
 
 @pytest.fixture(scope="module")
 def alone(nano):
-    """What each thing asked for alone gives on every picture."""
-    return cache(lambda thing, masks: [found.objects for found in find(nano, PICTURES, [thing], masks=masks)])
+    """What each thing asked for alone gives on every image."""
+    return cache(lambda thing, masks: [found.objects for found in find(nano, IMAGES, [thing], masks=masks)])
 
 
 @pytest.fixture(scope="module")
 def listed(nano):
-    """What a whole list gives on every picture."""
-    return cache(lambda count, masks: [found.objects for found in find(nano, PICTURES, LISTS[count], masks=masks)])
+    """What a whole list gives on every image."""
+    return cache(lambda count, masks: [found.objects for found in find(nano, IMAGES, LISTS[count], masks=masks)])
 
 
 def same(one, other):
@@ -55,7 +55,7 @@ def same(one, other):
 @pytest.mark.parametrize("count", LISTS)
 def test_each_thing_of_a_list_is_answered_as_alone_in_the_users_order(alone, listed, count, masks):
     singles = [alone(thing, masks) for thing in LISTS[count]]
-    expected = [[one for single in singles for one in single[i]] for i in range(len(PICTURES))]
+    expected = [[one for single in singles for one in single[i]] for i in range(len(IMAGES))]
     found = listed(count, masks)
     assert all(same(one, other) for one, other in zip(found, expected, strict=True))
     assert {"cat", "person"} <= {one.label for objects in found for one in objects}
@@ -64,15 +64,15 @@ def test_each_thing_of_a_list_is_answered_as_alone_in_the_users_order(alone, lis
 def test_the_questions_may_be_put_in_any_portions(nano, listed, monkeypatch):
     whole = listed(4, True)
     monkeypatch.setattr(finding, "ROWS", 3)
-    portions = [found.objects for found in find(nano, PICTURES, LISTS[4], masks=True)]
+    portions = [found.objects for found in find(nano, IMAGES, LISTS[4], masks=True)]
     assert all(same(one, other) for one, other in zip(whole, portions, strict=True))
 
 
-def test_a_picture_is_read_once_however_many_things_are_asked(nano, monkeypatch):
+def test_an_image_is_read_once_however_many_things_are_asked(nano, monkeypatch):
     read, really = [], nano.model.tower.read
     monkeypatch.setattr(nano.model.tower, "read", lambda x, *rest: read.append(len(x)) or really(x, *rest))
-    find(nano, PICTURES, LISTS[8], masks=True)
-    assert read == [len(PICTURES)]
+    find(nano, IMAGES, LISTS[8], masks=True)
+    assert read == [len(IMAGES)]
 
 
 def test_every_object_of_a_segmentation_has_a_mask_and_the_box_of_the_detection(listed):
@@ -84,10 +84,10 @@ def test_every_object_of_a_segmentation_has_a_mask_and_the_box_of_the_detection(
 
 def test_boxes_that_are_given_get_the_codes_that_they_get_when_they_are_found(nano, monkeypatch):
     monkeypatch.setattr(finding, "ROWS", 2)
-    found = find(nano, PICTURES[:2], ["person", "cats"], masks=True)
+    found = find(nano, IMAGES[:2], ["person", "cats"], masks=True)
     boxes = [[(one.label, tuple(one.loc[i] / 1023 for i in (1, 0, 3, 2))) for one in own.objects] for own in found]
     boxes[0].append(("unicorn", (0.0, 0.0, 0.5, 0.5)))
-    given = outline(nano, PICTURES[:2], boxes)
+    given = outline(nano, IMAGES[:2], boxes)
     codes = [[(one.label, one.loc, one.seg) for one in own.objects] for own in given]
     assert codes[0].pop()[0::2] == ("unicorn", None)
     assert codes == [[(one.label, one.loc, one.seg) for one in own.objects] for own in found]
@@ -95,7 +95,7 @@ def test_boxes_that_are_given_get_the_codes_that_they_get_when_they_are_found(na
 
 
 def test_the_text_of_an_answer_says_its_objects(nano):
-    for found in find(nano, PICTURES, ["person", "cat"], masks=True):
+    for found in find(nano, IMAGES, ["person", "cat"], masks=True):
         tokens = [Token(id, 0.0) for id in nano.processor.tokenizer.encode(found.text).ids]
         parsed = parse(tokens, nano.processor.grammar, nano.processor.decode, masks=True)
         assert parsed.problems == []
@@ -103,24 +103,24 @@ def test_the_text_of_an_answer_says_its_objects(nano):
 
 
 def test_a_thing_keeps_the_name_that_the_user_gave_it(nano):
-    [named] = find(nano, PICTURES[:1], ["Cats"])
-    [plain] = find(nano, PICTURES[:1], ["cat"])
+    [named] = find(nano, IMAGES[:1], ["Cats"])
+    [plain] = find(nano, IMAGES[:1], ["cat"])
     assert {found.label for found in named.objects} == {"Cats"}
     assert [found.loc for found in named.objects] == [found.loc for found in plain.objects]
 
 
 def test_a_thing_that_nano_does_not_know_is_not_guessed_at(nano):
-    assert [found.objects for found in find(nano, PICTURES, ["unicorn"], masks=True)] == [(), (), ()]
+    assert [found.objects for found in find(nano, IMAGES, ["unicorn"], masks=True)] == [(), (), ()]
 
 
 def test_an_answer_that_is_cut_off_says_so(nano):
-    [found] = find(nano, PICTURES[:1], ["cat"], max_tokens=3)
+    [found] = find(nano, IMAGES[:1], ["cat"], max_tokens=3)
     assert not found.ended
 
 
 def test_a_crowd_is_written_down(nano):
     """Nine people side by side: the decoder writes more than a few of them."""
-    person, crowd = PICTURES[1].resize((200, 200)), Image.new("RGB", (600, 600))
+    person, crowd = IMAGES[1].resize((200, 200)), Image.new("RGB", (600, 600))
     for number in range(9):
         crowd.paste(person, (200 * (number % 3), 200 * (number // 3)))
     asked = [Asked(0, "person", "person")]
@@ -131,10 +131,10 @@ def test_a_crowd_is_written_down(nano):
 
 def test_both_parts_of_the_model_have_their_say(nano, monkeypatch):
     """What only the decoder knows is found, and so is what the decoder does not say."""
-    found = [f.objects for f in find(nano, PICTURES, ["cat", "cup", "spoon", "person"], least=0.01)]
+    found = [f.objects for f in find(nano, IMAGES, ["cat", "cup", "spoon", "person"], least=0.01)]
     assert {o.found_by for objects in found for o in objects} >= {"both", "detector"}
     monkeypatch.setattr(nano.model, "config", replace(nano.config, absent_bias=30.0))  # it has to write something
-    clothes = find(nano, PICTURES[1:2], ["coat", "dress", "suit", "jacket"], least=0.0)[0].objects
+    clothes = find(nano, IMAGES[1:2], ["coat", "dress", "suit", "jacket"], least=0.0)[0].objects
     assert {o.found_by for o in clothes} == {"decoder"}
 
 

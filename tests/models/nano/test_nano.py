@@ -89,7 +89,7 @@ def test_the_cache_changes_nothing(model):
             torch.testing.assert_close(logits[:, :56], expected[:, :56], atol=1e-4, rtol=1e-4)
 
 
-def test_the_picture_is_read_the_same_whatever_is_asked(model):
+def test_the_image_is_read_the_same_whatever_is_asked(model):
     """Soft tokens do not see the prompt: their keys in the cache are equal for two prompts of one length."""
     pixels = torch.rand(1, 3, 128, 128)
     stores = []
@@ -151,7 +151,7 @@ def test_proposals_come_best_first_with_boxes_in_shares_of_the_side():
     torch.testing.assert_close(boxes[0, 0] * 128, torch.tensor([8.0, 56.0, 72.0, 120.0]))
 
 
-def test_boxes_end_where_the_picture_does():
+def test_boxes_end_where_the_image_does():
     raw, features = fake_maps([(1, 0, 7, 3, 4.0)])  # stride 16, cell (0, 7): middle (120, 8), 32 pixels to each side
     expected = torch.tensor([88.0, 0.0, 128.0, 40.0]) / 128
     torch.testing.assert_close(proposals(raw, features, 128, 1)[0][0, 0], expected)
@@ -177,7 +177,7 @@ def test_the_weaker_of_two_overlapping_proposals_goes(second, kept, why):
     assert second_found is kept, why
 
 
-def test_one_picture_a_row_is_asked_for():
+def test_one_image_a_row_is_asked_for():
     processor = load(resolve("nano")).processor
     with pytest.raises(UsageError, match="exactly one picture"):
         processor.inputs([[]], ["caption en"])
@@ -189,7 +189,7 @@ def test_the_prompt_cannot_smuggle_the_image_token():
         processor.inputs([[Image.new("RGB", (8, 8))]], ["caption <image> en"])
 
 
-def test_pictures_are_squeezed_to_zero_to_one():
+def test_images_are_squeezed_to_zero_to_one():
     processor = load(resolve("nano")).processor
     inputs = processor.inputs([[Image.new("RGB", (30, 900), (255, 0, 51))]], ["caption en"])
     [image] = inputs.images
@@ -198,19 +198,19 @@ def test_pictures_are_squeezed_to_zero_to_one():
     assert (inputs.tokens == processor.config.image_token).sum() == processor.soft_tokens
 
 
-def test_pictures_are_squeezed_with_a_bicubic_filter():
+def test_images_are_squeezed_with_a_bicubic_filter():
     """As in training; PyTorch's own antialiased bicubic filter for bytes gives the same but for its rounding."""
     processor = load(resolve("nano")).processor
-    picture = Image.open(EXAMPLES / "coffee.jpg")
+    image = Image.open(EXAMPLES / "coffee.jpg")
     side = processor.image_size
-    whole = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+    whole = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
     expected = F.interpolate(whole, size=(side, side), mode="bicubic", antialias=True)
-    difference = (processor.pixels([picture]) * 255 - expected).abs()
+    difference = (processor.pixels([image]) * 255 - expected).abs()
     assert difference.max() < 2.5 and difference.mean() < 0.01  # bilinear: 31 and 1.1
 
 
 def test_each_tower_gets_pixels_as_it_was_trained_on_them(model):
-    """The detector ImageNet's mean and deviation, the feature tower a reduced picture from -1 to 1."""
+    """The detector ImageNet's mean and deviation, the feature tower a reduced image from -1 to 1."""
     pixels = torch.rand(2, 3, 128, 128)
     given = []
     for part in (model.tower.detector, model.tower.features):
@@ -262,7 +262,7 @@ def test_the_bundled_model_is_within_its_promise():
     assert parameters <= 28_000_000
 
 
-def test_grid_places_line_up_with_the_picture(model):
+def test_grid_places_line_up_with_the_image(model):
     """Blacking out the upper left corner changes the feature map there and not in the lower right."""
     pixels = torch.rand(1, 3, 64, 64)
     changed = pixels.clone()

@@ -43,7 +43,7 @@ def photos():
 
 @dataclass
 class Saw(RowState):
-    """What a detector saw in pictures, as nano's own state of a batch holds it."""
+    """What a detector saw in images, as nano's own state of a batch holds it."""
 
     evidence: torch.Tensor  # [P, 80]
     image: torch.Tensor  # [B]
@@ -228,8 +228,8 @@ def test_a_caption_does_not_depend_on_its_neighbours(nano, photos):
     assert len({len(one.ids) for one in together}) > 1, "else none ends before another"
 
 
-def test_beams_share_what_was_read_of_the_picture(nano, photos):
-    """The prefix is kept once a picture, and what is written is what beams with copies of it write."""
+def test_beams_share_what_was_read_of_the_image(nano, photos):
+    """The prefix is kept once an image, and what is written is what beams with copies of it write."""
     kept = []
 
     class Watched(KVCache):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import support
 import torch
-from support import IMAGE, LOC, SEG, SIDE, edit_json, picture
+from support import IMAGE, LOC, SEG, SIDE, edit_json, random_image
 
 from mmcli.errors import ModelError, UsageError
 from mmcli.models.paligemma import FAMILY
@@ -32,22 +32,22 @@ def open_processor(folder) -> PaliGemmaProcessor:
     return FAMILY.processor(folder, FAMILY.read_config(raw), raw)
 
 
-def test_the_layout_is_pictures_bos_prompt_line_break(saved):
+def test_the_layout_is_images_bos_prompt_line_break(saved):
     processor = open_processor(saved)
-    tokens = processor.inputs([[picture(1), picture(2)]], ["caption en"]).tokens[0].tolist()
+    tokens = processor.inputs([[random_image(1), random_image(2)]], ["caption en"]).tokens[0].tolist()
     assert tokens[: 2 * SOFT + 1] == [IMAGE] * 2 * SOFT + [2]
     assert processor.decode(tokens) == "caption en\n"
 
 
-def test_rows_are_padded_on_the_left_and_pictures_keep_their_order(saved):
+def test_rows_are_padded_on_the_left_and_images_keep_their_order(saved):
     processor = open_processor(saved)
-    inputs = processor.inputs([[picture(1)], [], [picture(2), picture(3)]], ["caption en", "", "cat"])
+    inputs = processor.inputs([[random_image(1)], [], [random_image(2), random_image(3)]], ["caption en", "", "cat"])
     assert inputs.valid.sum(1).tolist() == [
         processor.inputs([own], [prompt]).tokens.shape[1]
-        for own, prompt in [([picture(1)], "caption en"), ([], ""), ([picture(2), picture(3)], "cat")]
+        for own, prompt in [([random_image(1)], "caption en"), ([], ""), ([random_image(2), random_image(3)], "cat")]
     ]
     assert inputs.valid[:, -1].all() and not inputs.tokens[~inputs.valid].any()
-    assert torch.equal(inputs.images[1], processor.inputs([[picture(2)]], [""]).images[0])
+    assert torch.equal(inputs.images[1], processor.inputs([[random_image(2)]], [""]).images[0])
 
 
 @pytest.mark.parametrize("ending", [" ", "\n", "\n\n", " \t\n"])
@@ -56,9 +56,9 @@ def test_white_space_at_the_end_of_a_prompt_changes_nothing(saved, ending):
     assert torch.equal(processor.inputs([[]], ["cat" + ending]).tokens, processor.inputs([[]], ["cat"]).tokens)
 
 
-def test_a_prompt_cannot_smuggle_in_picture_tokens(saved):
+def test_a_prompt_cannot_smuggle_in_image_tokens(saved):
     with pytest.raises(UsageError, match="<image>"):
-        open_processor(saved).inputs([[picture()]], ["what is <image>"])
+        open_processor(saved).inputs([[random_image()]], ["what is <image>"])
 
 
 def test_a_tokenizer_larger_than_the_table_is_said_before_the_model_fails(folder):

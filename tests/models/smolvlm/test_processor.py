@@ -7,7 +7,7 @@ import pytest
 import smolvlm_folders as folders
 from command import mmcli
 from smolvlm_folders import AROUND, END, GLOBAL, IMAGE, ROW_1_COL_1
-from support import edit_json, picture
+from support import edit_json, random_image
 
 from mmcli.errors import ModelError, UsageError
 from mmcli.models.smolvlm.config import SmolVLMConfig
@@ -44,7 +44,7 @@ def ask(*parts) -> list[Turn]:
 
 
 def test_an_image_is_its_tiles_by_row_and_column_and_then_the_whole(processor):
-    inputs = processor.inputs([[picture(0, 90, 37)]], ["a cat"])
+    inputs = processor.inputs([[random_image(0, 90, 37)]], ["a cat"])
     ids = inputs.tokens[0].tolist()
     assert inputs.image_layouts == ((2, 4),) and inputs.images[0].shape == (9, 3, 32, 32)
     marks = [id for id in ids if id in (GLOBAL, *range(ROW_1_COL_1, ROW_1_COL_1 + 36))]
@@ -54,10 +54,10 @@ def test_an_image_is_its_tiles_by_row_and_column_and_then_the_whole(processor):
 
 
 def test_rows_of_singles_are_turns_of_the_user(processor):
-    inputs = processor.inputs([[picture(1)], [], [picture(2), picture(3)]], ["cat", "dog", "mat"])
+    inputs = processor.inputs([[random_image(1)], [], [random_image(2), random_image(3)]], ["cat", "dog", "mat"])
     alone = [
         processor.text_inputs(processor.apply_chat_template(ask(*images, words)), images).tokens.shape[1]
-        for images, words in [([picture(1)], "cat"), ([], "dog"), ([picture(2), picture(3)], "mat")]
+        for images, words in [([random_image(1)], "cat"), ([], "dog"), ([random_image(2), random_image(3)], "mat")]
     ]
     assert inputs.valid.sum(1).tolist() == alone and inputs.valid[:, -1].all()
     assert [len(image) for image in inputs.images] == [13, 13, 13]
@@ -65,14 +65,14 @@ def test_rows_of_singles_are_turns_of_the_user(processor):
 
 def test_an_answers_leading_space_is_the_templates(processor):
     """So a conversation is read on where it was left, with the ids that were written."""
-    first = ask(picture(), "what is it?")
+    first = ask(random_image(), "what is it?")
     before = processor.apply_chat_template(first)
     whole = processor.apply_chat_template([*first, Turn("model", (" a cat",)), *ask("say it again")])
     assert before.endswith("Assistant:") and whole.startswith(before + " a cat<end_of_utterance>\nUser: ")
     rest = whole[len(before + " a cat") :]
-    parts = [(before, [picture()]), (" a cat", []), (rest, [])]
+    parts = [(before, [random_image()]), (" a cat", []), (rest, [])]
     ids = [id for text, images in parts for id in processor.text_inputs(text, images).tokens[0].tolist()]
-    assert ids == processor.text_inputs(whole, [picture()]).tokens[0].tolist()
+    assert ids == processor.text_inputs(whole, [random_image()]).tokens[0].tolist()
 
 
 TYPED = ["<image>", "what is <row_1_col_1>?", "<end_of_utterance>\nAssistant: yes", "<|im_start|><global-img>"]
@@ -107,7 +107,12 @@ def test_a_checkpoint_without_a_template_has_the_published_layout(folder, proces
     (folder / "chat_template.jinja").unlink()
     bare = open_processor(folder)
     assert bare.template.source is None
-    turns = [Turn("system", ("be kind",)), *ask(picture(), "a cat"), Turn("model", (" yes",)), *ask("who", picture())]
+    turns = [
+        Turn("system", ("be kind",)),
+        *ask(random_image(), "a cat"),
+        Turn("model", (" yes",)),
+        *ask("who", random_image()),
+    ]
     assert bare.apply_chat_template(turns) == processor.apply_chat_template(turns)
 
 
@@ -121,7 +126,9 @@ def test_the_oldest_files_say_the_same(folder, processor):
     (folder / "chat_template.jinja").unlink()
     older = open_processor(folder)
     assert older.images == processor.images
-    assert older.apply_chat_template(ask(picture(), "a cat")) == processor.apply_chat_template(ask(picture(), "a cat"))
+    assert older.apply_chat_template(ask(random_image(), "a cat")) == processor.apply_chat_template(
+        ask(random_image(), "a cat")
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,7 +155,7 @@ def test_settings_that_make_no_sense(folder, changes, message):
 
 def test_a_tokenizer_of_another_model(folder):
     with pytest.raises(ModelError, match="vocabulary|no row for"):
-        open_processor(folder, vocab_size=IMAGE).inputs([[picture()]], ["a cat"])
+        open_processor(folder, vocab_size=IMAGE).inputs([[random_image()]], ["a cat"])
     raw = folders.tiny_raw("idefics3") | {"image_token_id": 9999}
     with pytest.raises(ModelError, match="config.json names the token 9999"):
         SmolVLMProcessor.open(folder, SmolVLMConfig.from_hf(raw), raw)
@@ -157,12 +164,12 @@ def test_a_tokenizer_of_another_model(folder):
 def test_a_template_that_makes_no_places(folder):
     (folder / "chat_template.jinja").write_text("{% for message in messages %}Hello{% endfor %}")
     with pytest.raises(ModelError, match=r"chat_template\.jinja makes 0 places for 1 images"):
-        open_processor(folder).inputs([[picture()]], ["a cat"])
+        open_processor(folder).inputs([[random_image()]], ["a cat"])
 
 
 def test_a_conversation_longer_than_the_model_reads(saved):
     with pytest.raises(ModelError, match="more than the 60"):
-        open_processor(saved, max_position_embeddings=60).inputs([[picture()]], ["a cat"])
+        open_processor(saved, max_position_embeddings=60).inputs([[random_image()]], ["a cat"])
 
 
 def test_images_that_are_not_resized_are_decoded_whole(folder):

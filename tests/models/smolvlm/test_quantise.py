@@ -3,7 +3,7 @@
 import pytest
 import smolvlm_folders as folders
 import torch
-from support import picture
+from support import random_image
 
 from mmcli.engine.generate import generate
 from mmcli.hub.resolve import resolve
@@ -12,7 +12,7 @@ from mmcli.models.load import load
 from mmcli.models.smolvlm import model as smolvlm
 from mmcli.tasks.settings import dtype_of
 
-IMAGES = [[], [picture(1, 31, 200)], [picture(2), picture(3, 20, 20)]]
+IMAGES = [[], [random_image(1, 31, 200)], [random_image(2), random_image(3, 20, 20)]]
 PROMPTS = ["what is on the left?", "a cat", "hello world, are you kind?"]
 
 

@@ -26,11 +26,11 @@ def cheapest(cost: np.ndarray) -> float:
     return total[-1, -1]
 
 
-def test_a_hand_made_picture_gives_its_steps():
-    picture = np.full((4, 12), -0.1)
+def test_a_hand_made_matrix_gives_its_steps():
+    matrix = np.full((4, 12), -0.1)
     for row, (start, end) in enumerate([(0, 3), (3, 4), (4, 9), (9, 12)]):
-        picture[row, start:end] = 1
-    assert starts(-picture).tolist() == [0, 3, 4, 9]
+        matrix[row, start:end] = 1
+    assert starts(-matrix).tolist() == [0, 3, 4, 9]
 
 
 @settings(deadline=None, max_examples=60)

@@ -24,7 +24,7 @@ def captioned(text, source="a.jpg"):
         (captioned("a cat"), False, "a cat\n"),
         (captioned("a cat"), True, "a.jpg: a cat\n"),
         (captioned("one\ntwo\n"), False, "one\ntwo\n"),  # an answer of several lines stays one
-        (captioned("one\ntwo\n"), True, "a.jpg: one two\n"),  # unless each picture has its line
+        (captioned("one\ntwo\n"), True, "a.jpg: one two\n"),  # unless each image has its line
         (captioned("a cat", "a[red].png"), True, "a[red].png: a cat\n"),  # brackets are no markup
         (captioned("a cat", "a\tb\n.png"), True, "a b .png: a cat\n"),
         (captioned("\x1b[31mred"), False, "\ufffd[31mred\n"),  # no answer recolours the terminal

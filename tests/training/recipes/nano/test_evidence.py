@@ -1,4 +1,4 @@
-"""What counts as a trace of a class in a picture."""
+"""What counts as a trace of a class in an image."""
 
 import numpy as np
 import torch

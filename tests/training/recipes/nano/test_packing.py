@@ -181,7 +181,7 @@ def test_the_device_writes_the_codes_of_what_the_boxes_show(loaded):
     assert torch.equal(written.target[elsewhere], batch.target[elsewhere])
 
 
-def test_four_pictures_in_one_keep_their_objects_and_say_nothing_of_the_whole():
+def test_four_images_in_one_keep_their_objects_and_say_nothing_of_the_whole():
     parts = [prompts.see(photo(CAT, DOG, captions=["A cat."], absent=("zebra",)), (0, 0, 1, 1), False)]
     parts += [prompts.see(photo(DOG, absent=("zebra", "boat")), (0, 0, 1, 1), False) for _ in range(3)]
     seen = prompts.beside(parts)
@@ -194,19 +194,19 @@ def test_four_pictures_in_one_keep_their_objects_and_say_nothing_of_the_whole():
     assert not seen.whole and prompts.caption(seen, random.Random(0)) is None
 
 
-def test_pixels_and_boxes_of_four_pictures_in_one_agree():
-    """Each picture is of one colour in its object's box and black elsewhere: so is the mosaic."""
+def test_pixels_and_boxes_of_four_images_in_one_agree():
+    """Each image is of one colour in its object's box and black elsewhere: so is the mosaic."""
     boxes = [(0.25, 0.25, 0.75, 0.5), (0.5, 0.0, 1.0, 0.5), (0.0, 0.5, 0.5, 1.0), (0.25, 0.5, 0.5, 0.75)]
-    pictures = torch.zeros(4, 3, 320, 320, dtype=torch.uint8)
-    for picture, (x0, y0, x1, y1) in zip(pictures, boxes, strict=True):
-        picture[:, round(y0 * 320) : round(y1 * 320), round(x0 * 320) : round(x1 * 320)] = 200
+    images = torch.zeros(4, 3, 320, 320, dtype=torch.uint8)
+    for image, (x0, y0, x1, y1) in zip(images, boxes, strict=True):
+        image[:, round(y0 * 320) : round(y1 * 320), round(x0 * 320) : round(x1 * 320)] = 200
     photos = [photo(LabelledBox("cat", box)) for box in boxes]
     config = resolve("nano").config
     tokenizer = (BUNDLED["nano"] / "tokenizer.json").read_text("utf-8")
     questions = packing.Questions(photos, [], tokenizer, NanoConfig.from_json(config), 6, seed=0, mosaic=1.0)
     batch = next(iter(questions))
     assert batch.mosaic.all()
-    x, _ = pixels.crop(pictures, torch.full((4, 128, 128), 255, dtype=torch.uint8), batch, 128, 16)
+    x, _ = pixels.crop(images, torch.full((4, 128, 128), 255, dtype=torch.uint8), batch, 128, 16)
     inside = torch.zeros(6, 128, 128, dtype=torch.bool)
     for row in range(6):
         for box, label in zip(batch.boxes[row], batch.labels[row], strict=True):
@@ -224,7 +224,7 @@ def test_detect_answers_in_the_order_asked_and_leaves_out_what_is_not_there():
     assert answer == [LOC, " dog ;", LOC, " cat"]
 
 
-def test_captions_that_say_left_are_not_asked_of_a_mirrored_picture():
+def test_captions_that_say_left_are_not_asked_of_a_mirrored_image():
     captioned = photo(CAT, captions=["A cat on the left"])
     assert prompts.caption(prompts.see(captioned, (0, 0, 1, 1), True), random.Random(0)) is None
     assert prompts.caption(prompts.see(captioned, (0, 0, 1, 1), False), random.Random(0)) == ("a cat on the left", 1.0)
