@@ -1,6 +1,5 @@
 """What a model is taught with: one example, whatever file format it came from."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,4 +56,4 @@ class Example:
     system: str | None = None  # of a conversation, what comes before its first turn
     objects: tuple[LabelledObject, ...] = ()
     exhaustive: frozenset[str] = frozenset()  # labels of which every object in the image is marked
-    source: Mapping[str, object] | None = None  # the row as it stood in the file, for `mmcli tune check`
+    size: tuple[int, int] | None = None  # width and height of the image, where the file says for which boxes are
