@@ -26,7 +26,7 @@ from mmcli.media.sources import Source
 from mmcli.models.load import load
 from mmcli.output.tables import table
 from mmcli.tasks.transcribe import TranscribeRequest
-from mmcli.training.recipes.whisper.evaluate import Clip, read_clips
+from mmcli.training.recipes.whisper.clips import Clip, read_clips
 from mmcli.types import Word
 
 CLEAN = ("librispeech", "ljspeech")  # sources that are read aloud in a quiet room, by how their names begin
