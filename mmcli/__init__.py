@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from mmcli.errors import MmcliError as MmcliError
     from mmcli.errors import ModelError as ModelError
     from mmcli.errors import UsageError as UsageError
-    from mmcli.output.rle import Mask as Mask
     from mmcli.output.schema import Object as Object
     from mmcli.output.schema import Record as Record
+    from mmcli.rle import Mask as Mask
     from mmcli.types import Segment as Segment
     from mmcli.types import Word as Word
 
 _PLACES = {
     "mmcli.api": ("Chat", "Model", "load"),
     "mmcli.errors": ("InputError", "MmcliError", "ModelError", "UsageError"),
-    "mmcli.output.rle": ("Mask",),
+    "mmcli.rle": ("Mask",),
     "mmcli.output.schema": ("Object", "Record"),
     "mmcli.types": ("Segment", "Word"),
 }

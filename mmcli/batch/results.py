@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from mmcli import rle
 from mmcli.batch.manifest import NAME as MANIFEST
 from mmcli.batch.manifest import read_records
 from mmcli.errors import InputError
 from mmcli.media.limits import PIXELS
 from mmcli.media.naming import printable, trouble
-from mmcli.output import rle
 from mmcli.output.record import from_dict
 from mmcli.output.schema import Record
 

@@ -1,7 +1,7 @@
 """Weights back into a checkpoint's form: the inverse of strict loading."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -10,14 +10,32 @@ from torch import Tensor, nn
 from mmcli.hub.weights import Rule
 
 
-def checkpoint_name(rules: Iterable[Rule], name: str) -> str:
-    """What a checkpoint calls our tensor `name`: by the first rule that leads to it. ValueError where none does."""
+def checkpoint_names(rules: Iterable[Rule], name: str) -> Iterator[str]:
+    """All that checkpoints call our tensor `name`, the usual name first."""
     for rule in rules:
         if rule.target is None:
             continue
         found = re.fullmatch(re.escape(rule.target).replace(r"\{\}", r"([^.]+)"), name)
         if found:
-            return rule.pattern.format(*found.groups())
+            yield rule.pattern.format(*found.groups())
+
+
+def reference_name(rules: Iterable[Rule], modules: Iterable[str], name: str) -> str:
+    """What the reference's own module calls our tensor `name`: the checkpoint name that begins with one of `modules`.
+
+    Of several it is the shortest: later generations of the reference have fewer modules within each other. ValueError
+    where there is none.
+    """
+    found = [one for one in checkpoint_names(rules, name) if one.startswith(tuple(modules))]
+    if not found:
+        raise ValueError(f"the reference has no name for {name}")
+    return min(found, key=len)
+
+
+def checkpoint_name(rules: Iterable[Rule], name: str) -> str:
+    """What a checkpoint calls our tensor `name`: by the first rule that leads to it. ValueError where none does."""
+    for found in checkpoint_names(rules, name):
+        return found
     raise ValueError(f"no checkpoint has a name for {name}: the model was fused or quantised")
 
 

@@ -38,7 +38,8 @@ class ChatProcessor(Processor):
     def apply_chat_template(self, turns: "Sequence[Turn]") -> str:
         """The text of a conversation up to where the model writes, each image and audio as its placeholder.
 
-        Raises ModelError where the checkpoint's template fails or refuses the turns.
+        Where the last turn is the model's own, the text ends behind that: so training tells what is an answer. Raises
+        ModelError where the checkpoint's template fails or refuses the turns.
         """
         return self.template.text([self.message(turn) for turn in turns])
 

@@ -47,13 +47,15 @@ class ChatTemplate:
     def text(self, messages: Sequence[Message]) -> str:
         """The conversation's text up to where the model writes. Raises ModelError where the template refuses or fails.
 
-        A text that does not begin with the token for it gets it, as from transformers' tokenizer.
+        Where the last message is the model's own, the text ends behind that. A text that does not begin with the token
+        for it gets it, as from transformers' tokenizer.
         """
         if self.source is None:
             if self.layout is None:
                 raise ModelError(f"{self.path} has no chat template", "Use a revision of the model that has it")
             return self.layout(messages)
-        variables = {"messages": messages, "add_generation_prompt": True, "tools": None, "documents": None}
+        asks = not messages or messages[-1]["role"] != "assistant"
+        variables = {"messages": messages, "add_generation_prompt": asks, "tools": None, "documents": None}
         asked = json.dumps({"template": self.source, "variables": self.tokens | variables})
         answer = _rendered(asked, str(self.path))
         if "error" in answer:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
     from mmcli.engine.model import GenerativeModel
     from mmcli.engine.sampling import Sampling
     from mmcli.hub.weights import Rule
+    from mmcli.models.teaching import Teaching
     from mmcli.speech.fallback import DecodingOptions
     from mmcli.types import Turn
 
@@ -258,4 +259,5 @@ class Family:
         None  # configuration → what it knows; None: any words may be tried
     )
     outline: Outline | None = None  # None: it outlines what it finds itself
+    teaching: "Teaching | None" = None  # how it is trained; None: mmcli cannot
     find: Find | None = None  # None: all objects are named in one prompt, and the answer is read as it is

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from mmcli import rle
 from mmcli.decode.locations import pixel_box
-from mmcli.output import rle
 from mmcli.output.schema import Record
 
 LONGEST = 60  # bytes of a label in a file's name

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mmcli.output import rle
+from mmcli import rle
 from mmcli.output.schema import Record
 
 STRIP = 1 << 20  # pixels of a mask stretched at a time

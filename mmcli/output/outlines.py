@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from mmcli.output.rle import Mask
+from mmcli.rle import Mask
 
 Point = tuple[int, int]
 

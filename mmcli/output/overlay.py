@@ -8,8 +8,8 @@ from zlib import crc32
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from mmcli import rle
 from mmcli.boxes import area
-from mmcli.output import rle
 from mmcli.output.schema import Object, Record
 from mmcli.output.tags import Tag, place
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image, ImageFilter
 
+from mmcli import rle
 from mmcli.decode.locations import pixel_box
-from mmcli.output import rle
 from mmcli.output.schema import Object, Record
 
 BLOCKS = 8  # along the longer side of an object, in which nothing can be recognised

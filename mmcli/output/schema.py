@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 from mmcli.output.kinds import ANSWER, AUDIO, FAILED, IMAGE
-from mmcli.output.rle import Mask
+from mmcli.rle import Mask
 from mmcli.types import Doc, Segment
 from mmcli.version import __version__
 

@@ -221,7 +221,7 @@ def outline(one: "ParsedObject", grammar: "ObjectGrammar", width: int, height: i
     if not one.polygons:
         return None
     from mmcli.output.masks import polygon_mask
-    from mmcli.output.rle import encode
+    from mmcli.rle import encode
 
     points = [cast("PointGrammar", grammar).points(polygon, width, height) for polygon in one.polygons]
     return encode(polygon_mask(points, width, height))
@@ -237,7 +237,7 @@ def find_quad(one: "ParsedObject", grammar: "ObjectGrammar", width: int, height:
 
 def _empty_masks(objects: Sequence[Object]) -> list[str]:
     """A sentence for each label whose masks hold no pixel."""
-    from mmcli.output.rle import is_empty
+    from mmcli.rle import is_empty
 
     count = Counter(one.label for one in objects if one.mask is not None and is_empty(one.mask))
     return [f'the mask of "{label}" is empty' + (f" ({n} times)" if n > 1 else "") for label, n in count.items()]
@@ -260,7 +260,7 @@ def find_masks(
 
     from mmcli.decode.locations import pixel_box
     from mmcli.output.masks import paste_mask
-    from mmcli.output.rle import encode
+    from mmcli.rle import encode
 
     decoder = loaded.mask_vqvae()
     with torch.inference_mode():

@@ -12,8 +12,8 @@ from PIL import Image
 from video_files import save_video
 
 from mmcli.output.record import to_dict
-from mmcli.output.rle import encode
 from mmcli.output.schema import Object, Record
+from mmcli.rle import encode
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FOUND = ("detect", "cat ; person", "photos", "--json")

@@ -9,8 +9,8 @@ from command import mmcli
 
 from mmcli.batch.manifest import Entry, Manifest, Stamp
 from mmcli.output.record import to_dict
-from mmcli.output.rle import encode
 from mmcli.output.schema import Object, Record
+from mmcli.rle import encode
 from mmcli.types import Segment
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

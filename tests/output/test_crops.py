@@ -6,8 +6,8 @@ from PIL import Image
 
 from mmcli.output.crops import crops, file_label
 from mmcli.output.redaction import redact
-from mmcli.output.rle import encode
 from mmcli.output.schema import Object, Record
+from mmcli.rle import encode
 
 SIZE = 120, 90
 

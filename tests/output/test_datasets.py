@@ -15,8 +15,8 @@ from pycocotools.coco import COCO
 
 from mmcli.output.datasets import DATASETS
 from mmcli.output.datasets.items import Item, class_names, labels, link_images
-from mmcli.output.rle import encode
 from mmcli.output.schema import Object, Record
+from mmcli.rle import encode
 
 FOLDER = Path("/somewhere/out")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmcli import rle
 from mmcli.decode.locations import decode_box, pixel_box
-from mmcli.output import rle
 from mmcli.output.masks import mask_image, paste_mask
 from mmcli.output.schema import Object, Record
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from mmcli.output.outlines import outline, simplified
-from mmcli.output.rle import encode
+from mmcli.rle import encode
 
 FINE = 8  # parts of a pixel's side in which a polygon is drawn
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmcli.output import rle
+from mmcli import rle
 from mmcli.output.overlay import PALETTE, draw, label_colours
 from mmcli.output.schema import Object, Record
 from mmcli.output.tags import Tag, ink_on, place

@@ -12,9 +12,9 @@ from records import faults
 from mmcli.errors import InputError
 from mmcli.output import json_schema
 from mmcli.output.record import answers, docs, from_dict, run_key, to_dict, to_json_line
-from mmcli.output.rle import Mask
 from mmcli.output.schema import Object, Record, Settings
 from mmcli.output.writers import WRITERS, writer_of, writers_for
+from mmcli.rle import Mask
 from mmcli.types import Segment, Word
 
 CAT = Object("cat", (1.23456, 2, 3.999, 4.005), (1, 2, 3, 4), -0.123456)

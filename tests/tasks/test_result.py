@@ -11,7 +11,7 @@ from mmcli.layers.mask_vqvae import MaskVQVAE
 from mmcli.media.image import LoadedImage
 from mmcli.media.sources import IMAGE_EXTENSIONS, expand
 from mmcli.output.record import to_dict
-from mmcli.output.rle import Mask, decode
+from mmcli.rle import Mask, decode
 from mmcli.tasks.answer import answer
 from mmcli.tasks.caption import CaptionRequest
 from mmcli.tasks.chat import ChatRequest

@@ -6,6 +6,7 @@ from mmcli.models.gemma3n.config import Gemma3nConfig
 from mmcli.models.gemma3n.model import Gemma3n
 from mmcli.models.gemma3n.processor import Gemma3nProcessor
 from mmcli.models.gemma3n.stages import stages
+from mmcli.models.gemma3n.teaching import Gemma3nTeaching
 from mmcli.models.gemma3n.transcribe import transcribe, transcript_inputs
 from mmcli.models.gemma3n.weights import rules
 
@@ -19,6 +20,7 @@ FAMILY = Family(
     capabilities=capabilities,
     transcript_inputs=transcript_inputs,
     transcribe=transcribe,
+    teaching=Gemma3nTeaching(),
 )
 
 __all__ = ["FAMILY", "Gemma3n", "Gemma3nConfig", "Gemma3nProcessor"]

@@ -4,6 +4,7 @@ Source: transformers `models/gemma3n/modeling_gemma3n.py`; google-deepmind/gemma
 """
 
 from math import sqrt
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -152,7 +153,10 @@ class Layer(nn.Module):
         x = (active + self.norm_attention_out(self.attention(x, angles, masks, cache)) + aside) * sqrt(0.5)
         x = x + self.norm_mlp_out(self.mlp(self.norm_mlp(x)))
         streams = self.altup.correct(predicted, x)
-        streams[:, :, 1:].add_(self.per_layer(self.altup.scaled(streams), row)[:, :, None])
+        more = self.per_layer(self.altup.scaled(streams), row)[:, :, None]
+        if torch.is_grad_enabled():  # gradients need what stood there
+            return torch.cat((streams[:, :, :1], streams[:, :, 1:] + more), dim=2)
+        streams[:, :, 1:].add_(more)
         return streams
 
 
@@ -177,6 +181,19 @@ class Decoder(nn.Module):
         x = self.embedding(tokens)
         return x * rounded(self.scale, x.dtype)
 
+    def read_all(self, x: Tensor, rows: Tensor, positions: Tensor, masks: Masks, cache: KVCache) -> Tensor:
+        """As `forward`, of all vectors: [B, T, D] → their normed hidden states [B, T, D]."""
+        angles = self._angles(x, positions)
+        streams = self.streams.split(x)
+        for layer, row in zip(self.layers, self.per_layer(x, rows).unbind(dim=2), strict=True):
+            streams = layer(streams, row, angles, masks, cache)
+        return self.norm(self.streams.join(streams))
+
+    def _angles(self, x: Tensor, positions: Tensor) -> Angles:
+        c = self.config
+        full, sliding = (rotary_angles(positions, c.head_width, base) for base in (c.rope_base, c.sliding_rope_base))
+        return (full[0].to(x.dtype), full[1].to(x.dtype)), (sliding[0].to(x.dtype), sliding[1].to(x.dtype))
+
     def forward(
         self, x: Tensor, rows: Tensor, positions: Tensor, masks: Masks, cache: KVCache, answers: bool = True
     ) -> Tensor | None:
@@ -187,10 +204,7 @@ class Decoder(nn.Module):
         no answer is wanted.
         """
         c = self.config
-        angles = tuple(
-            tuple(part.to(x.dtype) for part in rotary_angles(positions, c.head_width, base))
-            for base in (c.rope_base, c.sliding_rope_base)
-        )
+        angles: Any = self._angles(x, positions)
         if x.shape[1] == 1:
             masks = additive(masks[0], x.dtype), additive(masks[1], x.dtype)  # once, and not by every layer
         per_layer = self.per_layer(x, rows).unbind(dim=2)

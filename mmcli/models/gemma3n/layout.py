@@ -9,7 +9,8 @@ from mmcli.models.chat_template import Message
 def own_layout(messages: Sequence[Message], begin: str, placeholders: dict[str, str]) -> str:
     """The turns as Gemma 3n was trained on them, behind `begin`; `placeholders` stand for an "image" and an "audio".
 
-    What the system says stands before the first question. Raises ModelError unless user and model take turns.
+    What the system says stands before the first question. Behind a question the model
+    writes. Raises ModelError unless user and model take turns.
     """
 
     def content(message: Message, ends: str | None = None) -> str:
@@ -23,4 +24,5 @@ def own_layout(messages: Sequence[Message], begin: str, placeholders: dict[str, 
             raise ModelError("Questions and answers have to take turns, and the user begins")
         name = "user" if message["role"] == "user" else "model"
         text += f"<start_of_turn>{name}\n{system if place == 0 else ''}{content(message)}<end_of_turn>\n"
-    return text + "<start_of_turn>model\n"
+    answered = bool(messages) and messages[-1]["role"] == "assistant"
+    return text if answered else text + "<start_of_turn>model\n"

@@ -7,6 +7,7 @@ from mmcli.models.paligemma.config import PaliGemmaConfig
 from mmcli.models.paligemma.model import PaliGemma
 from mmcli.models.paligemma.processor import PaliGemmaProcessor
 from mmcli.models.paligemma.stages import stages
+from mmcli.models.paligemma.teaching import PaliGemmaTeaching
 from mmcli.models.paligemma.weights import rules
 
 FAMILY = Family(
@@ -18,6 +19,7 @@ FAMILY = Family(
     stages=stages,
     capabilities=capabilities,
     outline=outline,
+    teaching=PaliGemmaTeaching(),
 )
 
 __all__ = ["FAMILY", "PaliGemma", "PaliGemmaConfig", "PaliGemmaProcessor"]

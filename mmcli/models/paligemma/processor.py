@@ -11,7 +11,7 @@ from PIL import Image
 from mmcli.decode import LOCATIONS, MASK_CODES
 from mmcli.decode.segments import LocationGrammar
 from mmcli.engine.inputs import Inputs, pad_left
-from mmcli.errors import UsageError
+from mmcli.errors import InputError, UsageError
 from mmcli.hub.image_settings import ImageSettings
 from mmcli.hub.tokenizer import Tokenizer, begin_id, read_tokenizer, stop_ids
 from mmcli.models.family import Processor
@@ -57,12 +57,12 @@ class PaliGemmaProcessor(Processor):
         if len(images) != len(prompts):
             raise ValueError(f"{len(images)} lists of pictures for {len(prompts)} prompts")
         soft = [self.config.image_token] * self.soft_tokens
-        rows = [soft * len(own) + self._prompt_tokens(prompt) for own, prompt in zip(images, prompts, strict=True)]
+        rows = [soft * len(own) + self.prompt_tokens(prompt) for own, prompt in zip(images, prompts, strict=True)]
         tokens, valid = pad_left(rows, self.config.pad)
         pixels = tuple(torch.from_numpy(self.images.pixels(image)) for own in images for image in own)
         return Inputs(tokens, valid, pixels)
 
-    def _prompt_tokens(self, prompt: str) -> list[int]:
+    def prompt_tokens(self, prompt: str) -> list[int]:
         """bos, the prompt and the line break that ends it.
 
         Trailing white space is cut off: it could merge into one token with the line break, which models have not seen.
@@ -73,6 +73,14 @@ class PaliGemmaProcessor(Processor):
         ids = ids if ids[:1] == [self.bos] else [self.bos, *ids]
         if self.config.image_token in ids:
             raise UsageError("A prompt cannot hold the picture's own token <image>", "Leave it out")
+        self.tokenizer.check_rows(ids, self.config.decoder.vocabulary)
+        return ids
+
+    def answer_tokens(self, answer: str, where: str) -> list[int]:
+        """The tokens of an answer that is to be learned, without its end. Raises InputError for a control token."""
+        ids = self.tokenizer.encode(answer).ids
+        if not self._control.isdisjoint(ids):
+            raise InputError(f"An answer in {where} holds a control token of the model", "Leave it out")
         self.tokenizer.check_rows(ids, self.config.decoder.vocabulary)
         return ids
 

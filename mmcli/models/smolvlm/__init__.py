@@ -6,6 +6,7 @@ from mmcli.models.smolvlm.config import SmolVLMConfig
 from mmcli.models.smolvlm.model import SmolVLM
 from mmcli.models.smolvlm.processor import SmolVLMProcessor
 from mmcli.models.smolvlm.stages import stages
+from mmcli.models.smolvlm.teaching import SmolVLMTeaching
 from mmcli.models.smolvlm.weights import rules
 
 FAMILY = Family(
@@ -16,6 +17,7 @@ FAMILY = Family(
     processor=SmolVLMProcessor.open,
     stages=stages,
     capabilities=capabilities,
+    teaching=SmolVLMTeaching(),
 )
 
 __all__ = ["FAMILY", "SmolVLM", "SmolVLMConfig", "SmolVLMProcessor"]

@@ -36,11 +36,11 @@ class ImageMarks:
 
 
 def own_layout(messages: Sequence[Message], place: str) -> str:
-    """The turns as SmolVLM was trained on them; `place` stands for an image."""
+    """The turns as SmolVLM was trained on them; `place` stands for an image. Behind a question the model writes."""
     text = BEGIN
     for message in messages:
         parts = message["content"]
         space = "" if parts and parts[0]["type"] == "image" else " "
         content = "".join(place if part["type"] == "image" else part["text"] for part in parts)
         text += f"{message['role'].capitalize()}:{space}{content}{END_OF_TURN}\n"
-    return f"{text}Assistant:"
+    return text if messages and messages[-1]["role"] == "assistant" else f"{text}Assistant:"

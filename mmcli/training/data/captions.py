@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from mmcli.example import Example, Exchange
 from mmcli.media.folders import Unlisted, walk
 from mmcli.media.naming import trouble
 from mmcli.media.sources import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS
 from mmcli.training.data.place import Place
 from mmcli.training.data.rows import BadRow, Read, Row, Unusable, checked
 from mmcli.training.data.values import LONGEST_TEXT, text
-from mmcli.training.example import Example, Exchange
 
 NAME = "imagefolder"
 BESIDE = "text-beside"

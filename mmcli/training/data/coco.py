@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from mmcli.errors import InputError
+from mmcli.example import Example, Exchange, LabelledObject, Polygons, RunLengths
 from mmcli.hub.fields import shown
 from mmcli.media.naming import trouble
 from mmcli.training.data.place import Place
 from mmcli.training.data.rows import BadRow, JsonFile, Read, Row, Unusable, checked, parse
 from mmcli.training.data.values import box, extent, label, numbers, polygons, run_lengths, size, text
-from mmcli.training.example import Example, Exchange, LabelledObject, Polygons, RunLengths
 
 NAME = "coco"
 KEYS = ("images", "annotations", "categories")

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmcli.example import Example, Exchange
 from mmcli.hub.fields import shown
 from mmcli.training.data.place import Place
 from mmcli.training.data.rows import Row, Unusable
 from mmcli.training.data.values import text
-from mmcli.training.example import Example, Exchange
 
 NAME = "conversations"
 ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "model", "model": "model", "gpt": "model"}

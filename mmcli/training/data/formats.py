@@ -7,11 +7,11 @@ from pathlib import Path
 from mmcli.batch.manifest import NAME as MANIFEST
 from mmcli.batch.manifest import read_records
 from mmcli.errors import InputError, UsageError
+from mmcli.example import Example
 from mmcli.media.naming import printable
 from mmcli.training.data import captions, coco, conversations, prompts, records, speech, voc, yolo
 from mmcli.training.data.place import Place
 from mmcli.training.data.rows import Read, Row, Unusable, checked, first_row, rows
-from mmcli.training.example import Example
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")  # what rows are in
 YAML = (".yaml", ".yml")

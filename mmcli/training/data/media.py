@@ -5,11 +5,11 @@ from pathlib import Path
 
 from mmcli.batch.prefetch import prefetch
 from mmcli.errors import InputError
+from mmcli.example import Example
 from mmcli.media.audio import open_audio
 from mmcli.media.image import load_image
 from mmcli.media.sources import one_named
 from mmcli.training.data.rows import BadRow, Read
-from mmcli.training.example import Example
 
 READ_AHEAD = 16  # examples
 SMALL = 64  # pixels a side that an image is decoded to: enough to see that it is whole

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from mmcli.example import Example, Exchange
 from mmcli.hub.fields import shown
 from mmcli.training.data.place import Place
 from mmcli.training.data.rows import Row, Unusable
 from mmcli.training.data.values import text
-from mmcli.training.example import Example, Exchange
 
 NAME = "prefix-suffix"
 TASKS = {"caption": "caption", "describe": "caption", "detect": "detect", "segment": "segment"}  # by the first word

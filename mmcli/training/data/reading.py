@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmcli.errors import InputError, UsageError
+from mmcli.example import Example
 from mmcli.media.naming import printable
 from mmcli.training.data import formats
 from mmcli.training.data.place import Place
 from mmcli.training.data.rows import BadRow, Read
-from mmcli.training.example import Example
 
 HOPELESS = 1000  # bad rows without a good one, after which nothing more is read
 NAMED = 5  # bad rows that an error names

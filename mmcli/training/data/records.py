@@ -6,12 +6,12 @@ from typing import Any
 
 from mmcli.escape import NAME as SHORT
 from mmcli.escape import shorten
+from mmcli.example import Example, Exchange, LabelledObject
 from mmcli.hub.fields import shown
 from mmcli.output.schema import SCHEMA
 from mmcli.training.data.place import Place
 from mmcli.training.data.rows import Row, Unusable
 from mmcli.training.data.values import box, label, numbers, run_lengths, size, text
-from mmcli.training.example import Example, Exchange, LabelledObject
 
 NAME = "records"
 MOST_OBJECTS = 10_000

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mmcli.errors import InputError
+from mmcli.example import Example
 from mmcli.hub.fields import shown
 from mmcli.media.naming import trouble
-from mmcli.training.example import Example
 
 LONGEST = 16 << 20  # bytes of a row
 DEEPEST = 64  # objects and lists within each other

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from mmcli.example import Example, Exchange
 from mmcli.hub.fields import shown
 from mmcli.training.data.place import Place
 from mmcli.training.data.rows import Row, Unusable
 from mmcli.training.data.values import text
-from mmcli.training.example import Example, Exchange
 
 NAME = "speech"
 # Of this and other tools: NeMo's manifests, Common Voice's tables.
@@ -27,4 +27,11 @@ def examples(row: Row, where: str, file: Path, place: Place) -> Iterator[Example
         raise Unusable(f"its offset is {shown(row['offset'])}, and only whole recordings are read: cut it out first")
     path = place.find(row[key], file.parent, file.parent / "clips", what="recording")
     said = next((row[key] for key in TEXTS if row.get(key) is not None), None)
-    yield Example("transcribe", where, audio=(path,), exchanges=(Exchange(None, text(said, "text").strip()),))
+    language = row.get("language") or row.get("locale")  # the latter in Common Voice
+    yield Example(
+        "transcribe",
+        where,
+        audio=(path,),
+        exchanges=(Exchange(None, text(said, "text").strip()),),
+        language=language if isinstance(language, str) else None,
+    )

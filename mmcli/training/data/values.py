@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmcli.boxes import inside
+from mmcli.example import Box, Polygons, RunLengths
 from mmcli.hub.fields import shown
-from mmcli.output.rle import Mask, fills
+from mmcli.rle import Mask, fills
 from mmcli.training.data.rows import Unusable
-from mmcli.training.example import Box, Polygons, RunLengths
 
 LONGEST_TEXT = 200_000  # characters
 LONGEST_LABEL = 200

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.parsers import expat
 
+from mmcli.example import Example, LabelledObject
 from mmcli.media.folders import Unlisted, walk
 from mmcli.media.naming import trouble
 from mmcli.training.data.place import Place, split_of
 from mmcli.training.data.rows import Read, Unusable, checked
 from mmcli.training.data.values import box, label, number, side
-from mmcli.training.example import Example, LabelledObject
 
 NAME = "voc"
 LARGEST = 4 << 20  # bytes of an annotation

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcli.errors import InputError
+from mmcli.example import Example, LabelledObject
 from mmcli.hub.fields import shown
 from mmcli.media.folders import Unlisted, walk
 from mmcli.media.naming import printable, trouble
@@ -12,7 +13,6 @@ from mmcli.media.sources import IMAGE_EXTENSIONS
 from mmcli.training.data.place import Place, split_of
 from mmcli.training.data.rows import Read, Unusable, checked
 from mmcli.training.data.values import box, extent, label, number, polygons
-from mmcli.training.example import Example, LabelledObject
 
 NAME = "yolo"
 SPLITS = ("train", "val", "test")

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from mmcli.errors import InputError, UsageError
+from mmcli.example import Exchange, Polygons
 from mmcli.training.data import Allowance, BadRow, gather, read_examples
 from mmcli.training.data.media import opened
 from mmcli.training.data.rows import JsonFile
-from mmcli.training.example import Exchange, Polygons
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmcli.boxes import area
+from mmcli.models.drawn_masks import pixels
 from mmcli.output.datasets import DATASETS
 from mmcli.output.datasets.items import Item, class_names, link_images
 from mmcli.output.masks import polygon_mask
 from mmcli.output.record import to_json_line
-from mmcli.output.rle import encode
 from mmcli.output.schema import Object, Record
+from mmcli.rle import encode
 from mmcli.training.data import read_examples
-from mmcli.training.masks import pixels
 
 WIDTH, HEIGHT = 97, 61
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
-from mmcli.output import rle
+from mmcli import rle
 
 
 def official(mask):

@@ -1,0 +1,86 @@
+"""How Whisper is taught: the text behind the tokens that say what to do, and its end."""
+
+import random
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, cast
+
+from torch import Tensor
+
+from mmcli.errors import InputError
+from mmcli.example import Example
+from mmcli.layers.attention import prefix_positions
+from mmcli.models.teaching import Batch, Row, Teaching, open_audio, seen_mask
+from mmcli.models.whisper.model import DecoderLayer, Whisper
+from mmcli.models.whisper.processor import WhisperProcessor
+from mmcli.models.whisper.vocabulary import TIME_STEP
+
+if TYPE_CHECKING:
+    from mmcli.engine.model import GenerativeModel
+    from mmcli.models.loaded import Loaded
+
+TIMED = 0.5  # share of the recordings whose text is learned between its times, as it is written in use
+
+
+class WhisperTeaching(Teaching):
+    """A recording and its text. In half of the rows the text stands between times, of which the end is not learned:
+    a manifest does not tell when the last word ends."""
+
+    adapted = ("attention.q", "attention.v", "cross.q", "cross.v")
+    adapted_in = ("encoder.", "decoder.")
+    head = ("decoder.norm.", "decoder.layers.")
+    frozen = ("encoder.conv", "encoder.position")
+    modules = ("model.",)
+    checkpointed = ("encoder.layers.",)
+    rate = 1e-5
+    lora_rate = 1e-3
+
+    def rows(self, loaded: "Loaded", example: Example, rng: random.Random) -> Sequence[Row]:
+        """As `Teaching.rows`."""
+        processor = cast(WhisperProcessor, loaded.processor)  # the family's own
+        if example.task != "transcribe":
+            raise InputError(f"{example.where} is for {example.task}, but this model only transcribes")
+        audios = open_audio(example, processor.capabilities.max_audio_seconds)
+        if len(audios) != 1 or len(example.exchanges) != 1:
+            raise InputError(
+                f"{example.where} has {len(audios)} recordings and {len(example.exchanges)} texts, not one"
+            )
+        times = rng.random() < TIMED
+        prompt = processor.prompt("transcribe", _language(processor, example), None, times)
+        special, text = processor.special, example.exchanges[0].answer.strip()
+        words = [id for id in processor.tokenizer.encode(f" {text}" if text else "").ids if id < special.end]
+        answer, learned = [*words, special.end], [True] * (len(words) + 1)
+        if times:
+            end = special.times + int(len(audios[0]) / processor.rate / TIME_STEP)
+            answer, learned = [special.times, *words, end, special.end], [True] * (len(words) + 1) + [False, True]
+        tokens = (*prompt, *answer)
+        if len(tokens) > processor.config.text_positions:
+            raise InputError(
+                f"The text of {example.where} is {len(words)} tokens long, more than the model writes of one recording",
+                "Cut the recording into shorter ones",
+            )
+        features = processor.features(audios)
+        return [Row(tokens, (*[False] * len(prompt), *learned), audio=(features[0],))]
+
+    def states(self, model: "GenerativeModel", batch: Batch) -> Tensor:
+        """As `Teaching.states`."""
+        own = cast(Whisper, model)
+        decoder, tokens = own.decoder, batch.inputs.tokens
+        assert batch.inputs.audio is not None
+        frames = own.encoder(batch.inputs.audio)
+        mask = seen_mask(batch)
+        x = decoder.embedding(tokens) + decoder.position[prefix_positions(batch.inputs.valid)]
+        for layer in cast(Iterable[DecoderLayer], decoder.layers):
+            x = x + layer.attention(layer.norm_attention(x), mask)
+            x = x + layer.cross(layer.norm_cross(x), *layer.cross.keys_values(frames))
+            x = x + layer.mlp(layer.norm_mlp(x))
+        return decoder.norm(x)
+
+    def logits(self, model: "GenerativeModel", states: Tensor) -> Tensor:
+        """As `Teaching.logits`."""
+        return cast(Whisper, model).logits(states)
+
+
+def _language(processor: WhisperProcessor, example: Example) -> str | None:
+    """The language that an example names; English where it names none."""
+    named = example.language or "en"
+    return named if processor.multilingual else None
