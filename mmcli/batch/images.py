@@ -13,7 +13,7 @@ from mmcli.batch.outcome import Outcome, unforeseen
 from mmcli.batch.prefetch import prefetch
 from mmcli.batch.sizes import LARGE_FOR_IMAGES, default_batch_size
 from mmcli.errors import InputError, MmcliError, raise_if_interrupted, ran_out_of_memory
-from mmcli.media.limits import KEPT_PIXELS, PROBE
+from mmcli.media.limits import HELD_PIXELS, PROBE
 from mmcli.output.schema import Object, Record
 from mmcli.output.sifting import sift
 from mmcli.tasks.segment import SegmentRequest
@@ -38,7 +38,7 @@ class _Read:
     full: "LoadedImage | None"
     seconds: float  # that reading took
     identity: str | None  # of the file as it was read (`media/identity.py`)
-    side: int | None  # to which it was read
+    side: int  # above which it was read
 
 
 def run(
@@ -108,7 +108,7 @@ class _Reader:
         self._able = able
         self._keep = keep  # whether full images are wanted too
         self._known = False
-        self.side: int | None = PROBE
+        self.side = PROBE
 
     def use_capabilities(self, able: "Capabilities | None") -> None:
         """From now on read for a model with these capabilities; None: they are not known."""
@@ -144,7 +144,7 @@ class _Reader:
         full = None
         if self._keep and image.image.size == (image.width, image.height):
             full = image
-        elif self._keep and image.width * image.height <= KEPT_PIXELS and side != PROBE:
+        elif self._keep and image.width * image.height <= HELD_PIXELS and side != PROBE:
             full = load_image(source)
         return _Read(image, full, time.perf_counter() - started, known, side)
 

@@ -79,9 +79,9 @@ def load_image(source: Source, *, side: int | None = None, frame: int = 0) -> Lo
     """The image in `source`, of which `frame` is taken where there are several (counted from 0).
 
     `side` is what the caller will scale the image to, in pixels: it is then made smaller by 2, 4 or 8 as long as
-    both sides stay at least that long, JPEGs while they are decoded, and further where it would still have more than
-    HELD_PIXELS. Without it, images of more than FULL_PIXELS are refused. What all threads decode at one time takes
-    DECODING bytes at most. Raises InputError for all that is wrong with the source or its content.
+    both sides stay at least that long (WHOLE: not at all), JPEGs while they are decoded, and further where it would
+    still have more than HELD_PIXELS. Without it, images of more than FULL_PIXELS are refused. What all threads decode
+    at one time takes DECODING bytes at most. Raises InputError for all that is wrong with the source or its content.
     """
     head = source.head()
     name = printable(source.name)
@@ -151,8 +151,9 @@ def _open(file: BinaryIO, kind: str) -> Image.Image:
 
 def _draft(image: Image.Image, side: int | None) -> None:
     """Let a JPEG be decoded at a half, a quarter or an eighth, which is quicker than making it smaller afterwards."""
-    if side is not None and image.format in ("JPEG", "MPO"):
-        image.draft(None, (side, side))
+    factor = _factor(image.size, image.size, side)
+    if factor > 1 and image.format in ("JPEG", "MPO"):
+        image.draft(None, (image.width // factor, image.height // factor))
 
 
 def _factor(size: tuple[int, int], full: tuple[int, int], side: int | None) -> int:

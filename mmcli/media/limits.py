@@ -8,10 +8,10 @@ FIFO_WAIT = 10.0  # seconds for something to begin to write to a named FIFO
 
 PIXELS = 250_000_000  # of an image; the largest phone cameras make 200 megapixels
 FULL_PIXELS = 120_000_000  # of an image that is to be drawn on, of which there are then two
-HELD_PIXELS = 8_000_000  # of an image that waits for a model: more are made fewer as it is read
+HELD_PIXELS = 12_500_000  # of an image that waits for a model or to be drawn on: more are made fewer, or read again
+WHOLE = 1 << 31  # pixels a side that no image has: it is decoded whole, unless that is more than can be held
 PROBE = 1  # pixels a side: an image that is read just to see that it can be
 VIDEO_PIXELS = 36_000_000  # of a frame of a video; 8K has 33 million, and a decoder keeps several
-KEPT_PIXELS = 12_500_000  # of a full image that waits to be drawn on: a larger one is read again instead
 
 DECODING = 1 << 30  # bytes that all images being decoded at one time may take together, or one alone
 BYTES_PER_PIXEL = {  # what Pillow and the libraries below it take at their greatest while decoding, measured

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mmcli.errors import ModelError
+from mmcli.media.limits import WHOLE
 from mmcli.types import Completion, WindowText
 
 if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
@@ -54,10 +55,11 @@ class Capabilities:
     usual_images: int | None = None  # … in a prompt, as it was trained; more are read too; None: any number
     rereads_for_images: bool = False
     """A new image changes how what stands before it is read: a conversation is then read from its beginning."""
-    min_read_side: int | None = None
-    """Pixels: larger images may be decoded at a fraction of their size as long as no side falls below this. None: they
-    are decoded whole. It is one number for all that a checkpoint does: what it sees must not depend on when, or for
-    what, an image was read."""
+    min_read_side: int = WHOLE
+    """Pixels: larger images may be decoded at a fraction of their size as long as no side falls below this. That is
+    quick, but scaled once more they become other numbers than the whole image would, by up to 8 levels of 255: it is
+    for models that were measured so. It is one number for all that a checkpoint does: what it sees must not depend on
+    when, or for what, an image was read."""
     beams: int = 1  # answers that are followed side by side whatever is asked, where nobody says how many
     caption_beams: int = 1  # … for a caption by the model's own prompt
     details: tuple[str, ...] = ()  # lengths of captions that there are prompts for, of low, medium and high

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mmcli.media.limits import PROBE
+from mmcli.media.limits import PROBE, WHOLE
 from mmcli.tasks.conversation import audio_seconds
 from mmcli.types import Audio
 
@@ -24,7 +24,7 @@ class Attachment:
     source: "Source"
     content: "LoadedImage | Audio"
     notes: tuple[str, ...] = ()
-    side: int | None = None  # to which an image was read
+    side: int = WHOLE  # above which an image was read
 
     @property
     def kind(self) -> str:

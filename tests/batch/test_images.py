@@ -10,6 +10,7 @@ import support
 from mmcli.batch import images
 from mmcli.batch.images import run
 from mmcli.errors import InputError, ModelError
+from mmcli.media import image
 from mmcli.media.sources import IMAGE_EXTENSIONS, Source, expand
 from mmcli.models.family import Capabilities
 from mmcli.tasks.caption import CaptionRequest
@@ -141,7 +142,8 @@ def test_an_image_too_large_to_be_kept_is_read_again(tmp_path, loaded, monkeypat
     """Large images that wait to be drawn on would fill the memory."""
     path = tmp_path / "large.png"
     support.random_image(0, 2000, 1900).save(path)
-    monkeypatch.setattr(images, "KEPT_PIXELS", 1000)
+    for module in (images, image):
+        monkeypatch.setattr(module, "HELD_PIXELS", 1000)
     done = next(run(sources(str(path)), REQUEST, lambda: loaded, model="tiny", keep_images=True))
     support.random_image(1, 20, 30).save(path)  # seen only if it is read now
     assert done.full().image.size == (20, 30)

@@ -92,9 +92,9 @@ def test_no_items():
 
 @pytest.mark.parametrize("module", [images, read])
 def test_what_waits_keeps_the_threads_busy_and_fits_beside_a_model(module):
-    """One result waits while each thread makes another; the largest images that may wait take an eighth of 2 GB."""
+    """One result waits while each thread makes another; the largest images that may wait take a seventh of 2 GB."""
     assert signature(prefetch).parameters["threads"].default < module.PREFETCHED
-    assert module.PREFETCHED * HELD_PIXELS * 3 <= 2 << 30 >> 3
+    assert module.PREFETCHED * HELD_PIXELS * 3 <= (2 << 30) / 7
 
 
 def test_a_batch_of_images_is_read_while_the_model_works_on_another():

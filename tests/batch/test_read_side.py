@@ -6,26 +6,30 @@ import pytest
 from image_files import scene
 
 from mmcli.batch.images import run
+from mmcli.media.limits import WHOLE
 from mmcli.media.sources import IMAGE_EXTENSIONS, expand
 from mmcli.tasks.attachments import load_attachment
 from mmcli.tasks.caption import CaptionRequest
 
-LARGEST = 896  # pixels: the side of the largest square that a published checkpoint looks at
+SIDE = 896  # pixels
 
 
 @pytest.mark.parametrize(
-    ("size", "read"),
+    ("side", "size", "read"),
     [
-        ((2 * LARGEST, 2 * LARGEST), (LARGEST, LARGEST)),  # a half is still enough
-        ((2 * LARGEST - 2, 2 * LARGEST), (2 * LARGEST - 2, 2 * LARGEST)),  # and here no longer
-        ((3600, 1800), (1800, 900)),
-        ((1600, 600), (1600, 600)),
+        (SIDE, (2 * SIDE, 2 * SIDE), (SIDE, SIDE)),  # a half is still enough
+        (SIDE, (2 * SIDE - 2, 2 * SIDE), (2 * SIDE - 2, 2 * SIDE)),  # and here no longer
+        (SIDE, (3600, 1800), (1800, 900)),
+        (SIDE, (1600, 600), (1600, 600)),
+        (WHOLE, (3600, 1800), (3600, 1800)),
     ],
 )
-def test_no_side_falls_below_the_largest_square_that_a_model_looks_at(tmp_path, monkeypatch, loaded, size, read):
+def test_no_side_falls_below_that_of_the_model(tmp_path, monkeypatch, loaded, side, size, read):
     path = tmp_path / "a.jpg"
     scene(*size).save(path, quality=80)
     [source] = expand([path], extensions=IMAGE_EXTENSIONS)
+    able = replace(loaded.processor.capabilities, min_read_side=side)
+    monkeypatch.setattr(loaded.processor, "capabilities", able)
     seen = []
     inputs = loaded.processor.inputs
     monkeypatch.setattr(
@@ -34,13 +38,12 @@ def test_no_side_falls_below_the_largest_square_that_a_model_looks_at(tmp_path, 
     [outcome] = run([source], CaptionRequest(max_tokens=1), lambda: loaded, model="tiny")
     assert (outcome.record.width, outcome.record.height) == size
     assert [image.size for [image] in seen] == [read]
-    able = loaded.processor.capabilities
     for attachment in (load_attachment(source, able=lambda: able), load_attachment(source)):
         [image], _ = attachment.parts(loaded.processor, "tiny")
         assert image.size == read
 
 
-@pytest.mark.parametrize("side", [300, None])
+@pytest.mark.parametrize("side", [300, WHOLE])
 @pytest.mark.parametrize("known", [True, False], ids=["known", "known once it is loaded"])
 def test_the_side_is_the_models_own(tmp_path, monkeypatch, loaded, side, known):
     able = replace(loaded.processor.capabilities, min_read_side=side)
@@ -58,4 +61,4 @@ def test_the_side_is_the_models_own(tmp_path, monkeypatch, loaded, side, known):
         run(sources, CaptionRequest(max_tokens=1), lambda: loaded, model="tiny", able=lambda: able if known else None)
     )
     assert [outcome.error for outcome in outcomes] == [None] * 3
-    assert [image.size for [image] in seen] == [(650, 350) if side else (1300, 700)] * 3
+    assert [image.size for [image] in seen] == [(650, 350) if side == 300 else (1300, 700)] * 3

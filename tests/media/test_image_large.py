@@ -10,11 +10,12 @@ from image_files import RAMP, assert_like, fails, in_python, load, png, scene, s
 from PIL import Image
 
 from mmcli.errors import InputError
+from mmcli.media import image as image_module
 from mmcli.media import jpeg
 from mmcli.media.budget import Budget
 from mmcli.media.image import _cost
 from mmcli.media.image_header import ImageHeader
-from mmcli.media.limits import DECODING, FULL_PIXELS
+from mmcli.media.limits import DECODING, FULL_PIXELS, HELD_PIXELS, WHOLE
 
 # -- large images ----------------------------------------------------------------------------------------------
 
@@ -26,6 +27,18 @@ def test_large_jpegs_are_decoded_smaller_but_report_their_size(tmp_path, size, s
     image = load(tmp_path / "a.jpg", side=side)
     assert (image.width, image.height) == size
     assert image.image.size == decoded
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_images_are_decoded_whole_as_long_as_they_can_be_held(tmp_path, monkeypatch, kind):
+    path = tmp_path / f"a.{kind}"
+    scene(1600, 1200).save(path, quality=90)
+    assert load(path, side=WHOLE).image.size == (1600, 1200)
+    monkeypatch.setattr(image_module, "HELD_PIXELS", 1600 * 1200 - 1)
+    assert load(path, side=WHOLE).image.size == (800, 600)
+    monkeypatch.setattr(image_module, "HELD_PIXELS", 200 * 150 - 1)
+    image = load(path, side=WHOLE)
+    assert (image.image.size, image.width, image.height) == ((100, 75), 1600, 1200)
 
 
 def test_reduced_decoding_and_a_turn_go_together(tmp_path):
@@ -84,7 +97,7 @@ def test_threads_decode_within_one_budget_and_without_second_copies(tmp_path):
 def test_an_image_of_any_form_is_made_small_enough_to_wait_for_a_model(tmp_path):
     (tmp_path / "a.png").write_bytes(png(200, 100_000, 1, 0, (b"\0" + bytes(25)) * 100_000))
     image = load(tmp_path / "a.png", side=896)
-    assert 2_000_000 < image.image.width * image.image.height <= 8_000_000
+    assert 2_000_000 < image.image.width * image.image.height <= HELD_PIXELS
     assert (image.width, image.height) == (200, 100_000)
 
 

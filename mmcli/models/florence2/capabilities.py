@@ -3,7 +3,6 @@
 from mmcli.models.family import Capabilities
 from mmcli.models.florence2.config import Florence2Config
 
-READ_SIDE = 896  # pixels; images are resized to 768
 BEAMS = 3  # as published; a checkpoint's own settings may say otherwise
 
 
@@ -13,7 +12,6 @@ def capabilities(config: Florence2Config) -> Capabilities:
         images=True,
         images_needed=1,
         max_images=1,
-        min_read_side=READ_SIDE,
         beams=BEAMS,
         details=("low", "medium", "high"),
         questions=False,

@@ -4,14 +4,11 @@ from mmcli.models.family import Capabilities
 from mmcli.models.gemma3n.config import Gemma3nConfig
 from mmcli.models.gemma3n.features import LONGEST, RATE
 
-READ_SIDE = 896  # pixels; images are resized to 768
-
 
 def capabilities(config: Gemma3nConfig) -> Capabilities:
     """Of its languages no list was published."""
     return Capabilities(
         images=config.vision is not None,
-        min_read_side=READ_SIDE,
         details=("low", "medium", "high") if config.vision is not None else (),
         reads_text=config.vision is not None,
         audio=config.audio is not None,

@@ -10,8 +10,6 @@ def capabilities(config: MllamaConfig) -> Capabilities:
         images=True,
         usual_images=1,
         rereads_for_images=True,
-        # No canvas is longer, so an image whose shorter side is left this long is shrunk as it would have been.
-        min_read_side=config.vision.most_tiles * config.vision.tile_side,
         reads_text=True,
         turns=True,
     )

@@ -4,7 +4,7 @@ from mmcli.models.family import Capabilities
 from mmcli.models.nano.config import NanoConfig
 
 BEAMS = 4
-READ_SIDE = 896  # pixels: well above what the model resizes to, as its published figures were measured
+READ_SIDE = 896  # pixels: well above what the model resizes to; so its published figures were measured
 
 
 def capabilities(config: NanoConfig) -> Capabilities:

@@ -48,7 +48,7 @@ class SmolVLMProcessor(ChatProcessor):
         self.images = images
         self.marks = marks
         self.tile_tokens = config.soft_tokens_of(images.side)
-        self.capabilities = replace(capabilities(config), min_read_side=images.longest)
+        self.capabilities = capabilities(config)
 
     @classmethod
     def open(cls, folder: Path, config: SmolVLMConfig, raw: dict[str, Any]) -> "SmolVLMProcessor":

@@ -3,9 +3,10 @@
 import torch
 
 from mmcli.models.family import Stage, parameter_count
-from mmcli.models.smolvlm.capabilities import TILES
 from mmcli.models.smolvlm.config import SmolVLMConfig
 from mmcli.models.smolvlm.model import SmolVLM
+
+TILES = 4  # a side, of the published checkpoints' images
 
 
 def stages(config: SmolVLMConfig) -> list[Stage]:

@@ -172,12 +172,10 @@ def test_a_conversation_longer_than_the_model_reads(saved):
         open_processor(saved, max_position_embeddings=60).inputs([[random_image()]], ["a cat"])
 
 
-def test_images_that_are_not_resized_are_decoded_whole(folder):
-    assert open_processor(folder).capabilities.min_read_side == 128
+def test_images_that_are_not_resized(folder):
     edit_json(
         folder / "processor_config.json", image_processor={"max_image_size": {"longest_edge": 32}, "do_resize": False}
     )
-    assert open_processor(folder).capabilities.min_read_side is None
     assert TileSettings.open(folder).grid((70, 20)).tiles == 4
 
 
