@@ -1,5 +1,7 @@
 """Llama 3.2 Vision: a tower over tiles, and a Llama decoder with layers that attend to what the tower made of them."""
 
+from itertools import groupby
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ from mmcli.models.mllama.decoder import CrossContext, Decoder
 from mmcli.models.mllama.tiles import arrangements
 from mmcli.models.mllama.vision import Tower
 
-AT_ONCE = 4  # images in the tower: the scores of one are 6432² a head
+AT_ONCE = 4  # images in the tower, of as many tiles each: what one leaves in a layer takes a quarter of a gigabyte
 
 
 class Mllama(GenerativeModel):
@@ -33,16 +35,21 @@ class Mllama(GenerativeModel):
 
     def image_states(self, inputs: Inputs) -> Tensor:
         """All images of a batch in order → what the decoder's layers attend to, [I, M · P, D]."""
+        layouts = [(rows, columns) for rows, columns in inputs.image_layouts]
+
+        def tiles_of(place: int) -> int:
+            return layouts[place][0] * layouts[place][1]
+
         numbers = {layout: number for number, layout in enumerate(arrangements(self.config.vision.most_tiles), 1)}
         device = self.projector.weight.device
-        states = []
-        for first in range(0, len(inputs.images), AT_ONCE):
-            layouts = [(rows, columns) for rows, columns in inputs.image_layouts[first : first + AT_ONCE]]
-            arrangement = torch.tensor([numbers[layout] for layout in layouts], device=device)
-            counts = torch.tensor([rows * columns for rows, columns in layouts], device=device)
-            vectors = self.vision(torch.stack(inputs.images[first : first + AT_ONCE]), arrangement, counts)
-            states.append(self.projector(vectors).flatten(1, 2))
-        return torch.cat(states)
+        states: dict[int, Tensor] = {}
+        for count, group in groupby(sorted(range(len(inputs.images)), key=tiles_of), key=tiles_of):
+            places = list(group)
+            for some in (places[first : first + AT_ONCE] for first in range(0, len(places), AT_ONCE)):
+                arrangement = torch.tensor([numbers[layouts[place]] for place in some], device=device)
+                vectors = self.vision(torch.stack([inputs.images[place] for place in some]), arrangement, count)
+                states.update(zip(some, self.projector(vectors).flatten(1, 2), strict=True))
+        return torch.stack([states[place] for place in range(len(inputs.images))])
 
     def encode_images(self, inputs: Inputs) -> tuple[CrossAttentionKV, Tensor]:
         """Keys and values of all images of a batch, and which of them each token attends to [B, T, S].

@@ -15,7 +15,10 @@ from mmcli.models.mllama.tiles import arrangements
 
 
 class Attention(Fusable):
-    """Self-attention without biases: [I, L, D] → [I, L, D], mask [I, 1, L, L]."""
+    """Self-attention without biases: [I, L, D] → [I, L, D]. The first `real` vectors attend to all, the rest to those.
+
+    So nothing needs a mask, which would keep it from the fastest kernels.
+    """
 
     def __init__(self, config: VisionConfig):
         super().__init__()
@@ -29,10 +32,14 @@ class Attention(Fusable):
             self.qkv = stack(self.q, self.k, self.v)
             del self.q, self.k, self.v
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, real: int) -> Tensor:
         parts = (self.q(x), self.k(x), self.v(x)) if self.qkv is None else self.qkv(x).chunk(3, dim=-1)
         q, k, v = (split_heads(part, self.heads) for part in parts)
-        return self.out(join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
+        y = join_heads(F.scaled_dot_product_attention(q[:, :, :real], k, v))
+        if real < x.shape[1]:
+            rest = F.scaled_dot_product_attention(q[:, :, real:], k[:, :, :real], v[:, :, :real])
+            y = torch.cat((y, join_heads(rest)), dim=1)
+        return self.out(y)
 
 
 class Layer(nn.Module):
@@ -47,8 +54,8 @@ class Layer(nn.Module):
         self.gate_attention = nn.Parameter(torch.zeros(1)) if gated else None
         self.gate_mlp = nn.Parameter(torch.zeros(1)) if gated else None
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = x + _gated(self.attention(self.norm_attention(x), mask), self.gate_attention)
+    def forward(self, x: Tensor, real: int) -> Tensor:
+        x = x + _gated(self.attention(self.norm_attention(x), real), self.gate_attention)
         return x + _gated(self.mlp(self.norm_mlp(x)), self.gate_mlp)
 
 
@@ -90,7 +97,7 @@ class Tower(nn.Module):
     """Tiles [I, M, 3, side, side] → vectors [I, M, P, D · (1 + kept)].
 
     All M tiles are read, whether an image has them or not: in training what is left of them (zeros) could be attended
-    to, only not to each other.
+    to, only not by each other.
     """
 
     def __init__(self, config: VisionConfig):
@@ -104,30 +111,31 @@ class Tower(nn.Module):
         self.layers = nn.ModuleList(Layer(config, gated=False) for _ in range(config.depth))
         self.global_layers = nn.ModuleList(Layer(config, gated=True) for _ in range(config.global_depth))
 
-    def forward(self, tiles: Tensor, arrangement: Tensor, counts: Tensor) -> Tensor:
-        """`arrangement` [I] is each image's number from 1 on, `counts` [I] says how many of its tiles there are."""
+    def forward(self, tiles: Tensor, arrangement: Tensor, count: int) -> Tensor:
+        """`arrangement` [I] is each image's number from 1 on, `count` says how many of its tiles each of them has."""
         images, most, patches = *tiles.shape[:2], self.config.patches
         x = self.patch(tiles.flatten(0, 1)).flatten(2).mT.unflatten(0, (images, most))
         x = self.tiles_before(x, arrangement)
         x = torch.cat((self.whole.expand(images, most, 1, -1), x), dim=2)
         x = self.norm_before(self.position(x, arrangement))
-        x = F.pad(x, (0, 0, 0, self.config.filled_patches - patches)).flatten(1, 2)
-        mask, kept = self._mask(counts), {}
+        x = F.pad(x, (0, 0, 0, self.config.filled_patches - patches))
+        order = self._order(count).to(x.device)
+        back, real, kept = order.argsort(), count * patches, {}
+        x = x.flatten(1, 2)[:, order]
         for number, layer in enumerate(self.layers):
-            x = layer(x, mask)
+            x = layer(x, real)
             if number in self.config.kept:
                 kept[number] = x
-        x = self.norm_behind(x).unflatten(1, (most, -1))
-        x = self.tiles_behind(x, arrangement).flatten(1, 2)
+        x = self.norm_behind(x)[:, back].unflatten(1, (most, -1))
+        x = self.tiles_behind(x, arrangement).flatten(1, 2)[:, order]
         for layer in self.global_layers:
-            x = layer(x, mask)
+            x = layer(x, real)
         # Of what was kept, all that is of one number of a vector stands together.
         beside = torch.stack([kept[number] for number in self.config.kept], dim=-1).flatten(2) if kept else x[..., :0]
-        return torch.cat((x, beside), dim=-1).unflatten(1, (most, -1))[:, :, :patches]
+        return torch.cat((x, beside), dim=-1)[:, back].unflatten(1, (most, -1))[:, :, :patches]
 
-    def _mask(self, counts: Tensor) -> Tensor:
-        """What may attend to what, [I, 1, L, L]: all but those that stand for nothing at each other."""
-        tile = torch.arange(self.config.most_tiles, device=counts.device)[:, None]
-        patch = torch.arange(self.config.filled_patches, device=counts.device)
-        real = ((tile < counts[:, None, None]) & (patch < self.config.patches)).flatten(1)
-        return real[:, None, :, None] | real[:, None, None, :]
+    def _order(self, count: int) -> Tensor:
+        """Places of all vectors of an image with so many tiles, [L]: those that stand for something come first."""
+        stands = torch.zeros(self.config.most_tiles, self.config.filled_patches, dtype=torch.bool)
+        stands[:count, : self.config.patches] = True
+        return (~stands).flatten().byte().argsort(stable=True)
