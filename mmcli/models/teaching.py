@@ -167,7 +167,7 @@ def within_window(mask: Tensor, prefix: Tensor, window: int | None) -> Tensor | 
     return mask & (near | (prefix[:, :, None] & prefix[:, None, :]))[:, None]
 
 
-def open_images(example: Example, side: int | None) -> "list[Image.Image]":
+def open_images(example: Example, side: int) -> "list[Image.Image]":
     """The RGB images of an example. Raises InputError."""
     return [load_image(one_named(str(path)), side=side).image for path in example.images]
 
