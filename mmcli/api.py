@@ -101,18 +101,21 @@ def load(
     revision: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    quantize: str = "auto",
     mask_decoder: str | PathLike[str] | None = None,
     download: bool = True,
 ) -> "Model":
     """A model in memory: a bundled one, a checkpoint's folder, or a repository of the Hugging Face hub at `revision`.
 
-    Raises ModelError where it cannot be found, downloaded (never with `download=False`) or read.
+    `quantize` keeps its decoder in integers, "int8" or "int4". Raises ModelError where it cannot be found, downloaded
+    (never with `download=False`) or read.
     """
     from mmcli.hub.resolve import resolve
     from mmcli.models.load import load as load_checkpoint
 
     checkpoint = resolve(str(name), revision, download=download)
-    loaded = load_checkpoint(checkpoint, device, dtype, None if mask_decoder is None else Path(mask_decoder))
+    masks = None if mask_decoder is None else Path(mask_decoder)
+    loaded = load_checkpoint(checkpoint, device, dtype, masks, quantize=quantize)
     return Model(lambda: loaded, str(name), checkpoint.revision, lambda: loaded.processor.capabilities)
 
 

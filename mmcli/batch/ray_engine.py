@@ -65,7 +65,7 @@ def _model(choice: Choice) -> "tuple[Checkpoint, int]":
 
     checkpoint = choice.checkpoint()
     dtype = choose_dtype(choice.dtype, torch.device("cpu"), parameter_count(checkpoint.folder))
-    return checkpoint, memory_estimate(checkpoint, dtype, choice.table) + BESIDE_WEIGHTS
+    return checkpoint, memory_estimate(checkpoint, dtype, choice.table, choice.quantize) + BESIDE_WEIGHTS
 
 
 def _settled(choice: Choice, checkpoint: "Checkpoint", room: Plan) -> Choice:

@@ -51,6 +51,7 @@ class Choice:
     device: str = "auto"
     dtype: str = "auto"
     table: str = "auto"
+    quantize: str = "auto"
     mask_decoder: str | None = None
     download: bool = True
     weights: str | None = None  # what identifies those that all must have (`hub/fingerprint.py`), if it is known
@@ -294,7 +295,7 @@ class Worker:
             what = f"{choice.model} has other weights on {socket.gethostname()} than where the run began"
             raise ModelError(what, "Copy the same files there, or name a --revision")
         decoder = Path(choice.mask_decoder) if choice.mask_decoder else None
-        self._loaded = load(checkpoint, choice.device, choice.dtype, decoder, choice.table)
+        self._loaded = load(checkpoint, choice.device, choice.dtype, decoder, choice.table, quantize=choice.quantize)
         return self._loaded
 
 

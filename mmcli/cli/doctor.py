@@ -192,7 +192,7 @@ def forced_logits(model: Any, inputs: Any, tokens: "list[int] | None") -> "tuple
 
     from mmcli.engine import cuda_graph
 
-    weight = next(model.parameters())
+    weight = model.like
     inputs = inputs.to(weight.device, weight.dtype)
     count = CHECK_TOKENS if tokens is None else len(tokens)
     rows, chosen = [], []

@@ -93,7 +93,15 @@ def choice_of(model: ModelOptions, mask_decoder: str | None = None) -> "Choice":
     folder = Path(model.model).expanduser()
     place = str(folder.absolute()) if model.model and folder.is_dir() else model.model
     return Choice(
-        model.model, place, model.revision, model.device, model.dtype, model.table, mask_decoder, not model.offline
+        model.model,
+        place,
+        model.revision,
+        model.device,
+        model.dtype,
+        model.table,
+        model.quantize,
+        mask_decoder,
+        not model.offline,
     )
 
 

@@ -164,7 +164,7 @@ def open_run(
     """
     from mmcli.batch.folder import FolderRun
 
-    facts = facts | {"device": model.device, "dtype": model.dtype, "table": model.table}
+    facts = facts | {"device": model.device, "dtype": model.dtype, "table": model.table, "quantize": model.quantize}
 
     def identified() -> tuple[str, str] | None:
         from mmcli.hub.fingerprint import weights_of

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmcli.cli import complete, suggest, use
+from mmcli.cli import rewrite, suggest, use
 from mmcli.cli.help import Command
 from mmcli.cli.options import LogOptions, Revision, option, spread
+from mmcli.cli.rewrite import Name, Offline
 from mmcli.cli.start import begin
 from mmcli.errors import ExitCode, ModelError, UsageError
 from mmcli.escape import escape_line
 from mmcli.hub.fields import shown
-from mmcli.models.offered import able, such_as
+from mmcli.models.offered import such_as
 from mmcli.models.registry import family_of
 from mmcli.output.json_text import to_json_line
 from mmcli.output.tables import bytes_text, count_text, fit, table
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
 app = typer.Typer(
-    help="Find, choose, list, download, look at, check, convert and remove models.",
+    help="Find, choose, list, download, look at, check, convert, quantize and remove models.",
     epilog=f"""\
 Examples:
 
@@ -37,6 +38,7 @@ Examples:
   mmcli models info {such_as("images", bundled=False)}
   mmcli models verify {such_as("images", bundled=False)}
   mmcli models convert old/model -o model
+  mmcli models quantize model -o smaller --to int4
 
 Models live in the cache of huggingface_hub (HF_HOME moves it). Gated ones need their licence accepted
 on their page and `hf auth login` or HF_TOKEN.""",
@@ -45,20 +47,12 @@ on their page and `hf auth login` or HF_TOKEN.""",
 )
 
 
-Name = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help=f"A bundled model ({', '.join(able(bundled=True))}), a folder, or a model of the hub by its short name or "
-        "as owner/name.",
-        autocompletion=complete.models,
-    ),
-]
 app.command("suggest", cls=Command)(suggest.command)
 app.command("use", cls=Command)(use.command)
+app.command(cls=Command)(rewrite.convert)
+app.command(cls=Command)(rewrite.quantize)
 
 Json = Annotated[bool, option("Output", "--json", help="Print one JSON object a model, each on a line.")]
-Offline = Annotated[bool, option("Model", "--offline", help="Never use the network.")]
 
 
 @app.command("list", cls=Command)
@@ -304,35 +298,6 @@ def verify(ctx: typer.Context, name: Name, revision: Revision = None, *, log: Lo
     wrong = [finding for finding in findings if finding.problem]
     if wrong:
         raise ModelError(f"{name} has {len(wrong)} damaged or missing files", f"Run mmcli models pull {name}")
-    return ExitCode.OK
-
-
-@app.command(cls=Command)
-@spread
-def convert(
-    ctx: typer.Context,
-    name: Name,
-    output: Annotated[
-        str, option("Output", "--output", "-o", metavar="FOLDER", help="The folder to write; it must not be there yet.")
-    ],
-    revision: Revision = None,
-    offline: Offline = False,
-    *,
-    log: LogOptions,
-) -> int:
-    """Write a model whose weights are pickles (pytorch_model.bin) into a folder anew, as safetensors.
-
-    Only tensors are read, and code in a pickle is never run. The folder, whose name is printed, also gets config.json
-    and the tokenizer's files; it is whole or not there.
-    """
-    from mmcli.hub.convert import convert as convert_to
-    from mmcli.hub.resolve import resolve
-
-    environment = begin(ctx, log, offline)
-    checkpoint = resolve(name, revision, download=not offline)
-    size = convert_to(checkpoint, Path(output), lambda file: environment.log(f"writing {file}"))
-    environment.log(f"{bytes_text(size)} of weights are written")
-    environment.write(f"{output}\n")
     return ExitCode.OK
 
 

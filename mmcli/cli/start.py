@@ -54,7 +54,7 @@ def loader(environment: Environment, options: ModelOptions, mask_decoder: str | 
         if options.model not in BUNDLED:
             report_size(environment, checkpoint, device, options)
         decoder = Path(mask_decoder) if mask_decoder else None
-        return load_checkpoint(checkpoint, device, options.dtype, decoder, options.table)
+        return load_checkpoint(checkpoint, device, options.dtype, decoder, options.table, quantize=options.quantize)
 
     return load
 
@@ -91,11 +91,12 @@ def report_size(
     """Say how much memory the weights will take, loudly where the device has not that much."""
     from mmcli.engine.device import choose_dtype
     from mmcli.hub.quantized import parameter_count
-    from mmcli.models.load import memory_estimate
+    from mmcli.models.load import memory_estimate, storage_of
 
     dtype = choose_dtype(options.dtype, device, parameter_count(checkpoint.folder))
-    needed, there = memory_estimate(checkpoint, dtype, options.table), memory_of(device)
-    kind = str(dtype).removeprefix("torch.")
+    needed = memory_estimate(checkpoint, dtype, options.table, options.quantize)
+    there = memory_of(device)
+    kind = storage_of(checkpoint, options.quantize) or str(dtype).removeprefix("torch.")
     environment.log(f"loading {checkpoint.name} on {device} as {kind}: {bytes_text(needed)}")
     if there is not None and needed > there:
         environment.note(

@@ -147,7 +147,7 @@ def beam_search(
     Raises ModelError where the logits are not numbers.
     """
     started, read = time.perf_counter(), None
-    weight = next(model.parameters())
+    weight = model.like
     inputs = inputs.to(weight.device, weight.dtype)
     processor = inputs.processor if processor is None else processor
     cache = model.new_cache(inputs.tokens.shape[0], inputs.tokens.shape[1] + max(0, max_tokens - 1))

@@ -58,7 +58,7 @@ def generate(
     """
     if max_tokens < 1:
         return
-    weight = next(model.parameters())
+    weight = model.like
     inputs = inputs.to(weight.device, weight.dtype)
     processor = inputs.processor if processor is None else processor
     rows, prefix = inputs.tokens.shape

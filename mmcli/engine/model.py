@@ -9,6 +9,14 @@ from mmcli.engine.kv_cache import KVCache
 class GenerativeModel(nn.Module):
     """Base of every family's model: it reads a prompt into a cache, then a token at a time."""
 
+    read_each_step: tuple[str, ...] = ("decoder",)
+    """Parts whose weights every step reads: what they take in memory is what a step takes in time."""
+
+    @property
+    def like(self) -> Tensor:
+        """A weight where the model computes, in the type in which it does."""
+        return next(self.parameters())
+
     def new_cache(self, batch: int, length: int) -> KVCache:
         """An empty cache for `batch` rows of `length` tokens."""
         raise NotImplementedError

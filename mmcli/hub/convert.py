@@ -1,29 +1,21 @@
 """Pickled weights into a folder of safetensors: one tensor in memory at a time, all of the folder or none."""
 
-import errno
 import json
 import math
 import os
-import secrets
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from fnmatch import fnmatch
 from pathlib import Path
 
-from mmcli.errors import ModelError, UsageError, WriteError
-from mmcli.hub.layout import PATTERNS
+from mmcli.errors import ModelError, UsageError
+from mmcli.hub.new_folder import SHARD, new_folder
 from mmcli.hub.pickle_files import PickleTensors, kind_of
 from mmcli.hub.pickle_scan import AGAIN
 from mmcli.hub.resolve import Checkpoint
 from mmcli.hub.safetensors_files import INDEX, ITEM_BYTES, SINGLE, TensorInfo
 from mmcli.hub.weight_files import has_only_pickles, header_of, index_of, names_in_index, weight_files
 
-SHARD = 5_000_000_000  # bytes; a larger model is parted into files of at most that, unless one tensor is larger
 BLOCK = 1 << 26  # bytes that are written at a time
-COMPANIONS = (*PATTERNS, "LICENSE*", "NOTICE*", "README.md")  # what goes along, if it is there
-LEFT = ("*.safetensors", "*.index.json")
 
 Place = tuple[Path, str, TensorInfo]  # a tensor: its file, its name there, its type and shape
 
@@ -44,45 +36,9 @@ def convert(checkpoint: Checkpoint, target: Path, on_file: Callable[[str], None]
     tensors = [(path, name, info) for path in files for name, info in header_of(path).items()]
     _check_names(source, files, tensors)
     size = sum(_bytes(info) for _, _, info in tensors)
-    companions = [path for path in sorted(source.iterdir()) if path.is_file() and _goes_along(path.name)]
-    with _in_words(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _check_room(target, size + sum(path.stat().st_size for path in companions))
-        draft = target.parent / f".mmcli-{secrets.token_hex(8)}.part"
-        draft.mkdir()
-        try:
-            for path in companions:
-                shutil.copyfile(path, draft / path.name)
-            _write_all(draft, tensors, size, on_file)
-            if os.path.lexists(target):  # another process made it meanwhile
-                raise UsageError(f"{target} exists by now, and nothing is written over", "Name another folder")
-            draft.rename(target)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+    with new_folder(checkpoint, target, size) as draft:
+        _write_all(draft, tensors, size, on_file)
     return size
-
-
-def _check_room(target: Path, wanted: int) -> None:
-    free = shutil.disk_usage(target.parent).free
-    if wanted > free:
-        what = f"{target} needs {wanted / 1e9:.1f} GB, but there are only {free / 1e9:.1f} GB free"
-        raise WriteError(what, "Free some space or choose another place")
-
-
-@contextmanager
-def _in_words(target: Path) -> Iterator[None]:
-    """Turn what the system says into an error with a sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            what = f"{target} cannot be written: the disk is full"
-            raise WriteError(what, "Free some space or choose another place") from error
-        raise WriteError(f"{target} cannot be written ({error.strerror or error})", "Choose another place") from error
-
-
-def _goes_along(name: str) -> bool:
-    return any(fnmatch(name, one) for one in COMPANIONS) and not any(fnmatch(name, one) for one in LEFT)
 
 
 def _check_names(source: Path, files: list[Path], tensors: list[Place]) -> None:

@@ -102,6 +102,17 @@ class Mapped(nn.Module):
     """
 
 
+class TakesWeights(nn.Module):
+    """A part that keeps the weights it is given in a form of its own."""
+
+    def take(self, name: str, tensor: Tensor, scale: Tensor | None, dtype: torch.dtype) -> None:
+        """Take what a file holds for the parameter `name`, on the device already: with a `scale` it is in integers.
+
+        `dtype` is the type of the model's other weights.
+        """
+        raise NotImplementedError
+
+
 def kept_mapped(module: nn.Module) -> frozenset[str]:
     """Our names of what should stay in the file: the tensors of all parts that are `Mapped`."""
     return frozenset(
@@ -159,17 +170,20 @@ def _read(
                 names = set(file.keys())
                 for name, target in ((name, target) for where, name, target in plan if where == path):
                     tensor = file.get_tensor(name)
-                    if name + SCALE in names and not tensor.is_floating_point():
-                        tensor = multiplied(tensor, file.get_tensor(name + SCALE))
-                    _assign(module, target, tensor, dtype)
+                    in_integers = name + SCALE in names and not tensor.is_floating_point()
+                    scale = file.get_tensor(name + SCALE) if in_integers else None
+                    owner, _, own = target.rpartition(".")
+                    part = module.get_submodule(owner)
+                    if isinstance(part, TakesWeights) and dtype is not None:
+                        part.take(own, tensor, scale, dtype)
+                    else:
+                        _assign(part, own, tensor if scale is None else multiplied(tensor, scale), dtype)
         except (SafetensorError, OSError) as error:
             raise damaged(path, error) from error
 
 
-def _assign(module: nn.Module, target: str, tensor: Tensor, dtype: torch.dtype | None) -> None:
+def _assign(part: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype | None) -> None:
     """Put one tensor in the place of a parameter or buffer; only floating-point ones are cast (None: none)."""
-    owner, _, name = target.rpartition(".")
-    part = module.get_submodule(owner)
     tensor = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
     if name in part._parameters:
         part._parameters[name] = nn.Parameter(tensor, requires_grad=False)

@@ -17,6 +17,7 @@ from mmcli.layers.gated_mlp import GatedMLP
 from mmcli.layers.grouped_query import GroupedQueryAttention
 from mmcli.layers.int8 import packed_kind
 from mmcli.layers.rope import Llama3Scaling, rotary_angles
+from mmcli.layers.table import Table
 
 Angles = tuple[Tensor, Tensor]
 
@@ -78,14 +79,14 @@ class LlamaDecoder(nn.Module):
         """`layers`: where a family has others among the plain ones."""
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocabulary + config.more_rows, config.width)
+        self.embedding = Table(config.vocabulary + config.more_rows, config.width)
         self.layers = nn.ModuleList((Layer(config, i) for i in range(config.depth)) if layers is None else layers)
         self.norm = nn.RMSNorm(config.width, eps=config.norm_epsilon)
         self.head: nn.Module | None = None if config.tied else nn.Linear(config.width, config.vocabulary, bias=False)
 
     def new_cache(self, batch: int, length: int) -> KVCache:
         """An empty cache for `batch` rows of `length` tokens, where the weights lie and in their type."""
-        c, like = self.config, self.embedding.weight
+        c, like = self.config, self.norm.weight
         return KVCache(c.depth, batch, length, c.key_heads, c.head_width, like.dtype, like.device, shareable=True)
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ class LlamaDecoder(nn.Module):
             hidden = hidden * self.config.logit_scale
         if self.head is not None:
             return self.head(hidden).float()
-        return kernels.linear(hidden, self.embedding.weight[: self.config.vocabulary]).float()
+        return self.embedding.logits(hidden, self.config.vocabulary)
 
     def quantise_head(self) -> None:
         """Let the head's product be one of 8-bit integers, on a CPU; where it is the embedding, it gets a copy."""

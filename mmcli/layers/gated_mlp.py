@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from mmcli.layers.fusing import Fusable
-from mmcli.layers.linear import stack
+from mmcli.layers.linear import on_gpu, stack
 
 
 class GatedMLP(Fusable):
@@ -21,7 +21,7 @@ class GatedMLP(Fusable):
 
     def fuse(self) -> None:
         """On a GPU gate and up come from one product (elsewhere weights stay mapped from their file)."""
-        if self.down.weight.device.type == "cuda":
+        if on_gpu(self.down):
             self.gate_up = stack(self.gate, self.up)
             del self.gate, self.up
 

@@ -15,6 +15,7 @@ from mmcli.layers.gated_mlp import GatedMLP
 from mmcli.layers.grouped_query import GroupedQueryAttention
 from mmcli.layers.norms import GemmaNorm
 from mmcli.layers.rope import rotary_angles
+from mmcli.layers.table import Table
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class GemmaDecoder(nn.Module):
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.embedding = Table(config.vocabulary, config.width)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.depth))
         self.norm = GemmaNorm(config.width, config.norm_epsilon)
 
@@ -118,6 +119,6 @@ class GemmaDecoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] → float32 logits [..., V] through the tied head."""
-        logits = kernels.linear(hidden, self.embedding.weight).float()
+        logits = self.embedding.logits(hidden)
         cap = self.config.logit_softcap
         return logits if cap is None else torch.tanh(logits / cap) * cap

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.attention import attend, attend_shared
 from mmcli.layers.fusing import Fusable
-from mmcli.layers.linear import stack
+from mmcli.layers.linear import on_gpu, stack
 from mmcli.layers.rope import rotate
 
 
@@ -35,7 +35,7 @@ class GroupedQueryAttention(Fusable):
 
     def fuse(self) -> None:
         """On a GPU queries, keys and values come from one product (elsewhere weights stay mapped from their file)."""
-        if self.out.weight.device.type == "cuda":
+        if on_gpu(self.out):
             self.qkv = stack(self.q, self.k, self.v)
             del self.q, self.k, self.v
 

@@ -1,4 +1,4 @@
-"""Linear layers in 8-bit integers on the CPU: weights with a scale a row, numbers with a scale a token."""
+"""Linear layers in 8-bit integers on the CPU: weights with a scale a row, numbers with one a token; and in 4-bit."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcli.errors import raise_if_interrupted
+from mmcli.hub.quantized import GROUP, unpack
 
 LARGEST = 127
 ROWS = 512  # of a weight that are quantised at a time: no second copy of a large one is made
@@ -73,10 +74,15 @@ class Int8Linear(nn.Module):
         return whole
 
     def forward(self, x: Tensor) -> Tensor:
-        rows, scale = quantize_rows(x.reshape(-1, x.shape[-1]))
-        sums = torch._int_mm(rows, self.weight.t()).float()
-        y = sums.mul_(scale).mul_(self.scale).add_(self.bias)  # in place: new memory costs more than a pass over it
+        y = int8_product(x.reshape(-1, x.shape[-1]), self.weight, self.scale).add_(self.bias)
         return y.to(x.dtype).view(*x.shape[:-1], -1)
+
+
+def int8_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """x [R, K] in any floating-point type, and a weight in int8 [N, K] with scales [N] → float32 [R, N]."""
+    rows, own = quantize_rows(x)
+    sums = torch._int_mm(rows, weight.t()).float()
+    return sums.mul_(own).mul_(scale)  # in place: new memory costs more than a pass over it
 
 
 class PackedInt8Linear(nn.Module):
@@ -103,6 +109,29 @@ class PackedInt8Linear(nn.Module):
         y.mul_(scale)
         if self.bias is not None:
             y.add_(self.bias)
+        return y.to(x.dtype).view(*x.shape[:-1], -1)
+
+
+class Int4Linear(nn.Module):
+    """y = x Wᵀ + b with W in 4-bit integers, a scale for each 32 columns, and x in bfloat16: for memory, not for speed.
+
+    One row takes as long as with weights in bfloat16, and many rows take longer: PyTorch's product for it has no
+    blocks of them.
+    """
+
+    def __init__(self, stored: Tensor, scale: Tensor, bias: Tensor | None):
+        """`stored` uint8 [N, K / 2] and `scale` [N, K / 32] as in `mmcli/hub/quantized.py`."""
+        super().__init__()
+        scale = scale.to(torch.bfloat16).t().contiguous()
+        self.packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(unpack(stored).int(), 1)
+        self.register_buffer("scale", torch.stack([scale, torch.zeros_like(scale)], dim=-1))  # [K / 32, N, 2]
+        self.register_buffer("bias", None if bias is None else bias.float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1]).to(torch.bfloat16)
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, GROUP, self.scale)
+        if self.bias is not None:
+            y = y.float() + self.bias
         return y.to(x.dtype).view(*x.shape[:-1], -1)
 
 

@@ -1,20 +1,25 @@
 """Several linear layers as one."""
 
+from itertools import chain
+
 import torch
 from torch import nn
 
 from mmcli.layers.int8 import Int8Linear
+from mmcli.layers.weight_only import WeightOnlyLinear
 
 
 def stack(*layers: nn.Module) -> nn.Module:
     """Linear layers of one input as one, their outputs side by side; where only some have a bias, the rest get zeros.
 
-    All of them are `nn.Linear` or all `Int8Linear`. One large product is read at the memory's speed; several small ones
-    cost their starts.
+    All of them are `nn.Linear`, all `Int8Linear`, or `WeightOnlyLinear` among them. One large product is read at the
+    memory's speed; several small ones cost their starts.
     """
     quantised = [layer for layer in layers if isinstance(layer, Int8Linear)]
     if quantised:
         return Int8Linear.stacked(quantised)
+    if any(isinstance(layer, WeightOnlyLinear) for layer in layers):
+        return WeightOnlyLinear.stacked(layers)
     plain = [layer for layer in layers if isinstance(layer, nn.Linear)]
     fused = nn.Linear(1, 1, bias=False, device="meta")
     fused.weight = nn.Parameter(torch.cat([layer.weight.data for layer in plain]), requires_grad=False)
@@ -23,3 +28,8 @@ def stack(*layers: nn.Module) -> nn.Module:
         fused.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
     fused.out_features, fused.in_features = fused.weight.shape
     return fused
+
+
+def on_gpu(layer: nn.Module) -> bool:
+    """Whether the weights of a layer, in whatever form, are on a CUDA device."""
+    return next(chain(layer.parameters(), layer.buffers())).device.type == "cuda"

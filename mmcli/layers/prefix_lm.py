@@ -36,7 +36,7 @@ class PrefixLM(GenerativeModel):
         return cache.step_mask(), None
 
     def new_cache(self, batch: int, length: int) -> KVCache:
-        c, like = self.decoder.config, self.decoder.embedding.weight
+        c, like = self.decoder.config, self.decoder.norm.weight
         return KVCache(c.depth, batch, length, c.key_heads, c.head_width, like.dtype, like.device, shareable=True)
 
     def embed(self, inputs: Inputs) -> Tensor:

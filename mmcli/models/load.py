@@ -4,17 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from mmcli.engine.device import choose_device, choose_dtype
 from mmcli.engine.memory import give_back_freed
 from mmcli.engine.model import GenerativeModel
-from mmcli.errors import MemoryShortage, ran_out_of_memory
-from mmcli.hub.quantized import parameter_count
+from mmcli.errors import MemoryShortage, ModelError, ran_out_of_memory
+from mmcli.hub.fields import shown
+from mmcli.hub.quantized import QUANTIZED, STORAGES, Storage, parameter_count
 from mmcli.hub.resolve import Checkpoint
 from mmcli.hub.weights import kept_mapped, load_strict
 from mmcli.layers.fusing import fuse
 from mmcli.layers.int8 import Quantisable
+from mmcli.layers.weight_only import InIntegers, for_cpu, keep_in
 from mmcli.models.family import Family
 from mmcli.models.loaded import Loaded
 from mmcli.models.registry import family_of
@@ -31,6 +34,7 @@ def load(
     table: str = "auto",
     *,
     fused: bool = True,
+    quantize: str = "auto",
 ) -> Loaded:
     """Build a checkpoint's model on `device` in `dtype`, strictly. Raises ModelError; UsageError for the device.
 
@@ -40,6 +44,9 @@ def load(
     The module is built without memory and filled from memory-mapped files, so the peak is the model's own size. What a
     model asks to have left in the file (`kept_mapped`: Gemma 3n's per-layer table) is, with "cpu" for `table`; "device"
     puts it among the other weights, "auto" where a GPU has room to spare.
+
+    With "int8" or "int4" for `quantize` the decoder's weights are kept in such integers, tensor by tensor as they are
+    read, so that the peak is their size; "none" keeps them in `dtype`, "auto" as `mmcli models quantize` left them.
     """
     family = family_of(checkpoint.config, checkpoint.name)
     config = family.read_config(checkpoint.config)
@@ -50,19 +57,26 @@ def load(
     if isinstance(dtype, str):
         dtype = choose_dtype(dtype, device, parameter_count(checkpoint.folder))
     model = build_empty(family, config)
+    storage = storage_of(checkpoint, quantize)
+    # Some families know a faster form of 8-bit integers for the CPU, which they make of all weights.
+    own_form = isinstance(model, Quantisable) and fused and device.type == "cpu"
+    if storage is not None and not (own_form and storage == "int8"):
+        keep_in(storage, *parts_in_integers(model))
     mapped = left_in_file(model, table, device, dtype)
     try:
         load_strict(model, checkpoint.folder, family.rules(config), device, dtype, mapped)
     except (RuntimeError, MemoryError, OSError) as error:
         if not ran_out_of_memory(error):
             raise
+        needed = memory_estimate(checkpoint, dtype, table, quantize) / 1e9
         raise MemoryShortage(
-            f"{checkpoint.name} needs {memory_estimate(checkpoint, dtype, table) / 1e9:.1f} GB for its weights, "
-            f"more than {device} has free",
-            "Choose --dtype bfloat16, --device cpu or a smaller model",
+            f"{checkpoint.name} needs {needed:.1f} GB for its weights, more than {device} has free",
+            "Choose --quantize int8, --dtype bfloat16, --device cpu or a smaller model",
         ) from error
     quantised = False
-    if isinstance(model, Quantisable) and fused and is_open and device.type == "cpu":
+    if device.type == "cpu":
+        for_cpu(model)
+    if isinstance(model, Quantisable) and own_form and (storage == "int8" or (storage is None and is_open)):
         quantised = model.quantise()
         kinds = {parameter.dtype for parameter in model.parameters()}
         dtype = kinds.pop() if len(kinds) == 1 else dtype  # a few parts in another type do not change the model's
@@ -72,7 +86,26 @@ def load(
         torch.cuda.empty_cache()  # weights that were put together leave their old places behind
     elif quantised:
         give_back_freed()  # as those that were rounded do
-    return Loaded(model, processor, checkpoint, config, device, dtype, mask_decoder, family, quantised)
+    return Loaded(model, processor, checkpoint, config, device, dtype, mask_decoder, family, quantised, storage)
+
+
+def storage_of(checkpoint: Checkpoint, quantize: str) -> Storage | None:
+    """The integers in which a checkpoint's decoder is to be kept, None for none; `quantize` as for `load`.
+
+    Raises ModelError where its config.json names others than there are.
+    """
+    named = checkpoint.config.get(QUANTIZED, "none") if quantize == "auto" else quantize
+    for storage in STORAGES:
+        if named == storage:
+            return storage
+    if named != "none":
+        raise ModelError(f"{checkpoint.name} is kept in {shown(named)}, which is neither int8 nor int4")
+    return None
+
+
+def parts_in_integers(model: GenerativeModel) -> list[nn.Module]:
+    """The parts of a model that are kept in integers where that is asked for."""
+    return [model.get_submodule(name) for name in model.read_each_step]
 
 
 def left_in_file(model: GenerativeModel, table: str, device: torch.device, dtype: torch.dtype) -> frozenset[str]:
@@ -108,7 +141,7 @@ class _NoInitialisation(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def memory_estimate(checkpoint: Checkpoint, dtype: torch.dtype, table: str = "auto") -> int:
+def memory_estimate(checkpoint: Checkpoint, dtype: torch.dtype, table: str = "auto", quantize: str = "auto") -> int:
     """Bytes that the weights will take on the device in `dtype`: nothing is loaded. ModelError.
 
     What stays in its file (see `load`) is not among them.
@@ -116,4 +149,9 @@ def memory_estimate(checkpoint: Checkpoint, dtype: torch.dtype, table: str = "au
     family = family_of(checkpoint.config, checkpoint.name)
     model = build_empty(family, family.read_config(checkpoint.config))
     mapped = frozenset() if table == "device" else kept_mapped(model)
-    return sum(tensor.numel() * dtype.itemsize for name, tensor in model.state_dict().items() if name not in mapped)
+    storage = storage_of(checkpoint, quantize)
+    if storage is not None:
+        keep_in(storage, *parts_in_integers(model))
+    integers = {f"{name}.weight": part.bits / 8 for name, part in model.named_modules() if isinstance(part, InIntegers)}
+    weights = ((name, tensor) for name, tensor in model.state_dict().items() if name not in mapped)
+    return int(sum(tensor.numel() * integers.get(name, dtype.itemsize) for name, tensor in weights))

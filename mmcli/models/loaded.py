@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmcli.errors import ModelError
+from mmcli.hub.quantized import Storage
 from mmcli.hub.resolve import Checkpoint
 from mmcli.models.family import Family, Processor
 
@@ -31,6 +32,7 @@ class Loaded:
     mask_decoder: Path | None = None  # a file the user named; None: the checkpoint's own or the published one
     family: Family | None = field(default=None, repr=False)
     quantised: bool = False  # the family chose faster arithmetic (int8 products) than `dtype` says
+    storage: Storage | None = None  # integers in which the decoder's weights are kept
 
     @cached_property
     def _mask_vqvae(self) -> "MaskVQVAE":

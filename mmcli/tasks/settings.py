@@ -56,9 +56,11 @@ def audio_settings(
 
 
 def dtype_of(loaded: "Loaded | None") -> str | None:
-    """The type in which a model computes: "float32", or "int8" where its family multiplies in that."""
+    """The type of a model's weights: "float32", or "int8" and "int4" where most of them are kept in integers."""
     if loaded is None:
         return None
+    if loaded.storage is not None:
+        return loaded.storage
     return "int8" if loaded.quantised else str(loaded.dtype).removeprefix("torch.")
 
 

@@ -33,11 +33,13 @@ class Mmcli:
 
         self._generate, self._beam_search, self._load = generate, beam_search, load
 
-    def load(self, checkpoint: Any, device: Any, dtype: Any, table: str, is_open: bool) -> str:
+    def load(self, checkpoint: Any, device: Any, dtype: Any, table: str, is_open: bool, quantize: str = "none") -> str:
         """Loads in `dtype`, or where that `is_open`, in what mmcli chooses by itself → the arithmetic's name."""
         self.device = device
-        loaded = self._load(checkpoint, device, "auto" if is_open else dtype, table=table)
+        loaded = self._load(checkpoint, device, "auto" if is_open else dtype, table=table, quantize=quantize)
         self.model = loaded.model
+        if loaded.storage is not None:
+            return loaded.storage
         return "int8" if loaded.quantised else str(loaded.dtype).removeprefix("torch.")
 
     def answer(self, inputs: Any, tokens: int) -> tuple[float, float, list[list[int]]]:

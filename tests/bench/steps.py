@@ -48,6 +48,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, nargs="+", default=[1])
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--table", default="auto", help="where Gemma 3n's per-layer table is: cpu or device")
+    parser.add_argument("--quantize", default="none", help="int8 or int4: the decoder's weights in integers")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--profile", type=int, default=0, help="kernels to list, by their time in one step")
@@ -118,7 +119,9 @@ def main() -> None:
             name = folder
         checkpoint = resolve(name)
         side = Mmcli()
-        kind = side.load(checkpoint, device, choose_dtype(given.dtype, device, None), given.table, False)
+        kind = side.load(
+            checkpoint, device, choose_dtype(given.dtype, device, None), given.table, False, given.quantize
+        )
     family = family_of(checkpoint.config, checkpoint.name)
     processor = family.processor(checkpoint.folder, family.read_config(checkpoint.config), checkpoint.config)
     copy, read = copy_rate(device), side.read_each_token()

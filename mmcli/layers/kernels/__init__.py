@@ -49,6 +49,14 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return F.linear(x, weight)
 
 
+def quantised_rows(x: Tensor) -> bool:
+    """Whether rows [R, K] go through a weight in integers by a kernel, which multiplies it out number by number.
+
+    With more rows it pays to multiply it out once, as a whole.
+    """
+    return len(x) <= MOST_ROWS and x.dtype in DTYPES and not torch.is_grad_enabled() and available(x.device)
+
+
 def available(device: torch.device) -> bool:
     """Whether kernels are switched on and run on this device."""
     return os.environ.get(SWITCH, "1") == "1" and (interpreted() or (device.type == "cuda" and _compiles(device.index)))

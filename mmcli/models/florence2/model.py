@@ -29,6 +29,8 @@ class Prompts:
 class Florence2(Quantisable, GenerativeModel):
     """The whole model: `inputs.context` are the `Prompts` that it reads; `inputs.tokens` begin what it writes."""
 
+    read_each_step = ("language",)
+
     def __init__(self, config: Florence2Config):
         super().__init__()
         self.config = config

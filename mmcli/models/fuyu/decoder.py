@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.attention import additive, attend, attend_shared
 from mmcli.layers.rope import rotary_angles, rotate
+from mmcli.layers.table import Table
 from mmcli.models.fuyu.config import DecoderConfig
 
 
@@ -78,14 +79,14 @@ class PersimmonDecoder(nn.Module):
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.embedding = Table(config.vocabulary, config.width)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.depth))
         self.norm = nn.LayerNorm(config.width, config.norm_epsilon)
         self.head = nn.Linear(config.width, config.vocabulary, bias=False)
 
     def new_cache(self, batch: int, length: int) -> KVCache:
         """An empty cache for `batch` rows of `length` tokens, where the weights lie and in their type."""
-        c, like = self.config, self.embedding.weight
+        c, like = self.config, self.norm.weight
         return KVCache(c.depth, batch, length, c.heads, c.head_width, like.dtype, like.device, shareable=True)
 
     def embed(self, tokens: Tensor) -> Tensor:

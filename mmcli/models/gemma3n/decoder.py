@@ -14,8 +14,9 @@ from mmcli.engine.kv_cache import KVCache
 from mmcli.layers import kernels
 from mmcli.layers.attention import additive, attend
 from mmcli.layers.fusing import Fusable
-from mmcli.layers.linear import stack
+from mmcli.layers.linear import on_gpu, stack
 from mmcli.layers.rope import rotary_angles, rotate
+from mmcli.layers.table import Table
 from mmcli.models.gemma3n.altup import AltUp, Streams
 from mmcli.models.gemma3n.config import LayerConfig, TextConfig
 from mmcli.models.gemma3n.table import PerLayerInputs, rounded
@@ -91,7 +92,7 @@ class MLP(Fusable):
 
     def fuse(self) -> None:
         """As `Attention.fuse`."""
-        if self.down.weight.device.type == "cuda":
+        if on_gpu(self.down):
             self.gate_up = stack(self.gate, self.up)
             del self.gate, self.up
 
@@ -169,7 +170,7 @@ class Decoder(nn.Module):
     def __init__(self, config: TextConfig):
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.embedding = Table(config.vocabulary, config.width)
         self.per_layer = PerLayerInputs(config)
         self.streams = Streams(config.width, config.streams)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.depth))
@@ -230,6 +231,6 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] → float32 logits [..., V] through the tied head."""
-        logits = kernels.linear(hidden, self.embedding.weight).float()
+        logits = self.embedding.logits(hidden)
         cap = self.config.logit_softcap
         return logits if cap is None else torch.tanh(logits / cap) * cap

@@ -49,7 +49,7 @@ class Gemma3n(Fusable, GenerativeModel):
 
     def new_cache(self, batch: int, length: int) -> KVCache:
         """One entry for every layer with keys of its own. Sliding layers keep all of theirs: others attend to them."""
-        c, like = self.config.text, self.decoder.embedding.weight
+        c, like = self.config.text, self.decoder.norm.weight
         return KVCache(len(c.owners), batch, length, c.key_heads, c.head_width, like.dtype, like.device)
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -92,13 +92,17 @@ class Gemma3n(Fusable, GenerativeModel):
             hidden = self.decoder(vectors, self._rows(tokens), positions, masks, cache, answers=cache.length == end)
         return self.decoder.logits(hidden)
 
+    @property
+    def like(self) -> Tensor:
+        return self.decoder.norm.weight
+
     def before_step(self, tokens: Tensor) -> Tensor | None:
         """The part of a step that waits for the host: tokens [B] → their rows of the per-layer table [B, L·P].
 
         None where the table lies on the model's device: then the step looks them up itself.
         """
         table = self.decoder.per_layer.table
-        return None if table.weight.device == self.decoder.embedding.weight.device else self._rows(tokens)
+        return None if table.weight.device == self.like.device else self._rows(tokens)
 
     def step(self, tokens: Tensor, cache: KVCache, rows: Tensor | None = None) -> Tensor:
         """Read one token a row, tokens [B] → logits [B, V] of the next. `rows` are what `before_step` gave."""
@@ -109,7 +113,7 @@ class Gemma3n(Fusable, GenerativeModel):
         return self.decoder.logits(self.decoder(self.embed(tokens[:, None]), rows[:, None], positions, masks, cache))
 
     def _rows(self, tokens: Tensor) -> Tensor:
-        return self.decoder.per_layer.table.rows(tokens, like=self.decoder.embedding.weight)
+        return self.decoder.per_layer.table.rows(tokens, like=self.like)
 
 
 def _fill(x: Tensor, places: Tensor, soft: Tensor) -> Tensor:

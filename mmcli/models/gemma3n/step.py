@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.kernels.gated import gated
@@ -60,6 +60,6 @@ def _mlp(mlp: Any, x: Tensor) -> Tensor:
 
 def _per_layer(part: Any, x: Tensor, row: Tensor) -> Tensor:
     """What the gate makes of the layer's own vector, before its norm."""
-    if len(x) == 1:
+    if len(x) == 1 and type(part.gate) is nn.Linear:
         return product(matvec(x, part.gate.weight, times=row), part.out)
     return product(F.gelu(part.gate(x), approximate="tanh") * row, part.out)

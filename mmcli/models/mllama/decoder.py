@@ -16,7 +16,7 @@ from mmcli.layers.decoder import Layer, LlamaConfig, LlamaDecoder
 from mmcli.layers.encoder_decoder import join_heads, split_heads
 from mmcli.layers.fusing import Fusable
 from mmcli.layers.gated_mlp import GatedMLP
-from mmcli.layers.linear import stack
+from mmcli.layers.linear import on_gpu, stack
 from mmcli.models.mllama.config import MllamaConfig
 
 
@@ -46,7 +46,7 @@ class CrossAttention(Fusable):
 
     def fuse(self) -> None:
         """On a GPU keys and values come from one product (elsewhere weights stay mapped from their file)."""
-        if self.out.weight.device.type == "cuda":
+        if on_gpu(self.out):
             self.kv = stack(self.k, self.v)
             del self.k, self.v
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmcli.layers.encoder_decoder import MLP, join_heads, split_heads
 from mmcli.layers.fusing import Fusable
-from mmcli.layers.linear import stack
+from mmcli.layers.linear import on_gpu, stack
 from mmcli.models.mllama.config import VisionConfig
 from mmcli.models.mllama.tiles import arrangements
 
@@ -28,7 +28,7 @@ class Attention(Fusable):
 
     def fuse(self) -> None:
         """On a GPU queries, keys and values come from one product (elsewhere weights stay mapped from their file)."""
-        if self.out.weight.device.type == "cuda":
+        if on_gpu(self.out):
             self.qkv = stack(self.q, self.k, self.v)
             del self.q, self.k, self.v
 

@@ -142,7 +142,7 @@ def outline(
 def look(loaded: "Loaded", images: "Sequence[Image.Image]") -> Seen:
     """Read RGB images, once for all that is asked of them."""
     model = cast(Nano, loaded.model)  # the family's own
-    weight = next(model.parameters())
+    weight = model.like
     return model.look(_processor(loaded).pixels(images).to(weight.device, weight.dtype))
 
 

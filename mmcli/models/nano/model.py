@@ -62,8 +62,8 @@ class Nano(PrefixLM):
 
     def class_words(self) -> Tensor:
         """The decoder's embeddings of the detector's classes [80, D], scaled as it reads them; means over words."""
-        table = self.decoder.embedding.weight
-        words = (table[self.class_ids] * self.class_share[..., None].to(table.dtype)).sum(1)
+        vectors = self.decoder.embedding(self.class_ids)
+        words = (vectors * self.class_share[..., None].to(vectors.dtype)).sum(1)
         return words * self.config.decoder.width**0.5
 
     def soft_tokens(self, pixels: Tensor) -> Tensor:

@@ -1,0 +1,41 @@
+"""Products with weights in integers against the same multiplied out: CUDA, or TRITON_INTERPRET=1 on a CPU."""
+
+import os
+
+import pytest
+import torch
+
+from mmcli.hub.quantized import multiplied, quantize
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
+DEVICE = "cpu" if INTERPRETED else "cuda"
+DTYPES = [torch.float32] if INTERPRETED else [torch.float32, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("storage", ["int8", "int4"])
+@pytest.mark.parametrize("outputs, inputs", [(3, 64), (70, 2304), (33, 1056), (130, 32)])
+@pytest.mark.parametrize("rows", [1, 3, 17, 32])
+def test_products(rows, outputs, inputs, storage, dtype):
+    from mmcli.layers.kernels import quantised
+
+    torch.manual_seed(0)
+    x = torch.randn(rows, inputs, device=DEVICE).to(dtype)
+    stored, scale = quantize(torch.randn(outputs, inputs, device=DEVICE) / inputs**0.5, storage)
+    exact = quantised.plain(x.float(), stored, scale)
+    got = quantised.product(x, stored, scale)
+    assert got.shape == exact.shape and got.dtype == dtype
+    limit = {torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
+    assert (got.float() - exact).abs().max() <= limit * exact.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32] if INTERPRETED else [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("storage", ["int8", "int4"])
+@pytest.mark.parametrize("shape", [(3, 64), (70, 4128), (1, 32)])
+def test_multiplied_out_is_what_the_integers_mean(shape, storage, dtype):
+    from mmcli.layers.kernels import quantised
+
+    torch.manual_seed(1)
+    stored, scale = quantize(torch.randn(shape, device=DEVICE), storage)
+    assert torch.equal(quantised.multiply_out(stored, scale, dtype), multiplied(stored, scale).to(dtype))

@@ -1,0 +1,77 @@
+"""`mmcli models quantize`: a folder whose decoder is in integers, and what is refused."""
+
+import json
+
+import pytest
+import support
+import torch
+
+from mmcli.errors import ModelError, UsageError
+from mmcli.hub.quantized import QUANTIZED
+from mmcli.hub.resolve import resolve
+from mmcli.layers import weight_only
+from mmcli.models.load import load, memory_estimate
+from mmcli.models.quantize import quantize_checkpoint
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small PaliGemma as `transformers` saves it."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    support.write_checkpoint(folder, support.tiny_reference(support.tiny_config(False)))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small_weights_too(monkeypatch):
+    monkeypatch.setattr(weight_only, "LEAST", 1)
+
+
+@pytest.mark.parametrize("storage", ["int8", "int4"])
+def test_a_folder_in_integers_is_what_the_option_makes(folder, tmp_path, storage):
+    size = quantize_checkpoint(resolve(str(folder)), tmp_path / "small", storage)
+    assert json.loads((tmp_path / "small" / "config.json").read_text("utf-8"))[QUANTIZED] == storage
+    assert size < sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    saved = load(resolve(str(tmp_path / "small")), "cpu", "float32", fused=False)
+    made = load(resolve(str(folder)), "cpu", "float32", fused=False, quantize=storage)
+    assert saved.storage == made.storage == storage
+    state = made.model.state_dict()
+    assert saved.model.state_dict().keys() == state.keys()
+    for name, tensor in saved.model.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+
+
+def test_a_folder_in_integers_can_be_multiplied_out(folder, tmp_path):
+    quantize_checkpoint(resolve(str(folder)), tmp_path / "small", "int8")
+    plain = load(resolve(str(tmp_path / "small")), "cpu", "float32", fused=False, quantize="none")
+    assert plain.storage is None
+    assert not any(isinstance(part, weight_only.InIntegers) for part in plain.model.modules())
+
+
+def test_what_cannot_be_quantized_is_refused_and_nothing_is_left(folder, tmp_path):
+    target = tmp_path / "small"
+    quantize_checkpoint(resolve(str(folder)), target, "int8")
+    with pytest.raises(UsageError, match="exists already"):
+        quantize_checkpoint(resolve(str(folder)), target, "int8")
+    with pytest.raises(UsageError, match="in integers already"):
+        quantize_checkpoint(resolve(str(target)), tmp_path / "again", "int4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small"]
+
+
+def test_a_config_that_names_other_integers_is_a_sentence(folder, tmp_path):
+    quantize_checkpoint(resolve(str(folder)), tmp_path / "small", "int8")
+    config = tmp_path / "small" / "config.json"
+    for wrong in ("int3", 8, None, {"bits": 4}):
+        config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | {QUANTIZED: wrong}), "utf-8")
+        with pytest.raises(ModelError, match="neither int8 nor int4"):
+            load(resolve(str(tmp_path / "small")), "cpu", "float32")
+
+
+def test_the_estimate_of_memory_knows_of_integers(folder):
+    checkpoint = resolve(str(folder))
+    whole, eighths, quarters = (
+        memory_estimate(checkpoint, torch.float32, quantize=kind) for kind in ("none", "int8", "int4")
+    )
+    loaded = load(checkpoint, "cpu", "float32", fused=False)
+    assert whole == sum(tensor.nbytes for tensor in loaded.model.state_dict().values())
+    assert quarters < eighths < whole
