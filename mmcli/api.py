@@ -6,7 +6,6 @@ is a consumer of this module: errors are the same exceptions (`mmcli.errors`) wi
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -24,6 +23,7 @@ from mmcli.tasks.detect import DetectRequest, tidy_labels
 from mmcli.tasks.pieces import Pieces
 from mmcli.tasks.read import ReadRequest
 from mmcli.tasks.segment import SegmentRequest
+from mmcli.tasks.stream import Stream, texts
 from mmcli.tasks.transcribe import TranscribeRequest
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from mmcli.output.schema import Record
     from mmcli.tasks.attachments import Attachment
     from mmcli.tasks.task import Request
-    from mmcli.types import Completion
 
 
 class Asking(TypedDict, total=False):
@@ -330,7 +329,7 @@ class Chat:
             if attachments:
                 session.show(attachments)
             pieces = Pieces(session.ready().loaded.processor.decode)
-            record = yield from _texts(session.asking(question), pieces)
+            record = yield from texts(session.asking(question), pieces)
         except BaseException:
             session.waiting = before
             raise
@@ -341,50 +340,6 @@ class Chat:
     def clear(self) -> None:
         """Forget what was said and shown."""
         self._session.clear()
-
-
-class Stream:
-    """An answer's text in pieces, as they are written; `record` is there when all of them were taken."""
-
-    def __init__(self, pieces: "Generator[str, None, Record]"):
-        self._pieces = pieces
-        self._record: Record | None = None
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        try:
-            return next(self._pieces)
-        except StopIteration as end:
-            self._record = self._record or end.value
-            raise StopIteration from None
-
-    def close(self) -> None:
-        """Break the answer off, as if it had not been asked for; nothing where all of it has come."""
-        self._pieces.close()
-
-    @property
-    def record(self) -> "Record":
-        """The whole answer. Raises UsageError before its end."""
-        if self._record is None:
-            raise UsageError("The answer has not come to its end", "Take all of its pieces first")
-        return self._record
-
-
-def _texts(
-    asking: "Generator[tuple[int, int], None, tuple[Completion, Record]]", pieces: Pieces
-) -> "Generator[str, None, Record]":
-    """The text of each token → the answer's record."""
-    with closing(asking):
-        while True:
-            try:
-                _, token = next(asking)
-            except StopIteration as end:
-                record: Record = end.value[1]
-                return record
-            if piece := pieces.add(token):
-                yield piece
 
 
 def _named(labels: "str | Sequence[str]") -> str:
