@@ -4,8 +4,8 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from mmcli.training.metrics.cider import cider
 from mmcli.training.recipes.nano.annotations import Photo
-from mmcli.training.recipes.nano.cider import cider
 from mmcli.training.recipes.nano.hallucination import chair, named_classes
 
 # Asks each image its prompt and gives the answers in order.

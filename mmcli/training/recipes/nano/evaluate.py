@@ -29,6 +29,7 @@ from mmcli.models.nano.capabilities import BEAMS
 from mmcli.models.nano.finding import find
 from mmcli.models.nano.joining import Candidate
 from mmcli.output.masks import paste_mask
+from mmcli.training.metrics.cider import cider
 from mmcli.training.recipes.nano import masks
 from mmcli.training.recipes.nano.annotations import COCO_CLASSES, MIXED, LabelledBox, Photo, overlap, read_photos
 from mmcli.training.recipes.nano.arguments import parser_of
@@ -51,7 +52,6 @@ from mmcli.training.recipes.nano.caption_metrics import (
     measure_likeness,
     measure_questions,
 )
-from mmcli.training.recipes.nano.cider import cider
 from mmcli.training.recipes.nano.packing import COMMON
 from mmcli.types import Completion
 

@@ -30,12 +30,12 @@ from mmcli.models.nano.config import FREE, NanoConfig, SentenceRules
 from mmcli.models.nano.finding import look
 from mmcli.models.nano.sentences import Wording
 from mmcli.models.nano.words import plural
+from mmcli.training.metrics.cider import cider
 from mmcli.training.recipes.nano import texts
 from mmcli.training.recipes.nano.annotations import ALL, COCO_CLASSES, Photo, read_layouts, read_photos, split_training
 from mmcli.training.recipes.nano.arguments import parser_of
 from mmcli.training.recipes.nano.boxes import BATCH, image
 from mmcli.training.recipes.nano.caption_metrics import CAPTION, LONGEST
-from mmcli.training.recipes.nano.cider import cider
 from mmcli.training.recipes.nano.hallucination import chair, phrases
 from mmcli.training.recipes.nano.regression import logistic
 from mmcli.training.recipes.nano.tokenizer import MARKS

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mmcli.models.nano.joining import Candidate
+from mmcli.training.metrics.cider import cider
 from mmcli.training.recipes.nano.annotations import overlap
 from mmcli.training.recipes.nano.boxes import Answered, summary
-from mmcli.training.recipes.nano.cider import cider
 
 
 def box(*sides: float) -> np.ndarray:
