@@ -6,6 +6,7 @@ is a consumer of this module: errors are the same exceptions (`mmcli.errors`) wi
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -102,18 +103,19 @@ def load(
     dtype: str = "auto",
     quantize: str = "auto",
     mask_decoder: str | PathLike[str] | None = None,
+    adapter: str | PathLike[str] | None = None,
     download: bool = True,
 ) -> "Model":
     """A model in memory: a bundled one, a checkpoint's folder, or a repository of the Hugging Face hub at `revision`.
 
-    `quantize` keeps its decoder in integers, "int8" or "int4". Raises ModelError where it cannot be found, downloaded
-    (never with `download=False`) or read.
+    `quantize` keeps its decoder in integers, "int8" or "int4"; `adapter` is a folder of LoRA weights to put on top.
+    Raises ModelError where it cannot be found, downloaded (never with `download=False`) or read.
     """
     from mmcli.hub.resolve import resolve
     from mmcli.models.load import load as load_checkpoint
 
-    checkpoint = resolve(str(name), revision, download=download)
-    masks = None if mask_decoder is None else Path(mask_decoder)
+    added, masks = (None if one is None else Path(one) for one in (adapter, mask_decoder))
+    checkpoint = replace(resolve(str(name), revision, download=download), adapter=added)
     loaded = load_checkpoint(checkpoint, device, dtype, masks, quantize=quantize)
     return Model(lambda: loaded, str(name), checkpoint.revision, lambda: loaded.processor.capabilities)
 

@@ -53,6 +53,7 @@ class Choice:
     table: str = "auto"
     quantize: str = "auto"
     mask_decoder: str | None = None
+    adapter: str | None = None
     download: bool = True
     weights: str | None = None  # what identifies those that all must have (`hub/fingerprint.py`), if it is known
     threads: int | None = None  # that compute; None: as many as PyTorch likes
@@ -62,7 +63,8 @@ class Choice:
         """Its files on this machine. ModelError."""
         from mmcli.hub.resolve import resolve
 
-        return replace(resolve(self.place, self.revision, download=self.download), name=self.model)
+        found = resolve(self.place, self.revision, download=self.download)
+        return replace(found, name=self.model, adapter=None if self.adapter is None else Path(self.adapter))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,21 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from mmcli.cli import caption, chat, config, crop, detect, doctor, inspect, models, read, report, segment, transcribe
+from mmcli.cli import (
+    caption,
+    chat,
+    config,
+    crop,
+    detect,
+    doctor,
+    inspect,
+    models,
+    read,
+    report,
+    segment,
+    transcribe,
+    tune,
+)
 from mmcli.cli.environment import READER_GONE, Environment, ReaderGone
 from mmcli.cli.help import Command, Group
 from mmcli.cli.libraries import guarded
@@ -68,7 +82,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (caption, detect, segment, read, chat, transcribe, crop, report, inspect, config, doctor):
+for module in (caption, detect, segment, read, chat, transcribe, crop, report, tune, inspect, config, doctor):
     app.command(module.NAME, cls=Command, epilog=module.EPILOG)(module.command)
 app.add_typer(models.app, name="models", cls=Group)
 

@@ -92,17 +92,9 @@ def choice_of(model: ModelOptions, mask_decoder: str | None = None) -> "Choice":
 
     folder = Path(model.model).expanduser()
     place = str(folder.absolute()) if model.model and folder.is_dir() else model.model
-    return Choice(
-        model.model,
-        place,
-        model.revision,
-        model.device,
-        model.dtype,
-        model.table,
-        model.quantize,
-        mask_decoder,
-        not model.offline,
-    )
+    adapter = None if model.adapter is None else str(Path(model.adapter).expanduser().absolute())
+    how = (model.revision, model.device, model.dtype, model.table, model.quantize, mask_decoder, adapter)
+    return Choice(model.model, place, *how, not model.offline)
 
 
 def outcomes_apart(

@@ -8,7 +8,7 @@ from typer.core import TyperCommand, TyperGroup
 MAX_WIDTH = 100
 ORDER = (
     *("Arguments", "Pictures", "Videos", "Recordings"),
-    *("Answer", "Transcript", "Objects", "Output", "Model", "Workers", "Other"),
+    *("Answer", "Transcript", "Objects", "Training", "Output", "Model", "Workers", "Other"),
 )
 
 

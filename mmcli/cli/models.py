@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
 app = typer.Typer(
-    help="Find, choose, list, download, look at, check, convert, quantize and remove models.",
+    help="Find, choose, list, download, look at, check, convert, merge, quantize and remove models.",
     epilog=f"""\
 Examples:
 
@@ -39,6 +39,7 @@ Examples:
   mmcli models verify {such_as("images", bundled=False)}
   mmcli models convert old/model -o model
   mmcli models quantize model -o smaller --to int4
+  mmcli models merge {such_as("images", bundled=False)} adapter/ -o model
 
 Models live in the cache of huggingface_hub (HF_HOME moves it). Gated ones need their licence accepted
 on their page and `hf auth login` or HF_TOKEN.""",
@@ -50,6 +51,7 @@ on their page and `hf auth login` or HF_TOKEN.""",
 app.command("suggest", cls=Command)(suggest.command)
 app.command("use", cls=Command)(use.command)
 app.command(cls=Command)(rewrite.convert)
+app.command(cls=Command)(rewrite.merge)
 app.command(cls=Command)(rewrite.quantize)
 
 Json = Annotated[bool, option("Output", "--json", help="Print one JSON object a model, each on a line.")]

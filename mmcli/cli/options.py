@@ -140,6 +140,15 @@ class ModelOptions:
         ),
     ] = IMAGE_MODEL
     revision: Revision = None
+    adapter: Annotated[
+        str | None,
+        option(
+            "Model",
+            "--adapter",
+            metavar="FOLDER",
+            help="Put a LoRA adapter on top of the model's weights: a folder that mmcli tune wrote, or peft.",
+        ),
+    ] = None
     offline: Annotated[
         bool,
         option(

@@ -1,4 +1,4 @@
-"""`mmcli models convert` and `quantize`: a model written into a folder anew, in another form."""
+"""`mmcli models convert`, `merge` and `quantize`: a model written into a folder anew, in another form."""
 
 from pathlib import Path
 from typing import Annotated
@@ -87,5 +87,31 @@ def quantize(
     storage = next(storage for storage in STORAGES if storage == to)
     size = quantize_checkpoint(checkpoint, Path(output), storage, lambda file: environment.log(f"writing {file}"))
     environment.log(f"{bytes_text(size)} of weights are written")
+    environment.write(f"{output}\n")
+    return ExitCode.OK
+
+
+@spread
+def merge(
+    ctx: typer.Context,
+    name: Name,
+    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="The folder of a LoRA adapter.")],
+    output: NewFolder,
+    revision: Revision = None,
+    offline: Offline = False,
+    *,
+    log: LogOptions,
+) -> int:
+    """Merge a LoRA adapter into its model, and write that into a folder, whose name is printed.
+
+    The folder is a model like any other; it is whole or not there. Weights are of the type in which the model's are
+    stored; of a quantised model they are float16.
+    """
+    from mmcli.hub.resolve import resolve
+    from mmcli.models.merging import merge_into
+
+    environment = begin(ctx, log, offline)
+    checkpoint = resolve(name, revision, download=not offline)
+    merge_into(checkpoint, Path(adapter).expanduser(), Path(output))
     environment.write(f"{output}\n")
     return ExitCode.OK

@@ -1,6 +1,7 @@
 """What every command does first."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ def loader(environment: Environment, options: ModelOptions, mask_decoder: str | 
 
         with environment.aside():  # a download draws its own progress
             checkpoint = resolve(options.model, options.revision, download=not options.offline)
+        checkpoint = replace(checkpoint, adapter=adapter_of(options))
         if checkpoint.note:
             environment.note(f"mmcli: {checkpoint.note}")
         from mmcli.engine.device import choose_device
@@ -66,10 +68,21 @@ def checkpoint_here(options: ModelOptions) -> "Checkpoint | None":
     """
     from mmcli.hub.resolve import resolve
 
+    adapter = adapter_of(options)
     try:
-        return resolve(options.model, options.revision, download=False)
+        return replace(resolve(options.model, options.revision, download=False), adapter=adapter)
     except ModelError:
         return None
+
+
+def adapter_of(options: ModelOptions) -> Path | None:
+    """The folder of the adapter that was named. Raises ModelError where there is none."""
+    if options.adapter is None:
+        return None
+    folder = Path(options.adapter).expanduser()
+    if not folder.is_dir():
+        raise ModelError(f"There is no folder {options.adapter}", "Name the adapter's folder")
+    return folder
 
 
 def capabilities_here(options: ModelOptions) -> "Capabilities | None":

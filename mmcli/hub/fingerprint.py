@@ -14,8 +14,9 @@ SAMPLE = 4096  # bytes of each tensor: whoever trains a model changes them
 
 
 def weights_of(checkpoint: Checkpoint) -> str:
-    """The hub's commit, or for folders and bundled models a hash of their files."""
-    return checkpoint.revision or _hash(checkpoint.folder)
+    """The hub's commit, or for folders and bundled models a hash of their files; with that of an adapter's."""
+    own = checkpoint.revision or _hash(checkpoint.folder)
+    return own if checkpoint.adapter is None else f"{own}+{_hash(checkpoint.adapter)}"
 
 
 @cache

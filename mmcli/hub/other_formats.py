@@ -96,7 +96,8 @@ def _adapter(folder: Path) -> ModelError:
     of = f" of {base[:200]}" if isinstance(base, str) and base else ""
     return ModelError(
         f"{folder} holds an adapter{of} (LoRA or the like, see {ADAPTER}), not a whole model",
-        "Merge it into its base model (in peft: merge_and_unload, then save_pretrained) and name that folder",
+        "Name its base model with --model and this folder with --adapter, or merge them: "
+        f"mmcli models merge BASE {folder} -o FOLDER",
     )
 
 

@@ -33,6 +33,7 @@ class Checkpoint:
     revision: str | None  # the hub's commit; None for local folders and the bundled model
     config: dict[str, Any]  # config.json
     note: str = ""  # what the user should know: why this revision, that the weights are pickles
+    adapter: Path | None = None  # a folder of weights that are put on top of them
 
 
 def resolve(name: str, revision: str | None = None, *, download: bool = True) -> Checkpoint:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -39,15 +40,21 @@ def checkpoint_name(rules: Iterable[Rule], name: str) -> str:
     raise ValueError(f"no checkpoint has a name for {name}: the model was fused or quantised")
 
 
-def save_weights(module: nn.Module, path: Path, rules: Iterable[Rule]) -> None:
+def save_weights(module: nn.Module, path: Path, rules: Iterable[Rule], dtype: torch.dtype | None = None) -> None:
     """Write the weights of a model that was loaded without fusing to a safetensors file, under a checkpoint's names.
 
-    Each tensor keeps its type; `load_strict` gives the same back, bit by bit. What several names share in memory is
-    written once a name. ValueError as `checkpoint_name`; OSError where the file cannot be written.
+    Each tensor keeps its type, and `load_strict` gives the same back, bit by bit; unless a `dtype` is given for those
+    of floating point. What several names share in memory is written once a name. ValueError as `checkpoint_name`;
+    OSError where the file cannot be written.
     """
     table = list(rules)
     tensors: dict[str, Tensor] = {
-        checkpoint_name(table, name): tensor.detach().cpu().contiguous().clone()
-        for name, tensor in module.state_dict().items()
+        checkpoint_name(table, name): _written(tensor, dtype) for name, tensor in module.state_dict().items()
     }
     save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _written(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    tensor = tensor.detach().cpu()
+    tensor = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+    return tensor.contiguous().clone()

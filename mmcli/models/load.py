@@ -18,6 +18,7 @@ from mmcli.hub.weights import kept_mapped, load_strict
 from mmcli.layers.fusing import fuse
 from mmcli.layers.int8 import Quantisable
 from mmcli.layers.weight_only import InIntegers, for_cpu, keep_in
+from mmcli.models.adapter import merge, read_adapter
 from mmcli.models.family import Family
 from mmcli.models.loaded import Loaded
 from mmcli.models.registry import family_of
@@ -38,8 +39,9 @@ def load(
 ) -> Loaded:
     """Build a checkpoint's model on `device` in `dtype`, strictly. Raises ModelError; UsageError for the device.
 
-    It is loaded, quantised where that pays and the user left the type open, and fused, each a step of its own: with
-    `fused` False it keeps the weights that the checkpoint has names for, as training and saving need it.
+    It is loaded, with the checkpoint's adapter merged into it, quantised where that pays and the user left the type
+    open, and fused, each a step of its own: with `fused` False it keeps the weights that the checkpoint has names for,
+    as training and saving need it.
 
     The module is built without memory and filled from memory-mapped files, so the peak is the model's own size. What a
     model asks to have left in the file (`kept_mapped`: Gemma 3n's per-layer table) is, with "cpu" for `table`; "device"
@@ -58,6 +60,9 @@ def load(
         dtype = choose_dtype(dtype, device, parameter_count(checkpoint.folder))
     model = build_empty(family, config)
     storage = storage_of(checkpoint, quantize)
+    if checkpoint.adapter is not None and storage is not None:
+        what = f"An adapter is put on top of floating-point weights, and {checkpoint.name} is to be kept in {storage}"
+        raise ModelError(what, "Merge them (mmcli models merge), and quantize what comes of it")
     # Some families know a faster form of 8-bit integers for the CPU, which they make of all weights.
     own_form = isinstance(model, Quantisable) and fused and device.type == "cpu"
     if storage is not None and not (own_form and storage == "int8"):
@@ -73,6 +78,8 @@ def load(
             f"{checkpoint.name} needs {needed:.1f} GB for its weights, more than {device} has free",
             "Choose --quantize int8, --dtype bfloat16, --device cpu or a smaller model",
         ) from error
+    if checkpoint.adapter is not None:
+        merge(model, family, config, read_adapter(checkpoint.adapter))
     quantised = False
     if device.type == "cpu":
         for_cpu(model)

@@ -29,6 +29,7 @@ def image_settings(request: "Request", loaded: "Loaded | None" = None, system: s
         mask_decoder=str(loaded.mask_decoder) if loaded is not None and loaded.mask_decoder else None,
         system=system or None,
         dtype=dtype_of(loaded),
+        adapter=adapter_of(loaded),
     )
 
 
@@ -52,7 +53,13 @@ def audio_settings(
         duration=duration,
         track=track,
         dtype=dtype_of(loaded),
+        adapter=adapter_of(loaded),
     )
+
+
+def adapter_of(loaded: "Loaded | None") -> str | None:
+    """The folder of the weights that were put on top of a model's."""
+    return None if loaded is None or loaded.checkpoint.adapter is None else str(loaded.checkpoint.adapter)
 
 
 def dtype_of(loaded: "Loaded | None") -> str | None:

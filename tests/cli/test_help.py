@@ -9,9 +9,11 @@ import pytest
 from command import mmcli, process
 
 SNAPSHOT = Path(__file__).parent / "help.txt"
-COMMANDS = ["", "caption", "detect", "segment", "read", "chat", "transcribe", "inspect", "config", "doctor"]
+COMMANDS = ["", "caption", "detect", "segment", "read", "chat", "transcribe", "tune", "inspect", "config", "doctor"]
 COMMANDS += ["models", "help"]
-COMMANDS += [f"models {name}" for name in ("suggest", "use", "list", "pull", "info", "remove", "verify", "convert")]
+COMMANDS += [
+    f"models {name}" for name in ("suggest", "use", "list", "pull", "info", "remove", "verify", "convert", "merge")
+]
 HEAVY = ("torch", "transformers", "numpy", "PIL", "tokenizers", "safetensors", "huggingface_hub", "rich")
 
 

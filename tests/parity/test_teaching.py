@@ -77,7 +77,7 @@ def compare_gradients(loaded: Loaded, reference: torch.nn.Module) -> None:
 def pictures(folder: Path, count: int) -> list[Path]:
     paths = [folder / f"{number}.png" for number in range(count)]
     for number, path in enumerate(paths):
-        support.picture(number).save(path)
+        support.random_image(number).save(path)
     return paths
 
 

@@ -1,0 +1,274 @@
+"""`mmcli tune`: train a model on one's own data."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmcli.cli import complete
+from mmcli.cli.options import LogOptions, Revision, device_option, dtype_option, one_of, option, spread
+from mmcli.cli.start import begin
+from mmcli.cli.tune_view import TuneView
+from mmcli.errors import ExitCode, UsageError
+from mmcli.models.offered import able, such_as
+
+if TYPE_CHECKING:
+    from mmcli.cli.environment import Environment
+    from mmcli.example import Example
+
+NAME = "tune"
+HELD_OUT = 0.1  # share of the examples, where --eval is left out
+EPILOG = f"""\
+Examples:
+
+  mmcli tune photos/annotations.json --model {able(bundled=True)[0]} --output boxes --minutes 10
+  mmcli detect "widget" new/ --model boxes
+  mmcli tune speech.jsonl --model {such_as("transcribes", bundled=True)} --output jargon --steps 200
+  mmcli tune captions.jsonl --model {such_as("images", bundled=False)} --output adapter --epochs 3
+  mmcli caption photo.jpg --model {such_as("images", bundled=False)} --adapter adapter
+  torchrun --nproc-per-node 2 -m mmcli tune captions.jsonl --model {such_as("images", bundled=False)} -o adapter
+
+The output folder holds the best weights (a model, or a LoRA adapter), log.jsonl, curves.png, README.md
+(a model card) and checkpoints, from which --resume goes on."""
+
+Data = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="DATA",
+        help="Files or folders of examples: COCO, YOLO, Pascal VOC, JSONL of prompts and answers, conversations or "
+        "transcripts, pictures with captions beside them, results of mmcli.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How long and how it is trained."""
+
+    method: Annotated[
+        str | None,
+        option(
+            "Training",
+            "--method",
+            metavar="lora|full|head",
+            callback=lambda value: None if value is None else one_of("lora", "full", "head")(value),
+            help="lora: thin matrices beside the weights (default for large models); full: the weights themselves "
+            "(default for small ones); head: what stands between the encoder and the text alone.",
+        ),
+    ] = None
+    epochs: Annotated[
+        float | None, option("Training", "--epochs", metavar="N", help="How often each example is seen (default 10).")
+    ] = None
+    steps: Annotated[int | None, option("Training", "--steps", metavar="N", help="Updates in all.")] = None
+    minutes: Annotated[
+        float | None,
+        option("Training", "--minutes", metavar="N", help="Train so long: the learning rate falls by the clock."),
+    ] = None
+    lr: Annotated[
+        float | None, option("Training", "--lr", metavar="RATE", help="The highest learning rate (default: by model).")
+    ] = None
+    batch_size: Annotated[
+        int | None, option("Training", "--batch-size", metavar="N", help="Examples an update (default 16).")
+    ] = None
+    micro_batch: Annotated[
+        int | None,
+        option("Training", "--micro-batch", metavar="N", help="Examples that are read at once; gradients add up."),
+    ] = None
+    rank: Annotated[int, option("Training", "--rank", metavar="N", help="Of LoRA's matrices (default 16).")] = 16
+    alpha: Annotated[
+        float | None, option("Training", "--alpha", metavar="X", help="Weight of LoRA's product (default 2 × rank).")
+    ] = None
+    rslora: Annotated[bool, option("Training", "--rslora", help="Scale by √rank, for large ranks.")] = False
+    dropout: Annotated[float, option("Training", "--dropout", metavar="P", help="Of what LoRA's matrices read.")] = 0.0
+    ema: Annotated[
+        float, option("Training", "--ema", metavar="X", help="Average the weights: keep so much of them an update.")
+    ] = 0.0
+    recompute: Annotated[
+        bool | None,
+        option(
+            "Training",
+            "--recompute/--no-recompute",
+            help="Compute activations again on the way back: less memory, more time (default: large models on a GPU).",
+        ),
+    ] = None
+    freeze: Annotated[
+        list[str] | None,
+        option("Training", "--freeze", metavar="PART", help="Leave parts as they are whose names begin so: decoder."),
+    ] = None
+    train: Annotated[
+        list[str] | None,
+        option("Training", "--train", metavar="PART", help="Train parts that are usually left as they are: vision."),
+    ] = None
+    seed: Annotated[int, option("Training", "--seed", metavar="N", help="Another seed, another order.")] = 0
+    resume: Annotated[bool, option("Training", "--resume", help="Go on from the last checkpoint in --output.")] = False
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What is held out, and what is mixed in."""
+
+    held: Annotated[
+        str | None,
+        option(
+            "Training",
+            "--eval",
+            metavar="DATA|SHARE",
+            help="Hold these examples out, or a share such as 0.2 of the data (default 0.1; 0: nothing).",
+        ),
+    ] = None
+    every: Annotated[
+        int | None, option("Training", "--eval-every", metavar="N", help="Updates from one evaluation to the next.")
+    ] = None
+    patience: Annotated[
+        int,
+        option("Training", "--patience", metavar="N", help="Stop after N evaluations without a better one (0: never)."),
+    ] = 0
+    replay: Annotated[
+        str | None,
+        option("Training", "--replay", metavar="DATA", help="Mix in examples of what the model knows, to keep it."),
+    ] = None
+    replay_share: Annotated[
+        float, option("Training", "--replay-share", metavar="X", help="Of replayed examples in all (default 0.3).")
+    ] = 0.3
+    max_bad: Annotated[
+        str, option("Training", "--max-bad", metavar="N|N%", help="Rows that may be bad (default 10%).")
+    ] = "10%"
+    licence: Annotated[
+        str | None, option("Output", "--license", metavar="ID", help="The licence that the model card names.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class TunedModel:
+    """What is trained, and where."""
+
+    model: Annotated[
+        str,
+        option(
+            "Model",
+            "--model",
+            "-M",
+            metavar="NAME|PATH|REPO",
+            autocompletion=complete.models,
+            help=f"The model to start from: bundled ({', '.join(able(bundled=True))}), a folder, or one of the hub.",
+        ),
+    ]
+    revision: Revision = None
+    offline: Annotated[bool, option("Model", "--offline", help="Never use the network.")] = False
+    device: Annotated[str, device_option("Where to train (default auto: a GPU if there is one).")] = "auto"
+    dtype: Annotated[
+        str, dtype_option("Type of the weights below LoRA (default auto; whole weights are trained in float32).")
+    ] = "auto"
+
+
+@spread
+def command(
+    ctx: typer.Context,
+    data: Data,
+    output: Annotated[
+        str, option("Output", "--output", "-o", metavar="FOLDER", help="Where the result goes; a new folder.")
+    ],
+    *,
+    model: TunedModel,
+    training: TrainingOptions,
+    evaluation: EvaluationOptions,
+    log: LogOptions,
+) -> int:
+    """Train a model on examples of your own: labelled pictures, prompts and answers, recordings and their texts.
+
+    What is learned are the answers. Some examples are held out; the weights that are best on them are kept. Prints the
+    output folder.
+    """
+    environment = begin(ctx, log, model.offline)
+    from mmcli.hub.resolve import resolve
+    from mmcli.training import curves
+    from mmcli.training.card import write_card
+    from mmcli.training.ranks import joined
+    from mmcli.training.tune import Choices, held_out, teaching_of, tune
+
+    checkpoint = resolve(model.model, model.revision, download=not model.offline)
+    teaching_of(checkpoint)
+    examples = _examples(environment, data, evaluation.max_bad)
+    held: list[Example] = []
+    share = _share(evaluation.held)
+    if share is None:
+        held = _examples(environment, [evaluation.held or ""], evaluation.max_bad)
+    elif share:
+        examples, held = held_out(examples, share, training.seed)
+    replayed = _examples(environment, [evaluation.replay], evaluation.max_bad) if evaluation.replay else []
+    choices = Choices(
+        training.method,  # type: ignore[arg-type]  # the option's callback lets nothing else through
+        epochs=training.epochs,
+        steps=training.steps,
+        minutes=training.minutes,
+        rate=training.lr,
+        batch=training.batch_size,
+        micro=training.micro_batch,
+        every=evaluation.every,
+        rank=training.rank,
+        alpha=training.alpha,
+        stabilised=training.rslora,
+        dropout=training.dropout,
+        average=training.ema,
+        recompute=training.recompute,
+        freeze=tuple(training.freeze or ()),
+        train=tuple(training.train or ()),
+        patience=evaluation.patience,
+        seed=training.seed,
+        dtype=model.dtype,
+        resume=training.resume,
+    )
+    folder = Path(output)
+    with joined(model.device) as ranks:
+        if not ranks.first:
+            environment.quiet = True
+        environment.log(f"{len(examples)} examples to learn from, {len(held)} held out, {len(replayed)} replayed")
+        with TuneView(environment) as view:
+            done = tune(
+                checkpoint, examples, held, folder, choices, ranks, view,
+                replayed=replayed, share=evaluation.replay_share,
+            )  # fmt: skip
+        if not ranks.first:
+            return ExitCode.OK
+    lines = done.facts["rows"]
+    curves.draw(lines, folder / "curves.png")
+    write_card(folder, done.facts, [*data, *([evaluation.replay] if evaluation.replay else [])], evaluation.licence)
+    for line in curves.chart(lines):
+        environment.log(line)
+    for problem, times in done.facts["unusable"].items():
+        environment.note(f"mmcli: passed over{'' if times == 1 else f' {times} times'}: {problem}")
+    if done.state.best is not None and not done.state.best_step:
+        environment.note("mmcli: no evaluation was better than the model was before: nothing was kept")
+    environment.write(f"{output}\n")
+    return ExitCode.OK
+
+
+def _examples(environment: "Environment", data: list[Any], max_bad: str) -> "list[Example]":
+    """The examples of some data; bad rows are named."""
+    from mmcli.training.data import Allowance, gather, read_examples
+
+    found: list[Example] = []
+    for name in data:
+        path = Path(name).expanduser()
+        if not path.exists():
+            raise UsageError(f"There is no file or folder {name}", "Check the path")
+        read = gather(read_examples(path), Allowance.of(max_bad), name)
+        for bad in read.bad:
+            environment.note(f"mmcli: left out: {bad}")
+        found += read.examples
+    return found
+
+
+def _share(text: str | None) -> float | None:
+    """The share that --eval names; None where it names data."""
+    if text is None:
+        return HELD_OUT
+    try:
+        share = float(text)
+    except ValueError:
+        return None
+    if not 0 <= share < 1:
+        raise UsageError(f"--eval {text} is no share of the data", "Write a number from 0 to 1, or name data")
+    return share

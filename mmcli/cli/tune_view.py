@@ -1,0 +1,91 @@
+"""What one sees of a training run: a table that changes in its place, or lines where nobody looks at a terminal."""
+
+from typing import Any, Self
+
+from mmcli.cli.environment import Environment
+from mmcli.escape import escape_line
+from mmcli.output.writers.text import clock
+
+QUIET_LINES = 20  # lines about updates of a whole run, where there is no terminal
+
+
+class TuneView:
+    """A watcher of a run (`training.watch.Watcher`)."""
+
+    def __init__(self, environment: Environment):
+        self._environment = environment
+        self._live: Any = None
+        self._update: dict[str, Any] = {}
+        self._evaluation: dict[str, Any] = {}
+        self._first: dict[str, Any] = {}
+        self._told = -1.0
+
+    def __enter__(self) -> Self:
+        if self._environment.stderr_tty and not self._environment.quiet:
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(file=self._environment.stderr, force_terminal=True, markup=False, highlight=False)
+            self._live = Live(console=console, refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    # -- what a run tells --------------------------------------------------------------------------------------------
+
+    def updated(self, line: dict[str, Any]) -> None:
+        """As `Watcher.updated`."""
+        self._update = line
+        if self._live:
+            self._live.update(self._table())
+        elif line["progress"] - self._told >= 1 / QUIET_LINES:
+            self._told = line["progress"]
+            self._environment.log(
+                f"step {line['step']}: loss {line['loss']:.4f}, rate {line['rate']:.2e}, "
+                f"{line['samples_per_second']:.2f} samples/s, {self._left()} left"
+            )
+
+    def evaluated(self, line: dict[str, Any]) -> None:
+        """As `Watcher.evaluated`."""
+        self._first = self._first or line
+        self._evaluation = line
+        self._environment.log(self._sentence(line))
+        if self._live:
+            self._live.update(self._table())
+        for sample in line.get("samples", ()):
+            self._environment.log(escape_line(f"  {sample['where']}: {sample['answer']}  [right: {sample['right']}]"))
+
+    def said(self, text: str) -> None:
+        """As `Watcher.said`."""
+        self._environment.note(f"mmcli: {text}")
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _sentence(self, line: dict[str, Any]) -> str:
+        measures = "".join(f", {name} {value:.3f}" for name, value in line.get("measures", {}).items())
+        best = " (the best so far)" if line.get("best_step") == line["step"] and line["step"] else ""
+        return f"held out at step {line['step']}: loss {line['eval_loss']:.4f}{measures}{best}"
+
+    def _left(self) -> str:
+        progress, spent = self._update["progress"], self._update["spent"]
+        return clock(spent / progress * (1 - progress)) if progress else "?"
+
+    def _table(self) -> Any:
+        from rich.table import Table
+
+        table = Table(show_header=False, box=None, padding=(0, 2))
+        update = self._update
+        if update:
+            table.add_row("step", str(update["step"]), f"{100 * update['progress']:.0f} %, {self._left()} left")
+            table.add_row("loss", f"{update['loss']:.4f}", f"gradient {update['gradient']:.2f}")
+            table.add_row("rate", f"{update['rate']:.2e}", f"{update['samples_per_second']:.2f} samples/s")
+        if self._evaluation:
+            first, now = self._first["eval_loss"], self._evaluation["eval_loss"]
+            table.add_row("held out", f"{now:.4f}", f"at step {self._evaluation['step']}; {first:.4f} at first")
+            for name, value in self._evaluation.get("measures", {}).items():
+                table.add_row(name, f"{value:.3f}", "")
+        return table

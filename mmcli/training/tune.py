@@ -1,0 +1,198 @@
+"""A run from what was chosen: data, model, settings; and what is left when it is over."""
+
+import json
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmcli.errors import InputError, ModelError, UsageError
+from mmcli.example import Example
+from mmcli.hub.quantized import parameter_count
+from mmcli.hub.resolve import Checkpoint
+from mmcli.layers.lora import LoraConfig
+from mmcli.models.load import load
+from mmcli.models.loaded import Loaded
+from mmcli.models.registry import family_of
+from mmcli.models.teaching import Teaching
+from mmcli.training.batches import Examples
+from mmcli.training.loop import Held, Trainer
+from mmcli.training.ranks import Ranks
+from mmcli.training.results import Results
+from mmcli.training.samples import answers
+from mmcli.training.settings import Method, TuneSettings
+from mmcli.training.state import State, latest, read_state
+from mmcli.training.watch import Watcher
+
+LARGE = 500_000_000  # parameters from which on LoRA is the usual method, and activations are computed again on a GPU
+HUGE = 1_000_000_000  # … from which on a GPU reads few examples at once
+EPOCHS, BATCH, EVALUATIONS = 10.0, 16, 10
+ENDLESS = 10_000_000  # steps, where the clock ends the run
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user chose; None where it was left open."""
+
+    method: Method | None = None
+    epochs: float | None = None
+    steps: int | None = None
+    minutes: float | None = None
+    rate: float | None = None
+    batch: int | None = None
+    micro: int | None = None
+    every: int | None = None
+    rank: int = 16
+    alpha: float | None = None
+    stabilised: bool = False
+    dropout: float = 0.0
+    average: float = 0.0
+    recompute: bool | None = None
+    freeze: tuple[str, ...] = ()
+    train: tuple[str, ...] = ()
+    patience: int = 0
+    measure: str = "loss"
+    seed: int = 0
+    dtype: str = "auto"
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that is over."""
+
+    output: Path
+    state: State
+    facts: dict[str, Any]
+
+
+def teaching_of(checkpoint: Checkpoint) -> Teaching:
+    """How a checkpoint's family is taught. Raises ModelError for one that mmcli cannot train."""
+    family = family_of(checkpoint.config, checkpoint.name)
+    if family.teaching is None:
+        raise ModelError(f"mmcli cannot train {family.name}", "Choose a model of another family")
+    return family.teaching
+
+
+def held_out(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Some examples to learn from, and a share of them that is not: of those with the same image all are on one side.
+
+    Raises InputError where nothing is left on one side.
+    """
+    groups: dict[object, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.images or example.audio or example.where, []).append(example)
+    order = sorted(groups, key=str)
+    random.Random(seed).shuffle(order)
+    count = math.ceil(share * len(order)) if share else 0
+    if count >= len(order):
+        raise InputError(f"Of {len(order)} inputs nothing is left to learn from", "Hold out fewer, with --eval")
+    held = [example for key in order[:count] for example in groups[key]]
+    return [example for key in order[count:] for example in groups[key]], held
+
+
+def settings_of(
+    choices: Choices, checkpoint: Checkpoint, teaching: Teaching, examples: int, device: str
+) -> TuneSettings:
+    """What is left open is chosen by the sizes of the model and the data. Raises UsageError."""
+    parameters, on_gpu = parameter_count(checkpoint.folder), device == "cuda"
+    method = choices.method or ("lora" if parameters >= LARGE else "full")
+    batch = choices.batch or min(BATCH, examples)
+    an_epoch = max(1, math.ceil(examples / batch))
+    if choices.steps is not None:
+        steps = choices.steps
+    elif choices.epochs is not None or choices.minutes is None:
+        steps = max(1, math.ceil((choices.epochs or EPOCHS) * an_epoch))
+    else:
+        steps = ENDLESS
+    every = choices.every or (an_epoch if steps == ENDLESS else max(1, math.ceil(steps / EVALUATIONS)))
+    usual = teaching.lora_rate if method == "lora" else teaching.rate
+    alpha = choices.alpha if choices.alpha is not None else 2.0 * choices.rank
+    return TuneSettings(
+        method=method,
+        steps=steps,
+        batch=batch,
+        rate=choices.rate or usual,
+        minutes=choices.minutes,
+        micro=choices.micro or (4 if on_gpu and parameters >= HUGE else None),
+        lora=LoraConfig(choices.rank, alpha, choices.stabilised, choices.dropout),
+        average=choices.average,
+        recompute=on_gpu and parameters >= LARGE if choices.recompute is None else choices.recompute,
+        frozen=choices.freeze,
+        trained=choices.train,
+        every=every,
+        patience=choices.patience,
+        measure=choices.measure,
+        seed=choices.seed,
+    )
+
+
+def tune(
+    checkpoint: Checkpoint,
+    examples: Sequence[Example],
+    held: Sequence[Example],
+    output: Path,
+    choices: Choices,
+    ranks: Ranks,
+    watcher: Watcher,
+    *,
+    replayed: Sequence[Example] = (),
+    share: float = 0.0,
+    score: Callable[[Loaded], Any] | None = None,
+) -> Finished:
+    """Train a model on examples, and leave the best weights in the folder `output`.
+
+    Raises UsageError for choices that do not go together, ModelError for a model that cannot be trained, InputError for
+    examples that cannot be learned, WriteError where the disk is full.
+    """
+    teaching = teaching_of(checkpoint)
+    settings = settings_of(choices, checkpoint, teaching, len(examples), ranks.device.type)
+    if settings.batch % ranks.world:
+        raise UsageError(f"A batch of {settings.batch} cannot be shared among {ranks.world} processes", "Change it")
+    resumed = latest(output) if choices.resume else None
+    if resumed is not None:
+        _same(read_state(resumed)[1], settings)
+    elif output.is_dir() and any(output.iterdir()) and not choices.resume:
+        raise UsageError(f"{output} exists already", "Go on with --resume, or name a folder that is not there")
+    labels = sorted({one.label for example in examples for one in example.objects} | _named(examples))
+    raw = teaching.configured(checkpoint.config, labels)
+    if raw is not checkpoint.config and settings.method != "full":
+        new = "Labels that the model does not list are learned by whole weights"
+        raise UsageError(new, "Choose --method full, or leave --method out")
+    kind: torch.dtype | str = choices.dtype if settings.method == "lora" else "float32"
+    loaded = load(replace(checkpoint, config=raw), ranks.device, kind, fused=False)
+    if ranks.first:
+        output.mkdir(parents=True, exist_ok=True)
+    lora = settings.lora if settings.method == "lora" else None
+    results = Results(loaded, output, lora, raw, resumed)
+    look = Held(held, score, (lambda model: answers(model, held)) if held else None)
+    mixed = Examples(examples, replayed, share if replayed else 0.0, settings.seed)
+    trainer = Trainer(loaded, mixed, look, settings, ranks, results, watcher)
+    state = trainer.run()
+    facts = trainer.described() | {
+        "model": checkpoint.name,
+        "labels": labels,
+        "examples": len(examples),
+        "held_out": len(held),
+        "replayed": len(replayed),
+        "trained": sum(one.numel() for one in trainer.trained.values()),
+        "rows": trainer.log.lines if trainer.log else [],
+    }
+    return Finished(output, state, facts)
+
+
+def _named(examples: Sequence[Example]) -> set[str]:
+    return {label for example in examples for label in example.exhaustive}
+
+
+def _same(before: dict[str, Any], now: TuneSettings) -> None:
+    """Raise UsageError where a run is to go on with other settings than it began with."""
+    told = json.loads(json.dumps(asdict(now)))
+    for name, value in told.items():
+        if before.get(name) != value:
+            what = f"The run began with {name} {before.get(name)!r}, and is to go on with {value!r}"
+            raise UsageError(what, "Give the same options and data, or begin anew in another folder")
