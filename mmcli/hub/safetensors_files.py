@@ -1,7 +1,7 @@
 """The safetensors files of a checkpoint folder: what their headers promise, and what an index lists."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class TensorInfo:
 
     dtype: str
     shape: tuple[int, ...]
+    start: int = field(default=0, compare=False)  # where its bytes begin in the file
 
     @property
     def is_floating_point(self) -> bool:
@@ -106,7 +107,8 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     spans: list[tuple[int, int]] = []
     try:
         for name, entry in header.items():
-            tensors[name], span = _tensor(name, entry)
+            info, span = _tensor(name, entry)
+            tensors[name] = replace(info, start=8 + length + span[0])
             spans.append(span)
         end = 0
         for start, stop in sorted(spans):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmcli.hub import pickle_files, safetensors_files
+from mmcli.hub.device_tensors import DeviceTensors
 from mmcli.hub.other_formats import not_a_checkpoint
 from mmcli.hub.safetensors_files import TensorInfo, listed_files, read_header, read_index
 
@@ -63,6 +64,10 @@ def open_weights(path: Path, device: "torch.device | str" = "cpu") -> Any:
     """A weight file as safetensors' `safe_open` gives it: a context with keys, get_tensor and get_slice."""
     if is_pickle(path):
         return pickle_files.PickleTensors(path, device)
+    if str(device).startswith("cuda"):
+        import torch
+
+        return DeviceTensors(path, torch.device(device))
     from safetensors import safe_open
 
     return safe_open(path, framework="pt", device=str(device))

@@ -20,16 +20,23 @@ def make(folder: Path, size_name: str, dtype: str = "bfloat16") -> None:
     """Write a checkpoint of a size named in `SIZES` into `folder`: 21 GB for mllama-11b."""
     import mllama_folders as folders  # before transformers
     import torch
-    from random_weights import fill
+    from random_weights import write_shards
     from transformers import MllamaConfig, MllamaForConditionalGeneration
 
     vision, text = SIZES[size_name]
     raw = folders.tiny_raw(**text)
     raw["vision_config"] |= vision
+    config = MllamaConfig(**raw)
     with torch.device("meta"):
-        model = MllamaForConditionalGeneration(MllamaConfig(**raw))
-    model = fill(model, dtype, folders.spread_of, folders.centre_of)
-    model.save_pretrained(folder, max_shard_size="2GB")
+        tensors = MllamaForConditionalGeneration(config).state_dict()
+    config.save_pretrained(folder)
+    write_shards(
+        folder,
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        dtype,
+        lambda name, _: folders.spread_of(name, tensors[name]),
+        lambda name: folders.centre_of(name, tensors[name]),
+    )
     side = raw["vision_config"]["image_size"]
     folders.write_processor(folder, size={"height": side, "width": side})
 

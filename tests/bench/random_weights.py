@@ -6,6 +6,8 @@ Drawing billions of numbers takes minutes; one block of them repeated keeps ever
 import json
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,26 +41,48 @@ def fill(model: Any, dtype: str, spread: Callable[[str, Any], float], centre: Ca
 
 
 Shape = tuple[int, ...]
+NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}  # by safetensors
+WRITERS = 4
 
 
 def write_shards(
     folder: Path, shapes: dict[str, Shape], dtype: str, spread: Callable[[str, Shape], float], centre: Callable
 ) -> None:
-    """Weights of a model that transformers has no class for, by their published names, as it calls its files."""
-    import torch
-    from safetensors.torch import save_file
+    """Weights by their names in a checkpoint, as transformers calls its files: no model and no tensor is made of them.
 
-    kind = getattr(torch, dtype)
+    The same block fills every tensor, as with `draw`; several threads write it where it belongs.
+    """
+    import torch
+
+    item = getattr(torch, dtype).itemsize
     shards: list[dict[str, Shape]] = [{}]
     for name, shape in shapes.items():
-        if sum(kind.itemsize * math.prod(each) for each in [*shards[-1].values(), shape]) > SHARD:
+        if sum(item * math.prod(each) for each in [*shards[-1].values(), shape]) > SHARD:
             shards.append({})
         shards[-1][name] = shape
     files = [f"model-{place + 1:05}-of-{len(shards):05}.safetensors" for place in range(len(shards))]
-    for file, shard in zip(files, shards, strict=True):
-        tensors = {name: torch.empty(shape, dtype=kind) for name, shape in shard.items()}
-        for name, tensor in tensors.items():
-            draw(tensor, spread(name, shapes[name]), centre(name))
-        save_file(tensors, folder / file, metadata={"format": "pt"})
+    numbers = torch.randn(BLOCK, generator=torch.Generator().manual_seed(0))
+
+    @cache
+    def block(spread: float, centre: float) -> memoryview:
+        values = (numbers * spread + centre).to(getattr(torch, dtype))
+        return memoryview(values.view(torch.uint8).numpy())
+
+    def write(file: str, shard: dict[str, Shape]) -> None:
+        header, end = {}, 0
+        for name, shape in shard.items():
+            start, end = end, end + item * math.prod(shape)
+            header[name] = {"dtype": NAMES[dtype], "shape": shape, "data_offsets": [start, end]}
+        text = json.dumps({"__metadata__": {"format": "pt"}} | header).encode()
+        text += b" " * (-len(text) % 8)
+        with (folder / file).open("wb", buffering=0) as out:
+            out.write(len(text).to_bytes(8, "little") + text)
+            for name, shape in shard.items():
+                data, left = block(spread(name, shape), centre(name)), item * math.prod(shape)
+                while left:
+                    left -= out.write(data[: min(left, len(data))])
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(write, files, shards))
     where = {name: file for file, shard in zip(files, shards, strict=True) for name in shard}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))

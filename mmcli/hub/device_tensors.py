@@ -1,0 +1,90 @@
+"""Weights on their way to a GPU: read by several threads into pinned memory, from where the GPU fetches them itself.
+
+A file that is mapped into memory and copied as it lies there comes through one thread, page by page, and twice: PyTorch
+hands memory that is not pinned to the driver, which copies it into memory of its own first.
+"""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from mmcli.hub.safetensors_files import ITEM_BYTES, read_header
+
+if TYPE_CHECKING:
+    import torch
+
+PIECE = 8 << 20  # bytes that a thread reads at a time, and the size of its pinned memory
+MOST_THREADS = 8
+
+_TYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu", "C64": "complex64", "I64": "int64", "I32": "int32",
+    "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+
+
+class DeviceTensors:
+    """A safetensors file whose tensors come to a device, with keys and get_tensor as safetensors' `safe_open` has them.
+
+    Raises ModelError where the file is not what its header promises.
+    """
+
+    def __init__(self, path: Path, device: "torch.device"):
+        self._path, self._device = path, device
+        self._header = read_header(path)
+
+    def __enter__(self) -> Self:
+        self._own, self._files = threading.local(), ExitStack()
+        self._pool = ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1), "weights", self._begin)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._files.close()
+
+    def keys(self) -> list[str]:
+        return list(self._header)
+
+    def get_tensor(self, name: str) -> "torch.Tensor":
+        """One tensor, all of it there. Raises OSError where the file cannot be read."""
+        import torch
+
+        info = self._header[name]
+        data = torch.empty(info.count * ITEM_BYTES[info.dtype], dtype=torch.uint8, device=self._device)
+        before = torch.cuda.current_stream(self._device) if data.is_cuda else None
+        pieces = [(data[first : first + PIECE], info.start + first, before) for first in range(0, len(data), PIECE)]
+        list(self._pool.map(self._fill, pieces))
+        return data.view(getattr(torch, _TYPES[info.dtype])).view(info.shape)
+
+    def _begin(self) -> None:
+        """What each thread has of its own: the file, memory to read it into, and an order of its copies."""
+        import torch
+
+        on_gpu = self._device.type == "cuda"
+        self._own.file = self._files.enter_context(self._path.open("rb", buffering=0))
+        self._own.memory = torch.empty(PIECE, dtype=torch.uint8, pin_memory=on_gpu)
+        self._own.stream = torch.cuda.Stream(self._device) if on_gpu else None
+
+    def _fill(self, piece: "tuple[torch.Tensor, int, Any]") -> None:
+        """Read a part of a tensor's bytes from its place in the file."""
+        import torch
+
+        part, start, before = piece
+        memory = self._own.memory[: len(part)]
+        view = memoryview(memory.numpy())
+        self._own.file.seek(start)
+        while view:
+            count = self._own.file.readinto(view)
+            if not count:
+                raise OSError(f"it ends {len(view)} bytes early")
+            view = view[count:]
+        if self._own.stream is None:
+            part.copy_(memory)
+            return
+        with torch.cuda.stream(self._own.stream):
+            self._own.stream.wait_stream(before)  # which may still use what this memory held before
+            part.copy_(memory, non_blocking=True)
+            self._own.stream.synchronize()
