@@ -1,19 +1,18 @@
 """Running mmcli in tests: in process with streams of the test's own, or as the real command."""
 
 import contextlib
-import ctypes
-import fcntl
 import io
 import os
+import pty
 import select
 import signal
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from forked import Forked, as_in_a_shell
 from records import read
 
 from mmcli.cli.app import run
@@ -27,35 +26,17 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"} | OF_NOBODY
 # Seconds after which something hangs on any machine. No test waits so long for anything that happens.
 PATIENCE = 300
 
-_libc = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1  # prctl(2), Linux
 
-
-def _as_in_a_shell() -> None:
-    """In a new child: signals as for a command in a shell's foreground, and an end when the tests end."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if sys.platform == "linux":
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _end(running: subprocess.Popen) -> None:
+def _end(child: subprocess.Popen | Forked) -> None:
     """Kill a child and all in its process group."""
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(running.pid, signal.SIGKILL)
-    running.wait()
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 @contextlib.contextmanager
-def running(*command: object, variables: dict[str, str] | None = None, **options) -> Iterator[subprocess.Popen]:
-    """A command in a process group of its own, with its output in pipes; nothing of it is left at the end."""
-    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    child = subprocess.Popen(
-        [os.fspath(c) if isinstance(c, bytes | os.PathLike) else str(c) for c in command],
-        env=os.environ | ONE_THREAD | (variables or {}),
-        start_new_session=True,
-        preexec_fn=_as_in_a_shell,
-        **options,
-    )
+def _ending(child: subprocess.Popen | Forked) -> Iterator:
+    """Nothing of a child is left behind."""
     try:
         yield child
     finally:
@@ -65,12 +46,36 @@ def running(*command: object, variables: dict[str, str] | None = None, **options
                 pipe.close()
 
 
-def finish(child: subprocess.Popen) -> tuple[bytes, bytes]:
+def _text(argument: object) -> str:
+    """An argument as a command line has it; bytes may be no UTF-8."""
+    return os.fsdecode(argument) if isinstance(argument, bytes | os.PathLike) else str(argument)
+
+
+IN_PIPES = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+
+
+@contextlib.contextmanager
+def running(*command: object, variables: dict[str, str] | None = None, **streams) -> Iterator[subprocess.Popen]:
+    """A command in a process group of its own, with its output in pipes; nothing of it is left at the end."""
+    settings = {"env": os.environ | ONE_THREAD | (variables or {}), "start_new_session": True} | IN_PIPES | streams
+    with _ending(subprocess.Popen(list(map(_text, command)), preexec_fn=as_in_a_shell, **settings)) as child:
+        yield child
+
+
+@contextlib.contextmanager
+def running_mmcli(*arguments: object, variables: dict[str, str] | None = None, **streams) -> Iterator[Forked]:
+    """The same for mmcli in a process that has PyTorch already (see `forked.py`), most of what a command costs."""
+    settings = os.environ | ONE_THREAD | (variables or {})
+    with _ending(Forked(list(map(_text, arguments)), settings, **IN_PIPES | streams)) as child:
+        yield child
+
+
+def finish(child: subprocess.Popen | Forked) -> tuple[bytes, bytes]:
     """What a running command still writes until its end: stdout and stderr."""
     return child.communicate(timeout=PATIENCE)
 
 
-def until(condition: Callable[[], object], child: subprocess.Popen) -> None:
+def until(condition: Callable[[], object], child: subprocess.Popen | Forked) -> None:
     """Wait for something that a running command does, and leave it the processor meanwhile."""
     while not condition():
         assert child.poll() is None or condition(), "it ended before"
@@ -110,9 +115,9 @@ def process(*arguments: object, stdin: bytes = b"", **options) -> Done:
     return Done(done.returncode, *(data.decode("utf-8", "surrogateescape") for data in (done.stdout, done.stderr)))
 
 
-def through_head(*command: object) -> tuple[bytes, int, bytes]:
-    """`command | head -1` → what head printed, the command's exit code and what it said on stderr."""
-    with running("head", "-1", stdin=subprocess.PIPE) as head, running(*command, stdout=head.stdin) as writer:
+def through_head(*arguments: object) -> tuple[bytes, int, bytes]:
+    """`mmcli … | head -1` → what head printed, the command's exit code and what it said on stderr."""
+    with running("head", "-1", stdin=subprocess.PIPE) as head, running_mmcli(*arguments, stdout=head.stdin) as writer:
         head.stdin.close()
         head.stdin = None
         writer.stdout = None
@@ -131,31 +136,19 @@ def close_terminals() -> None:
 
 
 class Terminal:
-    """mmcli in a terminal of its own: what it shows, and keys typed into it.
+    """mmcli (as `running_mmcli` has it) in a terminal of its own: what it shows, and keys typed into it.
 
     `stdout` may be sent elsewhere; `variables` are set for it.
     """
 
     def __init__(self, *arguments: object, stdout: int | None = None, variables: dict[str, str] | None = None):
-        import pty
-
-        def settle() -> None:
-            _as_in_a_shell()
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C is a signal, as in a shell
-
         ours, theirs = pty.openpty()
         self.screen = b""
         self._open = True
         self._fd = ours
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mmcli", *map(str, arguments)],
-            stdin=theirs,
-            stdout=theirs if stdout is None else stdout,
-            stderr=theirs,
-            start_new_session=True,
-            env=os.environ | ONE_THREAD | {"TERM": "xterm", "COLUMNS": "80"} | (variables or {}),
-            preexec_fn=settle,
-        )
+        settings = os.environ | ONE_THREAD | {"TERM": "xterm", "COLUMNS": "80"} | (variables or {})
+        streams = {"stdin": theirs, "stdout": theirs if stdout is None else stdout, "stderr": theirs}
+        self.process = Forked(list(map(_text, arguments)), settings, terminal=True, **streams)
         _terminals.append(self)
         os.close(theirs)
 

@@ -7,7 +7,7 @@ import signal
 import sys
 
 import pytest
-from command import finish, mmcli, process, running
+from command import finish, mmcli, process, running, running_mmcli
 
 SHORT = ("--max-tokens", 4)
 
@@ -77,8 +77,8 @@ def test_a_fault_of_mmcli_itself_is_a_sentence_too(album, tiny):
 def test_an_interruption_keeps_what_is_done_and_says_130(album, tiny):
     """A pipe holds the second image back; Ctrl-C comes while it is waited for."""
     os.mkfifo("waiting.png")
-    command = [sys.executable, "-m", "mmcli", "caption", "album/b.jpg", "waiting.png", "--model", tiny, "--json"]
-    with running(*command, "--batch-size", "1", *SHORT) as child:
+    command = ("caption", "album/b.jpg", "waiting.png", "--model", tiny, "--json", "--batch-size", "1", *SHORT)
+    with running_mmcli(*command) as child:
         first = child.stdout.readline()
         child.send_signal(signal.SIGINT)
         rest, err = finish(child)

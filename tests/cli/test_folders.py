@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import PATIENCE, finish, mmcli, running, until
+from command import PATIENCE, finish, mmcli, running_mmcli, until
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -88,7 +88,7 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize("moment", [1, 2, 3])
 def test_a_killed_run_is_gone_on_with_to_the_same_end(whole, moment):
-    with running(sys.executable, "-m", "mmcli", *FOUND, *FORMS) as child:
+    with running_mmcli(*FOUND, *FORMS) as child:
         until(lambda: written(moment), child)
         child.send_signal(signal.SIGKILL)
         child.wait()
@@ -107,7 +107,7 @@ def written(count):
 def test_what_is_left_of_a_killed_run_is_gone_on_with():
     os.mkfifo("held.jpg")
     # The pipe opens when its turn to be read comes, and holds the run back.
-    with running(sys.executable, "-m", "mmcli", *HELD) as child, open("held.jpg", "wb"):
+    with running_mmcli(*HELD) as child, open("held.jpg", "wb"):
         until(lambda: written(2), child)
         child.send_signal(signal.SIGKILL)
         child.wait()
@@ -126,7 +126,7 @@ def test_two_runs_into_one_folder_exclude_each_other():
 
 def test_an_interrupted_run_keeps_what_it_did():
     os.mkfifo("held.jpg")
-    with running(sys.executable, "-m", "mmcli", *HELD) as child, open("held.jpg", "wb"):
+    with running_mmcli(*HELD) as child, open("held.jpg", "wb"):
         until(lambda: written(3), child)
         os.killpg(child.pid, signal.SIGINT)
         _, err = finish(child)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import Terminal, finish, running
+from command import Terminal, finish, running, running_mmcli
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "jfk.flac"
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="no such signals")
 
 def interrupted_after_a_line(number: int, *arguments: object) -> tuple[int, bytes, str]:
     """Send a signal to a command's group once a line is there → its exit code, all it wrote, what it said."""
-    with running(sys.executable, "-m", "mmcli", *arguments) as command:
+    with running_mmcli(*arguments) as command:
         line = command.stdout.readline()
         os.killpg(command.pid, number)
         rest, err = finish(command)
@@ -41,8 +41,10 @@ def test_a_run_over_recordings_says_how_far_it_came(tmp_path, tiny_audio):
     assert re.search(r"mmcli: interrupted after [01] of 2 recordings[ ;]", err)  # the line is written, then counted
 
 
-def test_a_recording_that_is_not_through_is_said_in_its_own_time():
-    terminal = Terminal("transcribe", *[EXAMPLE] * 2, "--batch-size", "1", "--format", "jsonl")
+def test_a_recording_that_is_not_through_is_said_in_its_own_time(tmp_path, tiny_audio):
+    os.mkfifo(tmp_path / "waiting.wav")
+    names = (EXAMPLE, tmp_path / "waiting.wav")
+    terminal = Terminal("transcribe", *names, "--batch-size", "1", "--format", "jsonl", "--model", tiny_audio)
     terminal.until("× real time")
     terminal.type("\x03")
     assert terminal.end() == 130, terminal.screen

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import ONE_THREAD, PATIENCE, finish, mmcli, running, until
+from command import ONE_THREAD, PATIENCE, finish, mmcli, running_mmcli, until
 
 from mmcli.batch.manifest import NAME as MANIFEST
 
@@ -76,7 +76,7 @@ def test_a_chat_does_not_answer_into_its_image(photos, monkeypatch, options):
 def test_nothing_is_written_behind_an_input(photos, monkeypatch, command):
     monkeypatch.chdir(photos)
     before = files(".")
-    with open("x.jpg", "ab") as stdout, running(sys.executable, "-m", "mmcli", *command, stdout=stdout) as run:
+    with open("x.jpg", "ab") as stdout, running_mmcli(*command, stdout=stdout) as run:
         _, err = finish(run)
     assert run.returncode == 2 and b"Standard output leads into x.jpg, which is read in this run" in err
     assert files(".") == before
@@ -214,10 +214,10 @@ def test_a_full_disk_is_one_sentence_and_the_old_file_stays(photos):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_file_of_an_interrupted_run_holds_its_results_so_far(album, tiny, number):
     os.mkfifo("waiting.png")
-    command = (sys.executable, "-m", "mmcli", "detect", "cat", "album", "waiting.png", "--model", tiny)
+    command = ("detect", "cat", "album", "waiting.png", "--model", tiny)
     args = ("--batch-size", 1, "--json", "-o", "all.jsonl", "--overlay", "drawn", *SHORT)
     # The pipe opens when its turn to be read comes, and holds it back.
-    with running(*command, *args) as child, open("waiting.png", "wb"):
+    with running_mmcli(*command, *args) as child, open("waiting.png", "wb"):
         until(lambda: [p for p in Path().glob(".mmcli-*.part") if len(p.read_bytes().splitlines()) == 3], child)
         os.killpg(child.pid, number)
         _, err = finish(child)

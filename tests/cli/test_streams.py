@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import support
-from command import ONE_THREAD, PATIENCE, Done, environment, mmcli, process, through_head
+from command import ONE_THREAD, PATIENCE, Done, environment, finish, mmcli, process, running_mmcli, through_head
 
 from mmcli.cli.app import run
 from mmcli.cli.environment import Environment, OutputError, ReaderGone
@@ -98,8 +98,7 @@ def test_nothing_found_prints_nothing(album, tiny):
 
 def test_head_ends_quietly(album, tiny):
     names = ["album/b.jpg"] * 40
-    command = [sys.executable, "-m", "mmcli", "caption", *names, "--model", tiny, "-q", "--batch-size", "1"]
-    line, code, err = through_head(*command)
+    line, code, err = through_head("caption", *names, "--model", tiny, "-q", "--batch-size", "1")
     assert line.startswith(b"album/b.jpg: ") and (code, err) == (141, b"")
 
 
@@ -207,5 +206,6 @@ def test_an_environment_tells_a_reader_that_left_from_a_disk_that_is_full():
 def test_records_stay_valid_json_whatever_the_name(album, tiny):
     name = os.fsdecode(b"album/\xff[x].png")
     support.random_image(0).save(name)
-    done = process("caption", name, "--model", tiny, "--json", *map(str, SHORT))
-    assert json.loads(done.out)["source"] == name
+    with running_mmcli("caption", name, "--model", tiny, "--json", *SHORT) as child:
+        out, _ = finish(child)
+    assert json.loads(out)["source"] == name

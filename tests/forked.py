@@ -1,0 +1,187 @@
+"""Commands in processes that have PyTorch already: forked from a server that has imported it, once for all tests.
+
+A command inherits that import and nothing else: mmcli, which the server does not know, is imported by every command as
+`python -m mmcli` does it, with the arguments, streams, folder, variables and signals of a process of its own. What
+looks at how a process starts (libraries, threads, limits of memory) must run the real one: `command.running` does.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import fcntl
+import functools
+import io
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Mapping
+from typing import BinaryIO
+
+_libc = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1  # prctl(2), Linux
+
+
+def as_in_a_shell() -> None:
+    """In a new child: signals as for a command in a shell's foreground, and an end when its parent ends."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def control_terminal() -> None:
+    """In a new session: let stdin be its terminal, so that Ctrl-C is a signal, as in a shell."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+class Forked:
+    """A running `mmcli`, with what tests use of `subprocess.Popen`: streams are PIPE, DEVNULL or files."""
+
+    def __init__(self, arguments, variables: Mapping[str, str], *, stdin, stdout, stderr, terminal: bool = False):
+        self.returncode: int | None = None
+        ends = [_ends(stdin, "wb"), _ends(stdout, "rb"), _ends(stderr, "rb")]
+        self.stdin, self.stdout, self.stderr = (own for own, _ in ends)
+        self._connection, far = socket.socketpair()
+        socket.send_fds(_server(), [b"."], [far.fileno(), *(theirs for _, theirs in ends)])
+        far.close()
+        for _, theirs in ends:
+            os.close(theirs)
+        request = {"arguments": arguments, "variables": dict(variables), "folder": os.getcwd(), "terminal": terminal}
+        self._connection.sendall(json.dumps(request).encode() + b"\n")
+        self._answers = self._connection.makefile("rb")
+        self.pid = int(self._answers.readline())
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, negative for a signal, once it has ended."""
+        if self.returncode is None:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("mmcli", timeout or 0)
+            self.returncode = int(self._answers.readline())
+            self._connection.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def communicate(self, text: bytes = b"", timeout: float | None = None) -> tuple[bytes, bytes]:
+        """Write `text`, and read both streams to their ends."""
+        read = {}
+        readers = [
+            threading.Thread(target=lambda stream=stream: read.update({stream: stream.read()}), daemon=True)
+            for stream in (self.stdout, self.stderr)
+            if stream
+        ]
+        for reader in readers:
+            reader.start()
+        if self.stdin:
+            with contextlib.suppress(BrokenPipeError), self.stdin:
+                self.stdin.write(text)
+        for reader in readers:
+            reader.join(timeout)
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired("mmcli", timeout or 0)
+        self.wait(timeout)
+        return read.get(self.stdout, b""), read.get(self.stderr, b"")
+
+
+def _ends(stream: object, mode: str) -> tuple[BinaryIO | None, int]:
+    """Our end of a stream, if it is a pipe, to be opened in `mode`; and the command's."""
+    if stream == subprocess.DEVNULL:
+        return None, os.open(os.devnull, os.O_RDWR)
+    if stream != subprocess.PIPE:
+        return None, os.dup(stream if isinstance(stream, int) else stream.fileno())
+    read, write = os.pipe()
+    ours, theirs = (read, write) if mode == "rb" else (write, read)
+    return open(ours, mode, buffering=-1 if mode == "rb" else 0), theirs
+
+
+@functools.cache
+def _server() -> socket.socket:
+    """Start the server → the socket on which it takes in commands."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, __file__, str(theirs.fileno())]
+    server = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, preexec_fn=as_in_a_shell)
+    theirs.close()
+    atexit.register(server.wait)
+    atexit.register(ours.close)  # its end, and before it is waited for
+    return ours
+
+
+# -- in the server -----------------------------------------------------------------------------------------------
+
+
+def serve(requests: socket.socket) -> dict:
+    """Fork for every request; returns in the process that is to run it, with what is asked."""
+    import torch  # noqa: F401 (this is what it is for)
+
+    while True:
+        _, descriptors, _, _ = socket.recv_fds(requests, 1, 4)
+        if not descriptors:
+            break
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        if os.fork() == 0:
+            requests.close()
+            return keep(*descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
+
+
+def keep(connection: int, *streams: int) -> dict:
+    """Fork the command, which tells its id, and tell how it ended; returns in the command's process."""
+    as_in_a_shell()
+    with socket.socket(fileno=connection) as tests:
+        request = json.loads(tests.makefile("rb").readline())
+        child = os.fork()
+        if child:
+            for stream in streams:
+                os.close(stream)
+            _, status = os.waitpid(child, 0)
+            with contextlib.suppress(OSError):  # the tests have gone on
+                tests.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+            os._exit(0)
+        os.setsid()
+        as_in_a_shell()
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        if request["terminal"]:
+            control_terminal()
+        tests.sendall(b"%d\n" % os.getpid())
+        return request
+
+
+def become(arguments: list[str], variables: dict[str, str], folder: str, terminal: bool) -> None:
+    """Be `python -m mmcli` in that folder, with those variables, and with streams as Python opens them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(variables)
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        like = getattr(sys, name)
+        lines = name == "stderr" or os.isatty(number)
+        raw = (io.BufferedReader if mode == "r" else io.BufferedWriter)(io.FileIO(number, mode, closefd=False))
+        setattr(sys, name, io.TextIOWrapper(raw, like.encoding, like.errors, line_buffering=lines))
+    sys.path[0] = folder
+    sys.argv = ["mmcli", *arguments]
+    runpy.run_module("mmcli", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    become(**serve(socket.socket(fileno=int(sys.argv[1]))))
