@@ -1,4 +1,4 @@
-"""The MobileNetV5 tower at its full size against timm's, as transformers wraps it: float32 on the CPU."""
+"""The MobileNetV5 tower in its full width against timm's, as transformers wraps it: float32 on the CPU."""
 
 from typing import NamedTuple
 
@@ -77,8 +77,7 @@ def test_names_and_shapes_are_those_of_the_reference_in_both_directions():
 @pytest.mark.parametrize(
     "rows, columns",
     [
-        (768, 768),  # what Gemma 3n reads: pooled three to one
-        (256, 256),  # the grid as it is
+        (256, 512),  # pooled, where a side is longer than the grid
         (64, 96),  # a grid smaller than 16, interpolated
     ],
 )
@@ -88,6 +87,15 @@ def test_the_grid_equals_the_reference(towers, rows, columns):
         expected = towers.reference.forward_features(pixels)
         assert expected.shape == (1, 2048, 16, 16)
         assert error(towers.ours(pixels), expected) < 1e-5
+
+
+def test_maps_of_768_pixels_are_pooled_three_to_one_as_in_the_reference(towers):
+    """What Gemma 3n reads. The stages before are convolutions, and attention that knows no places."""
+    fine, coarse = torch.randn(1, 640, 48, 48), torch.randn(1, 1280, 24, 24)
+    with torch.inference_mode():
+        expected = towers.reference.msfa([fine, coarse])
+        found = towers.ours.fusion(fine.permute(0, 2, 3, 1), coarse.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        assert expected.shape == (1, 2048, 16, 16) and error(found, expected) < 1e-5
 
 
 def test_a_batch_equals_its_singles(towers):
