@@ -27,6 +27,7 @@ class ChatProcessor(Processor):
         self.tokenizer = tokenizer
         self.template = template
         self.control = control
+        self.control_ids = control.ids
         self.stop_ids = stop_ids
 
     def row_inputs(self, rows: Sequence[Row]) -> Inputs:
@@ -53,14 +54,6 @@ class ChatProcessor(Processor):
         if isinstance(part, str):
             return {"type": "text", "text": self.control.typed(part)}
         return {"type": "image" if isinstance(part, Image.Image) else "audio"}
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids; control tokens vanish."""
-        return self.tokenizer.decode([id for id in ids if self.is_text(id)], skip_special_tokens=False)
-
-    def is_text(self, id: int) -> bool:
-        """Whether a token is part of the text, and no control token."""
-        return id not in self.control.ids
 
     # -- inputs ------------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """What a model family offers, and what a processor does: the seam between families and everything else."""
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
     from mmcli.engine.inputs import Inputs
     from mmcli.engine.model import GenerativeModel
     from mmcli.engine.sampling import Sampling
+    from mmcli.hub.tokenizer import Tokenizer
     from mmcli.hub.weights import Rule
     from mmcli.models.teaching import Teaching
     from mmcli.speech.fallback import DecodingOptions
@@ -110,6 +112,8 @@ class Processor(Protocol):
     image_size: int = 0  # pixels; side of the square that images are resized to; 0: they keep their aspect
     soft_tokens: int = 0  # that an image becomes
     grammar: "ObjectGrammar | None" = None  # of answers that place objects; None: it places none
+    tokenizer: "Tokenizer"
+    control_ids: AbstractSet[int] = frozenset()  # tokens that are no text: padding, what stands for an image, …
 
     def inputs(self, images: "Sequence[Sequence[Image.Image]]", prompts: Sequence[str]) -> "Inputs":
         """Row i has the RGB images of `images[i]` (maybe none) and the text `prompts[i]`."""
@@ -121,7 +125,7 @@ class Processor(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; location and segment tokens keep their names, control tokens vanish."""
-        ...
+        return self.tokenizer.decode([id for id in ids if self.is_text(id)])
 
     def task_prompt(self, task: str, words: str) -> str:
         """The prompt by which this family knows a task: caption, detect, segment, read or chat.
@@ -133,7 +137,7 @@ class Processor(Protocol):
 
     def is_text(self, id: int) -> bool:
         """Whether a token is part of the text, and no control token."""
-        return id not in self.stop_ids
+        return id not in self.stop_ids and id not in self.control_ids
 
     # -- conversations -------------------------------------------------------------------------------------------
     #

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from mmcli.engine.cross_attention import CrossAttentionKV
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.encoder_decoder import MLP, CrossAttention, SelfAttention
-from mmcli.models.florence2.config import StackConfig, TextConfig
+from mmcli.models.florence2.config import TextConfig
+from mmcli.models.stacks import StackConfig
 
 FIRST_POSITION = 2  # of the table: the first two rows are not used
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from mmcli.errors import ModelError
 from mmcli.hub.fields import DEPTH, HEADS, ID, INNER, ROWS, WIDTH, Fields
+from mmcli.models.stacks import StackConfig, read_stacks
 
 VISION_ABSENT = {
     "in_channels": 3, "depths": (1, 1, 9, 1), "patch_size": (7, 3, 3, 3), "patch_stride": (4, 2, 2, 2),
@@ -70,15 +71,6 @@ class VisionConfig:
     def soft_tokens(self, side: int) -> int:
         """One for each place of the last stage, and their mean."""
         return self.grid(side) ** 2 + 1
-
-
-@dataclass(frozen=True)
-class StackConfig:
-    """The layers of one side of the language model, encoder or decoder."""
-
-    depth: int
-    heads: int
-    mlp_width: int
 
 
 @dataclass(frozen=True)
@@ -160,10 +152,7 @@ def _text(fields: Fields) -> TextConfig:
     fields.require("activation_function", "gelu")
     fields.require("tie_word_embeddings", True)
     sizes = {key: fields.whole(key, *bounds) for key, bounds in BOUNDS.items()}
-    for side in ("encoder", "decoder"):
-        if sizes["d_model"] % sizes[f"{side}_attention_heads"]:
-            heads = sizes[f"{side}_attention_heads"]
-            raise ModelError(f"This Florence-2's {sizes['d_model']} numbers cannot be split among {heads} heads")
+    encoder, decoder = read_stacks(sizes)
     pad, bos, eos, start = (
         fields.whole(key, 0, sizes["vocab_size"] - 1)
         for key in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
@@ -172,15 +161,11 @@ def _text(fields: Fields) -> TextConfig:
         vocabulary=sizes["vocab_size"],
         width=sizes["d_model"],
         positions=sizes["max_position_embeddings"],
-        encoder=_stack(sizes, "encoder"),
-        decoder=_stack(sizes, "decoder"),
+        encoder=encoder,
+        decoder=decoder,
         embedding_scale=sizes["d_model"] ** 0.5 if fields.flag("scale_embedding") else 1.0,
         pad=pad,
         bos=bos,
         eos=eos,
         start=start,
     )
-
-
-def _stack(sizes: dict[str, int], side: str) -> StackConfig:
-    return StackConfig(sizes[f"{side}_layers"], sizes[f"{side}_attention_heads"], sizes[f"{side}_ffn_dim"])

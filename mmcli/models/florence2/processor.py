@@ -63,7 +63,7 @@ class Florence2Processor(Processor):
             reads_regions=places,
         )
         text = config.text
-        self._control = stop_ids | {text.bos, text.eos, text.pad, config.image_token}
+        self.control_ids = stop_ids | {text.bos, text.eos, text.pad, config.image_token}
 
     @classmethod
     def open(cls, folder: Path, config: Florence2Config, raw: dict[str, Any]) -> "Florence2Processor":
@@ -108,13 +108,6 @@ class Florence2Processor(Processor):
             raise UsageError(f"The prompt has {len(ids)} tokens, and Florence-2 reads {room}", "Shorten it")
         self.tokenizer.check_rows(ids, text.vocabulary)
         return [text.bos, *ids, text.eos]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids, location tokens by their names; bos, eos, padding and <image> vanish."""
-        return self.tokenizer.decode([i for i in ids if i not in self._control], skip_special_tokens=False)
-
-    def is_text(self, id: int) -> bool:
-        return id not in self._control
 
     def task_prompt(self, task: str, words: str) -> str:
         """Florence-2's sentence for a task. Objects are asked for one by one: a sentence on a line for each."""

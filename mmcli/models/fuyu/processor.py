@@ -51,7 +51,7 @@ class FuyuProcessor(Processor):
         self.grammar = self.places
         # _grammar(tokenizer, images)
         self.capabilities = replace(capabilities(config), objects=self.places is not None)
-        self._control = self.stop_ids | {config.pad, config.image_token, self.begin, self.line_end, self.answer}
+        self.control_ids = self.stop_ids | {config.pad, config.image_token, self.begin, self.line_end, self.answer}
 
     @classmethod
     def open(cls, folder: Path, config: FuyuConfig, raw: dict[str, Any]) -> "FuyuProcessor":
@@ -123,7 +123,7 @@ class FuyuProcessor(Processor):
         text, run = "", list[int]()
         places = self.places
         inside = 0  # numbers of a place so far, and one
-        for id in (id for id in ids if id not in self._control):
+        for id in filter(self.is_text, ids):
             if places and id in places.names:
                 text, run = text + self._words(run, text) + places.names[id], []
                 inside = int(id in places.opens)

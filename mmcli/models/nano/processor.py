@@ -39,7 +39,7 @@ class NanoProcessor(Processor):
         self.grammar = LocationGrammar(config.loc_token, config.seg_token)
         self.stop_ids = frozenset({config.eos_token})
         self._line_break = tokenizer.encode("\n").ids
-        self._control = {config.pad_token, config.bos_token, config.eos_token, config.image_token}
+        self.control_ids = {config.pad_token, config.bos_token, config.eos_token, config.image_token}
 
     @classmethod
     def open(cls, folder: Path, config: NanoConfig, raw: dict[str, Any]) -> "NanoProcessor":
@@ -83,10 +83,6 @@ class NanoProcessor(Processor):
             raise ValueError(f"expected an RGB picture, got {image.mode}")
         squeezed = image.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.asarray(squeezed, dtype=np.float32).transpose(2, 0, 1) / 255)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids, location and segment tokens by their names; control tokens vanish."""
-        return self.tokenizer.decode([i for i in ids if i not in self._control], skip_special_tokens=False)
 
     def task_prompt(self, task: str, words: str) -> str:
         """PaliGemma's own words for a task. Raises ModelError for a question of a kind that nano was not taught."""

@@ -41,7 +41,7 @@ class PaliGemmaProcessor(Processor):
         self.grammar = _grammar(tokenizer)
         places = self.grammar is not None
         self.capabilities = replace(capabilities(config), objects=places, masks=places, outlines_boxes=places)
-        self._control = stop_ids | {bos, config.pad, config.image_token}
+        self.control_ids = stop_ids | {bos, config.pad, config.image_token}
         self._bos_text = tokenizer.id_to_token(bos) or ""
 
     @classmethod
@@ -79,14 +79,10 @@ class PaliGemmaProcessor(Processor):
     def answer_tokens(self, answer: str, where: str) -> list[int]:
         """The tokens of an answer that is to be learned, without its end. Raises InputError for a control token."""
         ids = self.tokenizer.encode(answer).ids
-        if not self._control.isdisjoint(ids):
+        if not self.control_ids.isdisjoint(ids):
             raise InputError(f"An answer in {where} holds a control token of the model", "Leave it out")
         self.tokenizer.check_rows(ids, self.config.decoder.vocabulary)
         return ids
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids, location and segment tokens by their names; bos, end, padding and <image> vanish."""
-        return self.tokenizer.decode([i for i in ids if i not in self._control], skip_special_tokens=False)
 
     def task_prompt(self, task: str, words: str) -> str:
         """PaliGemma's own words for a task (big_vision's PaliGemma README)."""

@@ -6,8 +6,8 @@ What a checkpoint leaves out has the value that transformers gives it (`models/w
 from dataclasses import dataclass
 from typing import Any
 
-from mmcli.errors import ModelError
 from mmcli.hub.fields import DEPTH, HEADS, INNER, ROWS, WIDTH, Fields
+from mmcli.models.stacks import StackConfig, read_stacks
 
 ABSENT = {
     "vocab_size": 51865, "num_mel_bins": 80, "d_model": 384, "max_source_positions": 1500,
@@ -21,15 +21,6 @@ BOUNDS = {
     "encoder_ffn_dim": INNER, "decoder_layers": DEPTH, "decoder_attention_heads": HEADS, "decoder_ffn_dim": INNER,
 }  # fmt: skip
 REQUIRED = {"activation_function": "gelu", "scale_embedding": False, "tie_word_embeddings": True}
-
-
-@dataclass(frozen=True)
-class StackConfig:
-    """The layers of one side, encoder or decoder."""
-
-    depth: int
-    heads: int
-    mlp_width: int
 
 
 @dataclass(frozen=True)
@@ -59,10 +50,7 @@ class WhisperConfig:
         for key, value in REQUIRED.items():
             fields.require(key, value, None)
         sizes = {key: fields.whole(key, *bounds) for key, bounds in BOUNDS.items()}
-        for side in ("encoder", "decoder"):
-            if sizes["d_model"] % sizes[f"{side}_attention_heads"]:
-                heads = sizes[f"{side}_attention_heads"]
-                raise ModelError(f"The {side}'s {sizes['d_model']} numbers cannot be split among {heads} heads")
+        encoder, decoder = read_stacks(sizes)
         for key in ("decoder_start_token_id", "eos_token_id"):
             sizes[key] = fields.whole(key, 0, sizes["vocab_size"] - 1)
         return cls(
@@ -71,12 +59,8 @@ class WhisperConfig:
             width=sizes["d_model"],
             audio_positions=sizes["max_source_positions"],
             text_positions=sizes["max_target_positions"],
-            encoder=_stack(sizes, "encoder"),
-            decoder=_stack(sizes, "decoder"),
+            encoder=encoder,
+            decoder=decoder,
             start=sizes["decoder_start_token_id"],
             end=sizes["eos_token_id"],
         )
-
-
-def _stack(sizes: dict[str, int], side: str) -> StackConfig:
-    return StackConfig(sizes[f"{side}_layers"], sizes[f"{side}_attention_heads"], sizes[f"{side}_ffn_dim"])

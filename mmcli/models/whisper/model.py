@@ -14,7 +14,8 @@ from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
 from mmcli.layers.encoder_decoder import MLP, CrossAttention, SelfAttention, by_frames
 from mmcli.layers.int8 import Int8Embedding, Quantisable, in_int8, packed_kind
-from mmcli.models.whisper.config import StackConfig, WhisperConfig
+from mmcli.models.stacks import StackConfig
+from mmcli.models.whisper.config import WhisperConfig
 
 
 class EncoderLayer(nn.Module):

@@ -104,7 +104,3 @@ class WhisperProcessor(Processor):
     def seconds(self, id: int) -> float:
         """The time that a time token stands for."""
         return (id - self.special.times) * TIME_STEP
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids; control and time tokens vanish."""
-        return self.tokenizer.decode([id for id in ids if self.is_text(id)], skip_special_tokens=False)

@@ -13,7 +13,8 @@ from mmcli.hub.fields import ID, Fields
 from mmcli.hub.json_files import read_json, read_text
 from mmcli.hub.tokenizer import Tokenizer, reading
 from mmcli.hub.tokenizer_file import check_vocabulary
-from mmcli.models.whisper.config import StackConfig, WhisperConfig
+from mmcli.models.stacks import StackConfig
+from mmcli.models.whisper.config import WhisperConfig
 
 TIME_STEP = 0.02  # seconds from one time token to the next
 LATEST_FIRST_TIME = 50  # by default the first time of a window is at most 50 × 0.02 s

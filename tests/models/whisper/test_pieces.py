@@ -6,7 +6,7 @@ import torch
 from mmcli.layers import encoder_decoder
 from mmcli.layers.encoder_decoder import attend_by_head
 from mmcli.layers.int8 import in_int8
-from mmcli.models.whisper.config import StackConfig
+from mmcli.models.stacks import StackConfig
 from mmcli.models.whisper.model import EncoderLayer
 
 

@@ -9,7 +9,8 @@ from torch import nn
 from mmcli.hub.quantized import GROUP, ZERO, multiplied, pack
 from mmcli.hub.save import checkpoint_name
 from mmcli.hub.weights import load_strict
-from mmcli.models.whisper.config import StackConfig, WhisperConfig
+from mmcli.models.stacks import StackConfig
+from mmcli.models.whisper.config import WhisperConfig
 from mmcli.models.whisper.model import Whisper
 from mmcli.models.whisper.weights import rules
 from mmcli.training.recipes.whisper.gptq import Moments, quantize

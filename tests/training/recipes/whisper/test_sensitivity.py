@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from mmcli.hub.quantized import GROUP, multiplied
-from mmcli.models.whisper.config import StackConfig, WhisperConfig
+from mmcli.models.stacks import StackConfig
+from mmcli.models.whisper.config import WhisperConfig
 from mmcli.models.whisper.model import Whisper
 from mmcli.training.recipes.whisper.sensitivity import bytes_more, chosen, divergences, logits_behind, mended
 
