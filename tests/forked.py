@@ -15,13 +15,16 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import termios
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import BinaryIO
 
 _libc = ctypes.CDLL(None)
@@ -43,13 +46,15 @@ def control_terminal() -> None:
 class Forked:
     """A running `mmcli`, with what tests use of `subprocess.Popen`: streams are PIPE, DEVNULL or files."""
 
-    def __init__(self, arguments, variables: Mapping[str, str], *, stdin, stdout, stderr, terminal: bool = False):
+    def __init__(
+        self, arguments, variables: Mapping[str, str], *, stdin, stdout, stderr, terminal=False, server: str = ""
+    ):
         self.returncode: int | None = None
         ends = [_ends(stdin, "wb"), _ends(stdout, "rb"), _ends(stderr, "rb")]
         self.stdin, self.stdout, self.stderr = (own for own, _ in ends)
-        self._connection, far = socket.socketpair()
-        socket.send_fds(_server(), [b"."], [far.fileno(), *(theirs for _, theirs in ends)])
-        far.close()
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(server or _server())
+        socket.send_fds(self._connection, [b"."], [theirs for _, theirs in ends])
         for _, theirs in ends:
             os.close(theirs)
         request = {"arguments": arguments, "variables": dict(variables), "folder": os.getcwd(), "terminal": terminal}
@@ -108,63 +113,82 @@ def _ends(stream: object, mode: str) -> tuple[BinaryIO | None, int]:
 
 
 @functools.cache
-def _server() -> socket.socket:
-    """Start the server → the socket on which it takes in commands."""
-    ours, theirs = socket.socketpair()
-    command = [sys.executable, __file__, str(theirs.fileno())]
-    server = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, preexec_fn=as_in_a_shell)
-    theirs.close()
-    atexit.register(server.wait)
-    atexit.register(ours.close)  # its end, and before it is waited for
-    return ours
+def _server() -> str:
+    """Start the server → the address on which it takes in commands."""
+    folder = tempfile.mkdtemp()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{folder}/server")
+        listening.listen()
+        number = listening.fileno()
+        command = [sys.executable, __file__, str(number)]
+        server = subprocess.Popen(
+            command, pass_fds=[number], stdin=subprocess.DEVNULL, preexec_fn=as_in_a_shell, start_new_session=True
+        )
+
+    def end() -> None:
+        server.kill()
+        server.wait()
+        shutil.rmtree(folder)
+
+    atexit.register(end)
+    return f"{folder}/server"
+
+
+def write_command(path: Path) -> None:
+    """Write a program that is mmcli for a shell: it has the server do what it is asked, on its own streams."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import forked; forked.pass_on({_server()!r})"
+    )
+    path.write_text(f"#!{sys.executable} -IS\n{code}\n")
+    path.chmod(0o755)
+
+
+def pass_on(server: str) -> None:
+    """Run this process's command line in the server, and end as it ends."""
+    code = Forked(sys.argv[1:], os.environ, stdin=0, stdout=1, stderr=2, server=server).wait()
+    sys.exit(code if code >= 0 else 128 - code)
 
 
 # -- in the server -----------------------------------------------------------------------------------------------
 
 
-def serve(requests: socket.socket) -> dict:
-    """Fork for every request; returns in the process that is to run it, with what is asked."""
+def serve(listening: socket.socket) -> dict:
+    """Fork for every command, for as long as there are tests; returns in its process, with what is asked."""
     import torch  # noqa: F401 (this is what it is for)
 
     while True:
-        _, descriptors, _, _ = socket.recv_fds(requests, 1, 4)
-        if not descriptors:
-            break
+        connection, _ = listening.accept()
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        if os.fork() == 0:
-            requests.close()
-            return keep(*descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            os.wait()
+        with connection:
+            if os.fork() == 0:
+                listening.close()
+                return keep(connection)
 
 
-def keep(connection: int, *streams: int) -> dict:
+def keep(tests: socket.socket) -> dict:
     """Fork the command, which tells its id, and tell how it ended; returns in the command's process."""
     as_in_a_shell()
-    with socket.socket(fileno=connection) as tests:
-        request = json.loads(tests.makefile("rb").readline())
-        child = os.fork()
-        if child:
-            for stream in streams:
-                os.close(stream)
-            _, status = os.waitpid(child, 0)
-            with contextlib.suppress(OSError):  # the tests have gone on
-                tests.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
-            os._exit(0)
-        os.setsid()
-        as_in_a_shell()
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
+    _, streams, _, _ = socket.recv_fds(tests, 1, 3)
+    request = json.loads(tests.makefile("rb").readline())
+    child = os.fork()
+    if child:
+        for stream in streams:
             os.close(stream)
-        if request["terminal"]:
-            control_terminal()
-        tests.sendall(b"%d\n" % os.getpid())
-        return request
+        _, status = os.waitpid(child, 0)
+        with contextlib.suppress(OSError):  # the tests have gone on
+            tests.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+        os._exit(0)
+    os.setsid()
+    as_in_a_shell()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    if request["terminal"]:
+        control_terminal()
+    tests.sendall(b"%d\n" % os.getpid())
+    return request
 
 
 def become(arguments: list[str], variables: dict[str, str], folder: str, terminal: bool) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import environment
+from forked import write_command
 from PIL import Image
 from spoken import assert_alike
 
@@ -76,8 +77,10 @@ def test_commands_print_what_is_shown_under_them(command, printed, monkeypatch):
     compare("\n".join(found), "\n".join(printed))
 
 
-def test_commands_in_a_row_print_what_is_shown_under_them(monkeypatch):
-    installed(monkeypatch)
+def test_commands_in_a_row_print_what_is_shown_under_them(tmp_path_factory, monkeypatch):
+    place = tmp_path_factory.mktemp("bin")
+    write_command(place / "mmcli")
+    monkeypatch.setenv("PATH", str(place), prepend=":")
     page = refresh_readme.PIPELINES_PAGE.read_text("utf-8")
     shown = [pair for block in refresh_readme.BLOCK.findall(page) for pair in refresh_readme.session(block)]
     assert len(shown) > 8 and sum(" | " in command for command, _ in shown) > 3
