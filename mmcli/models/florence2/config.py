@@ -152,7 +152,7 @@ def _text(fields: Fields) -> TextConfig:
     fields.require("activation_function", "gelu")
     fields.require("tie_word_embeddings", True)
     sizes = {key: fields.whole(key, *bounds) for key, bounds in BOUNDS.items()}
-    encoder, decoder = read_stacks(sizes)
+    encoder, decoder = read_stacks(sizes, "This Florence-2")
     pad, bos, eos, start = (
         fields.whole(key, 0, sizes["vocab_size"] - 1)
         for key in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")

@@ -50,7 +50,7 @@ class WhisperConfig:
         for key, value in REQUIRED.items():
             fields.require(key, value, None)
         sizes = {key: fields.whole(key, *bounds) for key, bounds in BOUNDS.items()}
-        encoder, decoder = read_stacks(sizes)
+        encoder, decoder = read_stacks(sizes, "This Whisper")
         for key in ("decoder_start_token_id", "eos_token_id"):
             sizes[key] = fields.whole(key, 0, sizes["vocab_size"] - 1)
         return cls(
