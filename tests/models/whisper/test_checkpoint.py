@@ -35,7 +35,7 @@ def edit(path, **changes):
         ({"scale_embedding": True}, "scale_embedding"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings"),
         ({"d_model": "wide"}, "d_model"),
-        ({"encoder_attention_heads": 5}, "encoder's 384"),
+        ({"encoder_attention_heads": 5}, "This Whisper's 384 numbers cannot be split among 5 heads .encoder."),
     ],
 )
 def test_configurations_that_are_not_supported(changes, message):
