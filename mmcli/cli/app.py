@@ -12,6 +12,7 @@ from mmcli.cli import (
     crop,
     detect,
     doctor,
+    evaluate,
     inspect,
     models,
     read,
@@ -82,7 +83,11 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (caption, detect, segment, read, chat, transcribe, crop, report, tune, inspect, config, doctor):
+
+for module in (
+    *(caption, detect, segment, read, chat, transcribe, crop, report),
+    *(tune, evaluate, inspect, config, doctor),
+):
     app.command(module.NAME, cls=Command, epilog=module.EPILOG)(module.command)
 app.add_typer(models.app, name="models", cls=Group)
 

@@ -7,7 +7,7 @@ from typer.core import TyperCommand, TyperGroup
 
 MAX_WIDTH = 100
 ORDER = (
-    *("Arguments", "Pictures", "Videos", "Recordings"),
+    *("Arguments", "Data", "Pictures", "Videos", "Recordings"),
     *("Answer", "Transcript", "Objects", "Training", "Output", "Model", "Workers", "Other"),
 )
 

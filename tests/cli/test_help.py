@@ -9,7 +9,8 @@ import pytest
 from command import mmcli, process
 
 SNAPSHOT = Path(__file__).parent / "help.txt"
-COMMANDS = ["", "caption", "detect", "segment", "read", "chat", "transcribe", "tune", "inspect", "config", "doctor"]
+COMMANDS = ["", "caption", "detect", "segment", "read", "chat", "transcribe", "tune", "evaluate", "inspect"]
+COMMANDS += ["config", "doctor"]
 COMMANDS += ["models", "help"]
 COMMANDS += [
     f"models {name}" for name in ("suggest", "use", "list", "pull", "info", "remove", "verify", "convert", "merge")
