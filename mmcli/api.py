@@ -1,8 +1,9 @@
 """mmcli for Python programs: `model = mmcli.load(); model.caption("cat.jpg").text`.
 
 One input gives a record; a list of them (in which folders and patterns stand for what is in them) gives an iterator of
-records, read ahead and answered in batches, in which an input that failed is a record with an `error`. The command line
-is a consumer of this module: errors are the same exceptions (`mmcli.errors`) with the same sentences.
+records, read ahead and answered in batches, in which an input that failed is a record with an `error`. A video alone
+gives an iterator too, over its frames; what is wrong with it is raised. The command line is a consumer of this module:
+errors are the same exceptions (`mmcli.errors`) with the same sentences.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 from mmcli.errors import UsageError
 from mmcli.hub.known import IMAGE_MODEL
 from mmcli.media.given import Given, is_one, one_source, sources
-from mmcli.media.naming import printable
 from mmcli.media.sources import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS, RECORDING_EXTENSIONS
 from mmcli.tasks.caption import CaptionRequest
 from mmcli.tasks.chat import ChatRequest
@@ -52,7 +52,7 @@ class Asking(TypedDict, total=False):
 
 
 class Seeing(Asking, total=False):
-    """… about images, and about videos in a list of them: a record for each of these frames."""
+    """… about images, and about videos: a record for each of these frames."""
 
     every: float  # seconds from one frame to the next; left out: 1
     frames: int  # of each video, evenly spread
@@ -214,8 +214,7 @@ class Model:
             return (outcome.record for outcome in outcomes)
         source = one_source(images, IMAGE_EXTENSIONS)
         if holds_video(source):
-            what = f"{printable(source.name)} is a video, of which each frame gives a record"
-            raise UsageError(what, "Give it in a list: [video]")
+            return map(_good, self.answers(request, [source], batch_size=batch_size, sampling=sampling))
         [outcome] = self.answers(request, [source])
         return _good(outcome)
 

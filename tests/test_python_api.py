@@ -213,8 +213,11 @@ def test_a_video_is_a_record_for_each_frame(nano, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     film = save_video("film.mp4", 25)
     for given in (film, Path(film).read_bytes()):
-        with pytest.raises(mmcli.UsageError, match="is a video, of which each frame gives a record. Give it in a list"):
-            nano.caption(given)
+        alone = nano.detect("cat", given, every=0.5, batch_size=2)
+        assert [(record.time, record.frame) for record in alone] == [(0.5 * n, 5 * n) for n in range(5)]
+    Path("cut.mp4").write_bytes(Path(film).read_bytes()[:500])
+    with pytest.raises(mmcli.InputError, match="cut.mp4"):
+        list(nano.detect("cat", "cut.mp4"))
     frames = [record.time for record in nano.detect("cat", [film], every=0.5)]
     assert frames == [0.0, 0.5, 1.0, 1.5, 2.0] and len(list(nano.detect("cat", [film], frames=2))) == 2
     for wrong in ({"every": 1.0, "frames": 2}, {"every": 0.0}, {"frames": 0}):

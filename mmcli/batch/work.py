@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from mmcli.batch.found import FoundSource
 from mmcli.batch.outcome import Outcome
 from mmcli.errors import (
     InputError,
@@ -176,6 +177,8 @@ class Desk:
         sent["content"] = source.content
         sent["path"] = None if source.path is None else os.path.abspath(source.path)
         sent["problem"] = None if source.problem is None else [source.problem.what, source.problem.do]
+        if isinstance(source, FoundSource):
+            sent |= {"found": [asdict(record) for record in source.records], "beside": source.beside}
         return json.dumps(sent)
 
     def take(self, text: str) -> tuple[int, Outcome] | None:
@@ -304,8 +307,11 @@ class Worker:
 def _source(sent: dict[str, Any]) -> Source:
     problem = None if sent["problem"] is None else InputError(*sent["problem"])
     path = None if sent["path"] is None else Path(sent["path"])
-    relative = PurePosixPath(sent["relative"])
-    return Source(sent["name"], path, sent["url"], relative, content=sent["content"], problem=problem)
+    place = sent["name"], path, sent["url"], PurePosixPath(sent["relative"])
+    if "found" in sent:
+        found = tuple(map(from_dict, sent["found"]))
+        return FoundSource(*place, content=sent["content"], problem=problem, beside=sent["beside"], records=found)
+    return Source(*place, content=sent["content"], problem=problem)
 
 
 def _answer(number: int, outcome: Outcome) -> dict[str, Any]:

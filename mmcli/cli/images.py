@@ -99,8 +99,6 @@ def run_images(ctx: typer.Context, request: Request, plan: Plan, answers: Answer
     several = several or holds_video(sources, plan.inputs)
     if plan.engine.apart and holds_video(sources, plan.inputs):
         raise UsageError("Videos are not shared out to workers", "Leave --devices and --engine out, or name pictures")
-    if plan.engine.apart and plan.from_boxes:
-        raise UsageError("Boxes are not shared out to workers", "Leave --devices and --engine out")
     results = plan.images if plan.from_boxes else ()
     others = read_beside(listed, plan.model.model, plan.mask_decoder, *results)
     renderer = Renderer(

@@ -38,9 +38,13 @@ def sampling_of(options: ImageOptions) -> "Sampling":
 
 
 def holds_video(sources: "Sequence[Source]", options: ImageOptions) -> bool:
-    """Whether there is a video among the inputs, as far as their names tell: it counts as several inputs."""
+    """Whether there is a video among the inputs, as far as names and records tell: it counts as several inputs."""
+    from mmcli.batch.found import FoundSource
+
     return wants_videos(options) or any(
-        Path(source.relative.name).suffix.lower() in VIDEO_EXTENSIONS for source in sources
+        Path(source.relative.name).suffix.lower() in VIDEO_EXTENSIONS
+        or (isinstance(source, FoundSource) and source.is_video)
+        for source in sources
     )
 
 

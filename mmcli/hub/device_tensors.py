@@ -7,7 +7,7 @@ hands memory that is not pinned to the driver, which copies it into memory of it
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -65,8 +65,9 @@ class DeviceTensors:
 
         on_gpu = self._device.type == "cuda"
         self._own.file = self._files.enter_context(self._path.open("rb", buffering=0))
-        self._own.memory = torch.empty(PIECE, dtype=torch.uint8, pin_memory=on_gpu)
-        self._own.stream = torch.cuda.Stream(self._device) if on_gpu else None
+        with torch.cuda.device(self._device) if on_gpu else nullcontext():  # pinning by another would wake that one up
+            self._own.memory = torch.empty(PIECE, dtype=torch.uint8, pin_memory=on_gpu)
+            self._own.stream = torch.cuda.Stream(self._device) if on_gpu else None
 
     def _fill(self, piece: "tuple[torch.Tensor, int, Any]") -> None:
         """Read a part of a tensor's bytes from its place in the file."""

@@ -33,6 +33,15 @@ def test_results_are_those_of_one_process():
     assert drawn == {path.relative_to("there"): path.read_bytes() for path in Path("there").rglob("*.jpg")} != {}
 
 
+def test_boxes_found_before_go_along():
+    found = mmcli("detect", "cat ; person", "photos", "--json").out.encode()
+    command = ("segment", "-", "--from-boxes", "--json", "--nms", 0.9)
+    here, there = (mmcli(*command, *where, stdin=found) for where in (("--device", "cpu"), ("--devices", "cpu")))
+    assert (there.code, there.err) == (here.code, here.err)
+    assert [r | {"timings": None} for r in there.records] == [r | {"timings": None} for r in here.records]
+    assert sum("mask" in one for record in there.records for one in record.get("objects", ())) > 1
+
+
 def test_a_folder_begun_on_one_device_is_gone_on_with_on_several():
     command = ("detect", "cat", "photos", "-o", "out/")
     assert "3 pictures done" in mmcli(*command, "--devices", "cpu,cpu").err
