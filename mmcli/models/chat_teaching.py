@@ -27,7 +27,7 @@ class ChatTeaching(Teaching):
 
     adapted = ("attention.q", "attention.k", "attention.v", "attention.out", "mlp.gate", "mlp.up", "mlp.down")
 
-    def rows(self, loaded: "Loaded", example: Example, rng: random.Random) -> Sequence[Row]:
+    def rows(self, loaded: "Loaded", example: Example, rng: random.Random, *, vary: bool = False) -> Sequence[Row]:
         """As `Teaching.rows`."""
         if example.task in ("detect", "segment"):
             raise InputError(f"{example.where} has objects, but this model writes no places", "Use one that finds them")

@@ -83,11 +83,15 @@ class Teaching:
         """config.json of the model that will have learned these labels; `raw` itself where it lists none."""
         return raw
 
-    def rows(self, loaded: Any, example: Example, rng: random.Random) -> Sequence[Row]:
+    def begin(self, model: "GenerativeModel") -> None:
+        """What is to be done before a model is trained."""
+        return
+
+    def rows(self, loaded: Any, example: Example, rng: random.Random, *, vary: bool = False) -> Sequence[Row]:
         """The sequences that an example becomes. Raises InputError for one that cannot be learned.
 
         `loaded` is the `Loaded` of the model. `rng` chooses where there is something to choose: the same numbers give
-        the same rows.
+        the same rows. With `vary` the images may be shown as they could have been taken too.
         """
         raise NotImplementedError
 

@@ -99,7 +99,7 @@ class Feeder:
             example, seed = self.examples.at(place + more * self.batch)
             rng = random.Random(seed)
             try:
-                return rng.choice(self.teaching.rows(self.loaded, example, rng))
+                return rng.choice(self.teaching.rows(self.loaded, example, rng, vary=True))
             except InputError as error:
                 self.unusable[str(error)] += 1
         raise InputError(f"{TRIES} examples in a row cannot be learned; the last: {next(iter(self.unusable))}")

@@ -66,6 +66,7 @@ class Trainer:
         self.teaching: Teaching = loaded.family.teaching
         self.held = held
         self._set_aside: dict[str, Tensor] = {}  # weights of the last update while averages stand in their places
+        self.teaching.begin(loaded.model)
         self.layers = prepare(loaded.model, self.teaching, settings)
         results.layers = self.layers
         self.state = State()

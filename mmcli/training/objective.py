@@ -19,6 +19,6 @@ class Objective(nn.Module):
         device = batch.targets.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.autocast):
             states = self.teaching.states(self.model, batch)
-            further = self.teaching.further_loss(self.model, batch, states)
+            further = self.teaching.further_loss(self.model, batch, states) if torch.is_grad_enabled() else None
             loss = token_loss(self.teaching, self.model, states, batch.targets)
         return loss.float(), loss.new_zeros(()) if further is None else further.float()

@@ -7,6 +7,7 @@ from mmcli.models.nano.finding import find, outline
 from mmcli.models.nano.model import Nano
 from mmcli.models.nano.processor import NanoProcessor
 from mmcli.models.nano.stages import stages
+from mmcli.models.nano.teaching import NanoTeaching
 from mmcli.models.nano.vocabulary import closed_vocabulary
 from mmcli.models.nano.weights import rules
 
@@ -21,6 +22,7 @@ FAMILY = Family(
     closed_vocabulary=closed_vocabulary,
     find=find,
     outline=outline,
+    teaching=NanoTeaching(),
 )
 
 __all__ = ["FAMILY", "Nano", "NanoConfig", "NanoProcessor"]

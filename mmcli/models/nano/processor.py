@@ -54,7 +54,7 @@ class NanoProcessor(Processor):
 
     def rows(self, prompts: Sequence[str]) -> Inputs:
         """One row for each prompt, behind the soft tokens of an image that is yet to come."""
-        ids = [self._prompt_tokens(prompt) for prompt in prompts]
+        ids = [self.prompt_tokens(prompt) for prompt in prompts]
         tokens, valid = pad_left(ids, self.config.pad_token)
         soft = torch.full((len(prompts), self.soft_tokens), self.config.image_token)
         there = torch.ones_like(soft, dtype=torch.bool)
@@ -71,7 +71,8 @@ class NanoProcessor(Processor):
         self.tokenizer.check_rows(ids, self.config.decoder.vocabulary)
         return ids
 
-    def _prompt_tokens(self, prompt: str) -> list[int]:
+    def prompt_tokens(self, prompt: str) -> list[int]:
+        """<bos>, the prompt and the line break that ends it. Raises UsageError for one that holds <image>."""
         ids = self.tokenizer.encode(prompt.strip()).ids
         if self.config.image_token in ids:
             raise UsageError("A prompt cannot hold the picture's own token <image>", "Leave it out")

@@ -33,7 +33,7 @@ class PaliGemmaTeaching(Teaching):
     modules = ("model.language_model.", "model.vision_tower.", "model.multi_modal_projector.")
     checkpointed = ("decoder.layers.", "vision.layers.")
 
-    def rows(self, loaded: "Loaded", example: Example, rng: random.Random) -> Sequence[Row]:
+    def rows(self, loaded: "Loaded", example: Example, rng: random.Random, *, vary: bool = False) -> Sequence[Row]:
         """As `Teaching.rows`."""
         processor = cast(PaliGemmaProcessor, loaded.processor)  # the family's own
         images = open_images(example, processor.capabilities.min_read_side)

@@ -34,7 +34,7 @@ class WhisperTeaching(Teaching):
     rate = 1e-5
     lora_rate = 1e-3
 
-    def rows(self, loaded: "Loaded", example: Example, rng: random.Random) -> Sequence[Row]:
+    def rows(self, loaded: "Loaded", example: Example, rng: random.Random, *, vary: bool = False) -> Sequence[Row]:
         """As `Teaching.rows`."""
         processor = cast(WhisperProcessor, loaded.processor)  # the family's own
         if example.task != "transcribe":

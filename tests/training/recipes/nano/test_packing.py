@@ -93,7 +93,7 @@ def test_prompts_are_tokenised_as_the_processor_does(loaded, batch):
     for row in range(4):
         for prompt, _ in questions_of(batch, row):
             text = tokenizer.decode(prompt[1:-1], skip_special_tokens=False)
-            assert loaded.processor._prompt_tokens(text) == prompt
+            assert loaded.processor.prompt_tokens(text) == prompt
 
 
 def test_taught_answers_parse_without_problems(loaded, batch):
