@@ -1,6 +1,7 @@
 """`mmcli tune`: train a model on one's own data."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -121,6 +122,17 @@ class EvaluationOptions:
     every: Annotated[
         int | None, option("Training", "--eval-every", metavar="N", help="Updates from one evaluation to the next.")
     ] = None
+    best_by: Annotated[
+        str,
+        option(
+            "Training",
+            "--best-by",
+            metavar="loss|answers",
+            callback=one_of("loss", "answers"),
+            help="What tells the best weights: the loss of the held-out examples (default), or how good the answers to "
+            "them are, measured as by mmcli evaluate, which takes longer.",
+        ),
+    ] = "loss"
     patience: Annotated[
         int,
         option("Training", "--patience", metavar="N", help="Stop after N evaluations without a better one (0: never)."),
@@ -216,10 +228,20 @@ def command(
         freeze=tuple(training.freeze or ()),
         train=tuple(training.train or ()),
         patience=evaluation.patience,
+        measure=evaluation.best_by,
         seed=training.seed,
         dtype=model.dtype,
         resume=training.resume,
     )
+    score = None
+    if evaluation.best_by == "answers":
+        from mmcli.training.evaluate import require_libraries
+        from mmcli.training.samples import scored
+
+        if not held:
+            raise UsageError("--best-by answers needs examples that are held out", "Name some, or a share, with --eval")
+        require_libraries(held)
+        score = partial(scored, examples=held)
     folder = Path(output)
     with joined(model.device) as ranks:
         if not ranks.first:
@@ -228,7 +250,7 @@ def command(
         with TuneView(environment) as view:
             done = tune(
                 checkpoint, examples, held, folder, choices, ranks, view,
-                replayed=replayed, share=evaluation.replay_share,
+                replayed=replayed, share=evaluation.replay_share, score=score,
             )  # fmt: skip
         if not ranks.first:
             return ExitCode.OK

@@ -7,6 +7,8 @@ from mmcli.api import Model
 from mmcli.errors import MmcliError
 from mmcli.example import Example
 from mmcli.models.loaded import Loaded
+from mmcli.training.evaluate import evaluate
+from mmcli.training.loop import Score
 
 SAMPLES = 5
 LONGEST = 200  # characters of a text
@@ -19,6 +21,14 @@ def answers(loaded: Loaded, examples: Sequence[Example], count: int = SAMPLES) -
         {"where": one.where, "right": _short(expected(one)), "answer": _short(_answer(model, one))}
         for one in examples[:count]
     ]
+
+
+def scored(loaded: Loaded, examples: Sequence[Example]) -> Score:
+    """How good the model's answers to examples are, by the measure of their task."""
+    model = Model(lambda: loaded, loaded.checkpoint.name, able=lambda: loaded.processor.capabilities)
+    measured = evaluate(model, examples)
+    values = {name: float(value) for name, value in measured.values.items()}
+    return Score(measured.main, measured.value, measured.lower_is_better, values)
 
 
 def expected(example: Example) -> str:

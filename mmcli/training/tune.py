@@ -20,7 +20,7 @@ from mmcli.models.loaded import Loaded
 from mmcli.models.registry import family_of
 from mmcli.models.teaching import Teaching
 from mmcli.training.batches import Examples
-from mmcli.training.loop import Held, Trainer
+from mmcli.training.loop import Held, Score, Trainer
 from mmcli.training.ranks import Ranks
 from mmcli.training.results import Results
 from mmcli.training.samples import answers
@@ -142,7 +142,7 @@ def tune(
     *,
     replayed: Sequence[Example] = (),
     share: float = 0.0,
-    score: Callable[[Loaded], Any] | None = None,
+    score: Callable[[Loaded], Score] | None = None,
 ) -> Finished:
     """Train a model on examples, and leave the best weights in the folder `output`.
 
