@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from mmcli.batch.found import FoundSource
 from mmcli.batch.frames import FrameSource, with_frames
+from mmcli.batch.lanes import Lanes
 from mmcli.batch.outcome import Outcome, unforeseen
 from mmcli.batch.prefetch import prefetch
+from mmcli.batch.side_by_side import side_by_side
 from mmcli.batch.sizes import LARGE_FOR_IMAGES, default_batch_size
 from mmcli.errors import InputError, MmcliError, raise_if_interrupted, ran_out_of_memory
 from mmcli.media.limits import HELD_PIXELS, PROBE
@@ -58,42 +60,84 @@ def run(
     `load` is called once, when the first image has been read: where no input is any good, no model is loaded.
     `model` and `revision` are what the records of failed inputs call it, and `able` tells what it can do, if that is
     known before it is loaded: images are read to the size that it wants, else the first ones are read twice. At most
-    one batch and `PREFETCHED` images are in memory, of large ones smaller copies: `full` of an outcome reads those
-    again.
+    `PREFETCHED` images and one batch more than are run at the same time are in memory, of large ones smaller copies:
+    `full` of an outcome reads those again.
     Raises ModelError where the model cannot be loaded or run; the outcomes until then have been handed out.
     """
-    loaded: Loaded | None = None
-    batch: list[tuple[Source, _Read | InputError]] = []
-    size = batch_size or 1
-    good = 0
+    runner = _Runner(request, load, model, revision, batch_size, keep_images)
     reader = _Reader(able, keep_images)
     if sampling is not None:
         sources = with_frames(sources, sampling)
-    for source, future in prefetch(reader.prefetch, sources, depth=PREFETCHED):
-        read = _result(source, partial(reader.take, source, future))
-        del future
-        if isinstance(read, InputError):
-            if not batch:
-                yield failed(source, read, request, model, revision)
-                continue
-        elif loaded is None:
-            loaded = load()
-            request.require(loaded.processor, model)
-            request.require_probabilities(loaded)
-            revision = loaded.checkpoint.revision
-            size = batch_size or default_batch_size(loaded, LARGE_FOR_IMAGES)
-            reader.use_capabilities(loaded.processor.capabilities)
-        if not isinstance(read, InputError) and read.side != reader.side:
-            read = _result(source, partial(reader.read, source))
-        batch.append((source, read))
-        good += not isinstance(read, InputError)
-        del read
-        if loaded is not None and good == size:
-            yield from _finish(batch, request, loaded, model, revision, keep_images)
-            good = 0
-            batch.clear()
-    if loaded is not None and batch:
-        yield from _finish(batch, request, loaded, model, revision, keep_images)
+    try:
+        for outcomes in side_by_side(runner.outcomes, runner.batches(sources, reader), lambda: runner.lanes.count):
+            yield from outcomes
+    finally:
+        runner.lanes.close()
+
+
+_Batch: TypeAlias = "list[tuple[Source, _Read | InputError]]"
+
+
+class _Runner:
+    """Puts images together and runs them: of a small model on a CPU several batches at the same time."""
+
+    def __init__(
+        self,
+        request: Request,
+        load: "Callable[[], Loaded]",
+        model: str,
+        revision: str | None,
+        batch_size: int | None,
+        keep: bool,
+    ):
+        self.request, self._load, self.model, self.revision = request, load, model, revision
+        self._size, self._keep = batch_size, keep
+        self.loaded: Loaded | None = None
+        self.lanes = Lanes()
+
+    def batches(self, sources: "Iterable[Source]", reader: "_Reader") -> Iterator[_Batch]:
+        """Images in batches, failed inputs in their places; the model is loaded when the first has been read."""
+        batch: _Batch = []
+        good = 0
+        for source, future in prefetch(reader.prefetch, sources, depth=PREFETCHED):
+            read = _result(source, partial(reader.take, source, future))
+            del future
+            if not isinstance(read, InputError):
+                good += 1
+                if self.loaded is None:
+                    reader.use_capabilities(self._open().processor.capabilities)
+                if read.side != reader.side:
+                    read = _result(source, partial(reader.read, source))
+                    good -= isinstance(read, InputError)
+            batch.append((source, read))
+            del read
+            if good == self._size or good == 0:
+                yield batch
+                batch, good = [], 0
+        if batch:
+            yield batch
+
+    def _open(self) -> "Loaded":
+        """Load the model and open the lanes. Raises ModelError, UsageError."""
+        loaded = self._load()
+        self.request.require(loaded.processor, self.model)
+        self.request.require_probabilities(loaded)
+        self.lanes.open(loaded)
+        self.loaded, self.revision = loaded, loaded.checkpoint.revision
+        self._size = self._size or max(1, default_batch_size(loaded, LARGE_FOR_IMAGES) // self.lanes.count)
+        return loaded
+
+    def outcomes(self, batch: _Batch) -> list[Outcome]:
+        """Run one batch in the calling thread."""
+        count = sum(not isinstance(read, InputError) for _, read in batch)
+        if self.loaded is None or not count:
+            return [
+                failed(source, read, self.request, self.model, self.revision)
+                for source, read in batch
+                if isinstance(read, InputError)
+            ]
+        with self.lanes.one(count):
+            return list(_finish(batch, self.request, self.loaded, self.model, self.revision, self._keep))
 
 
 class _Reader:

@@ -1,4 +1,4 @@
-"""How batches that are recognised at the same time, and the reader beside them, share PyTorch's threads."""
+"""How batches that go through a model at the same time, and the reader beside them, share PyTorch's threads."""
 
 import threading
 from collections.abc import Iterator
@@ -40,18 +40,29 @@ class Lanes:
 
     def open(self, loaded: "Loaded") -> None:
         """Let batches through; one at a time if it occupies the device, or if two would be too much for the memory."""
+        import torch
+
+        if self._threads is None:
+            self._threads = torch.get_num_threads()
         alone = loaded.device.type != "cpu" or is_large(loaded, LARGE_FOR_AUDIO)
-        self.count = 1 if alone else max(1, min(self.most, self._threads or 1))
+        self.count = 1 if alone else max(1, min(self.most, self._threads))
         self._free.release(self.count)
 
+    def close(self) -> None:
+        """Leave PyTorch's threads as they were, to those that come later."""
+        if self._threads is not None:
+            import torch
+
+            torch.set_num_threads(self._threads)
+
     @contextmanager
-    def one(self, windows: int) -> Iterator[None]:
-        """A lane for the calling thread, waited for. A single window is all that is left: it gets every thread."""
+    def one(self, items: int) -> Iterator[None]:
+        """A lane for the calling thread, waited for. A single item is all that is left: it gets every thread."""
         import torch
 
         with self._free:
             threads = self._threads or 1
-            share = threads if windows == 1 else max(1, threads // self.count)
+            share = threads if items == 1 else max(1, threads // self.count)
             if torch.get_num_threads() != share:
                 torch.set_num_threads(share)  # of this thread
             yield

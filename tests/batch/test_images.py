@@ -9,6 +9,7 @@ import support
 
 from mmcli.batch import images
 from mmcli.batch.images import run
+from mmcli.batch.sizes import ON_CPU
 from mmcli.errors import InputError, ModelError
 from mmcli.media import image
 from mmcli.media.sources import IMAGE_EXTENSIONS, Source, expand
@@ -150,7 +151,7 @@ def test_an_image_too_large_to_be_kept_is_read_again(tmp_path, loaded, monkeypat
 
 
 def test_images_do_not_pile_up(album, loaded, monkeypatch):
-    """Two hundred images; at no time are more alive than a batch, those prefetched and those on their way."""
+    """Two hundred images; alive at a time are those of batches that run or wait, prefetched ones, few on their way."""
     alive = weakref.WeakSet()
     read = images._Reader.read
 
@@ -164,5 +165,5 @@ def test_images_do_not_pile_up(album, loaded, monkeypatch):
     for _ in run(sources(*["album/b.jpg"] * 200), CaptionRequest(max_tokens=1), lambda: loaded, model="tiny"):
         most = max(most, len(alive))
     gc.collect()
-    assert most <= 8 + 8 + 3
+    assert most <= ON_CPU + ON_CPU + images.PREFETCHED + 3
     assert len(alive) <= 1
