@@ -6,6 +6,7 @@ from torch import Tensor
 
 # Scores held at once where they are written out: images of 896 pixels make prefixes of over 4096 tokens.
 SCORES = 1 << 26
+SCORES_ON_CPU = 1 << 21  # so many stay in its cache
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap: float | None = None) -> Tensor:
@@ -15,12 +16,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap:
     key. With `softcap` the scores pass through c·tanh(s / c) before the mask (Gemma 2, arXiv:2408.00118); fused kernels
     cannot do that, so it is written out.
     """
-    # A single query loses by the fused kernels, except in float32 on a CPU: cuDNN plans its own anew for every length
-    # of the cache, and the CPU's is slow in bfloat16.
-    worthwhile = q.shape[2] > 1 or (q.device.type == "cpu" and q.dtype == torch.float32)
+    # A single query loses by a GPU's fused kernels: cuDNN plans its own anew for every length of the cache. A CPU's are
+    # for float32: in bfloat16 they take twice as long as what is written out in blocks.
+    on_cpu = q.device.type == "cpu"
+    worthwhile = q.dtype == torch.float32 if on_cpu else q.shape[2] > 1
     if softcap is None and worthwhile:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
-    block = max(1, SCORES // (q.shape[0] * q.shape[1] * k.shape[2]))
+    block = max(1, (SCORES_ON_CPU if on_cpu else SCORES) // (q.shape[0] * q.shape[1] * k.shape[2]))
     if q.shape[2] <= block:
         return _written_out(q, k, v, mask, scale, softcap)
     parts = zip(q.split(block, dim=2), mask.expand(-1, -1, q.shape[2], -1).split(block, dim=2), strict=True)

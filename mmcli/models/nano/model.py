@@ -33,6 +33,16 @@ class Seen:
         """The same for rows that are about these images."""
         return replace(self, image=torch.tensor(images, device=self.store.device))
 
+    @classmethod
+    def joined(cls, parts: "list[Seen]") -> "Seen":
+        """What was made of some images and of further ones, as of all of them."""
+        if len(parts) == 1:
+            return parts[0]
+        names = ("plane", "boxes", "logits", "classified", "there")
+        whole = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        raw = [torch.cat(strides) for strides in zip(*(part.raw for part in parts), strict=True)]
+        return cls(store=torch.cat([part.store for part in parts], 2), raw=raw, **whole)
+
 
 class Nano(PrefixLM):
     """Prefix language model over soft tokens.
@@ -71,6 +81,11 @@ class Nano(PrefixLM):
 
     def look(self, pixels: Tensor) -> Seen:
         """Read images [P, 3, side, side] in 0..1."""
+        # On a CPU one image at a time stays in its cache; a GPU wants them all.
+        parts = pixels.split(1 if pixels.device.type == "cpu" else len(pixels))
+        return Seen.joined([self._look(part) for part in parts])
+
+    def _look(self, pixels: Tensor) -> Seen:
         found, raw = self.tower.detect(pixels)
         proposed = self.tower.propose(raw, found)
         soft, plane = self.tower.read(pixels, found, proposed, self.class_words())

@@ -211,7 +211,7 @@ def test_images_are_squeezed_with_a_bicubic_filter():
 
 def test_each_tower_gets_pixels_as_it_was_trained_on_them(model):
     """The detector ImageNet's mean and deviation, the feature tower a reduced image from -1 to 1."""
-    pixels = torch.rand(2, 3, 128, 128)
+    pixels = torch.rand(1, 3, 128, 128)
     given = []
     for part in (model.tower.detector, model.tower.features):
         hook = part.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
