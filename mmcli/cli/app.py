@@ -20,6 +20,7 @@ from mmcli.cli import (
     segment,
     transcribe,
     tune,
+    tune_check,
 )
 from mmcli.cli.environment import READER_GONE, Environment, ReaderGone
 from mmcli.cli.help import Command, Group
@@ -88,7 +89,8 @@ for module in (
     *(caption, detect, segment, read, chat, transcribe, crop, report),
     *(tune, evaluate, inspect, config, doctor),
 ):
-    app.command(module.NAME, cls=Command, epilog=module.EPILOG)(module.command)
+    kind = tune_check.WithCheck if module is tune else Command
+    app.command(module.NAME, cls=kind, epilog=module.EPILOG)(module.command)
 app.add_typer(models.app, name="models", cls=Group)
 
 
@@ -128,6 +130,10 @@ def _help(
     """Explain a command, as its --help does."""
     context: Any = ctx.parent
     for word in words or []:
+        if word == tune_check.NAME and isinstance(context.command, tune_check.WithCheck):
+            name = f"{context.info_name} {word}"
+            context = type(context)(tune_check.below(), info_name=name, parent=context.parent)
+            continue
         if not hasattr(context.command, "resolve_command"):
             raise typer.BadParameter(f"{context.command_path} has no command {word!r}.", ctx)
         name, command, _ = context.command.resolve_command(context, [word])

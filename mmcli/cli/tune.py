@@ -1,13 +1,14 @@
 """`mmcli tune`: train a model on one's own data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmcli.cli import complete
+from mmcli.cli.data import DataArgument, DataOptions, read_data
 from mmcli.cli.options import LogOptions, Revision, device_option, dtype_option, one_of, option, spread
 from mmcli.cli.start import begin
 from mmcli.cli.tune_view import TuneView
@@ -15,14 +16,15 @@ from mmcli.errors import ExitCode, UsageError
 from mmcli.models.offered import able, such_as
 
 if TYPE_CHECKING:
-    from mmcli.cli.environment import Environment
     from mmcli.example import Example
 
 NAME = "tune"
+HELD_SPLITS = ("val", "test")
 HELD_OUT = 0.1  # share of the examples, where --eval is left out
 EPILOG = f"""\
 Examples:
 
+  mmcli tune check photos/annotations.json
   mmcli tune photos/annotations.json --model {able(bundled=True)[0]} --output boxes --minutes 10
   mmcli detect "widget" new/ --model boxes
   mmcli tune speech.jsonl --model {such_as("transcribes", bundled=True)} --output jargon --steps 200
@@ -32,16 +34,6 @@ Examples:
 
 The output folder holds the best weights (a model, or a LoRA adapter), log.jsonl, curves.png, README.md
 (a model card) and checkpoints, from which --resume goes on."""
-
-Data = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="DATA",
-        help="Files or folders of examples: COCO, YOLO, Pascal VOC, JSONL of prompts and answers, conversations or "
-        "transcripts, pictures with captions beside them, results of mmcli.",
-        show_default=False,
-    ),
-]
 
 
 @dataclass(frozen=True)
@@ -144,9 +136,6 @@ class EvaluationOptions:
     replay_share: Annotated[
         float, option("Training", "--replay-share", metavar="X", help="Of replayed examples in all (default 0.3).")
     ] = 0.3
-    max_bad: Annotated[
-        str, option("Training", "--max-bad", metavar="N|N%", help="Rows that may be bad (default 10%).")
-    ] = "10%"
     licence: Annotated[
         str | None, option("Output", "--license", metavar="ID", help="The licence that the model card names.")
     ] = None
@@ -178,7 +167,7 @@ class TunedModel:
 @spread
 def command(
     ctx: typer.Context,
-    data: Data,
+    data: DataArgument,
     output: Annotated[
         str, option("Output", "--output", "-o", metavar="FOLDER", help="Where the result goes; a new folder.")
     ],
@@ -186,6 +175,7 @@ def command(
     model: TunedModel,
     training: TrainingOptions,
     evaluation: EvaluationOptions,
+    source: DataOptions,
     log: LogOptions,
 ) -> int:
     """Train a model on examples of your own: labelled pictures, prompts and answers, recordings and their texts.
@@ -202,14 +192,14 @@ def command(
 
     checkpoint = resolve(model.model, model.revision, download=not model.offline)
     teaching_of(checkpoint)
-    examples = _examples(environment, data, evaluation.max_bad)
+    examples = read_data(environment, data, source, ("train",)).examples
     held: list[Example] = []
     share = _share(evaluation.held)
     if share is None:
-        held = _examples(environment, [evaluation.held or ""], evaluation.max_bad)
+        held = read_data(environment, [evaluation.held or ""], replace(source, split=None), HELD_SPLITS).examples
     elif share:
         examples, held = held_out(examples, share, training.seed)
-    replayed = _examples(environment, [evaluation.replay], evaluation.max_bad) if evaluation.replay else []
+    replayed = read_data(environment, [evaluation.replay], source, ("train",)).examples if evaluation.replay else []
     choices = Choices(
         training.method,  # type: ignore[arg-type]  # the option's callback lets nothing else through
         epochs=training.epochs,
@@ -265,22 +255,6 @@ def command(
         environment.note("mmcli: no evaluation was better than the model was before: nothing was kept")
     environment.write(f"{output}\n")
     return ExitCode.OK
-
-
-def _examples(environment: "Environment", data: list[Any], max_bad: str) -> "list[Example]":
-    """The examples of some data; bad rows are named."""
-    from mmcli.training.data import Allowance, gather, read_examples
-
-    found: list[Example] = []
-    for name in data:
-        path = Path(name).expanduser()
-        if not path.exists():
-            raise UsageError(f"There is no file or folder {name}", "Check the path")
-        read = gather(read_examples(path), Allowance.of(max_bad), name)
-        for bad in read.bad:
-            environment.note(f"mmcli: left out: {bad}")
-        found += read.examples
-    return found
 
 
 def _share(text: str | None) -> float | None:

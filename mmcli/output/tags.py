@@ -34,7 +34,7 @@ class Tag:
     @cached_property
     def image(self) -> Image.Image:
         size = self.font * _FINE
-        text, font = self._fitting(" ".join(self.label.split()), size)
+        text, font = lettering(" ".join(self.label.split()), size, self.longest * _FINE - size)
         left, _, right, _ = font.getbbox(text)
         ascent, descent = font.getmetrics()
         across, above = round(0.42 * size), round(0.16 * size)
@@ -52,14 +52,16 @@ class Tag:
     def size(self) -> tuple[int, int]:
         return self.image.size
 
-    def _fitting(self, text: str, size: int) -> tuple[str, ImageFont.FreeTypeFont]:
-        font = _font(size, _plain(text))
-        text, room = _plain(text), self.longest * _FINE - size
-        if font.getlength(text) <= room:
-            return text, font
-        while len(text) > 1 and font.getlength(text + "…") > room:
-            text = text[:-1]
-        return text.rstrip() + "…", font
+
+def lettering(text: str, size: int, room: int) -> tuple[str, ImageFont.FreeTypeFont]:
+    """A text fit for one line of so many pixels, cut with an ellipsis if need be, and a font that has its letters."""
+    text = _plain(text)
+    font = _font(size, text)
+    if font.getlength(text) <= room:
+        return text, font
+    while len(text) > 1 and font.getlength(text + "…") > room:
+        text = text[:-1]
+    return text.rstrip() + "…", font
 
 
 def ink_on(colour: Colour) -> Colour:

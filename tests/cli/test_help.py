@@ -10,7 +10,7 @@ from command import mmcli, process
 
 SNAPSHOT = Path(__file__).parent / "help.txt"
 COMMANDS = ["", "caption", "detect", "segment", "read", "chat", "transcribe", "tune", "evaluate", "inspect"]
-COMMANDS += ["config", "doctor"]
+COMMANDS += ["tune check", "config", "doctor"]
 COMMANDS += ["models", "help"]
 COMMANDS += [
     f"models {name}" for name in ("suggest", "use", "list", "pull", "info", "remove", "verify", "convert", "merge")
