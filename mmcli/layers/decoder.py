@@ -15,7 +15,7 @@ from mmcli.layers import kernels
 from mmcli.layers.attention import additive
 from mmcli.layers.gated_mlp import GatedMLP
 from mmcli.layers.grouped_query import GroupedQueryAttention
-from mmcli.layers.int8 import packed_kind
+from mmcli.layers.int8_step import head_kind
 from mmcli.layers.rope import Llama3Scaling, rotary_angles
 from mmcli.layers.table import Table
 
@@ -140,4 +140,4 @@ class LlamaDecoder(nn.Module):
     def quantise_head(self) -> None:
         """Let the head's product be one of 8-bit integers, on a CPU; where it is the embedding, it gets a copy."""
         table = self.embedding.weight[: self.config.vocabulary]
-        self.head = packed_kind()(table if self.head is None else self.head.get_parameter("weight"), None)
+        self.head = head_kind()(table if self.head is None else self.head.get_parameter("weight"), None)

@@ -6,18 +6,22 @@ import torch
 from torch import nn
 
 from mmcli.layers.int8 import Int8Linear
+from mmcli.layers.int8_step import StepInt8Linear
 from mmcli.layers.weight_only import WeightOnlyLinear
 
 
 def stack(*layers: nn.Module) -> nn.Module:
     """Linear layers of one input as one, their outputs side by side; where only some have a bias, the rest get zeros.
 
-    All of them are `nn.Linear`, all `Int8Linear`, or `WeightOnlyLinear` among them. One large product is read at the
-    memory's speed; several small ones cost their starts.
+    All of them are `nn.Linear`, all of one int8 form, or `WeightOnlyLinear` among them. One large product is read at
+    the memory's speed; several small ones cost their starts.
     """
     quantised = [layer for layer in layers if isinstance(layer, Int8Linear)]
     if quantised:
         return Int8Linear.stacked(quantised)
+    packed = [layer for layer in layers if isinstance(layer, StepInt8Linear)]
+    if packed:
+        return StepInt8Linear.stacked(packed)
     if any(isinstance(layer, WeightOnlyLinear) for layer in layers):
         return WeightOnlyLinear.stacked(layers)
     plain = [layer for layer in layers if isinstance(layer, nn.Linear)]

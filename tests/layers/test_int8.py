@@ -12,6 +12,7 @@ from mmcli.layers.int8 import (
     quantize_rows,
     quantize_weight,
 )
+from mmcli.layers.int8_step import StepInt8Linear, step_packing_works
 
 
 def layer(inputs: int, outputs: int, bias: bool = True) -> torch.nn.Linear:
@@ -51,23 +52,29 @@ def test_all_layers_below_a_module_are_replaced():
     assert isinstance(module[0], Int8Linear) and isinstance(module[1][1], Int8Linear)
 
 
-needs_packing = pytest.mark.skipif(not packing_works(), reason="this PyTorch has no oneDNN operators for it")
+packed_kinds = pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.skipif(not works(), reason="this PyTorch has no operators for it"))
+        for kind, works in ((PackedInt8Linear, packing_works), (StepInt8Linear, step_packing_works))
+    ],
+)
 
 
-@needs_packing
+@packed_kinds
 @pytest.mark.parametrize("shape", [(1, 64), (8, 64), (2, 7, 64), (300, 64)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_packed_weights_give_the_same_numbers(shape, bias):
+def test_packed_weights_give_the_same_numbers(shape, bias, kind):
     exact = layer(64, 700, bias)
     x = torch.randn(shape)
-    packed, plain = PackedInt8Linear(exact.weight, exact.bias)(x), Int8Linear.of(exact)(x)
+    packed, plain = kind(exact.weight, exact.bias)(x), Int8Linear.of(exact)(x)
     assert packed.shape == plain.shape
     torch.testing.assert_close(packed, plain, rtol=1e-5, atol=1e-5)
 
 
-@needs_packing
-def test_a_row_of_packed_weights_does_not_depend_on_the_others():
-    fast = PackedInt8Linear(layer(64, 96).weight, None)
+@packed_kinds
+def test_a_row_of_packed_weights_does_not_depend_on_the_others(kind):
+    fast = kind(layer(64, 96).weight, None)
     x = torch.randn(9, 64) * torch.logspace(-3, 3, 9)[:, None]
     assert all(torch.equal(fast(x)[row], fast(x[row : row + 1])[0]) for row in range(9))
 
@@ -81,9 +88,18 @@ def is_wrong(self, x):
 
 
 @pytest.mark.parametrize("forward", [fails, is_wrong])
-def test_operators_that_fail_or_compute_something_else_are_not_used(monkeypatch, forward):
-    monkeypatch.setattr(PackedInt8Linear, "forward", forward)
-    assert not packing_works.__wrapped__()
+@pytest.mark.parametrize(("kind", "works"), [(PackedInt8Linear, packing_works), (StepInt8Linear, step_packing_works)])
+def test_operators_that_fail_or_compute_something_else_are_not_used(monkeypatch, forward, kind, works):
+    monkeypatch.setattr(kind, "forward", forward)
+    assert not works.__wrapped__()
+
+
+@packed_kinds
+def test_a_row_of_zeros_is_the_bias_and_short_types_stay(kind):
+    exact = layer(64, 96)
+    packed = kind(exact.weight, exact.bias)
+    assert torch.equal(packed(torch.zeros(2, 64)), exact.bias.expand(2, -1))
+    assert packed(torch.randn(2, 64, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
 def test_a_large_weight_is_quantised_as_in_one_piece():

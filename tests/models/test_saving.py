@@ -23,6 +23,7 @@ from mmcli.hub.save import checkpoint_name, save_weights
 from mmcli.hub.weights import Rule
 from mmcli.layers import weight_only
 from mmcli.layers.int8 import Int8Linear
+from mmcli.layers.int8_step import step_kind
 from mmcli.layers.linear import stack
 from mmcli.models.load import load
 
@@ -111,10 +112,11 @@ def test_the_first_rule_gives_the_name():
         checkpoint_name(rules, "layers.3.value.bias")
 
 
-def test_quantised_layers_fuse_to_the_same_numbers():
+@pytest.mark.parametrize("kind", [Int8Linear, step_kind()])
+def test_quantised_layers_fuse_to_the_same_numbers(kind):
     torch.manual_seed(0)
     layers = [torch.nn.Linear(32, width, bias=width != 8) for width in (16, 8, 24)]
-    quantised = [Int8Linear.of(layer) for layer in layers]
+    quantised = [kind(layer.weight.detach(), layer.bias) for layer in layers]
     x = torch.randn(3, 5, 32)
     assert torch.equal(stack(*quantised)(x), torch.cat([layer(x) for layer in quantised], -1))
 

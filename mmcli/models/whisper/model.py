@@ -13,7 +13,8 @@ from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
 from mmcli.layers.encoder_decoder import MLP, CrossAttention, SelfAttention, by_frames
-from mmcli.layers.int8 import Int8Embedding, Quantisable, in_int8, packed_kind
+from mmcli.layers.int8 import Int8Embedding, Quantisable, in_int8
+from mmcli.layers.int8_step import head_kind, step_kind
 from mmcli.models.stacks import StackConfig
 from mmcli.models.whisper.config import WhisperConfig
 
@@ -124,10 +125,10 @@ class Whisper(Quantisable, GenerativeModel):
         if not int8_pays():
             return False
         table = self.decoder.embedding.get_parameter("weight")
-        self.head = packed_kind()(table, None)
+        self.head = head_kind()(table, None)
         self.decoder.embedding = Int8Embedding(table)
         in_int8(self.encoder.layers)
-        in_int8(self.decoder.layers)
+        in_int8(self.decoder.layers, step_kind())
         return True
 
     def encode(self, features: Tensor) -> EncodedAudio:

@@ -8,10 +8,12 @@ from support import random_image
 from mmcli.engine.generate import generate
 from mmcli.hub.resolve import resolve
 from mmcli.layers.int8 import Int8Linear, PackedInt8Linear
+from mmcli.layers.int8_step import StepInt8Linear
 from mmcli.models.load import load
 from mmcli.models.smolvlm import model as smolvlm
 from mmcli.tasks.settings import dtype_of
 
+FORMS = Int8Linear | PackedInt8Linear | StepInt8Linear
 IMAGES = [[], [random_image(1, 31, 200)], [random_image(2), random_image(3, 20, 20)]]
 PROMPTS = ["what is on the left?", "a cat", "hello world, are you kind?"]
 
@@ -56,7 +58,7 @@ def test_tower_and_head_are_in_int8_where_the_cpu_has_no_bfloat16(folder, cpu):
     cpu(int8=True, bfloat16=False)
     loaded = opened(folder)
     assert loaded.quantised and dtype_of(loaded) == "int8" and not opened(folder, "float32").quantised
-    shorter = [name for name, part in loaded.model.named_modules() if isinstance(part, Int8Linear | PackedInt8Linear)]
+    shorter = [name for name, part in loaded.model.named_modules() if isinstance(part, FORMS)]
     assert len([name for name in shorter if name.startswith("vision.layers.")]) == 2 * 6
     assert [name for name in shorter if not name.startswith("vision.")] == ["decoder.head"]
 
