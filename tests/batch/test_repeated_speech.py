@@ -14,7 +14,7 @@ def repeated(audio: np.ndarray, times: int, pause: float) -> np.ndarray:
 
 
 SENTENCES = [(2, 0.0), (3, 0.5)]  # times, and seconds of silence behind each
-PHRASES = [(5, 1.2), (10, 0.5)]
+PHRASES = [(6, 0.5)]
 
 
 @pytest.fixture(scope="module")
