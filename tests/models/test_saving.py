@@ -127,7 +127,7 @@ def in_integers(folder, monkeypatch, storage, *, as_on_gpus: bool):
     if as_on_gpus:
         monkeypatch.setattr("mmcli.models.load.for_cpu", lambda model: None)
         monkeypatch.setattr(weight_only, "int8_product", lambda x, w, s: F.linear(x.float(), multiplied(w, s)))
-    return load(resolve(str(folder)), "cpu", "float32", fused=False, quantize=storage)
+    return load(resolve(str(folder)), "cpu", "float32", fused=not as_on_gpus, quantize=storage)
 
 
 @pytest.mark.parametrize("storage", ["int8", "int4"])

@@ -14,32 +14,31 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from mmcli.hub.quantized import GROUP, multiplied
 from mmcli.layers.kernels.launch import overlap
 
-# Of a single row: (columns that a program reads at a time of each output's weights, numbers at a time).
-TILE = (1024, 4096)
-# Of several rows: (outputs of a program, columns at a time).
-DOT_TILE = {"int8": (16, 256), "int4": (16, 256)}
+# Of a single row: outputs of a program, words (of 4 bytes) that it reads at a time of each, warps.
+ROW_TILES = {"int8": (16, 128, 4), "int4": (16, 128, 4)}
+# Of several rows: outputs of a program, words at a time of each, warps, stages.
+ROWS_TILES = {"int8": (64, 32, 4, 3), "int4": (64, 32, 4, 3)}
 OUT_TILE = 4096  # numbers that a program multiplies out
 
 
 def product(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
     """What `plain` computes: x [R, K] and a weight [N, K] in integers → [R, N], sums in float32."""
-    x = x.contiguous()
-    rows, inputs = x.shape
-    outputs, narrow = len(stored), stored.dtype == torch.uint8
+    x, rows, outputs = x.contiguous(), len(x), len(stored)
+    bits = 4 if stored.dtype == torch.uint8 else 8
     y = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
+    words = stored.view(torch.int32)
+    sizes = {"WORDS": words.shape[1], "BITS": bits, **overlap(x.device)}
     if rows == 1:
-        wide = min(TILE[0], triton.next_power_of_2(inputs))
-        count = max(TILE[1] // wide, 1)
-        kernel = _one_row_int4 if narrow else _one_row_int8
-        kernel[(triton.cdiv(outputs, count),)](
-            x, stored, scale, y, outputs, INPUTS=inputs, OUT=count, IN=wide, num_warps=4, **overlap(x.device)
+        count, wide, warps = ROW_TILES[f"int{bits}"]
+        wide = min(wide, triton.next_power_of_2(words.shape[1]))
+        _one_row[(triton.cdiv(outputs, count),)](
+            x, words, scale, y, outputs, OUT=count, WIDE=wide, num_warps=warps, **sizes
         )
         return y
-    count, wide = DOT_TILE["int4" if narrow else "int8"]
-    kernel = _rows_int4 if narrow else _rows_int8
-    kernel[(triton.cdiv(outputs, count),)](
-        x, stored, scale, y, rows, outputs, INPUTS=inputs, ROWS=max(16, triton.next_power_of_2(rows)), OUT=count,
-        IN=wide, num_warps=4, num_stages=4, **overlap(x.device),
+    count, wide, warps, stages = ROWS_TILES[f"int{bits}"]
+    _rows[(triton.cdiv(outputs, count),)](
+        x, words, scale, y, rows, outputs, ROWS=max(16, triton.next_power_of_2(rows)), OUT=count, WIDE=wide,
+        num_warps=warps, num_stages=stages, **sizes,
     )  # fmt: skip
     return y
 
@@ -67,121 +66,96 @@ def multiply_out(stored: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @triton.jit
-def _one_row_int8(
-    x_ptr, stored_ptr, scale_ptr, y_ptr, outputs,
-    INPUTS: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr, PDL: tl.constexpr,
+def _one_row(
+    x_ptr, words_ptr, scale_ptr, y_ptr, outputs,
+    WORDS: tl.constexpr, BITS: tl.constexpr, OUT: tl.constexpr, WIDE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
+    """A row's integers are put into the mantissa of a float32: f = 1 + u / 2^BITS, where u = integer + 2^(BITS − 1).
+
+    That takes two operations, where converting an integer takes four times as long; what was added comes off the sums:
+    Σ x · integer = 2^BITS · Σ x · f − 1.5 · 2^BITS · Σ x.
+    """
+    IN_WORD: tl.constexpr = 32 // BITS
     output = tl.program_id(0) * OUT + tl.arange(0, OUT)
-    column = tl.arange(0, IN)
-    tile = stored_ptr + output.to(tl.int64)[:, None] * INPUTS + column[None, :]
+    word = tl.arange(0, WIDE)
+    tile = words_ptr + output.to(tl.int64)[:, None] * WORDS + word[None, :]
     there = (output < outputs)[:, None]
     # Read a tile ahead: the first one while the kernel before this one still computes x.
-    weight = tl.load(tile, mask=there & (column < INPUTS)[None, :], other=0, eviction_policy="evict_first")
-    scale = tl.load(scale_ptr + output, mask=output < outputs, other=0.0)
+    weight = tl.load(tile, mask=there & (word < WORDS)[None, :], other=0, eviction_policy="evict_first")
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
-    sums = tl.zeros((OUT, IN), tl.float32)
-    for first in range(0, INPUTS, IN):
-        ahead = there & (first + IN + column < INPUTS)[None, :]
-        following = tl.load(tile + first + IN, mask=ahead, other=0, eviction_policy="evict_first")
-        x = tl.load(x_ptr + first + column, mask=first + column < INPUTS, other=0.0).to(tl.float32)
-        sums += x[None, :] * weight.to(tl.float32)
+    sums = tl.zeros((OUT, WIDE), tl.float32)
+    for first in range(0, WORDS, WIDE):
+        known = first + word < WORDS
+        ahead = there & (first + WIDE + word < WORDS)[None, :]
+        following = tl.load(tile + first + WIDE, mask=ahead, other=0, eviction_policy="evict_first")
+        if BITS == 8:
+            weight = weight ^ -2139062144  # the sign's bit of each of four: −128 becomes 0
+        products = tl.zeros((OUT, WIDE), tl.float32)
+        total = tl.zeros((WIDE,), tl.float32)
+        for number in tl.static_range(IN_WORD):
+            x = tl.load(x_ptr + (first + word) * IN_WORD + number, mask=known, other=0.0).to(tl.float32)
+            total += x
+            products += x[None, :] * _mantissa(weight, number, BITS)
+        products = products * (1 << BITS) - total[None, :] * (3 << (BITS - 1))
+        if BITS == 4:
+            group = (first + word) // 4
+            scales = scale_ptr + output.to(tl.int64)[:, None] * (WORDS // 4) + group[None, :]
+            products *= tl.load(scales, mask=there & known[None, :], other=0.0).to(tl.float32)
+        sums += products
         weight = following
-    y = tl.sum(sums, axis=1) * scale
+    y = tl.sum(sums, axis=1)
+    if BITS == 8:
+        y *= tl.load(scale_ptr + output, mask=output < outputs, other=0.0).to(tl.float32)
     tl.store(y_ptr + output, y.to(y_ptr.dtype.element_ty), mask=output < outputs)
 
 
 @triton.jit
-def _one_row_int4(
-    x_ptr, stored_ptr, scale_ptr, y_ptr, outputs,
-    INPUTS: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr, PDL: tl.constexpr,
-):  # fmt: skip
-    GROUPS: tl.constexpr = IN // 32
-    output = tl.program_id(0) * OUT + tl.arange(0, OUT)
-    group, byte = tl.arange(0, GROUPS), tl.arange(0, 16)
-    place = group[:, None] * 16 + byte[None, :]  # of a byte in a tile's row
-    row = output.to(tl.int64)
-    tile = stored_ptr + row[:, None, None] * (INPUTS // 2) + place[None, :, :]
-    scales = scale_ptr + row[:, None] * (INPUTS // 32) + group[None, :]
-    there = output < outputs
-    first_mask = there[:, None, None] & (place < INPUTS // 2)[None, :, :]
-    weight = tl.load(tile, mask=first_mask, other=0, eviction_policy="evict_first")
-    scale = tl.load(scales, mask=there[:, None] & (group < INPUTS // 32)[None, :], other=0.0)
-    if PDL:
-        gdc_launch_dependents()
-        gdc_wait()
-    sums = tl.zeros((OUT, GROUPS), tl.float32)
-    for first in range(0, INPUTS, IN):
-        inside = (first + IN) // 2 + place < INPUTS // 2
-        following = tl.load(
-            tile + (first + IN) // 2, mask=there[:, None, None] & inside[None, :, :], other=0,
-            eviction_policy="evict_first",
-        )  # fmt: skip
-        inside = (first + IN) // 32 + group < INPUTS // 32
-        coming = tl.load(scales + (first + IN) // 32, mask=there[:, None] & inside[None, :], other=0.0)
-        known = first + 2 * place < INPUTS
-        even = tl.load(x_ptr + first + 2 * place, mask=known, other=0.0).to(tl.float32)
-        odd = tl.load(x_ptr + first + 2 * place + 1, mask=known, other=0.0).to(tl.float32)
-        low = (weight & 15).to(tl.float32) - 8.0
-        high = (weight >> 4).to(tl.float32) - 8.0
-        sums += tl.sum(low * even[None, :, :] + high * odd[None, :, :], axis=2) * scale
-        weight, scale = following, coming
-    y = tl.sum(sums, axis=1)
-    tl.store(y_ptr + output, y.to(y_ptr.dtype.element_ty), mask=there)
+def _mantissa(word, number: tl.constexpr, BITS: tl.constexpr):
+    """1 + u / 2^BITS of one of the numbers in words."""
+    SHIFT: tl.constexpr = 23 - BITS - number * BITS
+    MASK: tl.constexpr = ((1 << BITS) - 1) << (23 - BITS)
+    moved = word << SHIFT if SHIFT >= 0 else word >> -SHIFT
+    return ((moved & MASK) | 0x3F800000).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def _rows_int8(
-    x_ptr, stored_ptr, scale_ptr, y_ptr, rows, outputs,
-    INPUTS: tl.constexpr, ROWS: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr, PDL: tl.constexpr,
+def _rows(
+    x_ptr, words_ptr, scale_ptr, y_ptr, rows, outputs,
+    WORDS: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, OUT: tl.constexpr, WIDE: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
+    """Numbers of one place in their words make a matrix of their own, which meets every 4th or 8th column of x."""
+    IN_WORD: tl.constexpr = 32 // BITS
     output = tl.program_id(0) * OUT + tl.arange(0, OUT)
-    row, column = tl.arange(0, ROWS), tl.arange(0, IN)
-    if PDL:
-        gdc_launch_dependents()
-        gdc_wait()
-    sums = tl.zeros((ROWS, OUT), tl.float32)
-    for first in range(0, INPUTS, IN):
-        inside = first + column < INPUTS
-        x = tl.load(x_ptr + row[:, None] * INPUTS + first + column[None, :],
-                    mask=(row < rows)[:, None] & inside[None, :], other=0.0)  # fmt: skip
-        weight = tl.load(stored_ptr + output.to(tl.int64)[:, None] * INPUTS + first + column[None, :],
-                         mask=(output < outputs)[:, None] & inside[None, :], other=0)  # fmt: skip
-        sums = tl.dot(x, tl.trans(weight.to(x.dtype)), sums, input_precision="ieee")
-    scale = tl.load(scale_ptr + output, mask=output < outputs, other=0.0)
-    place = y_ptr + row[:, None] * outputs + output[None, :]
-    y = (sums * scale[None, :]).to(y_ptr.dtype.element_ty)
-    tl.store(place, y, mask=(row < rows)[:, None] & (output < outputs)[None, :])
-
-
-@triton.jit
-def _rows_int4(
-    x_ptr, stored_ptr, scale_ptr, y_ptr, rows, outputs,
-    INPUTS: tl.constexpr, ROWS: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr, PDL: tl.constexpr,
-):  # fmt: skip
-    HALF: tl.constexpr = IN // 2
-    output = tl.program_id(0) * OUT + tl.arange(0, OUT)
-    row, byte = tl.arange(0, ROWS), tl.arange(0, HALF)
+    row, word = tl.arange(0, ROWS), tl.arange(0, WIDE)
     there = (output < outputs)[:, None]
+    line = output.to(tl.int64)[:, None]
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
-    sums = tl.zeros((ROWS, OUT), tl.float32)
-    for first in range(0, INPUTS, IN):
-        known = (row < rows)[:, None] & (first + 2 * byte < INPUTS)[None, :]
-        place = x_ptr + row[:, None] * INPUTS + first + 2 * byte[None, :]
-        even, odd = tl.load(place, mask=known, other=0.0), tl.load(place + 1, mask=known, other=0.0)
-        inside = there & (first // 2 + byte < INPUTS // 2)[None, :]
-        line = output.to(tl.int64)[:, None]
-        weight = tl.load(stored_ptr + line * (INPUTS // 2) + first // 2 + byte[None, :], mask=inside, other=0)
-        scale = tl.load(scale_ptr + line * (INPUTS // 32) + first // 32 + byte[None, :] // 16, mask=inside, other=0.0)
-        low = (((weight & 15).to(tl.float32) - 8.0) * scale).to(even.dtype)
-        high = (((weight >> 4).to(tl.float32) - 8.0) * scale).to(even.dtype)
-        sums = tl.dot(even, tl.trans(low), sums, input_precision="ieee")
-        sums = tl.dot(odd, tl.trans(high), sums, input_precision="ieee")
-    place = y_ptr + row[:, None] * outputs + output[None, :]
-    tl.store(place, sums.to(y_ptr.dtype.element_ty), mask=(row < rows)[:, None] & (output < outputs)[None, :])
+    sums = tl.zeros((OUT, ROWS), tl.float32)
+    for first in range(0, WORDS, WIDE):
+        known = first + word < WORDS
+        inside = there & known[None, :]
+        weight = tl.load(words_ptr + line * WORDS + first + word[None, :], mask=inside, other=0)
+        if BITS == 8:
+            weight = weight ^ -2139062144
+        else:
+            group = (first + word) // 4
+            scale = tl.load(scale_ptr + line * (WORDS // 4) + group[None, :], mask=inside, other=0.0).to(tl.float32)
+        for number in tl.static_range(IN_WORD):
+            place = x_ptr + row[None, :] * (WORDS * IN_WORD) + ((first + word) * IN_WORD + number)[:, None]
+            x = tl.load(place, mask=(row < rows)[None, :] & known[:, None], other=0.0)
+            part = _mantissa(weight, number, BITS) * (1 << BITS) - (3 << (BITS - 1))
+            if BITS == 4:
+                part *= scale
+            sums = tl.dot(part.to(x.dtype), x, sums, input_precision="ieee")
+    if BITS == 8:
+        sums *= tl.load(scale_ptr + output, mask=output < outputs, other=0.0).to(tl.float32)[:, None]
+    place = y_ptr + row[None, :] * outputs + output[:, None]
+    tl.store(place, sums.to(y_ptr.dtype.element_ty), mask=there & (row < rows)[None, :])
 
 
 @triton.jit

@@ -66,9 +66,11 @@ class Streams(Fusable):
     def fuse(self) -> None:
         """Put the matrices together: all streams are one product."""
         self.into_all = stack(*self.into)
-        weights = [layer.get_parameter("weight").data for layer in self.out]
-        self.out_all = nn.Parameter(torch.stack(weights), requires_grad=False)
-        del self.into, self.out
+        del self.into
+        if all(type(layer) is nn.Linear for layer in self.out):  # and none is kept in integers
+            weights = [layer.get_parameter("weight").data for layer in self.out]
+            self.out_all = nn.Parameter(torch.stack(weights), requires_grad=False)
+            del self.out
 
     def split(self, x: Tensor) -> Tensor:
         """[B, T, D] → [B, T, A, D], all as large as the first."""
