@@ -51,7 +51,7 @@ class Attention(Fusable):
 
     def fuse(self) -> None:
         """On a GPU queries, keys and values come from one product (elsewhere weights stay mapped from their file)."""
-        if self.owns and self.out.weight.device.type == "cuda":
+        if self.owns and on_gpu(self.out):
             self.qkv = stack(self.q, self.k, self.v)
             del self.q, self.k, self.v
 
