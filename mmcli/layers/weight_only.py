@@ -92,7 +92,7 @@ class WeightOnlyLinear(InIntegers):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        if kernels.quantised_rows(rows):
+        if kernels.quantised_rows(rows, self.stored):
             from mmcli.layers.kernels.quantised import product
 
             y = product(rows, self.stored, self.scale)
@@ -121,7 +121,7 @@ class QuantisedTable(InIntegers):
         """As `Table.logits`."""
         rows = hidden.reshape(-1, hidden.shape[-1])
         stored, scale = self.stored[:vocabulary], self.scale[:vocabulary]
-        if kernels.quantised_rows(rows):
+        if kernels.quantised_rows(rows, stored):
             from mmcli.layers.kernels.quantised import product
 
             y = product(rows, stored, scale)

@@ -49,12 +49,16 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return F.linear(x, weight)
 
 
-def quantised_rows(x: Tensor) -> bool:
+def quantised_rows(x: Tensor, stored: Tensor) -> bool:
     """Whether rows [R, K] go through a weight in integers by a kernel, which multiplies it out number by number.
 
     With more rows it pays to multiply it out once, as a whole.
     """
-    return len(x) <= MOST_ROWS and x.dtype in DTYPES and not torch.is_grad_enabled() and available(x.device)
+    if len(x) > MOST_ROWS or x.dtype not in DTYPES or torch.is_grad_enabled() or not available(x.device):
+        return False
+    from mmcli.layers.kernels.quantised import fits
+
+    return fits(len(x), stored)
 
 
 def available(device: torch.device) -> bool:
