@@ -145,7 +145,9 @@ def test_recordings(multilingual, tmp_path):
     batch = batch_of(loaded, *examples)
     times = batch.inputs.tokens == loaded.processor.special.times
     assert times.any() and not times.any(dim=1).all(), "both forms are to be among them"
+    kept = [loaded.family.teaching.states(loaded.model, batch) for _ in range(2)]  # of an encoder that is not trained
     logits, loss = learn(loaded, batch)
+    assert all(torch.equal(loaded.family.teaching.logits(loaded.model, one), logits) for one in kept)
     valid = batch.inputs.valid
     out = reference.train().requires_grad_(True)(
         input_features=batch.inputs.audio, decoder_input_ids=batch.inputs.tokens, decoder_attention_mask=valid.long()

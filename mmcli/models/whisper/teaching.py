@@ -1,9 +1,13 @@
 """How Whisper is taught: the text behind the tokens that say what to do, and its end."""
 
+import hashlib
 import random
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
+from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor
 
 from mmcli.errors import InputError
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from mmcli.engine.model import GenerativeModel
     from mmcli.models.loaded import Loaded
 
+MOST_KEPT = 1 << 29  # bytes of encoded recordings that are kept from one epoch to the next
 TIMED = 0.5  # share of the recordings whose text is learned between its times, as it is written in use
 
 
@@ -28,11 +33,14 @@ class WhisperTeaching(Teaching):
     adapted = ("attention.q", "attention.v", "cross.q", "cross.v")
     adapted_in = ("encoder.", "decoder.")
     head = ("decoder.norm.", "decoder.layers.")
-    frozen = ("encoder.conv", "encoder.position")
+    frozen = ("encoder.",)  # words are new far more often than sounds
     modules = ("model.",)
     checkpointed = ("encoder.layers.",)
     rate = 1e-5
     lora_rate = 1e-3
+
+    def __init__(self) -> None:
+        self._kept: WeakKeyDictionary[Whisper, OrderedDict[bytes, Tensor]] = WeakKeyDictionary()
 
     def rows(self, loaded: "Loaded", example: Example, rng: random.Random, *, vary: bool = False) -> Sequence[Row]:
         """As `Teaching.rows`."""
@@ -66,7 +74,7 @@ class WhisperTeaching(Teaching):
         own = cast(Whisper, model)
         decoder, tokens = own.decoder, batch.inputs.tokens
         assert batch.inputs.audio is not None
-        frames = own.encoder(batch.inputs.audio)
+        frames = self._encoded(own, batch.inputs.audio)
         mask = seen_mask(batch)
         x = decoder.embedding(tokens) + decoder.position[prefix_positions(batch.inputs.valid)]
         for layer in cast(Iterable[DecoderLayer], decoder.layers):
@@ -74,6 +82,22 @@ class WhisperTeaching(Teaching):
             x = x + layer.cross(layer.norm_cross(x), *layer.cross.keys_values(frames))
             x = x + layer.mlp(layer.norm_mlp(x))
         return decoder.norm(x)
+
+    def _encoded(self, own: Whisper, audio: Tensor) -> Tensor:
+        """Log-mel windows [B, mels, 2F] → the encoder's states [B, F, D]; each once if the encoder is not trained."""
+        if any(parameter.requires_grad for parameter in own.encoder.parameters()):
+            return own.encoder(audio)
+        kept: OrderedDict[bytes, Tensor] = self._kept.setdefault(own, OrderedDict())
+        keys = [hashlib.sha256(one.float().cpu().numpy().tobytes()).digest() for one in audio]
+        missing = [place for place, key in enumerate(keys) if key not in kept]
+        with torch.no_grad():
+            found = own.encoder(audio[missing]) if missing else audio.new_empty(0)
+        kept |= {keys[place]: states for place, states in zip(missing, found, strict=True)}
+        frames = torch.stack([kept[key] for key in keys])
+        room = MOST_KEPT // (frames[0].numel() * frames.element_size())
+        while len(kept) > room:
+            kept.popitem(last=False)
+        return frames
 
     def logits(self, model: "GenerativeModel", states: Tensor) -> Tensor:
         """As `Teaching.logits`."""
