@@ -46,6 +46,18 @@ RANGES: dict[str, tuple[float, float]] = {  # of every option that is a number, 
     "--max-objects": (1, 10_000),
     "--frames": (1, 100_000),
     "--workers": (1, 100_000),
+    "--steps": (1, 10_000_000),
+    "--epochs": (0.001, 100_000),
+    "--minutes": (0.01, 100_000),
+    "--lr": (1e-9, 10),
+    "--micro-batch": (1, 256),
+    "--rank": (1, 4096),
+    "--alpha": (0.001, 1_000_000),
+    "--dropout": (0, 0.99),
+    "--ema": (0, 0.99999),
+    "--eval-every": (1, 10_000_000),
+    "--patience": (0, 10_000),
+    "--replay-share": (0.01, 0.99),
 }
 LONGEST_TIME = 10_000_000  # seconds: 115 days
 SHORTEST_INTERVAL = 0.001  # seconds

@@ -6,11 +6,12 @@ from typing import get_args
 import pytest
 from command import mmcli
 
-from mmcli.cli import caption, chat, detect, doctor, inspect, segment, transcribe
+from mmcli.cli import caption, chat, detect, doctor, inspect, segment, transcribe, tune
 from mmcli.cli.options import RANGES
 
 GROUPS = {"caption": ["a.jpg"], "detect": ["cat", "a.jpg"], "segment": ["cat", "a.jpg"], "chat": ["-m", "?", "a.jpg"]}
 COMMANDS = {**GROUPS, "transcribe": ["a.wav"], "inspect": ["nano"]}
+COMMANDS |= {"tune": ["data.jsonl", "--model", "nano", "--output", "out"]}
 
 
 def name_of(setting) -> str:
@@ -21,7 +22,7 @@ def name_of(setting) -> str:
 def numeric() -> list[tuple[str, str, str]]:
     """(command, option, "int" or "float") of every option that takes a number as such."""
     found = []
-    for module in (caption, detect, segment, chat, transcribe, inspect, doctor):
+    for module in (caption, detect, segment, chat, transcribe, inspect, doctor, tune):
         for parameter in signature(module.command).parameters.values():
             kind, *settings = get_args(parameter.annotation) or (None,)
             kinds = {kind, *get_args(kind)} & {int, float}
