@@ -21,6 +21,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap:
     on_cpu = q.device.type == "cpu"
     worthwhile = q.dtype == torch.float32 if on_cpu else q.shape[2] > 1
     if softcap is None and worthwhile:
+        if q.shape[1] != k.shape[1] and q.requires_grad and q.device.type == "cuda":
+            # With a mask and gradients no fused kernel takes groups of heads: all scores would be written out.
+            k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for part in (k, v))
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
     block = max(1, (SCORES_ON_CPU if on_cpu else SCORES) // (q.shape[0] * q.shape[1] * k.shape[2]))
     if q.shape[2] <= block:
