@@ -29,6 +29,16 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def keep_float32(device: torch.device) -> None:
+    """Let convolutions in float32 be computed in it on a CUDA device, for the whole process.
+
+    cuDNN rounds what they multiply to 10 bits (TF32) unless it is told not to, and how it does so depends on how many
+    images there are: thresholds then decide otherwise in a batch than alone.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+
+
 def choose_dtype(name: str, device: torch.device, parameters: int | None = None) -> torch.dtype:
     """ "auto", "float32", "bfloat16" or "float16" → a type.
 
