@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from mmcli.models.loaded import Loaded
 
 MOST_KEPT = 1 << 29  # bytes of encoded recordings that are kept from one epoch to the next
+SILENCE = 0.03  # of the loudest sample: 30 dB below it
 TIMED = 0.5  # share of the recordings whose text is learned between its times, as it is written in use
 
 
 class WhisperTeaching(Teaching):
-    """A recording and its text. In half of the rows the text stands between times, of which the end is not learned:
-    a manifest does not tell when the last word ends."""
+    """A recording and its text. In half of the rows the text stands between times: that of the end is where the
+    recording falls silent, since a manifest does not tell it."""
 
     adapted = ("attention.q", "attention.v", "cross.q", "cross.v")
     adapted_in = ("encoder.", "decoder.")
@@ -58,8 +60,8 @@ class WhisperTeaching(Teaching):
         words = [id for id in processor.tokenizer.encode(f" {text}" if text else "").ids if id < special.end]
         answer, learned = [*words, special.end], [True] * (len(words) + 1)
         if times:
-            end = special.times + int(len(audios[0]) / processor.rate / TIME_STEP)
-            answer, learned = [special.times, *words, end, special.end], [True] * (len(words) + 1) + [False, True]
+            end = special.times + int(_spoken(audios[0]) / processor.rate / TIME_STEP)
+            answer, learned = [special.times, *words, end, special.end], [True] * (len(words) + 3)
         tokens = (*prompt, *answer)
         if len(tokens) > processor.config.text_positions:
             raise InputError(
@@ -102,6 +104,12 @@ class WhisperTeaching(Teaching):
     def logits(self, model: "GenerativeModel", states: Tensor) -> Tensor:
         """As `Teaching.logits`."""
         return cast(Whisper, model).logits(states)
+
+
+def _spoken(samples: np.ndarray) -> int:
+    """How many samples there are up to the last one that is no silence beside the loudest."""
+    loud = np.flatnonzero(np.abs(samples) > SILENCE * np.abs(samples).max(initial=0.0))
+    return int(loud[-1]) + 1 if len(loud) else 0
 
 
 def _language(processor: WhisperProcessor, example: Example) -> str | None:
