@@ -41,6 +41,9 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], at_once:
             future.cancel()
         for _ in threads:
             jobs.put(None)
+    # A thread that ran PyTorch and is still ending when the interpreter does would abort the process.
+    for thread in threads:
+        thread.join()
 
 
 def _work(work: Callable[[Item], Result], jobs: "queue.SimpleQueue[tuple[Item, Future[Result]] | None]") -> None:

@@ -68,3 +68,9 @@ def test_what_waits_behind_an_error_is_not_begun_and_no_thread_stays():
         thread.join(PATIENCE)
         assert not thread.is_alive()
     assert set(begun) <= {0, 1, 2}
+
+
+def test_at_the_end_no_thread_is_left_to_disturb_that_of_the_process():
+    before = set(threading.enumerate())
+    assert list(side_by_side(str, range(5), lambda: 2)) == list("01234")
+    assert set(threading.enumerate()) <= before
