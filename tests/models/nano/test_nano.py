@@ -1,5 +1,6 @@
 """The bundled model's parts on small random weights: what must hold whatever was learned."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mmcli.engine.generate import generate
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.errors import ModelError, UsageError
 from mmcli.hub.resolve import resolve
+from mmcli.layers.fusing import fuse
 from mmcli.models.load import load
 from mmcli.models.nano import FAMILY, Nano, NanoConfig
 from mmcli.models.nano.efficientnet_lite import EfficientNetLite, SameConv
@@ -207,6 +209,18 @@ def test_images_are_squeezed_with_a_bicubic_filter():
     expected = F.interpolate(whole, size=(side, side), mode="bicubic", antialias=True)
     difference = (processor.pixels([image]) * 255 - expected).abs()
     assert difference.max() < 2.5 and difference.mean() < 0.01  # bilinear: 31 and 1.1
+
+
+def test_fusing_moves_weights_in_memory_and_changes_nothing(model):
+    fused = deepcopy(model)
+    fuse(fused)
+    assert fused.tower.detector.stem.weight.is_contiguous(memory_format=torch.channels_last)
+    pixels = torch.rand(2, 3, 128, 128)
+    with torch.inference_mode():
+        plain, ours = (vars(one.look(pixels)) for one in (model, fused))
+    assert plain.keys() == ours.keys()
+    for name, expected in plain.items():
+        torch.testing.assert_close(ours[name], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_each_tower_gets_pixels_as_it_was_trained_on_them(model):
