@@ -1,5 +1,6 @@
 """Keys and values that a decoder attends to beside its own tokens: those of an encoder, or of image tokens."""
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 
 import torch
@@ -26,6 +27,18 @@ class CrossAttentionKV(RowState):
         self._all_valid = valid
         self.valid = valid
         self.order = list(range(layers[0][0].shape[0]))  # which row stands where
+
+    @classmethod
+    def padded(cls, rows: Sequence[Tensor], keys_values: Callable[[Tensor], Iterable[tuple[Tensor, Tensor]]]) -> Self:
+        """Of vectors [S, D] of each row, which may have more or fewer: zeros stand behind those that have fewer.
+
+        `keys_values` gives the keys and values of every layer of vectors [B, S, D].
+        """
+        states = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+        lengths = torch.tensor([len(row) for row in rows], device=states.device)
+        valid = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
+        there = valid[:, None, :, None]
+        return cls([(k * there, v * there) for k, v in keys_values(states)], valid)
 
     @property
     def device(self) -> torch.device:

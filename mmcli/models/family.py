@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
     from mmcli.speech.fallback import DecodingOptions
     from mmcli.types import Turn
 
+DEEPEST = 8  # dotted parts of the longest name of a parameter
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -247,6 +249,13 @@ class Outline(Protocol):
         ...
 
 
+def own_names(config: Any) -> "list[Rule]":
+    """The rules of checkpoints whose tensors have the names of the model's own parameters."""
+    from mmcli.hub.weights import Rule
+
+    return [Rule(path, path) for path in (".".join(["{}"] * parts) for parts in range(1, DEEPEST + 1))]
+
+
 @dataclass(frozen=True)
 class Family:
     """A model family: from a checkpoint's configuration to a module, its weights' names and its processor."""
@@ -254,10 +263,10 @@ class Family:
     name: str
     read_config: Callable[[dict[str, Any]], Any]  # config.json → the family's configuration; ModelError
     build: "Callable[[Any], GenerativeModel]"  # called under the meta device
-    rules: "Callable[[Any], list[Rule]]"
     processor: Callable[[Path, Any, dict[str, Any]], Processor]  # folder, configuration, config.json
     stages: Callable[[Any], list[Stage]]
     capabilities: Callable[[Any], Capabilities]  # configuration → what a checkpoint can do, if it lacks no file
+    rules: "Callable[[Any], list[Rule]]" = own_names  # configuration → what the checkpoint's tensors are called here
     transcript_inputs: "Callable[[Any, Sequence[np.ndarray], DecodingOptions], Inputs] | None" = None
     """For families that transcribe: (loaded, windows, options) → what the model has read before it writes each text."""
     transcribe: Transcribe | None = None

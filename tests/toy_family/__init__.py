@@ -11,7 +11,6 @@ from torch import nn
 
 from mmcli.engine.cross_attention import CrossAttentionKV
 from mmcli.engine.inputs import Inputs, pad_left
-from mmcli.hub.weights import Rule
 from mmcli.layers.causal_lm import CausalReader
 from mmcli.layers.decoder import Layer, LlamaConfig, LlamaDecoder
 from mmcli.layers.encoder_decoder import CrossAttention
@@ -46,9 +45,7 @@ class Toy(CausalReader):
     def prefill(self, inputs, cache):
         places = [torch.arange(r)[:, None] * GRID + torch.arange(c) for r, c in inputs.image_layouts]
         states = [self.patch(i) + self.place(p.flatten()) for i, p in zip(inputs.images, places, strict=True)]
-        there = nn.utils.rnn.pad_sequence([torch.ones(len(one), dtype=torch.bool) for one in states], True)
-        seen = self.decoder.layers[0].cross.keys_values(nn.utils.rnn.pad_sequence(states, True))
-        cache.context = CrossAttentionKV([tuple(part * there[:, None, :, None] for part in seen)], there)
+        cache.context = CrossAttentionKV.padded(states, lambda x: [self.decoder.layers[0].cross.keys_values(x)])
         return super().prefill(replace(inputs, images=()), cache)
 
 
@@ -80,7 +77,6 @@ FAMILY = Family(
     name="toy",
     read_config=dict,
     build=Toy,
-    rules=lambda config: [Rule(".".join(["{}"] * parts), ".".join(["{}"] * parts)) for parts in range(2, 7)],
     processor=lambda folder, config, raw: ToyProcessor(),
     stages=lambda config: [Stage("patches", "linear", f"1 to {GRID * GRID} × {WIDTH}", 0)],
     capabilities=lambda config: TASKS,

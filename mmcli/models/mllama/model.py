@@ -61,18 +61,12 @@ class Mllama(GenerativeModel):
         own = is_image.sum(dim=1).tolist()
         if sum(own) != len(inputs.images):
             raise ValueError(f"{len(inputs.images)} images for {sum(own)} places")
-        states = torch.nn.utils.rnn.pad_sequence(
-            [part.flatten(0, 1) for part in self.image_states(inputs).split(own)], batch_first=True
-        )
-        there = torch.tensor(own, device=states.device)[:, None] * self.config.keys
-        valid = torch.arange(states.shape[1], device=states.device) < there
-        layers = [
-            (k * valid[:, None, :, None], v * valid[:, None, :, None]) for k, v in self.decoder.keys_values(states)
-        ]
+        states = [part.flatten(0, 1) for part in self.image_states(inputs).split(own)]
+        images = CrossAttentionKV.padded(states, self.decoder.keys_values)
         attends = cross_attention_mask(
             inputs.tokens, self.config.image_token, counts, vision.most_tiles, vision.patches
         )
-        return CrossAttentionKV(layers, valid), attends.to(states.device)
+        return images, attends.to(images.device)
 
     def prefill(self, inputs: Inputs, cache: KVCache) -> Tensor:
         """Read a batch behind what the cache holds → logits [B, V] of the first token to write.

@@ -9,13 +9,11 @@ from mmcli.models.nano.processor import NanoProcessor
 from mmcli.models.nano.stages import stages
 from mmcli.models.nano.teaching import NanoTeaching
 from mmcli.models.nano.vocabulary import closed_vocabulary
-from mmcli.models.nano.weights import rules
 
 FAMILY = Family(
     name="nano",
     read_config=NanoConfig.from_json,
     build=Nano,
-    rules=rules,
     processor=NanoProcessor.open,
     stages=stages,
     capabilities=capabilities,
