@@ -51,7 +51,7 @@ class FoundSource(Source):
 
 
 def found_sources(results: Iterable[Record | Unreadable], *, at_once: bool = False) -> Iterator[Source]:
-    """The inputs that records tell of, in the order in which they are first told of.
+    """The inputs that records are about, in the order in which they first come.
 
     Records of one input that follow each other make one source, and with `at_once` (which waits for the last of them)
     all of its records do. What cannot be read again is a source with that problem.

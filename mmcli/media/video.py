@@ -99,8 +99,8 @@ class VideoReader:
         self._open()
         try:
             self.rate = _rate(self._stream)
-            told = length(self._container, self._stream)
-            self.seconds = told if told is not None and told <= _LONGEST else None
+            declared = length(self._container, self._stream)
+            self.seconds = declared if declared is not None and declared <= _LONGEST else None
             self.has_audio = bool(self._container.streams.audio)
             self._stated = self._stream.duration is not None or not self.has_audio  # else audio may go on longer
             self._ratio = self._stream.sample_aspect_ratio

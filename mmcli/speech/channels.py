@@ -15,7 +15,7 @@ from mmcli.speech.windows import CONTEXT, FRAME, START, framed
 if TYPE_CHECKING:
     from mmcli.speech.silero_vad import SileroVAD
 
-PIECE = 125 * FRAME  # samples that are judged together: 4 s
+PIECE = 125 * FRAME  # samples that are compared together: 4 s
 ALIKE = 0.7  # correlation with the loudest channel from which on nothing is lost in the mean
 SILENT = 1e-4  # share of the loudest channel's energy (-40 dB) below which a channel disturbs nobody
 SPOKEN = 3  # frames of speech in a piece by which a channel is one to be transcribed

@@ -210,7 +210,7 @@ def outlined(
 
 
 def _is_outside(one: "ParsedObject", box: Sequence[float]) -> bool:
-    """Whether nothing of a box is inside the image; points have no extent to lose, outlines are not judged by it."""
+    """Whether nothing of a box is inside the image; points have no extent to lose, outlines do not count."""
     if one.quad is not None or one.polygons or len(one.loc) != 4:
         return False
     return box[0] >= box[2] or box[1] >= box[3]

@@ -5,7 +5,7 @@ Layers, widths and tables are the published ones, and so are the ids; the tokeni
 
 from pathlib import Path
 
-ROWS, HARD = 262_144, 128  # ids of text, and hard tokens of each sense
+ROWS, HARD = 262_144, 128  # ids of text, and hard tokens of images and of audio
 
 # Layers, MLP width, layers that share keys and values.
 SIZES = {"3n-small": (10, 2048, 5), "e2b": (30, 8192, 10), "e4b": (35, 16_384, 15)}

@@ -44,12 +44,12 @@ PRECEDENCE = [  # task, variables, in the file → the model, and what chose it
     ("caption", {"MMCLI_MODEL": "all/images"}, FILE, "all/images", "MMCLI_MODEL"),
     ("detect", {"MMCLI_MODEL": "all/images"}, FILE, "all/images", "MMCLI_MODEL"),
     ("transcribe", {"MMCLI_MODEL": "all/images"}, FILE, "from/file", "file"),
-    ("transcribe", {"MMCLI_TRANSCRIBE_MODEL": "my/ears"}, FILE, "my/ears", "MMCLI_TRANSCRIBE_MODEL"),
+    ("transcribe", {"MMCLI_TRANSCRIBE_MODEL": "my/whisper"}, FILE, "my/whisper", "MMCLI_TRANSCRIBE_MODEL"),
     ("caption", {"MMCLI_MODEL": "a/b", "MMCLI_CAPTION_MODEL": "c/d"}, FILE, "c/d", "MMCLI_CAPTION_MODEL"),
     ("chat", {"MMCLI_MODEL": "a/b", "MMCLI_CAPTION_MODEL": "c/d"}, FILE, "a/b", "MMCLI_MODEL"),
     ("caption", {"MMCLI_MODEL": " ", "MMCLI_CAPTION_MODEL": ""}, FILE, "from/file", "file"),  # empty: not set
     ("read", {}, {}, "rapidocr", None),
-    ("read", {}, {"read": "its/eyes"}, "its/eyes", "file"),
+    ("read", {}, {"read": "its/florence"}, "its/florence", "file"),
 ]
 
 

@@ -23,7 +23,7 @@ def photos(tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize("command", ["detect", "segment"])
 def test_beams_do_not_go_with_every_way_of_finding(photos, command):
     done = mmcli(command, "cat", "photos/cat.png", "--beams", "3")
-    assert (done.code, done.out) == (2, "") and "nano judges each object by itself, so --beams cannot be" in done.err
+    assert (done.code, done.out) == (2, "") and "nano finds each object by itself, so --beams cannot be" in done.err
     done = mmcli(command, "cat", "photos/cat.png", "--beams", "3", "--temperature", "1")
     assert done.code == 2 and "--beams cannot be used with --temperature" in done.err
     assert mmcli(command, "cat", "photos/cat.png", "--beams", "1").out == mmcli(command, "cat", "photos/cat.png").out

@@ -46,9 +46,9 @@ def test_what_does_more_comes_first_then_the_larger_or_what_is_near_it():
     assert any(turns) and turns == sorted(turns, reverse=True)  # what forgets the turns comes after what does not
     by_name = [model.name for model in chatting]
     assert by_name.index("smolvlm2-2.2b") < by_name.index("minicpm-v-2") < by_name.index("smolvlm-2.2b")
-    heard = names("transcribe", DESK, ONLINE)
-    assert heard.index("gemma-3n-e4b") > heard.index("whisper-tiny.en")  # it times no words
-    assert heard[0] == "whisper-large-v3"
+    suggested = names("transcribe", DESK, ONLINE)
+    assert suggested.index("gemma-3n-e4b") > suggested.index("whisper-tiny.en")  # it times no words
+    assert suggested[0] == "whisper-large-v3"
 
 
 def test_without_a_network_only_what_is_here():

@@ -45,7 +45,7 @@ def test_speech_is_transcribed_whatever_the_other_channels_hold(name, bundled_au
 
 @pytest.mark.parametrize(("correlation", "differ"), [(1.0, False), (0.8, False), (0.6, True), (0.0, True)])
 @pytest.mark.parametrize("level", [1.0, 0.02])
-def test_channels_are_judged_one_by_one_where_they_are_less_than_alike(correlation, differ, level):
+def test_channels_are_taken_one_by_one_where_they_are_less_than_alike(correlation, differ, level):
     voice, other = np.random.default_rng(0).normal(0, 0.1, (2, 4 * RATE))
     channel = level * (correlation * voice + (1 - correlation**2) ** 0.5 * other)
     assert Voices([], None)._differ(np.stack((voice, channel), 1)) is differ

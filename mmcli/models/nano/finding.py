@@ -83,7 +83,7 @@ def find(
     """
     if beams > 1:
         name = loaded.checkpoint.name
-        raise UsageError(f"{name} judges each object by itself, so --beams cannot be used to find any", "Leave it out")
+        raise UsageError(f"{name} finds each object by itself, so --beams cannot be used to find any", "Leave it out")
     taught = loaded.config.things
     asked = [
         Asked(image, label, thing)

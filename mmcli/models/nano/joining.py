@@ -103,8 +103,8 @@ def candidates(
     for i, one in enumerate(kept):
         score = scores.get(i, math.nan)
         kind = DETECTOR if math.isnan(score) else BOTH
-        told = 0.0 if kind == DETECTOR else score
-        features = _features(one.logit, best, one.other, presence, told, one.classified, there)
+        own_score = 0.0 if kind == DETECTOR else score
+        features = _features(one.logit, best, one.other, presence, own_score, one.classified, there)
         found.append(Candidate(one.loc, kind, features, score))
     return found
 

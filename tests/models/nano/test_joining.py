@@ -94,9 +94,9 @@ def test_further_boxes_of_a_thing_that_is_there_may_be_less_likely():
 
 
 def test_a_proposal_that_only_the_classifier_takes_for_the_thing_is_considered():
-    judging = replace(PLAIN, detector=(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.5))
+    calibrated = replace(PLAIN, detector=(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.5))
     doubted, known = Detection(CAT, -6.0, -3.0, classified=2.0), Detection(ELSEWHERE, -6.0, -3.0)
-    [one] = join(candidates([], 2.0, [doubted, known], there=1.0), judging, 0.5)
+    [one] = join(candidates([], 2.0, [doubted, known], there=1.0), calibrated, 0.5)
     assert one.loc == CAT and one.probability == pytest.approx(1 / (1 + math.exp(-2.5)))
 
 

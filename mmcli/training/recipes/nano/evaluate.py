@@ -6,8 +6,9 @@ False boxes: questions for absent classes that give a box. COCO: the same on the
 with at least eight boxes, each asked where it is and three absent ones on every photograph, beside the detector alone
 at several thresholds. Lists: objects asked together against the same objects one by one. Masks: how many of the objects
 found have one, and mean overlap on objects whose box was found. Captions: CIDEr-D against people's sentences, and how
-often the main object is named. Told: on COCO's check photographs, captions that name a COCO object that is not there.
-Likeness: CIDEr-D on those with people's sentences. Questions: VQA's, answered in the words that most people chose.
+often the main object is named. Hallucination: on COCO's check photographs, captions that name a COCO object that is not
+there. Likeness: CIDEr-D on those with people's sentences. Questions: VQA's, answered in the words that most people
+chose.
 """
 
 import json
@@ -306,7 +307,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes that look for boxes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=1, help="use only every n-th check picture")
-    parser.add_argument("--only", default="boxes,false,coco,lists,masks,captions,told,likeness,questions")
+    parser.add_argument("--only", default="boxes,false,coco,lists,masks,captions,hallucination,likeness,questions")
     args = parser.parse_args()
     source = Source(args.model, args.data, args.device, args.dtype)
     mixed, coco, masked = (
@@ -320,7 +321,7 @@ def main() -> None:
         "lists": lambda: measure_lists(coco, args.seed),
         "masks": lambda: measure_masks(mixed),
         "captions": lambda: measure_captions(mixed),
-        "told": lambda: measure_hallucination(coco.answer_texts, coco.photos),
+        "hallucination": lambda: measure_hallucination(coco.answer_texts, coco.photos),
         "likeness": lambda: measure_likeness(masked.answer_texts, masked.photos),
         "questions": lambda: measure_questions(coco.answer_texts, coco.photos),
     }

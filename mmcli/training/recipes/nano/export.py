@@ -2,7 +2,7 @@
 
     python -m mmcli.training.recipes.nano.export --run FOLDER --out FOLDER
 
-FOLDER of the run holds lesson.safetensors, whose parts that served training alone are left out, and the model's other
+FOLDER of the run holds checkpoint.safetensors, whose parts for training alone are left out, and the model's other
 files, which are copied. Matrices and kernels are kept in int8 with a scale for each row (an output channel of a
 convolution), all else in float16.
 """
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--storage", choices=("float16", "int8"), default="int8")
     args = parser.parse_args()
-    state = load_file(args.run / "lesson.safetensors")
+    state = load_file(args.run / "checkpoint.safetensors")
     state = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "model.safetensors"

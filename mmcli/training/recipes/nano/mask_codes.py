@@ -59,7 +59,7 @@ def iou(model: MaskVQVAE, masks: Tensor) -> float:
 
 @torch.no_grad()
 def write(model: MaskVQVAE, outlines: Tensor, batch: Batch, seg_token: int) -> Batch:
-    """A batch with the codes of its masks [B, MASKS, 64, 64] in their places."""
+    """A batch with the codes of its masks [B, MAX_MASKS, 64, 64] in their places."""
     codes = torch.zeros(*batch.masks.shape, CODES, dtype=torch.long, device=outlines.device)
     there = batch.masks >= 0
     codes[there] = model.encode(outlines[there])

@@ -17,7 +17,7 @@ from mmcli.training.recipes.nano.annotations import COCO_CLASSES, KNOWN_TO_DETEC
 
 LENGTH = 176  # text tokens of a row
 BOXES = 64  # objects of a row that are sent to the device
-MASKS = 6  # masks that a row's answers may hold
+MAX_MASKS = 6  # masks that a row's answers may hold
 PREFIX, SUFFIX = 0, 1
 NONE = -1  # no target here
 PLAIN, KNOWN, LAYOUT = 0, 1, 2  # a photograph; one that the detector was trained on; boxes without an image
@@ -27,8 +27,8 @@ EVERY_BOX, CAPTIONED, BOTH = 1.6, 1.2, 3.0
 LAYOUT_SHARE = 0.06  # of the rows
 MOSAIC_SHARE = 0.3  # … that are four images in one
 TILES = 4
-MASKS_FIRST = 0.6  # share of rows in which questions for masks get room before others
-MASK_WEIGHT = 1.5  # of a mask's code, beside another token
+MASK_PRIORITY = 0.6  # share of rows in which questions for masks get room before others
+MASK_CODE_WEIGHT = 1.5  # of a mask's code, beside another token
 WORD_NOISE = 0.2  # share of a sentence's words that are read wrongly while it is learned
 
 
@@ -47,10 +47,10 @@ class Batch:
     boxes: Tensor  # [B, BOXES, 4] objects of the detector's classes in the crop
     labels: Tensor  # [B, BOXES] their classes, NONE where there is no more
     known: Tensor  # [B, 80] of which classes these are all that the crop shows
-    mask_boxes: Tensor  # [B, MASKS, 4] boxes of the masks that answers hold
-    masks: Tensor  # [B, MASKS] numbers of these masks, NONE where there is no more
-    mask_windows: Tensor  # [B, MASKS, 4] what these boxes show of them
-    turned: Tensor  # [B, MASKS] whether they are flipped
+    mask_boxes: Tensor  # [B, MAX_MASKS, 4] boxes of the masks that answers hold
+    masks: Tensor  # [B, MAX_MASKS] numbers of these masks, NONE where there is no more
+    mask_windows: Tensor  # [B, MAX_MASKS, 4] what these boxes show of them
+    turned: Tensor  # [B, MAX_MASKS] whether they are flipped
     tokens: Tensor  # [B, T]
     question: Tensor  # [B, T] which question a token belongs to; 0 = padding
     part: Tensor  # [B, T] PREFIX or SUFFIX
@@ -122,10 +122,10 @@ class Questions(IterableDataset):
             "boxes": np.zeros((size, BOXES, 4), np.float32),
             "labels": np.full((size, BOXES), NONE),
             "known": np.zeros((size, len(COCO_CLASSES)), bool),
-            "mask_boxes": np.tile(np.array([0, 0, 1, 1], np.float32), (size, MASKS, 1)),
-            "masks": np.full((size, MASKS), NONE),
-            "mask_windows": np.tile(np.array([0, 0, 1, 1], np.float32), (size, MASKS, 1)),
-            "turned": np.zeros((size, MASKS), bool),
+            "mask_boxes": np.tile(np.array([0, 0, 1, 1], np.float32), (size, MAX_MASKS, 1)),
+            "masks": np.full((size, MAX_MASKS), NONE),
+            "mask_windows": np.tile(np.array([0, 0, 1, 1], np.float32), (size, MAX_MASKS, 1)),
+            "turned": np.zeros((size, MAX_MASKS), bool),
             "tokens": np.full((size, length), self.config.pad_token),
             "question": np.zeros((size, length), np.int64),
             "part": np.zeros((size, length), np.int64),
@@ -188,7 +188,7 @@ class Questions(IterableDataset):
             tokens = prefix + suffix
             n = len(tokens) - 1  # the last token is only a target
             own = [piece for piece in pieces if isinstance(piece, prompts.Mask)]
-            if at + n > LENGTH or masks + len(own) > MASKS:
+            if at + n > LENGTH or masks + len(own) > MAX_MASKS:
                 continue
             number += 1
             here = slice(at, at + n)
@@ -202,7 +202,7 @@ class Questions(IterableDataset):
             b["sentence"][row, first : at + n] = weight < 0
             if own:
                 codes = np.array([i for i, token in enumerate(suffix) if token == self.config.seg_token])
-                b["weight"][row, first + codes] *= MASK_WEIGHT
+                b["weight"][row, first + codes] *= MASK_CODE_WEIGHT
                 b["cell"][row, first + codes] = 1 + masks * CODES + np.arange(len(codes))
                 missed = np.array([not mask.exact for mask in own]).nonzero()[0]
                 corners = (codes[missed * CODES, None] + np.arange(-4, 0)).flatten()
@@ -286,7 +286,7 @@ class Questions(IterableDataset):
         sentences = list({(question[0], *question[1]): question for question in sentences}.values())
         asked = list({question[0]: question for question in asked}.values()) + sentences
         self.rng.shuffle(asked)
-        if self.rng.random() < MASKS_FIRST:
+        if self.rng.random() < MASK_PRIORITY:
             asked.sort(key=lambda question: not question[0].startswith("segment"))
         return asked
 

@@ -104,7 +104,7 @@ def _mosaic(parts: Tensor) -> Tensor:
 
 
 def outlines(masks: Tensor, batch: Batch) -> Tensor:
-    """What a batch's boxes show of their masks [B, MASKS, 64, 64] in 0..1; masks uint8 [count, 64, 64]."""
+    """What a batch's boxes show of their masks [B, MAX_MASKS, 64, 64] in 0..1; masks uint8 [count, 64, 64]."""
     own = masks[batch.masks.clamp(min=0)].float() / 255
     own = torch.where(batch.turned[..., None, None], own.flip(-1), own).flatten(0, 1)[:, None]
     places = _grid(batch.mask_windows.flatten(0, 1), torch.zeros_like(batch.turned).flatten(), own.shape[-1])

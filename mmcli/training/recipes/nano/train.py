@@ -136,12 +136,12 @@ def main() -> None:
         from_towers(model.nano, args.init)
     spent, step = 0.0, 0
     if args.resume:
-        model.load_state_dict({k: v.float() for k, v in load_file(args.resume / "lesson.safetensors").items()})
+        model.load_state_dict({k: v.float() for k, v in load_file(args.resume / "checkpoint.safetensors").items()})
         progress = json.loads((args.resume / "progress.json").read_text())
         spent, step = progress["spent"], progress["step"]
         print(f"going on at step {step}, {spent:.0f} s", flush=True)
     model.to(device)
-    checks = list(itertools.islice(questions(held_out, [], min(args.batch, CHECK_ROWS), 1, 0.0), args.judged))
+    checks = list(itertools.islice(questions(held_out, [], min(args.batch, CHECK_ROWS), 1, 0.0), args.eval_batches))
     for batch in checks:
         batch.photo += len(learned)
     torch.manual_seed(args.seed * ranks.world + ranks.rank)
@@ -277,8 +277,8 @@ def _named(parts: list[float]) -> str:
 def _save(model: TrainingModel, spent: float, step: int, out: Path) -> None:
     """The averaged weights, from which a later run goes on with a fresh optimiser; `export` makes the model of them."""
     state = {k: v.detach().half().contiguous().cpu() for k, v in model.state_dict().items()}
-    save_file(state, out / "lesson.part")
-    (out / "lesson.part").rename(out / "lesson.safetensors")
+    save_file(state, out / "checkpoint.part")
+    (out / "checkpoint.part").rename(out / "checkpoint.safetensors")
     (out / "progress.json").write_text(json.dumps({"spent": spent, "step": step}))
 
 
@@ -306,8 +306,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--resume", type=Path, help="folder of lesson.safetensors and progress.json to go on from")
-    parser.add_argument("--judged", type=int, default=8, help="batches of held-out pictures to measure the loss on")
+    parser.add_argument("--resume", type=Path, help="folder of checkpoint.safetensors and progress.json to go on from")
+    parser.add_argument(
+        "--eval-batches", type=int, default=8, help="batches of held-out pictures to measure the loss on"
+    )
     args = parser.parse_args()
     args.started = time.time()
     return args

@@ -86,7 +86,7 @@ class TrainingModel(nn.Module):
         return out * keep / (1 - rate)
 
     def forward(self, x: Tensor, maps: Tensor, outlines: Tensor, *fields: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels, class maps, masks [B, MASKS, 32, 32] and the fields of a batch → (loss, its PARTS)."""
+        """Pixels, class maps, masks [B, MAX_MASKS, 32, 32] and the fields of a batch → (loss, its PARTS)."""
         nano, config, b = self.nano, self.nano.config, packing.Batch(*fields)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             found, raw = nano.tower.detect(x)  # frozen, and in full precision: boxes are copied from it

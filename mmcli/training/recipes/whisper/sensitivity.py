@@ -3,7 +3,7 @@
     python -m mmcli.training.recipes.whisper.sensitivity FLOAT16 QUANTISED --audio FOLDER --bytes 5900000 --folder NEW
 
 QUANTISED is what `quantize` made of the checkpoint FLOAT16; FOLDER holds recordings as for `quantize`. How far rounding
-a matrix moves the distribution of tokens is told to second order by half the mean of (∇ log p · Δ)², where Δ is the
+a matrix moves the distribution of tokens is, to second order, half the mean of (∇ log p · Δ)², where Δ is the
 change and log p that of tokens drawn from the model itself: its Fisher information. One pass backwards a window serves
 all matrices. They are taken by what they win a byte, as long as there are bytes.
 """

@@ -90,8 +90,8 @@ def test_an_exported_training_loads_and_differs_by_no_more_than_rounding(tmp_pat
     run = tmp_path / "run"
     run.mkdir()
     model = {f"nano.{name}": tensor for name, tensor in state.items()} | {"map_head.weight": torch.ones(3)}
-    save_file(model, run / "lesson.safetensors")
-    kept = export.stored({k.removeprefix("nano."): v for k, v in load_file(run / "lesson.safetensors").items()
+    save_file(model, run / "checkpoint.safetensors")
+    kept = export.stored({k.removeprefix("nano."): v for k, v in load_file(run / "checkpoint.safetensors").items()
                           if k.startswith("nano.")}, "int8")  # fmt: skip
     save_file(kept, tmp_path / "model.safetensors")
     assert kept["wide.weight"].dtype == torch.int8 and "map_head.weight" not in kept
