@@ -86,8 +86,6 @@ def _of_file(place: Place, wanted: str | None) -> Found:
 def _of_folder(place: Place, wanted: str | None) -> Found:
     folder = place.path
     found: Found = {}
-    if (folder / MANIFEST).is_file():
-        found[records.NAME] = lambda: _of_run(place)
     for path in sorted(folder.glob("*.y*ml")):
         if path.suffix in YAML and path.is_file() and yolo.fits(path):
             found[yolo.NAME] = lambda path=path: yolo.read(path, place)  # type: ignore[misc]
@@ -105,6 +103,8 @@ def _of_folder(place: Place, wanted: str | None) -> Found:
         found[voc.NAME] = lambda: voc.read(place)
     if wanted == captions.BESIDE or captions.looks_like_text(folder):
         found[captions.BESIDE] = lambda: captions.read_beside(place)
+    if (folder / MANIFEST).is_file() and (not found or wanted == records.NAME):  # beside a data set it has the same
+        found[records.NAME] = lambda: _of_run(place)
     return found
 
 

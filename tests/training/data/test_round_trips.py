@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
+from command import mmcli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,6 +20,7 @@ from mmcli.output.schema import Object, Record
 from mmcli.rle import encode
 from mmcli.training.data import read_examples
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 WIDTH, HEIGHT = 97, 61
 
 labels = st.text(st.characters(exclude_characters=";<>", exclude_categories=("C", "Z")), min_size=1, max_size=12)
@@ -97,6 +99,18 @@ def test_pictures_that_links_lead_out_to_are_read_with_leave_only(photos, tmp_pa
     [bad] = read_examples(tmp_path)
     assert "lies outside the data's folder" in bad.what and "--media" in bad.what
     assert bad.where == "images/in/a.png"
+
+
+@pytest.mark.parametrize("layout", ["coco", "yolo", None])
+def test_what_a_run_into_a_folder_has_written_is_read(layout, album):
+    """The records that the run keeps there are no second format; without a data set they are what is read."""
+    Image.open(EXAMPLES / "cat.jpg").save("album/cat.png")
+    form = ["--format", layout] if layout else []
+    done = mmcli("detect", "cat", "album", "-o", "out", "--min-score", "0.5", *form)
+    assert done.code == 0, done.err
+    found = {example.images[0].stem: example.objects for example in read_examples(Path("out"), media=Path())}
+    assert sorted(found) == ["a[red]", "b", "c", "cat"] and [one.label for one in found["cat"]] == ["cat"]
+    assert found["cat"][0].box == pytest.approx((0, 0, 0.911, 1), abs=0.01)
 
 
 def test_captions_and_transcripts_that_were_written_are_read(photos, tmp_path):
