@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class Place:
             real = os.path.realpath(path)
             if not os.path.isfile(real):
                 continue
-            if self.allowed(real):
+            if self._holds(real):
                 return path
             outside = True
         if outside:
@@ -89,8 +90,15 @@ class Place:
         raise Unusable(f"its {what} {shown(name)} does not exist")
 
     def allowed(self, real: str | Path) -> bool:
-        roots = [self.root, *([self.media] if self.media else [])]
-        return any(Path(os.path.realpath(real)).is_relative_to(os.path.realpath(root)) for root in roots)
+        """Whether a folder or a file lies, links followed, where data may lie."""
+        return self._holds(os.path.realpath(real))
+
+    def _holds(self, real: str) -> bool:
+        return any(real == root or real.startswith(root.rstrip(os.sep) + os.sep) for root in self._roots)
+
+    @cached_property
+    def _roots(self) -> list[str]:
+        return [os.path.realpath(root) for root in (self.root, *([self.media] if self.media else []))]
 
 
 def split_of(parts: Sequence[str]) -> str | None:
