@@ -1,13 +1,15 @@
 """Linear layers in 8-bit integers on the CPU: weights with a scale a row, numbers with one a token; and in 4-bit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from mmcli.errors import raise_if_interrupted
-from mmcli.hub.quantized import GROUP, unpack
+from mmcli.hub.quantized import GROUP, multiplied, unpack
+from mmcli.hub.weights import TakesWeights
 
 LARGEST = 127
 ROWS = 512  # of a weight that are quantised at a time: no second copy of a large one is made
@@ -16,6 +18,12 @@ ZERO = 128  # oneDNN wants its left factor in uint8, in which this stands for 0
 
 class Quantisable(nn.Module):
     """A model that knows a faster arithmetic for the CPU than one type for everything."""
+
+    def expect_int8(self) -> None:
+        """Before weights are read: have those that `quantise` puts in int8 rounded one by one, as they are read.
+
+        All of them in float32 would take four times the memory that the model needs then. Nothing by default.
+        """
 
     def quantise(self) -> bool:
         """Choose it, where this CPU has it; answers stay as good. Fusing comes behind it.
@@ -42,7 +50,27 @@ def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     return whole, scale
 
 
-class Int8Linear(nn.Module):
+class RoundedLinear(nn.Module):
+    """A linear layer in a form of int8, made of a floating-point weight or of integers and their scales."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        super().__init__()
+        self.fill(*quantize_weight(weight), None if bias is None else bias.float())
+
+    @classmethod
+    def rounded(cls, whole: Tensor, scale: Tensor, bias: Tensor | None) -> Self:
+        """Of int8 [N, K], float32 scales [N] and a float32 bias [N]."""
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        layer.fill(whole, scale, bias)
+        return layer
+
+    def fill(self, whole: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+        """Keep these, which are as for `rounded`, as this form does."""
+        raise NotImplementedError
+
+
+class Int8Linear(RoundedLinear):
     """y = x Wᵀ + b with W and x in int8 and sums in int32: [..., K] → [..., N], in the type of x.
 
     Every row of x has its own scale, so that what shares a batch with it changes nothing. (The scheme of LLM.int8(),
@@ -53,12 +81,10 @@ class Int8Linear(nn.Module):
     scale: Tensor  # float32 [N]
     bias: Tensor  # float32 [N]
 
-    def __init__(self, weight: Tensor, bias: Tensor | None):
-        super().__init__()
-        whole, scale = quantize_weight(weight)
+    def fill(self, whole: Tensor, scale: Tensor, bias: Tensor | None) -> None:
         self.register_buffer("weight", whole)
         self.register_buffer("scale", scale)
-        self.register_buffer("bias", torch.zeros_like(self.scale) if bias is None else bias.float())
+        self.register_buffer("bias", torch.zeros_like(scale) if bias is None else bias)
 
     @classmethod
     def of(cls, layer: nn.Linear) -> "Int8Linear":
@@ -67,11 +93,8 @@ class Int8Linear(nn.Module):
     @classmethod
     def stacked(cls, layers: "Sequence[Int8Linear]") -> "Int8Linear":
         """Layers of one input as one, their outputs side by side: the same numbers, since every row has its scale."""
-        whole = cls.__new__(cls)
-        nn.Module.__init__(whole)
-        for name in ("weight", "scale", "bias"):
-            whole.register_buffer(name, torch.cat([layer.get_buffer(name) for layer in layers]))
-        return whole
+        parts = ([layer.get_buffer(name) for layer in layers] for name in ("weight", "scale", "bias"))
+        return cls.rounded(*map(torch.cat, parts))
 
     def forward(self, x: Tensor) -> Tensor:
         y = int8_product(x.reshape(-1, x.shape[-1]), self.weight, self.scale).add_(self.bias)
@@ -85,19 +108,17 @@ def int8_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     return sums.mul_(own).mul_(scale)  # in place: new memory costs more than a pass over it
 
 
-class PackedInt8Linear(nn.Module):
+class PackedInt8Linear(RoundedLinear):
     """The same numbers as `Int8Linear`, up to float32's rounding, from weights in the order in which oneDNN reads them.
 
     For many outputs it is two to three times as fast; for small layers its start costs more than it saves.
     `packing_works` tells whether this PyTorch has it.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None):
-        super().__init__()
-        whole, scale = quantize_weight(weight)
+    def fill(self, whole: Tensor, scale: Tensor, bias: Tensor | None) -> None:
         self.packed = torch.ops.onednn.qlinear_prepack(whole, None)  # opaque: it can be neither moved nor saved
         self.register_buffer("scale", scale)
-        self.register_buffer("bias", None if bias is None else bias.float())
+        self.register_buffer("bias", bias)
         self.register_buffer("zeros", torch.zeros(len(scale), dtype=torch.long))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,13 +164,51 @@ class Int8Embedding(nn.Module):
 
     def __init__(self, weight: Tensor):
         super().__init__()
-        whole, scale = quantize_weight(weight)
+        self.fill(*quantize_weight(weight), weight.dtype)
+
+    @classmethod
+    def rounded(cls, whole: Tensor, scale: Tensor, dtype: torch.dtype) -> "Int8Embedding":
+        """Of int8 [R, D] and float32 scales [R]; rows are given in `dtype`."""
+        table = cls.__new__(cls)
+        nn.Module.__init__(table)
+        table.fill(whole, scale, dtype)
+        return table
+
+    def fill(self, whole: Tensor, scale: Tensor, dtype: torch.dtype) -> None:
         self.register_buffer("weight", whole)
         self.register_buffer("scale", scale)
-        self.dtype = weight.dtype
+        self.dtype = dtype
 
     def forward(self, numbers: Tensor) -> Tensor:
         return (self.weight[numbers] * self.scale[numbers].unsqueeze(-1)).to(self.dtype)
+
+
+class ReadInInt8(TakesWeights):
+    """What stands for a linear layer, or a table, until its weight is read, and then has that in int8."""
+
+    whole: Tensor  # int8 [N, K]
+    scale: Tensor  # float32 [N]
+    bias: nn.Parameter | None
+
+    def __init__(self, layer: nn.Linear | nn.Embedding):
+        """`layer` is without memory."""
+        super().__init__()
+        self.register_parameter("weight", cast(nn.Parameter, layer.weight))
+        self.register_parameter("bias", cast(nn.Parameter | None, getattr(layer, "bias", None)))
+        self.dtype = layer.weight.dtype
+
+    def take(self, name: str, tensor: Tensor, scale: Tensor | None, dtype: torch.dtype) -> None:
+        if name == "bias":
+            self.bias = nn.Parameter(tensor.float(), requires_grad=False)
+            return
+        if scale is None or tensor.dtype != torch.int8:
+            whole, scale = quantize_weight(tensor if scale is None else multiplied(tensor, scale))
+        else:
+            whole = tensor.clone()  # a tensor of the file would keep all of that in memory
+        del self.weight
+        self.register_buffer("whole", whole)
+        self.register_buffer("scale", scale.float())
+        self.dtype = dtype
 
 
 @cache
@@ -158,7 +217,7 @@ def packing_works() -> bool:
     return computes_the_same(PackedInt8Linear)
 
 
-def computes_the_same(kind: Callable[[Tensor, Tensor | None], nn.Module]) -> bool:
+def computes_the_same(kind: type[RoundedLinear]) -> bool:
     """The operators of packed weights are not PyTorch's public ones: a version without them, or with others of that
     name, is recognised by trying. So are sums of 16 bits that overflow, which FBGEMM makes where there is no VNNI."""
     weight = torch.linspace(-1, 1, 48 * 32).view(48, 32)
@@ -172,7 +231,7 @@ def computes_the_same(kind: Callable[[Tensor, Tensor | None], nn.Module]) -> boo
         return False
 
 
-def in_int8(module: nn.Module, kind: Callable[[Tensor, Tensor | None], nn.Module] = Int8Linear) -> None:
+def in_int8(module: nn.Module, kind: type[RoundedLinear] = Int8Linear) -> None:
     """Replace every linear layer below `module` by an int8 form of its weight and bias.
 
     `PackedInt8Linear` is for many rows at once, `StepInt8Linear` for the few of a step.
@@ -181,8 +240,18 @@ def in_int8(module: nn.Module, kind: Callable[[Tensor, Tensor | None], nn.Module
         for name, child in list(part.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(part, name, kind(child.weight, child.bias))
+            elif isinstance(child, ReadInInt8):
+                setattr(part, name, kind.rounded(child.whole, child.scale, child.bias))
 
 
-def packed_kind() -> Callable[[Tensor, Tensor | None], nn.Module]:
+def read_in_int8(module: nn.Module) -> None:
+    """Have every linear layer below `module`, which is without memory, in int8 as soon as it is read."""
+    for part in list(module.modules()):
+        for name, child in list(part.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(part, name, ReadInInt8(child))
+
+
+def packed_kind() -> type[RoundedLinear]:
     """The int8 form for many rows or many outputs: packed, where this PyTorch can."""
     return PackedInt8Linear if packing_works() else Int8Linear

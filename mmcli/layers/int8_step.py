@@ -1,17 +1,17 @@
 """Linear layers in int8 for the few rows of a decoding step on the CPU, by FBGEMM's product of packed weights."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmcli.layers.int8 import LARGEST, ZERO, Int8Linear, computes_the_same, packed_kind, quantize_weight
+from mmcli.layers.int8 import LARGEST, ZERO, Int8Linear, RoundedLinear, computes_the_same, packed_kind
 
 
-class StepInt8Linear(nn.Module):
+class StepInt8Linear(RoundedLinear):
     """The numbers of `Int8Linear`, up to rounding, for the few rows of a step: [..., K] → [..., N], in the type of x.
 
     FBGEMM reads packed weights that are in no cache yet two to three times as fast; for hundreds of rows it gains
@@ -20,11 +20,7 @@ class StepInt8Linear(nn.Module):
 
     bias: Tensor | None
 
-    def __init__(self, weight: Tensor, bias: Tensor | None):
-        super().__init__()
-        self._pack(*quantize_weight(weight), None if bias is None else bias.float())
-
-    def _pack(self, whole: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+    def fill(self, whole: Tensor, scale: Tensor, bias: Tensor | None) -> None:
         self.outputs = len(whole)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # PyTorch means to drop such tensors; then there is no packing
@@ -39,14 +35,11 @@ class StepInt8Linear(nn.Module):
         weights = [torch.ops.quantized.linear_unpack(layer.packed)[0] for layer in layers]
         biases = [weight.q_per_channel_scales().new_zeros(len(weight)) for weight in weights]
         biases = [zero if layer.bias is None else layer.bias for layer, zero in zip(layers, biases, strict=True)]
-        whole = cls.__new__(cls)
-        nn.Module.__init__(whole)
-        whole._pack(
+        return cls.rounded(
             torch.cat([weight.int_repr() for weight in weights]),
             torch.cat([weight.q_per_channel_scales() for weight in weights]),
             torch.cat(biases).float() if any(layer.bias is not None for layer in layers) else None,
         )
-        return whole
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1]).float()
@@ -68,11 +61,11 @@ def step_packing_works() -> bool:
     return computes_the_same(StepInt8Linear)
 
 
-def step_kind() -> Callable[[Tensor, Tensor | None], nn.Module]:
+def step_kind() -> type[RoundedLinear]:
     """The int8 form for the few rows of a step."""
     return StepInt8Linear if step_packing_works() else Int8Linear
 
 
-def head_kind() -> Callable[[Tensor, Tensor | None], nn.Module]:
+def head_kind() -> type[RoundedLinear]:
     """The int8 form for the logits of a step: few rows and many outputs."""
     return StepInt8Linear if step_packing_works() else packed_kind()

@@ -68,6 +68,9 @@ def load(
     own_form = isinstance(model, Quantisable) and fused and device.type == "cpu"
     if storage is not None and not (own_form and storage == "int8"):
         keep_in(storage, *parts_in_integers(model))
+    rounds = own_form and (storage == "int8" or (storage is None and is_open))
+    if isinstance(model, Quantisable) and rounds and checkpoint.adapter is None:
+        model.expect_int8()
     mapped = left_in_file(model, table, device, dtype)
     try:
         load_strict(model, checkpoint.folder, family.rules(config), device, dtype, mapped)
@@ -84,7 +87,7 @@ def load(
     quantised = False
     if device.type == "cpu":
         for_cpu(model)
-    if isinstance(model, Quantisable) and own_form and (storage == "int8" or (storage is None and is_open)):
+    if isinstance(model, Quantisable) and rounds:
         quantised = model.quantise()
         kinds = {parameter.dtype for parameter in model.parameters()}
         dtype = kinds.pop() if len(kinds) == 1 else dtype  # a few parts in another type do not change the model's

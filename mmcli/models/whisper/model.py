@@ -13,7 +13,7 @@ from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
 from mmcli.layers.encoder_decoder import MLP, CrossAttention, SelfAttention, by_frames
-from mmcli.layers.int8 import Int8Embedding, Quantisable, in_int8
+from mmcli.layers.int8 import Int8Embedding, Quantisable, ReadInInt8, in_int8, read_in_int8
 from mmcli.layers.int8_step import head_kind, step_kind
 from mmcli.models.stacks import StackConfig
 from mmcli.models.whisper.config import WhisperConfig
@@ -108,6 +108,13 @@ class Whisper(Quantisable, GenerativeModel):
         self.decoder = Decoder(config)
         self.head: nn.Module | None = None  # the table in another arithmetic, for the head alone
 
+    def expect_int8(self) -> None:
+        table = self.decoder.embedding
+        if int8_pays() and isinstance(table, nn.Embedding):
+            self.decoder.embedding = ReadInInt8(table)
+            read_in_int8(self.encoder.layers)
+            read_in_int8(self.decoder.layers)
+
     def quantise(self) -> bool:
         """Choose faster arithmetic for the CPU; texts stay as good.
 
@@ -124,9 +131,13 @@ class Whisper(Quantisable, GenerativeModel):
                 layer.attention.short = torch.bfloat16
         if not int8_pays():
             return False
-        table = self.decoder.embedding.get_parameter("weight")
-        self.head = head_kind()(table, None)
-        self.decoder.embedding = Int8Embedding(table)
+        table = self.decoder.embedding
+        if isinstance(table, ReadInInt8):
+            self.head = head_kind().rounded(table.whole, table.scale, None)
+            self.decoder.embedding = Int8Embedding.rounded(table.whole, table.scale, table.dtype)
+        else:
+            self.head = head_kind()(table.get_parameter("weight"), None)
+            self.decoder.embedding = Int8Embedding(table.get_parameter("weight"))
         in_int8(self.encoder.layers)
         in_int8(self.decoder.layers, step_kind())
         return True

@@ -122,3 +122,52 @@ def test_a_few_parts_in_bfloat16_do_not_change_the_models_type(tmp_path, monkeyp
     loaded = load(resolve(str(tmp_path)), "cpu", "auto")
     assert (loaded.dtype, loaded.quantised) == (torch.float32, int8)
     assert loaded.model.encoder.conv1.weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("storage", ["float32", "int8"])
+def test_what_is_put_in_int8_is_rounded_as_it_is_read(tmp_path, monkeypatch, storage):
+    from mmcli.hub.weights import load_strict
+    from mmcli.layers.int8 import ReadInInt8
+    from mmcli.models.load import build_empty
+    from mmcli.models.registry import family_of
+
+    whisper_folders.write_checkpoint(tmp_path)
+    if storage == "int8":
+        in_integers(tmp_path / "model.safetensors")
+    monkeypatch.setattr("mmcli.models.whisper.model.int8_pays", lambda: True)
+    checkpoint = resolve(str(tmp_path))
+    family = family_of(checkpoint.config, checkpoint.name)
+    models = []
+    for expects in (True, False):
+        model = build_empty(family, family.read_config(checkpoint.config))
+        if expects:
+            model.expect_int8()
+        load_strict(model, tmp_path, family.rules(model.config), torch.device("cpu"), torch.float32)
+        if expects:
+            layers = [part for part in model.modules() if isinstance(part, ReadInInt8)]
+            assert len(layers) == 2 * 6 + 3 * 10 + 1 and all(part.whole.dtype == torch.int8 for part in layers)
+        assert model.quantise()
+        models.append(model)
+    features, tokens = torch.randn(1, 80, 200), torch.tensor([[3, 9, 4]])
+    with torch.inference_mode():
+        found = []
+        for model in models:
+            cache = model.new_cache(1, 3)
+            cache.context = model.encode(features)
+            found.append(model.logits(model.read(tokens, None, cache)))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+
+
+def in_integers(path):
+    """Rewrite a file of weights with its matrices in int8, a scale a row, as the recipe does."""
+    from safetensors.torch import load_file, save_file
+
+    from mmcli.hub.quantized import quantize
+
+    tensors = {}
+    for name, tensor in load_file(path).items():
+        if tensor.ndim == 2 and "position" not in name:
+            tensors[name], tensors[name + "_scale"] = quantize(tensor, "int8")
+        else:
+            tensors[name] = tensor
+    save_file(tensors, path)
