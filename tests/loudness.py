@@ -46,8 +46,8 @@ class LoudnessModel:
         self.family = SimpleNamespace(transcribe=self.transcribe)
         able = Capabilities(max_audio_seconds=30.0, timestamps="segment")
         self.processor = SimpleNamespace(is_text=lambda id: id < 100, capabilities=able)
-        self.checkpoint = SimpleNamespace(name="loudness", revision="abc")
-        self.dtype, self.quantised = "torch.float32", False
+        self.checkpoint = SimpleNamespace(name="loudness", revision="abc", adapter=None)
+        self.dtype, self.quantised, self.storage = "torch.float32", False, None
         self.device = SimpleNamespace(type="cpu")
         self.model = SimpleNamespace(parameters=lambda: ())
 
