@@ -136,7 +136,7 @@ def test_in_a_browser_the_page_searches_filters_and_opens():
     sync_api = pytest.importorskip("playwright.sync_api")
     mmcli("report", "all.jsonl")
     with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        browser = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--mute-audio"])
         page = browser.new_page(viewport={"width": 1200, "height": 800}, color_scheme="dark")
         asked, faults = [], []
         page.on("request", lambda request: asked.append(request.url))
@@ -160,6 +160,9 @@ def test_in_a_browser_the_page_searches_filters_and_opens():
         page.keyboard.press("ArrowRight")
         page.keyboard.press("Enter")
         assert page.locator("dialog[open] audio").get_attribute("src") == "in/jfk%20%231.flac"
+        page.locator(".segment").click()  # the player goes there
+        page.wait_for_function("document.querySelector('audio').currentTime >= 0.5")
+        page.wait_for_selector(".segment.now")
         page.keyboard.press("Escape")
         assert page.locator("dialog[open]").count() == 0
         browser.close()
