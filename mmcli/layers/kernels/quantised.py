@@ -3,9 +3,10 @@
 Forms of the integers and their scales are those of `mmcli/hub/quantized.py`: int8 [N, K] with a scale a row, or uint8
 [N, K / 2], two 4-bit integers a byte, with a scale for each 32 columns.
 
-Measured on an H200 with PaliGemma 3B: a step of one row takes 0.72 of its time in bfloat16 with 8-bit integers and 0.95
-with 4-bit ones, whose unpacking takes as long as reading more bytes would; of 16 rows it takes 1.3 times as long with
-8-bit integers. With 4-bit ones it was 3.5 times as long, so several rows have them multiplied out in a pass of its own.
+Measured on an H200 with PaliGemma 3B: a step of one row takes 0.71 of its time in bfloat16 with 8-bit integers, and as
+long with 4-bit ones, whose unpacking costs what reading fewer bytes saves. Of 16 rows it takes 1.3 times as long with
+8-bit integers. With 4-bit ones a kernel took 3.5 times as long, so several rows have them multiplied out in a pass of
+its own: 2.2 times.
 """
 
 import torch
