@@ -36,11 +36,6 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], at_once:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-        for _ in threads:
-            jobs.put(None)
-        for thread in threads:  # one that still ends while the process does would abort it
-            thread.join()
-        threads.clear()
     finally:
         for future in waiting:
             future.cancel()
