@@ -115,7 +115,7 @@ def only_with_a_model(
         (answer, [field.name for field in fields(answer)]),
         (output, ["token_ids", "loc_divisor"]),
         (inputs, ["interval", "frames"]),
-        (model, ["revision", "device", "dtype", "table", "quantize"]),
+        (model, ["revision", "device", "dtype", "table", "quantize", "adapter"]),
         (engine, [field.name for field in fields(engine)]),
     ):
         defaults = {field.name: field.default for field in fields(group)}  # type: ignore[arg-type]

@@ -64,11 +64,10 @@ def load(
     if checkpoint.adapter is not None and storage is not None:
         what = f"An adapter is put on top of floating-point weights, and {checkpoint.name} is to be kept in {storage}"
         raise ModelError(what, "Merge them (mmcli models merge), and quantize what comes of it")
-    # Some families know a faster form of 8-bit integers for the CPU, which they make of all weights.
-    own_form = isinstance(model, Quantisable) and fused and device.type == "cpu"
-    if storage is not None and not (own_form and storage == "int8"):
+    if storage is not None:
         keep_in(storage, *parts_in_integers(model))
-    rounds = own_form and (storage == "int8" or (storage is None and is_open))
+    # Where nothing is asked for, some families choose another arithmetic for the CPU.
+    rounds = storage is None and is_open and fused and device.type == "cpu"
     if isinstance(model, Quantisable) and rounds and checkpoint.adapter is None:
         model.expect_int8()
     mapped = left_in_file(model, table, device, dtype)

@@ -181,7 +181,7 @@ def test_the_options_for_models_are_all_checked():
 
     only_with_a_model(AnswerOptions(), OutputOptions(), ModelOptions(), ImageOptions(), EngineOptions())
     assert {field.name for field in fields(ModelOptions)} == {
-        "model", "revision", "offline", "device", "dtype", "table",
+        "model", "revision", "offline", "device", "dtype", "table", "quantize", "adapter",
     }  # fmt: skip
 
 

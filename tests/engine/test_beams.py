@@ -12,12 +12,13 @@ from mmcli.engine.beams import beam_search
 from mmcli.engine.generate import generate
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache, keep_rows
+from mmcli.engine.model import GenerativeModel
 
 END = 3
 VOCABULARY = 5
 
 
-class Bigrams(nn.Module):
+class Bigrams(GenerativeModel):
     """The next token depends on the row's first token and on the one before; the cache remembers the first."""
 
     def __init__(self, seed: int):

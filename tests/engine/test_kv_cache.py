@@ -6,12 +6,13 @@ import torch
 from mmcli.engine.generate import generate
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.engine.kv_cache import KVCache
+from mmcli.engine.model import GenerativeModel
 from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
 
 ROWS = [[5, 9, 11, 2, 8, 7], [3, 4], [8, 8, 30, 61]]
 
 
-class CausalModel(torch.nn.Module):
+class CausalModel(GenerativeModel):
     """A Gemma 2 decoder that reads causally, through a window in every other layer, behind whatever the cache holds."""
 
     WINDOW = 5

@@ -11,6 +11,7 @@ from mmcli.engine.generate import generate
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.logits import GrammarProcessor
+from mmcli.engine.model import GenerativeModel
 from mmcli.engine.sampling import Sampling
 from mmcli.types import Token
 
@@ -29,7 +30,7 @@ def text(ids):
     return "".join(map(one, ids))
 
 
-class Noise(torch.nn.Module):
+class Noise(GenerativeModel):
     """Logits that have nothing to do with anything, some of them large; a function of the tokens written so far."""
 
     def __init__(self, seed):

@@ -31,7 +31,7 @@ def fill(folder: Path, files: dict[str, bytes]) -> Path:
     "files, message",
     [
         ({"adapter_config.json": ADAPTER, "adapter_model.safetensors": b""},
-         r"an adapter of google/paligemma2-3b-pt-224 .*Merge it into its base model"),
+         r"an adapter of google/paligemma2-3b-pt-224 .*or merge them"),
         (CONFIG | {"adapter_config.json": ADAPTER, "adapter_model.safetensors": b""}, "an adapter of google"),
         ({"adapter_config.json": b"\xef\xbb\xbf" + ADAPTER}, "an adapter of google/paligemma2-3b-pt-224"),
         ({"adapter_config.json": b"[" * 9999}, r"an adapter \(LoRA"),

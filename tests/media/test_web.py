@@ -107,8 +107,8 @@ def test_fetches_the_bytes(site, page):
 
 
 def test_an_image_by_its_address(site):
-    (source,) = expand([f"{site}/picture"], extensions=IMAGE_EXTENSIONS)
-    assert (source.name, source.url, source.path) == (f"{site}/picture", f"{site}/picture", None)
+    (source,) = expand([f"{site}/image"], extensions=IMAGE_EXTENSIONS)
+    assert (source.name, source.url, source.path) == (f"{site}/image", f"{site}/image", None)
     assert load_image(source).image.getpixel((0, 0)) == (255, 0, 0)
 
 

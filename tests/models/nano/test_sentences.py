@@ -9,6 +9,7 @@ from PIL import Image
 
 from mmcli.engine.collect import complete
 from mmcli.engine.kv_cache import KVCache
+from mmcli.engine.model import GenerativeModel
 from mmcli.engine.row_state import RowState
 from mmcli.engine.sampling import Sampling
 from mmcli.errors import ModelError, UsageError
@@ -52,7 +53,7 @@ class Saw(RowState):
         self.image = self.image[rows]
 
 
-class Noise(torch.nn.Module):
+class Noise(GenerativeModel):
     """Logits that are a function of the tokens written so far and of nothing else; a detector that saw a dog."""
 
     def __init__(self, config: NanoConfig, seed: int, likely: list[int]):
