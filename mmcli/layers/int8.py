@@ -5,6 +5,7 @@ from functools import cache
 from typing import Self, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcli.errors import raise_if_interrupted
@@ -14,6 +15,7 @@ from mmcli.hub.weights import TakesWeights
 LARGEST = 127
 ROWS = 512  # of a weight that are quantised at a time: no second copy of a large one is made
 ZERO = 128  # oneDNN wants its left factor in uint8, in which this stands for 0
+BLOCK = 16  # outputs that the product with 4-bit integers computes at a time
 
 
 class Quantisable(nn.Module):
@@ -143,6 +145,9 @@ class Int4Linear(nn.Module):
     def __init__(self, stored: Tensor, scale: Tensor, bias: Tensor | None):
         """`stored` uint8 [N, K / 2] and `scale` [N, K / 32] as in `mmcli/hub/quantized.py`."""
         super().__init__()
+        self.outputs = len(stored)
+        more = -len(stored) % BLOCK  # rows of zeros, without which PyTorch does not take it
+        stored, scale = F.pad(stored, (0, 0, 0, more)), F.pad(scale, (0, 0, 0, more))
         scale = scale.to(torch.bfloat16).t().contiguous()
         self.packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(unpack(stored).int(), 1)
         self.register_buffer("scale", torch.stack([scale, torch.zeros_like(scale)], dim=-1))  # [K / 32, N, 2]
@@ -150,10 +155,10 @@ class Int4Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1]).to(torch.bfloat16)
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, GROUP, self.scale)
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, GROUP, self.scale)[:, : self.outputs]
         if self.bias is not None:
             y = y.float() + self.bias
-        return y.to(x.dtype).view(*x.shape[:-1], -1)
+        return y.to(x.dtype).reshape(*x.shape[:-1], -1)
 
 
 class Int8Embedding(nn.Module):

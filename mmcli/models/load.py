@@ -84,14 +84,14 @@ def load(
     if checkpoint.adapter is not None:
         merge(model, family, config, read_adapter(checkpoint.adapter))
     quantised = False
-    if device.type == "cpu":
-        for_cpu(model)
     if isinstance(model, Quantisable) and rounds:
         quantised = model.quantise()
         kinds = {parameter.dtype for parameter in model.parameters()}
         dtype = kinds.pop() if len(kinds) == 1 else dtype  # a few parts in another type do not change the model's
     if fused:
         fuse(model)
+    if device.type == "cpu":
+        for_cpu(model)  # behind fusing, which knows no form of a processor's own
     if device.type == "cuda":
         torch.cuda.empty_cache()  # weights that were put together leave their old places behind
     elif quantised:

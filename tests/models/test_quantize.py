@@ -5,9 +5,10 @@ import json
 import pytest
 import support
 import torch
+import whisper_folders
 
 from mmcli.errors import ModelError, UsageError
-from mmcli.hub.quantized import QUANTIZED
+from mmcli.hub.quantized import QUANTIZED, multiplied, quantize
 from mmcli.hub.resolve import resolve
 from mmcli.layers import weight_only
 from mmcli.models.load import load, memory_estimate
@@ -75,3 +76,26 @@ def test_the_estimate_of_memory_knows_of_integers(folder):
     loaded = load(checkpoint, "cpu", "float32", fused=False)
     assert whole == sum(tensor.nbytes for tensor in loaded.model.state_dict().values())
     assert quarters < eighths < whole
+
+
+@pytest.mark.parametrize("storage", ["int8", "int4"])
+def test_layers_that_are_put_together_on_a_cpu_may_be_in_integers(tmp_path, monkeypatch, storage):
+    """Those of Whisper are, whose queries, keys and values come from one product everywhere."""
+    published = whisper_folders.WhisperConfig
+    wide = {"d_model": 64, "decoder_attention_heads": 4}
+    monkeypatch.setattr(whisper_folders, "WhisperConfig", lambda **given: published(**given | wide))
+    whisper_folders.write_checkpoint(tmp_path / "model")
+    loaded = load(resolve(str(tmp_path / "model")), "cpu", "float32", quantize=storage)
+    plain = load(resolve(str(tmp_path / "model")), "cpu", "float32", quantize="none")
+    rounded = load(resolve(str(tmp_path / "model")), "cpu", "float32", quantize="none", fused=False)
+    for part in rounded.model.decoder.modules():
+        if isinstance(part, torch.nn.Linear) and part.in_features % 32 == 0:
+            part.weight.copy_(multiplied(*quantize(part.weight, storage)))
+    one = torch.randn(1, 64)
+    for number, layer in enumerate(loaded.model.decoder.layers):
+        for x in (one, torch.randn(5, 64)):
+            exact = rounded.model.decoder.layers[number].attention.project(x)
+            got = layer.attention.project(x)
+            assert (got - exact).norm() < 0.02 * exact.norm()
+    of_integers, of_floats = (each.model.decoder.layers[0].attention.project(one) for each in (loaded, plain))
+    assert not torch.equal(of_integers, of_floats)
