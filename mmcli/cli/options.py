@@ -8,7 +8,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Annotated, Any
 
 import typer
@@ -356,6 +356,11 @@ def _divisor(value: int | None) -> int | None:
     return value
 
 
+def _default(of: "Field[Any]") -> Any:
+    """What an option is where it is not given; one without a default is required."""
+    return inspect.Parameter.empty if of.default is MISSING else of.default
+
+
 def spread(function: Callable) -> Callable:
     """Turn every parameter whose type is an options dataclass into one parameter a field."""
     parameters: list[inspect.Parameter] = []
@@ -367,7 +372,7 @@ def spread(function: Callable) -> Callable:
             continue
         groups[parameter.name] = group
         parameters.extend(
-            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=_default(f), annotation=f.type)
             for f in fields(group)
         )
 

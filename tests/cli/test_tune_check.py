@@ -117,3 +117,9 @@ def test_what_is_wrong_with_the_command_line(arguments, code, what):
 def test_data_called_check_are_data(model):
     done = mmcli("tune", "./check", "--model", str(model), "-o", "out")
     assert done.code == 1 and "check does not exist" in done.err
+
+
+def test_a_model_must_be_named_to_be_tuned(tmp_path):
+    done = mmcli("tune", tmp_path, "-o", tmp_path / "out")
+    assert done.code == 2 and "Missing option '--model'" in done.err
+    assert not (tmp_path / "out").exists()
