@@ -5,25 +5,8 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from mmcli.cli import (
-    caption,
-    chat,
-    config,
-    crop,
-    detect,
-    doctor,
-    evaluate,
-    inspect,
-    models,
-    read,
-    report,
-    segment,
-    transcribe,
-    tune,
-    tune_check,
-)
+from mmcli.cli.commands import Commands
 from mmcli.cli.environment import READER_GONE, Environment, ReaderGone
-from mmcli.cli.help import Command, Group
 from mmcli.cli.libraries import guarded
 from mmcli.errors import (
     ExitCode,
@@ -66,17 +49,11 @@ Exit codes:
   130  interrupted; what was written by then is complete
   141  whoever read the output has gone (as `| head` does)"""
 
-HELP_EPILOG = """\
-Examples:
-
-  mmcli help caption
-  mmcli help models pull"""
-
 # typer.BadParameter's ancestor that every complaint about a command line shares, in all versions of Typer.
 COMPLAINT: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 app = typer.Typer(
-    cls=Group,
+    cls=Commands,
     help=HELP,
     epilog=EPILOG,
     rich_markup_mode=None,
@@ -84,14 +61,6 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-for module in (
-    *(caption, detect, segment, read, chat, transcribe, crop, report),
-    *(tune, evaluate, inspect, config, doctor),
-):
-    kind = tune_check.WithCheck if module is tune else Command
-    app.command(module.NAME, cls=kind, epilog=module.EPILOG)(module.command)
-app.add_typer(models.app, name="models", cls=Group)
 
 
 def _version(ctx: typer.Context, wanted: bool) -> None:
@@ -107,39 +76,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-def _commands(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The commands that may come next; below `models`, its own."""
-    group: Any = get_command(app)
-    for word in ctx.params.get("words") or []:
-        group = getattr(group, "commands", {}).get(word)
-    return [name for name in getattr(group, "commands", {}) if name.startswith(incomplete)]
-
-
-@app.command("help", cls=Command, epilog=HELP_EPILOG)
-def _help(
-    ctx: typer.Context,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="COMMAND", help="The command to explain (default: mmcli itself).", autocompletion=_commands
-        ),
-    ] = None,
-) -> int:
-    """Explain a command, as its --help does."""
-    context: Any = ctx.parent
-    for word in words or []:
-        if word == tune_check.NAME and isinstance(context.command, tune_check.WithCheck):
-            name = f"{context.info_name} {word}"
-            context = type(context)(tune_check.below(), info_name=name, parent=context.parent)
-            continue
-        if not hasattr(context.command, "resolve_command"):
-            raise typer.BadParameter(f"{context.command_path} has no command {word!r}.", ctx)
-        name, command, _ = context.command.resolve_command(context, [word])
-        context = type(context)(command, info_name=name, parent=context)
-    ctx.obj.write(context.get_help() + "\n")
-    return ExitCode.OK
 
 
 def run(arguments: list[str], environment: Environment | None = None) -> int:

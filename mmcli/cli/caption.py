@@ -7,9 +7,10 @@ import typer
 from mmcli.cli.arguments import Beams, Images
 from mmcli.cli.engine import EngineOptions
 from mmcli.cli.folders import FolderOptions
+from mmcli.cli.help import Command, plain
 from mmcli.cli.options import AnswerOptions, ImageOptions, LogOptions, ModelOptions, OutputOptions, option, spread
 
-NAME = "caption"
+app = plain()
 EPILOG = """\
 Examples:
 
@@ -33,6 +34,7 @@ Detail = Annotated[
 ]
 
 
+@app.command(cls=Command, epilog=EPILOG)
 @spread
 def command(
     ctx: typer.Context,

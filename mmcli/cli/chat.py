@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from mmcli.cli.environment import Environment
+from mmcli.cli.help import Command, plain
 from mmcli.cli.options import AnswerOptions, LogOptions, ModelOptions, OutputOptions, option, spread
 from mmcli.errors import ExitCode, InputError, ModelError, UsageError, raise_if_interrupted
 from mmcli.models.offered import such_as
 
-NAME = "chat"
+app = plain()
 EPILOG = f"""\
 Examples:
 
@@ -41,6 +42,7 @@ Attached = Annotated[
 ]
 
 
+@app.command(cls=Command, epilog=EPILOG)
 @spread
 def command(
     ctx: typer.Context,

@@ -6,6 +6,7 @@ import typer
 
 from mmcli.cli.choice import VARIABLE, choose
 from mmcli.cli.config_file import TASKS, read_config
+from mmcli.cli.help import Command, plain
 from mmcli.cli.options import LogOptions, option, spread
 from mmcli.cli.start import begin
 from mmcli.errors import ExitCode
@@ -15,7 +16,7 @@ from mmcli.output.json_text import to_json_line
 from mmcli.output.tables import table
 from mmcli.tasks.reading_library import LIBRARY
 
-NAME = "config"
+app = plain()
 EPILOG = f"""\
 Examples:
 
@@ -29,6 +30,7 @@ Examples:
 file, or none if empty; MMCLI_HINTS=0, or hints = false in the file, keeps hints from being shown."""
 
 
+@app.command(cls=Command, epilog=EPILOG)
 @spread
 def command(
     ctx: typer.Context,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmcli.cli.environment import Environment
+from mmcli.cli.help import Command, plain
 from mmcli.cli.inputs import found_in
 from mmcli.cli.options import LogOptions, Overwrite, option, spread
 from mmcli.cli.start import begin
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mmcli.media.sources import Source
     from mmcli.output.files import Destination
 
-NAME = "crop"
+app = plain()
 EPILOG = """\
 Examples:
 
@@ -33,6 +34,7 @@ Prints the name of each picture that it writes. Numbers follow the order of the 
 photos/a.jpg, a cat, becomes crops/photos/a-1-cat.jpg."""
 
 
+@app.command(cls=Command, epilog=EPILOG)
 @spread
 def command(
     ctx: typer.Context,

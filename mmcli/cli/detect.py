@@ -7,10 +7,11 @@ import typer
 from mmcli.cli.arguments import Beams, Images, LabelsOrAll, MinScore
 from mmcli.cli.engine import EngineOptions
 from mmcli.cli.folders import FolderOptions, ObjectOptions
+from mmcli.cli.help import Command, plain
 from mmcli.cli.options import AnswerOptions, ImageOptions, LogOptions, ModelOptions, OutputOptions, option, spread
 from mmcli.models.offered import such_as
 
-NAME = "detect"
+app = plain()
 EPILOG = f"""\
 Examples:
 
@@ -28,6 +29,7 @@ Other models give none: theirs is the mean log-probability of the object's token
 is no probability of being right. --json has both, as probability and score."""
 
 
+@app.command(cls=Command, epilog=EPILOG)
 @spread
 def command(
     ctx: typer.Context,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmcli.cli.help import Command, plain
 from mmcli.cli.options import LogOptions, device_option, dtype_option, option, spread
 from mmcli.cli.start import begin, memory_of
 from mmcli.errors import ExitCode, MmcliError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mmcli.engine.inputs import Inputs
     from mmcli.models.loaded import Loaded
 
-NAME = "doctor"
+app = plain()
 EPILOG = """\
 Examples:
 
@@ -47,6 +48,7 @@ CHECK_TOKENS = 24
 CHECKED = {"check": IMAGE_MODEL, "hearing": AUDIO_MODEL}  # key of the facts → the bundled model that is tried
 
 
+@app.command(cls=Command, epilog=EPILOG)
 @spread
 def command(
     ctx: typer.Context,

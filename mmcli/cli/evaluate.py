@@ -11,6 +11,7 @@ from mmcli.cli import complete
 from mmcli.cli.choice import choose
 from mmcli.cli.data import DataArgument, DataOptions, not_among, read_data
 from mmcli.cli.environment import Environment
+from mmcli.cli.help import Command, plain
 from mmcli.cli.options import LogOptions, ModelOptions, batch_size_option, option, spread
 from mmcli.cli.progress import Count, Progress
 from mmcli.cli.start import begin, loader
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from mmcli.output.schema import Record
     from mmcli.training.evaluate import Measures
 
-NAME = "evaluate"
 PREFERRED = ("test", "val")  # splits
+app = plain()
 EPILOG = f"""\
 Examples:
 
@@ -55,6 +56,7 @@ class MeasuredModel(ModelOptions):
     ] = ""
 
 
+@app.command(cls=Command, epilog=EPILOG)
 @spread
 def command(
     ctx: typer.Context,

@@ -3,6 +3,7 @@
 import shutil
 from typing import Any
 
+from typer import Typer
 from typer.core import TyperCommand, TyperGroup
 
 MAX_WIDTH = 100
@@ -10,6 +11,11 @@ ORDER = (
     *("Arguments", "Data", "Pictures", "Videos", "Recordings"),
     *("Answer", "Transcript", "Objects", "Training", "Output", "Model", "Workers", "Other"),
 )
+
+
+def plain(**settings: Any) -> Typer:
+    """A Typer app for the command, or the group of commands, of a module; what is set for all, the whole app has."""
+    return Typer(rich_markup_mode=None, add_completion=False, **settings)
 
 
 def _paragraphs(formatter: Any, text: str) -> None:
@@ -72,6 +78,10 @@ def _help(ctx: Any, param: Any, wanted: bool) -> None:
 
 class Command(_Helpful, TyperCommand):
     """A command whose help groups its options by their panel and ends in its epilog."""
+
+    def below(self, word: str) -> Any:
+        """The command that `word` behind this one's name means; None where it is an argument like any other."""
+        return None
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return ["[OPTIONS]", *_places(self, ctx)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmcli.cli import complete
+from mmcli.cli.help import Command, plain
 from mmcli.cli.options import LogOptions, Revision, option, spread
 from mmcli.cli.start import begin
 from mmcli.errors import ExitCode, ModelError
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from mmcli.hub.resolve import Checkpoint
     from mmcli.models.family import Processor
 
-NAME = "inspect"
 TIMES = {"word": "of segments and words", "segment": "of segments", "window": "none of its own"}  # in transcripts
 NOTE_WIDTH = 66  # columns beside the boxes of the diagram
+app = plain()
 EPILOG = f"""\
 Examples:
 
@@ -37,6 +38,7 @@ Examples:
 No weights are loaded or downloaded: of a hub repository only the JSON files are fetched."""
 
 
+@app.command(cls=Command, epilog=EPILOG)
 @spread
 def command(
     ctx: typer.Context,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmcli.cli import rewrite, suggest, use
-from mmcli.cli.help import Command
+from mmcli.cli.help import Command, Group, plain
 from mmcli.cli.options import LogOptions, Revision, option, spread
 from mmcli.cli.rewrite import Name, Offline
 from mmcli.cli.start import begin
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
-app = typer.Typer(
+app = plain(
+    cls=Group,
     help="Find, choose, list, download, look at, check, convert, merge, quantize and remove models.",
     epilog=f"""\
 Examples:
@@ -44,7 +45,6 @@ Examples:
 Models live in the cache of huggingface_hub (HF_HOME moves it). Gated ones need their licence accepted
 on their page and `hf auth login` or HF_TOKEN.""",
     no_args_is_help=True,
-    rich_markup_mode=None,
 )
 
 

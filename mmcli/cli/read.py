@@ -8,6 +8,7 @@ import typer
 from mmcli.cli.arguments import Beams, Images
 from mmcli.cli.engine import EngineOptions
 from mmcli.cli.folders import FolderOptions
+from mmcli.cli.help import Command, plain
 from mmcli.cli.options import (
     AnswerOptions,
     ImageOptions,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from mmcli.media.sources import Source
     from mmcli.tasks.read import ReadRequest
 
-NAME = "read"
+app = plain()
 EPILOG = f"""\
 Examples:
 
@@ -56,6 +57,7 @@ class ReadModelOptions(ModelOptions):
     ] = ""
 
 
+@app.command(cls=Command, epilog=EPILOG)
 @spread
 def command(
     ctx: typer.Context,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmcli.cli.help import Command, plain
 from mmcli.cli.options import LogOptions, option, spread
 from mmcli.cli.start import begin
 from mmcli.errors import ExitCode, InputError, UsageError
@@ -13,7 +14,7 @@ from mmcli.errors import ExitCode, InputError, UsageError
 if TYPE_CHECKING:
     from mmcli.output.schema import Record
 
-NAME = "report"
+app = plain()
 EPILOG = """\
 Examples:
 
@@ -27,6 +28,7 @@ The page is one file that opens in any browser and asks no address for anything.
 pictures are in it; recordings are played from where they are."""
 
 
+@app.command(cls=Command, epilog=EPILOG)
 @spread
 def command(
     ctx: typer.Context,

@@ -7,12 +7,13 @@ import typer
 from mmcli.cli.arguments import Beams, Images, LabelsOrResults, MinScore
 from mmcli.cli.engine import EngineOptions
 from mmcli.cli.folders import FolderOptions, ObjectOptions
+from mmcli.cli.help import Command, plain
 from mmcli.cli.options import AnswerOptions, ImageOptions, LogOptions, ModelOptions, OutputOptions, option, spread
 from mmcli.errors import UsageError
 from mmcli.hub.known import IMAGE_MODEL
 from mmcli.models.offered import such_as
 
-NAME = "segment"
+app = plain()
 EPILOG = f"""\
 Examples:
 
@@ -30,6 +31,7 @@ reads it. The bundled {IMAGE_MODEL} brings the decoder of its mask tokens. For m
 scores and gets masks. What the model does not know stays without one."""
 
 
+@app.command(cls=Command, epilog=EPILOG)
 @spread
 def command(
     ctx: typer.Context,

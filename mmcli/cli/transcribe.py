@@ -12,6 +12,7 @@ import typer
 from mmcli.cli.engine import EngineOptions, choice_of, outcomes_apart
 from mmcli.cli.environment import Environment
 from mmcli.cli.folders import need_folder, open_run, open_store
+from mmcli.cli.help import Command, plain
 from mmcli.cli.inputs import find_sources, read_beside
 from mmcli.cli.options import LogOptions, ModelOptions, spread
 from mmcli.cli.progress import AudioProgress, Count
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from mmcli.output.writers import Writer
     from mmcli.tasks.transcribe import TranscribeRequest
 
-NAME = "transcribe"
+app = plain()
 EPILOG = f"""\
 Examples:
 
@@ -53,6 +54,7 @@ Recordings = Annotated[
 ]
 
 
+@app.command(cls=Command, epilog=EPILOG)
 @spread
 def command(
     ctx: typer.Context,

@@ -3,12 +3,14 @@
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from mmcli.cli import complete
 from mmcli.cli.data import DataArgument, DataOptions, read_data
+from mmcli.cli.help import Command, plain
 from mmcli.cli.options import LogOptions, Revision, device_option, dtype_option, one_of, option, spread
 from mmcli.cli.start import begin
 from mmcli.cli.tune_view import TuneView
@@ -18,9 +20,9 @@ from mmcli.models.offered import able, such_as
 if TYPE_CHECKING:
     from mmcli.example import Example
 
-NAME = "tune"
 HELD_SPLITS = ("val", "test")
 HELD_OUT = 0.1  # share of the examples, where --eval is left out
+app = plain()
 EPILOG = f"""\
 Examples:
 
@@ -164,6 +166,27 @@ class TunedModel:
     ] = "auto"
 
 
+class WithCheck(Command):
+    """A command over data that has `check` below it: `mmcli tune DATA`, `mmcli tune check DATA`.
+
+    Data that are called check are named with their folder: `./check`.
+    """
+
+    def below(self, word: str) -> Any:
+        if word != "check":
+            return None
+        from mmcli.cli import tune_check
+
+        return get_command(tune_check.app)
+
+    def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        check = self.below(args[0]) if args else None
+        if check is None:
+            return super().make_context(info_name, args, parent=parent, **extra)
+        return check.make_context(f"{info_name} {args[0]}", args[1:], parent=parent, **extra)
+
+
+@app.command(cls=WithCheck, epilog=EPILOG)
 @spread
 def command(
     ctx: typer.Context,

@@ -8,7 +8,7 @@ import typer
 from mmcli.cli import complete
 from mmcli.cli.data import DataArgument, DataOptions, not_among
 from mmcli.cli.environment import Environment
-from mmcli.cli.help import Command
+from mmcli.cli.help import Command, plain
 from mmcli.cli.options import LogOptions, Revision, option, spread
 from mmcli.cli.progress import Progress
 from mmcli.cli.start import begin
@@ -16,9 +16,9 @@ from mmcli.errors import ExitCode, InputError, UsageError
 from mmcli.hub.known import IMAGE_MODEL
 from mmcli.models.offered import such_as
 
-NAME = "check"
 SHEET = "check.png"
 NAMED = 20  # bad rows and labels that are listed
+app = plain()
 EPILOG = f"""\
 Examples:
 
@@ -31,6 +31,7 @@ No weights are loaded: of the model its tokenizer and settings are enough. Exit 
 rows are bad, or cannot be learned by the model."""
 
 
+@app.command(cls=Command, epilog=EPILOG)
 @spread
 def command(
     ctx: typer.Context,
@@ -133,24 +134,3 @@ def _draw(loaded: Any, examples: Any, output: str) -> None:
     data = io.BytesIO()
     sheet(loaded, examples).save(data, "PNG")
     atomic_write(Path(output), data.getvalue())
-
-
-class WithCheck(Command):
-    """A command over data that has `check` below it: `mmcli tune DATA`, `mmcli tune check DATA`.
-
-    Data that are called check are named with their folder: `./check`.
-    """
-
-    def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        if args[:1] != [NAME]:
-            return super().make_context(info_name, args, parent=parent, **extra)
-        return below().make_context(f"{info_name} {NAME}", args[1:], parent=parent, **extra)
-
-
-def below() -> Any:
-    """The command that is `check`."""
-    from typer.main import get_command
-
-    app = typer.Typer(rich_markup_mode=None, add_completion=False)
-    app.command(NAME, cls=Command, epilog=EPILOG)(command)
-    return get_command(app)

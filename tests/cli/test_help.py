@@ -74,6 +74,27 @@ def test_what_needs_no_model_imports_nothing_heavy(arguments):
     assert done.stderr.endswith("[]")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "imported"),
+    [
+        (["--version"], []),
+        (["captoin"], []),
+        (["caption", "--help"], ["caption"]),
+        (["caption", "nothere.jpg"], ["caption"]),
+        (["help", "models", "pull"], ["explain", "models"]),
+        (["tune", "--help"], ["tune"]),
+    ],
+)
+def test_a_command_imports_no_other(arguments, imported):
+    code = (
+        "import sys\nfrom mmcli.cli.app import run\nfrom mmcli.cli.commands import COMMANDS\nrun(sys.argv[1:])\n"
+        "places = (*COMMANDS.values(), 'mmcli.cli.tune_check')\n"
+        "sys.stderr.write('\\n' + ' '.join(place for place in places if place in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.stderr.rpartition("\n")[2].split() == [f"mmcli.cli.{name}" for name in imported]
+
+
 def test_a_missing_image_is_told_without_loading_a_model():
     code = (
         "import sys\nfrom mmcli.cli.app import run\ncode = run(['caption', 'nothere.jpg'])\n"
