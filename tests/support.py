@@ -60,7 +60,11 @@ def tiny_config(second: bool, *, rows: int = FILLED_ROWS, window: int = 4096, **
         "num_attention_heads": 4, "image_size": SIDE, "patch_size": 7, "vision_use_head": False,
     }  # fmt: skip
     return PaliGemmaConfig(
-        text_config=text, vision_config=vision, image_token_index=IMAGE, projection_dim=48, hidden_size=48
+        text_config=text,
+        vision_config=vision,
+        image_token_index=IMAGE,
+        projection_dim=text["hidden_size"],
+        hidden_size=text["hidden_size"],
     )
 
 

@@ -105,13 +105,17 @@ def merge(
     """Merge a LoRA adapter into its model, and write that into a folder, whose name is printed.
 
     The folder is a model like any other; it is whole or not there. Weights are of the type in which the model's are
-    stored; of a quantised model they are float16.
+    stored. Those of a model in integers are multiplied out, and are float16 then: models quantize puts them in integers
+    again.
     """
+    from mmcli.hub.quantized import QUANTIZED
     from mmcli.hub.resolve import resolve
     from mmcli.models.merging import merge_into
 
     environment = begin(ctx, log, offline)
     checkpoint = resolve(name, revision, download=not offline)
+    if (kept := checkpoint.config.get(QUANTIZED)) is not None:
+        environment.note(f"mmcli: {name} is in {kept}, and is multiplied out: the weights of {output} are float16")
     merge_into(checkpoint, Path(adapter).expanduser(), Path(output))
     environment.write(f"{output}\n")
     return ExitCode.OK

@@ -164,6 +164,17 @@ class TunedModel:
     dtype: Annotated[
         str, dtype_option("Type of the weights below LoRA (default auto; whole weights are trained in float32).")
     ] = "auto"
+    quantize: Annotated[
+        str,
+        option(
+            "Model",
+            "--quantize",
+            metavar="auto|none|int8|int4",
+            callback=one_of("auto", "none", "int8", "int4"),
+            help="Keep the decoder's weights below LoRA in 8- or 4-bit integers, for less memory; use the adapter with "
+            "the same --quantize (default auto: as the model's folder was saved).",
+        ),
+    ] = "auto"
 
 
 class WithCheck(Command):
@@ -244,6 +255,7 @@ def command(
         measure=evaluation.best_by,
         seed=training.seed,
         dtype=model.dtype,
+        quantize=model.quantize,
         resume=training.resume,
     )
     score = None

@@ -6,6 +6,8 @@ part that has something to fuse computes the same without it, to rounding.
 
 from torch import nn
 
+from mmcli.layers.lora import LoraLinear
+
 
 class Fusable(nn.Module):
     """A part that can rearrange its weights for speed."""
@@ -19,4 +21,5 @@ def fuse(module: nn.Module) -> None:
     """Fuse every part of `module` that can be."""
     # Only those are listed: what a part takes out of itself must be free before the next one needs memory.
     for part in [part for part in module.modules() if isinstance(part, Fusable)]:
-        part.fuse()
+        if not any(isinstance(child, LoraLinear) for child in part.children()):  # which stays beside its layer
+            part.fuse()

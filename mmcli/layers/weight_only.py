@@ -5,6 +5,7 @@ scheme is that of LLM.int8(), arXiv:2208.07339, and of GPTQ's storage, arXiv:221
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +57,11 @@ class WeightOnlyLinear(InIntegers):
         self.out_features, self.in_features = layer.out_features, layer.in_features
         self.register_parameter("bias", layer.bias)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """That of the weight: outputs, inputs."""
+        return self.out_features, self.in_features
+
     @classmethod
     def of(cls, layer: nn.Module, storage: Storage) -> "WeightOnlyLinear":
         """A layer that has its weights, in integers where it is not yet."""
@@ -91,13 +97,7 @@ class WeightOnlyLinear(InIntegers):
             self.keep(*in_storage(tensor, scale, self.storage))
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        if kernels.quantised_rows(rows, self.stored):
-            from mmcli.layers.kernels.quantised import product
-
-            y = product(rows, self.stored, self.scale)
-        else:
-            y = F.linear(rows, multiplied_out(self.stored, self.scale, x.dtype))
+        y = product(x.reshape(-1, x.shape[-1]), self.stored, self.scale)
         if self.bias is not None:
             y = y + self.bias
         return y.view(*x.shape[:-1], -1)
@@ -108,7 +108,7 @@ class QuantisedTable(InIntegers):
 
     def __init__(self, table: Table):
         super().__init__(table.weight, "int8")
-        self.dtype = table.weight.dtype
+        self.dtype, self.num_embeddings = table.weight.dtype, table.num_embeddings
 
     def take(self, name: str, tensor: Tensor, scale: Tensor | None, dtype: torch.dtype) -> None:
         self.keep(*in_storage(tensor, scale, "int8"))
@@ -121,15 +121,37 @@ class QuantisedTable(InIntegers):
         """As `Table.logits`."""
         rows = hidden.reshape(-1, hidden.shape[-1])
         stored, scale = self.stored[:vocabulary], self.scale[:vocabulary]
-        if kernels.quantised_rows(rows, stored):
-            from mmcli.layers.kernels.quantised import product
-
-            y = product(rows, stored, scale)
-        elif rows.device.type == "cpu":
-            y = int8_product(rows, stored, scale)
-        else:
-            y = F.linear(rows, multiplied_out(stored, scale, rows.dtype))
+        rounds = rows.device.type == "cpu" and not rows.requires_grad
+        y = int8_product(rows, stored, scale) if rounds else product(rows, stored, scale)
         return y.view(*hidden.shape[:-1], -1).float()
+
+
+def product(rows: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
+    """x Wᵀ of rows [R, K] and a weight [N, K] in integers → [R, N], in the type of the rows; with their gradients."""
+    if kernels.quantised_rows(rows, stored):
+        from mmcli.layers.kernels import quantised
+
+        return quantised.product(rows, stored, scale)
+    if torch.is_grad_enabled() and rows.requires_grad:
+        return _Product.apply(rows, stored, scale)
+    return F.linear(rows, multiplied_out(stored, scale, rows.dtype))
+
+
+class _Product(torch.autograd.Function):
+    """A product whose weight is multiplied out again on the way back: between the two, the integers are all there is.
+
+    (As the backward pass of QLoRA, arXiv:2305.14314.)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
+        ctx.save_for_backward(stored, scale)
+        return F.linear(rows, multiplied_out(stored, scale, rows.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        stored, scale = ctx.saved_tensors
+        return gradient @ multiplied_out(stored, scale, gradient.dtype), None, None
 
 
 def in_storage(tensor: Tensor, scale: Tensor | None, storage: Storage) -> tuple[Tensor, Tensor]:

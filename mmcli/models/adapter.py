@@ -21,6 +21,7 @@ from mmcli.hub.safetensors_files import damaged
 from mmcli.hub.save import reference_name
 from mmcli.hub.weights import Rule, place
 from mmcli.layers.lora import LoraConfig, LoraLinear
+from mmcli.layers.weight_only import WeightOnlyLinear
 from mmcli.models.family import Family
 
 WEIGHTS = "adapter_model.safetensors"
@@ -85,30 +86,40 @@ def _scale(settings: Mapping[str, Any], module: str, rank: int, folder: Path) ->
 
 
 @torch.no_grad()
-def merge(model: nn.Module, family: Family, config: Any, adapter: Adapter) -> None:
-    """Add an adapter's products to the weights of a model that was loaded without fusing. Raises ModelError.
+def add_adapter(model: nn.Module, family: Family, config: Any, adapter: Adapter, dtype: torch.dtype) -> None:
+    """Add an adapter's products to a model that was loaded and not fused. Raises ModelError where they do not fit.
 
-    They are added in float32 and rounded once to the type of the weights.
+    To weights they are added in float32, and the sums are rounded once to the weights' type. Weights in integers stay
+    as they are, since such a sum would have to be rounded to integers anew: the two thin matrices compute beside them,
+    in `dtype`, as they did when they were trained.
     """
     table = family.rules(config)
+    whose = f"It is for {adapter.base}" if adapter.base else "It is for another model"
     for module, (a, b, scale) in adapter.layers.items():
-        name = place(table, f"{module}.weight")[1]
+        owner, _, own = (place(table, f"{module}.weight")[1] or "").rpartition(".")
         try:
-            weight = model.get_parameter(name or "")
+            part = model.get_submodule(owner)
+            in_integers = isinstance(part, WeightOnlyLinear)
+            shape = part.shape if isinstance(part, WeightOnlyLinear) else part.get_parameter(own).shape
         except AttributeError:
-            what = f"{adapter.folder} adapts {module}, which this model does not have"
-            raise ModelError(what, f"It is for {adapter.base}" if adapter.base else "It is for another model") from None
-        if weight.shape != (b.shape[0], a.shape[1]):
+            raise ModelError(f"{adapter.folder} adapts {module}, which this model does not have", whose) from None
+        if shape != (b.shape[0], a.shape[1]):
             raise ModelError(
                 f"{adapter.folder} adapts {module} with matrices of {a.shape[1]} and {b.shape[0]} numbers, "
-                f"but the model's are {list(weight.shape)}",
-                f"It is for {adapter.base}" if adapter.base else "It is for another model",
+                f"but the model's are {list(shape)}",
+                whose,
             )
-        a, b = (part.to(weight.device, torch.float32) for part in (a, b))
-        owner, _, own = (name or "").rpartition(".")
-        whole = torch.addmm(weight.float(), b, a, alpha=scale).to(weight.dtype)
-        # In a place of its own: the old one may be mapped from a file.
-        setattr(model.get_submodule(owner), own, nn.Parameter(whole, requires_grad=False))
+        if in_integers:
+            where, _, layer = owner.rpartition(".")
+            device = part.get_buffer("stored").device
+            beside = LoraLinear(part, a.to(device, dtype), b.to(device, dtype), scale)
+            setattr(model.get_submodule(where), layer, beside.requires_grad_(False).eval())
+        else:
+            weight = part.get_parameter(own)
+            a, b = (one.to(weight.device, torch.float32) for one in (a, b))
+            whole = torch.addmm(weight.float(), b, a, alpha=scale).to(weight.dtype)
+            # In a place of its own: the old one may be mapped from a file.
+            setattr(part, own, nn.Parameter(whole, requires_grad=False))
 
 
 def write_adapter(

@@ -18,7 +18,7 @@ from mmcli.hub.weights import kept_mapped, load_strict
 from mmcli.layers.fusing import fuse
 from mmcli.layers.int8 import Quantisable
 from mmcli.layers.weight_only import InIntegers, for_cpu, keep_in
-from mmcli.models.adapter import merge, read_adapter
+from mmcli.models.adapter import add_adapter, read_adapter
 from mmcli.models.family import Family
 from mmcli.models.loaded import Loaded
 from mmcli.models.registry import family_of
@@ -39,9 +39,9 @@ def load(
 ) -> Loaded:
     """Build a checkpoint's model on `device` in `dtype`, strictly. Raises ModelError; UsageError for the device.
 
-    It is loaded, with the checkpoint's adapter merged into it, quantised where that pays and the user left the type
-    open, and fused, each a step of its own: with `fused` False it keeps the weights that the checkpoint has names for,
-    as training and saving need it.
+    It is loaded, with the checkpoint's adapter added to it, quantised where that pays and the user left the type open,
+    and fused, each a step of its own: with `fused` False it keeps the weights that the checkpoint has names for, as
+    training and saving need it.
 
     The module is built without memory and filled from memory-mapped files, so the peak is the model's own size. What a
     model asks to have left in the file (`kept_mapped`: Gemma 3n's per-layer table) is, with "cpu" for `table`; "device"
@@ -61,9 +61,6 @@ def load(
         dtype = choose_dtype(dtype, device, parameter_count(checkpoint.folder))
     model = build_empty(family, config)
     storage = storage_of(checkpoint, quantize)
-    if checkpoint.adapter is not None and storage is not None:
-        what = f"An adapter is put on top of floating-point weights, and {checkpoint.name} is to be kept in {storage}"
-        raise ModelError(what, "Merge them (mmcli models merge), and quantize what comes of it")
     if storage is not None:
         keep_in(storage, *parts_in_integers(model))
     # Where nothing is asked for, some families choose another arithmetic for the CPU.
@@ -82,7 +79,7 @@ def load(
             "Choose --quantize int8, --dtype bfloat16, --device cpu or a smaller model",
         ) from error
     if checkpoint.adapter is not None:
-        merge(model, family, config, read_adapter(checkpoint.adapter))
+        add_adapter(model, family, config, read_adapter(checkpoint.adapter), dtype)
     quantised = False
     if isinstance(model, Quantisable) and rounds:
         quantised = model.quantise()
@@ -90,7 +87,7 @@ def load(
         dtype = kinds.pop() if len(kinds) == 1 else dtype  # a few parts in another type do not change the model's
     if fused:
         fuse(model)
-    if device.type == "cpu":
+    if fused and device.type == "cpu":
         for_cpu(model)  # behind fusing, which knows no form of a processor's own
     if device.type == "cuda":
         torch.cuda.empty_cache()  # weights that were put together leave their old places behind

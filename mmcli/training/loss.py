@@ -1,5 +1,7 @@
 """The loss of the answers' tokens: logits are made only of places at which something is learned, some at a time."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -24,8 +26,8 @@ def token_loss(teaching: Teaching, model: GenerativeModel, states: Tensor, targe
     def part(some: Tensor, their: Tensor) -> Tensor:
         return F.cross_entropy(teaching.logits(model, some), their, reduction="sum")
 
-    vocabulary = model.get_submodule("decoder").get_parameter("embedding.weight").shape[0]
-    size = max(1, AT_ONCE // vocabulary)
+    table: Any = model.get_submodule("decoder.embedding")
+    size = max(1, AT_ONCE // table.num_embeddings)
     if len(wanted) <= size:
         return part(chosen, wanted)
     parts = zip(chosen.split(size), wanted.split(size), strict=True)

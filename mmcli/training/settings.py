@@ -31,6 +31,7 @@ class TuneSettings:
     patience: int = 0  # evaluations without a better one until it stops; 0: never
     measure: str = "loss"  # of the held-out examples, by which the best is chosen
     seed: int = 0
+    quantize: str = "none"  # the integers in which the weights below LoRA are kept
 
     def rate_at(self, progress: float) -> float:
         """The learning rate at a share of the run: a rise, then a half cosine down to nothing."""

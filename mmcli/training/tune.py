@@ -12,10 +12,10 @@ import torch
 
 from mmcli.errors import InputError, ModelError, UsageError
 from mmcli.example import Example
-from mmcli.hub.quantized import parameter_count
+from mmcli.hub.quantized import QUANTIZED, parameter_count
 from mmcli.hub.resolve import Checkpoint
 from mmcli.layers.lora import LoraConfig
-from mmcli.models.load import load
+from mmcli.models.load import load, storage_of
 from mmcli.models.loaded import Loaded
 from mmcli.models.registry import family_of
 from mmcli.models.teaching import Teaching
@@ -58,6 +58,7 @@ class Choices:
     measure: str = "loss"
     seed: int = 0
     dtype: str = "auto"
+    quantize: str = "auto"
     resume: bool = False
 
 
@@ -100,7 +101,11 @@ def settings_of(
 ) -> TuneSettings:
     """What is left open is chosen by the sizes of the model and the data. Raises UsageError."""
     parameters, on_gpu = parameter_count(checkpoint.folder), device == "cuda"
-    method = choices.method or ("lora" if parameters >= LARGE else "full")
+    storage = storage_of(checkpoint, choices.quantize)
+    method = choices.method or ("lora" if parameters >= LARGE or storage else "full")
+    if storage is not None and method != "lora":
+        what = f"The weights of {checkpoint.name} are to be in {storage}, in which they cannot be trained themselves"
+        raise UsageError(what, "Choose --method lora, or --quantize none")
     batch = choices.batch or min(BATCH, examples)
     an_epoch = max(1, math.ceil(examples / batch))
     if choices.steps is not None:
@@ -128,6 +133,7 @@ def settings_of(
         patience=choices.patience,
         measure=choices.measure,
         seed=choices.seed,
+        quantize=storage or "none",
     )
 
 
@@ -159,12 +165,16 @@ def tune(
     elif output.is_dir() and any(output.iterdir()) and not choices.resume:
         raise UsageError(f"{output} exists already", "Go on with --resume, or name a folder that is not there")
     labels = sorted({one.label for example in examples for one in example.objects} | _named(examples))
-    raw = teaching.configured(checkpoint.config, labels)
-    if raw is not checkpoint.config and settings.method != "full":
+    given = checkpoint.config
+    if settings.quantize == "none":
+        given = {name: value for name, value in given.items() if name != QUANTIZED}
+    raw = teaching.configured(given, labels)
+    if raw is not given and settings.method != "full":
         new = "Labels that the model does not list are learned by whole weights"
         raise UsageError(new, "Choose --method full, or leave --method out")
     kind: torch.dtype | str = choices.dtype if settings.method == "lora" else "float32"
-    loaded = load(replace(checkpoint, config=raw), ranks.device, kind, fused=False)
+    whole = replace(checkpoint, config=raw)
+    loaded = load(whole, ranks.device, kind, fused=False, quantize=settings.quantize)
     if ranks.first:
         output.mkdir(parents=True, exist_ok=True)
     lora = settings.lora if settings.method == "lora" else None

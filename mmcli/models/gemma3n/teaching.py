@@ -51,7 +51,7 @@ class Gemma3nTeaching(ChatTeaching):
         own = cast(Gemma3n, model)
         mask, tokens = seen_mask(batch), batch.inputs.tokens
         sliding = within_window(mask, batch.prefix, own.config.text.window)
-        rows = own.decoder.per_layer.table.rows(tokens, like=own.decoder.embedding.weight)
+        rows = own.decoder.per_layer.table.rows(tokens, like=own.like)
         keys: Any = KeysAndValues()
         positions = prefix_positions(batch.inputs.valid)
         return own.decoder.read_all(
