@@ -1,10 +1,12 @@
 """Which family reads which checkpoint. One line a family; nothing else outside its folder knows it."""
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mmcli.errors import ModelError
 from mmcli.hub.fields import shown
+from mmcli.startup import starting_up
 
 if TYPE_CHECKING:  # help texts go by the names here, and need no family for it
     from mmcli.hub.resolve import Checkpoint
@@ -35,12 +37,15 @@ def family_of(config: dict[str, Any], name: str) -> "Family":
     if not isinstance(kind, str) or kind not in FAMILIES:
         what = f"is of the type {shown(kind)}" if kind else "has no model_type in its config.json"
         raise ModelError(f"The model {name} {what}; mmcli reads {', '.join(sorted(FAMILIES))}")
-    # Before PyTorch, which imports it as it starts, and takes whatever comes up there for NumPy's not being installed:
-    # Ctrl-C too.
-    import numpy  # noqa: F401
-
     module, _, attribute = FAMILIES[kind].partition(":")
-    return getattr(import_module(module), attribute)
+    if module not in sys.modules:
+        with starting_up():
+            # Before PyTorch, which imports it as it starts, and takes whatever comes up there for NumPy's not being
+            # installed: Ctrl-C too.
+            import numpy  # noqa: F401
+
+            import_module(module)
+    return getattr(sys.modules[module], attribute)
 
 
 def capabilities_of(checkpoint: "Checkpoint") -> "Capabilities":
