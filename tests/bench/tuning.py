@@ -1,9 +1,10 @@
 """A LoRA step of a PaliGemma beside transformers with PEFT: seconds and peak memory on the same batch, in one run.
 
-    python tests/bench/tuning.py FOLDER [--rows 8] [--rank 16] [--steps 10] [--device cuda]
+    python tests/bench/tuning.py FOLDER [--rows 8] [--rank 16] [--steps 10] [--device cuda] [--quantize int8 int4]
 
 Each side and each way runs in a process of its own: activations kept, and computed again on the way back. Both begin
-with the same weights and thin matrices at zero, so that their first losses must agree.
+with the same weights and thin matrices at zero, so that their first losses must agree. With --quantize it is also
+measured what weights in integers below LoRA cost and save, with --profile where the time of a step goes on a GPU.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 WARM = 3
+ORDERS = ("self_cuda_time_total", "self_cpu_time_total")
 WORDS = "a cat on the mat and a dog with the red ball is what it is to be on the left of a mat"
 
 
@@ -29,6 +31,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--side", choices=("mmcli", "transformers"), help="run this one alone and print its figures")
     parser.add_argument("--recompute", action="store_true")
+    parser.add_argument("--quantize", nargs="*", default=[], choices=("int8", "int4"))
+    parser.add_argument("--storage", default="none", help="with --side mmcli: the integers to run with")
+    parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
     if args.side:
         print(json.dumps(measure(args)))
@@ -38,13 +43,18 @@ def main() -> None:
         "| activations | side | step, s | rows/s | peak, GB | first loss | last loss |\n|---|---|---|---|---|---|---|"
     )
     for way in ([], ["--recompute"]):
-        for side in ("transformers", "mmcli"):
-            command = [sys.executable, __file__, *sys.argv[1:], "--side", side, *way]
-            done = subprocess.run(command, capture_output=True, text=True)
+        for side in ("transformers", "mmcli", *args.quantize):
+            chosen = ["--side", "mmcli", "--storage", side] if side in args.quantize else ["--side", side]
+            done = subprocess.run(
+                [sys.executable, __file__, *sys.argv[1:], *chosen, *way], capture_output=True, text=True
+            )
             if done.returncode:
                 print(f"| {'again' if way else 'kept'} | {side} | failed: {done.stderr.strip().splitlines()[-1:]} |")
                 continue
-            found = json.loads(done.stdout.strip().splitlines()[-1])
+            *more, last = done.stdout.strip().splitlines()
+            if more:
+                print("\n".join(more), file=sys.stderr)
+            found = json.loads(last)
             speed, losses = args.rows / found["seconds"], found["losses"]
             figures = f"{found['seconds']:.3f} | {speed:.2f} | {found['peak'] / 1e9:.2f}"
             name = "again" if way else "kept"
@@ -69,7 +79,21 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         torch.cuda.synchronize()
     seconds = (time.perf_counter() - began) / args.steps
     peak = torch.cuda.max_memory_allocated() if on_gpu else 0
+    if args.profile:
+        print(f"{args.side} {args.storage} {'again' if args.recompute else 'kept'}")
+        print(profiled(step))
     return {"seconds": seconds, "peak": peak, "losses": [float(loss) for loss in losses]}
+
+
+def profiled(step: Any) -> str:
+    """Where the time of three steps goes, by kernels and by the operations that start them."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
+        for _ in range(3):
+            step().item()
+    table = found.key_averages()
+    return "\n".join(table.table(sort_by=by, row_limit=25, max_name_column_width=60) for by in ORDERS)
 
 
 def batch_of(args: argparse.Namespace) -> Any:
@@ -119,7 +143,7 @@ def ours(args: argparse.Namespace, batch: Any) -> Any:
     from mmcli.training.parts import prepare
     from mmcli.training.settings import TuneSettings
 
-    loaded = load(resolve(str(args.folder)), args.device, args.dtype, fused=False)
+    loaded = load(resolve(str(args.folder)), args.device, args.dtype, fused=False, quantize=args.storage)
     lora = LoraConfig(args.rank, 2.0 * args.rank)
     settings = TuneSettings("lora", 1, args.rows, 1e-4, lora=lora, recompute=args.recompute)
     prepare(loaded.model, loaded.family.teaching, settings)
