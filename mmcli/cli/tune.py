@@ -96,6 +96,15 @@ class TrainingOptions:
         list[str] | None,
         option("Training", "--train", metavar="PART", help="Train parts that are usually left as they are: vision."),
     ] = None
+    shard: Annotated[
+        bool | None,
+        option(
+            "Training",
+            "--shard/--no-shard",
+            help="Under torchrun: share the weights out among the processes instead of giving each a copy (default: "
+            "only where a GPU has too little memory for one).",
+        ),
+    ] = None
     seed: Annotated[int, option("Training", "--seed", metavar="N", help="Another seed, another order.")] = 0
     resume: Annotated[bool, option("Training", "--resume", help="Go on from the last checkpoint in --output.")] = False
 
@@ -256,6 +265,7 @@ def command(
         seed=training.seed,
         dtype=model.dtype,
         quantize=model.quantize,
+        shard=training.shard,
         resume=training.resume,
     )
     score = None

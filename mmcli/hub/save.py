@@ -1,12 +1,12 @@
 """Weights back into a checkpoint's form: the inverse of strict loading."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmcli.hub.weights import Rule
 
@@ -40,8 +40,10 @@ def checkpoint_name(rules: Iterable[Rule], name: str) -> str:
     raise ValueError(f"no checkpoint has a name for {name}: the model was fused or quantised")
 
 
-def save_weights(module: nn.Module, path: Path, rules: Iterable[Rule], dtype: torch.dtype | None = None) -> None:
-    """Write the weights of a model that was loaded without fusing to a safetensors file, under a checkpoint's names.
+def save_weights(
+    state: Mapping[str, Tensor], path: Path, rules: Iterable[Rule], dtype: torch.dtype | None = None
+) -> None:
+    """Write the state of a model that was loaded without fusing to a safetensors file, under a checkpoint's names.
 
     Each tensor keeps its type, and `load_strict` gives the same back, bit by bit; unless a `dtype` is given for those
     of floating point. What several names share in memory is written once a name. ValueError as `checkpoint_name`;
@@ -49,7 +51,7 @@ def save_weights(module: nn.Module, path: Path, rules: Iterable[Rule], dtype: to
     """
     table = list(rules)
     tensors: dict[str, Tensor] = {
-        checkpoint_name(table, name): _written(tensor, dtype) for name, tensor in module.state_dict().items()
+        checkpoint_name(table, name): _written(tensor, dtype) for name, tensor in state.items()
     }
     save_file(tensors, path, metadata={"format": "pt"})
 

@@ -129,13 +129,18 @@ def write_adapter(
     rules: Iterable[Rule],
     modules: Iterable[str],
     base: str,
+    state: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write adapted layers, by our names, as PEFT does, into a folder that is there. OSError."""
+    """Write adapted layers, by our names, as PEFT does, into a folder that is there. OSError.
+
+    `state` are the weights of their model where the layers hold only a share of their own.
+    """
     table, begins = list(rules), list(modules)
     names = {name: reference_name(table, begins, f"{name}.weight").removesuffix(".weight") for name in layers}
     tensors = {}
     for name, layer in layers.items():
-        for part, tensor in (("A", layer.a), ("B", layer.b)):
+        a, b = (layer.a, layer.b) if state is None else (state[f"{name}.a"], state[f"{name}.b"])
+        for part, tensor in (("A", a), ("B", b)):
             tensors[f"{ROOT}{names[name]}.lora_{part}.weight"] = tensor.detach().float().cpu().contiguous()
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     settings = {

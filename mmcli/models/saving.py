@@ -3,11 +3,13 @@
 import json
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mmcli.hub.layout import PATTERNS
 from mmcli.hub.safetensors_files import SINGLE
@@ -30,12 +32,16 @@ def stored_type(folder: Path) -> torch.dtype:
 
 
 def write_model(
-    loaded: Loaded, folder: Path, raw: dict[str, Any] | None = None, dtype: torch.dtype | None = None
+    loaded: Loaded,
+    folder: Path,
+    raw: dict[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+    state: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a model that was loaded without fusing into a folder that is there: its weights, and what belongs to them.
 
     `raw` is its config.json where that is to change, `dtype` the type of the floating-point weights where they are not
-    to be written as they are. Raises OSError.
+    to be written as they are; `state` are the weights where the model holds only its share of them. Raises OSError.
     """
     source = loaded.checkpoint.folder
     for path in sorted(source.iterdir()):
@@ -48,7 +54,8 @@ def write_model(
             config[name] = kind
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
     assert loaded.family is not None
-    save_weights(loaded.model, folder / SINGLE, loaded.family.rules(loaded.config), dtype)
+    state = loaded.model.state_dict() if state is None else state
+    save_weights(state, folder / SINGLE, loaded.family.rules(loaded.config), dtype)
 
 
 def _goes_along(name: str) -> bool:

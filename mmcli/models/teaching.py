@@ -75,6 +75,7 @@ class Teaching:
     frozen: tuple[str, ...] = ()  # beginnings of the names of what is never trained unless it is asked for
     modules: tuple[str, ...] = ("",)  # beginnings of the names that the reference gives its modules, for LoRA files
     checkpointed: tuple[str, ...] = ("decoder.layers.",)  # layers whose activations are computed again on the way back
+    shared: bool = True  # whether the weights may be shared out among processes, those of `checkpointed` one by one
     rate: float = 1e-5  # learning rate of whole weights that suits it
     lora_rate: float = 2e-4
     pad: int = 0  # any token that the decoder has a row for

@@ -1,9 +1,11 @@
 """The training loop: updates, evaluations, checkpoints."""
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,13 +16,14 @@ from torch.nn.parallel import DistributedDataParallel
 from mmcli.errors import InputError
 from mmcli.example import Example
 from mmcli.models.loaded import Loaded
-from mmcli.models.teaching import Batch, Teaching
+from mmcli.models.teaching import Batch, Row, Teaching
 from mmcli.training.batches import Examples, Feeder
 from mmcli.training.objective import Objective
 from mmcli.training.parts import groups, prepare
 from mmcli.training.ranks import Ranks
 from mmcli.training.results import Results
 from mmcli.training.settings import TuneSettings
+from mmcli.training.shards import put, share_out, whole, whole_state
 from mmcli.training.state import State, read_state, restore, save
 from mmcli.training.watch import Log, Watcher
 
@@ -69,6 +72,12 @@ class Trainer:
         self.teaching.begin(loaded.model)
         self.layers = prepare(loaded.model, self.teaching, settings)
         results.layers = self.layers
+        full = settings.method != "lora"
+        self.objective: nn.Module = Objective(loaded.model, self.teaching, full and ranks.device.type == "cuda")
+        if ranks.shared:
+            share_out(self.objective, loaded.model, self.teaching.checkpointed, ranks.device, full)
+        elif ranks.world > 1:
+            self.objective = DistributedDataParallel(self.objective, find_unused_parameters=True)
         self.state = State()
         self.optimizer = torch.optim.AdamW(groups(loaded.model, settings), lr=0.0, betas=BETAS, eps=1e-8)
         named = loaded.model.named_parameters()
@@ -76,22 +85,18 @@ class Trainer:
         self.averaged = {name: one.detach().clone() for name, one in self.trained.items()} if settings.average else {}
         if results.resumed is not None:
             self._go_on(results.resumed)
-        full = settings.method != "lora"
-        objective = Objective(loaded.model, self.teaching, autocast=full and ranks.device.type == "cuda")
-        self.objective: nn.Module = objective
-        if ranks.world > 1:
-            self.objective = DistributedDataParallel(objective, find_unused_parameters=True)
         self.feeder = Feeder(loaded, self.teaching, examples, settings.batch, settings.micro, ranks.rank, ranks.world)
         self.log = Log(results.output, self.state.step) if ranks.first else None
 
     def _go_on(self, checkpoint: Path) -> None:
         self.state, _ = read_state(checkpoint)
         self.results.read(self.loaded.model, checkpoint)
-        live = restore(checkpoint, self.optimizer, self.ranks.device)
+        place = torch.device("cpu") if self.ranks.shared else self.ranks.device
+        live = restore(checkpoint, self.optimizer, place)
         with torch.no_grad():
             for name, average in self.averaged.items():
                 average.copy_(self.trained[name])
-                self.trained[name].copy_(live[name])
+                put(self.trained[name], live[name])
 
     # -- the run -----------------------------------------------------------------------------------------------------
 
@@ -108,7 +113,7 @@ class Trainer:
                     break
         finally:
             updates.close()
-        if self.ranks.first and not self.held.examples:
+        if not self.held.examples:
             self._keep()
         return self.state
 
@@ -137,7 +142,7 @@ class Trainer:
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             loss += self._back(batch, tokens, rows, last)
-        norm = nn.utils.clip_grad_norm_(self.trained.values(), settings.clip).item()
+        norm = float(whole({"": nn.utils.clip_grad_norm_(self.trained.values(), settings.clip)}, keep=True)[""])
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         state.step += 1
@@ -156,12 +161,11 @@ class Trainer:
     def _back(self, batch: Batch, tokens: float, rows: float, last: bool) -> float:
         """Gradients of one batch, as its share of the update's mean; several processes add theirs at the last one."""
         batch = batch.to(self.ranks.device, self._input_type())
-        wrapped = isinstance(self.objective, DistributedDataParallel)
-        if wrapped:
-            cast(DistributedDataParallel, self.objective).require_backward_grad_sync = last
+        if isinstance(self.objective, DistributedDataParallel):
+            self.objective.require_backward_grad_sync = last  # shared weights do it each time: nobody has room for more
         told, further = self.objective(batch)
         loss = told / tokens + further / rows
-        (loss * self.ranks.world if wrapped else loss).backward()  # processes average what they have
+        (loss * self.ranks.world).backward()  # processes average what they have
         return loss.item()
 
     def _input_type(self) -> torch.dtype:
@@ -186,10 +190,17 @@ class Trainer:
                 if self.log is not None:
                     self.log.add(line)
                     self.watcher.evaluated(line | {"best_step": self.state.best_step, "best": self.state.best})
-            if self.ranks.first and not first:
-                write = self.results.write_checkpoint
-                save(self.results.output, self.state, self.settings, self.optimizer, self._set_aside, write)
+            if not first:
+                self._write_checkpoint()
         return stop
+
+    def _write_checkpoint(self) -> None:
+        writes = self.ranks.first  # all processes give their shares, one writes
+        state, live = whole(self.results.held(), writes), whole(self._set_aside, writes)
+        optimizer = whole_state(self.optimizer, writes)
+        if writes:
+            write = partial(self.results.write_checkpoint, state=state)
+            save(self.results.output, self.state, self.settings, optimizer, live, write)
 
     def _rank(self, line: dict[str, Any], first: bool) -> bool:
         """Keep the weights where they are the best so far → whether none was better for long enough."""
@@ -202,30 +213,30 @@ class Trainer:
             state.best, state.best_step, state.worse = value, state.step, 0
         else:
             state.worse += 1
-        if (better and not first) and self.ranks.first:
+        if better and not first:
             self._keep()
         return bool(self.settings.patience) and state.worse >= self.settings.patience
 
     def _keep(self) -> None:
-        self.results.write_result()
+        state = whole(self.results.held(), self.ranks.first)
+        if self.ranks.first:
+            self.results.write_result(state)
 
     @torch.no_grad()
     def _evaluate(self) -> dict[str, Any]:
         """The loss of the held-out examples, their measures, and a few answers."""
         total = learned = 0.0
-        mine = list(enumerate(self.held.examples[:MOST_HELD]))[self.ranks.rank :: self.ranks.world]
-        size = self.feeder.micro
-        for start in range(0, len(mine), size):
-            rows = []
-            for number, example in mine[start : start + size]:
-                try:
-                    rows.append(self.teaching.rows(self.loaded, example, random.Random(number))[0])
-                except InputError as error:
-                    self.feeder.unusable[str(error)] += 1
+        examples = list(enumerate(self.held.examples[:MOST_HELD]))
+        mine, most = examples[self.ranks.rank :: self.ranks.world], math.ceil(len(examples) / self.ranks.world)
+        for start in range(0, most, self.feeder.micro):
+            rows = self._held_rows(mine[start : start + self.feeder.micro])
+            if not rows and not self.ranks.shared:
+                continue
+            # Those who share the weights compute together: one that has nothing left does so with what is not counted.
+            batch = self.teaching.batch(rows or [self.feeder.row(0)]).to(self.ranks.device, self._input_type())
+            loss = self._plain(batch)
             if rows:
-                batch = self.teaching.batch(rows).to(self.ranks.device, self._input_type())
-                total += self._plain(batch)
-                learned += batch.learned
+                total, learned = total + loss, learned + batch.learned
         total, learned = self.ranks.sum(total, learned)
         if not learned:
             raise InputError("No held-out example can be learned", "Name others with --eval")
@@ -242,6 +253,15 @@ class Trainer:
         if self.held.samples is not None and self.ranks.first:
             line["samples"] = self.held.samples(self.loaded)
         return line
+
+    def _held_rows(self, examples: Sequence[tuple[int, Example]]) -> list[Row]:
+        rows = []
+        for number, example in examples:
+            try:
+                rows.append(self.teaching.rows(self.loaded, example, random.Random(number))[0])
+            except InputError as error:
+                self.feeder.unusable[str(error)] += 1
+        return rows
 
     def _plain(self, batch: Batch) -> float:
         objective = self.objective.module if isinstance(self.objective, DistributedDataParallel) else self.objective

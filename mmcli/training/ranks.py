@@ -21,6 +21,7 @@ class Ranks:
     rank: int
     world: int
     device: torch.device
+    shared: bool = False  # whether each keeps a share of the weights alone, instead of all of them
 
     @property
     def first(self) -> bool:

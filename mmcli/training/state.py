@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from mmcli.errors import ModelError, WriteError
 from mmcli.hub.draft import drafted
 from mmcli.hub.json_files import read_json
 from mmcli.training.settings import TuneSettings
+from mmcli.training.shards import put_state
 
 FOLDER = "checkpoints"
 OPTIMIZER, STATE = "optimizer.pt", "state.json"
@@ -45,11 +46,11 @@ def save(
     output: Path,
     state: State,
     settings: TuneSettings,
-    optimizer: torch.optim.Optimizer,
+    optimizer: dict[str, Any],
     live: Mapping[str, Tensor],
-    write: Any,
+    write: Callable[[Path], None],
 ) -> None:
-    """Write a checkpoint, whole or not at all; `write(folder)` writes the model.
+    """Write a checkpoint, whole or not at all; `write(folder)` writes the model, `optimizer` is the optimiser's state.
 
     `live` are weights that the model's files do not hold as they are, since those are averages. WriteError.
     """
@@ -60,7 +61,7 @@ def save(
         with drafted(target) as draft:
             write(draft)
             tensors = {name: tensor.detach().cpu() for name, tensor in live.items()}
-            torch.save({"optimizer": optimizer.state_dict(), "live": tensors}, draft / OPTIMIZER)
+            torch.save({"optimizer": optimizer, "live": tensors}, draft / OPTIMIZER)
             facts = {"state": asdict(state), "settings": asdict(settings)}
             (draft / STATE).write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
         for old in sorted((output / FOLDER).glob("step-*"))[:-KEPT]:
@@ -84,7 +85,7 @@ def restore(folder: Path, optimizer: torch.optim.Optimizer, device: torch.device
     """Put a checkpoint's optimiser state back, and return the weights that its model's files do not hold."""
     try:
         kept = torch.load(folder / OPTIMIZER, map_location=device, weights_only=True)
-        optimizer.load_state_dict(kept["optimizer"])
+        put_state(optimizer, kept["optimizer"])
         return kept["live"]
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         what = f"{folder / OPTIMIZER} does not fit the run ({error})"

@@ -4,12 +4,13 @@ import json
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mmcli.engine.device import choose_dtype
 from mmcli.errors import InputError, ModelError, UsageError
 from mmcli.example import Example
 from mmcli.hub.quantized import QUANTIZED, parameter_count
@@ -18,6 +19,7 @@ from mmcli.layers.lora import LoraConfig
 from mmcli.models.load import load, storage_of
 from mmcli.models.loaded import Loaded
 from mmcli.models.registry import family_of
+from mmcli.models.saving import stored_type
 from mmcli.models.teaching import Teaching
 from mmcli.training.batches import Examples
 from mmcli.training.loop import Held, Score, Trainer
@@ -31,6 +33,8 @@ from mmcli.training.watch import Watcher
 LARGE = 500_000_000  # parameters from which on LoRA is the usual method, and activations are computed again on a GPU
 HUGE = 1_000_000_000  # … from which on a GPU reads few examples at once
 EPOCHS, BATCH, EVALUATIONS = 10.0, 16, 10
+FULL = 0.7  # share of a GPU's memory beyond which a model's weights are shared out, so that activations have room
+NO_ANSWERS = "Choose --best-by loss, or --no-shard"
 ENDLESS = 10_000_000  # steps, where the clock ends the run
 
 
@@ -59,6 +63,7 @@ class Choices:
     seed: int = 0
     dtype: str = "auto"
     quantize: str = "auto"
+    shard: bool | None = None
     resume: bool = False
 
 
@@ -172,14 +177,17 @@ def tune(
     if raw is not given and settings.method != "full":
         new = "Labels that the model does not list are learned by whole weights"
         raise UsageError(new, "Choose --method full, or leave --method out")
-    kind: torch.dtype | str = choices.dtype if settings.method == "lora" else "float32"
-    whole = replace(checkpoint, config=raw)
-    loaded = load(whole, ranks.device, kind, fused=False, quantize=settings.quantize)
+    ranks = replace(ranks, shared=_is_shared(choices, checkpoint, teaching, settings, ranks))
+    if ranks.shared:
+        if score is not None:
+            raise UsageError("Answers are written by one process, and here none has the whole model", NO_ANSWERS)
+        watcher.said(f"the weights are shared out among {ranks.world} processes; no answers are written on the way")
+    loaded = _loaded(replace(checkpoint, config=raw), choices, settings, ranks)
     if ranks.first:
         output.mkdir(parents=True, exist_ok=True)
     lora = settings.lora if settings.method == "lora" else None
     results = Results(loaded, output, lora, raw, resumed)
-    look = Held(held, score, (lambda model: answers(model, held)) if held else None)
+    look = Held(held, score, None if ranks.shared or not held else (lambda model: answers(model, held)))
     mixed = Examples(examples, replayed, share if replayed else 0.0, settings.seed)
     trainer = Trainer(loaded, mixed, look, settings, ranks, results, watcher)
     state = trainer.run()
@@ -195,6 +203,37 @@ def tune(
     return Finished(output, state, facts)
 
 
+def _is_shared(
+    choices: Choices, checkpoint: Checkpoint, teaching: Teaching, settings: TuneSettings, ranks: Ranks
+) -> bool:
+    """Whether the weights are shared out among the processes. Raises UsageError where they are to be and cannot be."""
+    able = teaching.shared and settings.quantize == "none"
+    if choices.shard is not None:
+        if choices.shard and not able:
+            what = "Weights in integers are" if teaching.shared else f"{checkpoint.name} is"
+            raise UsageError(f"{what} not shared out: each process has room for a copy", "Leave --shard out")
+        if choices.shard and ranks.world == 1:
+            do = "Start several: torchrun --nproc-per-node N -m mmcli tune …"
+            raise UsageError("--shard is for several processes, and this is one", do)
+        return choices.shard
+    if ranks.world == 1 or ranks.device.type != "cuda" or not able:
+        return False
+    room = torch.cuda.get_device_properties(ranks.device).total_memory
+    a_number = 2 if settings.method == "lora" else 16  # bytes: those of gradients and of AdamW's two means with it
+    return a_number * parameter_count(checkpoint.folder) > FULL * room
+
+
+def _loaded(checkpoint: Checkpoint, choices: Choices, settings: TuneSettings, ranks: Ranks) -> Loaded:
+    """The model as it is trained; where it is to be shared out, as it is stored, on the CPU."""
+    whole = settings.method != "lora"
+    if not ranks.shared:
+        kind: torch.dtype | str = "float32" if whole else choices.dtype
+        return load(checkpoint, ranks.device, kind, fused=False, quantize=settings.quantize)
+    below = stored_type(checkpoint.folder) if whole else None
+    dtype = below or choose_dtype(choices.dtype, ranks.device, parameter_count(checkpoint.folder))
+    return replace(load(checkpoint, "cpu", dtype, fused=False, quantize="none"), device=ranks.device)
+
+
 def _named(examples: Sequence[Example]) -> set[str]:
     return {label for example in examples for label in example.exhaustive}
 
@@ -202,7 +241,8 @@ def _named(examples: Sequence[Example]) -> set[str]:
 def _same(before: dict[str, Any], now: TuneSettings) -> None:
     """Raise UsageError where a run is to go on with other settings than it began with."""
     told = json.loads(json.dumps(asdict(now)))
+    usual = {one.name: one.default for one in fields(TuneSettings)}  # of what an earlier version did not know
     for name, value in told.items():
-        if before.get(name) != value:
+        if before.get(name, usual[name]) != value:
             what = f"The run began with {name} {before.get(name)!r}, and is to go on with {value!r}"
             raise UsageError(what, "Give the same options and data, or begin anew in another folder")

@@ -1,4 +1,4 @@
-"""`mmcli tune` as users run it, on small models: what it leaves, how it goes on after SIGKILL, and two processes."""
+"""`mmcli tune` as users run it, on small models: what it leaves, how it goes on after SIGKILL."""
 
 import json
 import os
@@ -134,18 +134,6 @@ def test_smaller_portions_and_computing_again_change_no_loss(base, tmp_path):
     tune(base, tmp_path / "whole", "--method", "full")
     tune(base, tmp_path / "parts", "--method", "full", "--micro-batch", "1", "--recompute")
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
-
-
-def test_two_processes_have_the_losses_of_one(base, tmp_path):
-    tune(base, tmp_path / "one", "--method", "lora")
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--rdzv-backend", "c10d"]
-    launch += ["--rdzv-endpoint", "localhost:0", "-m", "mmcli"]
-    running = start(*launch, *command(base, tmp_path / "two", "--method", "lora"), stdout=subprocess.PIPE)
-    out, err = running.communicate()
-    assert running.returncode == 0, err
-    assert out == f"{tmp_path / 'two'}\n"
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
-    assert losses(tmp_path / "two", "eval_loss") == pytest.approx(losses(tmp_path / "one", "eval_loss"), rel=1e-4)
 
 
 def test_a_family_that_is_not_trained_is_named(tmp_path):

@@ -49,6 +49,7 @@ class NanoTeaching(Teaching):
     adapted = ("attention.q", "attention.k", "attention.v", "attention.out", "mlp.gate", "mlp.up", "mlp.down")
     head = ("tower.grid_in.", "tower.proposal_")
     frozen = ("tower.detector.", "tower.features.", "judge.")
+    shared = False  # it is small
     rate = 2e-4
     lora_rate = 1e-3
 

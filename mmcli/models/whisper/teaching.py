@@ -38,6 +38,7 @@ class WhisperTeaching(Teaching):
     frozen = ("encoder.",)  # words are new far more often than sounds
     modules = ("model.",)
     checkpointed = ("encoder.layers.",)
+    shared = False  # its largest fits every GPU
     rate = 1e-5
     lora_rate = 1e-3
 
