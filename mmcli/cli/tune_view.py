@@ -4,6 +4,7 @@ from typing import Any, Self
 
 from mmcli.cli.environment import Environment
 from mmcli.escape import escape_line
+from mmcli.output.tables import bytes_text
 from mmcli.output.writers.text import clock
 
 QUIET_LINES = 20  # lines about updates of a whole run, where there is no terminal
@@ -83,6 +84,8 @@ class TuneView:
             table.add_row("step", str(update["step"]), f"{100 * update['progress']:.0f} %, {self._left()} left")
             table.add_row("loss", f"{update['loss']:.4f}", f"gradient {update['gradient']:.2f}")
             table.add_row("rate", f"{update['rate']:.2e}", f"{update['samples_per_second']:.2f} samples/s")
+            if "memory" in update:
+                table.add_row("memory", bytes_text(update["memory"]), "at most")
         if self._evaluation:
             first, now = self._first["eval_loss"], self._evaluation["eval_loss"]
             table.add_row("held out", f"{now:.4f}", f"at step {self._evaluation['step']}; {first:.4f} at first")

@@ -155,6 +155,8 @@ class Trainer:
         if self.log is not None:
             line = {"step": state.step, "loss": loss, "rate": rate, "gradient": norm, "tokens": int(tokens)}
             line |= {"seconds": round(seconds, 4), "samples_per_second": round(settings.batch / seconds, 3)}
+            if self.ranks.device.type == "cuda":
+                line["memory"] = torch.cuda.max_memory_allocated(self.ranks.device)  # bytes, at most so far
             self.log.add(line)
             self.watcher.updated(line | {"progress": self.progress, "spent": state.spent})
 

@@ -1,4 +1,4 @@
-"""`mmcli tune` in two processes, each with a copy or a share of the weights: losses and files are those of one alone."""
+"""`mmcli tune` in two processes, each with a copy or a share of the weights: losses and files are those of one."""
 
 import json
 import shutil
