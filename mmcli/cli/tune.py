@@ -1,5 +1,6 @@
 """`mmcli tune`: train a model on one's own data."""
 
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -59,7 +60,13 @@ class TrainingOptions:
     steps: Annotated[int | None, option("Training", "--steps", metavar="N", help="Updates in all.")] = None
     minutes: Annotated[
         float | None,
-        option("Training", "--minutes", metavar="N", help="Train so long: the learning rate falls by the clock."),
+        option(
+            "Training",
+            "--minutes",
+            metavar="N",
+            help="Train so long; the learning rate falls by that clock. It counts updates alone, with --resume those "
+            "before it too.",
+        ),
     ] = None
     lr: Annotated[
         float | None, option("Training", "--lr", metavar="RATE", help="The highest learning rate (default: by model).")
@@ -147,6 +154,15 @@ class EvaluationOptions:
     replay_share: Annotated[
         float, option("Training", "--replay-share", metavar="X", help="Of replayed examples in all (default 0.3).")
     ] = 0.3
+    tensorboard: Annotated[
+        str | None,
+        option(
+            "Output",
+            "--tensorboard",
+            metavar="FOLDER",
+            help="Write an event file for TensorBoard into this folder as well (needs mmcli[tensorboard]).",
+        ),
+    ] = None
     licence: Annotated[
         str | None, option("Output", "--license", metavar="ID", help="The licence that the model card names.")
     ] = None
@@ -230,8 +246,10 @@ def command(
     from mmcli.hub.resolve import resolve
     from mmcli.training import curves
     from mmcli.training.card import write_card
+    from mmcli.training.event_file import EventFile
     from mmcli.training.ranks import joined
     from mmcli.training.tune import Choices, held_out, teaching_of, tune
+    from mmcli.training.watch import Watchers
 
     checkpoint = resolve(model.model, model.revision, download=not model.offline)
     teaching_of(checkpoint)
@@ -278,13 +296,15 @@ def command(
         require_libraries(held)
         score = partial(scored, examples=held)
     folder = Path(output)
+    events = EventFile(Path(evaluation.tensorboard)) if evaluation.tensorboard else None
     with joined(model.device) as ranks:
         if not ranks.first:
             environment.quiet = True
-        environment.log(f"{len(examples)} examples to learn from, {len(held)} held out, {len(replayed)} replayed")
-        with TuneView(environment) as view:
+        with TuneView(environment) as view, closing(events) if events else nullcontext():
+            view.began(len(examples), len(held), len(replayed))
+            watcher = Watchers(view, events) if events else view
             done = tune(
-                checkpoint, examples, held, folder, choices, ranks, view,
+                checkpoint, examples, held, folder, choices, ranks, watcher,
                 replayed=replayed, share=evaluation.replay_share, score=score,
             )  # fmt: skip
         if not ranks.first:

@@ -38,23 +38,27 @@ class TuneView:
 
     # -- what a run tells --------------------------------------------------------------------------------------------
 
+    def began(self, own: int, held: int, replayed: int) -> None:
+        """How many examples there are: to learn from, held out, and replayed."""
+        self._report(f"{own} examples to learn from, {held} held out, {replayed} replayed")
+
     def updated(self, line: dict[str, Any]) -> None:
         """As `Watcher.updated`."""
         self._update = line
         if self._live:
             self._live.update(self._table())
-        elif line["progress"] - self._told >= 1 / QUIET_LINES:
+        elif line["progress"] - self._told >= 1 / QUIET_LINES or line["progress"] >= 1:
             self._told = line["progress"]
-            self._environment.log(
-                f"step {line['step']}: loss {line['loss']:.4f}, rate {line['rate']:.2e}, "
-                f"{line['samples_per_second']:.2f} samples/s, {self._left()} left"
+            self._report(
+                f"step {line['step']} ({100 * line['progress']:.0f} %): loss {line['loss']:.4f}, "
+                f"rate {line['rate']:.2e}, {line['samples_per_second']:.2f} samples/s, {self._left()} left"
             )
 
     def evaluated(self, line: dict[str, Any]) -> None:
         """As `Watcher.evaluated`."""
         self._first = self._first or line
         self._evaluation = line
-        self._environment.log(self._sentence(line))
+        self._report(self._sentence(line))
         if self._live:
             self._live.update(self._table())
         for sample in line.get("samples", ()):
@@ -65,6 +69,13 @@ class TuneView:
         self._environment.note(f"mmcli: {text}")
 
     # ----------------------------------------------------------------------------------------------------------------
+
+    def _report(self, text: str) -> None:
+        """Where the run is. A run of hours is followed in a file, too: it is said without a terminal as well."""
+        if self._environment.stderr_tty:
+            self._environment.log(text)
+        else:
+            self._environment.note(f"mmcli: {text}")
 
     def _sentence(self, line: dict[str, Any]) -> str:
         measures = "".join(f", {name} {value:.3f}" for name, value in line.get("measures", {}).items())

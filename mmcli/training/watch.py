@@ -23,6 +23,28 @@ class Watcher(Protocol):
         ...
 
 
+class Watchers:
+    """Several watchers as one."""
+
+    def __init__(self, *all: Watcher):
+        self.all = all
+
+    def updated(self, line: dict[str, Any]) -> None:
+        """As `Watcher.updated`."""
+        for one in self.all:
+            one.updated(line)
+
+    def evaluated(self, line: dict[str, Any]) -> None:
+        """As `Watcher.evaluated`."""
+        for one in self.all:
+            one.evaluated(line)
+
+    def said(self, text: str) -> None:
+        """As `Watcher.said`."""
+        for one in self.all:
+            one.said(text)
+
+
 class Log:
     """One JSON object a line: updates (`loss`) and evaluations (`eval_loss`), by their `step`."""
 
