@@ -155,8 +155,7 @@ def test_in_a_browser_the_page_searches_filters_and_opens():
         page.locator("#score").fill("99")  # above what the dog has
         assert page.inner_text("#list") == "Nothing matches."
         page.locator("#score").fill("0")
-        page.get_by_role("button", name="dog 1").click()
-        page.locator("#list").focus()
+        page.get_by_role("button", name="dog 1").click()  # and from there on by keyboard
         page.keyboard.press("ArrowRight")
         page.keyboard.press("Enter")
         assert page.locator("dialog[open] audio").get_attribute("src") == "in/jfk%20%231.flac"
