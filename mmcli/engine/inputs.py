@@ -43,9 +43,9 @@ class Inputs:
         )
 
 
-def pad_left(rows: list[list[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Token rows of any lengths → (tokens [B, T], valid [B, T])."""
-    width = max(len(row) for row in rows)
+def pad_left(rows: list[list[int]], pad: int, least: int = 0) -> tuple[Tensor, Tensor]:
+    """Token rows of any lengths → (tokens [B, T], valid [B, T]), T as long as the longest and at least `least`."""
+    width = max(least, *(len(row) for row in rows))
     tokens = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
     valid = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
     return tokens, valid

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from mmcli.models.loaded import Loaded
 
 ROWS = 64  # questions that are asked side by side, at most: each has a cache of its own
+PROMPT = 16  # tokens that a GPU reads of each at least, padding among them
 MOST_OBJECTS = 12  # of one thing in one answer that is written, as in training
 MOST_DETECTIONS = 64  # of one thing, overlapping ones included
 ABSENT = 0.98  # share of an empty answer from which on none is written
@@ -173,6 +174,12 @@ def _portions(items: list[Any]) -> Iterator[list[Any]]:
     return (items[start : start + ROWS] for start in range(0, len(items), ROWS))
 
 
+def _filled(rows: list[Any], device: torch.device) -> list[Any]:
+    """Questions to be asked side by side: on a GPU the last one again and again until they are `ROWS`, so that what is
+    answered does not depend on how many there are (see `model.AT_ONCE`)."""
+    return rows if device.type == "cpu" else rows + rows[-1:] * (ROWS - len(rows))
+
+
 def _boxes(
     loaded: "Loaded", seen: Seen, asked: list[Asked], sampling: Sampling, max_tokens: int
 ) -> list[tuple[list[ParsedObject], float]]:
@@ -183,18 +190,19 @@ def _boxes(
     processor = _processor(loaded)
     ids = processor.text_ids
     separator, end = tuple(ids(" ;")), loaded.config.eos_token
-    grammars = [Grammar((tuple(ids(f" {one.thing}")),), separator, end, most=MOST_OBJECTS) for one in asked]
+    rows = _filled(asked, seen.store.device)
+    grammars = [Grammar((tuple(ids(f" {one.thing}")),), separator, end, most=MOST_OBJECTS) for one in rows]
     if not separator or not all(grammar.labels[0] for grammar in grammars):
         raise ModelError("The model's tokenizer.json has no tokens for what is asked", "Download the model again")
     longest = MOST_OBJECTS * (CORNERS + max(len(grammar.labels[0]) for grammar in grammars) + len(separator))
-    prompts = [f"detect {one.thing}" for one in asked]
-    images = [one.image for one in asked]
+    prompts = [f"detect {one.thing}" for one in rows]
+    images = [one.image for one in rows]
     automata = [automaton(grammar, processor.grammar) for grammar in grammars]
     rules = Doubtful(automata, loaded.config.decoder.vocabulary, seen.store.device)
     answers = _write(loaded, seen, prompts, images, rules, min(max_tokens, longest), sampling)
     assert rules.presence is not None  # noted at the first step
     written = []
-    for one, answer, presence in zip(asked, answers, rules.presence.tolist(), strict=True):
+    for one, answer, presence in zip(asked, answers, rules.presence.tolist(), strict=False):  # not those that fill
         parsed = parse(answer.tokens, processor.grammar, processor.decode, merge=False)
         one.tokens, one.ended, one.problems = list(answer.tokens), answer.ended, tuple(parsed.problems)
         written.append((parsed.objects, presence))
@@ -255,15 +263,16 @@ class Doubtful(GrammarProcessor):
 def _masks(loaded: "Loaded", seen: Seen, wanted: list[tuple[Asked, int]], sampling: Sampling) -> None:
     """Let nano write the mask codes for boxes that are there."""
     end = loaded.config.eos_token
-    boxes = [one.objects[i].loc for one, i in wanted]
+    rows = _filled(wanted, seen.store.device)
+    boxes = [one.objects[i].loc for one, i in rows]
     grammars = [Grammar((), (), end, masks=True, box=box) for box in boxes]
-    prompts = [f"segment {one.thing}" for one, _ in wanted]
-    images = [one.image for one, _ in wanted]
+    prompts = [f"segment {one.thing}" for one, _ in rows]
+    images = [one.image for one, _ in rows]
     grammar = _processor(loaded).grammar
     automata = [automaton(one, grammar) for one in grammars]
     rules = GrammarProcessor(automata, loaded.config.decoder.vocabulary, seen.store.device)
     answers = _write(loaded, seen, prompts, images, rules, CORNERS + CODES, sampling)
-    for (one, i), answer in zip(wanted, answers, strict=True):
+    for (one, i), answer in zip(wanted, answers, strict=False):  # not those that fill
         codes = answer.tokens[CORNERS:]
         seg = cast(tuple[int, ...], tuple(grammar.mask_code(token.id) for token in codes))  # the rules let nothing else
         one.objects = (*one.objects[:i], replace(one.objects[i], seg=seg), *one.objects[i + 1 :])
@@ -281,7 +290,8 @@ def _write(
 ) -> list[Completion]:
     """What nano writes for each prompt about one of the images."""
     processor = _processor(loaded)
-    inputs = replace(processor.rows(prompts), context=seen.about(images))
+    least = 0 if seen.store.device.type == "cpu" else PROMPT
+    inputs = replace(processor.rows(prompts, least), context=seen.about(images))
     return complete(
         loaded.model,
         inputs,

@@ -15,6 +15,11 @@ from mmcli.models.nano.proposal_classifier import ProposalClassifier
 from mmcli.models.nano.tower import NanoTower
 from mmcli.models.nano.writing import Writing
 
+# Images that a GPU reads at a time, blank ones among them: always as many. Libraries choose their kernels, and with
+# them the order of their sums, by the size of a batch, so that an image would be read a little differently alone than
+# among others, and thresholds would decide otherwise.
+AT_ONCE = 16
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -32,6 +37,12 @@ class Seen:
     def about(self, images: list[int]) -> "Seen":
         """The same for rows that are about these images."""
         return replace(self, image=torch.tensor(images, device=self.store.device))
+
+    def first(self, count: int) -> "Seen":
+        """The same of the first images alone."""
+        names = ("plane", "boxes", "logits", "classified", "there")
+        fewer = {name: getattr(self, name)[:count] for name in names}
+        return replace(self, store=self.store[:, :, :count], raw=[stride[:count] for stride in self.raw], **fewer)
 
     @classmethod
     def joined(cls, parts: "list[Seen]") -> "Seen":
@@ -80,10 +91,12 @@ class Nano(PrefixLM):
         return self.tower(pixels, self.class_words())[0]
 
     def look(self, pixels: Tensor) -> Seen:
-        """Read images [P, 3, side, side] in 0..1."""
-        # On a CPU one image at a time stays in its cache; a GPU wants them all.
-        parts = pixels.split(1 if pixels.device.type == "cpu" else len(pixels))
-        return Seen.joined([self._look(part) for part in parts])
+        """Read images [P, 3, side, side] in 0..1, each as it would be read alone."""
+        # On a CPU one image at a time stays in its cache; a GPU wants many.
+        size = 1 if pixels.device.type == "cpu" else AT_ONCE
+        blank = pixels.new_zeros(-len(pixels) % size, *pixels.shape[1:])
+        parts = torch.cat((pixels, blank)).split(size)
+        return Seen.joined([self._look(part) for part in parts]).first(len(pixels))
 
     def _look(self, pixels: Tensor) -> Seen:
         found, raw = self.tower.detect(pixels)

@@ -167,11 +167,11 @@ def detections(raw: list[Tensor], side: int, images: Tensor, classes: Tensor, co
 
 
 def proposals(raw: list[Tensor], features: list[Tensor], side: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The `count` most likely things, the weaker of two overlapping boxes of one class left out.
+    """The `count` most likely things, the weaker of two overlapping boxes of one class behind all others.
 
     raw and features as `PicoDet.forward` gives them for images of `side` pixels → boxes [B, count, 4] as
-    (x0, y0, x1, y1) in 0..1, class logits [B, count, 80] and features [B, count, 96], best first.
-    All steps have a fixed size, so a batch equals its singles.
+    (x0, y0, x1, y1) in 0..1, class logits [B, count, 80] and features [B, count, 96], best first; the weaker ones that
+    fill the rest follow, best first too. All steps have a fixed size, so a batch equals its singles.
     """
     scores, places, maps = [], [], []
     for out, feature, stride in zip(raw, features, STRIDES, strict=True):
@@ -186,7 +186,9 @@ def proposals(raw: list[Tensor], features: list[Tensor], side: int, count: int) 
     doubles = (overlaps(boxes, boxes) > 0.6) & (label[:, :, None] == label[:, None, :])
     # Parallel suppression (YOLACT's fast NMS, arXiv:1904.02689): a box falls to any better one, kept or not.
     beaten = doubles.tril(-1).any(-1)
-    keep = best.masked_fill(beaten, -torch.inf).topk(count, dim=1).indices
+    # Most images have fewer than `count` left. The beaten are equals here, so the sort is to keep them in their order:
+    # the decoder reads proposals by their places.
+    keep = best.masked_fill(beaten, -torch.inf).sort(dim=1, descending=True, stable=True).indices[:, :count]
     order = order.gather(1, keep)
     return (_take(boxes, keep) / side).clamp(0, 1), _take(logits, order), _take(flat, order)
 

@@ -52,10 +52,10 @@ class NanoProcessor(Processor):
             raise UsageError("The bundled model reads exactly one picture at a time", "Give one, or another --model")
         return replace(self.rows(prompts), images=tuple(self._pixels(own[0]) for own in images))
 
-    def rows(self, prompts: Sequence[str]) -> Inputs:
-        """One row for each prompt, behind the soft tokens of an image that is yet to come."""
+    def rows(self, prompts: Sequence[str], least: int = 0) -> Inputs:
+        """One row for each prompt, padded to `least` tokens, behind the soft tokens of an image that is yet to come."""
         ids = [self.prompt_tokens(prompt) for prompt in prompts]
-        tokens, valid = pad_left(ids, self.config.pad_token)
+        tokens, valid = pad_left(ids, self.config.pad_token, least)
         soft = torch.full((len(prompts), self.soft_tokens), self.config.image_token)
         there = torch.ones_like(soft, dtype=torch.bool)
         wording = Wording(self.config, [own[1] for own in ids])

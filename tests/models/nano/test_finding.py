@@ -146,3 +146,34 @@ def test_detections_are_classified_by_the_proposal_that_overlaps_them_and_propos
     assert boxes.shape == (1, 4, 4) and torch.equal(boxes[0, 2:], proposals[0])
     assert own.tolist() == [[0.5, -2.0, -6.0, -6.0]] and others.tolist() == [[-3.0, -3.0, -6.0, -1.0]]
     assert by_classifier.tolist() == [[3.0, UNCLASSIFIED, 3.0, 1.0]]
+
+
+@pytest.mark.parametrize("masks", [False, True], ids=["detect", "segment"])
+def test_as_many_questions_as_on_a_gpu_give_the_same_answers(nano, alone, monkeypatch, masks):
+    monkeypatch.setattr(finding, "ROWS", 5)
+    filled = finding._filled
+    monkeypatch.setattr(finding, "_filled", lambda rows, _: filled(rows, torch.device("cuda")))
+    asked = []
+    write = finding._write
+    monkeypatch.setattr(finding, "_write", lambda *given: asked.append(len(given[2])) or write(*given))
+    [found] = find(nano, IMAGES[:1], ["cat"], masks=masks)
+    assert asked == [5] * len(asked) and same(found.objects, alone("cat", masks)[0])
+    ids = [id for one in found.objects for id in (*one.loc, *(one.seg or ()))]
+    assert len(found.ids) <= len(ids) + 2, "what fills a batch writes nothing into the answer"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("masks", [False, True], ids=["detect", "segment"])
+def test_on_a_gpu_neighbours_change_no_digit(masks):
+    nano = load(resolve("nano"), "cuda")
+    many = [image.rotate(turn) for turn in range(0, 60, 10) for image in IMAGES]  # 18, more than it reads at a time
+
+    def facts(found):
+        return [(one.label, one.loc, one.seg, one.score, one.probability) for one in found.objects]
+
+    whole = [facts(found) for found in find(nano, many, LIST, masks=masks)]
+    for size in (1, 7):
+        parts = [many[i : i + size] for i in range(0, len(many), size)]
+        assert repr([facts(found) for part in parts for found in find(nano, part, LIST, masks=masks)]) == repr(whole)
+    single = [facts(found) for found in find(nano, many, ["cup"], masks=masks)]
+    assert repr([[one for one in facts if one[0] == "cup"] for facts in whole]) == repr(single)

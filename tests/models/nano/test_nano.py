@@ -18,6 +18,7 @@ from mmcli.layers.fusing import fuse
 from mmcli.models.load import load
 from mmcli.models.nano import FAMILY, Nano, NanoConfig
 from mmcli.models.nano.efficientnet_lite import EfficientNetLite, SameConv
+from mmcli.models.nano.model import AT_ONCE
 from mmcli.models.nano.picodet import BINS, CLASSES, NECK, STRIDES, PicoDet, detections, proposals
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -177,6 +178,34 @@ def test_the_weaker_of_two_overlapping_proposals_goes(second, kept, why):
     _, logits, _ = proposals(raw, features, 128, 2)
     second_found = bool(logits[0, 1].max() > 0)
     assert second_found is kept, why
+
+
+def test_beaten_proposals_fill_the_rest_best_first():
+    """What overlaps a better one is equally out of the question: its place must not be chance, the decoder reads it."""
+    logits = [9.0 - i / 8 for i in range(64)]
+    raw, features = fake_maps([(0, row, column, 7, logits[8 * row + column]) for row in range(8) for column in range(8)])
+    for edge in range(4):
+        raw[0][0, CLASSES + edge * BINS + 2, :8, :8], raw[0][0, CLASSES + edge * BINS + 7, :8, :8] = -9.0, 60.0
+    _, found, _ = proposals(raw, features, 128, 48)
+    best = found[0].amax(-1).tolist()
+    kept = next(i for i in range(48) if best[i + 1] > best[i])
+    assert kept < 24 and best[: kept + 1] == sorted(best[: kept + 1], reverse=True)
+    assert best[kept + 1 :] == sorted(best[kept + 1 :], reverse=True)
+
+
+def test_a_gpu_reads_as_many_images_at_a_time_whatever_there_are():
+    """Its libraries add up in another order in batches of other sizes."""
+    with torch.device("meta"), torch.inference_mode():
+        model = Nano(CONFIG).eval()
+        model.reset_buffers(torch.device("meta"))
+        seen: list[int] = []
+        model.tower.detector.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+        for count, batches in ((1, 1), (16, 1), (18, 2)):
+            seen.clear()
+            found = model.look(torch.zeros(count, 3, 128, 128))
+            assert seen == [AT_ONCE] * batches
+            assert {len(x) for x in (found.plane, found.boxes, found.logits, found.classified, found.there)} == {count}
+            assert found.store.shape[2] == count and {len(x) for x in found.raw} == {count}
 
 
 def test_one_image_a_row_is_asked_for():
