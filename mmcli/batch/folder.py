@@ -134,7 +134,7 @@ class FolderRun:
         classes = class_names(self._items(places), asked)
         for dataset in wanted:
             for place, text in dataset.files(lambda: self._items(places), classes, self.folder):
-                self._write(self.folder / place, text)
+                self._write(dataset.name, self.folder / place, text)
             if dataset.links and self._store is None:
                 with in_words(self.folder / "images"):
                     link_images(self._items(places), self.folder / "images")
@@ -146,7 +146,10 @@ class FolderRun:
                 path = Path(os.path.abspath(source.path)) if source.path is not None else None
                 yield Item(from_dict(entry.record), source.relative, places[source.relative], path)
 
-    def _write(self, path: Path, parts: Iterable[str]) -> None:
+    def _write(self, dataset: str, path: Path, parts: Iterable[str]) -> None:
+        if not self._ledger.claim(path, dataset):
+            what = f"{path} is a result already, and --format {dataset} would have it hold another one"
+            raise InputError(what, "Name another folder")
         with Draft(path, below=self.folder) as draft:
             digest = hashlib.sha256()
             for part in parts:

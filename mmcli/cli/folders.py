@@ -144,7 +144,12 @@ def chosen_forms(format: str | None, json: bool, named: Writer | None, *, folder
     for name in datasets:
         if task not in DATASETS[name].tasks:
             raise UsageError(f"--format {name} holds objects, and mmcli {task} finds none", "Use detect or segment")
-    return Forms(tuple(WRITERS[name] for name in names if name not in DATASETS), datasets)
+    writers = tuple(WRITERS[name] for name in names if name not in DATASETS)
+    for one, name in ((writer, name) for writer in writers for name in datasets):
+        if one.suffix == DATASETS[name].suffix:
+            what = f"--format {one.name} and {name} would both write photo{one.suffix} for photo.jpg"
+            raise UsageError(what, "Leave one out, or give each a folder of its own")
+    return Forms(writers, datasets)
 
 
 def open_run(

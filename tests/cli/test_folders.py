@@ -208,6 +208,7 @@ def test_a_caption_beside_each_image():
         (["--format", "jsonl,csv"], "--format jsonl,csv makes several files"),
         (["--format", "jsonl,nothing", "-o", "out/"], "'nothing' is none of text, json"),
         (["--format", ","], "',' is none of text, json"),
+        (["--format", "json,labelme", "-o", "out/"], "--format json and labelme would both write photo.json"),
         (["--json", "--format", "csv"], "--json and --format csv contradict each other"),
         (["--force"], "--force goes with an output folder"),
         (["--retry-failed"], "--retry-failed goes with an output folder"),
@@ -218,6 +219,14 @@ def test_a_caption_beside_each_image():
 def test_options_that_do_not_fit_are_said(arguments, said):
     done = mmcli("detect", "cat", "photos", *arguments)
     assert done.code == 2 and said in done.err
+
+
+def test_a_data_set_takes_no_results_place():
+    """A single picture lies flat in the folder, where the data set's own file has the same name."""
+    shutil.copy(EXAMPLES / "cat.jpg", "annotations.jpg")
+    done = mmcli("detect", "cat", "annotations.jpg", "-o", "out/", "--format", "json,coco")
+    assert done.code == 1 and "annotations.json is a result already, and --format coco" in done.err
+    assert json.loads(Path("out/annotations.json").read_text())["source"] == "annotations.jpg"
 
 
 def test_a_caption_has_no_boxes_for_a_data_set():

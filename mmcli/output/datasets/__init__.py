@@ -22,6 +22,7 @@ class Dataset:
     tasks: tuple[str, ...] = ("detect", "segment")
     links: bool = False  # whether the images are to lie beside the labels, in `images/`
     beside: bool = False  # whether it depends on where the images lie
+    suffix: str | None = None  # of files that are called as those of the forms of each input are
 
 
 def _coco(items: "Items", names: list[str], folder: Path) -> "Files":
@@ -52,6 +53,6 @@ _TABLE = (
     Dataset("coco", _coco),
     Dataset("yolo", _yolo, links=True, beside=True),
     Dataset("voc", _voc),
-    Dataset("labelme", _labelme, beside=True),
+    Dataset("labelme", _labelme, beside=True, suffix=".json"),
 )
 DATASETS = {dataset.name: dataset for dataset in _TABLE}
