@@ -217,3 +217,10 @@ def need_folder(force: bool, retry: bool, folder: bool) -> None:
     for name, given in (("--force", force), ("--retry-failed", retry)):
         if given and not folder:
             raise UsageError(f"{name} goes with an output folder", "Name one with --output FOLDER/")
+
+
+def refuse_sidecar_value(sidecar: bool, names: Iterable[str]) -> None:
+    """Raise UsageError where `txt` stands behind --sidecar, as other programs want it, and is no input."""
+    for name in names:
+        if sidecar and name in ("txt", ".txt") and not os.path.lexists(name):
+            raise UsageError(f"--sidecar takes no value, and there is no picture called {name}", f"Leave {name} out")

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from mmcli.cli.engine import EngineOptions, choice_of, outcomes_apart
-from mmcli.cli.folders import FolderOptions, ObjectOptions, need_folder, open_run, open_store
+from mmcli.cli.folders import (
+    FolderOptions,
+    ObjectOptions,
+    need_folder,
+    open_run,
+    open_store,
+    refuse_sidecar_value,
+)
 from mmcli.cli.inputs import find_sources, found_in, not_on_stdout, read_beside
 from mmcli.cli.options import AnswerOptions, ImageOptions, LogOptions, ModelOptions, OutputOptions
 from mmcli.cli.progress import Count, Progress
@@ -83,6 +90,7 @@ def run_images(ctx: typer.Context, request: Request, plan: Plan, answers: Answer
     `answers` does it where no model is asked.
     """
     plan.engine.check(plan.model, plan.mask_decoder)
+    refuse_sidecar_value(plan.folder.sidecar, plan.images)
     environment = begin(ctx, plan.log, plan.model.offline)
     store = open_store(environment, plan.output.output, plan.folder.format, plan.places)
     if store is not None:

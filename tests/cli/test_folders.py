@@ -229,6 +229,12 @@ def test_a_data_set_takes_no_results_place():
     assert json.loads(Path("out/annotations.json").read_text())["source"] == "annotations.jpg"
 
 
+def test_a_value_of_sidecar_is_no_picture():
+    done = mmcli("caption", "photos", "--sidecar", "txt")
+    assert done.code == 2 and "--sidecar takes no value, and there is no picture called txt" in done.err
+    assert not list(Path("photos").rglob("*.txt"))
+
+
 def test_a_caption_has_no_boxes_for_a_data_set():
     done = mmcli("caption", "photos", "-o", "out/", "--format", "coco")
     assert done.code == 2 and "mmcli caption finds none" in done.err
