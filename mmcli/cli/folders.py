@@ -219,6 +219,13 @@ def need_folder(force: bool, retry: bool, folder: bool) -> None:
             raise UsageError(f"{name} goes with an output folder", "Name one with --output FOLDER/")
 
 
+def need_picture(objects: ObjectOptions, written: Iterable[object]) -> None:
+    """Raise UsageError where something is to be hidden, and no picture is `written` in which it could be seen."""
+    for name, labels in (("--blur", objects.blur), ("--pixelate", objects.pixelate)):
+        if labels and not any(written):
+            raise UsageError(f"{name} hides objects in pictures, and none is written", "Name one: --copy hidden.jpg")
+
+
 def refuse_sidecar_value(sidecar: bool, names: Iterable[str]) -> None:
     """Raise UsageError where `txt` stands behind --sidecar, as other programs want it, and is no input."""
     for name in names:

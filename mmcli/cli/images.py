@@ -15,6 +15,7 @@ from mmcli.cli.folders import (
     FolderOptions,
     ObjectOptions,
     need_folder,
+    need_picture,
     open_run,
     open_store,
     refuse_sidecar_value,
@@ -91,6 +92,8 @@ def run_images(ctx: typer.Context, request: Request, plan: Plan, answers: Answer
     """
     plan.engine.check(plan.model, plan.mask_decoder)
     refuse_sidecar_value(plan.folder.sidecar, plan.images)
+    cut = plan.objects
+    need_picture(cut, (plan.output.overlay, plan.output.show, cut.crop, cut.cutout, cut.copy))
     environment = begin(ctx, plan.log, plan.model.offline)
     store = open_store(environment, plan.output.output, plan.folder.format, plan.places)
     if store is not None:

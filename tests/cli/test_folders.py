@@ -214,6 +214,8 @@ def test_a_caption_beside_each_image():
         (["--retry-failed"], "--retry-failed goes with an output folder"),
         (["--nms", "1.5"], "1.5 is not between 0 and 1"),
         (["--max-objects", "0"], "0 is not between 1 and 10,000"),
+        (["--blur", "cat"], "--blur hides objects in pictures, and none is written"),
+        (["--pixelate", "*", "--json"], "--pixelate hides objects in pictures, and none is written"),
     ],
 )
 def test_options_that_do_not_fit_are_said(arguments, said):

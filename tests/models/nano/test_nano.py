@@ -183,7 +183,7 @@ def test_the_weaker_of_two_overlapping_proposals_goes(second, kept, why):
 def test_beaten_proposals_fill_the_rest_best_first():
     """What overlaps a better one is equally out of the question: its place must not be chance, the decoder reads it."""
     logits = [9.0 - i / 8 for i in range(64)]
-    raw, features = fake_maps([(0, row, column, 7, logits[8 * row + column]) for row in range(8) for column in range(8)])
+    raw, features = fake_maps([(0, i // 8, i % 8, 7, logit) for i, logit in enumerate(logits)])
     for edge in range(4):
         raw[0][0, CLASSES + edge * BINS + 2, :8, :8], raw[0][0, CLASSES + edge * BINS + 7, :8, :8] = -9.0, 60.0
     _, found, _ = proposals(raw, features, 128, 48)
