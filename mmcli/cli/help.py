@@ -6,6 +6,8 @@ from typing import Any
 from typer import Typer
 from typer.core import TyperCommand, TyperGroup
 
+from mmcli.cli.values import leave_alone
+
 MAX_WIDTH = 100
 ORDER = (
     *("Arguments", "Data", "Pictures", "Videos", "Recordings"),
@@ -62,6 +64,10 @@ def _row(param: Any) -> tuple[str, str]:
 
 class _Helpful:
     """What --help writes goes where results go, so that trouble with stdout is said here too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        leave_alone(self.get_params(ctx), self.callback)  # type: ignore[attr-defined]
+        return super().parse_args(ctx, args)  # type: ignore[misc]  # of the Typer class that it is mixed into
 
     def get_help_option(self, ctx: Any) -> Any:
         option = super().get_help_option(ctx)  # type: ignore[misc]  # of the Typer class that it is mixed into

@@ -1,10 +1,14 @@
+import subprocess
+import sys
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
 import typer
+from typer.core import TyperCommand
 from typer.main import get_command
 
+from mmcli.cli.help import Command
 from mmcli.cli.options import one_of, option, spread
 
 
@@ -40,3 +44,49 @@ def test_one_of_takes_whole_matches_only(value, fine):
     else:
         with pytest.raises(typer.BadParameter):
             check(value)
+
+
+def taken(kind: type, arguments: list[str]):
+    """What a command gets whose class is `kind`, or what is wrong with its command line."""
+    app = typer.Typer()
+    seen = []
+
+    @app.command(cls=kind)
+    def command(
+        word: str,
+        more: list[str] | None = None,
+        name: Annotated[str | None, typer.Option(callback=lambda value: value and value.upper())] = "x",
+        width: float = 3,
+        many: Annotated[list[int] | None, typer.Option()] = None,
+        level: Annotated[Literal["low", "high"] | None, typer.Option()] = None,
+    ) -> None:
+        seen.append((word, more, name, width, many, level))
+
+    try:
+        get_command(app).main(arguments, standalone_mode=False)
+    except Exception as error:
+        return type(error)
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["a"],
+        ["a", "b", "c", "--name", "d\udc80"],
+        ["a", "--width", "2", "--many", "1", "--many", "2", "--level", "low"],
+        ["a", "--width", "wide"],
+        ["a", "--level", "none"],
+        [],
+    ],
+)
+def test_values_that_are_left_alone_are_what_typer_makes_of_them(arguments):
+    assert taken(Command, arguments) == taken(TyperCommand, arguments)
+
+
+def test_text_and_what_is_not_given_are_not_converted():
+    code = (
+        "import sys\nfrom mmcli.cli.app import run\nrun(['caption', 'nothere.jpg', '-M', 'nano', '--json'])\n"
+        "sys.exit('pydantic' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

@@ -27,7 +27,7 @@ def numeric() -> list[tuple[str, str, str]]:
             kind, *settings = get_args(parameter.annotation) or (None,)
             kinds = {kind, *get_args(kind)} & {int, float}
             if kinds and not settings[0].parser and "--loc-divisor" not in name_of(settings[0]):
-                found.append((module.NAME, name_of(settings[0]), kinds.pop().__name__))
+                found.append((module.__name__.rpartition(".")[2], name_of(settings[0]), kinds.pop().__name__))
     return found
 
 
