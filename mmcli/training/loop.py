@@ -77,7 +77,9 @@ class Trainer:
         if ranks.shared:
             share_out(self.objective, loaded.model, self.teaching.checkpointed, ranks.device, full)
         elif ranks.world > 1:
-            self.objective = DistributedDataParallel(self.objective, find_unused_parameters=True)
+            # What reads images or audio has no part in a batch without any.
+            always = bool(self.layers) and all(name.startswith("decoder.") for name in self.layers)
+            self.objective = DistributedDataParallel(self.objective, find_unused_parameters=not always)
         self.state = State()
         self.optimizer = torch.optim.AdamW(groups(loaded.model, settings), lr=0.0, betas=BETAS, eps=1e-8)
         named = loaded.model.named_parameters()

@@ -6,10 +6,12 @@ from pathlib import Path
 import gemma3n_folders
 import gemma3n_models
 import pytest
+import smolvlm_folders
 import support
 import torch
 import whisper_folders
 from audio_files import wav_bytes
+from smolvlm_pairs import make_pair
 from torch import Tensor
 
 from mmcli.example import Example, Exchange, LabelledObject
@@ -160,16 +162,23 @@ def test_recordings(multilingual, tmp_path):
 
 
 def test_prefix_and_suffix(paligemma, tmp_path):
-    """Rows of several lengths, of one image, two and none, with objects and with words."""
+    """Rows of several lengths, of one image and of two, with objects and with words, and of several turns."""
     first, second = pictures(tmp_path, 2)
     cat = LabelledObject("cat", (0.1, 0.2, 0.5, 0.9))
     examples = (
         Example("caption", "a", (first,), exchanges=(Exchange(None, "a cat on the mat"),)),
         Example("detect", "b", (second,), objects=(cat,), exhaustive=frozenset({"dog"})),
-        Example("chat", "c", (first, second), exchanges=(Exchange("what is on the left", "the red ball"),)),
+        Example(
+            "chat",
+            "c",
+            (first, second),
+            exchanges=(Exchange("what is on the left", "the red ball"), Exchange("and the dog", "a mat")),
+        ),
     )
     reference, loaded = paligemma
     batch = batch_of(loaded, *examples)
+    said = [loaded.processor.decode(row[row != IGNORED].tolist()).strip() for row in batch.targets]
+    assert [text.removesuffix("<eos>") for text in said[2:]] == ["the red ball", "a mat"], "a turn is a row of its own"
     logits, loss = learn(loaded, batch)
     valid = batch.inputs.valid
     out = reference.train().requires_grad_(True)(
@@ -183,3 +192,54 @@ def test_prefix_and_suffix(paligemma, tmp_path):
     assert near(loss, out.loss) < CLOSE
     assert near(logits[valid], out.logits[valid]) < CLOSE
     compare_gradients(loaded, reference)
+
+
+@pytest.mark.parametrize("kind", smolvlm_folders.KINDS)
+def test_conversations_about_images(kind, tmp_path):
+    """Rows of two images and three turns, of one image, and of none; images are cut into tiles."""
+    pair = make_pair(kind, tmp_path)
+    loaded = load(resolve(str(tmp_path)), "cpu", torch.float32, fused=False)
+    first, second = pictures(tmp_path, 2)
+    examples = (
+        Example(
+            "chat",
+            "a",
+            images=(first, second),
+            exchanges=(
+                Exchange("what is on the left", "a cat"),
+                Exchange("say it again", "a cat"),
+                Exchange("?", "hello"),
+            ),
+        ),
+        Example("caption", "b", images=(second,), exchanges=(Exchange(None, "a dog on the mat"),)),
+        Example("chat", "c", system="be kind", exchanges=(Exchange("who is here", "the dog"),)),
+    )
+    batch = batch_of(loaded, *examples)
+    counts = [(row == smolvlm_folders.IMAGE).sum().item() for row in batch.inputs.tokens]
+    assert counts[0] > counts[1] > counts[2] == 0
+    learned = (batch.targets != IGNORED).sum(dim=1)
+    assert (batch.targets[0] == smolvlm_folders.END).sum() == 3 and learned[1] > 1
+    logits, loss = learn(loaded, batch)
+    valid = batch.inputs.valid
+    out = pair.reference.train().requires_grad_(True)(
+        input_ids=batch.inputs.tokens,
+        attention_mask=valid.long(),
+        pixel_values=by_rows(loaded, examples),
+        labels=labels_of(batch),
+    )
+    out.loss.backward()
+    assert near(loss, out.loss) < CLOSE
+    assert near(logits[valid], out.logits[valid]) < CLOSE
+    compare_gradients(loaded, pair.reference)
+
+
+def by_rows(loaded: Loaded, examples: tuple[Example, ...]) -> Tensor:
+    """The tiles of each example, those that are missing black, as transformers has them: [B, tiles, 3, side, side]."""
+    teaching = loaded.family.teaching
+    rows = [row.images for one in examples for row in teaching.rows(loaded, one, random.Random(0))]
+    tiles = [torch.cat(images) if images else torch.zeros(0) for images in rows]
+    whole = tiles[0].new_zeros(len(rows), max(map(len, tiles)), *tiles[0].shape[1:])
+    for row, own in zip(whole, tiles, strict=True):
+        if len(own):
+            row[: len(own)] = own
+    return whole

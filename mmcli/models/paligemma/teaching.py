@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 
 class PaliGemmaTeaching(Teaching):
-    """One row for each prompt: its prefix reads the images and itself, so that no two fit into one sequence."""
+    """One row for each prompt, with the images: of a conversation, too, each turn by itself.
+
+    A prefix is read in both directions and sees no answer. In one sequence the prompt of a second turn would have to
+    see the first answer, or be read causally: neither the reference nor its checkpoints know such a sequence.
+    """
 
     adapted = ("attention.q", "attention.k", "attention.v", "attention.out", "mlp.gate", "mlp.up", "mlp.down")
     head = ("projector.",)
