@@ -29,14 +29,17 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def keep_float32(device: torch.device) -> None:
-    """Let convolutions in float32 be computed in it on a CUDA device, for the whole process.
+def prepare_device(device: torch.device) -> None:
+    """Make a CUDA device the current one, and let convolutions in float32 be computed in it, for the whole process.
 
-    cuDNN rounds what they multiply to 10 bits (TF32) unless it is told not to, and how it does so depends on how many
-    images there are: thresholds then decide otherwise in a batch than alone.
+    Kernels of our own run on the current device only. cuDNN rounds what convolutions multiply to 10 bits (TF32) unless
+    it is told not to, and how it does so depends on how many images there are: thresholds then decide otherwise in a
+    batch than alone.
     """
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False
+        if device.index is not None:
+            torch.cuda.set_device(device)
 
 
 def choose_dtype(name: str, device: torch.device, parameters: int | None = None) -> torch.dtype:

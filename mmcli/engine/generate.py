@@ -108,7 +108,7 @@ def _write(
         else:
             chosen = sampler.choose(processor.restrict(logits, states), step, rows_held)
             states = processor.advance(states, chosen)
-        reading = _Reading(logits, chosen)
+        reading = Reading(logits, chosen)
         last = step == max_tokens - 1
         # The device need not wait until the host has read what it wrote; but no first token waits for a recording.
         ahead = runs_ahead and not last and cuda_graph.is_recorded(cache)
@@ -146,7 +146,7 @@ def close_ranks(running: list[bool]) -> list[int]:
     return [place if running[place] else late.pop() for place in range(count)]
 
 
-class _Reading:
+class Reading:
     """Ids and log-probabilities of one step on their way to the host, in one transfer."""
 
     def __init__(self, logits: Tensor, chosen: Tensor):
@@ -157,7 +157,7 @@ class _Reading:
         if both.is_cuda:
             self._both = torch.empty_like(both, device="cpu", pin_memory=True).copy_(both, non_blocking=True)
             self._arrival = torch.cuda.Event()
-            self._arrival.record()
+            self._arrival.record(torch.cuda.current_stream(both.device))  # which need not be the current device
 
     def events(self, rows: list[int], running: set[int]) -> list[TokenEvent]:
         """Those of the running rows, in row order."""

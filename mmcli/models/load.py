@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from mmcli.engine.device import choose_device, choose_dtype, keep_float32
+from mmcli.engine.device import choose_device, choose_dtype, prepare_device
 from mmcli.engine.memory import give_back_freed
 from mmcli.engine.model import GenerativeModel
 from mmcli.errors import MemoryShortage, ModelError, ran_out_of_memory
@@ -55,7 +55,7 @@ def load(
     # A missing file or setting should fail before gigabytes are read.
     processor = family.processor(checkpoint.folder, config, checkpoint.config)
     device = choose_device(device) if isinstance(device, str) else device
-    keep_float32(device)
+    prepare_device(device)
     is_open = dtype == "auto"
     if isinstance(dtype, str):
         dtype = choose_dtype(dtype, device, parameter_count(checkpoint.folder))

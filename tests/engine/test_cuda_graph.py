@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmcli.engine import cuda_graph
-from mmcli.engine.generate import generate
+from mmcli.engine.generate import Reading, generate
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
@@ -111,6 +111,25 @@ def test_a_device_that_is_not_the_current_one_writes_the_same(model):
     other = copy.deepcopy(model).to("cuda:1")
     second = written(other, inputs(*ROWS))
     assert first[0] == second[0] and first[1] == pytest.approx(second[1], abs=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_what_another_device_writes_is_read_when_it_has_arrived():
+    logits = torch.randn(3, 70)
+    there, expected = logits.to("cuda:1"), logits.argmax(-1).tolist()
+    Reading(there, there.argmax(-1))  # its kernels are loaded
+    with torch.cuda.device("cuda:1"):
+        torch.cuda._sleep(500_000_000)  # cycles, a quarter of a second
+    assert torch.cuda.current_device() == 0
+    reading = Reading(there, there.argmax(-1))
+    assert [event.id for event in reading.events([0, 1, 2], {0, 1, 2})] == expected
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_kernels_run_on_the_current_device_only():
+    assert kernels.available(torch.device("cuda:0")) and not kernels.available(torch.device("cuda:1"))
+    with torch.cuda.device("cuda:1"):
+        assert kernels.available(torch.device("cuda:1")) and not kernels.available(torch.device("cuda:0"))
 
 
 def test_the_next_batch_uses_the_same_graph_and_writes_its_own_answer(model):

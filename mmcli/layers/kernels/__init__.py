@@ -62,8 +62,17 @@ def quantised_rows(x: Tensor, stored: Tensor) -> bool:
 
 
 def available(device: torch.device) -> bool:
-    """Whether kernels are switched on and run on this device."""
-    return os.environ.get(SWITCH, "1") == "1" and (interpreted() or (device.type == "cuda" and _compiles(device.index)))
+    """Whether kernels are switched on and run on this device.
+
+    It has to be the current one: Triton starts kernels there, in a queue that knows nothing of another device's.
+    """
+    if os.environ.get(SWITCH, "1") != "1":
+        return False
+    return interpreted() or (device.type == "cuda" and _is_current(device) and _compiles(device.index))
+
+
+def _is_current(device: torch.device) -> bool:
+    return device.index is None or device.index == torch.cuda.current_device()
 
 
 def interpreted() -> bool:
