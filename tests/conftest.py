@@ -2,7 +2,6 @@
 
 import os
 import signal
-from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import command  # noqa: E402
+
+from mmcli.hub.known import AUDIO_MODEL, IMAGE_MODEL  # noqa: E402
 
 os.environ.update(command.OF_NOBODY)
 
@@ -35,23 +36,9 @@ def _terminals():
 @pytest.fixture(scope="session", autouse=True)
 def _bundled_models_are_loaded_once():
     """Commands that run in this process share the bundled models, as all calls of one `mmcli.Model` do."""
-    from mmcli.hub.layout import BUNDLED
-    from mmcli.models import load as module
+    import bundled
 
-    load, kept = module.load, {}
-
-    def once(checkpoint, *settings, **more):
-        if checkpoint.folder not in BUNDLED.values():
-            return load(checkpoint, *settings, **more)
-        given = signature(load).bind(checkpoint, *settings, **more)
-        given.apply_defaults()
-        key = (checkpoint.folder, *map(str, list(given.arguments.values())[1:]))
-        if key not in kept:
-            kept[key] = load(checkpoint, *settings, **more)
-        return kept[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "load", once)
+    with bundled.loaded_once():
         yield
 
 
@@ -88,16 +75,31 @@ def tiny_audio(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def nano():
+    """The bundled model that looks at images, in memory, in float32."""
+    return _bundled(IMAGE_MODEL, "float32")
+
+
+@pytest.fixture(scope="session")
 def bundled_audio():
     """The bundled model that transcribes, in memory."""
+    return _bundled(AUDIO_MODEL)
+
+
+@pytest.fixture(scope="session")
+def exact_audio():
+    """The same in float32."""
+    return _bundled(AUDIO_MODEL, "float32")
+
+
+def _bundled(name: str, dtype: str = "auto"):
     import torch
 
-    from mmcli.hub.known import AUDIO_MODEL
     from mmcli.hub.resolve import resolve
-    from mmcli.models.load import load
+    from mmcli.models import load  # its function is the one that tests share
 
     torch.set_num_threads(1)
-    return load(resolve(AUDIO_MODEL), "cpu")
+    return load.load(resolve(name), "cpu", dtype)
 
 
 @pytest.fixture
@@ -112,3 +114,12 @@ def album(tmp_path, monkeypatch) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         support.random_image(seed).save(path)
     return folder
+
+
+@pytest.fixture(scope="module")
+def shallow_tower():
+    """Gemma 3n's image tower is built as that of the tests' small checkpoints is."""
+    from gemma3n_models import shallow_tower
+
+    with shallow_tower():
+        yield

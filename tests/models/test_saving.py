@@ -27,6 +27,8 @@ from mmcli.layers.int8_step import step_kind
 from mmcli.layers.linear import stack
 from mmcli.models.load import load
 
+pytestmark = pytest.mark.usefixtures("shallow_tower")
+
 FAMILIES = (
     "paligemma",
     "paligemma 2",

@@ -99,7 +99,7 @@ def our_answer():
 
 @dataclass(frozen=True)
 class Gemma3nFolder:
-    """A Gemma 3n as transformers saved it: the real tower of images, a small one of recordings, a small decoder."""
+    """A Gemma 3n as transformers saved it: an image tower of full width, and small other parts."""
 
     folder: Path
     reference: Any
@@ -120,7 +120,7 @@ class Gemma3nFolder:
 
 @pytest.fixture(scope="session")
 def gemma3n(tmp_path_factory) -> Iterator[Gemma3nFolder]:
-    """1.2 GB on disk, all but a few megabytes of it the image tower's."""
+    """200 MB on disk, all but a few megabytes of it the image tower's. To be loaded under `shallow_tower`."""
     import gemma3n_folders
     from gemma3n_models import tiny_reference
 

@@ -1,7 +1,8 @@
 """Gemma 3n as a whole against transformers: images, recordings and text, in float32 on the CPU.
 
-The checkpoint (see `conftest.py`) has the real tower of images, whose weights are as timm draws them, and small
-random other parts. Images have 128 pixels a side here, not 768: the tower takes them too, in a fraction of the time.
+The checkpoint (see `conftest.py`) has a tower of images with one block of each kind, whose weights are as timm draws
+them, and small random other parts. Images have 128 pixels a side here, not 768: the tower takes them too, in a
+fraction of the time.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from mmcli.engine.sampling import Sampling
 from mmcli.hub.resolve import resolve
 from mmcli.models.load import load
 from mmcli.models.loaded import Loaded
+
+pytestmark = pytest.mark.usefixtures("shallow_tower")
 
 EXACT = {"rtol": 1e-4, "atol": 1e-4}  # float32, sums in another order, through two towers
 SIDE = 128

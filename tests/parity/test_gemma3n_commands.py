@@ -20,6 +20,8 @@ from mmcli.media.sources import expand
 from mmcli.models.gemma3n.prompts import task_prompt
 from mmcli.models.load import load
 
+pytestmark = pytest.mark.usefixtures("shallow_tower")
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "jfk.flac"
 STEPS = 16
 

@@ -16,6 +16,8 @@ from mmcli.tasks.chat import ChatRequest
 from mmcli.tasks.conversation import Conversation
 from mmcli.types import Audio
 
+pytestmark = pytest.mark.usefixtures("shallow_tower")
+
 STEPS = 12
 
 

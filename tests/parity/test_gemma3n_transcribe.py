@@ -19,6 +19,8 @@ from mmcli.speech.fallback import DecodingOptions
 from mmcli.speech.silero_vad import load_silero_vad
 from mmcli.speech.windows import RATE, Speech
 
+pytestmark = pytest.mark.usefixtures("shallow_tower")
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "jfk.flac"
 
 

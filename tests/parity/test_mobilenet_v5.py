@@ -6,6 +6,7 @@ import foreign  # noqa: F401 (before transformers)
 import pytest
 import timm
 import torch
+from gemma3n_models import shallow_tower
 from torch import Tensor, nn
 from transformers import AutoModel, Gemma3nVisionConfig
 
@@ -31,7 +32,12 @@ def spread(name: str, parameter: Tensor) -> Tensor:
 
 @pytest.fixture(scope="module")
 def towers() -> Towers:
-    """timm's tower with random weights, and ours with the same tensors."""
+    """timm's tower with random weights, and ours with the same tensors: one block of each kind."""
+    with shallow_tower():
+        return both_towers()
+
+
+def both_towers() -> Towers:
     torch.manual_seed(0)
     with torch.device("meta"):
         reference = timm.create_model(ARCHITECTURE, num_classes=0)
@@ -82,7 +88,14 @@ def test_names_and_shapes_are_those_of_the_reference_in_both_directions():
     ],
 )
 def test_the_grid_equals_the_reference(towers, rows, columns):
-    pixels = random_image(rows, columns)
+    assert_same_grid(towers, random_image(rows, columns))
+
+
+def test_the_grid_of_all_blocks_equals_the_reference():
+    assert_same_grid(both_towers(), random_image(64, 96))
+
+
+def assert_same_grid(towers: Towers, pixels: Tensor) -> None:
     with torch.inference_mode():
         expected = towers.reference.forward_features(pixels)
         assert expected.shape == (1, 2048, 16, 16)
@@ -108,7 +121,7 @@ def test_a_batch_equals_its_singles(towers):
 
 def test_bfloat16_stays_as_near_to_float32_as_the_reference(towers):
     pixels = random_image(128, 128, seed=4)
-    with torch.inference_mode():
+    with torch.inference_mode(), shallow_tower():
         exact = towers.reference(pixels)
         with torch.device("meta"):
             reference, ours = timm.create_model(ARCHITECTURE, num_classes=0).eval(), MobileNetV5()

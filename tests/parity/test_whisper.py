@@ -128,7 +128,7 @@ def test_greedy_tokens(pair, times, hint):
 
 
 @pytest.fixture(scope="module")
-def base():
+def base(exact_audio):
     """The bundled model in float32: transformers', from the same numbers multiplied out, and ours."""
     folder = BUNDLED["whisper-base"]
     stored = load_file(folder / "model.safetensors")
@@ -141,7 +141,7 @@ def base():
     missing, unexpected = reference.load_state_dict(weights, strict=False)
     assert missing == ["proj_out.weight"] and not unexpected
     reference.tie_weights()
-    return reference.eval(), load(resolve("whisper-base"), "cpu", torch.float32)
+    return reference.eval(), exact_audio
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,7 @@ from PIL import Image
 from mmcli.engine.generate import generate
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.errors import ModelError, UsageError
-from mmcli.hub.resolve import resolve
 from mmcli.layers.fusing import fuse
-from mmcli.models.load import load
 from mmcli.models.nano import FAMILY, Nano, NanoConfig
 from mmcli.models.nano.efficientnet_lite import EfficientNetLite, SameConv
 from mmcli.models.nano.model import AT_ONCE
@@ -208,20 +206,20 @@ def test_a_gpu_reads_as_many_images_at_a_time_whatever_there_are():
             assert found.store.shape[2] == count and {len(x) for x in found.raw} == {count}
 
 
-def test_one_image_a_row_is_asked_for():
-    processor = load(resolve("nano")).processor
+def test_one_image_a_row_is_asked_for(nano):
+    processor = nano.processor
     with pytest.raises(UsageError, match="exactly one picture"):
         processor.inputs([[]], ["caption en"])
 
 
-def test_the_prompt_cannot_smuggle_the_image_token():
-    processor = load(resolve("nano")).processor
+def test_the_prompt_cannot_smuggle_the_image_token(nano):
+    processor = nano.processor
     with pytest.raises(UsageError, match="<image>"):
         processor.inputs([[Image.new("RGB", (8, 8))]], ["caption <image> en"])
 
 
-def test_images_are_squeezed_to_zero_to_one():
-    processor = load(resolve("nano")).processor
+def test_images_are_squeezed_to_zero_to_one(nano):
+    processor = nano.processor
     inputs = processor.inputs([[Image.new("RGB", (30, 900), (255, 0, 51))]], ["caption en"])
     [image] = inputs.images
     assert image.shape == (3, processor.image_size, processor.image_size)
@@ -229,9 +227,9 @@ def test_images_are_squeezed_to_zero_to_one():
     assert (inputs.tokens == processor.config.image_token).sum() == processor.soft_tokens
 
 
-def test_images_are_squeezed_with_a_bicubic_filter():
+def test_images_are_squeezed_with_a_bicubic_filter(nano):
     """As in training; PyTorch's own antialiased bicubic filter for bytes gives the same but for its rounding."""
-    processor = load(resolve("nano")).processor
+    processor = nano.processor
     image = Image.open(EXAMPLES / "coffee.jpg")
     side = processor.image_size
     whole = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
@@ -272,8 +270,8 @@ def test_each_tower_gets_pixels_as_it_was_trained_on_them(model):
     torch.testing.assert_close(features[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
 
 
-def test_the_tokenizer_keeps_places_and_codes_where_the_configuration_says():
-    processor = load(resolve("nano")).processor
+def test_the_tokenizer_keeps_places_and_codes_where_the_configuration_says(nano):
+    processor = nano.processor
     tokenizer, config = processor.tokenizer, processor.config
     assert tokenizer.token_to_id("<loc0000>") == config.loc_token
     assert tokenizer.token_to_id("<loc1023>") == config.loc_token + 1023
@@ -282,8 +280,8 @@ def test_the_tokenizer_keeps_places_and_codes_where_the_configuration_says():
 
 
 @pytest.mark.parametrize("text", ["a café ; zwei Hunde", "猫", "emoji 🐈 and\ttab"])
-def test_any_text_survives_the_tokenizer_in_lower_case(text):
-    processor = load(resolve("nano")).processor
+def test_any_text_survives_the_tokenizer_in_lower_case(text, nano):
+    processor = nano.processor
     assert processor.decode(processor.tokenizer.encode(text).ids) == text.lower()
 
 
@@ -297,10 +295,9 @@ def test_stages_count_every_parameter_once():
     assert total == sum(p.numel() for p in Nano(CONFIG).parameters())
 
 
-def test_the_bundled_model_is_within_its_promise():
-    loaded = load(resolve("nano"))
-    parameters = sum(p.numel() for p in loaded.model.parameters()) + sum(
-        p.numel() for p in loaded.mask_vqvae().parameters()
+def test_the_bundled_model_is_within_its_promise(nano):
+    parameters = sum(p.numel() for p in nano.model.parameters()) + sum(
+        p.numel() for p in nano.mask_vqvae().parameters()
     )
     assert parameters <= 28_000_000
 

@@ -14,7 +14,6 @@ from mmcli.engine.row_state import RowState
 from mmcli.engine.sampling import Sampling
 from mmcli.errors import ModelError, UsageError
 from mmcli.hub.resolve import resolve
-from mmcli.models.load import load
 from mmcli.models.nano.capabilities import BEAMS
 from mmcli.models.nano.config import CLASSES, NanoConfig
 from mmcli.models.nano.finding import look
@@ -30,11 +29,6 @@ MODES = {
     "sampled": {"sampling": Sampling(temperature=1.5, seed=5)},
     "beams": {"beams": 3},
 }
-
-
-@pytest.fixture(scope="module")
-def nano():
-    return load(resolve("nano"))
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,8 @@ import pytest
 import torch
 
 from mmcli.engine.inputs import Inputs
-from mmcli.hub.resolve import resolve
 from mmcli.media.audio import read_audio
 from mmcli.media.sources import expand
-from mmcli.models.load import load
 from mmcli.models.whisper.transcribe import transcribe_windows
 from mmcli.speech.fallback import DecodingOptions
 
@@ -53,10 +51,9 @@ def test_noise_gives_no_words(bundled_audio):
     assert all(one.text == "" and one.no_speech > 0.4 for one in found.values()), found
 
 
-def test_the_probability_is_that_of_the_logits_before_any_rule():
+def test_the_probability_is_that_of_the_logits_before_any_rule(exact_audio):
     """In float32: in shorter types a prompt of one token is rounded otherwise than a longer one."""
-    exact = load(resolve("whisper-base"), "cpu", "float32")
-    model, processor = exact.model, exact.processor
+    model, processor = exact_audio.model, exact_audio.processor
     chosen = [audios()["beating noise"], audios()["speech"]]
     tokens = torch.full((len(chosen), 1), processor.special.start)
     with torch.inference_mode():
@@ -64,5 +61,5 @@ def test_the_probability_is_that_of_the_logits_before_any_rule():
         inputs = Inputs(tokens, torch.ones_like(tokens, dtype=torch.bool), context=context)
         logits = model.prefill(inputs, model.new_cache(len(tokens), 1))
     expected = logits.softmax(dim=-1)[:, processor.special.no_speech].tolist()
-    found = transcribe_windows(exact, chosen, DecodingOptions(temperatures=(0.0,), max_tokens=8))
+    found = transcribe_windows(exact_audio, chosen, DecodingOptions(temperatures=(0.0,), max_tokens=8))
     assert [text.no_speech for text in found] == pytest.approx(expected, abs=1e-4)

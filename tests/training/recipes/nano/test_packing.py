@@ -11,7 +11,6 @@ from mmcli.decode.segments import parse
 from mmcli.engine.inputs import Inputs
 from mmcli.hub.layout import BUNDLED
 from mmcli.hub.resolve import resolve
-from mmcli.models.load import load
 from mmcli.models.nano.config import NanoConfig
 from mmcli.training.recipes.nano import mask_codes, packing, pixels, prompts
 from mmcli.training.recipes.nano.annotations import LabelledBox, Photo
@@ -35,8 +34,8 @@ DOG = LabelledBox("dog", (0.5, 0.1, 1.0, 0.6))
 
 
 @pytest.fixture(scope="module")
-def loaded():
-    return load(resolve("nano"), "cpu", "float32")
+def loaded(nano):
+    return nano
 
 
 @pytest.fixture(scope="module")
