@@ -115,6 +115,14 @@ def process(*arguments: object, stdin: bytes = b"", **options) -> Done:
     return Done(done.returncode, *(data.decode("utf-8", "surrogateescape") for data in (done.stdout, done.stderr)))
 
 
+def forked(*arguments: object, variables: dict[str, str]) -> Done:
+    """Run a command line in a process that has PyTorch already (see `forked.py`), in an environment of these variables
+    alone."""
+    with _ending(Forked(list(map(_text, arguments)), variables, **IN_PIPES)) as child:
+        written = finish(child)
+    return Done(child.returncode, *(data.decode("utf-8", "surrogateescape") for data in written))
+
+
 def through_head(*arguments: object) -> tuple[bytes, int, bytes]:
     """`mmcli … | head -1` → what head printed, the command's exit code and what it said on stderr."""
     with running("head", "-1", stdin=subprocess.PIPE) as head, running_mmcli(*arguments, stdout=head.stdin) as writer:

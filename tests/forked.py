@@ -1,8 +1,9 @@
 """Commands in processes that have PyTorch already: forked from a server that has imported it, once for all tests.
 
 A command inherits that import and nothing else: mmcli, which the server does not know, is imported by every command as
-`python -m mmcli` does it, with the arguments, streams, folder, variables and signals of a process of its own. What
-looks at how a process starts (libraries, threads, limits of memory) must run the real one: `command.running` does.
+`python -m mmcli` does it, with the arguments, streams, folder, variables and signals of a process of its own. At its
+end PyTorch is not taken apart again. What looks at how a process starts (libraries, threads, limits of memory) or ends
+must run the real one: `command.running` does.
 """
 
 import atexit
@@ -10,6 +11,7 @@ import contextlib
 import ctypes
 import fcntl
 import functools
+import gc
 import io
 import json
 import os
@@ -25,7 +27,7 @@ import termios
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 _libc = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1  # prctl(2), Linux
@@ -156,6 +158,7 @@ def serve(listening: socket.socket) -> dict:
     """Fork for every command, for as long as there are tests; returns in its process, with what is asked."""
     import torch  # noqa: F401 (this is what it is for)
 
+    gc.freeze()  # else every command's collector looks at all that PyTorch has made, and copies it by that
     while True:
         connection, _ = listening.accept()
         with contextlib.suppress(ChildProcessError):
@@ -204,7 +207,20 @@ def become(arguments: list[str], variables: dict[str, str], folder: str, termina
         setattr(sys, name, io.TextIOWrapper(raw, like.encoding, like.errors, line_buffering=lines))
     sys.path[0] = folder
     sys.argv = ["mmcli", *arguments]
-    runpy.run_module("mmcli", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module("mmcli", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        leave(int(end.code or 0))
+
+
+def leave(code: int) -> NoReturn:
+    """End as the interpreter does, but without freeing every object of PyTorch first: that takes longer than most
+    commands."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

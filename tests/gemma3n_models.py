@@ -27,13 +27,14 @@ def shallow_tower() -> Iterator[None]:
     from mmcli.models.gemma3n import mobilenet_v5
 
     def chosen(stages: Sequence[Sequence]) -> list[list]:
-        return [[stage[i] for i in kinds] for stage, kinds in zip(stages, OF_EACH_KIND, strict=True)]
+        whole = any(len(stage) > len(kinds) for stage, kinds in zip(stages, OF_EACH_KIND, strict=True))
+        kept = OF_EACH_KIND if whole else map(range, map(len, stages))  # it is shallow already
+        return [[stage[i] for i in kinds] for stage, kinds in zip(stages, kept, strict=True)]
 
-    ours = [blocks for _, blocks in mobilenet_v5.STAGES]
-    shallow = zip([channels for channels, _ in mobilenet_v5.STAGES], map(tuple, chosen(ours)), strict=True)
+    channels, ours = zip(*mobilenet_v5.STAGES, strict=True)
     decode = timm_tower.decode_arch_def
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mobilenet_v5, "STAGES", tuple(shallow))
+        patch.setattr(mobilenet_v5, "STAGES", tuple(zip(channels, map(tuple, chosen(ours)), strict=True)))
         patch.setattr(timm_tower, "decode_arch_def", lambda stages, **options: decode(chosen(stages), **options))
         yield
 

@@ -1,5 +1,6 @@
 """--devices: several processes write what one would write, in the order of the inputs."""
 
+import multiprocessing
 import os
 import select
 import shutil
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from command import PATIENCE, finish, mmcli, running
+
+from mmcli.batch import devices
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -23,6 +26,15 @@ def photos(tmp_path, monkeypatch):
     Path("photos/b.jpg").write_bytes(b"no picture")
 
 
+@pytest.fixture
+def have_torch(monkeypatch):
+    """The processes are forked from one that has imported PyTorch; as a user has them, each does so by itself."""
+    forking = multiprocessing.get_context("forkserver")
+    forking.set_forkserver_preload(["torch"])
+    monkeypatch.setattr(devices, "_SPAWN", forking)
+
+
+@pytest.mark.usefixtures("have_torch")
 def test_results_are_those_of_one_process():
     command = ("detect", "cat ; person", "photos", "--json", "--batch-size", 1)
     here = mmcli(*command, "--overlay", "here", "--device", "cpu")
@@ -33,6 +45,7 @@ def test_results_are_those_of_one_process():
     assert drawn == {path.relative_to("there"): path.read_bytes() for path in Path("there").rglob("*.jpg")} != {}
 
 
+@pytest.mark.usefixtures("have_torch")
 def test_boxes_found_before_go_along():
     found = mmcli("detect", "cat ; person", "photos", "--json").out.encode()
     command = ("segment", "-", "--from-boxes", "--json", "--nms", 0.9)
@@ -42,12 +55,14 @@ def test_boxes_found_before_go_along():
     assert sum("mask" in one for record in there.records for one in record.get("objects", ())) > 1
 
 
+@pytest.mark.usefixtures("have_torch")
 def test_a_folder_begun_on_one_device_is_gone_on_with_on_several():
     command = ("detect", "cat", "photos", "-o", "out/")
     assert "3 pictures done" in mmcli(*command, "--devices", "cpu,cpu").err
     assert "0 pictures done, 3 done before, 1 failed before" in mmcli(*command, "--device", "cpu").err
 
 
+@pytest.mark.usefixtures("have_torch")
 def test_recordings_too():
     speech = next(EXAMPLES.glob("*.flac"), None) or next(EXAMPLES.glob("*.wav"))
     command = ("transcribe", speech, speech, "--duration", 4)

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command import mmcli, process
+from command import OF_NOBODY, forked, mmcli
 from hub_server import COMMIT, hub
 
 NAME = "someone/tiny"
@@ -20,9 +20,10 @@ def shell(tiny, tmp_path, monkeypatch):
     with hub({NAME: files, "someone/gated": "GatedRepo"}) as (endpoint, asked):
         kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
         kept |= {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1"}
+        kept |= {"NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1"} | OF_NOBODY
 
-        def command(*arguments, **options):
-            return process(*arguments, env=kept | {"NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1"}, **options)
+        def command(*arguments):
+            return forked(*arguments, variables=kept)
 
         command.asked = asked
         command.weights = len(files["model.safetensors"])
