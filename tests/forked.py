@@ -1,9 +1,8 @@
 """Commands in processes that have PyTorch already: forked from a server that has imported it, once for all tests.
 
 A command inherits that import and nothing else: mmcli, which the server does not know, is imported by every command as
-`python -m mmcli` does it, with the arguments, streams, folder, variables and signals of a process of its own. At its
-end PyTorch is not taken apart again. What looks at how a process starts (libraries, threads, limits of memory) or ends
-must run the real one: `command.running` does.
+`python -m mmcli` does it, with the arguments, streams, folder, variables and signals of a process of its own. What
+looks at how a process starts (libraries, threads, limits of memory) must run the real one: `command.running` does.
 """
 
 import atexit
@@ -27,7 +26,7 @@ import termios
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
 _libc = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1  # prctl(2), Linux
@@ -207,20 +206,7 @@ def become(arguments: list[str], variables: dict[str, str], folder: str, termina
         setattr(sys, name, io.TextIOWrapper(raw, like.encoding, like.errors, line_buffering=lines))
     sys.path[0] = folder
     sys.argv = ["mmcli", *arguments]
-    try:
-        runpy.run_module("mmcli", run_name="__main__", alter_sys=True)
-    except SystemExit as end:
-        leave(int(end.code or 0))
-
-
-def leave(code: int) -> NoReturn:
-    """End as the interpreter does, but without freeing every object of PyTorch first: that takes longer than most
-    commands."""
-    threading._shutdown()
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    runpy.run_module("mmcli", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
