@@ -59,7 +59,7 @@ def remembered(encode: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     kept: OrderedDict[tuple, Any] = OrderedDict()
 
     def once(x: Tensor) -> Any:
-        numbers = x.detach().contiguous().view(torch.uint8).numpy()
+        numbers = x.detach().contiguous().view(torch.uint8).cpu().numpy()
         key = (*x.shape, x.dtype, torch.is_inference_mode_enabled(), hashlib.sha1(numbers).digest())
         if key not in kept:
             kept[key] = encode(x)

@@ -10,6 +10,8 @@ from PIL import Image
 
 from mmcli.decode.grammar import CORNERS
 from mmcli.decode.segments import parse
+from mmcli.hub.resolve import resolve
+from mmcli.models.load import load
 from mmcli.models.nano import finding
 from mmcli.models.nano.finding import MOST_OBJECTS, Asked, find, look, outline, propose
 from mmcli.models.nano.joining import UNCLASSIFIED
