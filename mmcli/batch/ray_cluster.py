@@ -17,7 +17,8 @@ from mmcli.batch.ray_probe import GOOD, READY
 from mmcli.errors import MachineError, UsageError
 from mmcli.media.naming import printable
 
-PATIENCE = 4.0  # seconds for each of two steps: a connection, and an answer that makes sense
+PATIENCE = 4.0  # seconds for a connection
+BUSY = 30.0  # seconds for an answer to whoever is connected: a cluster at work takes its time
 BESIDE_WEIGHTS = 1 << 30  # bytes that a worker takes: libraries, images, activations
 _ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):(\d{1,5})")
 
@@ -157,7 +158,7 @@ def _probe(address: str) -> None:
         assert probe.stdout is not None
         if probe.stdout.readline().decode().strip() != READY:  # however long it takes to load
             raise _unusable(address, "Ray cannot be loaded")
-        output = probe.communicate(timeout=PATIENCE)[0].decode("utf-8", "replace").strip().rpartition("\n")[2]
+        output = probe.communicate(timeout=BUSY)[0].decode("utf-8", "replace").strip().rpartition("\n")[2]
     except subprocess.TimeoutExpired as error:
         raise _silent(address) from error
     finally:

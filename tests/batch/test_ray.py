@@ -92,7 +92,7 @@ needs_ray = pytest.mark.skipif(missing_package() is not None, reason="the extra 
 
 @needs_ray
 def test_where_nothing_answers_that_is_told(album, monkeypatch):
-    monkeypatch.setattr(ray_cluster, "PATIENCE", 0.5)
+    monkeypatch.setattr(ray_cluster, "BUSY", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         done = mmcli("caption", "album", "--engine", "ray", "--address", address)
