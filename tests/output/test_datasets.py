@@ -17,6 +17,7 @@ from mmcli.output.datasets import DATASETS
 from mmcli.output.datasets.items import Item, class_names, labels, link_images
 from mmcli.output.schema import Object, Record
 from mmcli.rle import encode
+from mmcli.training.data.yolo import _labels_of
 
 FOLDER = Path("/somewhere/out")
 
@@ -83,6 +84,21 @@ def test_yolo_holds_boxes_and_outlines_in_shares_of_the_sides(items):
     assert dog == ["0", "0.05", "0.0625", "0.1", "0.125"]  # its centre and size
     xs, ys = np.array(cat[1:], dtype=float)[::2] * 100, np.array(cat[1:], dtype=float)[1::2] * 80
     assert (xs.min(), xs.max(), ys.min(), ys.max()) == pytest.approx((31, 70, 21, 60), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("image", "labels"),
+    [
+        ("a.jpg", "labels/a.txt"),
+        ("sub/images.jpg", "labels/sub/images.txt"),
+        ("images/a.jpg", "images/labels/a.txt"),  # a folder that many have
+        ("train/images/sub/a.jpg", "images/train/labels/sub/a.txt"),
+    ],
+)
+def test_labels_of_yolo_lie_where_they_are_looked_for(image, labels):
+    one = item(image, thing("cat", (30.0, 20.0, 70.5, 60.25)))
+    assert set(texts("yolo", [one], ["cat"])) == {"data.yaml", labels}
+    assert _labels_of(Path("images", image)) == Path(labels)
 
 
 def test_the_names_of_yolo_are_read_by_a_yaml_parser(items):

@@ -1,7 +1,8 @@
 """Labels as Ultralytics' YOLO reads them (docs.ultralytics.com, "Datasets"): a text file an image, and data.yaml.
 
 A line is a class's number, from 0, and its box as centre and size, or its outline as points, in shares of the image's
-sides. An image without objects has an empty file. `images/` holds the images, `labels/` the same tree of labels.
+sides. An image without objects has an empty file. `images/` holds the images, `labels/` the same tree of labels; where
+that tree has folders called `images` itself, the last of them has a `labels` beside it: there YOLO looks for them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,15 @@ def files(items: Items, names: list[str]) -> Files:
     yield "data.yaml", _data(names)
     ids = {name: id for id, name in enumerate(names)}
     for item in items():
-        yield f"labels/{item.label.as_posix()}.txt", _labels(item, ids)
+        yield _place(item), _labels(item, ids)
+
+
+def _place(item: Item) -> str:
+    """Where YOLO looks for an image's labels: in the path of the image the last folder `images` is replaced."""
+    *folders, name = "images", *item.label.parts
+    last = max(place for place, folder in enumerate(folders) if folder == "images")
+    folders[last] = "labels"
+    return "/".join((*folders, f"{name}.txt"))
 
 
 def _data(names: list[str]) -> Iterator[str]:
