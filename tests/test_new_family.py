@@ -142,7 +142,7 @@ def test_a_row_inserted_beside_larger_and_smaller_images_writes_what_it_writes_a
             go_on(cache, *rows)
         assert rows[place] == alone[number - 2][1][: len(rows[place])]
         prefilled, rows[place] = begun(*started[number])
-        cache.insert(place, prefilled)
+        cache.insert([place], prefilled)
     for _ in range(5):
         go_on(cache, *rows)
     for row, (_, expected) in zip(rows, alone[2:], strict=True):

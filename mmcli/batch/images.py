@@ -4,16 +4,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
+from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
 from mmcli.batch.found import FoundSource
 from mmcli.batch.frames import FrameSource, with_frames
 from mmcli.batch.lanes import Lanes
 from mmcli.batch.outcome import Outcome, unforeseen
-from mmcli.batch.prefetch import prefetch
+from mmcli.batch.prefetch import Prefetched, prefetch
 from mmcli.batch.side_by_side import side_by_side
 from mmcli.batch.sizes import LARGE_FOR_IMAGES, default_batch_size
+from mmcli.engine.cpu import allowed_cores
 from mmcli.errors import InputError, MmcliError, raise_if_interrupted, ran_out_of_memory
 from mmcli.media.limits import HELD_PIXELS, PROBE
 from mmcli.output.schema import Object, Record
@@ -22,6 +24,9 @@ from mmcli.tasks.segment import SegmentRequest
 from mmcli.tasks.task import Request
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from mmcli.engine.inputs import Inputs
     from mmcli.media.image import LoadedImage
     from mmcli.media.sampling import Sampling
     from mmcli.media.sources import Source
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from mmcli.types import Completion
 
 PREFETCHED = 8  # images decoded and waiting, at most
+AHEAD = 4  # times the images that are answered at a time: so far may one be in front of the first without an outcome
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class _Read:
     seconds: float  # that reading took
     identity: str | None  # of the file as it was read (`media/identity.py`)
     side: int  # above which it was read
+    inputs: "Inputs | None" = None  # what the model reads of it, where that is prepared ahead
 
 
 def run(
@@ -65,21 +72,23 @@ def run(
     Raises ModelError where the model cannot be loaded or run; the outcomes until then have been handed out.
     """
     runner = _Runner(request, load, model, revision, batch_size, keep_images)
-    reader = _Reader(able, keep_images)
     if sampling is not None:
         sources = with_frames(sources, sampling)
     try:
-        for outcomes in side_by_side(runner.outcomes, runner.batches(sources, reader), lambda: runner.lanes.count):
-            yield from outcomes
+        yield from runner.outcomes(sources, _Reader(able, keep_images))
     finally:
         runner.lanes.close()
 
 
-_Batch: TypeAlias = "list[tuple[Source, _Read | InputError]]"
+_Entry: TypeAlias = "tuple[Source, _Read | InputError]"
 
 
 class _Runner:
-    """Puts images together and runs them: of a small model on a CPU several batches at the same time."""
+    """Answers images as their model likes it.
+
+    Where its rows join, each begins when another ends; else they go in batches, of a small model on a CPU several at
+    the same time.
+    """
 
     def __init__(
         self,
@@ -95,20 +104,58 @@ class _Runner:
         self.loaded: Loaded | None = None
         self.lanes = Lanes()
 
-    def batches(self, sources: "Iterable[Source]", reader: "_Reader") -> Iterator[_Batch]:
-        """Images in batches, failed inputs in their places; the model is loaded when the first has been read."""
-        batch: _Batch = []
-        good = 0
-        for source, future in prefetch(reader.prefetch, sources, depth=PREFETCHED):
+    def outcomes(self, sources: "Iterable[Source]", reader: "_Reader") -> Iterator[Outcome]:
+        """What came of each source, in their order."""
+        threads = max(2, min(PREFETCHED - 1, allowed_cores() // 2))
+        jobs = prefetch(reader.prefetch, sources, depth=PREFETCHED, threads=threads)
+        entries = self._entries(jobs, reader)
+        for source, read in entries:
+            if not isinstance(read, InputError):
+                entries = chain([(source, read)], entries)
+                break
+            yield self.failed(source, read)
+        if reader.prepare is not None:
+            assert self._size is not None
+            with self.lanes.one(self._size):
+                yield from _Rows(self, entries, jobs, reader.prepare).outcomes(self._size)
+            return
+        for outcomes in side_by_side(self._answered, self._batches(entries), lambda: self.lanes.count):
+            yield from outcomes
+
+    def _entries(self, jobs: "Prefetched[Source, _Read | None]", reader: "_Reader") -> Iterator[_Entry]:
+        """Images and failed inputs in their order; the model is loaded when the first image has been read."""
+        for source, future in jobs:
             read = _result(source, partial(reader.take, source, future))
             del future
             if not isinstance(read, InputError):
-                good += 1
                 if self.loaded is None:
-                    reader.use_capabilities(self._open().processor.capabilities)
+                    self._open(reader)
                 if read.side != reader.side:
                     read = _result(source, partial(reader.read, source))
-                    good -= isinstance(read, InputError)
+            yield source, read
+            del read
+
+    def _open(self, reader: "_Reader") -> None:
+        """Load the model, open the lanes, and have images read as it needs them. Raises ModelError, UsageError."""
+        loaded = self._load()
+        self.request.require(loaded.processor, self.model)
+        self.request.require_probabilities(loaded)
+        self.lanes.open(loaded)
+        self.loaded, self.revision = loaded, loaded.checkpoint.revision
+        self._size = self._size or max(1, default_batch_size(loaded, LARGE_FOR_IMAGES) // self.lanes.count)
+        reader.use_capabilities(loaded.processor.capabilities)
+        from mmcli.tasks.answer import inputs_of, rows_join
+
+        outlines = isinstance(self.request, SegmentRequest) and self.request.from_boxes
+        if self.lanes.count == 1 and not outlines and rows_join(loaded, self.request):
+            reader.prepare = partial(inputs_of, loaded, self.request)
+
+    def _batches(self, entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
+        """Images in batches, failed inputs in their places."""
+        batch: list[_Entry] = []
+        good = 0
+        for source, read in entries:
+            good += not isinstance(read, InputError)
             batch.append((source, read))
             del read
             if good == self._size or good == 0:
@@ -117,27 +164,101 @@ class _Runner:
         if batch:
             yield batch
 
-    def _open(self) -> "Loaded":
-        """Load the model and open the lanes. Raises ModelError, UsageError."""
-        loaded = self._load()
-        self.request.require(loaded.processor, self.model)
-        self.request.require_probabilities(loaded)
-        self.lanes.open(loaded)
-        self.loaded, self.revision = loaded, loaded.checkpoint.revision
-        self._size = self._size or max(1, default_batch_size(loaded, LARGE_FOR_IMAGES) // self.lanes.count)
-        return loaded
-
-    def outcomes(self, batch: _Batch) -> list[Outcome]:
+    def _answered(self, batch: list[_Entry]) -> list[Outcome]:
         """Run one batch in the calling thread."""
-        count = sum(not isinstance(read, InputError) for _, read in batch)
-        if self.loaded is None or not count:
+        good = [(source, read) for source, read in batch if not isinstance(read, InputError)]
+        if self.loaded is None or not good:
+            return [self.failed(source, read) for source, read in batch if isinstance(read, InputError)]
+        with self.lanes.one(len(good)):
+            answers = iter(_answers(good, self.request, self.loaded))
             return [
-                failed(source, read, self.request, self.model, self.revision)
+                self.failed(source, read) if isinstance(read, InputError) else self.done(source, read, next(answers))
                 for source, read in batch
-                if isinstance(read, InputError)
             ]
-        with self.lanes.one(count):
-            return list(_finish(batch, self.request, self.loaded, self.model, self.revision, self._keep))
+
+    def failed(self, source: "Source", error: InputError) -> Outcome:
+        """The outcome of an input that cannot be read."""
+        return failed(source, error, self.request, self.model, self.revision)
+
+    def done(self, source: "Source", read: _Read, completion: "Completion") -> Outcome:
+        """The outcome of an image that was answered."""
+        from mmcli.tasks.result import image_record
+
+        assert self.loaded is not None
+        own, given, boxes_by = _asked(source, self.request)
+        record = image_record(
+            own,
+            completion,
+            self.loaded,
+            source.name,
+            read.image,
+            read.seconds,
+            identity=read.identity,
+            remarks=self._remarks,
+            given=given,
+            boxes_by=boxes_by,
+        )
+        if isinstance(source, FrameSource):
+            record = replace(record, time=source.frame.time, frame=source.frame.number)
+        full = partial(_full, source, read) if self._keep else None
+        return Outcome(source, record, full=full, remarks=self._remarks)
+
+    @cached_property
+    def _remarks(self) -> tuple[str, ...]:
+        assert self.loaded is not None
+        return tuple(self.request.remarks(self.loaded))
+
+
+class _Rows:
+    """Images that are answered row by row: who comes next, and what came of each, in their order."""
+
+    def __init__(
+        self,
+        runner: _Runner,
+        entries: Iterator[_Entry],
+        jobs: "Prefetched[Source, _Read | None]",
+        prepare: "Callable[[Image], Inputs]",
+    ):
+        self._runner, self._entries, self._jobs, self._prepare = runner, entries, jobs, prepare
+        self._running: dict[int, tuple[int, Source, _Read]] = {}  # by row: place among the sources, …
+        self._done: dict[int, Outcome] = {}  # by place: those that wait for others in front of them
+        self._rows = self._drawn = self._given = 0
+
+    def outcomes(self, size: int) -> Iterator[Outcome]:
+        """Answer `size` images at a time."""
+        from mmcli.tasks.answer import answer_each
+
+        assert self._runner.loaded is not None
+        self._most_drawn = AHEAD * size
+        for row, completion in answer_each(self._runner.loaded, self._runner.request, self.take, size):
+            place, source, read = self._running.pop(row)
+            self._done[place] = self._runner.done(source, read, completion)
+            del read
+            yield from self._in_order()
+        yield from self._in_order()
+
+    def take(self, count: int, wait: bool) -> "list[Inputs] | None":
+        """As `engine.scheduler.Take`. Outcomes that wait for a long answer in front of them do not pile up."""
+        rows: list[Inputs] = []
+        while len(rows) < count:
+            if not wait and (self._drawn - self._given >= self._most_drawn or not self._jobs.ready):
+                break
+            entry = next(self._entries, None)
+            if entry is None:
+                return rows or None
+            (source, read), place, self._drawn = entry, self._drawn, self._drawn + 1
+            if isinstance(read, InputError):
+                self._done[place] = self._runner.failed(source, read)
+                continue
+            rows.append(read.inputs or self._prepare(read.image.image))
+            self._running[self._rows] = place, source, replace(read, inputs=None)
+            self._rows += 1
+        return rows
+
+    def _in_order(self) -> Iterator[Outcome]:
+        while self._given in self._done:
+            yield self._done.pop(self._given)
+            self._given += 1
 
 
 class _Reader:
@@ -153,6 +274,7 @@ class _Reader:
         self._keep = keep  # whether full images are wanted too
         self._known = False
         self.side = PROBE
+        self.prepare: Callable[[Image], Inputs] | None = None  # what is done with an image as soon as it is read
 
     def use_capabilities(self, able: "Capabilities | None") -> None:
         """From now on read for a model with these capabilities; None: they are not known."""
@@ -171,7 +293,11 @@ class _Reader:
         return future.result() or self.read(source)
 
     def read(self, source: "Source") -> _Read:
-        """One image. Raises InputError."""
+        """One image, prepared for the model. Raises InputError."""
+        read = self._read(source)
+        return read if self.prepare is None else replace(read, inputs=self.prepare(read.image.image))
+
+    def _read(self, source: "Source") -> _Read:
         if not self._known:
             self.use_capabilities(self._able())
         from mmcli.media.identity import identity
@@ -230,48 +356,8 @@ def failed(source: "Source", error: InputError, request: Request, model: str, re
     return Outcome(source, record, error)
 
 
-def _finish(
-    batch: "list[tuple[Source, _Read | InputError]]",
-    request: Request,
-    loaded: "Loaded",
-    model: str,
-    revision: str | None,
-    keep: bool,
-) -> Iterator[Outcome]:
-    """Run one batch and hand out its outcomes, failed inputs in their places."""
-    from mmcli.tasks.result import image_record
-
-    remarks = tuple(request.remarks(loaded))
-    good = [(source, read) for source, read in batch if not isinstance(read, InputError)]
-    asked = iter([_asked(source, request) for source, _ in good])
-    answers = iter(_answers(good, request, loaded))
-    for source, read in batch:
-        if isinstance(read, InputError):
-            yield failed(source, read, request, model, revision)
-        else:
-            own, given, boxes_by = next(asked)
-            record = image_record(
-                own,
-                next(answers),
-                loaded,
-                source.name,
-                read.image,
-                read.seconds,
-                identity=read.identity,
-                remarks=remarks,
-                given=given,
-                boxes_by=boxes_by,
-            )
-            if isinstance(source, FrameSource):
-                record = replace(record, time=source.frame.time, frame=source.frame.number)
-            full = partial(_full, source, read) if keep else None
-            yield Outcome(source, record, full=full, remarks=remarks)
-
-
 def _answers(good: "list[tuple[Source, _Read]]", request: Request, loaded: "Loaded") -> "Sequence[Completion]":
     """What the model answers about images."""
-    if not good:
-        return ()
     images = [read.image.image for _, read in good]
     if not isinstance(request, SegmentRequest) or not request.from_boxes:
         from mmcli.tasks.answer import answer

@@ -16,7 +16,7 @@ Order: TypeAlias = queue.SimpleQueue[Job[Item, Result] | BaseException | None]  
 
 def prefetch(
     function: Callable[[Item], Result], items: Iterable[Item], *, depth: int, threads: int = 2
-) -> Iterator[Job[Item, Result]]:
+) -> "Prefetched[Item, Result]":
     """Apply `function` to items in background threads, at most `depth` of them done or under way and not yet taken.
 
     Yields each item with its finished future, in the order of the items; an error of the items themselves is raised
@@ -57,20 +57,43 @@ def prefetch(
 
     for target in (feed, *[work] * threads):
         threading.Thread(target=target, daemon=True, name=f"prefetch-{target.__name__}").start()
-    return _take(order, room, stopped)
+    return Prefetched(order, room, stopped)
 
 
-def _take(
-    order: Order[Item, Result], room: threading.Semaphore, stopped: threading.Event
-) -> Iterator[Job[Item, Result]]:
-    try:
-        while isinstance(job := order.get(), tuple):
-            job[1].exception()  # waits
-            room.release()
-            yield job
-            del job
-        if job is not None:
-            raise job
-    finally:
-        stopped.set()
-        room.release()
+class Prefetched(Iterator[Job[Item, Result]]):
+    """What `prefetch` gives."""
+
+    def __init__(self, order: Order[Item, Result], room: threading.Semaphore, stopped: threading.Event):
+        self._order, self._room, self._stopped = order, room, stopped
+        self._seen: list[Job[Item, Result] | BaseException | None] = []  # the next one, where it was looked at
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next item, or the end, is there without waiting."""
+        if not self._seen:
+            try:
+                self._seen.append(self._order.get_nowait())
+            except queue.Empty:
+                return False
+        [following] = self._seen
+        return not isinstance(following, tuple) or following[1].done()
+
+    def __next__(self) -> Job[Item, Result]:
+        following = self._seen.pop() if self._seen else self._order.get()
+        if isinstance(following, tuple):
+            following[1].exception()  # waits
+            self._room.release()
+            return following
+        self._order.put(None)  # whoever asks again
+        self.close()
+        if following is not None:
+            raise following
+        raise StopIteration
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        self._stopped.set()
+        self._room.release()
+
+    def __del__(self) -> None:
+        self.close()

@@ -84,14 +84,15 @@ class CrossAttentionKV(RowState):
             self.whole, self._all_valid, self.order = sorted_rows.whole, sorted_rows.valid, sorted(self.order)
         self._select(len(self.order))
 
-    def insert(self, row: int, other: RowState, source: int = 0) -> None:
+    def insert(self, row: int, other: RowState, source: int = 0) -> bool:
         """As `RowState.insert`; what is shorter is filled up with zeros, and its `valid` tells so."""
         if not isinstance(other, CrossAttentionKV):
             raise TypeError(f"{type(other).__name__} has no keys and values to look at")
         mine, theirs = self.whole[0][0].shape[2], other.whole[0][0].shape[2]
         if (self._all_valid is None) != (other._all_valid is None) or (self._all_valid is None and mine != theirs):
             raise ValueError("rows with and without masks, or of other lengths, cannot stand side by side")
-        if self._all_valid is not None and theirs > mine:
+        grows = self._all_valid is not None and theirs > mine
+        if self._all_valid is not None and grows:
             grown = [tuple(_longer(part, theirs) for part in layer) for layer in self.whole]
             self.whole = [(k, v) for k, v in grown]
             self._all_valid = _longer(self._all_valid[:, None, :, None], theirs)[:, 0, :, 0]
@@ -103,6 +104,7 @@ class CrossAttentionKV(RowState):
                 mine_part[row] = 0
                 mine_part[row, :, :theirs] = their_part[source]
         self._select(len(self.layers[0][0]))
+        return grows
 
     def shift(self, places: int) -> None:
         """Nothing here goes by the places of the cache."""

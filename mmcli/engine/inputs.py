@@ -1,9 +1,11 @@
 """What a processor hands to a model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmcli.engine.logits import LogitsProcessor
@@ -41,6 +43,23 @@ class Inputs:
             audio=None if self.audio is None else self.audio.to(device, dtype),
             audio_valid=None if self.audio_valid is None else self.audio_valid.to(device),
         )
+
+
+def joined(parts: Sequence[Inputs]) -> Inputs:
+    """Batches as one, their rows in order. Their processors are left to the caller.
+
+    Raises ValueError for what is made for a batch as a whole: a context, audio, a search.
+    """
+    if any(part.context is not None or part.audio is not None or part.search is not None for part in parts):
+        raise ValueError("a context, audio and a search are made for a whole batch")
+    width = max(part.tokens.shape[1] for part in parts)
+    padding = [(width - part.tokens.shape[1], 0) for part in parts]
+    return Inputs(
+        torch.cat([F.pad(part.tokens, more) for part, more in zip(parts, padding, strict=True)]),
+        torch.cat([F.pad(part.valid, more) for part, more in zip(parts, padding, strict=True)]),
+        tuple(image for part in parts for image in part.images),
+        tuple(layout for part in parts for layout in part.image_layouts),
+    )
 
 
 def pad_left(rows: list[list[int]], pad: int, least: int = 0) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """The one key-value cache."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -156,31 +157,36 @@ class KVCache:
         if self.context is not None:
             self.context.keep(shared_rows if self.context.shared else rows)
 
-    def insert(self, row: int, other: "KVCache", source: int = 0) -> None:
-        """Let row `source` of a cache that was prefilled on its own take the place of `row`, for the others' next step.
+    def insert(self, rows: Sequence[int], other: "KVCache") -> None:
+        """Let the rows of a cache that was prefilled on its own take the places of `rows`, for the others' next step.
 
-        Where it has more tokens than there are places so far, all rows move back. The room grows where it must.
+        Where they have more tokens than there are places so far, all rows move back. The room grows where it must.
         """
         if self.shared is not None:
             raise ValueError("rows that share a prefix begin and end together")
-        first = int(other.valid[source].long().argmax())
-        count = other.length - first
+        count = other.length
         if count > self.length:
             self.grow(count)
             self._shift(count - self.length)
-        start = self.length - count
-        self.store[:, :, row, :, start : self.length] = other.store[:, :, source, :, first : other.length]
-        self.valid[row] = False
-        self.valid[row, start : self.length] = other.valid[source, first : other.length]
-        self.positions[row] = other.positions[source]
+        index, places = torch.tensor(rows, device=self.valid.device), slice(self.length - count, self.length)
+        self.store[:, :, index, :, places] = other.store[..., :count, :]
+        self.valid[index] = False
+        self.valid[index, places] = other.valid[:, :count]
+        self.positions[index] = other.positions
         if self.context is not None and other.context is not None:
-            self.context.insert(row, other.context, source)
-            self.graph = None  # it may have moved in memory
+            moved = [self.context.insert(row, other.context, source) for source, row in enumerate(rows)]
+            self.graph = None if any(moved) else self.graph
 
     def release(self, row: int) -> None:
         """Forget the tokens of a row that is done. It goes on with the others until another is put in its place."""
         self.valid[row] = False
         self.positions[row] = 0
+
+    def make_room(self) -> None:
+        """Have a place for another token: by `compact` where that wins any, else by growing."""
+        if self.length == self.capacity:
+            self.compact()
+        self.grow(self.length + 1)
 
     def compact(self) -> None:
         """Win room by moving all rows to the front as far as the longest of them allows."""
@@ -193,7 +199,8 @@ class KVCache:
         if not places:
             return
         old, new = slice(max(0, -places), self.length), slice(max(0, places), self.length + places)
-        self.store[..., new, :] = self.store[..., old, :].clone()
+        for layer in self.store:  # one after another, since each is copied on its way
+            layer[..., new, :] = layer[..., old, :].clone()
         moved = self.valid[:, old].clone()
         self.valid.fill_(False)
         self.valid[:, new] = moved

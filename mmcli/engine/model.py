@@ -12,6 +12,10 @@ class GenerativeModel(nn.Module):
     read_each_step: tuple[str, ...] = ("decoder",)
     """Parts whose weights every step reads: what they take in memory is what a step takes in time."""
 
+    rows_join: bool = False
+    """Whether rows may begin while others are being written: all that a step reads of them is in the cache, whose
+    `context` can `insert` rows where there is one."""
+
     @property
     def like(self) -> Tensor:
         """A weight where the model computes, in the type in which it does."""

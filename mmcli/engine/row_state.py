@@ -10,10 +10,11 @@ class RowState:
         """Go on with these rows, in this order; a row may be taken several times."""
         raise NotImplementedError
 
-    def insert(self, row: int, other: "RowState", source: int = 0) -> None:
+    def insert(self, row: int, other: "RowState", source: int = 0) -> bool:
         """Let row `source` of another batch take the place of `row`.
 
-        Raises NotImplementedError where a family's rows begin and end together.
+        Returns whether all rows lie elsewhere in memory now, where a recorded step would not find them. Raises
+        NotImplementedError where a family's rows begin and end together.
         """
         raise NotImplementedError(f"{type(self).__name__}: rows cannot be inserted")
 

@@ -38,6 +38,7 @@ class CausalReader(GenerativeModel):
     """
 
     decoder: CausalDecoder
+    rows_join = True
 
     def __init__(self, image_token: int):
         """`image_token` may be any number: the decoder need have no row for it."""

@@ -18,6 +18,8 @@ class PrefixLM(GenerativeModel):
     table up; by default that is the image token and everything behind it.
     """
 
+    rows_join = True
+
     def __init__(self, config: DecoderConfig, image_token: int, vocabulary_end: int | None = None):
         super().__init__()
         self.image_token = image_token

@@ -1,8 +1,8 @@
 """From images and a request to the model's answer; the only part of the tasks that runs the engine."""
 
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mmcli.errors import MemoryShortage, raise_if_interrupted, ran_out_of_memory
 from mmcli.tasks.task import Request
@@ -10,6 +10,9 @@ from mmcli.tasks.task import Request
 if TYPE_CHECKING:
     from PIL import Image
 
+    from mmcli.engine.inputs import Inputs
+    from mmcli.engine.sampling import Sampling
+    from mmcli.engine.scheduler import Take
     from mmcli.models.family import Find, Found
     from mmcli.models.loaded import Loaded
     from mmcli.types import Completion
@@ -27,15 +30,13 @@ def answer(
     rows, or where memory runs out.
     """
     from mmcli.engine.collect import complete
-    from mmcli.engine.sampling import Sampling
 
-    find = None if loaded.family is None else loaded.family.find
-    if request.finds_objects and request.prompt is None and request.labels and find is not None:
+    find = _own_find(loaded, request)
+    if find is not None:
         return _find(find, loaded, [image for own in images for image in own], request)
     processor = loaded.processor
     beams = request.beams_for(loaded)
-    sampling = Sampling(request.temperature, request.top_k, request.top_p, request.seed)
-    choice = {"beams": beams} if beams > 1 else {"sampling": sampling}
+    choice: Any = {"beams": beams} if beams > 1 else {"sampling": _sampling(request)}
     started = time.perf_counter()
     try:
         return complete(
@@ -51,18 +52,48 @@ def answer(
         raise in_words(error, len(images), "picture") from error
 
 
-def _find(find: "Find", loaded: "Loaded", images: "Sequence[Image.Image]", request: Request) -> "Sequence[Found]":
-    """The answers of a family that finds in a way of its own, to a request for objects in one image each."""
+def rows_join(loaded: "Loaded", request: Request) -> bool:
+    """Whether a row of one image may begin while others are being answered (`answer_each`)."""
+    return loaded.model.rows_join and request.beams_for(loaded) == 1 and _own_find(loaded, request) is None
+
+
+def inputs_of(loaded: "Loaded", request: Request, image: "Image.Image") -> "Inputs":
+    """What the model reads of a row of one image."""
+    return loaded.processor.inputs([[image]], [request.prompt_for(loaded.processor)])
+
+
+def answer_each(loaded: "Loaded", request: Request, take: "Take", places: int) -> "Iterator[tuple[int, Completion]]":
+    """As `answer`, row by row as each ends: see `engine/scheduler.py`. It is for those whose `rows_join`."""
+    from mmcli.engine.scheduler import write_continuously
+
+    limits: Any = {"stop_ids": loaded.processor.stop_ids, "max_tokens": request.token_limit}
+    try:
+        yield from write_continuously(loaded.model, take, places=places, sampling=_sampling(request), **limits)
+    except RuntimeError as error:
+        raise in_words(error, places, "picture") from error
+
+
+def _own_find(loaded: "Loaded", request: Request) -> "Find | None":
+    """How the family answers the request in a way of its own, if it does."""
+    asks = request.finds_objects and request.prompt is None and request.labels
+    return loaded.family.find if asks and loaded.family is not None else None
+
+
+def _sampling(request: Request) -> "Sampling":
     from mmcli.engine.sampling import Sampling
 
-    sampling = Sampling(request.temperature, request.top_k, request.top_p, request.seed)
+    return Sampling(request.temperature, request.top_k, request.top_p, request.seed)
+
+
+def _find(find: "Find", loaded: "Loaded", images: "Sequence[Image.Image]", request: Request) -> "Sequence[Found]":
+    """The answers of a family that finds in a way of its own, to a request for objects in one image each."""
     try:
         return find(
             loaded,
             images,
             request.labels,
             masks=request.finds_masks,
-            sampling=sampling,
+            sampling=_sampling(request),
             max_tokens=request.token_limit,
             least=request.min_score,
             beams=request.beams_for(loaded),

@@ -20,6 +20,15 @@ from mmcli.tasks.detect import DetectRequest
 REQUEST = CaptionRequest(max_tokens=6)
 
 
+@pytest.fixture(params=["batches", "rows"])
+def road(request, monkeypatch):
+    """Small models go in whole batches, several at a time; where one has the machine to itself, its rows take turns."""
+    monkeypatch.setattr("mmcli.batch.lanes.allowed_cores", lambda: 2)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2 if request.param == "batches" else 1)
+    other = "scheduler.write_continuously" if request.param == "batches" else "collect.complete"
+    monkeypatch.setattr(f"mmcli.engine.{other}", None)  # what is not called
+
+
 def sources(*names):
     return expand(names, extensions=IMAGE_EXTENSIONS)
 
@@ -28,7 +37,7 @@ def broken(name="broken.png"):
     return Source(name, None, None, PurePosixPath(name), problem=InputError(f"{name} is broken"))
 
 
-def test_every_input_becomes_a_record_in_its_place(album, loaded):
+def test_every_input_becomes_a_record_in_its_place(album, loaded, road):
     mixed = [broken("1.png"), *sources("album"), broken("2.png"), *sources("album/b.jpg"), broken("3.png")]
     outcomes = list(run(mixed, REQUEST, lambda: loaded, model="tiny", batch_size=2))
     names = [outcome.record.source for outcome in outcomes]
@@ -38,12 +47,28 @@ def test_every_input_becomes_a_record_in_its_place(album, loaded):
 
 
 @pytest.mark.parametrize("size", [2, 3, 8])
-def test_answers_do_not_depend_on_the_batch_size(album, loaded, size):
+def test_answers_do_not_depend_on_the_batch_size(album, loaded, size, road):
     def answers(batch_size):
         outcomes = run(sources("album", "album"), REQUEST, lambda: loaded, model="tiny", batch_size=batch_size)
         return [(outcome.record.source, outcome.record.text) for outcome in outcomes]
 
     assert answers(size) == answers(1)
+
+
+def test_answers_of_unlike_length_come_in_the_order_of_the_sources(album, loaded, monkeypatch, road):
+    request = CaptionRequest(max_tokens=6, temperature=1.5, seed=2, token_ids=True)
+    mixed = [*sources("album", "album"), broken(), *sources("album")]
+
+    def answers(size):
+        records = [outcome.record for outcome in run(mixed, request, lambda: loaded, model="tiny", batch_size=size)]
+        assert [record.source for record in records] == [source.name for source in mixed]
+        return [record.token_ids for record in records]
+
+    ends = {ids[1] for ids in answers(1)[:2]} | {answers(1)[2][4]}
+    monkeypatch.setattr(loaded.processor, "stop_ids", loaded.processor.stop_ids | ends)
+    alone = answers(1)
+    assert len({len(ids or ()) for ids in alone}) > 2
+    assert answers(2) == answers(4) == alone
 
 
 def test_no_model_is_loaded_where_no_input_can_be_read():
@@ -61,7 +86,7 @@ def test_a_model_without_locations_is_refused_before_anything_is_asked(album, lo
         list(run(sources("album"), DetectRequest(words="cat"), lambda: wordy, model="wordy"))
 
 
-def test_an_error_that_nobody_foresaw_is_one_failed_input(album, loaded):
+def test_an_error_that_nobody_foresaw_is_one_failed_input(album, loaded, road):
     class Strange(Source):
         def head(self, size=4096):
             raise ZeroDivisionError("strange")
@@ -84,19 +109,20 @@ def interrupted(*arguments, **options):
     "place",
     ["mmcli.media.image._decode", "mmcli.media.image.load_image", "mmcli.batch.images._Reader.take"],
 )
-def test_an_interruption_is_no_failed_input_whatever_a_library_made_of_it(monkeypatch, album, loaded, place):
+def test_an_interruption_is_no_failed_input_whatever_a_library_made_of_it(monkeypatch, album, loaded, place, road):
     monkeypatch.setattr(place, interrupted)
     with pytest.raises(KeyboardInterrupt):
         list(run(sources("album"), REQUEST, lambda: loaded, model="tiny"))
 
 
-def test_an_interruption_while_a_batch_runs_is_raised_as_itself(monkeypatch, album, loaded):
+def test_an_interruption_while_a_batch_runs_is_raised_as_itself(monkeypatch, album, loaded, road):
     monkeypatch.setattr("mmcli.engine.collect.complete", interrupted)
+    monkeypatch.setattr("mmcli.engine.scheduler.write_continuously", interrupted)
     with pytest.raises(KeyboardInterrupt):
         list(run(sources("album"), REQUEST, lambda: loaded, model="tiny"))
 
 
-def test_a_model_that_fails_midway_leaves_the_done_records(album, loaded):
+def test_a_model_that_fails_midway_leaves_the_done_records(album, loaded, road):
     class Dying:
         """The tiny model until its second batch, which finds no memory."""
 
@@ -119,7 +145,7 @@ def test_a_model_that_fails_midway_leaves_the_done_records(album, loaded):
         next(outcomes)
 
 
-def test_timings_tell_seconds_and_tokens(album, loaded):
+def test_timings_tell_seconds_and_tokens(album, loaded, road):
     outcomes = run(sources("album"), REQUEST, lambda: loaded, model="tiny", batch_size=3)
     timings = next(outcomes).record.timings
     assert list(timings) == ["load", "prefill", "decode", "batch", "tokens"]
@@ -150,7 +176,7 @@ def test_an_image_too_large_to_be_kept_is_read_again(tmp_path, loaded, monkeypat
     assert done.full().image.size == (20, 30)
 
 
-def test_images_do_not_pile_up(album, loaded, monkeypatch):
+def test_images_do_not_pile_up(album, loaded, monkeypatch, road):
     """Two hundred images; alive at a time are those of batches that run or wait, prefetched ones, few on their way."""
     alive = weakref.WeakSet()
     read = images._Reader.read

@@ -169,7 +169,7 @@ def continuous(model, jobs, rows, capacity):
                 running[row], (prompt, _) = waiting.pop(0)
                 prefilled = model.new_cache(1, len(prompt))
                 tokens[row] = model.prefill(inputs(prompt), prefilled).argmax(-1)
-                cache.insert(row, prefilled)
+                cache.insert([row], prefilled)
                 answers[running[row]].append(int(tokens[row]))
             if running[row] is not None and len(answers[running[row]]) == jobs[running[row]][1]:
                 running[row] = None
@@ -202,7 +202,7 @@ def test_an_inserted_row_leaves_the_others_as_they_are(model):
             model.prefill(inputs(*ROWS[1:]), one)
         longer = model.new_cache(1, 12)
         model.prefill(inputs(ROWS[0] * 2), longer)
-        cache.insert(0, longer)
+        cache.insert([0], longer)
         assert cache.positions.tolist() == [12, 4] and cache.length == 12 and cache.capacity >= 12
         cache.grow(14)
         for token in (5, 6):

@@ -3,19 +3,13 @@
 import shutil
 from pathlib import Path
 
-import fuyu_folders
-import gemma3n_folders
-import gemma3n_models
-import minicpmv_folders
-import mllama_folders
 import numpy as np
-import omnilmm_folders
 import pytest
-import smolvlm_folders
 import support
 import torch
 import torch.nn.functional as F
 import whisper_folders
+from every_family import FAMILIES, write_family
 
 from mmcli.hub.quantized import multiplied, quantize
 from mmcli.hub.resolve import resolve
@@ -29,44 +23,13 @@ from mmcli.models.load import load
 
 pytestmark = pytest.mark.usefixtures("shallow_tower")
 
-FAMILIES = (
-    "paligemma",
-    "paligemma 2",
-    "gemma3n",
-    "whisper",
-    "nano",
-    "minicpmv",
-    "omnilmm",
-    "mllama",
-    "smolvlm",
-    "fuyu",
-)
-
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def folder(request, tmp_path_factory) -> Path:
     """A small checkpoint as `transformers` saves it; nano as it is bundled."""
-    folder = tmp_path_factory.mktemp("checkpoint")
     if request.param == "nano":
         return resolve("nano").folder
-    if request.param == "gemma3n":
-        gemma3n_folders.write_checkpoint(folder, gemma3n_models.tiny_reference())
-        gemma3n_folders.write_processor(folder, side=128)  # the tower has weights of one shape for all sizes
-    elif request.param == "fuyu":
-        fuyu_folders.write_checkpoint(folder, fuyu_folders.tiny_reference(fuyu_folders.tiny_config()))
-    elif request.param == "minicpmv":
-        minicpmv_folders.write_folder(folder, "2.0")
-    elif request.param == "omnilmm":
-        omnilmm_folders.write_folder(folder, 1)
-    elif request.param == "mllama":
-        mllama_folders.write_checkpoint(folder, mllama_folders.tiny_reference())
-    elif request.param == "smolvlm":
-        smolvlm_folders.write_checkpoint(folder, "smolvlm", smolvlm_folders.tiny_reference("smolvlm"))
-    elif request.param == "whisper":
-        whisper_folders.write_checkpoint(folder)
-    else:
-        support.write_checkpoint(folder, support.tiny_reference(support.tiny_config(request.param == "paligemma 2")))
-    return folder
+    return write_family(tmp_path_factory.mktemp("checkpoint"), request.param)
 
 
 @pytest.fixture(scope="module")

@@ -202,7 +202,7 @@ def test_rows_put_into_a_running_batch_go_on_as_alone(pair):
         model.prefill(both, cache)
         alone = model.new_cache(1, 99)
         new = model.prefill(other, alone).argmax(-1)
-        cache.insert(1, alone)
+        cache.insert([1], alone)
         old_alone = model.new_cache(1, 99)
         old = model.prefill(one, old_alone).argmax(-1)
         for _ in range(4):

@@ -12,6 +12,7 @@ from mmcli.engine.generate import generate
 from mmcli.engine.sampling import Sampling
 from mmcli.hub.resolve import resolve
 from mmcli.models.load import load
+from mmcli.models.omnilmm.layout import IMAGE_TOKEN
 from mmcli.tasks.chat import ChatRequest
 from mmcli.tasks.conversation import Conversation
 from mmcli.types import Turn
@@ -66,7 +67,8 @@ def answers(loaded, inputs) -> list[list[int]]:
 def test_prompts_and_greedy_answers_are_those_of_the_reference(models, seed, name):
     loaded, case = models[seed], REFERENCE[seed][name]
     inputs = inputs_of(loaded, case)
-    assert inputs.tokens[0].tolist() == case["prompt"]
+    place = loaded.processor.tokenizer.token_to_id("<im_patch>")
+    assert [place if id == IMAGE_TOKEN else id for id in inputs.tokens[0].tolist()] == case["prompt"]
     assert answers(loaded, inputs) == [case["answer"]]
 
 
@@ -119,9 +121,7 @@ def test_a_conversation_whose_cache_is_kept_answers_as_one_read_at_once(models, 
     whole = inputs_of(loaded, case)
     row = torch.cat((whole.tokens, torch.tensor([case["answer"]]), rest), dim=1)
     valid = torch.ones_like(row, dtype=torch.bool)
-    places = torch.zeros_like(valid)
-    places[:, : whole.tokens.shape[1]] = whole.context
-    anew = type(whole)(row, valid, whole.images, context=places)
+    anew = type(whole)(row, valid, whole.images)
     assert [list(second.ids)] == answers(loaded, anew)
 
 

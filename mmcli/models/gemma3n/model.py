@@ -26,6 +26,8 @@ class Gemma3n(Fusable, GenerativeModel):
     All reading is causal, also of images. No id is forbidden in the answer, as in the reference.
     """
 
+    rows_join = True
+
     def __init__(self, config: Gemma3nConfig):
         super().__init__()
         self.config = config

@@ -15,6 +15,7 @@ SYSTEM = (
     "questions."
 )
 PLACE, START, END = "<im_patch>", "<im_start>", "<im_end>"
+IMAGE_TOKEN = -1  # in a place of an image, in what the model reads: no token has this number
 IMAGE = f"{START}{PLACE}{END}"  # of an image in the text; the place stands for all that it takes
 
 

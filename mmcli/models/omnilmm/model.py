@@ -1,9 +1,6 @@
 """OmniLMM: EVA-02-E, a resampler, and Mistral's decoder (OpenBMB/MiniCPM-V `omnilmm/model/omnilmm.py`)."""
 
-from dataclasses import replace
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmcli.engine.inputs import Inputs
@@ -11,20 +8,19 @@ from mmcli.layers.causal_lm import CausalLM
 from mmcli.layers.resampler import Resampler
 from mmcli.models.omnilmm.config import OmniLMMConfig
 from mmcli.models.omnilmm.eva import EvaTower
+from mmcli.models.omnilmm.layout import IMAGE_TOKEN
 
 AT_ONCE = 16  # images in the tower
-PLACE = -1  # no token's id
 
 
 class OmniLMM(CausalLM):
     """The whole model. No id is forbidden in the answer, as in the reference.
 
-    config.json does not number the token that keeps an image's places, so `Inputs.context` tells where they are,
-    [B, T]; what may stand in front of them was written by the model.
+    config.json does not number the token that keeps an image's places, so they hold one that no token has.
     """
 
     def __init__(self, config: OmniLMMConfig):
-        super().__init__(config.decoder, image_token=PLACE)
+        super().__init__(config.decoder, image_token=IMAGE_TOKEN)
         self.vision = EvaTower(config.vision)
         self.resampler = Resampler(config.resampler)
 
@@ -33,10 +29,3 @@ class OmniLMM(CausalLM):
         parts = [inputs.images[first : first + AT_ONCE] for first in range(0, len(inputs.images), AT_ONCE)]
         soft = [self.resampler(self.vision(torch.stack(part)), [(grid, grid)] * len(part)) for part in parts]
         return torch.cat(soft).flatten(0, 1)
-
-    def embed(self, inputs: Inputs) -> Tensor:
-        if not inputs.images:
-            return self.decoder.embed(inputs.tokens)
-        places = inputs.context.to(inputs.tokens.device)
-        places = F.pad(places, (inputs.tokens.shape[1] - places.shape[1], 0))
-        return super().embed(replace(inputs, tokens=inputs.tokens.masked_fill(places, PLACE)))

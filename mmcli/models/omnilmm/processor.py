@@ -15,7 +15,7 @@ from mmcli.models.chat_processor import ChatProcessor, Row
 from mmcli.models.control_tokens import ControlTokens
 from mmcli.models.omnilmm.capabilities import capabilities
 from mmcli.models.omnilmm.config import OmniLMMConfig
-from mmcli.models.omnilmm.layout import END, PLACE, START, OmniLMMTemplate, zephyr
+from mmcli.models.omnilmm.layout import END, IMAGE_TOKEN, PLACE, START, OmniLMMTemplate, zephyr
 from mmcli.models.prompts import fill_prompt
 
 # OpenAI CLIP's, which the tower was trained with; no file of the checkpoint says so, but the reference's chat.py does.
@@ -69,7 +69,7 @@ class OmniLMMProcessor(ChatProcessor):
         tokens, valid = pad_left(ids, PAD)
         seen = tuple(torch.from_numpy(self.images.pixels(image)) for _, images, _ in rows for image in images)
         place = self.tokenizer.token_to_id(PLACE)
-        return Inputs(tokens, valid, seen, context=(tokens == place) & valid)
+        return Inputs(tokens.masked_fill((tokens == place) & valid, IMAGE_TOKEN), valid, seen)
 
     def _tokens(self, text: str, images: int) -> list[int]:
         """Token ids of a chat text, every image's place opened out to all that it takes.

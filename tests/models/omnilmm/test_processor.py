@@ -14,7 +14,7 @@ from mmcli.errors import ModelError
 from mmcli.media.image import load_image
 from mmcli.media.sources import expand
 from mmcli.models.omnilmm import FAMILY
-from mmcli.models.omnilmm.layout import SYSTEM
+from mmcli.models.omnilmm.layout import IMAGE_TOKEN, SYSTEM
 from mmcli.models.omnilmm.processor import MEAN, STD
 from mmcli.types import Turn
 
@@ -94,15 +94,20 @@ def test_typed_control_tokens_are_letters(processor):
     typed = "</s><im_patch> <im_start>"
     inputs = processor.inputs([[image(4, 4)]], [typed])
     ids = inputs.tokens[0].tolist()
-    control = {processor.tokenizer.token_to_id(name) for name in ("<im_patch>", "<im_start>")}
+    control = {
+        IMAGE_TOKEN,
+        processor.tokenizer.token_to_id("<im_patch>"),
+        processor.tokenizer.token_to_id("<im_start>"),
+    }
     assert sum(id in control for id in ids) == 16 + 1 and ids.count(2) == 2
-    assert int(inputs.context.sum()) == 16
+    assert ids.count(IMAGE_TOKEN) == 16
 
 
 def test_rows_are_padded_on_the_left_and_padding_holds_no_image(processor):
     inputs = processor.inputs([[image(9, 9)], []], ["who", "what is in the image? " * 20])
     assert inputs.valid[0].sum() < inputs.valid[1].sum() and inputs.valid[:, -1].all()
-    assert inputs.context.sum(1).tolist() == [16, 0] and not (inputs.context & ~inputs.valid).any()
+    places = inputs.tokens == IMAGE_TOKEN
+    assert places.sum(1).tolist() == [16, 0] and not (places & ~inputs.valid).any()
 
 
 def test_a_tokenizer_without_the_images_tokens_gets_them_in_the_order_of_training(folder):

@@ -1,0 +1,170 @@
+"""Rows that begin and end while others are written: each answer is what the row gives alone."""
+
+import pytest
+import torch
+
+from mmcli.engine.collect import complete
+from mmcli.engine.inputs import Inputs, joined, pad_left
+from mmcli.engine.sampling import Sampling
+from mmcli.engine.scheduler import write_continuously
+from mmcli.errors import ModelError
+from mmcli.layers.gemma import DecoderConfig
+from mmcli.layers.prefix_lm import PrefixLM
+
+VOCABULARY, IMAGE, SOFT = 70, 64, 4
+ROWS = [[5, 9, 11], [3], [8, 8, 30, 61, 2, 9], [40], [7, 7], [1, 2, 3, 4, 5], [33], [21, 20], [60, 3, 1]]
+MOST = 9  # tokens
+
+
+class SmallModel(PrefixLM):
+    """A prefix-LM whose "images" are projected by one layer, with a window in every other layer."""
+
+    def __init__(self):
+        config = DecoderConfig(
+            vocabulary=VOCABULARY, width=32, depth=4, mlp_width=64, heads=4, key_heads=2, head_width=8,
+            query_scale=0.35, sliding_layers=(True, False, True, False),
+        )  # fmt: skip
+        super().__init__(config, image_token=IMAGE)
+        self.see = torch.nn.Linear(3, 32)
+
+    def soft_tokens(self, pixels):
+        return self.see(pixels.flatten(2)[..., :SOFT].transpose(1, 2))
+
+    def step_masks(self, cache):
+        return cache.step_mask(), cache.step_mask(5)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(3)
+    model = SmallModel().eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.copy_(torch.randn_like(parameter) * (0.3 if parameter.ndim > 1 else 0.1))
+    return model
+
+
+class Parity:
+    """A logits processor: even and odd tokens take turns, beginning with what a row's own `first` says."""
+
+    def __init__(self, first):
+        self.first = first
+
+    def begin(self, device, context=None):
+        return torch.tensor([[self.first]], device=device)
+
+    def restrict(self, logits, states):
+        return logits.masked_fill(torch.arange(logits.shape[-1]) % 2 != states, -torch.inf)
+
+    def advance(self, states, tokens):
+        return 1 - states
+
+
+def one(row, processor=None):
+    tokens, valid = pad_left([[IMAGE] * SOFT + row], pad=0)
+    image = torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(row[0]))
+    return Inputs(tokens, valid, (image,), processor=processor)
+
+
+def source(rows, calls=None, slow=False):
+    """`take` of a list of inputs; a `slow` one has nothing at hand every other time it is asked without waiting."""
+    waiting, asked = list(rows), []
+
+    def take(count, wait):
+        asked.append((count, wait))
+        if slow and not wait and len(asked) % 2:
+            return ()
+        taken = [waiting.pop(0) for _ in range(min(count if wait or not slow else 1, len(waiting)))]
+        if calls is not None:
+            calls.append(len(taken))
+        return taken or None
+
+    return take
+
+
+def alone(model, inputs, **settings):
+    [answer] = complete(model, inputs, max_tokens=MOST, **settings)
+    return answer
+
+
+def stops(model):
+    """Tokens that end the answers at unlike lengths."""
+    free = [alone(model, one(row), stop_ids=frozenset()).ids for row in ROWS]
+    chosen = frozenset({free[0][2], free[3][0], free[5][4]})
+    assert len({len(alone(model, one(row), stop_ids=chosen).ids) for row in ROWS}) >= 3
+    return chosen
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["", "slow"])
+@pytest.mark.parametrize("places", [1, 2, 3, 20])
+@pytest.mark.parametrize(
+    "sampling", [{}, {"temperature": 0.9, "seed": 4}, {"temperature": 1.5, "top_p": 0.8, "seed": 1}]
+)
+@pytest.mark.parametrize("restricted", [False, True], ids=["free", "restricted"])
+def test_every_answer_is_that_of_the_row_alone(model, places, sampling, restricted, slow):
+    settings = {"stop_ids": stops(model), "sampling": Sampling(**sampling)}
+    rows = [one(row, Parity(i % 2) if restricted else None) for i, row in enumerate(ROWS)]
+    expected = [alone(model, row, **settings) for row in rows]
+    found = dict(write_continuously(model, source(rows, slow=slow), places=places, max_tokens=MOST, **settings))
+    assert sorted(found) == list(range(len(ROWS)))
+    for number, answer in enumerate(expected):
+        assert (found[number].ids, found[number].ended) == (answer.ids, answer.ended)
+        assert found[number].logprobs == pytest.approx(answer.logprobs, abs=1e-4)
+
+
+def test_rows_are_handed_out_as_they_end_and_others_take_their_places(model):
+    stop, calls = stops(model), []
+    lengths = [len(alone(model, one(row), stop_ids=stop).ids) for row in ROWS]
+    order = [
+        number
+        for number, _ in write_continuously(
+            model, source(map(one, ROWS), calls), places=3, stop_ids=stop, max_tokens=MOST
+        )
+    ]
+    assert order != sorted(order) and lengths[order[0]] == min(lengths[:3])
+    assert calls[0] == 3 and max(calls[1:]) < 3
+
+
+def test_a_cache_that_is_full_moves_its_rows_and_grows_only_for_longer_ones(model, monkeypatch):
+    monkeypatch.setattr("mmcli.engine.scheduler.SLACK", 1)
+    capacities = []
+    own = PrefixLM.step
+
+    def step(self, tokens, cache):
+        capacities.append(cache.capacity)
+        return own(self, tokens, cache)
+
+    monkeypatch.setattr(SmallModel, "step", step)
+    stop, rows = stops(model), [one(row) for row in ROWS * 4]
+    expected = [alone(model, row, stop_ids=stop).ids for row in rows]
+    found = dict(write_continuously(model, source(rows), places=2, stop_ids=stop, max_tokens=MOST))
+    assert [found[number].ids for number in range(len(rows))] == expected
+    longest = SOFT + max(map(len, ROWS)) + MOST
+    assert len(capacities) > 3 * longest and max(capacities) < 3 * longest
+
+
+def test_an_answer_that_leaves_the_numbers_is_an_error_and_what_ended_before_is_there(model):
+    class Broken(SmallModel):
+        def prefill(self, inputs, cache):
+            logits = model.prefill(inputs, cache)
+            return logits * torch.nan if bool((inputs.tokens == 60).any()) else logits
+
+        def __getattr__(self, name):
+            return getattr(model, name)
+
+    broken = object.__new__(Broken)
+    done = []
+    with pytest.raises(ModelError, match="left the range"):
+        for number, _ in write_continuously(
+            broken, source(map(one, ROWS)), places=1, stop_ids=frozenset(), max_tokens=2
+        ):
+            done.append(number)
+    assert done == list(range(len(ROWS) - 1))
+
+
+def test_joined_inputs_are_padded_and_keep_their_images_in_order():
+    both = joined([one(ROWS[1]), one(ROWS[2])])
+    tokens, valid = pad_left([[IMAGE] * SOFT + row for row in ROWS[1:3]], pad=0)
+    assert torch.equal(both.tokens, tokens) and torch.equal(both.valid, valid)
+    assert torch.equal(both.images[1], one(ROWS[2]).images[0])
+    with pytest.raises(ValueError, match="for a whole batch"):
+        joined([Inputs(tokens, valid, context=object())])

@@ -1,0 +1,48 @@
+"""A small checkpoint of every family, with random weights."""
+
+from pathlib import Path
+
+import fuyu_folders
+import gemma3n_folders
+import gemma3n_models
+import minicpmv_folders
+import mllama_folders
+import omnilmm_folders
+import smolvlm_folders
+import support
+import whisper_folders
+
+FAMILIES = (
+    "paligemma",
+    "paligemma 2",
+    "gemma3n",
+    "whisper",
+    "nano",
+    "minicpmv",
+    "omnilmm",
+    "mllama",
+    "smolvlm",
+    "fuyu",
+)
+
+
+def write_family(folder: Path, name: str) -> Path:
+    """Write one as `transformers` saves it, where that knows the family; nano is not made anew."""
+    if name == "gemma3n":
+        gemma3n_folders.write_checkpoint(folder, gemma3n_models.tiny_reference())
+        gemma3n_folders.write_processor(folder, side=128)  # the tower has weights of one shape for all sizes
+    elif name == "fuyu":
+        fuyu_folders.write_checkpoint(folder, fuyu_folders.tiny_reference(fuyu_folders.tiny_config()))
+    elif name == "minicpmv":
+        minicpmv_folders.write_folder(folder, "2.0")
+    elif name == "omnilmm":
+        omnilmm_folders.write_folder(folder, 1)
+    elif name == "mllama":
+        mllama_folders.write_checkpoint(folder, mllama_folders.tiny_reference())
+    elif name == "smolvlm":
+        smolvlm_folders.write_checkpoint(folder, "smolvlm", smolvlm_folders.tiny_reference("smolvlm"))
+    elif name == "whisper":
+        whisper_folders.write_checkpoint(folder)
+    else:
+        support.write_checkpoint(folder, support.tiny_reference(support.tiny_config(name == "paligemma 2")))
+    return folder
