@@ -5,7 +5,7 @@ work: norms and additions, rotations, the cache and its attention, and the activ
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,8 +19,42 @@ from mmcli.layers.kernels.residual_norm import residual_norm
 from mmcli.layers.kernels.single_query import single_query
 
 
+class Parts(Protocol):
+    """A layer as `run_layers` takes it, with the scales [D] of its norms: the weight of Llama's form, 1 + weight of
+    Gemma's."""
+
+    @property
+    def mlp(self) -> GatedMLP: ...
+
+    @property
+    def before_attention(self) -> Tensor: ...
+
+    @property
+    def before_mlp(self) -> Tensor: ...
+
+    @property
+    def after_attention(self) -> Tensor | None: ...
+
+    @property
+    def after_mlp(self) -> Tensor | None: ...
+
+    @property
+    def gates(self) -> tuple[float, float]:
+        """What multiplies what each half adds."""
+        ...
+
+    @property
+    def rows(self) -> Tensor | None:
+        """What multiplies each row's [B, 1] of the second half; None: nothing does."""
+        ...
+
+    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: KVCache) -> Tensor:
+        """The attention of normed vectors [B, D], before it is added."""
+        ...
+
+
 class LayerParts(NamedTuple):
-    """A layer, with the scales [D] of its norms: the weight of Llama's form, 1 + weight of Gemma's."""
+    """A layer with self-attention."""
 
     attention: GroupedQueryAttention
     mlp: GatedMLP
@@ -29,15 +63,25 @@ class LayerParts(NamedTuple):
     before_mlp: Tensor
     after_attention: Tensor | None = None  # Gemma 2 has two norms more
     after_mlp: Tensor | None = None
+    gates: tuple[float, float] = (1.0, 1.0)
+    rows: Tensor | None = None
 
     @property
     def is_fused(self) -> bool:
         """Whether its weights are put together as `run_layers` reads them."""
         return self.attention.qkv is not None and self.mlp.gate_up is not None
 
+    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: KVCache) -> Tensor:
+        own = self.attention
+        assert own.qkv is not None
+        keys, values = cache.layer(own.entry)
+        qkv = product(x, own.qkv)
+        y = single_query(qkv, keys, values, angles, self.mask, cache.cursor, own.scale, own.softcap)
+        return product(y, own.out)
+
 
 def run_layers(
-    layers: Sequence[LayerParts],
+    layers: Sequence[Parts],
     last: Tensor,
     x: Tensor,
     angles: tuple[Tensor, Tensor],
@@ -55,13 +99,12 @@ def run_layers(
     normed = F.rms_norm(x.float(), x.shape[-1:], layers[0].before_attention.float(), epsilon).to(x.dtype)
     after = [layer.before_attention for layer in layers[1:]] + [last]
     for layer, following in zip(layers, after, strict=True):
-        attention, mlp = layer.attention, layer.mlp
-        assert attention.qkv is not None and mlp.gate_up is not None
-        keys, values = cache.layer(attention.entry)
-        qkv = product(normed, attention.qkv)
-        y = single_query(qkv, keys, values, angles, layer.mask, cache.cursor, attention.scale, attention.softcap)
-        y = product(y, attention.out)
-        x, normed = residual_norm(x, y, layer.after_attention, layer.before_mlp, epsilon, residual_scale)
+        first, second = (gate * residual_scale for gate in layer.gates)
+        y = layer.attend(normed, angles, cache)
+        x, normed = residual_norm(x, y, layer.after_attention, layer.before_mlp, epsilon, first)
+        mlp = layer.mlp
+        assert mlp.gate_up is not None
         y = product(gated(product(normed, mlp.gate_up), activation), mlp.down)
-        x, normed = residual_norm(x, y, layer.after_mlp, following, epsilon, residual_scale)
+        y = y if layer.rows is None else y * layer.rows
+        x, normed = residual_norm(x, y, layer.after_mlp, following, epsilon, second)
     return normed[:, None]

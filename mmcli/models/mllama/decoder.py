@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmcli.engine.cross_attention import CrossAttentionKV
 from mmcli.engine.kv_cache import KVCache
+from mmcli.layers import kernels
 from mmcli.layers.attention import additive, attend
 from mmcli.layers.decoder import Layer, LlamaConfig, LlamaDecoder
 from mmcli.layers.encoder_decoder import join_heads, split_heads
@@ -68,7 +69,7 @@ class CrossAttention(Fusable):
         return self.out(join_heads(y))
 
 
-class CrossLayer(nn.Module):
+class CrossLayer(Fusable):
     """A layer that attends to images instead of to the text, each half multiplied by tanh of its gate."""
 
     def __init__(self, config: LlamaConfig):
@@ -79,6 +80,11 @@ class CrossLayer(nn.Module):
         self.norm_mlp = nn.RMSNorm(config.width, eps=config.norm_epsilon)
         self.mlp = GatedMLP(config.width, config.mlp_width, F.silu)
         self.gate_mlp = nn.Parameter(torch.zeros(1))
+        self.gates: tuple[float, float] | None = None  # what multiplies each half, once that is final
+
+    def fuse(self) -> None:
+        """The gates change no more."""
+        self.gates = self.gate_attention.tanh().item(), self.gate_mlp.tanh().item()
 
     def forward(self, x: Tensor, k: Tensor, v: Tensor, context: CrossContext) -> Tensor:
         """Rows without images go through unchanged: they attend to zeros. Tokens in front of a first image attend to
@@ -105,10 +111,17 @@ class Decoder(LlamaDecoder):
         return [layer.cross.keys_values(states) for layer in self.layers if isinstance(layer, CrossLayer)]
 
     def read(self, x: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, context: CrossContext | None) -> Tensor:
-        """As `forward`; without a `sight` there are no images, and the layers for them are passed over."""
+        """As `forward`; without a `context` there are no images, and the layers for them are passed over."""
         angles = self.angles(positions, x)
         if x.shape[1] == 1:  # made once for all layers
             mask = additive(mask, x.dtype)
+        if kernels.chosen(x, cache):
+            from mmcli.layers.decoder_step import run_layers  # imports Triton
+            from mmcli.models.mllama.step import layer_parts
+
+            parts = layer_parts(self.layers, mask, context)
+            if all(part.is_fused for part in parts):
+                return run_layers(parts, self.norm.weight, x, angles, cache, self.config.norm_epsilon, "silu")
         keys_values = iter(()) if context is None else iter(context.images.layers)
         for layer in self.layers:
             if not isinstance(layer, CrossLayer):

@@ -142,4 +142,5 @@ def _still_attended(images: CrossAttentionKV, attends: Tensor) -> CrossAttention
     """What tokens behind the prompt will attend to, as the last of each row does: `attends` [B, S]. The rest is let
     go."""
     places = attends.any(dim=0).nonzero()[:, 0]
-    return CrossAttentionKV([(k[:, :, places], v[:, :, places]) for k, v in images.layers], attends[:, places])
+    layers = [(k[:, :, places].contiguous(), v[:, :, places].contiguous()) for k, v in images.layers]
+    return CrossAttentionKV(layers, attends[:, places])
