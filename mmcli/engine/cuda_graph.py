@@ -5,16 +5,20 @@ weights does. (NVIDIA, CUDA programming guide, "CUDA Graphs"; gpt-fast does the 
 """
 
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
 
 # Room is rounded up to a multiple of this many tokens, so that batches of about the same length share a graph.
 ROOM = 128
+
+MOST_PREFILLS = 4  # shapes of prompts that are recorded for a cache: each holds the memory that reading one takes
 
 # The last cache of each model, with its graph, kept for the next batch of the same shape.
 _spare: "weakref.WeakKeyDictionary[Any, KVCache]" = weakref.WeakKeyDictionary()
@@ -36,6 +40,27 @@ def give_back(model: GenerativeModel, cache: KVCache) -> None:
     """Keep a cache for `take_cache`, if it has a graph that the next batch can use: a `context` changes with it."""
     if cache.graph is not None and cache.context is None:
         _spare[model] = cache
+
+
+def prefill(model: GenerativeModel, inputs: Inputs, cache: KVCache) -> Tensor:
+    """`model.prefill(inputs, cache)`, from the third prompt of a shape on played back from a graph on CUDA devices.
+
+    The first is read as it is, since recording takes as long as several, and the second is recorded. The logits hold
+    until the next one.
+    """
+    whole = inputs.context is None and inputs.audio is None and cache.length == 0
+    if cache.valid.device.type != "cuda" or not model.prefill_records or not whole:
+        return model.prefill(inputs, cache)
+    shapes = inputs.tokens.shape, *(image.shape for image in inputs.images)
+    if shapes not in cache.prefills:
+        while len(cache.prefills) >= MOST_PREFILLS:
+            del cache.prefills[next(iter(cache.prefills))]
+        cache.prefills[shapes] = None
+        return model.prefill(inputs, cache)
+    if cache.prefills[shapes] is None:
+        cache.prefills[shapes] = PrefillGraph(model, inputs, cache)
+    logits: Tensor = cache.prefills[shapes](inputs)
+    return logits
 
 
 def step(model: GenerativeModel, tokens: Tensor, cache: KVCache) -> Tensor:
@@ -114,3 +139,28 @@ class Graph:
         self._graph.replay()
         cache.length += 1
         return self._logits
+
+
+class PrefillGraph:
+    """The reading of prompts of one shape into the memory of one empty cache."""
+
+    def __init__(self, model: GenerativeModel, inputs: Inputs, cache: KVCache):
+        images = tuple(image.clone() for image in inputs.images)
+        self._inputs = replace(inputs, tokens=inputs.tokens.clone(), valid=inputs.valid.clone(), images=images)
+        self._cache = weakref.proxy(cache)  # the cache holds the graph
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(cache.valid.device), torch.cuda.graph(self._graph):
+            self._logits = model.prefill(self._inputs, cache)
+        cache.length = 0  # nothing was run
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """Read the rows of a batch into the empty cache → logits [B, V] of the first token to write."""
+        for own, given in zip(self._tensors(self._inputs), self._tensors(inputs), strict=True):
+            own.copy_(given)
+        self._graph.replay()
+        self._cache.length = inputs.tokens.shape[1]
+        return self._logits
+
+    @staticmethod
+    def _tensors(inputs: Inputs) -> tuple[Tensor, ...]:
+        return inputs.tokens, inputs.valid, *inputs.images

@@ -98,7 +98,7 @@ def _write(
     running = set(rows_held)
     written: list[list[int]] = [[] for _ in rows_held]
     runs_ahead = own and rules is None and inputs.tokens.is_cuda and not cuda_graph.waits(model, inputs.tokens[:, -1])
-    logits = own_copy(model.prefill(inputs, cache), rules)
+    logits = own_copy(cuda_graph.prefill(model, inputs, cache), rules)
     states = None if processor is None else processor.begin(inputs.tokens.device, cache.context)
     for step in range(max_tokens):
         if rules is not None:

@@ -46,7 +46,9 @@ class KVCache:
         self.context: RowState | None = None  # what else a model keeps of the rows, as `CrossAttentionKV`
         self.fixed = False
         self.cursor = torch.zeros(1, dtype=torch.long, device=device)
-        self.graph: Any = None  # of a step in this very memory (see `engine/cuda_graph.py`)
+        # Recordings in this very memory (see `engine/cuda_graph.py`): of a step, and of prompts by their shapes.
+        self.graph: Any = None
+        self.prefills: dict[Any, Any] = {}
 
     @property
     def capacity(self) -> int:
@@ -91,7 +93,7 @@ class KVCache:
         """
         if self.shareable and self.shared is None:
             self.shared, self.store = self.store.split((self.length, self.capacity - self.length), dim=-2)
-            self.graph = None
+            self._forget_recordings()
 
     def prefix(self, layer: int) -> tuple[Tensor, Tensor] | None:
         """Keys and values of one layer that neighbouring rows share [B', K, P, H]; `append` returns those behind."""
@@ -133,7 +135,7 @@ class KVCache:
         more = max(length, 2 * self.capacity) - self.capacity
         self.store = F.pad(self.store, (0, 0, 0, more))
         self.valid = F.pad(self.valid, (0, more))
-        self.graph = None
+        self._forget_recordings()
 
     def truncate(self, length: int) -> None:
         """Forget all tokens from place `length` on."""
@@ -153,7 +155,7 @@ class KVCache:
             self.shared = keep_rows(self.shared, shared_rows, 2)
         self.valid = keep_rows(self.valid, rows, 0)
         self.positions = keep_rows(self.positions, rows, 0)
-        self.graph = None
+        self._forget_recordings()
         if self.context is not None:
             self.context.keep(shared_rows if self.context.shared else rows)
 
@@ -193,6 +195,11 @@ class KVCache:
         used = self.valid[:, : self.length].any(dim=0)
         if used.any() and self.shared is None:
             self._shift(-int(used.long().argmax()))
+
+    def _forget_recordings(self) -> None:
+        """The memory is another now."""
+        self.graph = None
+        self.prefills = {}
 
     def _shift(self, places: int) -> None:
         """Move all tokens so many places back, or to the front if negative: the memory stays the same."""

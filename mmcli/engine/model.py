@@ -16,6 +16,10 @@ class GenerativeModel(nn.Module):
     """Whether rows may begin while others are being written: all that a step reads of them is in the cache, whose
     `context` can `insert` rows where there is one."""
 
+    prefill_records: bool = False
+    """Whether `prefill` into an empty cache can be recorded as a CUDA graph: it asks the device nothing, all shapes
+    follow from those of the inputs, and the cache gets no context."""
+
     @property
     def like(self) -> Tensor:
         """A weight where the model computes, in the type in which it does."""

@@ -90,6 +90,7 @@ class _Batch:
         self.first = first
         self.choice = _Choice(sampling, max_tokens, self.device)
         self.on_gpu = self.device.type == "cuda"
+        self.fresh: dict[torch.Size, KVCache] = {}  # of groups of rows that joined, for the next of their shape
 
     def write(self, take: Take) -> Generator[tuple[int, Completion], None, int]:
         """Write until no row is left → how many rows have begun in all."""
@@ -97,7 +98,7 @@ class _Batch:
         length = inputs.tokens.shape[1] + self.max_tokens - 1
         cache = cuda_graph.take_cache(self.model, len(self.rows), length + SLACK, self.device)
         try:
-            logits = self.model.prefill(inputs, cache)
+            logits = cuda_graph.prefill(self.model, inputs, cache)
             self.choice.begin(range(len(self.rows)), self.first)
             waits = not self.on_gpu or cuda_graph.waits(self.model, inputs.tokens[:, -1])
             while True:
@@ -110,8 +111,9 @@ class _Batch:
                 if not running:
                     return self.begun
                 free = len(self.rows) - running
+                # Groups are of few sizes, so that reading them is recorded.
                 enough = max(1, len(self.rows) // JOIN_AT) if self.on_gpu else 1
-                new = take(free, False) if free >= enough else ()
+                new = take(free - free % enough, False) if free >= enough else ()
                 if waits:
                     if free and new is None and not self.on_gpu:  # where a step costs the same
                         chosen = self._close_ranks(cache, chosen)
@@ -153,8 +155,12 @@ class _Batch:
     def _join(self, parts: Sequence[Inputs], cache: KVCache, logits: Tensor) -> Tensor:
         """Put new rows into free places → the logits of all."""
         inputs, rows = self._begin(parts)
-        fresh = self.model.new_cache(*inputs.tokens.shape)
-        first = self.model.prefill(inputs, fresh)
+        shape = inputs.tokens.shape
+        fresh = self.fresh.pop(shape, None) or self.model.new_cache(*shape)
+        fresh.truncate(0)
+        first = cuda_graph.prefill(self.model, inputs, fresh)
+        if fresh.prefills:
+            self.fresh[shape] = fresh
         places = [place for place, row in enumerate(self.rows) if row is None][: len(rows)]
         cache.insert(places, fresh)
         for place, row in zip(places, rows, strict=True):

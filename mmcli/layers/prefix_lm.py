@@ -18,7 +18,7 @@ class PrefixLM(GenerativeModel):
     table up; by default that is the image token and everything behind it.
     """
 
-    rows_join = True
+    rows_join = prefill_records = True
 
     def __init__(self, config: DecoderConfig, image_token: int, vocabulary_end: int | None = None):
         super().__init__()

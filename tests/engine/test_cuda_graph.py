@@ -16,6 +16,7 @@ from mmcli.engine.sampling import Sampling
 from mmcli.layers import kernels
 from mmcli.layers.fusing import fuse
 from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
+from mmcli.layers.prefix_lm import PrefixLM
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -182,6 +183,47 @@ def test_a_cache_that_has_grown_records_its_step_anew(model):
             expected.append(logits.argmax().item())
             logits = model.step(logits.argmax(dim=-1), fresh)
     assert second == expected
+
+
+class Reader(PrefixLM):
+    """Images become soft tokens by one layer."""
+
+    def __init__(self):
+        config = DecoderConfig(
+            vocabulary=70, width=32, depth=2, mlp_width=64, heads=4, key_heads=2, head_width=8, query_scale=0.35
+        )
+        super().__init__(config, image_token=64)
+        self.see = torch.nn.Linear(3, 32)
+
+    def soft_tokens(self, pixels):
+        return self.see(pixels.flatten(2).transpose(1, 2))
+
+
+@torch.inference_mode()
+def test_prompts_of_one_shape_are_recorded_once_and_each_is_read_as_it_is():
+    torch.manual_seed(0)
+    model = Reader().cuda().eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.copy_(torch.randn_like(parameter) * 0.3)
+    cache = model.new_cache(2, 40)
+
+    def prompt(number, *rows):
+        tokens, valid = pad_left([[64] * 4 + row for row in rows], pad=0)
+        images = tuple(torch.randn(3, 2, 2) + number for _ in rows)
+        return Inputs(tokens, valid, images).to(torch.device("cuda"), torch.float32)
+
+    played_back = 0
+    for number in range(6):
+        given = prompt(number, [number + 1, 9, 11], [3] * (1 + number % 3)) if number != 3 else prompt(3, [5] * 7, [4])
+        cache.truncate(0)
+        logits = cuda_graph.prefill(model, given, cache).clone()
+        fresh = model.new_cache(2, 40)
+        torch.testing.assert_close(logits, model.prefill(given, fresh), rtol=1e-4, atol=1e-4)
+        assert cache.length == fresh.length and torch.equal(cache.positions, fresh.positions)
+        tokens = torch.tensor([7, number], device="cuda")
+        torch.testing.assert_close(model.step(tokens, cache), model.step(tokens, fresh), rtol=1e-4, atol=1e-4)
+        played_back += any(cache.prefills.values())
+    assert played_back == 5 and len(cache.prefills) == 2
 
 
 def test_a_models_memory_goes_with_it():

@@ -64,7 +64,8 @@ class Nano(PrefixLM):
     be what `look` gave.
     """
 
-    rows_join = False  # `Writing` keeps tokens by the places in which a whole batch wrote them
+    # `Writing` keeps tokens by the places in which a whole batch wrote them.
+    rows_join = prefill_records = False
 
     def __init__(self, config: NanoConfig):
         super().__init__(config.decoder, config.image_token)
