@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcli.engine.kv_cache import KVCache
@@ -58,7 +57,7 @@ class Layer(nn.Module):
         self.norm_mlp = nn.RMSNorm(config.width, eps=config.norm_epsilon)
         heads, scale = (config.heads, config.key_heads, config.head_width), config.head_width**-0.5
         self.attention = GroupedQueryAttention(entry, config.width, *heads, scale, bias=config.qkv_bias)
-        self.mlp = GatedMLP(config.width, config.mlp_width, F.silu)
+        self.mlp = GatedMLP(config.width, config.mlp_width, "silu")
 
     def forward(self, x: Tensor, angles: Angles, mask: Tensor, cache: KVCache | None) -> Tensor:
         x = x.add(self.attention(self.norm_attention(x), angles, mask, cache), alpha=self.scale)

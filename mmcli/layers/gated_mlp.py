@@ -1,17 +1,26 @@
 """The gated feed-forward of decoders (Shazeer, arXiv:2002.05202)."""
 
 from collections.abc import Callable
+from functools import partial
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmcli.layers import kernels
 from mmcli.layers.fusing import Fusable
 from mmcli.layers.linear import on_gpu, stack
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,
+}
 
 
 class GatedMLP(Fusable):
     """down(activation(gate(x)) · up(x)), without biases: [..., D] → [..., D]."""
 
-    def __init__(self, width: int, inner: int, activation: Callable[[Tensor], Tensor]):
+    def __init__(self, width: int, inner: int, activation: str):
+        """`activation` is one of `ACTIVATIONS`."""
         super().__init__()
         self.activation = activation
         self.gate = nn.Linear(width, inner, bias=False)
@@ -26,5 +35,16 @@ class GatedMLP(Fusable):
             del self.gate, self.up
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = (self.gate(x), self.up(x)) if self.gate_up is None else self.gate_up(x).chunk(2, dim=-1)
-        return self.down(self.activation(gate) * up)
+        if self.gate_up is not None:
+            return self.down(gated(self.gate_up(x), self.activation))
+        return self.down(ACTIVATIONS[self.activation](self.gate(x)) * self.up(x))
+
+
+def gated(gate_up: Tensor, activation: str) -> Tensor:
+    """activation(gate) · up of a product that holds both side by side: [..., 2 · inner] → [..., inner]."""
+    if kernels.in_one_pass(gate_up):
+        from mmcli.layers.kernels import gated as kernel
+
+        return kernel.gated(gate_up.view(-1, gate_up.shape[-1]), activation).view(*gate_up.shape[:-1], -1)
+    gate, up = gate_up.chunk(2, dim=-1)
+    return ACTIVATIONS[activation](gate) * up

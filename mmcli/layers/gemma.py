@@ -1,11 +1,9 @@
 """The decoders of Gemma 1 (arXiv:2403.08295) and Gemma 2 (arXiv:2408.00118), from one configuration."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcli.engine.kv_cache import KVCache
@@ -54,7 +52,7 @@ class Layer(nn.Module):
         self.attention = GroupedQueryAttention(
             layer, config.width, *heads, config.query_scale, config.attention_softcap
         )
-        self.mlp = GatedMLP(config.width, config.mlp_width, partial(F.gelu, approximate="tanh"))
+        self.mlp = GatedMLP(config.width, config.mlp_width, "gelu")
 
     def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor, cache: KVCache | None) -> Tensor:
         x = x + self.norm_attention_out(self.attention(self.norm_attention(x), angles, mask, cache))

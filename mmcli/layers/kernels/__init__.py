@@ -40,6 +40,12 @@ def chosen(x: Tensor, cache: KVCache | None) -> bool:
     )
 
 
+def in_one_pass(x: Tensor) -> bool:
+    """Whether several operations on numbers that are on a device already are one kernel: of a prompt's many rows, where
+    nothing is learnt."""
+    return x.dtype in DTYPES and x.is_contiguous() and not torch.is_grad_enabled() and available(x.device)
+
+
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x [..., K] and weight [N, K] → x Wᵀ: of a single row by `matvec`, where nothing is learnt through it."""
     if x.dim() == 2 and len(x) == 1 and x.dtype in DTYPES and not torch.is_grad_enabled() and available(x.device):
@@ -58,7 +64,7 @@ def quantised_rows(x: Tensor, stored: Tensor) -> bool:
         return False
     from mmcli.layers.kernels.quantised import fits
 
-    return fits(len(x), stored)
+    return fits(stored)
 
 
 def available(device: torch.device) -> bool:

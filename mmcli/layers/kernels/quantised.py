@@ -1,12 +1,8 @@
 """Products of few rows with weights in 8- or 4-bit integers, which are multiplied out in registers.
 
 Forms of the integers and their scales are those of `mmcli/hub/quantized.py`: int8 [N, K] with a scale a row, or uint8
-[N, K / 2], two 4-bit integers a byte, with a scale for each 32 columns.
-
-Measured on an H200 with PaliGemma 3B: a step of one row takes 0.71 of its time in bfloat16 with 8-bit integers, and as
-long with 4-bit ones, whose unpacking costs what reading fewer bytes saves. Of 16 rows it takes 1.3 times as long with
-8-bit integers. With 4-bit ones a kernel took 3.5 times as long, so several rows have them multiplied out in a pass of
-its own: 2.2 times.
+[N, K / 2], two 4-bit integers a byte, with a scale for each 32 columns. They are read as words of 32 bits and become
+numbers by their bits (`functions.py`), since conversions run at a quarter of the rate of other operations.
 """
 
 import torch
@@ -17,46 +13,71 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from mmcli.hub.quantized import GROUP, multiplied
+from mmcli.layers import kernels
+from mmcli.layers.kernels.functions import floats_of_int8, four_floats, mantissas_of_int4, numbers_of_int4
 from mmcli.layers.kernels.launch import overlap
 
-# Of a single row and int8: columns that a program reads at a time of each output's weights, numbers at a time.
-TILE = (1024, 4096)
-# Of a single row and int4: outputs of a program, words (of 4 bytes) that it reads at a time of each.
-WORD_TILE = (4, 256)
-# Of several rows and int8: outputs of a program, columns at a time.
-DOT_TILE = (16, 256)
+# Of a single row: outputs of a program, words (of 4 bytes) of each that it reads at a time.
+TILE_INT8 = (8, 256)
+LONG_TILE_INT8 = (4, 512)  # where there are many
+TILE_INT4 = (8, 256)
+MANY_WORDS = 2048
+# Of several rows: outputs of a program, bytes of each at a time, warps, tiles on their way.
+ROWS_INT8 = (32, 256, 4, 4)
+ROWS_INT4 = (64, 128, 4, 3)
+PROGRAMS = 256  # about as many as run at a time: where there are fewer outputs, several programs share their columns
 OUT_TILE = 4096  # numbers that a program multiplies out
 
 
-def fits(rows: int, stored: Tensor) -> bool:
-    """Whether `product` takes so many rows."""
-    return rows == 1 or stored.dtype == torch.int8
+def fits(stored: Tensor) -> bool:
+    """Whether `product` takes such a weight."""
+    return stored.shape[1] * (2 if stored.dtype == torch.uint8 else 1) % GROUP == 0
 
 
 def product(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
     """What `plain` computes: x [R, K] and a weight [N, K] in integers → [R, N], sums in float32."""
-    x, (rows, inputs), outputs = x.contiguous(), x.shape, len(stored)
+    return (_one_row if len(x) == 1 else _rows)(x.contiguous(), stored, scale)
+
+
+def _one_row(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
+    words, bits = stored.view(torch.int32), _by_bits(x)
+    (outputs, count), narrow = words.shape, stored.dtype == torch.uint8
+    out, wide = TILE_INT4 if narrow else LONG_TILE_INT8 if count >= MANY_WORDS else TILE_INT8
+    wide, y = min(wide, triton.next_power_of_2(count)), torch.empty(1, outputs, dtype=x.dtype, device=x.device)
+    (_one_row_int4 if narrow else _one_row_int8)[(triton.cdiv(outputs, out),)](
+        x.view(torch.int64) if bits else x, words, scale, y, outputs,
+        WORDS=count, OUT=out, WIDE=wide, BITS=bits, num_warps=4, **overlap(x.device),
+    )  # fmt: skip
+    return y
+
+
+def _rows(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
+    rows, (outputs, width), bits = len(x), stored.shape, _by_bits(x)
+    narrow = stored.dtype == torch.uint8
+    out, wide, warps, stages = ROWS_INT4 if narrow else ROWS_INT8
+    wide = min(wide, max(GROUP // 2, triton.next_power_of_2(width)))
+    tiles = triton.cdiv(width, wide)
+    shares = min(tiles, triton.cdiv(PROGRAMS, triton.cdiv(outputs, out)))
+    each = triton.cdiv(tiles, shares)
+    shares = triton.cdiv(tiles, each)
     y = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
-    more = overlap(x.device)
-    if rows > 1:
-        count, wide = DOT_TILE
-        _rows_int8[(triton.cdiv(outputs, count),)](
-            x, stored, scale, y, rows, outputs, INPUTS=inputs, ROWS=max(16, triton.next_power_of_2(rows)), OUT=count,
-            IN=wide, num_warps=4, num_stages=4, **more,
-        )  # fmt: skip
-    elif stored.dtype == torch.int8:
-        wide = min(TILE[0], triton.next_power_of_2(inputs))
-        count = max(TILE[1] // wide, 1)
-        _one_row_int8[(triton.cdiv(outputs, count),)](
-            x, stored, scale, y, outputs, INPUTS=inputs, OUT=count, IN=wide, num_warps=4, **more
-        )
-    else:
-        words = stored.view(torch.int32)
-        count, wide = WORD_TILE[0], min(WORD_TILE[1], triton.next_power_of_2(words.shape[1]))
-        _one_row_int4[(triton.cdiv(outputs, count),)](
-            x, words, scale, y, outputs, WORDS=words.shape[1], OUT=count, WIDE=wide, num_warps=2, **more
+    sums = y if shares == 1 else torch.empty(shares, rows, outputs, dtype=torch.float32, device=x.device)
+    (_rows_int4 if narrow else _rows_int8)[(triton.cdiv(outputs, out), shares)](
+        x.view(torch.int32) if bits and narrow else x, stored, scale, sums, rows, outputs, each,
+        WIDTH=width, ROWS=max(16, triton.next_power_of_2(rows)), OUT=out, WIDE=wide, BITS=bits,
+        num_warps=warps, num_stages=stages if bits else 1, **overlap(x.device),
+    )  # fmt: skip
+    if shares > 1:
+        numbers = rows * outputs
+        _add_up[(triton.cdiv(numbers, OUT_TILE // 4),)](
+            sums, y, numbers, SHARES=shares, BLOCK=OUT_TILE // 4, num_warps=4, **overlap(x.device)
         )
     return y
+
+
+def _by_bits(x: Tensor) -> bool:
+    """Whether integers become numbers by their bits, which is written for bfloat16 in a GPU's own instructions."""
+    return x.dtype == torch.bfloat16 and not kernels.interpreted()
 
 
 def plain(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
@@ -83,25 +104,30 @@ def multiply_out(stored: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 @triton.jit
 def _one_row_int8(
-    x_ptr, stored_ptr, scale_ptr, y_ptr, outputs,
-    INPUTS: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr, PDL: tl.constexpr,
+    x_ptr, words_ptr, scale_ptr, y_ptr, outputs,
+    WORDS: tl.constexpr, OUT: tl.constexpr, WIDE: tl.constexpr, BITS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
+    """x is read in the shape of the weights' tile: so each thread has what it multiplies, and none waits for others."""
     output = tl.program_id(0) * OUT + tl.arange(0, OUT)
-    column = tl.arange(0, IN)
-    tile = stored_ptr + output.to(tl.int64)[:, None] * INPUTS + column[None, :]
+    word = tl.broadcast_to(tl.arange(0, WIDE)[None, :], (OUT, WIDE))
+    tile = words_ptr + output.to(tl.int64)[:, None] * WORDS + word
     there = (output < outputs)[:, None]
     # Read a tile ahead: the first one while the kernel before this one still computes x.
-    weight = tl.load(tile, mask=there & (column < INPUTS)[None, :], other=0, eviction_policy="evict_first")
+    weight = tl.load(tile, mask=there & (word < WORDS), other=0, eviction_policy="evict_first")
     scale = tl.load(scale_ptr + output, mask=output < outputs, other=0.0)
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
-    sums = tl.zeros((OUT, IN), tl.float32)
-    for first in range(0, INPUTS, IN):
-        ahead = there & (first + IN + column < INPUTS)[None, :]
-        following = tl.load(tile + first + IN, mask=ahead, other=0, eviction_policy="evict_first")
-        x = tl.load(x_ptr + first + column, mask=first + column < INPUTS, other=0.0).to(tl.float32)
-        sums += x[None, :] * weight.to(tl.float32)
+    sums = tl.zeros((OUT, WIDE), tl.float32)
+    for first in range(0, WORDS, WIDE):
+        ahead = there & (first + WIDE + word < WORDS)
+        following = tl.load(tile + first + WIDE, mask=ahead, other=0, eviction_policy="evict_first")
+        x0, x1, x2, x3 = four_floats(x_ptr, first + word, first + word < WORDS, BITS)
+        w0, w1, w2, w3 = floats_of_int8(weight, BITS)
+        sums += x0 * w0
+        sums += x1 * w1
+        sums += x2 * w2
+        sums += x3 * w3
         weight = following
     y = tl.sum(sums, axis=1) * scale
     tl.store(y_ptr + output, y.to(y_ptr.dtype.element_ty), mask=output < outputs)
@@ -110,71 +136,127 @@ def _one_row_int8(
 @triton.jit
 def _one_row_int4(
     x_ptr, words_ptr, scale_ptr, y_ptr, outputs,
-    WORDS: tl.constexpr, OUT: tl.constexpr, WIDE: tl.constexpr, PDL: tl.constexpr,
+    WORDS: tl.constexpr, OUT: tl.constexpr, WIDE: tl.constexpr, BITS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """A word's eight integers are put into mantissas, one after the other: f = 1 + u / 16, where u = integer + 8.
+    """A word's eight integers are put into mantissas: f = 1 + u / 16, where u = integer + 8.
 
-    That is quicker than to convert integers, and what is added comes off the sums: Σ x · integer = 16 Σ x · f − 24 Σ x.
+    What is added comes off the sums: Σ x · integer = 16 Σ x · f − 24 Σ x.
     """
     output = tl.program_id(0) * OUT + tl.arange(0, OUT)
-    word = tl.arange(0, WIDE)
-    tile = words_ptr + output.to(tl.int64)[:, None] * WORDS + word[None, :]
+    word = tl.broadcast_to(tl.arange(0, WIDE)[None, :], (OUT, WIDE))
+    tile = words_ptr + output.to(tl.int64)[:, None] * WORDS + word
+    scales = scale_ptr + output.to(tl.int64)[:, None] * (WORDS // 4) + word // 4  # 32 numbers are four words
     there = (output < outputs)[:, None]
     # Read a tile ahead: the first one while the kernel before this one still computes x.
-    weight = tl.load(tile, mask=there & (word < WORDS)[None, :], other=0, eviction_policy="evict_first")
+    known = there & (word < WORDS)
+    weight = tl.load(tile, mask=known, other=0, eviction_policy="evict_first")
+    scale = tl.load(scales, mask=known, other=0.0, eviction_policy="evict_first")
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
     sums = tl.zeros((OUT, WIDE), tl.float32)
     for first in range(0, WORDS, WIDE):
-        known = first + word < WORDS
-        ahead = there & (first + WIDE + word < WORDS)[None, :]
+        ahead = there & (first + WIDE + word < WORDS)
         following = tl.load(tile + first + WIDE, mask=ahead, other=0, eviction_policy="evict_first")
-        products = tl.zeros((OUT, WIDE), tl.float32)
-        total = tl.zeros((WIDE,), tl.float32)
-        for number in tl.static_range(8):
-            x = tl.load(x_ptr + (first + word) * 8 + number, mask=known, other=0.0).to(tl.float32)
-            total += x
-            products += x[None, :] * _mantissa(weight, number)
-        group = (first + word) // 4
-        scales = scale_ptr + output.to(tl.int64)[:, None] * (WORDS // 4) + group[None, :]
-        scale = tl.load(scales, mask=there & known[None, :], other=0.0).to(tl.float32)
-        sums += (products * 16 - total[None, :] * 24) * scale
+        next_scale = tl.load(scales + (first + WIDE) // 4, mask=ahead, other=0.0, eviction_policy="evict_first")
+        seen = first + word < WORDS
+        x0, x1, x2, x3 = four_floats(x_ptr, (first + word) * 2, seen, BITS)
+        x4, x5, x6, x7 = four_floats(x_ptr, (first + word) * 2 + 1, seen, BITS)
+        w0, w1, w2, w3, w4, w5, w6, w7 = mantissas_of_int4(weight, BITS)
+        products = x0 * w0
+        products += x1 * w1
+        products += x2 * w2
+        products += x3 * w3
+        products += x4 * w4
+        products += x5 * w5
+        products += x6 * w6
+        products += x7 * w7
+        total = ((x0 + x1) + (x2 + x3)) + ((x4 + x5) + (x6 + x7))
+        sums += (products * 16 - total * 24) * scale.to(tl.float32)
         weight = following
+        scale = next_scale
     y = tl.sum(sums, axis=1)
     tl.store(y_ptr + output, y.to(y_ptr.dtype.element_ty), mask=output < outputs)
 
 
 @triton.jit
-def _mantissa(word, number: tl.constexpr):
-    """1 + u / 16 of one of the eight numbers in words."""
-    SHIFT: tl.constexpr = 19 - 4 * number
-    moved = word << SHIFT if SHIFT >= 0 else word >> -SHIFT
-    return ((moved & 0x780000) | 0x3F800000).to(tl.float32, bitcast=True)
-
-
-@triton.jit
 def _rows_int8(
-    x_ptr, stored_ptr, scale_ptr, y_ptr, rows, outputs,
-    INPUTS: tl.constexpr, ROWS: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr, PDL: tl.constexpr,
+    x_ptr, stored_ptr, scale_ptr, y_ptr, rows, outputs, each,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, OUT: tl.constexpr, WIDE: tl.constexpr,
+    BITS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     output = tl.program_id(0) * OUT + tl.arange(0, OUT)
-    row, column = tl.arange(0, ROWS), tl.arange(0, IN)
+    row, column = tl.arange(0, ROWS), tl.arange(0, WIDE)
+    there, asked = (output < outputs)[:, None], (row < rows)[None, :]
+    tile = stored_ptr + output.to(tl.int64)[:, None] * WIDTH + column[None, :]
+    xs = x_ptr + row[None, :] * WIDTH + column[:, None]
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
-    sums = tl.zeros((ROWS, OUT), tl.float32)
-    for first in range(0, INPUTS, IN):
-        inside = first + column < INPUTS
-        x = tl.load(x_ptr + row[:, None] * INPUTS + first + column[None, :],
-                    mask=(row < rows)[:, None] & inside[None, :], other=0.0)  # fmt: skip
-        weight = tl.load(stored_ptr + output.to(tl.int64)[:, None] * INPUTS + first + column[None, :],
-                         mask=(output < outputs)[:, None] & inside[None, :], other=0)  # fmt: skip
-        sums = tl.dot(x, tl.trans(weight.to(x.dtype)), sums, input_precision="ieee")
-    scale = tl.load(scale_ptr + output, mask=output < outputs, other=0.0)
-    place = y_ptr + row[:, None] * outputs + output[None, :]
-    y = (sums * scale[None, :]).to(y_ptr.dtype.element_ty)
-    tl.store(place, y, mask=(row < rows)[:, None] & (output < outputs)[None, :])
+    sums = tl.zeros((OUT, ROWS), tl.float32)
+    begin = tl.program_id(1) * each * WIDE
+    for first in range(begin, tl.minimum(begin + each * WIDE, WIDTH), WIDE):
+        inside = first + column < WIDTH
+        x = tl.load(xs + first, mask=asked & inside[:, None], other=0.0)
+        weight = tl.load(tile + first, mask=there & inside[None, :], other=0)
+        sums = tl.dot(weight.to(x.dtype), x, sums, input_precision="ieee")
+    sums *= tl.load(scale_ptr + output, mask=output < outputs, other=0.0)[:, None]
+    place = y_ptr + tl.program_id(1) * rows * outputs + row[None, :] * outputs + output[:, None]
+    tl.store(place, sums.to(y_ptr.dtype.element_ty), mask=there & asked)
+
+
+@triton.jit
+def _rows_int4(
+    x_ptr, stored_ptr, scale_ptr, y_ptr, rows, outputs, each,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, OUT: tl.constexpr, WIDE: tl.constexpr,
+    BITS: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Numbers of even columns stand in the lower halves of bytes: both halves have a product of their own."""
+    HALF: tl.constexpr = 16  # bytes that share a scale
+    output = tl.program_id(0) * OUT + tl.arange(0, OUT)
+    row, byte = tl.arange(0, ROWS), tl.arange(0, WIDE)
+    group = tl.arange(0, WIDE // HALF)
+    there, asked = (output < outputs)[:, None], (row < rows)[None, :]
+    tile = stored_ptr + output.to(tl.int64)[:, None] * WIDTH + byte[None, :]
+    scales = scale_ptr + output.to(tl.int64)[:, None] * (WIDTH // HALF) + group[None, :]
+    pairs = row[None, :] * WIDTH + byte[:, None]
+    if PDL:
+        gdc_launch_dependents()
+        gdc_wait()
+    sums = tl.zeros((OUT, ROWS), tl.float32)
+    begin = tl.program_id(1) * each * WIDE
+    for first in range(begin, tl.minimum(begin + each * WIDE, WIDTH), WIDE):
+        inside = first + byte < WIDTH
+        seen = asked & inside[:, None]
+        if BITS:
+            pair = tl.load(x_ptr + pairs + first, mask=seen, other=0)
+            even = (pair & 0xFFFF).to(tl.int16).to(tl.bfloat16, bitcast=True)
+            odd = ((pair >> 16) & 0xFFFF).to(tl.int16).to(tl.bfloat16, bitcast=True)
+        else:
+            even = tl.load(x_ptr + (pairs + first) * 2, mask=seen, other=0.0)
+            odd = tl.load(x_ptr + (pairs + first) * 2 + 1, mask=seen, other=0.0)
+        weight = tl.load(tile + first, mask=there & inside[None, :], other=0)
+        known = there & (first // HALF + group < WIDTH // HALF)[None, :]
+        scale = tl.load(scales + first // HALF, mask=known, other=0.0).to(even.dtype)
+        wide = tl.broadcast_to(scale[:, :, None], (OUT, WIDE // HALF, HALF)).reshape(OUT, WIDE)
+        low, high = numbers_of_int4(weight, even.dtype, BITS)
+        sums = tl.dot(low * wide, even, sums, input_precision="ieee")
+        sums = tl.dot(high * wide, odd, sums, input_precision="ieee")
+    place = y_ptr + tl.program_id(1) * rows * outputs + row[None, :] * outputs + output[:, None]
+    tl.store(place, sums.to(y_ptr.dtype.element_ty), mask=there & asked)
+
+
+@triton.jit
+def _add_up(sums_ptr, y_ptr, numbers, SHARES: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):
+    number = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    there = number < numbers
+    if PDL:
+        gdc_launch_dependents()
+        gdc_wait()
+    y = tl.zeros((BLOCK,), tl.float32)
+    for share in range(SHARES):
+        y += tl.load(sums_ptr + share * numbers + number, mask=there, other=0.0)
+    tl.store(y_ptr + number, y.to(y_ptr.dtype.element_ty), mask=there)
 
 
 @triton.jit

@@ -14,6 +14,7 @@ from mmcli.engine.kv_cache import KVCache
 from mmcli.layers import kernels
 from mmcli.layers.attention import additive, attend
 from mmcli.layers.fusing import Fusable
+from mmcli.layers.gated_mlp import gated
 from mmcli.layers.linear import on_gpu, stack
 from mmcli.layers.rope import rotary_angles, rotate
 from mmcli.layers.table import Table
@@ -97,6 +98,8 @@ class MLP(Fusable):
             del self.gate, self.up
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.gate_up is not None and not self.layer.sparsity:
+            return self.down(gated(self.gate_up(x), "gelu"))
         gate, up = (self.gate(x), self.up(x)) if self.gate_up is None else self.gate_up(x).chunk(2, dim=-1)
         if self.layer.sparsity:
             deviation, mean = torch.std_mean(gate, dim=-1, keepdim=True, correction=0)

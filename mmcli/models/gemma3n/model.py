@@ -28,6 +28,11 @@ class Gemma3n(Fusable, GenerativeModel):
 
     rows_join = True
 
+    @property
+    def prefill_records(self) -> bool:  # type: ignore[override]
+        """Where the per-layer table lies on the model's device."""
+        return self.decoder.per_layer.table.weight.device == self.like.device
+
     def __init__(self, config: Gemma3nConfig):
         super().__init__()
         self.config = config

@@ -6,7 +6,6 @@ Source: transformers `models/mllama/modeling_mllama.py`.
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcli.engine.cross_attention import CrossAttentionKV
@@ -78,7 +77,7 @@ class CrossLayer(Fusable):
         self.cross = CrossAttention(config)
         self.gate_attention = nn.Parameter(torch.zeros(1))
         self.norm_mlp = nn.RMSNorm(config.width, eps=config.norm_epsilon)
-        self.mlp = GatedMLP(config.width, config.mlp_width, F.silu)
+        self.mlp = GatedMLP(config.width, config.mlp_width, "silu")
         self.gate_mlp = nn.Parameter(torch.zeros(1))
         self.gates: tuple[float, float] | None = None  # what multiplies each half, once that is final
 
