@@ -27,7 +27,7 @@ import torch  # noqa: E402
 from worker import EXAMPLES  # noqa: E402
 
 from mmcli.batch.images import run  # noqa: E402
-from mmcli.engine import collect, scheduler  # noqa: E402
+from mmcli.engine import collect, cuda_graph, scheduler  # noqa: E402
 from mmcli.engine.generate import Reading, generate  # noqa: E402
 from mmcli.hub.resolve import resolve  # noqa: E402
 from mmcli.media.sources import IMAGE_EXTENSIONS, expand  # noqa: E402
@@ -63,7 +63,7 @@ class Spent:
 
 
 @contextmanager
-def lengths_given(lengths: list[int], end: int, model: Any) -> Iterator[Spent]:
+def lengths_given(lengths: list[int], end: int) -> Iterator[Spent]:
     """Both roads end row i with the token `end` behind as many tokens as `lengths` say."""
     spent, batch, answered = Spent(), scheduler._Batch, 0
 
@@ -94,16 +94,16 @@ def lengths_given(lengths: list[int], end: int, model: Any) -> Iterator[Spent]:
         answered += len(own)
         return generate(model, inputs, limits=own, **settings)
 
-    prefill, before = type(model).prefill, collect.generate
+    prefill, before = cuda_graph.prefill, collect.generate
 
-    def counted(self: Any, *given: Any) -> Any:
+    def counted(*given: Any) -> Any:
         spent.joins += 1
         with spent.on("prefill"):
-            return prefill(self, *given)
+            return prefill(*given)
 
-    scheduler._Batch, type(model).prefill, collect.generate = Timed, counted, limited
+    scheduler._Batch, cuda_graph.prefill, collect.generate = Timed, counted, limited
     yield spent
-    scheduler._Batch, type(model).prefill, collect.generate = batch, prefill, before
+    scheduler._Batch, cuda_graph.prefill, collect.generate = batch, prefill, before
 
 
 def measure(loaded: Any, road: str, lengths: list[int], size: int) -> tuple[float, Spent]:
@@ -113,7 +113,7 @@ def measure(loaded: Any, road: str, lengths: list[int], size: int) -> tuple[floa
     end = min(loaded.processor.stop_ids)
     request = CaptionRequest(max_tokens=max(lengths), beams=1)
     loaded.model.rows_join = road == "rows"
-    with lengths_given(lengths, end, loaded.model) as spent:
+    with lengths_given(lengths, end) as spent:
         start = time.perf_counter()
         count = sum(1 for _ in run(sources, request, lambda: loaded, model="bench", batch_size=size))
         seconds = time.perf_counter() - start
