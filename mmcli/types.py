@@ -30,11 +30,11 @@ class Token:
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds that a batch of answers took, all its rows together."""
+    """Seconds that an answer took together with others."""
 
     prefill: float = 0.0  # to read the images, the audio and the prompts
-    decode: float = 0.0  # to write the tokens
-    batch: int = 1  # rows that shared those seconds
+    decode: float = 0.0  # to write the tokens: of the whole batch, or of the row where each ends by itself
+    batch: int = 1  # rows that were read together
 
 
 @dataclass(frozen=True)

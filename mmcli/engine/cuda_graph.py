@@ -51,7 +51,7 @@ def prefill(model: GenerativeModel, inputs: Inputs, cache: KVCache) -> Tensor:
     whole = inputs.context is None and inputs.audio is None and cache.length == 0
     if cache.valid.device.type != "cuda" or not model.prefill_records or not whole:
         return model.prefill(inputs, cache)
-    shapes = inputs.tokens.shape, *(image.shape for image in inputs.images)
+    shapes = inputs.tokens.shape, *(image.shape for image in inputs.images), inputs.image_layouts
     if shapes not in cache.prefills:
         while len(cache.prefills) >= MOST_PREFILLS:
             del cache.prefills[next(iter(cache.prefills))]

@@ -161,8 +161,9 @@ class Record:
     timings: Annotated[
         Mapping[str, float],
         Doc(
-            "Of images seconds: load is the image's own, prefill and decode those of the batch, whose size and whose "
-            "number of tokens written for this image stand beside them. Of recordings: read and model are seconds, "
+            "Of images seconds: load is the image's own, prefill that of the batch it was read in, whose size stands "
+            "beside it, and decode from there to the end of the batch, or of this answer where each ends by itself; "
+            "then the number of tokens written for this image. Of recordings: read and model are seconds, "
             "real_time_factor their share of the recording, windows a count, left_out and unused seconds of audio "
             "without speech and without words.",
             of=ANSWER,
