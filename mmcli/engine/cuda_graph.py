@@ -18,6 +18,8 @@ from mmcli.engine.model import GenerativeModel
 # Room is rounded up to a multiple of this many tokens, so that batches of about the same length share a graph.
 ROOM = 128
 
+# Tokens of prompts that are recorded: with more the device is busier than the host.
+MOST_TOKENS = 4096
 MOST_PREFILLS = 4  # shapes of prompts that are recorded for a cache: each holds the memory that reading one takes
 
 # The last cache of each model, with its graph, kept for the next batch of the same shape.
@@ -49,7 +51,8 @@ def prefill(model: GenerativeModel, inputs: Inputs, cache: KVCache) -> Tensor:
     until the next one.
     """
     whole = inputs.context is None and inputs.audio is None and cache.length == 0
-    if cache.valid.device.type != "cuda" or not model.prefill_records or not whole:
+    small = inputs.tokens.numel() <= MOST_TOKENS
+    if cache.valid.device.type != "cuda" or not model.prefill_records or not (whole and small):
         return model.prefill(inputs, cache)
     shapes = inputs.tokens.shape, *(image.shape for image in inputs.images), inputs.image_layouts
     if shapes not in cache.prefills:
