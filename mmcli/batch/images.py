@@ -116,6 +116,7 @@ class _Runner:
             yield self.failed(source, read)
         if reader.prepare is not None:
             assert self._size is not None
+            jobs.widen(self._size)  # that all places can be filled at once: what waits are the model's inputs
             with self.lanes.one(self._size):
                 yield from _Rows(self, entries, jobs, reader.prepare).outcomes(self._size)
             return
@@ -250,7 +251,9 @@ class _Rows:
             if isinstance(read, InputError):
                 self._done[place] = self._runner.failed(source, read)
                 continue
-            rows.append(read.inputs or self._prepare(read.image.image))
+            read = read if read.inputs else prepared(read, self._prepare)
+            assert read.inputs is not None
+            rows.append(read.inputs)
             self._running[self._rows] = place, source, replace(read, inputs=None)
             self._rows += 1
         return rows
@@ -295,7 +298,7 @@ class _Reader:
     def read(self, source: "Source") -> _Read:
         """One image, prepared for the model. Raises InputError."""
         read = self._read(source)
-        return read if self.prepare is None else replace(read, inputs=self.prepare(read.image.image))
+        return read if self.prepare is None else prepared(read, self.prepare)
 
     def _read(self, source: "Source") -> _Read:
         if not self._known:
@@ -317,6 +320,12 @@ class _Reader:
         elif self._keep and image.width * image.height <= HELD_PIXELS and side != PROBE:
             full = load_image(source)
         return _Read(image, full, time.perf_counter() - started, known, side)
+
+
+def prepared(read: _Read, prepare: "Callable[[Image], Inputs]") -> _Read:
+    """An image with what the model reads of it, in place of its pixels: nobody looks at those any more."""
+    inputs = prepare(read.image.image)
+    return replace(read, inputs=inputs, image=replace(read.image, image=read.image.image.resize((1, 1))))
 
 
 def _full(source: "Source", read: _Read) -> "LoadedImage":

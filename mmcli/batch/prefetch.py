@@ -90,6 +90,11 @@ class Prefetched(Iterator[Job[Item, Result]]):
             raise following
         raise StopIteration
 
+    def widen(self, more: int) -> None:
+        """Let so many items more be done and wait."""
+        for _ in range(more):
+            self._room.release()
+
     def close(self) -> None:
         """Begin nothing more."""
         self._stopped.set()

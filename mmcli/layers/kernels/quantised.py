@@ -18,14 +18,14 @@ from mmcli.layers.kernels.functions import floats_of_int8, four_floats, mantissa
 from mmcli.layers.kernels.launch import overlap
 
 # Of a single row: outputs of a program, words (of 4 bytes) of each that it reads at a time.
-TILE_INT8 = (8, 256)
-LONG_TILE_INT8 = (4, 512)  # where there are many
-TILE_INT4 = (8, 256)
-MANY_WORDS = 2048
-# Of several rows: outputs of a program, bytes of each at a time, warps, tiles on their way.
-ROWS_INT8 = (32, 256, 4, 4)
-ROWS_INT4 = (64, 128, 4, 3)
-PROGRAMS = 256  # about as many as run at a time: where there are fewer outputs, several programs share their columns
+TILE_INT8 = (4, 1024)
+MANY_TILE_INT8 = (8, 512)  # where there are many outputs
+TILE_INT4 = (4, 256)
+MANY_OUTPUTS = 1 << 14
+# Of several rows: outputs of a program, bytes of each at a time, warps, tiles on their way; and about how many programs
+# there should be: where there are fewer outputs, several share their columns.
+ROWS_INT8 = (32, 256, 4, 4, 512)
+ROWS_INT4 = (64, 128, 4, 3, 256)
 OUT_TILE = 4096  # numbers that a program multiplies out
 
 
@@ -42,7 +42,7 @@ def product(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
 def _one_row(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
     words, bits = stored.view(torch.int32), _by_bits(x)
     (outputs, count), narrow = words.shape, stored.dtype == torch.uint8
-    out, wide = TILE_INT4 if narrow else LONG_TILE_INT8 if count >= MANY_WORDS else TILE_INT8
+    out, wide = TILE_INT4 if narrow else MANY_TILE_INT8 if outputs >= MANY_OUTPUTS else TILE_INT8
     wide, y = min(wide, triton.next_power_of_2(count)), torch.empty(1, outputs, dtype=x.dtype, device=x.device)
     (_one_row_int4 if narrow else _one_row_int8)[(triton.cdiv(outputs, out),)](
         x.view(torch.int64) if bits else x, words, scale, y, outputs,
@@ -54,10 +54,10 @@ def _one_row(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
 def _rows(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
     rows, (outputs, width), bits = len(x), stored.shape, _by_bits(x)
     narrow = stored.dtype == torch.uint8
-    out, wide, warps, stages = ROWS_INT4 if narrow else ROWS_INT8
+    out, wide, warps, stages, programs = ROWS_INT4 if narrow else ROWS_INT8
     wide = min(wide, max(GROUP // 2, triton.next_power_of_2(width)))
     tiles = triton.cdiv(width, wide)
-    shares = min(tiles, triton.cdiv(PROGRAMS, triton.cdiv(outputs, out)))
+    shares = min(tiles, triton.cdiv(programs, triton.cdiv(outputs, out)))
     each = triton.cdiv(tiles, shares)
     shares = triton.cdiv(tiles, each)
     y = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
