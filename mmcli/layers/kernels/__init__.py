@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmcli.engine.kv_cache import KVCache
 from mmcli.errors import raise_if_interrupted
+from mmcli.layers.kernels.launch import interpreted
 
 SWITCH = "MMCLI_KERNELS"  # environment variable: 0 = off
 MOST_ROWS = 32  # of a batch: with more, what the kernels save is small beside the products
@@ -79,11 +80,6 @@ def available(device: torch.device) -> bool:
 
 def _is_current(device: torch.device) -> bool:
     return device.index is None or device.index == torch.cuda.current_device()
-
-
-def interpreted() -> bool:
-    """Whether Triton's interpreter runs the kernels, which it does on the CPU too (for tests)."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @cache

@@ -26,3 +26,8 @@ def overlap(device: torch.device) -> dict[str, Any]:
 def _overlapping(index: int | None) -> dict[str, Any]:
     new_enough = torch.cuda.get_device_capability(index) >= (9, 0)
     return {"PDL": True, "launch_pdl": True} if new_enough else {"PDL": False}
+
+
+def interpreted() -> bool:
+    """Whether Triton's interpreter runs the kernels, which it does on the CPU too (for tests)."""
+    return os.environ.get("TRITON_INTERPRET") == "1"

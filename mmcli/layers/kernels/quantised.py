@@ -13,9 +13,8 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from mmcli.hub.quantized import GROUP, multiplied
-from mmcli.layers import kernels
 from mmcli.layers.kernels.functions import floats_of_int8, four_floats, mantissas_of_int4, numbers_of_int4
-from mmcli.layers.kernels.launch import overlap
+from mmcli.layers.kernels.launch import interpreted, overlap
 
 # Of a single row: outputs of a program, words (of 4 bytes) of each that it reads at a time.
 TILE_INT8 = (4, 1024)
@@ -77,7 +76,7 @@ def _rows(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
 
 def _by_bits(x: Tensor) -> bool:
     """Whether integers become numbers by their bits, which is written for bfloat16 in a GPU's own instructions."""
-    return x.dtype == torch.bfloat16 and not kernels.interpreted()
+    return x.dtype == torch.bfloat16 and not interpreted()
 
 
 def plain(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
