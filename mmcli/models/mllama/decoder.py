@@ -4,6 +4,7 @@ Source: transformers `models/mllama/modeling_mllama.py`.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,17 +115,22 @@ class Decoder(LlamaDecoder):
         angles = self.angles(positions, x)
         if x.shape[1] == 1:  # made once for all layers
             mask = additive(mask, x.dtype)
+        keys_values = iter(()) if context is None else iter(context.images.layers)
+        layers: list[tuple[Any, tuple[Tensor, Tensor] | None]] = [
+            (layer, next(keys_values) if isinstance(layer, CrossLayer) else None)
+            for layer in self.layers
+            if context is not None or not isinstance(layer, CrossLayer)
+        ]
         if kernels.chosen(x, cache):
-            from mmcli.layers.decoder_step import run_layers  # imports Triton
-            from mmcli.models.mllama.step import layer_parts
+            from mmcli.layers.decoder_step import LayerParts, run_layers  # imports Triton
+            from mmcli.models.mllama.step import CrossParts
 
-            parts = layer_parts(self.layers, mask, context)
+            parts: list[Any] = [
+                LayerParts(*layer.parts(mask)) if seen is None else CrossParts(layer, *seen, context)
+                for layer, seen in layers
+            ]
             if all(part.is_fused for part in parts):
                 return run_layers(parts, self.norm.weight, x, angles, cache, self.config.norm_epsilon, "silu")
-        keys_values = iter(()) if context is None else iter(context.images.layers)
-        for layer in self.layers:
-            if not isinstance(layer, CrossLayer):
-                x = layer(x, angles, mask, cache)
-            elif context is not None:
-                x = layer(x, *next(keys_values), context)
+        for layer, seen in layers:
+            x = layer(x, angles, mask, cache) if seen is None else layer(x, *seen, context)
         return self.norm(x)

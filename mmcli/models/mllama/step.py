@@ -1,51 +1,52 @@
 """The decode step through fused kernels: layers that attend to images, among those of Llama."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmcli.engine.kv_cache import KVCache
-from mmcli.layers.decoder import Layer
-from mmcli.layers.decoder_step import LayerParts
 from mmcli.layers.gated_mlp import GatedMLP
 from mmcli.layers.kernels.matvec import product
 from mmcli.layers.kernels.single_query import Norms, single_query
-from mmcli.models.mllama.decoder import CrossContext, CrossLayer
 
 
 @dataclass(frozen=True)
 class CrossParts:
-    """A layer with cross-attention, as `decoder_step.Parts`: keys and values [B, K, S, H] stand in its context."""
+    """A layer with cross-attention, as `decoder_step.Parts`."""
 
-    layer: CrossLayer
-    keys: Tensor
+    layer: Any  # `decoder.CrossLayer`
+    keys: Tensor  # of the images, [B, K, S, H]
     values: Tensor
-    context: CrossContext
+    context: Any  # `decoder.CrossContext`
     after_attention: Tensor | None = None
     after_mlp: Tensor | None = None
 
     @property
     def mlp(self) -> GatedMLP:
-        return self.layer.mlp
+        mlp: GatedMLP = self.layer.mlp
+        return mlp
 
     @property
     def before_attention(self) -> Tensor:
-        return self.layer.norm_attention.weight
+        weight: Tensor = self.layer.norm_attention.weight
+        return weight
 
     @property
     def before_mlp(self) -> Tensor:
-        return self.layer.norm_mlp.weight
+        weight: Tensor = self.layer.norm_mlp.weight
+        return weight
 
     @property
     def gates(self) -> tuple[float, float]:
-        assert self.layer.gates is not None
-        return self.layer.gates
+        first, second = self.layer.gates
+        return first, second
 
     @property
     def rows(self) -> Tensor:
-        return self.context.attends[:, 0]
+        attends: Tensor = self.context.attends
+        return attends[:, 0]
 
     @property
     def is_fused(self) -> bool:
@@ -71,18 +72,3 @@ class CrossParts:
             fresh=False,
         )
         return product(y, cross.out)
-
-
-def layer_parts(
-    layers: Iterable[nn.Module], mask: Tensor, context: CrossContext | None
-) -> list[LayerParts | CrossParts]:
-    """All layers for `run_layers`; without a `context` those for images are passed over."""
-    keys_values = iter(()) if context is None else iter(context.images.layers)
-    parts: list[LayerParts | CrossParts] = []
-    for layer in layers:
-        if isinstance(layer, Layer):
-            parts.append(LayerParts(*layer.parts(mask)))
-        elif context is not None:
-            assert isinstance(layer, CrossLayer)
-            parts.append(CrossParts(layer, *next(keys_values), context))
-    return parts
