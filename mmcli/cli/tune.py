@@ -248,11 +248,12 @@ def command(
     from mmcli.training.card import write_card
     from mmcli.training.event_file import EventFile
     from mmcli.training.ranks import joined
-    from mmcli.training.tune import Choices, held_out, teaching_of, tune
+    from mmcli.training.tune import Choices, check_free, held_out, teaching_of, tune
     from mmcli.training.watch import Watchers
 
     checkpoint = resolve(model.model, model.revision, download=not model.offline)
     teaching_of(checkpoint)
+    check_free(Path(output), training.resume)
     examples = read_data(environment, data, source, ("train",)).examples
     held: list[Example] = []
     share = _share(evaluation.held)

@@ -14,7 +14,7 @@ def write_card(output: Path, facts: Mapping[str, Any], data: Sequence[str], lice
     """Write it into the output folder: data, settings, measures. OSError."""
     settings, state = facts["settings"], facts["state"]
     lora = settings["method"] == "lora"
-    front = {"base_model": facts["model"], "library_name": "peft" if lora else "transformers"}
+    front = {"base_model": facts["model"], "library_name": "peft" if lora else facts["library"]}
     front |= {"license": licence or "other", "tags": ["mmcli", *(["lora"] if lora else [])]}
     text = "---\n" + "".join(f"{key}: {json.dumps(value)}\n" for key, value in front.items()) + "---\n\n"
     text += f"# {output.resolve().name}\n\n"

@@ -135,7 +135,7 @@ class Trainer:
         settings, state = self.settings, self.state
         torch.manual_seed(1_000_003 * settings.seed + 1009 * state.step + self.ranks.rank)
         self.loaded.model.train()
-        rate = settings.rate_at((state.step + 1) / settings.steps if settings.minutes is None else self.progress)
+        rate = settings.rate_at((state.step + 0.5) / settings.steps if settings.minutes is None else self.progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         counts = sum(batch.learned for batch in batches), sum(len(batch.targets) for batch in batches)

@@ -19,6 +19,10 @@ def prepare(model: nn.Module, teaching: Teaching, settings: TuneSettings) -> dic
 
     Raises UsageError where nothing is left to train.
     """
+    for name in (*settings.frozen, *settings.trained):
+        if not any(own.startswith(name) for own, _ in model.named_parameters()):
+            parts = ", ".join(own for own, _ in model.named_children())
+            raise UsageError(f"No part of the model has a name that begins with {name}", f"Its parts are {parts}")
     model.requires_grad_(False)
     layers: dict[str, LoraLinear] = {}
     frozen = tuple(settings.frozen)

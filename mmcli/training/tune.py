@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mmcli.engine.device import choose_dtype
-from mmcli.errors import InputError, ModelError, UsageError
+from mmcli.errors import InputError, ModelError, UsageError, WriteError
 from mmcli.example import Example
 from mmcli.hub.quantized import QUANTIZED, parameter_count
 from mmcli.hub.resolve import Checkpoint
@@ -21,7 +21,7 @@ from mmcli.models.loaded import Loaded
 from mmcli.models.registry import family_of
 from mmcli.models.saving import stored_type
 from mmcli.models.teaching import Teaching
-from mmcli.training.batches import Examples
+from mmcli.training.batches import TRIES, Examples
 from mmcli.training.loop import Held, Score, Trainer
 from mmcli.training.ranks import Ranks
 from mmcli.training.results import Results
@@ -113,6 +113,8 @@ def settings_of(
         raise UsageError(what, "Choose --method lora, or --quantize none")
     batch = choices.batch or min(BATCH, examples)
     an_epoch = max(1, math.ceil(examples / batch))
+    if choices.steps is not None and choices.epochs is not None:
+        raise UsageError("--steps and --epochs both say how long to train", "Give one of them")
     if choices.steps is not None:
         steps = choices.steps
     elif choices.epochs is not None or choices.minutes is None:
@@ -167,24 +169,27 @@ def tune(
     resumed = latest(output) if choices.resume else None
     if resumed is not None:
         _same(read_state(resumed)[1], settings)
-    elif output.is_dir() and any(output.iterdir()) and not choices.resume:
-        raise UsageError(f"{output} exists already", "Go on with --resume, or name a folder that is not there")
     labels = sorted({one.label for example in examples for one in example.objects} | _named(examples))
     given = checkpoint.config
     if settings.quantize == "none":
         given = {name: value for name, value in given.items() if name != QUANTIZED}
     raw = teaching.configured(given, labels)
     if raw is not given and settings.method != "full":
-        new = "Labels that the model does not list are learned by whole weights"
-        raise UsageError(new, "Choose --method full, or leave --method out")
+        what = f"The data have labels that {checkpoint.name} does not list, and they are learned by whole weights alone"
+        raise UsageError(what, "Choose --method full, or leave --method out")
     ranks = replace(ranks, shared=_is_shared(choices, checkpoint, teaching, settings, ranks))
     if ranks.shared:
         if score is not None:
             raise UsageError("Answers are written by one process, and here none has the whole model", NO_ANSWERS)
         watcher.said(f"the weights are shared out among {ranks.world} processes; no answers are written on the way")
     loaded = _loaded(replace(checkpoint, config=raw), choices, settings, ranks)
+    for kind in (examples, held):
+        _check_learnable(teaching, loaded, kind)
     if ranks.first:
-        output.mkdir(parents=True, exist_ok=True)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError(f"{output} cannot be made ({error.strerror or error})", "Choose another place") from error
     lora = settings.lora if settings.method == "lora" else None
     results = Results(loaded, output, lora, raw, resumed)
     look = Held(held, score, None if ranks.shared or not held else (lambda model: answers(model, held)))
@@ -193,6 +198,7 @@ def tune(
     state = trainer.run()
     facts = trainer.described() | {
         "model": checkpoint.name,
+        "library": "transformers" if "architectures" in checkpoint.config else "mmcli",
         "labels": labels,
         "examples": len(examples),
         "held_out": len(held),
@@ -201,6 +207,25 @@ def tune(
         "rows": trainer.log.lines if trainer.log else [],
     }
     return Finished(output, state, facts)
+
+
+def check_free(output: Path, resume: bool) -> None:
+    """Raise UsageError where a run would write over what is there. Several processes ask before one of them writes."""
+    if not resume and (output.is_file() or (output.is_dir() and any(output.iterdir()))):
+        raise UsageError(f"{output} exists already", "Go on with --resume, or name a folder that is not there")
+
+
+def _check_learnable(teaching: Teaching, loaded: Loaded, examples: Sequence[Example]) -> None:
+    """Raise InputError where the model cannot learn from any of the first examples, with the reason of the first."""
+    reason: InputError | None = None
+    for example in examples[:TRIES]:
+        try:
+            teaching.rows(loaded, example, random.Random(0))
+            return
+        except InputError as error:
+            reason = reason or error
+    if reason is not None:
+        raise reason
 
 
 def _is_shared(

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import support
 import torch
+from audio_files import wav_bytes
 from command import mmcli
 from peft import PeftModel
 
@@ -143,3 +145,29 @@ def test_a_family_that_is_not_trained_is_named(tmp_path):
     (tmp_path / "data.jsonl").write_text("{}\n")
     done = mmcli("tune", str(tmp_path / "data.jsonl"), "--model", str(tmp_path / "fuyu"), "-o", str(tmp_path / "out"))
     assert done.code == 3 and "cannot train" in done.err
+
+
+MISTAKES = {
+    "both lengths": (("--epochs", "2"), "both say how long"),
+    "no such part to freeze": (("--freeze", "decodr"), "begins with decodr. Its parts are decoder, vision, projector"),
+    "no such part to train": (("--train", "tower", "--method", "full"), "begins with tower"),
+    "nothing left": (("--freeze", "decoder", "--method", "lora"), "Nothing is left"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_a_sentence(base, tmp_path, mistake):
+    more, words = MISTAKES[mistake]
+    done = mmcli(*command(base, tmp_path / "out", *more))
+    assert done.code == 2 and words in done.err.splitlines()[-1], done.err
+
+
+def test_what_the_model_cannot_learn_is_said_before_anything_is_written(base, tmp_path):
+    (tmp_path / "speech.jsonl").write_text('{"audio": "a.wav", "text": "hello"}\n')
+    (tmp_path / "a.wav").write_bytes(wav_bytes(np.zeros(1600, np.float32), 16_000))
+    chosen = ["tune", str(tmp_path / "speech.jsonl"), "--model", str(base / "model"), "-o", str(tmp_path / "out")]
+    done = mmcli(*chosen, "--eval", "0", "--device", "cpu")
+    assert done.code == 2 and "no task 'transcribe'" in done.err and not (tmp_path / "out").exists(), done.err
+    (tmp_path / "file").write_text("")
+    done = mmcli(*command(base, tmp_path / "file" / "out"))
+    assert done.code == 4 and "cannot be made" in done.err, done.err
