@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,14 +97,29 @@ def test_results_come_from_stdin_and_from_a_folder(results):
 
 def test_two_results_are_compared():
     same, moved = thing("cat"), thing("dog", (300.0, 200.0, 400.0, 290.0))
-    write("a.jsonl", [detected("1", same, thing("dog")), detected("2", text="x"), detected("3", same)])
+    write(
+        "a.jsonl", [detected("1", same, thing("dog")), detected("2", text="x"), detected("3", same, text="<loc0001>")]
+    )
     near = thing("cat", (12.0, 12.0, 205.0, 150.0))
-    write("b.jsonl", [detected("3", near), detected("1", near, moved), detected("4", same)])
+    write("b.jsonl", [detected("3", near, text="<loc0002>"), detected("1", near, moved), detected("4", same)])
     assert mmcli("report", "--compare", "a.jsonl", "b.jsonl").code == 0
     items = {item["name"]: item for item in data()["items"]}
     assert data()["sets"] == ["a.jsonl", "b.jsonl"] and set(items) == {"1", "2", "3", "4"}
     assert [(one["label"], one["in"]) for one in items["1"]["objects"]] == [("cat", "ab"), ("dog", "a"), ("dog", "b")]
     assert [items[name]["differs"] for name in "1234"] == [True, True, False, True]
+    assert not any("other" in items[name] for name in "134"), "places are no text to read"
+
+
+def test_of_captions_the_texts_are_compared():
+    captions = [Record(task="caption", source=name, model="nano", width=9, height=9, text=name) for name in "123"]
+    write("a.jsonl", captions)
+    write("b.jsonl", [captions[0], replace(captions[1], text="else"), replace(captions[2], text=None, error="no")])
+    assert mmcli("report", "--compare", "a.jsonl", "b.jsonl").code == 0
+    assert [(one.get("other"), one["differs"]) for one in data()["items"]] == [
+        (None, False),
+        ("else", True),
+        ("no", True),
+    ]
 
 
 @pytest.mark.parametrize(

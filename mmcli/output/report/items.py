@@ -81,7 +81,7 @@ def _object(found: Object, record: Record) -> Entry:
 
 
 def _compare(entry: Entry, one: Record | None, other: Record | None) -> None:
-    """Mark for each object which of two records has it: "a", "b" or both; and the other's text where it differs."""
+    """Mark for each object which of two records has it: "a", "b" or both; without any, the other text."""
     mine, theirs = (list(record.objects) if record else [] for record in (one, other))
     found = []
     left = list(theirs)
@@ -94,8 +94,9 @@ def _compare(entry: Entry, one: Record | None, other: Record | None) -> None:
         found.append(_object(thing, one) | {"in": "ab" if match is not None else "a"})
     if other is not None:
         found += [_object(thing, other) | {"in": "b"} for thing in left]
-        if one is None or other.text != one.text:
-            entry["other"] = other.text or other.error or ""
+        # The text of an answer with objects is where they are, and they are compared already.
+        if other.error is not None or not found and (one is None or other.text != one.text):
+            entry["other"] = other.error or other.text or ""
     entry["objects"] = found
     entry["differs"] = one is None or other is None or "other" in entry or any(x["in"] != "ab" for x in found)
 
