@@ -39,21 +39,35 @@ def report(results: dict[str, Any]) -> str:
     failures = {**results["failed"]}
     parts = []
     if "startup" in results:
-        rows = [("start-up", "mmcli", "beside", "", "ratio")]
-        for pair in results["startup"]:
-            if "failed" in pair:
-                failures[pair["what"]] = pair["failed"]
-                continue
-            ours, theirs = pair["ours"], pair["theirs"]
-            cells = pair["what"], middle(ours, seconds_text), pair["beside"], middle(theirs, seconds_text)
-            rows.append((*cells, ratio(ours, theirs)))
-        parts.append(table(rows))
+        failures |= {pair["what"]: pair["failed"] for pair in results["startup"] if "failed" in pair}
+        parts.append(startup(results["startup"]))
     for place, batch in enumerate(results["settings"]["batch"]):
         samples = {side: [one[place] for one in rounds] for side, rounds in results["samples"].items()}
         if samples:
             parts.append(_comparison(samples, batch, results))
     parts += [f"{what} failed: {words}\n" for what, words in failures.items()]
     return "\n".join(parts)
+
+
+def startup(measured: list[dict]) -> str:
+    """Commands beside what they could not do without, by the clock and by the processor's time of all threads."""
+    rows = [("start-up", "", "mmcli", "beside", "", "ratio", "difference")]
+    for pair in measured:
+        for key, name in (("", "clock"), ("_processor", "processor")):
+            if "failed" not in pair:
+                ours, theirs = pair[f"ours{key}"], pair[f"theirs{key}"]
+                more = median(a - b for a, b in zip(ours, theirs, strict=True))
+                cells = pair["what"], name, middle(ours, seconds_text), pair["beside"], middle(theirs, seconds_text)
+                rows.append((*cells, ratio(ours, theirs), seconds_text(more)))
+    return table(rows)
+
+
+def imported(packages: list[tuple[str, int, float, int]]) -> str:
+    """What a command imports, package by package."""
+    rows = [("imported, in order", "modules", "time", "not in import torch")]
+    rows += [(name, f"{count:,}", seconds_text(taken), f"{more:,}") for name, count, taken, more in packages]
+    total = [sum(own) for own in zip(*(row[1:] for row in packages), strict=True)]
+    return table([*rows, ("all", f"{total[0]:,}", seconds_text(total[1]), f"{total[2]:,}")])
 
 
 def _comparison(samples: dict[str, list[dict]], batch: int, results: dict[str, Any]) -> str:
