@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.attention import prefix_positions
+from mmcli.layers.fusing import Fusable
+from mmcli.layers.packed import pack
 from mmcli.layers.prefix_lm import PrefixLM
 from mmcli.models.nano.config import CLASSES, NanoConfig
 from mmcli.models.nano.mask_tokens import CODES
@@ -55,7 +57,7 @@ class Seen:
         return cls(store=torch.cat([part.store for part in parts], 2), raw=raw, **whole)
 
 
-class Nano(PrefixLM):
+class Nano(PrefixLM, Fusable):
     """Prefix language model over soft tokens.
 
     Soft tokens look only at each other; the prompt looks at them and at itself in both directions. So what the
@@ -83,6 +85,11 @@ class Nano(PrefixLM):
         share = [torch.full((len(row),), 1 / len(row), device=device) for row in ids]
         self.class_ids = nn.utils.rnn.pad_sequence(ids, batch_first=True)
         self.class_share = nn.utils.rnn.pad_sequence(share, batch_first=True)
+
+    def fuse(self) -> None:
+        """On a CPU the decoder's weights are put in oneDNN's order."""
+        if self.decoder.norm.weight.device.type == "cpu":
+            pack(self.decoder.layers)
 
     def class_words(self) -> Tensor:
         """The decoder's embeddings of the detector's classes [80, D], scaled as it reads them; means over words."""
