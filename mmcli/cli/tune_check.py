@@ -74,7 +74,7 @@ def command(
     from mmcli.hub.resolve import resolve
     from mmcli.training.check import Found, counts, labels, remarks, spread
     from mmcli.training.data import Allowance
-    from mmcli.training.lessons import without_weights
+    from mmcli.training.targets import without_weights
 
     allowed = Allowance.of(source.max_bad)
     found = Found()

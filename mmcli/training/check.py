@@ -9,7 +9,7 @@ from mmcli.errors import InputError, UsageError
 from mmcli.example import Example
 from mmcli.models.loaded import Loaded
 from mmcli.training.data.rows import BadRow, Read
-from mmcli.training.lessons import lessons, objects_of
+from mmcli.training.targets import targets, objects_of
 
 FEW = 10  # objects of a label: fewer teach little
 SMALL = (8 / 1024) ** 2  # share of an image: objects of less than 8 location steps a side are hardly seen
@@ -34,13 +34,13 @@ class Found:
         """The examples that the model can learn, one at a time; the others are kept with why."""
         for example in examples:
             try:
-                own = lessons(loaded, example)
+                own = targets(loaded, example)
             except (InputError, UsageError) as error:  # a task that the model does not know
                 self.unlearnable.append(BadRow(example.where, error.what))
                 continue
             self.tokens.append(sum(len(one.ids) + 1 for one in own))
             if example.objects:
-                read = {one.label for lesson in own for one in objects_of(loaded, lesson)}
+                read = {one.label for target in own for one in objects_of(loaded, target)}
                 self.renamed |= read - {one.label for one in example.objects}
             yield example
 

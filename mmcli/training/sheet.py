@@ -14,7 +14,7 @@ from mmcli.models.loaded import Loaded
 from mmcli.output.overlay import draw
 from mmcli.output.schema import Record
 from mmcli.output.tags import Colour, lettering
-from mmcli.training.lessons import Lesson, lessons, once, placed
+from mmcli.training.targets import Target, targets, once, placed
 
 COLUMNS = 2
 WIDTH, HEIGHT = 640, 480  # pixels of a picture at most
@@ -39,7 +39,7 @@ def sheet(loaded: Loaded, examples: Sequence[Example]) -> Image.Image:
 
 
 def _tile(loaded: Loaded, example: Example) -> Image.Image:
-    own = lessons(loaded, example)
+    own = targets(loaded, example)
     picture = _picture(loaded, example, own)
     lines = [(example.where, FAINT), *(line for one in own for line in _lines(one))]
     dropped = len(lines) - LINES
@@ -56,13 +56,13 @@ def _tile(loaded: Loaded, example: Example) -> Image.Image:
     return tile
 
 
-def _lines(lesson: Lesson) -> list[tuple[str, Colour]]:
+def _lines(target: Target) -> list[tuple[str, Colour]]:
     """The prompt and the answer below it, in which the codes of a mask are one sign."""
-    answer = re.sub(r"(?:<seg\d+>)+", "<seg…>", lesson.answer.strip())
-    return [(lesson.prompt or "(no prompt)", FAINT), (answer or "(nothing)", INK)]
+    answer = re.sub(r"(?:<seg\d+>)+", "<seg…>", target.answer.strip())
+    return [(target.prompt or "(no prompt)", FAINT), (answer or "(nothing)", INK)]
 
 
-def _picture(loaded: Loaded, example: Example, own: Sequence[Lesson]) -> Image.Image | None:
+def _picture(loaded: Loaded, example: Example, own: Sequence[Target]) -> Image.Image | None:
     """The first image of an example, as large as a tile, with the objects of its answers."""
     if not example.images:
         return None
@@ -73,5 +73,5 @@ def _picture(loaded: Loaded, example: Example, own: Sequence[Lesson]) -> Image.I
     factor = min(WIDTH / image.width, HEIGHT / image.height)
     width, height = (max(round(side * factor), 1) for side in image.size)
     image = image.resize((width, height), Image.Resampling.LANCZOS)
-    found = once([one for lesson in own for one in placed(loaded, lesson, width, height)])
+    found = once([one for target in own for one in placed(loaded, target, width, height)])
     return draw(image, Record(task=example.task, source="", model="", width=width, height=height, objects=tuple(found)))

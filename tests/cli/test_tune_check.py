@@ -14,7 +14,7 @@ from mmcli.hub.layout import BUNDLED
 from mmcli.hub.resolve import resolve
 from mmcli.training.check import spread
 from mmcli.training.data import read_examples
-from mmcli.training.lessons import lessons, placed, without_weights
+from mmcli.training.targets import targets, placed, without_weights
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OUTLINE = [60, 20, 330, 20, 400, 150, 330, 290, 60, 290, 10, 150]  # of the cat
@@ -75,8 +75,8 @@ def test_counts_faults_and_a_sheet(model):
 def test_what_is_drawn_comes_from_the_tokens(model):
     example = next(iter(read_examples(Path("data"))))
     loaded = without_weights(resolve(str(model)), frozenset({"dog", "Dog"}))
-    own = lessons(loaded, example)
-    objects = [one for lesson in own for one in placed(loaded, lesson, 451, 300)]
+    own = targets(loaded, example)
+    objects = [one for target in own for one in placed(loaded, target, 451, 300)]
     cat = max(objects, key=lambda one: one.box[2])
     assert overlap(cat.box, (10, 20, 400, 290)) > 0.99 and cat.box != (10, 20, 400, 290)
     assert cat.mask is not None and 0.75 < cat.mask.pixels.sum() / (390 * 270) < 0.95

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Target:
     """One prompt and the answer that is learned to it, as text."""
 
     prompt: str
@@ -48,14 +48,14 @@ def without_weights(checkpoint: "Checkpoint", labels: frozenset[str]) -> Loaded:
     return Loaded(model, processor, checkpoint, config, torch.device("cpu"), torch.float32, family=family)
 
 
-def lessons(loaded: Loaded, example: Example, seed: int = 0) -> list[Lesson]:
+def targets(loaded: Loaded, example: Example, seed: int = 0) -> list[Target]:
     """What is learned from an example. Raises InputError for one that cannot be learned."""
     assert loaded.family is not None and loaded.family.teaching is not None
     rows = loaded.family.teaching.rows(loaded, example, random.Random(seed))
-    return [lesson for row in rows for lesson in _of_row(loaded, row, example.task)]
+    return [target for row in rows for target in _of_row(loaded, row, example.task)]
 
 
-def _of_row(loaded: Loaded, row: Row, task: str) -> Iterator[Lesson]:
+def _of_row(loaded: Loaded, row: Row, task: str) -> Iterator[Target]:
     """Each run of learned tokens with the text before it, of each question by itself."""
     questions = row.question or (0,) * len(row.tokens)
     places = sorted(range(len(row.tokens)), key=lambda place: questions[place])
@@ -66,24 +66,24 @@ def _of_row(loaded: Loaded, row: Row, task: str) -> Iterator[Lesson]:
             prompt = ids
             continue
         answer = tuple(id for id in ids if id not in loaded.processor.stop_ids)
-        yield Lesson(_text(loaded, prompt), loaded.processor.decode(answer), answer, task)
+        yield Target(_text(loaded, prompt), loaded.processor.decode(answer), answer, task)
 
 
 def _text(loaded: Loaded, ids: list[int]) -> str:
     return loaded.processor.decode(ids).strip()
 
 
-def objects_of(loaded: Loaded, lesson: Lesson) -> "list[ParsedObject]":
+def objects_of(loaded: Loaded, target: Target) -> "list[ParsedObject]":
     """The objects that an answer names, as they are read when the model is used."""
-    grammar = loaded.processor.grammar_for(lesson.prompt)
-    if grammar is None or not grammar.finds_places(lesson.ids):
+    grammar = loaded.processor.grammar_for(target.prompt)
+    if grammar is None or not grammar.finds_places(target.ids):
         return []
-    return grammar.parse([Token(id, 0.0) for id in lesson.ids], loaded.processor.decode).objects
+    return grammar.parse([Token(id, 0.0) for id in target.ids], loaded.processor.decode).objects
 
 
-def placed(loaded: Loaded, lesson: Lesson, width: int, height: int) -> list[Object]:
+def placed(loaded: Loaded, target: Target, width: int, height: int) -> list[Object]:
     """The same in pixels of an image of that size: boxes, and masks from their codes."""
-    found, grammar = objects_of(loaded, lesson), loaded.processor.grammar_for(lesson.prompt)
+    found, grammar = objects_of(loaded, target), loaded.processor.grammar_for(target.prompt)
     if grammar is None:
         return []
     boxes = [grammar.box(one.loc, width, height) for one in found]
