@@ -9,7 +9,7 @@ from mmcli.errors import InputError, UsageError
 from mmcli.example import Example
 from mmcli.models.loaded import Loaded
 from mmcli.training.data.rows import BadRow, Read
-from mmcli.training.targets import targets, objects_of
+from mmcli.training.targets import objects_of, targets
 
 FEW = 10  # objects of a label: fewer teach little
 SMALL = (8 / 1024) ** 2  # share of an image: objects of less than 8 location steps a side are hardly seen

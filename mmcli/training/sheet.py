@@ -14,7 +14,7 @@ from mmcli.models.loaded import Loaded
 from mmcli.output.overlay import draw
 from mmcli.output.schema import Record
 from mmcli.output.tags import Colour, lettering
-from mmcli.training.targets import Target, targets, once, placed
+from mmcli.training.targets import Target, once, placed, targets
 
 COLUMNS = 2
 WIDTH, HEIGHT = 640, 480  # pixels of a picture at most

@@ -14,7 +14,7 @@ from mmcli.hub.layout import BUNDLED
 from mmcli.hub.resolve import resolve
 from mmcli.training.check import spread
 from mmcli.training.data import read_examples
-from mmcli.training.targets import targets, placed, without_weights
+from mmcli.training.targets import placed, targets, without_weights
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OUTLINE = [60, 20, 330, 20, 400, 150, 330, 290, 60, 290, 10, 150]  # of the cat
