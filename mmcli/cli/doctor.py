@@ -45,7 +45,7 @@ EXTRAS = {
 # them by up to 1.9 in bfloat16 and int8, what a broken kernel does lies far above.
 TOLERANCE = {"float32": 0.02, "bfloat16": 4.0, "float16": 0.5, "int8": 4.0}
 CHECK_TOKENS = 24
-CHECKED = {"check": IMAGE_MODEL, "hearing": AUDIO_MODEL}  # key of the facts → the bundled model that is tried
+CHECKED = {"check": IMAGE_MODEL, "audio_check": AUDIO_MODEL}  # key of the facts → the bundled model that is tried
 
 
 @app.command(cls=Command, epilog=EPILOG)
