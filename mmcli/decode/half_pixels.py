@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
 
 from mmcli.decode.locations import Box, Loc
-from mmcli.decode.objects import DecodeText, Parsed, ParsedObject
+from mmcli.decode.objects import DecodeText, ObjectGrammar, Parsed, ParsedObject, named, parsed
 from mmcli.types import Token
 
 UNIT = 2  # pixels
@@ -50,16 +49,13 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class HalfPixelGrammar:
-    """This grammar, with the tokenizer's ids of its tokens: an `ObjectGrammar`."""
+class HalfPixelGrammar(ObjectGrammar):
+    """This grammar, with the tokenizer's ids of its tokens."""
 
     opens: Mapping[int, str]  # token id → "box" or "point"
     closes: Mapping[int, str]
     numbers: Mapping[int, int]  # token id → the number that it spells
     fit: Fit = Fit()  # noqa: RUF009 (frozen)
-
-    mask_codes: ClassVar[int] = 0
-    divisors: ClassVar[tuple[int, ...]] = ()
 
     @cached_property
     def names(self) -> dict[int, str]:
@@ -108,18 +104,16 @@ class HalfPixelGrammar:
             label = decode_text([token.id for token in place.words]).strip()
             problem = _fault(place, label)
             if problem is None:
-                own = [token.logprob for token in place.words + place.marks]
-                found = ParsedObject(label, tuple(place.numbers), None, sum(own) / len(own))
+                found = ParsedObject.written(label, tuple(place.numbers), place.words + place.marks)
                 double = next((i for i, one in enumerate(objects) if (one.label, one.loc) == (label, found.loc)), None)
                 if double is None:
                     objects.append(found)
                 else:
-                    problem = f"{_named(label)} is repeated at the same place; it is kept once"
+                    problem = f"{named(label)} is repeated at the same place; it is kept once"
                     objects[double] = max(objects[double], found, key=lambda one: one.score)
             if problem:
                 problems[problem] += 1
-        sentences = [text if count == 1 else f"{text} ({count} times)" for text, count in problems.items()]
-        return Parsed(objects, decode_text([token.id for token in tokens]), sentences)
+        return parsed(objects, problems, tokens, decode_text)
 
     def _places(self, tokens: Sequence[Token]) -> "Iterator[_Place]":
         """The answer cut at its marks: every one that begins a place, and every other that ends none."""
@@ -159,16 +153,11 @@ class _Place:
     numbers: list[int] = field(default_factory=list)
 
 
-def _named(label: str) -> str:
-    shown = label if len(label) <= 40 else label[:39] + "…"
-    return f'"{shown}"' if shown else "an object"
-
-
 def _fault(place: _Place, label: str) -> str | None:
     """Why a place is none, or None."""
     if not place.kind:
         return f"a {place.end} ends that has not begun"
-    what = f"the {place.kind} of {_named(label)}"
+    what = f"the {place.kind} of {named(label)}"
     count, wanted = len(place.numbers), SIZES[place.kind]
     if place.end and place.end != place.kind:
         return f"{what} ends as a {place.end}"

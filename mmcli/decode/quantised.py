@@ -15,10 +15,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import ClassVar, Literal
+from typing import Literal
 
 from mmcli.decode.locations import Box, Loc
-from mmcli.decode.objects import DecodeText, Parsed, ParsedObject
+from mmcli.decode.objects import DecodeText, Parsed, ParsedObject, PointGrammar, parsed
 from mmcli.types import Token
 
 BINS = 1000
@@ -29,11 +29,8 @@ Kind = Literal["boxes", "quads", "polygons", "boxes or polygons"]
 
 
 @dataclass(frozen=True)
-class QuantisedGrammar:
-    """This grammar, with the tokenizer's ids of its tokens: a `PointGrammar`."""
-
-    mask_codes: ClassVar[int] = 0
-    divisors: ClassVar[tuple[int, ...]] = ()
+class QuantisedGrammar(PointGrammar):
+    """This grammar, with the tokenizer's ids of its tokens."""
 
     loc_start: int
     separator: int  # <sep>
@@ -52,10 +49,6 @@ class QuantisedGrammar:
         """N of the token <loc_N>, or None for any other token."""
         return id - self.loc_start if 0 <= id - self.loc_start < BINS else None
 
-    def finds_places(self, ids: Sequence[int]) -> bool:
-        """As `ObjectGrammar.finds_places`."""
-        return any(self.location(id) is not None for id in ids)
-
     def box(self, loc: Loc, width: int, height: int, divisor: int | None = None) -> Box:
         """As `ObjectGrammar.box`: `loc` is x0, y0, x1, y1."""
         x0, y0, x1, y1 = self.points(loc, width, height)
@@ -73,8 +66,7 @@ class QuantisedGrammar:
             kind = "polygons" if any(token.id == self.begin for token in tokens) else "boxes"
         reader = _Reader(replace(self, kind=kind), decode_text)
         reader.read(tokens)
-        problems = [text if count == 1 else f"{text} ({count} times)" for text, count in reader.problems.items()]
-        return Parsed(reader.objects, decode_text([token.id for token in tokens]), problems)
+        return parsed(reader.objects, reader.problems, tokens, decode_text)
 
     def is_mark(self, id: int) -> bool:
         """Whether a token belongs to places, not to a text; between boxes and quads only locations do."""
@@ -182,8 +174,7 @@ class _Reader:
         quad: tuple[int, ...] | None = None,
         polygons: tuple[tuple[int, ...], ...] = (),
     ) -> None:
-        score = sum(token.logprob for token in own) / len(own)
-        self.objects.append(ParsedObject(label, loc, None, score, quad=quad, polygons=polygons))
+        self.objects.append(ParsedObject.written(label, loc, own, quad=quad, polygons=polygons))
 
 
 def _amount(count: int) -> str:

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from mmcli.decode import LOCATIONS, MASK_CODES, Vocabulary
 from mmcli.decode.locations import DIVISOR, DIVISORS, Box, Loc, decode_box
-from mmcli.decode.objects import DecodeText, Parsed, ParsedObject, coincide
+from mmcli.decode.objects import DecodeText, ObjectGrammar, Parsed, ParsedObject, coincide, named, parsed
 from mmcli.types import Token
 
 CORNERS = 4
@@ -22,8 +22,8 @@ SEPARATOR = ";"
 
 
 @dataclass(frozen=True)
-class LocationGrammar(Vocabulary):
-    """This grammar, with the tokenizer's ids of its tokens: an `ObjectGrammar`."""
+class LocationGrammar(Vocabulary, ObjectGrammar):
+    """This grammar, with the tokenizer's ids of its tokens."""
 
     mask_codes: ClassVar[int] = MASK_CODES
     divisors: ClassVar[tuple[int, ...]] = DIVISORS
@@ -59,8 +59,7 @@ class _Draft:
     logprobs: list[float] = field(default_factory=list)
 
     def name(self) -> str:
-        shown = self.label if len(self.label) <= 40 else self.label[:39] + "…"
-        return f'"{shown}"' if shown else "an object"
+        return named(self.label)
 
 
 def parse(
@@ -94,8 +93,7 @@ def parse(
                 objects[double] = max(objects[double], found, key=lambda one: (one.seg is not None, one.score))
         if problem:
             problems[problem] += 1
-    sentences = [text if count == 1 else f"{text} ({count} times)" for text, count in problems.items()]
-    return Parsed(objects, decode_text([token.id for token in tokens]), sentences)
+    return parsed(objects, problems, tokens, decode_text)
 
 
 def format_objects(objects: Iterable[tuple[Loc, Sequence[int] | None, str]]) -> str:

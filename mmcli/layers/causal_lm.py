@@ -8,6 +8,7 @@ from torch import Tensor
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
+from mmcli.engine.row_state import RowState
 from mmcli.layers.decoder import LlamaConfig, LlamaDecoder
 
 # Tokens read at once: beyond it memory would grow with their square, and nothing gets faster.
@@ -41,13 +42,18 @@ class CausalReader(GenerativeModel):
     rows_join = True
 
     def __init__(self, image_token: int):
-        """`image_token` may be any number: the decoder need have no row for it."""
+        """`image_token` may be any number: the decoder need have no row for it. Below 0: images are no part of the
+        text, but what its layers attend to (`context`)."""
         super().__init__()
         self.image_token = image_token
 
     def soft_tokens(self, inputs: Inputs) -> Tensor:
         """All images of a batch → the vectors of their places in order, [places, D]."""
         raise NotImplementedError
+
+    def context(self, inputs: Inputs) -> RowState | None:
+        """What layers of the decoder find in `cache.context` from now on; None: it stays as it is."""
+        return None
 
     def new_cache(self, batch: int, length: int) -> KVCache:
         return self.decoder.new_cache(batch, length)
@@ -57,6 +63,8 @@ class CausalReader(GenerativeModel):
 
         Raises ValueError where there are more or fewer places than vectors.
         """
+        if self.image_token < 0:
+            return self.decoder.embed(inputs.tokens)
         is_image = inputs.tokens == self.image_token
         x = self.decoder.embed(inputs.tokens.masked_fill(is_image, 0))
         if not inputs.images:
@@ -71,6 +79,8 @@ class CausalReader(GenerativeModel):
 
         Padding may stand on the left, in front of a row's first token only.
         """
+        if (context := self.context(inputs)) is not None:
+            cache.context = context
         x = self.embed(inputs)
         hidden = x
         for vectors, valid in zip(x.split(CHUNK, dim=1), inputs.valid.split(CHUNK, dim=1), strict=True):

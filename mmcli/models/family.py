@@ -133,9 +133,12 @@ class Processor(Protocol):
         """The prompt by which this family knows a task: caption, detect, segment, read or chat.
 
         Behind a colon stands a manner that its capabilities name: "caption:low" and the like for its `details`,
-        "detect:all" where it `finds_all`, "read:boxes" where it `reads_regions`.
+        "detect:all" where it `finds_all`, "read:boxes" where it `reads_regions`. One that was taught no prompts of its
+        own is asked in these words.
         """
-        raise ModelError("The model answers no prompts", "Use it with mmcli transcribe")
+        if not self.capabilities.answers:
+            raise ModelError("The model answers no prompts", "Use it with mmcli transcribe")
+        return f"{task} {words}".rstrip()
 
     def is_text(self, id: int) -> bool:
         """Whether a token is part of the text, and no control token."""

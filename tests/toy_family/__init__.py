@@ -4,8 +4,6 @@ Its answers are nonsense (random weights); what matters is that nothing outside 
 of the registry.
 """
 
-from dataclasses import replace
-
 import torch
 from torch import nn
 
@@ -38,15 +36,14 @@ class Toy(CausalReader):
     """Patches through a linear layer, which the decoder's layer looks at."""
 
     def __init__(self, config: dict):
-        super().__init__(image_token=-1)  # none: images are no part of the text
+        super().__init__(image_token=-1)
         self.patch, self.place = nn.Linear(3 * PATCH**2, WIDTH), nn.Embedding(GRID**2, WIDTH)
         self.decoder = LlamaDecoder(DECODER, [LookingLayer()])
 
-    def prefill(self, inputs, cache):
+    def context(self, inputs):
         places = [torch.arange(r)[:, None] * GRID + torch.arange(c) for r, c in inputs.image_layouts]
         states = [self.patch(i) + self.place(p.flatten()) for i, p in zip(inputs.images, places, strict=True)]
-        cache.context = CrossAttentionKV.padded(states, lambda x: [self.decoder.layers[0].cross.keys_values(x)])
-        return super().prefill(replace(inputs, images=()), cache)
+        return CrossAttentionKV.padded(states, lambda x: [self.decoder.layers[0].cross.keys_values(x)])
 
 
 class ToyProcessor(Processor):
@@ -68,9 +65,6 @@ class ToyProcessor(Processor):
 
     def decode(self, ids):
         return "".join(LETTERS[i] if i < len(LETTERS) else f"[{i - len(LETTERS):02}]" for i in ids if i != END)
-
-    def task_prompt(self, task, words):
-        return f"{task} {words}"
 
 
 FAMILY = Family(
