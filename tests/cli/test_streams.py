@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 import support
-from command import ONE_THREAD, PATIENCE, Done, environment, finish, mmcli, process, running_mmcli, through_head
+from command import (
+    ONE_THREAD,
+    PATIENCE,
+    Done,
+    environment,
+    finish,
+    forked,
+    mmcli,
+    process,
+    running_mmcli,
+    through_head,
+)
 
 from mmcli.cli.app import run
 from mmcli.cli.environment import Environment, OutputError, ReaderGone
@@ -41,9 +52,8 @@ def test_names_that_look_like_markup_are_printed_as_they_are(album, tiny):
 def test_names_that_are_no_valid_text_come_out_as_the_bytes_they_are(album, tiny):
     name = b"album/\xff\xfe.png"
     support.random_image(0).save(os.fsdecode(name))
-    command = [sys.executable, "-m", "mmcli", "caption", "--model", tiny, *map(str, SHORT), "album/b.jpg", name]
-    done = subprocess.run(command, capture_output=True, timeout=PATIENCE)
-    assert done.returncode == 0 and b"\n" + name + b": " in done.stdout
+    done = forked("caption", "--model", tiny, *SHORT, "album/b.jpg", name, variables=os.environ | ONE_THREAD)
+    assert done.code == 0 and f"\n{os.fsdecode(name)}: " in done.out
 
 
 def test_an_output_that_cannot_say_a_character_escapes_it(album, tiny):

@@ -18,16 +18,10 @@ SHARD = "200KB"
 
 
 def write(folder: Path, name: str) -> None:
-    """The base `name` into `folder`; a bundled one links to its weights, which are large."""
-    import fuyu_folders
-    import gemma3n_folders
-    import gemma3n_models
-    import minicpmv_folders
-    import mllama_folders
-    import omnilmm_folders
-    import smolvlm_folders
-    import whisper_folders
+    """The base `name` into `folder`; a bundled one links to its weights, which are large.
 
+    What makes a base is imported for it alone: most of this program's time are imports.
+    """
     from mmcli.hub.layout import BUNDLED
 
     if name in BUNDLED:
@@ -43,25 +37,42 @@ def write(folder: Path, name: str) -> None:
         support.write_checkpoint(folder, reference, shard_size=SHARD if second else "5GB")
         shutil.copy(BUNDLED["nano"] / "mask_decoder.safetensors", folder)
     elif name == "omnilmm":
+        import omnilmm_folders
+
         folder.mkdir()
         omnilmm_folders.write_folder(folder, 1)
     elif name.startswith("minicpmv"):
+        import minicpmv_folders
+
         folder.mkdir()
         minicpmv_folders.write_folder(folder, name.removeprefix("minicpmv-"))
     elif name == "mllama":
+        import mllama_folders
+
         mllama_folders.write_checkpoint(folder, mllama_folders.tiny_reference())
-    elif name in smolvlm_folders.KINDS:
+    elif name in ("idefics3", "smolvlm"):
+        import smolvlm_folders
+
         smolvlm_folders.write_checkpoint(folder, name, smolvlm_folders.tiny_reference(name))
     elif name.startswith("fuyu"):
+        import fuyu_folders
+
         fuyu_folders.write_checkpoint(folder, fuyu_folders.tiny_reference(fuyu_folders.tiny_config()))
         if name == "fuyu-pickle":
             _as_pickle(folder)
     elif name == "whisper":
+        import whisper_folders
+
         whisper_folders.write_checkpoint(folder, seconds=30)
     elif name == "whisper.en":
+        import whisper_folders
+
         whisper_folders.write_checkpoint(folder, multilingual=False, seconds=30)
         _in_parts(folder)
     elif name == "gemma3n-text":
+        import gemma3n_folders
+        import gemma3n_models
+
         alone = gemma3n_models.tiny_text_reference()
         alone.generation_config.eos_token_id = [1]
         alone.save_pretrained(folder)

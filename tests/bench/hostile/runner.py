@@ -3,6 +3,7 @@
 import importlib
 import multiprocessing
 import queue
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -114,7 +115,8 @@ def _drive(kind: str, seed: int, todo: queue.SimpleQueue, results: queue.SimpleQ
 
 class _Worker:
     def __init__(self, kind: str, seed: int):
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+        context.set_forkserver_preload(["torch"])  # once for all workers
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=work, args=(kind, seed, theirs), daemon=True)
         self.process.start()
