@@ -41,9 +41,11 @@ class CausalReader(GenerativeModel):
     decoder: CausalDecoder
     rows_join = True
 
-    def __init__(self, image_token: int):
-        """`image_token` may be any number: the decoder need have no row for it. Below 0: images are no part of the
-        text, but what its layers attend to (`context`)."""
+    images_in_text: bool = True
+    """Whether images stand among the text's vectors; else they are what layers of the decoder attend to (`context`)."""
+
+    def __init__(self, image_token: int = -1):
+        """`image_token` may be any number: the decoder need have no row for it."""
         super().__init__()
         self.image_token = image_token
 
@@ -63,7 +65,7 @@ class CausalReader(GenerativeModel):
 
         Raises ValueError where there are more or fewer places than vectors.
         """
-        if self.image_token < 0:
+        if not self.images_in_text:
             return self.decoder.embed(inputs.tokens)
         is_image = inputs.tokens == self.image_token
         x = self.decoder.embed(inputs.tokens.masked_fill(is_image, 0))

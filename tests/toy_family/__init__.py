@@ -35,8 +35,10 @@ class LookingLayer(Layer):
 class Toy(CausalReader):
     """Patches through a linear layer, which the decoder's layer looks at."""
 
+    images_in_text = False
+
     def __init__(self, config: dict):
-        super().__init__(image_token=-1)
+        super().__init__()
         self.patch, self.place = nn.Linear(3 * PATCH**2, WIDTH), nn.Embedding(GRID**2, WIDTH)
         self.decoder = LlamaDecoder(DECODER, [LookingLayer()])
 
