@@ -128,7 +128,11 @@ class Trainer:
     def progress(self) -> float:
         """The share of the run that is done."""
         done = self.state.step / self.settings.steps
-        return done if self.settings.minutes is None else max(done, self.state.spent / (60 * self.settings.minutes))
+        return (
+            done
+            if self.settings.minutes is None
+            else max(done, min(1.0, self.state.spent / (60 * self.settings.minutes)))
+        )
 
     def _update(self, batches: list[Batch]) -> None:
         began = time.monotonic()

@@ -80,8 +80,8 @@ def test_a_clock_goes_on_where_the_run_stopped(base, tmp_path, monkeypatch):
     ticks = iter(range(1_000_000))
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    chosen = ("--minutes", "0.1", "--eval-every", "4")
-    tune(base, whole, *chosen)
+    chosen = ("--minutes", "0.095", "--eval-every", "4")  # it is over within the sixth update
+    assert "step 6 (100 %)" in (said := tune(base, whole, *chosen).err) and "0:00 left" in said
     shutil.copytree(whole, stopped)
     shutil.rmtree(stopped / "checkpoints" / "step-0000006")
     tune(base, stopped, *chosen, "--resume")
