@@ -31,6 +31,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--skip-folder", action="store_true")
     return parser.parse_args()
 
 
@@ -70,7 +71,7 @@ def main() -> None:
                     chosen = ["--model", folder, "--quantize", storage, "--batch", *rows]
                     said = script("steps.py", *chosen, "--rounds", "1", "--roads", "kernels")
                     more += [f"{name} {storage}, {line}" for line in said.splitlines() if ": a step" in line]
-            if name == IN_A_FOLDER[0]:
+            if name == IN_A_FOLDER[0] and not given.skip_folder:
                 rows = [str(count) for count in IN_A_FOLDER[1]]
                 said = script("folder.py", "--model", folder, "--batch", *rows)
                 more += [f"{name}, {line}" for line in said.splitlines() if line.startswith("batch")]

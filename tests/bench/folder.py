@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -53,7 +54,7 @@ class Spent:
 
     def __init__(self) -> None:
         self.steps = self.rows = self.joins = 0
-        self.seconds = {"prefill": 0.0, "waiting for the device": 0.0, "taking": 0.0}
+        self.seconds = {"prefill": 0.0, "waiting for the device": 0.0, "taking": 0.0, "reading a photograph": 0.0}
 
     @contextmanager
     def on(self, part: str) -> Iterator[None]:
@@ -81,20 +82,20 @@ def lengths_given(lengths: list[int], end: int) -> Iterator[Spent]:
             reading.events = events  # type: ignore[method-assign]
             yield from super()._read(reading, cache)
 
-        def write(self, take: Any) -> Any:
-            def timed(count: int, wait: bool) -> Any:
-                with spent.on("taking"):
-                    return take(count, wait)
-
-            return (yield from super().write(timed))
-
     def limited(model: Any, inputs: Any, **settings: Any) -> Any:
         nonlocal answered
         own = lengths[answered : answered + len(inputs.tokens)]
         answered += len(own)
         return generate(model, inputs, limits=own, **settings)
 
-    prefill, before = cuda_graph.prefill, collect.generate
+    prefill, before, write = cuda_graph.prefill, collect.generate, scheduler.write_continuously
+
+    def taking(model: Any, take: Any, **settings: Any) -> Any:
+        def timed(count: int, wait: bool) -> Any:
+            with spent.on("taking"):
+                return take(count, wait)
+
+        return write(model, timed, **settings)
 
     def counted(*given: Any) -> Any:
         spent.joins += 1
@@ -102,8 +103,10 @@ def lengths_given(lengths: list[int], end: int) -> Iterator[Spent]:
             return prefill(*given)
 
     scheduler._Batch, cuda_graph.prefill, collect.generate = Timed, counted, limited
+    scheduler.write_continuously = taking
     yield spent
     scheduler._Batch, cuda_graph.prefill, collect.generate = batch, prefill, before
+    scheduler.write_continuously = write
 
 
 def measure(loaded: Any, road: str, lengths: list[int], size: int) -> tuple[float, Spent]:
@@ -115,10 +118,12 @@ def measure(loaded: Any, road: str, lengths: list[int], size: int) -> tuple[floa
     loaded.model.rows_join = road == "rows"
     with lengths_given(lengths, end) as spent:
         start = time.perf_counter()
-        count = sum(1 for _ in run(sources, request, lambda: loaded, model="bench", batch_size=size))
+        outcomes = run(sources, request, lambda: loaded, model="bench", batch_size=size)
+        read = [outcome.record.timings["load"] for outcome in outcomes]
         seconds = time.perf_counter() - start
-    assert count == len(lengths)
-    return count / seconds, spent
+    assert len(read) == len(lengths)
+    spent.seconds["reading a photograph"] = median(read)
+    return len(read) / seconds, spent
 
 
 def main() -> None:
@@ -145,7 +150,7 @@ def main() -> None:
                 rates[kind] = rate
                 line = f"batch {size}, {road:7}, {kind:6}: {rate:6.1f} photographs/s, {rate * equal[0]:7.0f} tokens/s"
                 if spent.steps:
-                    parts = ", ".join(f"{value:.2f} s {part}" for part, value in spent.seconds.items())
+                    parts = ", ".join(f"{value:.3f} s {part}" for part, value in spent.seconds.items())
                     line += (
                         f"; {spent.joins} prefills, {spent.steps} steps of {spent.rows / spent.steps:.1f} rows; {parts}"
                     )
