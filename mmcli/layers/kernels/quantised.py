@@ -139,10 +139,11 @@ def _one_row_int4(
 ):  # fmt: skip
     """A word's eight integers are put into mantissas: f = 1 + u / 16, where u = integer + 8.
 
-    What is added comes off the sums: Σ x · integer = 16 Σ x · f − 24 Σ x.
+    What is added comes off the sums: Σ x · integer = 16 Σ x · f − 24 Σ x. Neighbouring threads take neighbouring words,
+    as if these were not together in memory: of x, which is four times as long, they then read what is together.
     """
     output = tl.program_id(0) * OUT + tl.arange(0, OUT)
-    word = tl.broadcast_to(tl.arange(0, WIDE)[None, :], (OUT, WIDE))
+    word = tl.max_contiguous(tl.broadcast_to(tl.arange(0, WIDE)[None, :], (OUT, WIDE)), (1, 1))
     tile = words_ptr + output.to(tl.int64)[:, None] * WORDS + word
     scales = scale_ptr + output.to(tl.int64)[:, None] * (WORDS // 4) + word // 4  # 32 numbers are four words
     there = (output < outputs)[:, None]
