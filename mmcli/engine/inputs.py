@@ -34,13 +34,14 @@ class Inputs:
     search: Search | None = None  # how the model's publisher had it search; None: as `engine/beams.py` does by itself
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Inputs":
-        """The same batch on a device; images and audio also change their type."""
+        """The same batch on a device; images and audio also change their type, there: a GPU does so at once, where the
+        threads of a busy CPU would wait for each other."""
         return replace(
             self,
             tokens=self.tokens.to(device),
             valid=self.valid.to(device),
-            images=tuple(image.to(device, dtype) for image in self.images),
-            audio=None if self.audio is None else self.audio.to(device, dtype),
+            images=tuple(image.to(device).to(dtype) for image in self.images),
+            audio=None if self.audio is None else self.audio.to(device).to(dtype),
             audio_valid=None if self.audio_valid is None else self.audio_valid.to(device),
         )
 
