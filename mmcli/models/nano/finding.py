@@ -199,7 +199,7 @@ def _boxes(
     images = [one.image for one in rows]
     automata = [automaton(grammar, processor.grammar) for grammar in grammars]
     rules = Doubtful(automata, loaded.config.decoder.vocabulary, seen.store.device)
-    answers = _write(loaded, seen, prompts, images, rules, min(max_tokens, longest), sampling)
+    answers = _write(loaded, seen.about(images), prompts, rules, min(max_tokens, longest), sampling)
     assert rules.presence is not None  # noted at the first step
     written = []
     for one, answer, presence in zip(asked, answers, rules.presence.tolist(), strict=False):  # not those that fill
@@ -271,7 +271,7 @@ def _masks(loaded: "Loaded", seen: Seen, wanted: list[tuple[Asked, int]], sampli
     grammar = _processor(loaded).grammar
     automata = [automaton(one, grammar) for one in grammars]
     rules = GrammarProcessor(automata, loaded.config.decoder.vocabulary, seen.store.device)
-    answers = _write(loaded, seen, prompts, images, rules, CORNERS + CODES, sampling)
+    answers = _write(loaded, seen.about(images, boxes), prompts, rules, CORNERS + CODES, sampling)
     for (one, i), answer in zip(wanted, answers, strict=False):  # not those that fill
         codes = answer.tokens[CORNERS:]
         seg = cast(tuple[int, ...], tuple(grammar.mask_code(token.id) for token in codes))  # the rules let nothing else
@@ -283,15 +283,14 @@ def _write(
     loaded: "Loaded",
     seen: Seen,
     prompts: list[str],
-    images: list[int],
     rules: GrammarProcessor,
     max_tokens: int,
     sampling: Sampling,
 ) -> list[Completion]:
-    """What nano writes for each prompt about one of the images."""
+    """What nano writes for each prompt; `seen` says which image it is about."""
     processor = _processor(loaded)
     least = 0 if seen.store.device.type == "cpu" else PROMPT
-    inputs = replace(processor.rows(prompts, least), context=seen.about(images))
+    inputs = replace(processor.rows(prompts, least), context=seen)
     return complete(
         loaded.model,
         inputs,

@@ -11,11 +11,11 @@ from mmcli.layers.attention import prefix_positions
 from mmcli.layers.fusing import Fusable
 from mmcli.layers.packed import pack
 from mmcli.layers.prefix_lm import PrefixLM
-from mmcli.models.nano.config import CLASSES, NanoConfig
-from mmcli.models.nano.mask_tokens import CODES
+from mmcli.models.nano.config import CLASSES, MASK_CODES, NanoConfig
+from mmcli.models.nano.mask_planes import MaskPlanes
 from mmcli.models.nano.proposal_classifier import ProposalClassifier
 from mmcli.models.nano.tower import NanoTower
-from mmcli.models.nano.writing import Writing
+from mmcli.models.nano.writing import Writing, box_of
 
 # Images that a GPU reads at a time, blank ones among them: always as many. Libraries choose their kernels, and with
 # them the order of their sums, by the size of a batch, so that an image would be read a little differently alone than
@@ -28,33 +28,39 @@ class Seen:
     """What nano makes of images before anything is asked: any number of questions can be asked about it."""
 
     store: Tensor  # [layers, 2, P, K, S, H] keys and values of the soft tokens of P images
-    plane: Tensor  # [P, 64, h, w] from which masks are cut
+    planes: MaskPlanes  # from which masks are cut
     raw: list[Tensor]  # the detector's outputs for each stride [P, 80 + 32, h, w], as `picodet.PicoDet` gives them
     boxes: Tensor  # [P, N, 4] what the detector proposes, as (x0, y0, x1, y1) in 0..1
     logits: Tensor  # [P, N, 80] as what the detector takes them
     classified: Tensor  # [P, N, 80] as what nano takes them, having read the whole image
     there: Tensor  # [P, 80] which classes nano thinks are in the image at all; logits like the others
     image: Tensor | None = None  # [B] which image each row of a batch is about; None: row i is about image i
+    outlined: Tensor | None = None  # [B, 4] boxes in 0..1 whose masks the rows write; None: their own, as they come
 
-    def about(self, images: list[int]) -> "Seen":
-        """The same for rows that are about these images."""
-        return replace(self, image=torch.tensor(images, device=self.store.device))
+    def about(self, images: list[int], boxes: list[tuple[int, ...]] | None = None) -> "Seen":
+        """The same for rows that are about these images, and write masks of nothing but these boxes (y0, x0, y1, x1 in
+        locations)."""
+        device = self.store.device
+        outlined = None if boxes is None else box_of(torch.tensor(boxes, device=device))
+        return replace(self, image=torch.tensor(images, device=device), outlined=outlined)
 
     def first(self, count: int) -> "Seen":
         """The same of the first images alone."""
-        names = ("plane", "boxes", "logits", "classified", "there")
+        names = ("boxes", "logits", "classified", "there")
         fewer = {name: getattr(self, name)[:count] for name in names}
-        return replace(self, store=self.store[:, :, :count], raw=[stride[:count] for stride in self.raw], **fewer)
+        raw, planes = [stride[:count] for stride in self.raw], self.planes.first(count)
+        return replace(self, store=self.store[:, :, :count], raw=raw, planes=planes, **fewer)
 
     @classmethod
     def joined(cls, parts: "list[Seen]") -> "Seen":
         """What was made of some images and of further ones, as of all of them."""
         if len(parts) == 1:
             return parts[0]
-        names = ("plane", "boxes", "logits", "classified", "there")
+        names = ("boxes", "logits", "classified", "there")
         whole = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
         raw = [torch.cat(strides) for strides in zip(*(part.raw for part in parts), strict=True)]
-        return cls(store=torch.cat([part.store for part in parts], 2), raw=raw, **whole)
+        planes = MaskPlanes.joined([part.planes for part in parts])
+        return cls(store=torch.cat([part.store for part in parts], 2), planes=planes, raw=raw, **whole)
 
 
 class Nano(PrefixLM, Fusable):
@@ -73,7 +79,7 @@ class Nano(PrefixLM, Fusable):
         super().__init__(config.decoder, config.image_token)
         self.config = config
         self.tower = NanoTower(config)
-        self.judge = ProposalClassifier(config)
+        self.classifier = ProposalClassifier(config)
         self.register_buffer("class_ids", torch.empty(0, dtype=torch.long), persistent=False)
         self.register_buffer("class_share", torch.empty(0), persistent=False)
         if not self.class_ids.is_meta:
@@ -97,6 +103,12 @@ class Nano(PrefixLM, Fusable):
         words = (vectors * self.class_share[..., None].to(vectors.dtype)).sum(1)
         return words * self.config.decoder.width**0.5
 
+    def asked_words(self, text: Tensor) -> Tensor:
+        """What prompts [B, T] ask for: the mean of their tokens' embeddings [B, D], from <bos> on."""
+        there = (text == self.config.bos_token).cumsum(1).clamp(max=1)[..., None]
+        vectors = self.decoder.embed(text)
+        return (vectors * there).sum(1) / there.sum(1).clamp(min=1)
+
     def soft_tokens(self, pixels: Tensor) -> Tensor:
         return self.tower(pixels, self.class_words())[0]
 
@@ -111,15 +123,15 @@ class Nano(PrefixLM, Fusable):
     def _look(self, pixels: Tensor) -> Seen:
         found, raw = self.tower.detect(pixels)
         proposed = self.tower.propose(raw, found)
-        soft, plane = self.tower.read(pixels, found, proposed, self.class_words())
+        soft, planes = self.tower.read(pixels, found, proposed, self.class_words())
         valid = torch.ones(soft.shape[:2], dtype=torch.bool, device=soft.device)
         cache = self.new_cache(*soft.shape[:2])
         cache.extend(valid)
         mask = valid[:, None, None, :].expand(-1, -1, soft.shape[1], -1)
         hidden = self.decoder(soft.to(cache.store.dtype), prefix_positions(valid), mask, cache)
-        grid, things = hidden.split((soft.shape[1] - self.config.proposals, self.config.proposals), 1)
-        classified, there = self.judge(things, grid.mean(1))
-        return Seen(cache.store, plane, raw, proposed[0].float(), proposed[1].float(), classified, there)
+        grid, proposals = hidden.split((soft.shape[1] - self.config.proposals, self.config.proposals), 1)
+        classified, there = self.classifier(proposals, grid.mean(1))
+        return Seen(cache.store, planes, raw, proposed[0].float(), proposed[1].float(), classified, there)
 
     def prefill(self, inputs: Inputs, cache: KVCache) -> Tensor:
         """As `PrefixLM.prefill`; an answer that finds nothing at once is held back by `absent_bias`.
@@ -144,25 +156,27 @@ class Nano(PrefixLM, Fusable):
         return logits
 
     def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        """As `PrefixLM.step`; while a row writes mask codes it sees what their box shows."""
+        """As `PrefixLM.step`; where a row writes mask codes the mask head's logits are added."""
         x = self.decoder.embed(tokens[:, None])
         positions = cache.positions[:, None].clone()
         cache.extend(torch.ones_like(tokens[:, None], dtype=torch.bool))
         assert isinstance(cache.context, Writing)  # as `prefill` left it
-        shown = cache.context.read(tokens, cache, self.tower.masks, self.config)
-        if shown is not None:
-            x = x + shown[:, None].to(x.dtype)
+        codes = cache.context.read(tokens, cache, self.tower, self.config)
         hidden = self.decoder(x, positions, cache.step_mask(), cache)
-        return self._allowed(self.decoder.logits(hidden[:, -1]))
+        logits = self.decoder.logits(hidden[:, -1])
+        if codes is not None:
+            first = self.config.seg_token
+            logits[:, first : first + MASK_CODES] += codes.to(logits.dtype)
+        return self._allowed(logits)
 
     def _begin(self, seen: Seen, text: Tensor, cache: KVCache) -> Writing:
         """The state of answers to prompts `text` [B, T]."""
-        rows, width = len(text), self.config.decoder.width
+        device = text.device
         masks = self._begins_with(text, self.config.finding_tokens[-1:])
-        image = torch.arange(rows, device=text.device) if seen.image is None else seen.image
-        written = torch.zeros(rows, cache.capacity, dtype=torch.long, device=text.device)
-        vectors = torch.zeros(rows, CODES, width, dtype=seen.plane.dtype, device=text.device)
-        return Writing(seen.plane, image, masks, written, vectors, self.evidence(seen))
+        image = torch.arange(len(text), device=device) if seen.image is None else seen.image
+        written = torch.zeros(len(text), cache.capacity, dtype=torch.long, device=device)
+        words = self.asked_words(text)
+        return Writing.begin(seen.planes, image, masks, written, words, self.evidence(seen), seen.outlined, self.tower)
 
     def evidence(self, seen: Seen) -> Tensor:
         """For each class the log-odds that it is in the image [P, 80], from all that looked at it."""

@@ -10,13 +10,13 @@ from mmcli.models.nano.config import CLASSES, NanoConfig
 
 
 class ProposalClassifier(nn.Module):
-    """One logit for each class that the detector knows: of each proposal, and of the whole picture."""
+    """One logit for each class that the detector knows: of each proposal, and of the whole image."""
 
     def __init__(self, config: NanoConfig):
         super().__init__()
-        self.thing = nn.Linear(config.decoder.width, CLASSES)
-        self.picture = nn.Linear(config.decoder.width, CLASSES)
+        self.proposals = nn.Linear(config.decoder.width, CLASSES)
+        self.image = nn.Linear(config.decoder.width, CLASSES)
 
-    def forward(self, things: Tensor, picture: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, proposals: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """What the decoder made of the proposals [B, N, D] and of the grid [B, D] → [B, N, 80] and [B, 80]."""
-        return self.thing(things).float(), self.picture(picture).float()
+        return self.proposals(proposals).float(), self.image(image).float()

@@ -3,8 +3,8 @@
 import torch
 
 from mmcli.models.family import Stage, parameter_count
-from mmcli.models.nano.config import CLASSES, NanoConfig
-from mmcli.models.nano.mask_tokens import CODES, CUT
+from mmcli.models.nano.config import CLASSES, MASK_CODES, NanoConfig
+from mmcli.models.nano.mask_head import CODES, CUT
 from mmcli.models.nano.model import Nano
 from mmcli.models.nano.picodet import STRIDES
 
@@ -18,7 +18,7 @@ def stages(config: NanoConfig) -> list[Stage]:
         parameter_count(tower)
         - parameter_count(tower.features)
         - parameter_count(tower.detector)
-        - parameter_count(tower.masks)
+        - parameter_count(tower.mask_head)
     )
     side, small = config.image_size, config.feature_size
     strides = ", ".join(str(s) for s in STRIDES)
@@ -68,14 +68,14 @@ def stages(config: NanoConfig) -> list[Stage]:
             "proposal classifier",
             "linear",
             f"{config.proposals} × {CLASSES} and {CLASSES}",
-            parameter_count(model.judge),
+            parameter_count(model.classifier),
             ("which class each proposal is, and which classes the picture shows",),
         ),
         Stage(
-            "mask tokens",
+            "mask head",
             "convolutions",
-            f"{CODES} × {width}",
-            parameter_count(tower.masks),
-            (f"cut to a box at {CUT} × {CUT} points", "read while its mask is written"),
+            f"{CODES} × {MASK_CODES}",
+            parameter_count(tower.mask_head),
+            (f"a box and its margin at {CUT} × {CUT} points", "its logits of codes are added"),
         ),
     ]

@@ -20,14 +20,15 @@ from mmcli.decode.locations import encode_box, not_empty
 from mmcli.errors import InputError
 from mmcli.example import Example, LabelledObject
 from mmcli.models.location_answers import exchanges
-from mmcli.models.nano.config import LOCATIONS, MASK_CODES, NanoConfig
+from mmcli.models.nano.config import MASK_CODES, NanoConfig
 from mmcli.models.nano.finding import MOST_OBJECTS
-from mmcli.models.nano.mask_tokens import CODES
+from mmcli.models.nano.mask_head import CODES
+from mmcli.models.nano.mask_planes import MaskPlanes
 from mmcli.models.nano.model import Nano
 from mmcli.models.nano.processor import NanoProcessor
 from mmcli.models.nano.things import THINGS
 from mmcli.models.nano.words import known
-from mmcli.models.nano.writing import CORNERS
+from mmcli.models.nano.writing import CORNERS, box_of
 from mmcli.models.object_text import codes_of
 from mmcli.models.teaching import Batch, Row, Teaching, open_images, seen_mask
 
@@ -47,8 +48,8 @@ class NanoTeaching(Teaching):
     """An image is one row: its soft tokens, and a question for each label."""
 
     adapted = ("attention.q", "attention.k", "attention.v", "attention.out", "mlp.gate", "mlp.up", "mlp.down")
-    head = ("tower.grid_in.", "tower.proposal_")
-    frozen = ("tower.detector.", "tower.features.", "judge.")
+    head = ("tower.grid_in.", "tower.proposal_", "tower.mask_head.")
+    frozen = ("tower.detector.", "tower.features.", "classifier.")
     shared = False  # it is small
     rate = 2e-4
     lora_rate = 1e-3
@@ -142,15 +143,23 @@ class NanoTeaching(Teaching):
         object.__setattr__(own, "before", before)  # no part of the model: neither trained nor saved
 
     def states(self, model: "GenerativeModel", batch: Batch) -> Tensor:
-        """As `Teaching.states`."""
+        """As `Teaching.states`; behind each state stand the mask head's logits of codes: [B, T, D + 128]."""
         own = cast(Nano, model)
-        soft, plane = _read(own, torch.stack(batch.inputs.images))
+        soft, planes = _read(own, torch.stack(batch.inputs.images))
         tokens = batch.inputs.tokens
         is_image = tokens == own.image_token
         x = own.decoder.embed(tokens.masked_fill(is_image, 0))
-        x = x + _mask_vectors(own, plane, tokens).to(x.dtype)
         x = x.masked_scatter(is_image[..., None], soft.to(x.dtype))
-        return own.decoder(x, _positions(batch, own.config), seen_mask(batch))
+        hidden = own.decoder(x, _positions(batch, own.config), seen_mask(batch))
+        return torch.cat((hidden, _code_logits(own, planes, batch).to(hidden.dtype)), -1)
+
+    def logits(self, model: "GenerativeModel", states: Tensor) -> Tensor:
+        """As `Teaching.logits`."""
+        own = cast(Nano, model)
+        hidden, codes = states.split((states.shape[-1] - MASK_CODES, MASK_CODES), -1)
+        logits = super().logits(own, hidden)
+        first = own.config.seg_token
+        return logits + F.pad(codes.to(logits.dtype), (first, logits.shape[-1] - first - MASK_CODES))
 
     def further_loss(self, model: "GenerativeModel", batch: Batch, states: Tensor) -> Tensor | None:
         """How far the states of the images are from what they were, for each row in shares of their size."""
@@ -164,10 +173,11 @@ class NanoTeaching(Teaching):
             places = torch.arange(soft, device=vectors.device).expand(len(vectors), -1)
             mask = torch.ones(len(vectors), 1, soft, soft, dtype=torch.bool, device=vectors.device)
             wanted = before.decoder(vectors, places, mask)
-        return KEPT * (states[:, :soft] - wanted).square().mean((1, 2)).div(wanted.square().mean((1, 2))).sum()
+        hidden = states[:, :soft, :-MASK_CODES]
+        return KEPT * (hidden - wanted).square().mean((1, 2)).div(wanted.square().mean((1, 2))).sum()
 
 
-def _read(own: Nano, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def _read(own: Nano, pixels: Tensor) -> tuple[Tensor, MaskPlanes]:
     with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
         found, raw = own.tower.detect(pixels)  # never trained, and in full precision: boxes are copied from it
         proposed = own.tower.propose(raw, found)
@@ -182,19 +192,19 @@ def _positions(batch: Batch, config: NanoConfig) -> Tensor:
     return torch.where(question > 0, config.soft_tokens + places - begins, places)
 
 
-def _mask_vectors(own: Nano, plane: Tensor, tokens: Tensor) -> Tensor:
-    """What is added to the tokens that a mask code follows: [B, T, D]."""
-    config = own.config
+def _code_logits(own: Nano, planes: MaskPlanes, batch: Batch) -> Tensor:
+    """What is added to the logits of codes, at the tokens that one follows: [B, T, 128]."""
+    config, tokens = own.config, batch.inputs.tokens
     is_code = (tokens >= config.seg_token) & (tokens < config.seg_token + MASK_CODES)
-    added = torch.zeros(*tokens.shape, config.decoder.width, device=tokens.device, dtype=plane.dtype)
+    added = planes.maps.new_zeros(*tokens.shape, MASK_CODES)
     starts = (is_code & ~F.pad(is_code[:, :-1], (1, 0))).nonzero().tolist()
     for row, first in starts:
-        y0, x0, y1, x1 = (tokens[row, first - CORNERS : first] - config.loc_token).float() / (LOCATIONS - 1)
-        box = torch.stack((x0, y0, x1, y1)).clamp(0, 1)[None, None]
-        vectors = own.tower.masks(plane[row : row + 1], box)[0, 0]
-        added = added.index_put(
-            (torch.tensor(row), torch.arange(first - 1, first - 1 + CODES)), vectors.to(added.dtype), accumulate=True
-        )
+        box = box_of(tokens[row : row + 1, first - CORNERS : first] - config.loc_token)
+        asked = batch.prefix[row] & (batch.question[row] == batch.question[row, first])
+        words = own.asked_words(tokens[row : row + 1, asked])
+        logits = own.tower.mask_logits(planes.of(torch.tensor([row], device=tokens.device)), box, words)
+        places = torch.tensor([row]), torch.arange(first - 1, first - 1 + CODES)
+        added = added.index_put(places, logits[0].to(added.dtype))
     return added
 
 

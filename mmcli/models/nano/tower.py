@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from mmcli.layers.fusing import Fusable
 from mmcli.models.nano.config import CELL, NanoConfig
 from mmcli.models.nano.efficientnet_lite import CHANNELS, EfficientNetLite
-from mmcli.models.nano.mask_tokens import MaskTokens
+from mmcli.models.nano.mask_head import MaskHead
+from mmcli.models.nano.mask_planes import MaskPlanes
 from mmcli.models.nano.picodet import CLASSES, NECK, PicoDet, proposals
 
 OCTAVES = 10  # the finest wave of the box encoding is 4 of the 1024 location bins long
@@ -20,7 +21,7 @@ Proposed = tuple[Tensor, Tensor, Tensor]  # boxes, class logits and features, as
 
 
 class NanoTower(Fusable):
-    """Images [B, 3, side, side] in 0..1 → soft tokens [B, grid² + proposals, D] and a plane to cut masks from.
+    """Images [B, 3, side, side] in 0..1 → soft tokens [B, grid² + proposals, D] and planes to cut masks from.
 
     The grid carries what is where (EfficientNet-Lite2 on a reduced image, PicoDet's neck beside it); the proposals
     carry PicoDet's best boxes with their class logits and the decoder's own words for the likely classes, so that the
@@ -40,7 +41,7 @@ class NanoTower(Fusable):
         self.proposal_out = nn.Linear(width, width)
         self.proposal_word = nn.Linear(width, width, bias=False)
         self.proposal_norm = nn.LayerNorm(width)
-        self.masks = MaskTokens(width)
+        self.mask_head = MaskHead(width)
 
     def fuse(self) -> None:
         """On a CPU the convolutions' weights, and with them all maps, have their channels innermost (oneDNN is faster
@@ -48,18 +49,29 @@ class NanoTower(Fusable):
         if self.grid_in.weight.device.type == "cpu":
             self.to(memory_format=torch.channels_last)
 
-    def forward(self, pixels: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor, words: Tensor) -> tuple[Tensor, MaskPlanes]:
         """words [80, D]: the decoder's embeddings of the detector's classes."""
         found, raw = self.detect(pixels)
         return self.read(pixels, found, self.propose(raw, found), words)
 
-    def read(self, pixels: Tensor, found: list[Tensor], proposed: Proposed, words: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, pixels: Tensor, found: list[Tensor], proposed: Proposed, words: Tensor) -> tuple[Tensor, MaskPlanes]:
         """As `forward`, given what the detector found in the same pixels."""
         maps = self._maps(pixels)
         grid = self.grid_in(self._grid(maps, found))
         things = self._things(proposed, grid, words)
-        plane = self.masks.plane(maps[0], maps[1], found[0], self._as_map(grid))
-        return torch.cat((self.grid_norm(grid) + self.grid_position, things), 1), plane
+        planes = MaskPlanes(self.mask_head.plane(maps, found, self._as_map(grid)), pixels)
+        return torch.cat((self.grid_norm(grid) + self.grid_position, things), 1), planes
+
+    def mask_logits(self, planes: MaskPlanes, boxes: Tensor, words: Tensor) -> Tensor:
+        """Logits of the codes [B, 16, 128] of what is asked for in words [B, D], in boxes [B, 4] of B images."""
+        logits: Tensor = self.mask_head(planes.maps, planes.pixels, boxes[:, None], words[:, None])[0]
+        return logits[:, 0]
+
+    def mask_maps(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """What `MaskHead.plane` takes, by itself."""
+        found, _ = self.detect(pixels)
+        maps = self._maps(pixels)
+        return maps, found, self._as_map(self.grid_in(self._grid(maps, found)))
 
     def detect(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The detector's features and raw outputs, as `PicoDet.forward` gives them."""

@@ -1,4 +1,4 @@
-"""What rows look at while they write, beside their tokens: the image inside the box, and what the detector saw."""
+"""What answers go by while they are written, beside their tokens: what their boxes show, and what is in the image."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,12 @@ from torch import Tensor
 from mmcli.engine.kv_cache import KVCache, keep_rows
 from mmcli.engine.row_state import RowState
 from mmcli.models.nano.config import LOCATIONS, MASK_CODES, NanoConfig
-from mmcli.models.nano.mask_tokens import CODES, MaskTokens
+from mmcli.models.nano.mask_head import CODES
+from mmcli.models.nano.mask_planes import MaskPlanes
+from mmcli.models.nano.tower import NanoTower
 
 CORNERS = 4  # tokens of a box
+ROWS = ("image", "masks", "written", "words", "logits")  # what rows have of their own
 
 
 @dataclass
@@ -20,23 +23,46 @@ class Writing(RowState):
     A step that is made twice at one place (as when it is recorded for a CUDA graph) leaves what one would have left.
     """
 
-    plane: Tensor  # [P, 64, h, w] of each image
+    planes: MaskPlanes
     image: Tensor  # [B] which image a row is about
     masks: Tensor  # [B] whether a row writes mask codes
     written: Tensor  # [B, S] tokens by their places in the cache
-    vectors: Tensor  # [B, 16, D] what the last box shows
+    words: Tensor  # [B, D] what is asked for
+    logits: Tensor  # [B, 16, 128] of the codes of the last box
     evidence: Tensor  # [P, 80] log-odds that a class is in each image
+    given: bool  # the box is known beforehand
+    any_masks: bool  # some row writes mask codes
+
+    @classmethod
+    def begin(
+        cls,
+        planes: MaskPlanes,
+        image: Tensor,
+        masks: Tensor,
+        written: Tensor,
+        words: Tensor,
+        evidence: Tensor,
+        outlined: Tensor | None,
+        tower: NanoTower,
+    ) -> "Writing":
+        """Nothing is written yet; `outlined` [B, 4] are the boxes whose masks will be, where these are known."""
+        if outlined is None:
+            logits = words.new_zeros(len(words), CODES, MASK_CODES)
+        else:
+            logits = code_logits(tower, planes, image, outlined, words)
+        given, any_masks = outlined is not None, bool(masks.any())
+        return cls(planes, image, masks, written, words, logits, evidence, given, any_masks)
 
     def keep(self, rows: list[int]) -> None:
         """Go on with these rows, in this order; what is of an image is held once anyway."""
-        for name in ("image", "masks", "written", "vectors"):
+        for name in ROWS:
             setattr(self, name, keep_rows(getattr(self, name), rows, 0))
 
-    def read(self, tokens: Tensor, cache: KVCache, cut: MaskTokens, config: NanoConfig) -> Tensor | None:
-        """Take note of tokens [B] and return what to add to their embeddings [B, D]; None: nothing."""
+    def read(self, tokens: Tensor, cache: KVCache, tower: NanoTower, config: NanoConfig) -> Tensor | None:
+        """Take note of tokens [B] and return what to add to the logits of the codes [B, 128]; None: nothing."""
         place = cache.cursor if cache.fixed else torch.tensor([cache.length - 1], device=tokens.device)
         self.written.index_copy_(1, place, tokens[:, None])
-        if not cache.fixed and not bool(self.masks.any()):
+        if not self.any_masks:
             return None
         back = torch.arange(-CORNERS - CODES + 1, 1, device=tokens.device)
         last = self.written.index_select(1, (place + back).clamp(min=0))  # [B, 20], the newest at the end
@@ -47,10 +73,22 @@ class Writing(RowState):
         at = begin[:, None] + torch.arange(CORNERS, device=tokens.device)
         writes = self.masks & is_place.gather(1, at).all(1) & (codes < CODES)
         fresh = writes & (codes == 0)
-        if cache.fixed or bool(fresh.any()):
-            y0, x0, y1, x1 = ((last.gather(1, at) - config.loc_token).float() / (LOCATIONS - 1)).clamp(0, 1).unbind(1)
-            boxes = torch.stack((x0, y0, x1, y1), 1)[:, None]
-            shown = cut(self.plane.index_select(0, self.image), boxes)[:, 0].to(self.vectors.dtype)
-            self.vectors.copy_(torch.where(fresh[:, None, None], shown, self.vectors))
-        index = codes.clamp(max=CODES - 1)[:, None, None].expand(-1, 1, self.vectors.shape[-1])
-        return self.vectors.gather(1, index)[:, 0] * writes[:, None]
+        if not self.given and (cache.fixed or bool(fresh.any())):
+            boxes = box_of(last.gather(1, at) - config.loc_token)
+            logits = code_logits(tower, self.planes, self.image, boxes, self.words)
+            self.logits.copy_(torch.where(fresh[:, None, None], logits.to(self.logits.dtype), self.logits))
+        index = codes.clamp(max=CODES - 1)[:, None, None].expand(-1, 1, MASK_CODES)
+        return self.logits.gather(1, index)[:, 0] * writes[:, None]
+
+
+def box_of(locations: Tensor) -> Tensor:
+    """Places y0, x0, y1, x1 [B, 4] → boxes x0, y0, x1, y1 in 0..1."""
+    y0, x0, y1, x1 = (locations.float() / (LOCATIONS - 1)).clamp(0, 1).unbind(1)
+    return torch.stack((x0, y0, x1, y1), 1)
+
+
+def code_logits(tower: NanoTower, planes: MaskPlanes, image: Tensor, boxes: Tensor, words: Tensor) -> Tensor:
+    """`NanoTower.mask_logits` of rows that are about these images; one by one on a CPU, for its cache."""
+    size = 1 if boxes.device.type == "cpu" else len(boxes)
+    parts = (part.split(size) for part in (image, boxes, words))
+    return torch.cat([tower.mask_logits(planes.of(own), *rest) for own, *rest in zip(*parts, strict=True)])

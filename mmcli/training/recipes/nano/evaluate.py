@@ -16,6 +16,7 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,7 +33,16 @@ from mmcli.models.nano.joining import Candidate
 from mmcli.output.masks import paste_mask
 from mmcli.training.metrics.cider import cider
 from mmcli.training.recipes.nano import masks
-from mmcli.training.recipes.nano.annotations import COCO_CLASSES, MIXED, LabelledBox, Photo, overlap, read_photos
+from mmcli.training.recipes.nano.annotations import (
+    ALL,
+    COCO_CLASSES,
+    MIXED,
+    LabelledBox,
+    Photo,
+    overlap,
+    read_photos,
+    split_training,
+)
 from mmcli.training.recipes.nano.arguments import parser_of
 from mmcli.training.recipes.nano.boxes import (
     SCALE,
@@ -301,18 +311,25 @@ def main_object(photo: Photo) -> str | None:
     return max(area, key=area.__getitem__) if area else None
 
 
+def _measured(data: Path, files: Sequence[str], held_out: bool) -> list[Photo]:
+    photos = read_photos(data, files)
+    return split_training(photos)[1] if held_out else [photo for photo in photos if photo.split == "check"]
+
+
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--batch", type=int, default=64, help="captions written together")
     parser.add_argument("--jobs", type=int, default=1, help="processes that look for boxes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=1, help="use only every n-th check picture")
+    parser.add_argument("--held-out", action="store_true", help="measure on what training holds out, to choose by")
     parser.add_argument("--only", default="boxes,false,coco,lists,masks,captions,hallucination,likeness,questions")
     args = parser.parse_args()
     source = Source(args.model, args.data, args.device, args.dtype)
+    files = (ALL,) * 3 if args.held_out else (MIXED, COCO_FILES, MASKED_FILES)
     mixed, coco, masked = (
-        Evaluation(source, [p for p in photos if p.split == "check"][:: args.every], args.batch, args.jobs)
-        for photos in (read_photos(args.data, files) for files in (MIXED, COCO_FILES, MASKED_FILES))
+        Evaluation(source, _measured(args.data, own, args.held_out)[:: args.every], args.batch, args.jobs)
+        for own in files
     )
     measures = {
         "boxes": lambda: measure_boxes(mixed, args.seed),

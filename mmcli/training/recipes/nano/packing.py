@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from mmcli.models.nano.config import NanoConfig
-from mmcli.models.nano.mask_tokens import CODES
+from mmcli.models.nano.mask_head import CODES
 from mmcli.training.recipes.nano import prompts
 from mmcli.training.recipes.nano.annotations import COCO_CLASSES, KNOWN_TO_DETECTOR, Photo
 
@@ -28,7 +28,6 @@ LAYOUT_SHARE = 0.06  # of the rows
 MOSAIC_SHARE = 0.3  # … that are four images in one
 TILES = 4
 MASK_PRIORITY = 0.6  # share of rows in which questions for masks get room before others
-MASK_CODE_WEIGHT = 1.5  # of a mask's code, beside another token
 WORD_NOISE = 0.2  # share of a sentence's words that are read wrongly while it is learned
 
 
@@ -202,7 +201,8 @@ class Questions(IterableDataset):
             b["sentence"][row, first : at + n] = weight < 0
             if own:
                 codes = np.array([i for i, token in enumerate(suffix) if token == self.config.seg_token])
-                b["weight"][row, first + codes] *= MASK_CODE_WEIGHT
+                later = np.arange(len(codes)) % CODES > 0
+                b["weight"][row, first + codes[later]] = 0.0  # the mask head writes them; the first says that they come
                 b["cell"][row, first + codes] = 1 + masks * CODES + np.arange(len(codes))
                 missed = np.array([not mask.exact for mask in own]).nonzero()[0]
                 corners = (codes[missed * CODES, None] + np.arange(-4, 0)).flatten()

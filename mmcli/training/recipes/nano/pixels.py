@@ -7,6 +7,7 @@ import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,10 +16,33 @@ from PIL import Image
 from torch import Tensor
 
 from mmcli.training.recipes.nano.annotations import Photo
-from mmcli.training.recipes.nano.packing import Batch
 
 STORED = 320  # pixels; images are kept squeezed to this square
 MAP = 128
+
+
+class Crops(Protocol):
+    """What a batch says of the images that it shows, as `packing.Batch` does."""
+
+    @property
+    def photo(self) -> Tensor: ...
+    @property
+    def window(self) -> Tensor: ...
+    @property
+    def flipped(self) -> Tensor: ...
+    @property
+    def mosaic(self) -> Tensor: ...
+
+
+class Outlined(Protocol):
+    """… and of the masks in them."""
+
+    @property
+    def masks(self) -> Tensor: ...
+    @property
+    def mask_windows(self) -> Tensor: ...
+    @property
+    def turned(self) -> Tensor: ...
 
 
 def _share(shape: tuple[int, ...], fill: int) -> np.ndarray:
@@ -69,7 +93,7 @@ def load(photos: list[Photo], folder: Path, workers: int) -> tuple[Tensor, Tenso
     return images, maps
 
 
-def crop(images: Tensor, maps: Tensor, batch: Batch, side: int, map_side: int) -> tuple[Tensor, Tensor]:
+def crop(images: Tensor, maps: Tensor, batch: Crops, side: int, map_side: int) -> tuple[Tensor, Tensor]:
     """Cut the batch's windows: pixels [B, 3, side, side] in 0..1, jittered, and class maps [B, map_side, map_side].
 
     Beyond the image's edge it is grey; the map there is background.
@@ -103,7 +127,7 @@ def _mosaic(parts: Tensor) -> Tensor:
     return parts.unflatten(0, (-1, 2, 2)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 
-def outlines(masks: Tensor, batch: Batch) -> Tensor:
+def outlines(masks: Tensor, batch: Outlined) -> Tensor:
     """What a batch's boxes show of their masks [B, MAX_MASKS, 64, 64] in 0..1; masks uint8 [count, 64, 64]."""
     own = masks[batch.masks.clamp(min=0)].float() / 255
     own = torch.where(batch.turned[..., None, None], own.flip(-1), own).flatten(0, 1)[:, None]

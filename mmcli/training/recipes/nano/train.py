@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ from mmcli.training.recipes.nano import mask_codes, masks, packing, pixels
 from mmcli.training.recipes.nano.annotations import ALL, Photo, missing, read_layouts, read_photos, split_training
 from mmcli.training.recipes.nano.export import unpacked
 from mmcli.training.recipes.nano.start import from_earlier, from_towers
-from mmcli.training.recipes.nano.training_model import MAP_CELL, OUTLINE, PARTS, TrainingModel, initial
+from mmcli.training.recipes.nano.training_model import MAP_CELL, PARTS, TrainingModel, initial
 
 AVERAGE = 0.999  # how much the averaged weights keep of themselves at each step
 CHECK_ROWS = 128  # rows of a batch of held-out images
@@ -169,7 +168,6 @@ def _inputs(batch: packing.Batch, store: Store, config: NanoConfig) -> list[Tens
         x, m = pixels.crop(store.images, store.maps, there, config.image_size, config.grid * MAP_CELL)
         outlines = pixels.outlines(store.masks, there)
         there = mask_codes.write(store.codebook, outlines, there, config.seg_token)
-        outlines = F.avg_pool2d(outlines, outlines.shape[-1] // OUTLINE)
         return [x, m, outlines, *(getattr(there, name) for name in names)]
 
 
@@ -235,7 +233,7 @@ def _run(
             last, waited = now, 0.0
             sums.zero_()
             if save and ranks.rank == 0:
-                with _averaged(learned, shadow):
+                with averaged(learned, shadow):
                     losses = _held_out_losses(model, checks, store, config, device)
                     _save(model, spent, step, args.out)
                 live = [p.detach() for p in learned]
@@ -249,7 +247,7 @@ def _run(
 
 
 @contextlib.contextmanager
-def _averaged(learned: list[Tensor], shadow: list[Tensor]) -> Iterator[None]:
+def averaged(learned: list[Tensor], shadow: list[Tensor]) -> Iterator[None]:
     """The averaged weights in the place of those of the last step."""
     live = [p.detach().clone() for p in learned]
     with torch.no_grad():

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcli.models.nano.config import NanoConfig
-from mmcli.models.nano.mask_tokens import INNER
+from mmcli.models.nano.mask_head import CODES
 from mmcli.models.nano.model import Nano
 from mmcli.models.nano.picodet import CLASSES, overlaps
 from mmcli.models.nano.tower import Proposed
@@ -19,7 +19,6 @@ from mmcli.training.recipes.nano import packing
 MAP_CELL = 4  # the auxiliary class map has this many cells along a grid token
 VOC_CLASSES = 21
 SIGMA = 3.0  # of the softened places, in location bins
-OUTLINE = 32  # side of the auxiliary masks
 NO_GRID, NO_PROPOSALS = 0.12, 0.08  # rows that see only the one or only the other
 DROPOUT, BLOCK_DROP, CLASSIFIER_DROP = 0.15, 0.2, 0.3
 WEIGHTS = {"map": 0.2, "cells": 0.5, "outline": 1.0, "proposals": 0.25, "presence": 0.1}
@@ -51,8 +50,7 @@ class TrainingModel(nn.Module):
         self.kept = kept or config.grid**2  # grid tokens that the decoder gets to read
         self.map_head = nn.Linear(config.decoder.width, MAP_CELL**2 * VOC_CLASSES)
         self.cell_head = nn.Linear(config.decoder.width, CLASSES)
-        self.outline_head = nn.Conv2d(INNER, 4, 1)
-        for head in (self.cell_head, self.nano.judge.thing, self.nano.judge.picture):
+        for head in (self.cell_head, self.nano.classifier.proposals, self.nano.classifier.image):
             nn.init.constant_(head.bias, -4.0)
         bins = torch.arange(1024.0)
         soft = torch.exp(-0.5 * ((bins[:, None] - bins[None, :]) / SIGMA) ** 2)
@@ -86,18 +84,17 @@ class TrainingModel(nn.Module):
         return out * keep / (1 - rate)
 
     def forward(self, x: Tensor, maps: Tensor, outlines: Tensor, *fields: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels, class maps, masks [B, MAX_MASKS, 32, 32] and the fields of a batch → (loss, its PARTS)."""
+        """Pixels, class maps, masks [B, MAX_MASKS, 64, 64] and the fields of a batch → (loss, its PARTS)."""
         nano, config, b = self.nano, self.nano.config, packing.Batch(*fields)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             found, raw = nano.tower.detect(x)  # frozen, and in full precision: boxes are copied from it
             proposed, dropped = self._doubted(nano.tower.propose(raw, found), b)
-        soft, plane = nano.tower.read(x, found, proposed, nano.class_words())
+        soft, planes = nano.tower.read(x, found, proposed, nano.class_words())
         grid = soft[:, : config.grid**2]
         map_loss, cell_loss = self._map_loss(grid, maps), self._cell_loss(grid, b)
-        inside = nano.tower.masks.inside(plane, b.mask_boxes)
-        outline_loss = self._outline_loss(inside, outlines, b)
         words = nano.decoder.embedding(b.tokens) * config.decoder.width**0.5
-        words = words + self._mask_vectors(inside, b).to(words.dtype)
+        _, drawn = nano.tower.mask_head(planes.maps, planes.pixels, b.mask_boxes, self._asked(words.detach(), b))
+        outline_loss = self._outline_loss(drawn.float(), outlines, b)
         soft, places, hidden = self._hidden(soft.to(words.dtype), dropped, b)
         mask = self.mask(b, hidden)
         count = soft.shape[1]
@@ -171,11 +168,13 @@ class TrainingModel(nn.Module):
         own = torch.eye(places + length, dtype=torch.bool, device=hidden.device)
         return (torch.cat((top, low), 1) | own)[:, None]
 
-    def _mask_vectors(self, inside: Tensor, b: packing.Batch) -> Tensor:
-        """What is added to the embeddings of tokens that a mask code follows: [B, T, D]."""
-        vectors = self.nano.tower.masks.vectors(inside).unflatten(0, b.masks.shape).flatten(1, 2)
-        vectors = F.pad(vectors, (0, 0, 1, 0))  # cell 0: nothing
-        return vectors.gather(1, b.cell[..., None].expand(-1, -1, vectors.shape[-1]))
+    def _asked(self, words: Tensor, b: packing.Batch) -> Tensor:
+        """What each mask is asked for, as `Nano.asked_words` has it: the mean of its question's words [B, M, D]."""
+        first = 1 + CODES * torch.arange(b.masks.shape[1], device=words.device)
+        number = ((b.cell[:, None] == first[:, None]) * b.question[:, None]).amax(-1)  # [B, M]
+        asked = (b.question[:, None] == number[..., None]) & (b.part == packing.PREFIX)[:, None]
+        asked = asked & (number > 0)[..., None]
+        return (asked.to(words.dtype) @ words) / asked.sum(-1, keepdim=True).clamp(min=1)
 
     def _text_loss(self, logp: Tensor, b: packing.Batch, config: NanoConfig) -> Tensor:
         target = b.target.clamp(min=0)
@@ -210,7 +209,9 @@ class TrainingModel(nn.Module):
         grid, objects = out.split((out.shape[1] - boxes.shape[1], boxes.shape[1]), 1)
         seen = ~hidden[:, : grid.shape[1]]
         image = (grid * seen[..., None]).sum(1) / seen.sum(1, keepdim=True).clamp(min=1)
-        classified, there = self.nano.judge(*(F.dropout(x, CLASSIFIER_DROP, self.training) for x in (objects, image)))
+        classified, there = self.nano.classifier(
+            *(F.dropout(x, CLASSIFIER_DROP, self.training) for x in (objects, image))
+        )
         over = overlaps(boxes, b.boxes) * (b.labels >= 0)[:, None]  # [B, N, BOXES]
         classes = F.one_hot(b.labels.clamp(min=0), CLASSES).to(over.dtype)
         right = ((over >= RIGHT).to(over.dtype) @ classes).clamp(max=1)
@@ -244,9 +245,9 @@ class TrainingModel(nn.Module):
         use = (b.known.all(1) & (b.kind != packing.LAYOUT)).float()
         return (loss * use).sum() / use.sum().clamp(min=1) * 10
 
-    def _outline_loss(self, inside: Tensor, outlines: Tensor, b: packing.Batch) -> Tensor:
-        out = F.pixel_shuffle(self.outline_head(inside), 2)[:, 0].float().unflatten(0, b.masks.shape)
-        loss = F.binary_cross_entropy_with_logits(out, outlines, reduction="none").mean((2, 3))
+    def _outline_loss(self, drawn: Tensor, outlines: Tensor, b: packing.Batch) -> Tensor:
+        """The mask head learns its codes afterwards (`train_masks`); here it draws, so that the tower learns for it."""
+        loss = F.binary_cross_entropy_with_logits(drawn, outlines, reduction="none").mean((2, 3))
         use = (b.masks >= 0).float()
         return (loss * use).sum() / use.sum().clamp(min=1)
 
@@ -268,5 +269,4 @@ def initial(config: NanoConfig, kept: int = 0) -> TrainingModel:
         model.nano.decoder.embedding.weight[rows] = torch.cat((angle.sin(), angle.cos()), 1) * width**-0.5
         nn.init.normal_(model.nano.tower.grid_position, std=0.5)
         model.nano.tower.proposal_word.weight.copy_(torch.eye(width) * 0.5)
-        model.nano.tower.masks.out.weight.mul_(0.5)
     return model

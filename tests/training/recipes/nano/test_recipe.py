@@ -63,7 +63,7 @@ class Part(nn.Module):
         self.decoder.embedding = nn.Embedding(rows, 8)
         self.tower = nn.Module()
         self.tower.grid_position = nn.Parameter(torch.zeros(side**2, 8))
-        self.tower.masks = nn.Linear(3, 4)
+        self.tower.mask_head = nn.Linear(3, 4)
 
 
 def test_an_earlier_model_lends_its_words_by_name_and_its_grid_stretched(learned):
@@ -72,8 +72,8 @@ def test_an_earlier_model_lends_its_words_by_name_and_its_grid_stretched(learned
     torch.manual_seed(0)
     before, after = Part(9352, 2), Part(9352, 3)
     before.tower.grid_position.data = torch.arange(4.0)[:, None].expand(-1, 8).clone()
-    weights = {name: tensor for name, tensor in before.state_dict().items() if "masks" not in name}
-    assert from_earlier(after, weights, old, new) == ["tower.masks.weight", "tower.masks.bias"]
+    weights = {name: tensor for name, tensor in before.state_dict().items() if "mask_head" not in name}
+    assert from_earlier(after, weights, old, new) == ["tower.mask_head.weight", "tower.mask_head.bias"]
     table, fresh = before.decoder.embedding.weight, after.decoder.embedding.weight
     for word in ("<loc0007>", " cat"):
         torch.testing.assert_close(fresh[new.encode(word).ids[0]], table[old.encode(word).ids[0]])
