@@ -162,6 +162,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     _run(MaskTraining(nano, codebook), loader, checks, store, args)
     head = load_file(args.out / CHECKPOINT)
+    for name in (HEAD + "code.weight", HEAD + "code.bias"):
+        head[name] = head[name] * args.factor
     save_file(kept | stored(head, "int8"), args.out / "model.safetensors")
     for name in OTHERS:
         shutil.copyfile(folder / name, args.out / name)
@@ -255,6 +257,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=128, help="crops")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--decay", type=float, default=0.05)
+    parser.add_argument("--factor", type=float, default=5.0, help="of its logits beside the decoder's, once trained")
     parser.add_argument("--warm", type=int, default=200, help="steps until the full rate")
     parser.add_argument("--workers", type=int, default=14)
     parser.add_argument("--report", type=int, default=50, help="steps")
