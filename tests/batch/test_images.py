@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 import pytest
 import support
+from PIL import Image
 
 from mmcli.batch import images
 from mmcli.batch.images import run
@@ -124,22 +125,21 @@ def test_an_interruption_while_a_batch_runs_is_raised_as_itself(monkeypatch, alb
 
 def test_a_model_that_fails_midway_leaves_the_done_records(album, loaded, road):
     class Dying:
-        """The tiny model until its second batch, which finds no memory."""
-
-        def __init__(self):
-            self.batches = 0
+        """The tiny model, which finds no memory for a black picture. (Of two batches side by side either may begin
+        first.)"""
 
         def __getattr__(self, name):
             return getattr(loaded.model, name)
 
         def prefill(self, inputs, cache):
-            self.batches += 1
-            if self.batches == 2:
+            [image] = inputs.images
+            if image.std() == 0:
                 raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")
             return loaded.model.prefill(inputs, cache)
 
+    Image.new("RGB", (40, 30)).save("black.png")
     dying = replace(loaded, model=Dying())
-    outcomes = run(sources("album"), REQUEST, lambda: dying, model="tiny", batch_size=1)
+    outcomes = run(sources("album/b.jpg", "black.png"), REQUEST, lambda: dying, model="tiny", batch_size=1)
     assert next(outcomes).error is None
     with pytest.raises(ModelError, match="Memory ran out on one picture"):
         next(outcomes)
