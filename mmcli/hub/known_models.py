@@ -58,7 +58,7 @@ def _whisper(size: str, can: frozenset[str], revision: str, parameters: int, wid
 KNOWN = (
     KnownModel(
         "nano", "mmcli-nano", _PLACES | {"outlines_boxes", "questions", "probabilities"},
-        parameters=27_051_195, bytes=29_284_656, bundled=True, **_APACHE,
+        parameters=28_603_263, bytes=30_855_288, bundled=True, **_APACHE,
     ),
     KnownModel(
         "whisper-base", "whisper", _LANGUAGES,
