@@ -126,7 +126,7 @@ class Graph:
         cache.valid.copy_(state[0])
         cache.positions.copy_(state[1])
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, stream=aside):  # PyTorch's own is one of the first device that recorded
             self._logits = model.step(*arguments)
 
     def __call__(self, tokens: Tensor) -> Tensor:
@@ -152,7 +152,8 @@ class PrefillGraph:
         self._inputs = replace(inputs, tokens=inputs.tokens.clone(), valid=inputs.valid.clone(), images=images)
         self._cache = weakref.proxy(cache)  # the cache holds the graph
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(cache.valid.device), torch.cuda.graph(self._graph):
+        device = cache.valid.device
+        with torch.cuda.device(device), torch.cuda.graph(self._graph, stream=torch.cuda.Stream(device)):
             self._logits = model.prefill(self._inputs, cache)
         cache.length = 0  # nothing was run
 
