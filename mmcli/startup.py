@@ -1,8 +1,13 @@
-"""Start-up without the garbage collector: imports make hundreds of thousands of objects, and no garbage."""
+"""Start-up: imports without the garbage collector, since they make hundreds of thousands of objects and no garbage,
+and without Ctrl-C in the middle of them."""
 
 import gc
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+INTERRUPTED = 130  # `errors.ExitCode.INTERRUPTED`, without its import
 
 _alone = False
 
@@ -17,14 +22,50 @@ def run_alone() -> None:
 def starting_up() -> Iterator[None]:
     """A context for imports: while it lasts the collector rests (in `import torch` it takes a quarter of the time).
 
-    In a process of a command's own it never looks at what is there by then, either.
+    In a process of a command's own it never looks at what is there by then, either, and Ctrl-C waits for the end.
     """
     collects = gc.isenabled()
     gc.disable()
     try:
-        yield
+        with _interrupts_wait():
+            yield
     finally:
         if _alone:
             gc.freeze()
         if collects:
             gc.enable()
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Raise KeyboardInterrupt at the end of this instead of within; a second Ctrl-C ends the process at once.
+
+    In the middle of an import it can be lost in the import system's own callbacks, end the process in C++, or, out of
+    a class that a string was executed for, have Python end by the signal after all.
+    """
+    if not _alone or not _raises_here():
+        yield
+        return
+    pressed = False
+
+    def wait(*_: object) -> None:
+        nonlocal pressed
+        if pressed:
+            os._exit(INTERRUPTED)
+        pressed = True
+
+    signal.signal(signal.SIGINT, wait)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:
+        raise KeyboardInterrupt
+
+
+def _raises_here() -> bool:
+    """Whether Ctrl-C would be raised in this thread."""
+    import threading
+
+    handler = signal.getsignal(signal.SIGINT)
+    return handler is signal.default_int_handler and threading.current_thread() is threading.main_thread()

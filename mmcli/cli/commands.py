@@ -6,6 +6,7 @@ from typing import Any
 from typer.main import get_command
 
 from mmcli.cli.help import Group
+from mmcli.startup import starting_up
 
 COMMANDS = {  # name → module in which its Typer app is, in the order of the help page
     "caption": "mmcli.cli.caption",
@@ -35,5 +36,7 @@ class Commands(Group):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in COMMANDS and self.commands[cmd_name] is None:
-            self.commands[cmd_name] = get_command(import_module(COMMANDS[cmd_name]).app)
+            with starting_up():
+                module = import_module(COMMANDS[cmd_name])
+            self.commands[cmd_name] = get_command(module.app)
         return super().get_command(ctx, cmd_name)

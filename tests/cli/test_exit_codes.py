@@ -87,7 +87,7 @@ def test_an_interruption_keeps_what_is_done_and_says_130(album, tiny):
     assert b"Traceback" not in err and b"Exception" not in err
 
 
-@pytest.mark.parametrize("module", ["signal", "typer", "mmcli.cli.app", "numpy", "torch._utils", "torch.nn"])
+@pytest.mark.parametrize("module", ["signal", "typer", "mmcli.cli.app", "json", "numpy", "torch._utils", "torch.nn"])
 def test_an_interruption_while_modules_load_is_130_too(module, album, tiny):
     """The interpreter tells on stderr what it imports, from the first milliseconds on; Ctrl-C comes right after.
 
