@@ -39,7 +39,7 @@ def main() -> None:
         code = 141 if error.code == 1 else error.code  # type: ignore[assignment]  # ours are numbers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not change how this ends
     _mute()
-    if "torch" in sys.modules or (code not in (0, 2) and _has_threads()):
+    if code == INTERRUPTED or "torch" in sys.modules or (code not in (0, 2) and _has_threads()):
         _end(code)
     sys.exit(code)
 
@@ -54,7 +54,8 @@ def _end(code: int) -> None:
     """End the process as the interpreter would, but for taking all that is imported down, object by object.
 
     For PyTorch that takes a third of a second, and gives back nothing that the system would not. Threads inside of it
-    cannot be joined, and the interpreter's end breaks them.
+    cannot be joined, and the interpreter's end breaks them. After Ctrl-C in code that was executed from a string, as
+    that of a dataclass, it would end by the signal in place of the code.
     """
     import atexit
 
