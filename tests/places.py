@@ -1,10 +1,14 @@
 """Whether the names of a reference's tensors lead to all of ours, and with the same shapes."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import nn
 
 from mmcli.hub.weights import Rule, place
+from mmcli.models.family import Family
+from mmcli.models.load import build_empty
+from mmcli.models.stages import Stage
 
 
 def assert_places(
@@ -22,3 +26,8 @@ def assert_places(
             assert wanted[target].shape == tensor.shape, spelling
             placed.add(target)
     assert placed == set(wanted)
+
+
+def stages_of(family: Family, config: Any) -> list[Stage]:
+    """What `inspect` shows of a model of this configuration."""
+    return family.stages(config, build_empty(family, config))

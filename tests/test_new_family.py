@@ -48,7 +48,7 @@ def test_nothing_else_knows_of_it():
     knowing = [path for path in (ROOT / "mmcli").rglob("*.py") if "toy" in path.read_text("utf-8").lower()]
     assert knowing == []
     code = [line for path in Path(toy_family.__file__).parent.glob("*.py") for line in path.read_text().splitlines()]
-    assert len([line for line in code if line.strip()]) <= 77
+    assert len([line for line in code if line.strip()]) <= 76
 
 
 def test_caption_and_detect(toy, photos):
@@ -79,8 +79,9 @@ def test_inspect_and_models_info(toy):
     assert facts["capabilities"]["tasks"] == ["caption", "detect", "chat"]
     assert facts["vocabulary"] == {"[00] … [15]": [27, 42]}
     text = mmcli("inspect", toy).out
-    assert "[00] … [15]" in text and "patches" in text
-    assert facts["stages"][0]["name"] == "patches" and "image_size" not in facts
+    assert "[00] … [15]" in text and "patch · Linear" in text
+    assert [stage["name"] for stage in facts["stages"]] == ["patch", "place", "decoder"] and "image_size" not in facts
+    assert sum(stage["parameters"] for stage in facts["stages"]) == facts["parameters"]
     assert mmcli("models", "info", toy).code == 0
 
 

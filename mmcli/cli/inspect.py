@@ -96,7 +96,7 @@ def describe(name: str, revision: str | None = None, offline: bool = False) -> d
         **(reads(processor) | {"stop_ids": sorted(processor.stop_ids)} if processor else {}),
         "vocabulary": {name: list(ids) for name, ids in grammar.tokens.items()} if grammar else {},
         "notes": notes,  # what could not be found out, and why
-        "stages": [asdict(stage) for stage in family.stages(config)],
+        "stages": [asdict(stage) for stage in family.stages(config, model)],
         "modules": module_tree(model, type(model).__name__),
     }
 

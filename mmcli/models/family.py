@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mmcli.errors import ModelError
 from mmcli.media.limits import WHOLE
+from mmcli.models.stages import Stage, parts
 from mmcli.types import Completion, WindowText
 
 if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
     import numpy as np
     from PIL import Image
-    from torch import nn
 
     from mmcli.decode.locations import Box
     from mmcli.decode.objects import ObjectGrammar, ParsedObject
@@ -27,22 +27,6 @@ if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
     from mmcli.types import Turn
 
 DEEPEST = 8  # dotted parts of the longest name of a parameter
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage an image and a prompt pass through, as `inspect` shows it."""
-
-    name: str
-    kind: str
-    output: str  # shape as text, e.g. "256 × 1152"
-    parameters: int
-    notes: tuple[str, ...] = ()
-
-
-def parameter_count(module: "nn.Module") -> int:
-    """How many numbers a part of a model has learned."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 @dataclass(frozen=True)
@@ -267,8 +251,8 @@ class Family:
     read_config: Callable[[dict[str, Any]], Any]  # config.json → the family's configuration; ModelError
     build: "Callable[[Any], GenerativeModel]"  # called under the meta device
     processor: Callable[[Path, Any, dict[str, Any]], Processor]  # folder, configuration, config.json
-    stages: Callable[[Any], list[Stage]]
     capabilities: Callable[[Any], Capabilities]  # configuration → what a checkpoint can do, if it lacks no file
+    stages: Callable[[Any, Any], list[Stage]] = parts  # configuration and module without memory → what `inspect` shows
     rules: "Callable[[Any], list[Rule]]" = own_names  # configuration → what the checkpoint's tensors are called here
     transcript_inputs: "Callable[[Any, Sequence[np.ndarray], DecodingOptions], Inputs] | None" = None
     """For families that transcribe: (loaded, windows, options) → what the model has read before it writes each text."""

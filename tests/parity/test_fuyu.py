@@ -12,7 +12,7 @@ import torch
 from command import mmcli
 from fuyu_folders import END, EOS, tiny_config, tiny_reference, write_checkpoint
 from PIL import Image
-from places import assert_places
+from places import assert_places, stages_of
 from safetensors.torch import load_file, save_file
 from support import random_image
 from transformers import FuyuConfig as ReferenceConfig
@@ -222,7 +222,7 @@ def test_names_and_shapes_agree_in_both_directions():
     ours = build_empty(FAMILY, config)
     assert_places(FAMILY.rules(config), ours, reference, spellings)
     total = sum(parameter.numel() for parameter in reference.parameters())
-    assert sum(stage.parameters for stage in FAMILY.stages(config)) == total
+    assert sum(stage.parameters for stage in stages_of(FAMILY, config)) == total
     assert total / 1e9 == pytest.approx(9.41, abs=0.005)
 
 

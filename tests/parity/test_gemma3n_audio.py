@@ -130,11 +130,12 @@ def test_bfloat16_is_near(pair):
 def test_every_tensor_of_the_published_encoder_has_its_place_and_the_reverse():
     with torch.device("meta"):
         reference = Gemma3nAudioEncoder(Gemma3nAudioConfig()).state_dict()
-        ours = ConformerEncoder(read_conformer({})).state_dict()
+        encoder = ConformerEncoder(read_conformer({}))
+    ours = encoder.state_dict()
     placed = {name: place(TABLE, name)[1] for name in reference}
     assert sorted(placed.values()) == sorted(ours)
     assert {name: ours[own].shape for name, own in placed.items()} == {name: reference[name].shape for name in placed}
-    stages = audio_stages(read_conformer({}))
+    stages = audio_stages(read_conformer({}), encoder)
     assert sum(stage.parameters for stage in stages) == sum(tensor.numel() for tensor in reference.values())
     assert [stage.output for stage in stages] == ["2997 × 128", "750 × 1536", "188 × 1536"]
 

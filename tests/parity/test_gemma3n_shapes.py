@@ -5,7 +5,7 @@ from pathlib import Path
 import foreign  # noqa: F401 (before transformers)
 import pytest
 import torch
-from places import assert_places
+from places import assert_places, stages_of
 from transformers import Gemma3nConfig as ReferenceConfig
 from transformers import Gemma3nForCausalLM, Gemma3nForConditionalGeneration, Gemma3nTextConfig
 
@@ -80,12 +80,12 @@ def test_dropped_are_keys_and_values_of_layers_that_look_at_anothers_and_nothing
 
 
 def test_inspect_counts_the_parameters_that_the_model_has(size, reference, config):
-    total = sum(stage.parameters for stage in FAMILY.stages(config))
+    total = sum(stage.parameters for stage in stages_of(FAMILY, config))
     assert total == sum(p.numel() for name, p in reference.named_parameters() if name != "lm_head.weight")
     text = config.text
     dropped = (text.depth - len(text.owners)) * text.head_width * (2 * text.key_heads * text.width + 1)
     assert size not in PARAMETERS or (total + dropped) / 1e9 == pytest.approx(PARAMETERS[size], abs=0.001)
-    outputs = {stage.name: stage.output for stage in FAMILY.stages(config)}
+    outputs = {stage.name: stage.output for stage in stages_of(FAMILY, config)}
     assert outputs["vision"] == "256 × 2048" and outputs["audio embedder"] == "188 × 2048"
 
 
@@ -99,7 +99,7 @@ def test_the_memory_that_is_told_is_without_the_table_unless_that_is_on_the_devi
     checkpoint = Checkpoint("m", Path("unused"), None, published(TEXTS[size]))
     without, whole = (memory_estimate(checkpoint, torch.bfloat16, table) for table in ("auto", "device"))
     assert whole - without == 2 * 262_144 * config.text.depth * 256
-    assert whole == 2 * sum(stage.parameters for stage in FAMILY.stages(config))
+    assert whole == 2 * sum(stage.parameters for stage in stages_of(FAMILY, config))
 
 
 def test_the_first_parameter_tells_where_the_model_is(config):

@@ -15,6 +15,7 @@ import pytest
 import torch
 from command import mmcli
 from minicpmv_published import BYTES, PUBLISHED, WIDE
+from places import stages_of
 
 from mmcli.engine.generate import generate
 from mmcli.engine.inputs import Inputs
@@ -224,5 +225,5 @@ def test_published_sizes_have_the_published_names_and_shapes(version):
     published = {place(FAMILY.rules(config), name)[1]: shape for name, shape in folders.shapes(raw).items()}
     assert published == {name: tuple(tensor.shape) for name, tensor in ours.items()}
     count = sum(tensor.numel() for tensor in ours.values())
-    assert sum(stage.parameters for stage in FAMILY.stages(config)) == count
+    assert sum(stage.parameters for stage in stages_of(FAMILY, config)) == count
     assert count * WIDE[version] == BYTES[version]

@@ -7,6 +7,7 @@ import pytest
 from command import mmcli
 from mllama_pairs import STEPS, Pair, make_pair, say
 from PIL import Image
+from places import stages_of
 from support import random_image
 
 from mmcli.errors import ModelError
@@ -122,7 +123,7 @@ def test_inspect_shows_stages_and_counts(pair):
         assert words in done.out, words
     count = sum(parameter.numel() for parameter in pair.reference.parameters())
     config = pair.ours.config
-    assert sum(stage.parameters for stage in pair.ours.family.stages(config)) == count
+    assert sum(stage.parameters for stage in stages_of(pair.ours.family, config)) == count
 
 
 def test_a_checkpoint_that_goes_on_with_a_text_answers_every_question_alone(tmp_path, files):

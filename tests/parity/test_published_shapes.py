@@ -3,7 +3,7 @@
 import pytest
 import support  # noqa: F401  (makes transformers importable beside a torchaudio built for another CUDA)
 import torch
-from places import assert_places
+from places import assert_places, stages_of
 from transformers import PaliGemmaConfig as ReferenceConfig
 from transformers import PaliGemmaForConditionalGeneration
 
@@ -60,7 +60,7 @@ def test_names_and_shapes_agree_in_both_directions(size, side):
 @pytest.mark.parametrize("size", TEXTS)
 def test_inspect_counts_the_parameters_that_the_model_has(size):
     raw = published(TEXTS[size], 224)
-    stages = FAMILY.stages(PaliGemmaConfig.from_hf(raw))
+    stages = stages_of(FAMILY, PaliGemmaConfig.from_hf(raw))
     total = sum(stage.parameters for stage in stages)
     assert total == sum(tensor.numel() for tensor in build(raw).state_dict().values())
     assert total / 1e9 == pytest.approx(PARAMETERS[size], abs=0.06)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from places import assert_places
+from places import assert_places, stages_of
 from safetensors.torch import load_file
 from transformers import WhisperConfig as ReferenceConfig
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
@@ -219,5 +219,5 @@ def test_names_and_shapes_of_the_published_sizes_agree_in_both_directions(size):
         reference = WhisperForConditionalGeneration(ReferenceConfig(**raw))
         ours = FAMILY.build(WhisperConfig.from_hf(raw))
     assert_places(FAMILY.rules(WhisperConfig.from_hf(raw)), ours, reference, lambda name: [name])
-    stages = FAMILY.stages(WhisperConfig.from_hf(raw))
+    stages = stages_of(FAMILY, WhisperConfig.from_hf(raw))
     assert sum(stage.parameters for stage in stages) == sum(tensor.numel() for tensor in ours.state_dict().values())

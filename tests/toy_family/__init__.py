@@ -12,7 +12,7 @@ from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.layers.causal_lm import CausalReader
 from mmcli.layers.decoder import Layer, LlamaConfig, LlamaDecoder
 from mmcli.layers.encoder_decoder import CrossAttention
-from mmcli.models.family import Capabilities, Family, Processor, Stage
+from mmcli.models.family import Capabilities, Family, Processor
 from toy_family.grammar import END, LETTERS, CornerGrammar
 
 WIDTH, PATCH, GRID = 32, 8, 4  # of vectors; pixels of a patch's side; patches along an image's longer side
@@ -74,7 +74,6 @@ FAMILY = Family(
     read_config=dict,
     build=Toy,
     processor=lambda folder, config, raw: ToyProcessor(),
-    stages=lambda config: [Stage("patches", "linear", f"1 to {GRID * GRID} × {WIDTH}", 0)],
     capabilities=lambda config: TASKS,
 )
 CONFIG = {"model_type": "toy"}

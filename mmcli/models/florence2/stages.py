@@ -1,23 +1,19 @@
 """What `inspect` shows of a Florence-2."""
 
-import torch
-
-from mmcli.models.family import Stage, parameter_count
 from mmcli.models.florence2.config import Florence2Config
 from mmcli.models.florence2.model import Florence2
+from mmcli.models.stages import Stage, layers_note, parameter_count, squeezed
 
 SIDE = 768  # pixels, as published; the size of images is no matter of the weights
 
 
-def stages(config: Florence2Config) -> list[Stage]:
-    """The way of one image and a prompt through the model, with every parameter counted once."""
-    with torch.device("meta"):
-        model = Florence2(config)
+def stages(config: Florence2Config, model: Florence2) -> list[Stage]:
+    """The way of one image and a prompt through the model."""
     vision, text, language = config.vision, config.text, model.language
     grid, soft = vision.grid(SIDE), vision.soft_tokens(SIDE)
     bias = 0 if language.head_bias is None else language.head_bias.numel()
     return [
-        Stage("image", "squeeze", f"3 × {SIDE} × {SIDE}", 0, ("sides not kept in proportion",)),
+        squeezed(SIDE, resample=""),
         Stage(
             "vision", "DaViT", f"{grid} × {grid} × {vision.width}", parameter_count(model.vision),
             (f"{len(vision.stages)} stages, {', '.join(str(stage.width) for stage in vision.stages)} wide",
@@ -36,13 +32,13 @@ def stages(config: Florence2Config) -> list[Stage]:
         Stage(
             "encoder", "BART", f"{soft} + T × {text.width}",
             parameter_count(language.encoder) - language.encoder.position.numel(),
-            (f"{text.encoder.depth} layers, {text.encoder.heads} heads, mlp {text.encoder.mlp_width}",
+            (layers_note(text.encoder),
              "reads soft tokens and prompt in both directions"),
         ),
         Stage(
             "decoder", "BART", f"T × {text.width}",
             parameter_count(language.decoder) - language.decoder.position.numel(),
-            (f"{text.decoder.depth} layers, {text.decoder.heads} heads, mlp {text.decoder.mlp_width}",
+            (layers_note(text.decoder),
              "attends to the encoder by cross-attention, whose keys and values are computed once"),
         ),
         Stage("head", "tied", f"{text.vocabulary}", bias),

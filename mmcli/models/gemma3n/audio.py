@@ -6,13 +6,11 @@ What a checkpoint leaves out has the value that transformers gives it (`models/g
 
 from typing import Any
 
-import torch
-
 from mmcli.errors import ModelError
 from mmcli.hub.fields import DEPTH, EPSILON, HEADS, WIDTH, Fields
-from mmcli.models.family import Stage, parameter_count
 from mmcli.models.gemma3n.conformer import ConformerConfig, ConformerEncoder
 from mmcli.models.gemma3n.features import LONGEST, PUBLISHED, RATE
+from mmcli.models.stages import Stage, parameter_count
 
 ABSENT = {
     "input_feat_size": 128, "hidden_size": 1536, "conf_num_hidden_layers": 12, "conf_num_attention_heads": 8,
@@ -109,10 +107,8 @@ AUDIO_TENSORS = {
 # -- stages ------------------------------------------------------------------------------------------------------
 
 
-def audio_stages(config: ConformerConfig) -> list[Stage]:
-    """The way of the longest recording through the front end and the encoder, with every parameter counted once."""
-    with torch.device("meta"):
-        encoder = ConformerEncoder(config)
+def audio_stages(config: ConformerConfig, encoder: ConformerEncoder) -> list[Stage]:
+    """The way of the longest recording through the front end and the encoder."""
     frames = PUBLISHED.frames(LONGEST)
     positions, seen = config.positions(frames), f"{config.past} before it"
     if config.future:

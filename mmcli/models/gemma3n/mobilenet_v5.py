@@ -9,13 +9,10 @@ attention need no transposing, and convolutions run faster on processors (the de
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from mmcli.models.family import parameter_count
 
 EPSILON = 1e-6
 STEM = 64  # channels
@@ -280,46 +277,3 @@ def _block(inputs: int, outputs: int, sizes: Block) -> nn.Module:
             return InvertedResidual(inputs, outputs, sizes)
         case Attending():
             return AttentionResidual(outputs, sizes)
-
-
-class TowerStage(NamedTuple):
-    """One stage of the tower, for people; the fields are those of `models.family.Stage`, in its order."""
-
-    name: str
-    kind: str
-    output: str  # channels × rows × columns
-    parameters: int
-    notes: tuple[str, ...]
-
-
-def stages(side: int = 768) -> list[TowerStage]:
-    """The way of one square image of `side` pixels through the tower, with every parameter counted once."""
-    with torch.device("meta"):
-        tower = MobileNetV5()
-    side //= 2
-    rows = [TowerStage("stem", "convolution", _shape(STEM, side), parameter_count(tower.stem), ("3 × 3, stride 2",))]
-    for i, ((channels, blocks), module) in enumerate(zip(STAGES, tower.stages, strict=True)):
-        side //= 2
-        kind, notes = _described(blocks)
-        rows.append(TowerStage(f"stage {i + 1}", kind, _shape(channels, side), parameter_count(module), notes))
-    notes = (f"stages {len(STAGES) - 1} and {len(STAGES)}, pooled to {GRID} × {GRID}",)
-    return [*rows, TowerStage("fusion", "pointwise", _shape(WIDTH, GRID), parameter_count(tower.fusion), notes)]
-
-
-def _described(blocks: tuple[Block, ...]) -> tuple[str, tuple[str, ...]]:
-    """Kind and notes of a stage, whose blocks are fused, or inverted with attention between them."""
-    attending = [sizes for sizes in blocks if isinstance(sizes, Attending)]
-    if isinstance(blocks[0], Fused):
-        return "fused residuals", (f"{len(blocks)} blocks",)
-    if not attending:
-        return "inverted residuals", (f"{len(blocks)} blocks",)
-    sizes = attending[0]
-    reduced = "" if sizes.key_stride == 1 else f" on a grid {sizes.key_stride} times coarser"
-    return "inverted residuals, attention", (
-        f"{len(blocks)} blocks, {len(attending)} of them attention",
-        f"{sizes.heads} heads of {sizes.head_width}, 1 for keys and values{reduced}",
-    )
-
-
-def _shape(channels: int, side: int) -> str:
-    return f"{channels} × {side} × {side}"

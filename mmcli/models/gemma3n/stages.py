@@ -2,23 +2,19 @@
 
 from collections import Counter
 
-import torch
-
-from mmcli.models.family import Stage, parameter_count
 from mmcli.models.gemma3n.audio import audio_stages
 from mmcli.models.gemma3n.config import Gemma3nConfig, ModalityConfig, TextConfig
 from mmcli.models.gemma3n.decoder import Decoder
 from mmcli.models.gemma3n.encoders import Embedder, VisionEncoder
 from mmcli.models.gemma3n.mobilenet_v5 import GRID
 from mmcli.models.gemma3n.model import Gemma3n
+from mmcli.models.stages import Stage, parameter_count, squeezed
 
 IMAGE_SIDE = 768  # pixels, as published; checkpoints say it in preprocessor_config.json
 
 
-def stages(config: Gemma3nConfig) -> list[Stage]:
-    """The way of an image, of a recording and of a prompt through the model, with every parameter counted once."""
-    with torch.device("meta"):
-        model = Gemma3n(config)
+def stages(config: Gemma3nConfig, model: Gemma3n) -> list[Stage]:
+    """The way of an image, of a recording and of a prompt through the model."""
     found = []
     if config.vision and model.vision:
         found += _vision(config.vision, config.text.width, model.vision)
@@ -26,14 +22,13 @@ def stages(config: Gemma3nConfig) -> list[Stage]:
         embedder = _embedder(
             "audio embedder", "a recording, whatever its length", config.audio, config.text.width, model.audio.embedder
         )
-        found += [*audio_stages(config.audio.conformer), embedder]
+        found += [*audio_stages(config.audio.conformer, model.audio.tower), embedder]
     return found + _decoder(config.text, model.decoder)
 
 
 def _vision(config: ModalityConfig, width: int, vision: VisionEncoder) -> list[Stage]:
-    side = IMAGE_SIDE
     return [
-        Stage("picture", "squeeze", f"3 × {side} × {side}", 0, ("bilinear, sides not kept in proportion",)),
+        squeezed(IMAGE_SIDE, "bilinear, ", "picture"),
         Stage(
             "vision",
             "MobileNetV5",
@@ -66,7 +61,7 @@ def _decoder(config: TextConfig, decoder: Decoder) -> list[Stage]:
         *(f"{count} layers close {share:.0%} of their gates" for share, count in sorted(sparse.items())),
         f"{config.streams} streams (AltUp), LAUREL of rank {config.laurel_rank}",
     ]
-    rest = parameter_count(decoder.layers) + parameter_count(decoder.streams) + parameter_count(decoder.norm)
+    rest = parameter_count(decoder.layers, decoder.streams, decoder.norm)
     cap = config.logit_softcap
     return [
         Stage(

@@ -1,22 +1,20 @@
 """What `inspect` shows of a Llama 3.2 Vision."""
 
-import torch
+from dataclasses import replace
 
-from mmcli.models.family import Stage, parameter_count
 from mmcli.models.mllama.config import MllamaConfig
 from mmcli.models.mllama.decoder import CrossLayer
 from mmcli.models.mllama.model import Mllama
+from mmcli.models.stages import Stage, decoder_notes, parameter_count, patches_note, text_stages
 
 
-def stages(config: MllamaConfig) -> list[Stage]:
-    """The way of one image and a prompt through the model, with every parameter counted once."""
-    with torch.device("meta"):
-        model = Mllama(config)
+def stages(config: MllamaConfig, model: Mllama) -> list[Stage]:
+    """The way of one image and a prompt through the model."""
     vision, decoder, side = config.vision, config.decoder, config.vision.tile_side
-    grid, tiles = side // vision.patch_size, vision.most_tiles
-    looking = [layer for layer in model.decoder.layers if isinstance(layer, CrossLayer)]
-    reading = [layer for layer in model.decoder.layers if not isinstance(layer, CrossLayer)]
-    heads = f"{decoder.heads} heads of {decoder.head_width}, {decoder.key_heads} for keys and values"
+    tiles = vision.most_tiles
+    rows = f" and {decoder.more_rows} that are never written"
+    embedding, layers, head = text_stages(model.decoder, "Llama", decoder_notes(decoder), rows=rows)
+    cross = [layer for layer in model.decoder.layers if isinstance(layer, CrossLayer)]
     return [
         Stage(
             "image",
@@ -31,42 +29,25 @@ def stages(config: MllamaConfig) -> list[Stage]:
             f"{tiles} × {vision.patches} × {vision.output_width}",
             parameter_count(model.vision),
             (
-                f"{grid} × {grid} patches of {vision.patch_size} pixels and one vector for the tile",
+                f"{patches_note(side, vision.patch_size)} and one vector for the tile",
                 f"{vision.depth} layers and {vision.global_depth} gated ones, {vision.heads} heads, "
                 f"mlp {vision.mlp_width}",
                 f"the last layer's output and that of {len(vision.kept)} others, side by side",
             ),
         ),
         Stage("projector", "linear", f"{tiles} × {vision.patches} × {decoder.width}", parameter_count(model.projector)),
-        Stage(
-            "embedding",
-            "table",
-            f"T × {decoder.width}",
-            parameter_count(model.decoder.embedding),
-            (f"{decoder.vocabulary} rows and {decoder.more_rows} that are never written",),
-        ),
-        Stage(
-            "decoder",
-            "Llama",
-            f"T × {decoder.width}",
-            sum(map(parameter_count, reading)) + parameter_count(model.decoder.norm),
-            (f"{decoder.depth} layers, mlp {decoder.mlp_width}", heads),
-        ),
+        embedding,
+        replace(layers, parameters=layers.parameters - parameter_count(*cross)),
         Stage(
             "cross-attention",
             "gated layers",
             f"T × {decoder.width}",
-            sum(map(parameter_count, looking)),
+            parameter_count(*cross),
             (
-                f"{len(looking)} of the decoder's layers: {', '.join(map(str, config.cross_layers))}",
+                f"{len(cross)} of the decoder's layers: {', '.join(map(str, config.cross_layers))}",
                 f"keys and values of {config.keys} vectors an image, computed once",
                 "passed over where there is no image",
             ),
         ),
-        Stage(
-            "head",
-            "linear",
-            f"{decoder.vocabulary}",
-            0 if model.decoder.head is None else parameter_count(model.decoder.head),
-        ),
+        head,
     ]

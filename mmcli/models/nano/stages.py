@@ -1,29 +1,20 @@
 """What `inspect` shows of nano."""
 
-import torch
-
-from mmcli.models.family import Stage, parameter_count
 from mmcli.models.nano.config import CLASSES, MASK_CODES, NanoConfig
 from mmcli.models.nano.mask_head import CODES, CUT
 from mmcli.models.nano.model import Nano
 from mmcli.models.nano.picodet import STRIDES
+from mmcli.models.stages import Stage, decoder_notes, parameter_count, squeezed, text_stages
 
 
-def stages(config: NanoConfig) -> list[Stage]:
-    """The way of one image and a prompt through the model, with every parameter counted once."""
-    with torch.device("meta"):
-        model = Nano(config)
-    tower, decoder, width = model.tower, config.decoder, config.decoder.width
-    between = (
-        parameter_count(tower)
-        - parameter_count(tower.features)
-        - parameter_count(tower.detector)
-        - parameter_count(tower.mask_head)
-    )
-    side, small = config.image_size, config.feature_size
-    strides = ", ".join(str(s) for s in STRIDES)
+def stages(config: NanoConfig, model: Nano) -> list[Stage]:
+    """The way of one image and a prompt through the model."""
+    tower, width = model.tower, config.decoder.width
+    between = parameter_count(tower) - parameter_count(tower.features, tower.detector, tower.mask_head)
+    small, strides = config.feature_size, ", ".join(str(s) for s in STRIDES)
+    masks = "prompt read in both directions, soft tokens see only each other"
     return [
-        Stage("picture", "squeeze", f"3 × {side} × {side}", 0, ("bicubic, sides not kept in proportion",)),
+        squeezed(config.image_size, name="picture"),
         Stage(
             "detector",
             "PicoDet-S",
@@ -45,25 +36,12 @@ def stages(config: NanoConfig) -> list[Stage]:
             between,
             (f"{config.grid} × {config.grid} places and {config.proposals} proposed things",),
         ),
-        Stage(
-            "embedding",
-            "table",
-            f"T × {width}",
-            parameter_count(model.decoder.embedding),
-            (f"{decoder.vocabulary} rows, {config.image_token} in use", "tied with the head"),
-        ),
-        Stage(
-            "decoder",
+        *text_stages(
+            model.decoder,
             "Gemma",
-            f"T × {width}",
-            parameter_count(model.decoder.layers) + parameter_count(model.decoder.norm),
-            (
-                f"{decoder.depth} layers, mlp {decoder.mlp_width}",
-                f"{decoder.heads} heads of {decoder.head_width}, {decoder.key_heads} for keys and values",
-                "prompt read in both directions, soft tokens see only each other",
-            ),
+            (*decoder_notes(config.decoder), masks),
+            rows=f", {config.image_token} in use",
         ),
-        Stage("head", "tied", f"{decoder.vocabulary}", 0),
         Stage(
             "proposal classifier",
             "linear",

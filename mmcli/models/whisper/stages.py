@@ -1,17 +1,12 @@
 """What `inspect` shows of a Whisper."""
 
-import torch
-
-from mmcli.models.family import Stage, parameter_count
+from mmcli.models.stages import Stage, layers_note, parameter_count
 from mmcli.models.whisper.config import WhisperConfig
 from mmcli.models.whisper.model import Whisper
 
 
-def stages(config: WhisperConfig) -> list[Stage]:
-    """The way of one window of audio through the model, with every parameter counted once."""
-    with torch.device("meta"):
-        model = Whisper(config)
-    encoder, decoder = config.encoder, config.decoder
+def stages(config: WhisperConfig, model: Whisper) -> list[Stage]:
+    """The way of one window of audio through the model."""
     return [
         Stage(
             "audio", "log-mel", f"{config.mels} × {config.frames}", 0,
@@ -19,8 +14,7 @@ def stages(config: WhisperConfig) -> list[Stage]:
         ),
         Stage(
             "encoder", "Whisper", f"{config.audio_positions} × {config.width}", parameter_count(model.encoder),
-            ("two convolutions, which halve the frames", f"{encoder.depth} layers, {encoder.heads} heads, "
-             f"mlp {encoder.mlp_width}"),
+            ("two convolutions, which halve the frames", layers_note(config.encoder)),
         ),
         Stage(
             "embedding", "table", f"T × {config.width}",
@@ -29,8 +23,8 @@ def stages(config: WhisperConfig) -> list[Stage]:
         ),
         Stage(
             "decoder", "Whisper", f"T × {config.width}",
-            parameter_count(model.decoder.layers) + parameter_count(model.decoder.norm),
-            (f"{decoder.depth} layers, {decoder.heads} heads, mlp {decoder.mlp_width}",
+            parameter_count(model.decoder.layers, model.decoder.norm),
+            (layers_note(config.decoder),
              "attends to the audio by cross-attention, whose keys and values are computed once"),
         ),
         Stage("head", "tied", f"{config.vocabulary}", 0),

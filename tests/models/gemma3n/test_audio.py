@@ -1,9 +1,11 @@
 """Gemma 3n's audio encoder: its configuration, and what `inspect` shows."""
 
 import pytest
+import torch
 
 from mmcli.errors import ModelError
 from mmcli.models.gemma3n.audio import audio_stages, read_conformer
+from mmcli.models.gemma3n.conformer import ConformerEncoder
 
 
 @pytest.mark.parametrize(
@@ -37,10 +39,16 @@ def test_whole_numbers_may_stand_for_broken_ones():
     assert read_conformer({"gradient_clipping": 10}).limit == 10
 
 
+def stages_of(raw):
+    config = read_conformer(raw)
+    with torch.device("meta"):
+        return audio_stages(config, ConformerEncoder(config))
+
+
 def test_stages_say_what_the_encoder_reads():
-    audio, subsampling, encoder = audio_stages(read_conformer({}))
+    audio, subsampling, encoder = stages_of({})
     assert (audio.output, subsampling.output, encoder.output) == ("2997 × 128", "750 × 1536", "188 × 1536")
     assert "each frame attends to itself and 12 before it" in encoder.notes
     assert audio.notes == ("up to 30 s at 16 kHz", "a frame every 10 ms")
-    ahead = audio_stages(read_conformer({"conf_attention_context_right": 2}))[2]
+    ahead = stages_of({"conf_attention_context_right": 2})[2]
     assert "each frame attends to itself and 12 before it and 2 behind it" in ahead.notes

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from places import stages_of
 
 from mmcli.engine.generate import generate
 from mmcli.engine.inputs import Inputs, pad_left
@@ -290,7 +291,7 @@ def test_a_configuration_that_lacks_a_size_is_one_sentence():
 
 
 def test_stages_count_every_parameter_once():
-    total = sum(stage.parameters for stage in FAMILY.stages(CONFIG))
+    total = sum(stage.parameters for stage in stages_of(FAMILY, CONFIG))
     assert total == sum(p.numel() for p in Nano(CONFIG).parameters())
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from omnilmm_folders import CONFIGS, PUBLISHED, shapes
+from places import stages_of
 
 from mmcli.engine.inputs import Inputs
 from mmcli.errors import ModelError
@@ -19,9 +20,9 @@ def test_the_published_sizes():
     assert (config.decoder.window, config.bos, config.stop_ids) == (4096, 1, {2})
     model = build_empty(FAMILY, config)
     total = sum(tensor.numel() for tensor in model.state_dict().values())
-    assert total == sum(stage.parameters for stage in FAMILY.stages(config))
+    assert total == sum(stage.parameters for stage in stages_of(FAMILY, config))
     assert total / 1e9 == pytest.approx(11.6, abs=0.05)  # as its authors count
-    assert "64 × 4096" in [stage.output for stage in FAMILY.stages(config)]
+    assert "64 × 4096" in [stage.output for stage in stages_of(FAMILY, config)]
 
 
 def test_the_published_tensors_fill_the_model_and_no_other_is_taken():
