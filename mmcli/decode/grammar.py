@@ -14,7 +14,7 @@ from typing import Any
 
 from mmcli.decode import LOCATIONS, MASK_CODES, Vocabulary
 from mmcli.decode.automaton import NUMBER, Automaton, Node
-from mmcli.decode.locations import Loc
+from mmcli.decode.locations import Loc, is_empty
 
 LOCATION, CODE = NUMBER, NUMBER - 1  # edges that any location and any mask code may take
 CORNERS, CODES = 4, 16
@@ -47,7 +47,7 @@ def automaton(grammar: Grammar, vocabulary: Vocabulary) -> Automaton:
 
 def _nodes(grammar: Grammar) -> list[Node]:
     """The nodes of a grammar; the first is where it begins."""
-    if grammar.box is not None and not (grammar.box[0] < grammar.box[2] and grammar.box[1] < grammar.box[3]):
+    if grammar.box is not None and is_empty(grammar.box):
         raise ValueError(f"the box {grammar.box} is empty")
     nodes = [_node()]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from mmcli.decode.locations import Box, Loc
+from mmcli.decode.locations import Box, Loc, is_empty
 from mmcli.decode.objects import DecodeText, ObjectGrammar, Parsed, ParsedObject, named, parsed
 from mmcli.types import Token
 
@@ -167,8 +167,6 @@ def _fault(place: _Place, label: str) -> str | None:
         )
     if not place.end:
         return f"{what} does not end"
-    if place.kind == "box":
-        y0, x0, y1, x1 = place.numbers
-        if y1 <= y0 or x1 <= x0:
-            return f"{what} is empty"
+    if place.kind == "box" and is_empty(place.numbers):
+        return f"{what} is empty"
     return None

@@ -4,6 +4,8 @@ A location is a coordinate's share of the image's side in 1/1023, in the order y
 (google-research/big_vision `pp/proj/paligemma/segmentation.py`); boxes here are (x0, y0, x1, y1) in pixels.
 """
 
+from collections.abc import Sequence
+
 from mmcli.boxes import overlap as overlap
 from mmcli.decode import LOCATIONS
 
@@ -34,6 +36,11 @@ def encode_box(box: Box, width: int, height: int, divisor: int = DIVISOR) -> Loc
 
     x0, y0, x1, y1 = box
     return location(y0, height), location(x0, width), location(y1, height), location(x1, width)
+
+
+def is_empty(loc: Sequence[int]) -> bool:
+    """Whether a box has no extent: x0, y0, x1, y1, or y first both times."""
+    return loc[2] <= loc[0] or loc[3] <= loc[1]
 
 
 def not_empty(loc: Loc) -> Loc:

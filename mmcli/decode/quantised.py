@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
 
-from mmcli.decode.locations import Box, Loc
+from mmcli.decode.locations import Box, Loc, is_empty
 from mmcli.decode.objects import DecodeText, Parsed, ParsedObject, PointGrammar, parsed
 from mmcli.types import Token
 
@@ -116,11 +116,11 @@ class _Reader:
             self.problems[f"{name} has {_amount(rest)} behind its last box"] += 1
         for first in range(0, whole * BOX, BOX):
             own = run[first : first + BOX]
-            x0, y0, x1, y1 = self._bins(own)
-            if x1 <= x0 or y1 <= y0:
+            loc = self._bins(own)
+            if is_empty(loc):
                 self.problems[f"the box of {name} is empty"] += 1
                 continue
-            self._add(label, (x0, y0, x1, y1), [*before, *own])
+            self._add(label, loc, [*before, *own])
 
     def _quads(self, before: list[Token], run: list[Token]) -> None:
         text = self.decode_text([token.id for token in before])

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import ClassVar
 
 from mmcli.decode import LOCATIONS, MASK_CODES, Vocabulary
-from mmcli.decode.locations import DIVISOR, DIVISORS, Box, Loc, decode_box
+from mmcli.decode.locations import DIVISOR, DIVISORS, Box, Loc, decode_box, is_empty
 from mmcli.decode.objects import DecodeText, ObjectGrammar, Parsed, ParsedObject, coincide, named, parsed
 from mmcli.types import Token
 
@@ -197,8 +197,7 @@ def _fault(draft: _Draft) -> str | None:
         return f"{draft.name()} has {corners} of {CORNERS} corners"
     if corners > CORNERS:
         return f"{draft.name()} has {corners} corners instead of {CORNERS}"
-    y0, x0, y1, x1 = draft.locations
-    if y1 <= y0 or x1 <= x0:
+    if is_empty(draft.locations):
         return f"the box of {draft.name()} is empty"
     return None
 
@@ -216,5 +215,4 @@ def _mask_fault(draft: _Draft, wanted: bool) -> str | None:
 
 def _object(draft: _Draft) -> ParsedObject:
     seg = tuple(draft.codes) if len(draft.codes) == CODES else None
-    y0, x0, y1, x1 = draft.locations
-    return ParsedObject(draft.label, (y0, x0, y1, x1), seg, sum(draft.logprobs) / len(draft.logprobs))
+    return ParsedObject(draft.label, tuple(draft.locations), seg, sum(draft.logprobs) / len(draft.logprobs))
