@@ -93,21 +93,25 @@ def fractional_positions(rows: int, columns: int, side: int) -> Tensor:
 
 
 class SiglipTower(nn.Module):
-    """Images [B, 3, height, width] in [-1, 1] → one vector a patch [B, P, D], row by row, after the final norm.
-
-    Images of another size than the tower's own need `positions` [P], the number of each patch's learned position.
-    """
+    """Images [B, 3, height, width] in [-1, 1] → one vector a patch [B, P, D], row by row, after the final norm."""
 
     def __init__(self, config: SiglipConfig):
         super().__init__()
+        self.patch_size, self.side = config.patch_size, config.image_size // config.patch_size
         self.patch = nn.Conv2d(3, config.width, config.patch_size, stride=config.patch_size)
         self.position = nn.Parameter(torch.zeros(config.patches, config.width))
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
 
-    def forward(self, pixels: Tensor, positions: Tensor | None = None) -> Tensor:
-        learned = self.position if positions is None else self.position[positions.to(self.position.device)]
-        return self.read(pixels, learned)
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Images of the tower's own size."""
+        return self.read(pixels, self.position)
+
+    def read_any(self, pixels: Tensor) -> Tensor:
+        """Images of any height and width, in whole patches: each has the position of where it lies in its image."""
+        rows, columns = (side // self.patch_size for side in pixels.shape[-2:])
+        positions = fractional_positions(rows, columns, self.side).to(self.position.device)
+        return self.read(pixels, self.position[positions])
 
     def read(self, pixels: Tensor, places: Tensor) -> Tensor:
         """The same, where `places` [P, D] are added to the patches as their positions."""

@@ -11,7 +11,7 @@ from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.causal_lm import CausalLM
 from mmcli.layers.int8 import Quantisable, in_int8, packed_kind
-from mmcli.layers.siglip import SiglipTower, fractional_positions
+from mmcli.layers.siglip import SiglipTower
 from mmcli.models.smolvlm.config import SmolVLMConfig
 from mmcli.models.smolvlm.connector import Connector
 
@@ -50,12 +50,7 @@ class SmolVLM(Quantisable, CausalLM):
         """All tiles of all images [tiles, 3, side, side] → the vectors of their places, [places, D]."""
         on_cpu = self.vision.position.device.type == "cpu"
         parts = torch.cat(inputs.images).split(1 if on_cpu else AT_ONCE)
-        return torch.cat([self.connector(self._patches(tiles)) for tiles in parts]).flatten(0, 1)
-
-    def _patches(self, tiles: Tensor) -> Tensor:
-        own = self.config.vision
-        rows, columns = (side // own.patch_size for side in tiles.shape[-2:])
-        return self.vision(tiles, fractional_positions(rows, columns, own.image_size // own.patch_size))
+        return torch.cat([self.connector(self.vision.read_any(tiles)) for tiles in parts]).flatten(0, 1)
 
     def prefill(self, inputs: Inputs, cache: KVCache) -> Tensor:
         """Read a batch behind what the cache holds → logits [B, V] of the first token to write."""
@@ -66,5 +61,6 @@ class SmolVLM(Quantisable, CausalLM):
         return self._allowed(super().step(tokens, cache))
 
     def _allowed(self, logits: Tensor) -> Tensor:
-        logits[..., self.image_token : self.image_token + 1] = -torch.inf
+        place = self.config.image_token
+        logits[..., place : place + 1] = -torch.inf  # nothing, where the head has no row for it
         return logits
