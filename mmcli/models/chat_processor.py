@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from mmcli.engine.inputs import Inputs
+from mmcli.errors import ModelError
 from mmcli.hub.tokenizer import Tokenizer
 from mmcli.models.chat_template import ChatTemplate, Message
 from mmcli.models.control_tokens import ControlTokens
@@ -33,6 +34,13 @@ class ChatProcessor(Processor):
     def row_inputs(self, rows: Sequence[Row]) -> Inputs:
         """Texts as templates write them, each with what stands for an image or a recording in it. As `text_inputs`."""
         raise NotImplementedError
+
+    def fitting(self, ids: list[int], rows: int, positions: int | None) -> list[int]:
+        """These ids of a text. Raises ModelError unless the model has a row of its table for each and room for all."""
+        self.tokenizer.check_rows(ids, rows)
+        if positions is not None and len(ids) > positions:
+            raise ModelError(f"The conversation's {len(ids)} tokens are more than the {positions} this model reads")
+        return ids
 
     # -- text --------------------------------------------------------------------------------------------------------
 

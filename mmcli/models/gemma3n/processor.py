@@ -112,12 +112,7 @@ class Gemma3nProcessor(ChatProcessor):
                 raise ModelError(
                     f"tokenizer.json does not read {name}, a {what}'s place, as a token", "Download the model again"
                 )
-        self.tokenizer.check_rows(ids, self.config.text.vocabulary)
-        if len(ids) > self.config.text.positions:
-            raise ModelError(
-                f"The conversation's {len(ids)} tokens are more than the {self.config.text.positions} this model reads"
-            )
-        return ids
+        return self.fitting(ids, self.config.text.vocabulary, self.config.text.positions)
 
     def _opened(self, text: str, modality: ModalityConfig | None, count: int, what: str) -> str:
         if modality is None:

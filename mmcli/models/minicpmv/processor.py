@@ -173,13 +173,9 @@ class MiniCPMVProcessor(ChatProcessor):
         read = self._encoded(first + "".join(mark + piece for mark, piece in zip(marks, rest, strict=True)))
         if sum(id in self._opens for id in read) != slices:
             raise ModelError(f"tokenizer.json does not read {IMAGE} as a token", "Download the model again")
-        self.tokenizer.check_rows(read, self.config.decoder.vocabulary)
         places = [PLACE] * self.soft_tokens
         ids = [one for id in read for one in ([id, *places] if id in self._opens else [id])]
-        positions = self.config.decoder.positions
-        if positions is not None and len(ids) > positions:
-            raise ModelError(f"The conversation's {len(ids)} tokens are more than the {positions} this model reads")
-        return ids
+        return self.fitting(ids, self.config.decoder.vocabulary, self.config.decoder.positions)
 
     def _encoded(self, text: str) -> list[int]:
         """Token ids of a whole text, or of the rest of one.

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from mmcli.engine.inputs import Inputs, pad_left
-from mmcli.errors import ModelError, UsageError
+from mmcli.errors import ModelError
 from mmcli.hub.fields import SIDE, shown
 from mmcli.hub.pixel_values import ABSENT, PixelValues, image_fields
 from mmcli.hub.tokenizer import Tokenizer, begin_id, read_tokenizer, stop_ids
@@ -112,7 +112,7 @@ class MllamaProcessor(ChatProcessor):
     def row_inputs(self, rows: Sequence[Row]) -> Inputs:
         """One row each, whose placeholders take the images in order.
 
-        Raises ModelError where placeholders and images do not match, UsageError for more than the model reads.
+        Raises ModelError where placeholders and images do not match, and for more than the model reads.
         """
         tokens, valid = pad_left([self._tokens(text, len(images)) for text, images, _ in rows], self.config.pad)
         tiles = [self.images.tiles(image) for _, images, _ in rows for image in images]
@@ -127,8 +127,5 @@ class MllamaProcessor(ChatProcessor):
                 if text.count(self.place) != images
                 else f"tokenizer.json does not read {self.place}, an image's place, as a token"
             )
-        self.tokenizer.check_rows(ids, self.config.decoder.vocabulary + self.config.decoder.more_rows)
-        most = self.config.decoder.positions
-        if most is not None and len(ids) > most:
-            raise UsageError(f"The conversation's {len(ids)} tokens are more than the {most} this model reads")
-        return ids
+        decoder = self.config.decoder
+        return self.fitting(ids, decoder.vocabulary + decoder.more_rows, decoder.positions)

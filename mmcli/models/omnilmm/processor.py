@@ -85,8 +85,4 @@ class OmniLMMProcessor(ChatProcessor):
                 f"The chat template in {self.template.path} makes {found} places for {images} images of "
                 f"{self.soft_tokens}"
             )
-        self.tokenizer.check_rows(ids, self.config.decoder.vocabulary)
-        most = self.config.decoder.positions
-        if most is not None and len(ids) > most:
-            raise ModelError(f"The conversation's {len(ids)} tokens are more than the {most} this model reads")
-        return ids
+        return self.fitting(ids, self.config.decoder.vocabulary, self.config.decoder.positions)

@@ -105,11 +105,7 @@ class SmolVLMProcessor(ChatProcessor):
                 f"tokenizer.json does not read {self.marks.place}, an image's place, as a token",
                 "Download the model again",
             )
-        self.tokenizer.check_rows(ids, self.config.decoder.vocabulary)
-        most = self.config.decoder.positions
-        if most is not None and len(ids) > most:
-            raise ModelError(f"The conversation's {len(ids)} tokens are more than the {most} this model reads")
-        return ids
+        return self.fitting(ids, self.config.decoder.vocabulary, self.config.decoder.positions)
 
 
 def _said(turn: "Turn") -> "Turn":
