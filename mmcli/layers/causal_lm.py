@@ -32,20 +32,17 @@ class CausalDecoder(Protocol):
 
 
 class CausalReader(GenerativeModel):
-    """Base of families whose images become vectors in the places of `image_token`, whatever their decoder.
+    """Base of families whose images become vectors in the places of `image_token`, or what its layers attend to.
 
-    A subclass sets `decoder` and supplies `soft_tokens`. Rows may be read behind what the cache holds, so that a
-    conversation goes on.
+    A subclass sets `decoder`, whatever its kind, and supplies `soft_tokens` or `context`. Rows may be read behind what
+    the cache holds, so that a conversation goes on.
     """
 
     decoder: CausalDecoder
     rows_join = True
 
-    images_in_text: bool = True
-    """Whether images stand among the text's vectors; else they are what layers of the decoder attend to (`context`)."""
-
-    def __init__(self, image_token: int = -1):
-        """`image_token` may be any number: the decoder need have no row for it."""
+    def __init__(self, image_token: int | None = None):
+        """`image_token` may be any number: the decoder need have no row for it. None: no image stands in the text."""
         super().__init__()
         self.image_token = image_token
 
@@ -65,7 +62,7 @@ class CausalReader(GenerativeModel):
 
         Raises ValueError where there are more or fewer places than vectors.
         """
-        if not self.images_in_text:
+        if self.image_token is None:
             return self.decoder.embed(inputs.tokens)
         is_image = inputs.tokens == self.image_token
         x = self.decoder.embed(inputs.tokens.masked_fill(is_image, 0))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from mmcli.errors import ModelError
 from mmcli.media.limits import WHOLE
@@ -99,11 +99,37 @@ class Processor(Protocol):
     soft_tokens: int = 0  # that an image becomes
     grammar: "ObjectGrammar | None" = None  # of answers that place objects; None: it places none
     tokenizer: "Tokenizer"
+    pad: int = 0  # the token in front of shorter rows
     control_ids: AbstractSet[int] = frozenset()  # tokens that are no text: padding, what stands for an image, …
 
+    @classmethod
+    def open(cls, folder: Path, config: Any, raw: dict[str, Any]) -> Self:
+        """That of a checkpoint: its folder, its configuration, its config.json. Raises ModelError."""
+        return cls()
+
     def inputs(self, images: "Sequence[Sequence[Image.Image]]", prompts: Sequence[str]) -> "Inputs":
-        """Row i has the RGB images of `images[i]` (maybe none) and the text `prompts[i]`."""
-        raise ModelError("The model answers no prompts", "Use it with mmcli transcribe")
+        """Row i has the RGB images of `images[i]` (maybe none) and the text `prompts[i]`.
+
+        ValueError for more or fewer lists of images than prompts, ModelError where the model answers no prompts.
+        """
+        import torch
+
+        from mmcli.engine.inputs import Inputs, pad_left
+
+        if not self.capabilities.answers:
+            raise ModelError("The model answers no prompts", "Use it with mmcli transcribe")
+        if len(images) != len(prompts):
+            raise ValueError(f"{len(images)} lists of images for {len(prompts)} prompts")
+        tokens, valid = pad_left([self.row(*one) for one in zip(prompts, images, strict=True)], self.pad)
+        return Inputs(tokens, valid, tuple(torch.from_numpy(self.pixels_of(one)) for own in images for one in own))
+
+    def row(self, prompt: str, images: "Sequence[Image.Image]") -> list[int]:
+        """The token ids of a prompt, with those that keep the places of its images."""
+        raise NotImplementedError(f"{type(self).__name__} has neither inputs nor row")
+
+    def pixels_of(self, image: "Image.Image") -> "np.ndarray":
+        """What the model reads of an RGB image of any size, as one of `Inputs.images`."""
+        raise NotImplementedError(f"{type(self).__name__} has neither inputs nor pixels_of")
 
     def grammar_for(self, prompt: str) -> "ObjectGrammar | None":
         """The grammar of the answer to a prompt, where a family writes places in several ways."""

@@ -2,6 +2,7 @@
 
 import re
 
+from mmcli.decode.locations import is_empty
 from mmcli.decode.objects import ObjectGrammar, ParsedObject
 
 LETTERS, PLACES = " abcdefghijklmnopqrstuvwxyz", 16
@@ -18,9 +19,8 @@ class CornerGrammar(ObjectGrammar):
         for match in re.finditer("a+0{4}", kinds):
             own = tokens[match.start() : match.end()]
             name = decode_text([token.id for token in own[:-4]]).strip()
-            x0, y0, x1, y1 = loc = tuple(token.id - len(LETTERS) for token in own[-4:])
-            whole = x0 < x1 and y0 < y1
-            yield ParsedObject.written(name, loc, own) if whole else f'the box of "{name}" is empty'
+            loc = tuple(token.id - len(LETTERS) for token in own[-4:])
+            yield f'the box of "{name}" is empty' if is_empty(loc) else ParsedObject.written(name, loc, own)
 
     def box(self, loc, width, height, divisor=None):
         return tuple(value * side / PLACES for value, side in zip(loc, (width, height) * 2, strict=True))

@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from PIL import Image
 
 from mmcli.decode.half_pixels import UNIT, HalfPixelGrammar
-from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.errors import ModelError, UsageError
 from mmcli.hub.tokenizer import Tokenizer, read_tokenizer, stop_ids
 from mmcli.models.family import Processor
@@ -42,14 +41,12 @@ class FuyuProcessor(Processor):
     def __init__(self, config: FuyuConfig, images: ImageSettings, tokenizer: Tokenizer, stop_ids: frozenset[int]):
         self.config = config
         self.images = images
+        self.pad = config.pad
         self.tokenizer = tokenizer
         self.begin, self.line_end, self.answer = (self._mark(name) for name in (BEGIN, LINE_END, ANSWER))
         end = tokenizer.token_to_id(END)  # the published model ends its answers by it, whatever config.json says
         self.stop_ids = stop_ids if end is None else stop_ids | {end}
-        # Of its type, for what this grammar alone can do.
-        self.places = _grammar(tokenizer, images)
-        self.grammar = self.places
-        # _grammar(tokenizer, images)
+        self.grammar = self.places = _grammar(tokenizer, images)  # `places` is of its type, for what it alone can do
         self.capabilities = replace(capabilities(config), objects=self.places is not None)
         self.control_ids = self.stop_ids | {config.pad, config.image_token, self.begin, self.line_end, self.answer}
 
@@ -65,17 +62,12 @@ class FuyuProcessor(Processor):
             raise ModelError(f"The model's tokenizer.json has no token {name}", "Download the model again")
         return id
 
-    def inputs(self, images: Sequence[Sequence[Image.Image]], prompts: Sequence[str]) -> Inputs:
-        """One row for each prompt, with its own images in front of it."""
-        if len(images) != len(prompts):
-            raise ValueError(f"{len(images)} lists of images for {len(prompts)} prompts")
-        rows = [self._row(own, prompt) for own, prompt in zip(images, prompts, strict=True)]
-        tokens, valid = pad_left(rows, self.config.pad)
-        every = [image for own in images for image in own]
-        patches = tuple(torch.from_numpy(self.images.patches(image)) for image in every)
-        return Inputs(tokens, valid, patches, tuple(self.images.grid(image) for image in every))
+    def pixels_of(self, image: Image.Image) -> np.ndarray:
+        """float32 [P, 3·patch²], row by row."""
+        return self.images.patches(image)
 
-    def _row(self, images: Sequence[Image.Image], prompt: str) -> list[int]:
+    def row(self, prompt: str, images: Sequence[Image.Image]) -> list[int]:
+        """Images stand in front of their prompt."""
         places = []
         for image in images:
             rows, columns = self.images.grid(image)

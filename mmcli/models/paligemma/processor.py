@@ -5,12 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from PIL import Image
 
 from mmcli.decode import LOCATIONS, MASK_CODES
 from mmcli.decode.segments import LocationGrammar
-from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.errors import InputError, UsageError
 from mmcli.hub.image_settings import ImageSettings
 from mmcli.hub.tokenizer import Tokenizer, begin_id, read_tokenizer, stop_ids
@@ -35,6 +34,7 @@ class PaliGemmaProcessor(Processor):
         self.images = images
         self.tokenizer = tokenizer
         self.bos = bos
+        self.pad = config.pad
         self.stop_ids = stop_ids
         self.image_size = images.side
         self.soft_tokens = config.vision.patches
@@ -52,15 +52,13 @@ class PaliGemmaProcessor(Processor):
         bos = begin_id(folder, tokenizer, config.bos)
         return cls(config, images, tokenizer, bos, stop_ids(folder, config.stop_ids))
 
-    def inputs(self, images: Sequence[Sequence[Image.Image]], prompts: Sequence[str]) -> Inputs:
-        """One row for each prompt, with its own images in front of it."""
-        if len(images) != len(prompts):
-            raise ValueError(f"{len(images)} lists of pictures for {len(prompts)} prompts")
-        soft = [self.config.image_token] * self.soft_tokens
-        rows = [soft * len(own) + self.prompt_tokens(prompt) for own, prompt in zip(images, prompts, strict=True)]
-        tokens, valid = pad_left(rows, self.config.pad)
-        pixels = tuple(torch.from_numpy(self.images.pixels(image)) for own in images for image in own)
-        return Inputs(tokens, valid, pixels)
+    def row(self, prompt: str, images: Sequence[Image.Image]) -> list[int]:
+        """Images stand in front of their prompt."""
+        return [self.config.image_token] * self.soft_tokens * len(images) + self.prompt_tokens(prompt)
+
+    def pixels_of(self, image: Image.Image) -> np.ndarray:
+        """float32 [3, side, side], squeezed."""
+        return self.images.pixels(image)
 
     def prompt_tokens(self, prompt: str) -> list[int]:
         """bos, the prompt and the line break that ends it.
