@@ -81,3 +81,11 @@ LabelsOrResults = Annotated[
         show_default=False,
     ),
 ]
+Results = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="RESULTS…",
+        help="Files of JSON lines, folders that a run wrote into, or - for stdin.",
+        show_default=False,
+    ),
+]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmcli.cli.arguments import Results
 from mmcli.cli.environment import Environment
 from mmcli.cli.help import Command, plain
 from mmcli.cli.inputs import found_in
@@ -38,14 +39,7 @@ photos/a.jpg, a cat, becomes crops/photos/a-1-cat.jpg."""
 @spread
 def command(
     ctx: typer.Context,
-    results: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RESULTS…",
-            help="Files of JSON lines, folders that a run wrote into, or - for stdin.",
-            show_default=False,
-        ),
-    ] = None,
+    results: Results = None,
     output: Annotated[
         str, option("Output", "--output", "-o", metavar="FOLDER", help="Where the pictures go (default crops/).")
     ] = "crops",

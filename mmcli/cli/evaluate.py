@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmcli.cli import complete
 from mmcli.cli.choice import choose
 from mmcli.cli.data import DataArgument, DataOptions, not_among, read_data
 from mmcli.cli.environment import Environment
 from mmcli.cli.help import Command, plain
-from mmcli.cli.options import LogOptions, ModelOptions, batch_size_option, option, spread
+from mmcli.cli.options import LogOptions, ModelOptions, batch_size_option, model_option, option, spread
 from mmcli.cli.progress import Count, Progress
 from mmcli.cli.start import begin, loader
 from mmcli.errors import ExitCode, InputError
@@ -45,14 +44,7 @@ class MeasuredModel(ModelOptions):
 
     model: Annotated[
         str,
-        option(
-            "Model",
-            "--model",
-            "-M",
-            metavar="NAME|PATH|REPO",
-            autocompletion=complete.models,
-            help="The model to measure (default: the one that the task's own command would take).",
-        ),
+        model_option("The model to measure (default: the one that the task's own command would take).", usual=False),
     ] = ""
 
 

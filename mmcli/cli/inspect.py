@@ -8,7 +8,7 @@ import typer
 
 from mmcli.cli import complete
 from mmcli.cli.help import Command, plain
-from mmcli.cli.options import LogOptions, Revision, option, spread
+from mmcli.cli.options import LogOptions, Offline, Revision, option, spread
 from mmcli.cli.start import begin
 from mmcli.errors import ExitCode, ModelError
 from mmcli.escape import escape_line, wrap
@@ -57,7 +57,7 @@ def command(
     ] = 3,
     json_: Annotated[bool, option("Output", "--json", help="Print one JSON object.")] = False,
     revision: Revision = None,
-    offline: Annotated[bool, option("Model", "--offline", help="Never use the network.")] = False,
+    offline: Offline = False,
     *,
     log: LogOptions,
 ) -> int:

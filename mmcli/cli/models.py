@@ -9,8 +9,8 @@ import typer
 
 from mmcli.cli import rewrite, suggest, use
 from mmcli.cli.help import Command, Group, plain
-from mmcli.cli.options import LogOptions, Revision, option, spread
-from mmcli.cli.rewrite import Name, Offline
+from mmcli.cli.options import LogOptions, Offline, Revision, option, spread
+from mmcli.cli.rewrite import Name
 from mmcli.cli.start import begin
 from mmcli.errors import ExitCode, ModelError, UsageError
 from mmcli.escape import escape_line

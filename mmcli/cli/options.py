@@ -116,10 +116,16 @@ def dtype_option(help: str) -> Any:
     return option("Model", "--dtype", metavar="auto|float32|bfloat16|float16", callback=check, help=help)
 
 
-def model_option(help: str) -> Any:
-    """--model, with a help text that suits the command."""
-    more: dict[str, Any] = {"autocompletion": complete.models, "callback": model_or_default}
+def model_option(help: str, *, usual: bool = True) -> Any:
+    """--model, with a help text that suits the command; with `usual` it may be what `mmcli models use` has set."""
+    more: dict[str, Any] = {"autocompletion": complete.models} | ({"callback": model_or_default} if usual else {})
     return option("Model", "--model", "-M", metavar="NAME|PATH|REPO", help=help, **more)
+
+
+def quantize_option(help: str) -> Any:
+    """--quantize, with a help text that suits the command."""
+    check = one_of("auto", "none", "int8", "int4")
+    return option("Model", "--quantize", metavar="auto|none|int8|int4", callback=check, help=help)
 
 
 def files_from_option(panel: str) -> Any:
@@ -137,6 +143,7 @@ Revision = Annotated[
     str | None,
     option("Model", "--revision", metavar="REV", help="Branch, tag or commit of a hub repository (default: main)."),
 ]
+Offline = Annotated[bool, option("Model", "--offline", help="Never use the network.")]
 
 
 @dataclass(frozen=True)
@@ -186,13 +193,9 @@ class ModelOptions:
     ] = "auto"
     quantize: Annotated[
         str,
-        option(
-            "Model",
-            "--quantize",
-            metavar="auto|none|int8|int4",
-            callback=one_of("auto", "none", "int8", "int4"),
-            help="Keep the decoder's weights in 8- or 4-bit integers: a half or a quarter of the memory, faster where "
-            "a step waits for it, a little less exact (default auto: as the model's folder was saved).",
+        quantize_option(
+            "Keep the decoder's weights in 8- or 4-bit integers: a half or a quarter of the memory, faster where a "
+            "step waits for it, a little less exact (default auto: as the model's folder was saved).",
         ),
     ] = "auto"
 

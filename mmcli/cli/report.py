@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmcli.cli.arguments import Results
 from mmcli.cli.help import Command, plain
 from mmcli.cli.options import LogOptions, option, spread
 from mmcli.cli.start import begin
@@ -32,14 +33,7 @@ pictures are in it; recordings are played from where they are."""
 @spread
 def command(
     ctx: typer.Context,
-    results: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RESULTS…",
-            help="Files of JSON lines, folders that a run wrote into, or - for stdin.",
-            show_default=False,
-        ),
-    ] = None,
+    results: Results = None,
     output: Annotated[
         str, option("Output", "--output", "-o", metavar="FILE", help="The page (default report.html).")
     ] = "report.html",

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mmcli.cli import complete
-from mmcli.cli.options import LogOptions, Revision, one_of, option, spread
+from mmcli.cli.options import LogOptions, Offline, Revision, one_of, option, spread
 from mmcli.cli.start import begin
 from mmcli.errors import ExitCode
 from mmcli.models.offered import able
@@ -21,7 +21,6 @@ Name = Annotated[
         autocompletion=complete.models,
     ),
 ]
-Offline = Annotated[bool, option("Model", "--offline", help="Never use the network.")]
 NewFolder = Annotated[
     str, option("Output", "--output", "-o", metavar="FOLDER", help="The folder to write; it must not be there yet.")
 ]

@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.main import get_command
 
-from mmcli.cli import complete
 from mmcli.cli.data import DataArgument, DataOptions, read_data
 from mmcli.cli.help import Command, plain
-from mmcli.cli.options import LogOptions, Revision, device_option, dtype_option, one_of, option, spread
+from mmcli.cli.options import (
+    LogOptions,
+    Offline,
+    Revision,
+    device_option,
+    dtype_option,
+    model_option,
+    one_of,
+    option,
+    quantize_option,
+    spread,
+)
 from mmcli.cli.start import begin
 from mmcli.cli.tune_view import TuneView
 from mmcli.errors import ExitCode, UsageError
@@ -174,30 +184,22 @@ class TunedModel:
 
     model: Annotated[
         str,
-        option(
-            "Model",
-            "--model",
-            "-M",
-            metavar="NAME|PATH|REPO",
-            autocompletion=complete.models,
-            help=f"The model to start from: bundled ({', '.join(able(bundled=True))}), a folder, or one of the hub.",
+        model_option(
+            f"The model to start from: bundled ({', '.join(able(bundled=True))}), a folder, or one of the hub.",
+            usual=False,
         ),
     ]
     revision: Revision = None
-    offline: Annotated[bool, option("Model", "--offline", help="Never use the network.")] = False
+    offline: Offline = False
     device: Annotated[str, device_option("Where to train (default auto: a GPU if there is one).")] = "auto"
     dtype: Annotated[
         str, dtype_option("Type of the weights below LoRA (default auto; whole weights are trained in float32).")
     ] = "auto"
     quantize: Annotated[
         str,
-        option(
-            "Model",
-            "--quantize",
-            metavar="auto|none|int8|int4",
-            callback=one_of("auto", "none", "int8", "int4"),
-            help="Keep the decoder's weights below LoRA in 8- or 4-bit integers, for less memory; use the adapter with "
-            "the same --quantize (default auto: as the model's folder was saved).",
+        quantize_option(
+            "Keep the decoder's weights below LoRA in 8- or 4-bit integers, for less memory; use the adapter with the "
+            "same --quantize (default auto: as the model's folder was saved).",
         ),
     ] = "auto"
 

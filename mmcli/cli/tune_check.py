@@ -5,11 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from mmcli.cli import complete
 from mmcli.cli.data import DataArgument, DataOptions, not_among
 from mmcli.cli.environment import Environment
 from mmcli.cli.help import Command, plain
-from mmcli.cli.options import LogOptions, Revision, option, spread
+from mmcli.cli.options import LogOptions, Offline, Revision, model_option, option, spread
 from mmcli.cli.progress import Progress
 from mmcli.cli.start import begin
 from mmcli.errors import ExitCode, InputError, UsageError
@@ -44,17 +43,10 @@ def command(
     ] = 10,
     model: Annotated[
         str,
-        option(
-            "Model",
-            "--model",
-            "-M",
-            metavar="NAME|PATH|REPO",
-            autocompletion=complete.models,
-            help=f"The model that is to learn from them (default {IMAGE_MODEL}).",
-        ),
+        model_option(f"The model that is to learn from them (default {IMAGE_MODEL}).", usual=False),
     ] = IMAGE_MODEL,
     revision: Revision = None,
-    offline: Annotated[bool, option("Model", "--offline", help="Never use the network.")] = False,
+    offline: Offline = False,
     *,
     source: DataOptions,
     log: LogOptions,
