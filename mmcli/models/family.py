@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from mmcli.errors import ModelError
 from mmcli.media.limits import WHOLE
+from mmcli.models.finding import Find, Outline
 from mmcli.models.stages import Stage, parts
-from mmcli.types import Completion, WindowText
+from mmcli.types import WindowText
 
 if TYPE_CHECKING:  # so that naming a family's type costs no import of torch
     import numpy as np
     from PIL import Image
 
-    from mmcli.decode.locations import Box
-    from mmcli.decode.objects import ObjectGrammar, ParsedObject
+    from mmcli.decode.objects import ObjectGrammar
     from mmcli.engine.inputs import Inputs
     from mmcli.engine.model import GenerativeModel
-    from mmcli.engine.sampling import Sampling
     from mmcli.hub.tokenizer import Tokenizer
     from mmcli.hub.weights import Rule
     from mmcli.models.teaching import Teaching
@@ -191,18 +190,6 @@ class ClosedVocabulary:
     known: Callable[[str], str | None]  # the one of `labels` that a user's word names
 
 
-@dataclass(frozen=True)
-class Found(Completion):
-    """What a family's own way of finding gave for one image: its tokens are those of all prompts, one after another.
-
-    Where several answers make one, the log-probabilities are those of the tokens alone.
-    """
-
-    objects: "tuple[ParsedObject, ...]" = ()
-    text: str = ""  # the objects in the model's language
-    problems: tuple[str, ...] = ()
-
-
 class Transcribe(Protocol):
     """How a family writes down what is said."""
 
@@ -214,50 +201,6 @@ class Transcribe(Protocol):
         A text does not depend on the other windows. `loaded` is the `Loaded` of the model. Of the tests in `options`
         those are made that the model's answers allow. Raises UsageError for a task, language or hint that it does not
         know, and for word times where it tells none.
-        """
-        ...
-
-
-class Find(Protocol):
-    """How a family finds objects, where it has a way of its own."""
-
-    def __call__(
-        self,
-        loaded: Any,
-        images: "Sequence[Image.Image]",
-        labels: Sequence[str],
-        *,
-        masks: bool,
-        sampling: "Sampling",
-        max_tokens: int,
-        least: float | None,
-        beams: int,
-    ) -> Sequence[Found]:
-        """What each RGB image shows of `labels`, in their order. `loaded` is the `Loaded` of the model.
-
-        `least` is the smallest probability of an object; None: the model's own limit. With several `beams` so many
-        answers are followed side by side, and nothing is drawn by `sampling`; UsageError where that cannot be.
-        """
-        ...
-
-
-class Outline(Protocol):
-    """How a family outlines what is in boxes that are there already."""
-
-    def __call__(
-        self,
-        loaded: Any,
-        images: "Sequence[Image.Image]",
-        boxes: "Sequence[Sequence[tuple[str, Box]]]",
-        *,
-        sampling: "Sampling",
-        divisor: int | None,
-    ) -> Sequence[Found]:
-        """For each RGB image one object for each of its boxes, in their order, with mask codes where it could.
-
-        Boxes are labels, without signs that mean something to a grammar, with x0, y0, x1, y1 in shares of the image's
-        sides, none of them empty. `divisor` is one of the grammar's; None: its own. What a box gives does not depend
-        on the others.
         """
         ...
 

@@ -16,7 +16,7 @@ from mmcli.decode.segments import LocationGrammar, format_objects
 from mmcli.engine.collect import complete
 from mmcli.engine.logits import GrammarProcessor
 from mmcli.engine.sampling import Sampling
-from mmcli.models.family import Found
+from mmcli.models.finding import Found
 from mmcli.types import Completion, Timings
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mmcli.engine.inputs import Inputs
     from mmcli.engine.sampling import Sampling
     from mmcli.engine.scheduler import Take
-    from mmcli.models.family import Find, Found
+    from mmcli.models.finding import Find, Found
     from mmcli.models.loaded import Loaded
     from mmcli.types import Completion
 
@@ -87,17 +87,17 @@ def _sampling(request: Request) -> "Sampling":
 
 def _find(find: "Find", loaded: "Loaded", images: "Sequence[Image.Image]", request: Request) -> "Sequence[Found]":
     """The answers of a family that finds in a way of its own, to a request for objects in one image each."""
+    from mmcli.models.finding import FindOptions
+
+    options = FindOptions(
+        masks=request.finds_masks,
+        sampling=_sampling(request),
+        max_tokens=request.token_limit,
+        least=request.min_score,
+        beams=request.beams_for(loaded),
+    )
     try:
-        return find(
-            loaded,
-            images,
-            request.labels,
-            masks=request.finds_masks,
-            sampling=_sampling(request),
-            max_tokens=request.token_limit,
-            least=request.min_score,
-            beams=request.beams_for(loaded),
-        )
+        return find(loaded, images, request.labels, options)
     except RuntimeError as error:
         raise in_words(error, len(images), "picture") from error
 

@@ -12,7 +12,7 @@ from mmcli.tasks.task import Request
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmcli.models.family import Found
+    from mmcli.models.finding import Found
     from mmcli.models.loaded import Loaded
 
 _SIGNS = re.compile(r"[<>;\s\x00-\x1f]+")  # what would be read as tokens, or as the end of a label

@@ -8,7 +8,7 @@ from itertools import compress
 from typing import TYPE_CHECKING, cast
 
 from mmcli.boxes import inside
-from mmcli.models.family import Found
+from mmcli.models.finding import Found
 from mmcli.output.schema import Mask, Object, Quad, Record, Settings
 from mmcli.output.sifting import sift
 from mmcli.tasks.outline import in_image

@@ -153,7 +153,7 @@ def test_a_family_without_a_way_of_its_own_is_asked_once_and_read_as_it_answers(
     from mmcli.engine.generate import generate
     from mmcli.media.image import load_image
     from mmcli.media.sources import IMAGE_EXTENSIONS, expand
-    from mmcli.models.family import Found
+    from mmcli.models.finding import Found
     from mmcli.tasks.answer import answer
     from mmcli.tasks.detect import DetectRequest
 

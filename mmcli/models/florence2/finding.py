@@ -5,8 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from mmcli.engine.collect import complete
-from mmcli.engine.sampling import Sampling
-from mmcli.models.family import Found
+from mmcli.models.finding import FindOptions, Found, found_in
 from mmcli.models.florence2.processor import Florence2Processor
 from mmcli.types import Completion, Timings
 
@@ -18,47 +17,33 @@ if TYPE_CHECKING:
 ROWS = 16  # questions that are asked side by side, at most
 
 
-def find(
-    loaded: "Loaded",
-    images: "Sequence[Image.Image]",
-    labels: Sequence[str],
-    *,
-    masks: bool = False,
-    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
-    max_tokens: int = 512,
-    least: float | None = None,
-    beams: int = 1,
-) -> list[Found]:
-    """What each RGB image shows of `labels`, in their order: boxes, with `masks` outlines.
+def find(loaded: "Loaded", images: "Sequence[Image.Image]", labels: Sequence[str], options: FindOptions) -> list[Found]:
+    """What each RGB image shows of `labels`, in their order: boxes or outlines.
 
-    Every object has the name that the user gave it. `least` has no meaning: there are no probabilities.
+    Every object has the name that the user gave it. There are no probabilities.
     """
     asked = [(image, label) for image in range(len(images)) for label in labels]
     answers: list[Completion] = []
     for first in range(0, len(asked), ROWS):
-        answers += _answers(loaded, images, asked[first : first + ROWS], masks, sampling, max_tokens, beams)
+        answers += _answers(loaded, images, asked[first : first + ROWS], options)
     size = len(labels)
     rows = [answers[first : first + size] for first in range(0, len(answers), size)]
-    return [_found(loaded, labels, own, masks, len(images)) for own in rows]
+    return [_found(loaded, labels, own, options.masks, len(images)) for own in rows]
 
 
 def _answers(
     loaded: "Loaded",
     images: "Sequence[Image.Image]",
     asked: list[tuple[int, str]],
-    masks: bool,
-    sampling: Sampling,
-    max_tokens: int,
-    beams: int,
+    options: FindOptions,
 ) -> list[Completion]:
     """One answer for each (number of an image, label)."""
     processor = cast(Florence2Processor, loaded.processor)  # the family's own
     first = asked[0][0]
     about = [image - first for image, _ in asked]
-    prompts = [_prompt(processor, label, masks) for _, label in asked]
+    prompts = [_prompt(processor, label, options.masks) for _, label in asked]
     inputs = processor.rows(images[first : asked[-1][0] + 1], about, prompts)
-    choice = {"beams": beams} if beams > 1 else {"sampling": sampling}
-    return complete(loaded.model, inputs, stop_ids=processor.stop_ids, max_tokens=max_tokens, **choice)
+    return complete(loaded.model, inputs, stop_ids=processor.stop_ids, **options.writing)
 
 
 def _prompt(processor: Florence2Processor, label: str, masks: bool) -> str:
@@ -81,12 +66,4 @@ def _found(loaded: "Loaded", labels: Sequence[str], answers: list[Completion], m
         sum(answer.timings.decode for answer in answers) / len(answers),
         batch,
     )
-    return Found(
-        ids=tuple(id for answer in answers for id in answer.ids),
-        logprobs=tuple(value for answer in answers for value in answer.logprobs[: len(answer.ids)]),
-        ended=all(answer.ended for answer in answers),
-        timings=timings,
-        objects=tuple(objects),
-        text="\n".join(processor.decode(answer.ids) for answer in answers),
-        problems=tuple(dict.fromkeys(problems)),
-    )
+    return found_in(answers, objects, [processor.decode(answer.ids) for answer in answers], problems, timings)

@@ -21,7 +21,7 @@ from mmcli.engine.collect import complete
 from mmcli.engine.logits import GrammarProcessor
 from mmcli.engine.sampling import Sampling
 from mmcli.errors import ModelError, UsageError
-from mmcli.models.family import Found
+from mmcli.models.finding import FindOptions, Found
 from mmcli.models.nano.joining import (
     CROWDED,
     LEAST_LOGIT,
@@ -65,24 +65,13 @@ class Asked:
 
 
 @torch.inference_mode()
-def find(
-    loaded: "Loaded",
-    images: "Sequence[Image.Image]",
-    labels: Sequence[str],
-    *,
-    masks: bool = False,
-    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
-    max_tokens: int = 512,
-    least: float | None = None,
-    beams: int = 1,
-) -> list[Found]:
+def find(loaded: "Loaded", images: "Sequence[Image.Image]", labels: Sequence[str], options: FindOptions) -> list[Found]:
     """What each RGB image shows of `labels`, in their order; those that nano does not know are not asked for.
 
-    Every object of the answer keeps the name that the user gave it, and is there with a probability of at least
-    `least` (None: what the checkpoint was calibrated to). With `masks` each has its codes. UsageError for several
-    `beams`.
+    Every object of the answer keeps the name that the user gave it; without a `least` probability it is the one that
+    the checkpoint was calibrated to. With masks each has its codes. UsageError for several beams.
     """
-    if beams > 1:
+    if options.beams > 1:
         name = loaded.checkpoint.name
         raise UsageError(f"{name} finds each object by itself, so --beams cannot be used to find any", "Leave it out")
     taught = loaded.config.things
@@ -97,16 +86,16 @@ def find(
     started = time.perf_counter()
     seen = look(loaded, images)
     prefill = time.perf_counter() - started
-    propose(loaded, seen, asked, sampling, max_tokens)
+    propose(loaded, seen, asked, options.sampling, options.max_tokens)
     for one in asked:
-        kept = join(one.candidates, loaded.config.finding, least)
+        kept = join(one.candidates, loaded.config.finding, options.least)
         one.objects = tuple(
             ParsedObject(one.label, box.loc, None, box.score, box.probability, box.found_by) for box in kept
         )
-    if masks:
+    if options.masks:
         wanted = [(one, i) for one in asked for i in range(len(one.objects))]
         for some in _portions(wanted):
-            _masks(loaded, seen, some, sampling)
+            _masks(loaded, seen, some, options.sampling)
     timings = Timings(prefill, time.perf_counter() - started - prefill, len(images))
     return [_found([one for one in asked if one.image == i], timings) for i in range(len(images))]
 

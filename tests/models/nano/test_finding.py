@@ -11,6 +11,7 @@ from PIL import Image
 from mmcli.decode.grammar import CORNERS
 from mmcli.decode.segments import parse
 from mmcli.hub.resolve import resolve
+from mmcli.models.finding import FindOptions
 from mmcli.models.load import load
 from mmcli.models.nano import finding
 from mmcli.models.nano.finding import MOST_OBJECTS, Asked, find, look, outline, propose
@@ -25,13 +26,15 @@ LIST = ["person", "cup", "zebra", "cat", "hot dog"]
 @pytest.fixture(scope="module")
 def alone(nano):
     """What each thing asked for alone gives on every image."""
-    return cache(lambda thing, masks: [found.objects for found in find(nano, IMAGES, [thing], masks=masks)])
+    return cache(
+        lambda thing, masks: [found.objects for found in find(nano, IMAGES, [thing], FindOptions(masks=masks))]
+    )
 
 
 @pytest.fixture(scope="module")
 def listed(nano):
     """What a whole list gives on every image."""
-    return cache(lambda masks: [found.objects for found in find(nano, IMAGES, LIST, masks=masks)])
+    return cache(lambda masks: [found.objects for found in find(nano, IMAGES, LIST, FindOptions(masks=masks))])
 
 
 def same(one, other):
@@ -53,7 +56,7 @@ def test_each_thing_of_a_list_is_answered_as_alone_in_the_users_order(alone, lis
 def test_the_questions_may_be_put_in_any_portions(nano, listed, monkeypatch):
     whole = listed(True)
     monkeypatch.setattr(finding, "ROWS", 3)
-    portions = [found.objects for found in find(nano, IMAGES, LIST, masks=True)]
+    portions = [found.objects for found in find(nano, IMAGES, LIST, FindOptions(masks=True))]
     assert all(same(one, other) for one, other in zip(whole, portions, strict=True))
 
 
@@ -61,7 +64,7 @@ def test_an_image_is_read_once_however_many_things_are_asked(nano, monkeypatch):
     read, really = [], nano.model.tower.read
     monkeypatch.setattr(nano.model.tower, "read", lambda x, *rest: read.append(len(x)) or really(x, *rest))
     mirrored = [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in IMAGES]  # which no other test has it read
-    find(nano, mirrored, LIST[:3], masks=True)
+    find(nano, mirrored, LIST[:3], FindOptions(masks=True))
     assert sum(read) == len(mirrored)
 
 
@@ -74,7 +77,7 @@ def test_every_object_of_a_segmentation_has_a_mask_and_the_box_of_the_detection(
 
 def test_boxes_that_are_given_get_the_codes_that_they_get_when_they_are_found(nano, monkeypatch):
     monkeypatch.setattr(finding, "ROWS", 2)
-    found = find(nano, IMAGES[:2], ["person", "cats"], masks=True)
+    found = find(nano, IMAGES[:2], ["person", "cats"], FindOptions(masks=True))
     boxes = [[(one.label, tuple(one.loc[i] / 1023 for i in (1, 0, 3, 2))) for one in own.objects] for own in found]
     boxes[0].append(("unicorn", (0.0, 0.0, 0.5, 0.5)))
     given = outline(nano, IMAGES[:2], boxes)
@@ -85,7 +88,7 @@ def test_boxes_that_are_given_get_the_codes_that_they_get_when_they_are_found(na
 
 
 def test_the_text_of_an_answer_says_its_objects(nano):
-    for found in find(nano, IMAGES, ["person", "cat"], masks=True):
+    for found in find(nano, IMAGES, ["person", "cat"], FindOptions(masks=True)):
         tokens = [Token(id, 0.0) for id in nano.processor.tokenizer.encode(found.text).ids]
         parsed = parse(tokens, nano.processor.grammar, nano.processor.decode, masks=True)
         assert parsed.problems == []
@@ -93,18 +96,18 @@ def test_the_text_of_an_answer_says_its_objects(nano):
 
 
 def test_a_thing_keeps_the_name_that_the_user_gave_it(nano):
-    [named] = find(nano, IMAGES[:1], ["Cats"])
-    [plain] = find(nano, IMAGES[:1], ["cat"])
+    [named] = find(nano, IMAGES[:1], ["Cats"], FindOptions())
+    [plain] = find(nano, IMAGES[:1], ["cat"], FindOptions())
     assert {found.label for found in named.objects} == {"Cats"}
     assert [found.loc for found in named.objects] == [found.loc for found in plain.objects]
 
 
 def test_a_thing_that_nano_does_not_know_is_not_guessed_at(nano):
-    assert [found.objects for found in find(nano, IMAGES, ["unicorn"], masks=True)] == [(), (), ()]
+    assert [found.objects for found in find(nano, IMAGES, ["unicorn"], FindOptions(masks=True))] == [(), (), ()]
 
 
 def test_an_answer_that_is_cut_off_says_so(nano):
-    [found] = find(nano, IMAGES[:1], ["cat"], max_tokens=3)
+    [found] = find(nano, IMAGES[:1], ["cat"], FindOptions(max_tokens=3))
     assert not found.ended
 
 
@@ -121,10 +124,10 @@ def test_a_crowd_is_written_down(nano):
 
 def test_both_parts_of_the_model_have_their_say(nano, monkeypatch):
     """What only the decoder knows is found, and so is what the decoder does not say."""
-    found = [f.objects for f in find(nano, IMAGES, ["cat", "cup", "spoon", "person"], least=0.01)]
+    found = [f.objects for f in find(nano, IMAGES, ["cat", "cup", "spoon", "person"], FindOptions(least=0.01))]
     assert {o.found_by for objects in found for o in objects} >= {"both", "detector"}
     monkeypatch.setattr(nano.model, "config", replace(nano.config, absent_bias=30.0))  # it has to write something
-    clothes = find(nano, IMAGES[1:2], ["coat", "dress", "suit", "jacket"], least=0.0)[0].objects
+    clothes = find(nano, IMAGES[1:2], ["coat", "dress", "suit", "jacket"], FindOptions(least=0.0))[0].objects
     assert {o.found_by for o in clothes} == {"decoder"}
 
 
@@ -151,7 +154,7 @@ def test_as_many_questions_as_on_a_gpu_give_the_same_answers(nano, alone, monkey
     asked = []
     write = finding._write
     monkeypatch.setattr(finding, "_write", lambda *given: asked.append(len(given[2])) or write(*given))
-    [found] = find(nano, IMAGES[:1], ["cat"], masks=masks)
+    [found] = find(nano, IMAGES[:1], ["cat"], FindOptions(masks=masks))
     assert asked == [5] * len(asked) and same(found.objects, alone("cat", masks)[0])
     ids = [id for one in found.objects for id in (*one.loc, *(one.seg or ()))]
     assert len(found.ids) <= len(ids) + 2, "what fills a batch writes nothing into the answer"
@@ -166,9 +169,11 @@ def test_on_a_gpu_neighbours_change_no_digit(masks):
     def facts(found):
         return [(one.label, one.loc, one.seg, one.score, one.probability) for one in found.objects]
 
-    whole = [facts(found) for found in find(nano, many, LIST, masks=masks)]
+    whole = [facts(found) for found in find(nano, many, LIST, FindOptions(masks=masks))]
     for size in (1, 7):
         parts = [many[i : i + size] for i in range(0, len(many), size)]
-        assert repr([facts(found) for part in parts for found in find(nano, part, LIST, masks=masks)]) == repr(whole)
-    single = [facts(found) for found in find(nano, many, ["cup"], masks=masks)]
+        assert repr(
+            [facts(found) for part in parts for found in find(nano, part, LIST, FindOptions(masks=masks))]
+        ) == repr(whole)
+    single = [facts(found) for found in find(nano, many, ["cup"], FindOptions(masks=masks))]
     assert repr([[one for one in facts if one[0] == "cup"] for facts in whole]) == repr(single)

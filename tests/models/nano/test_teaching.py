@@ -9,6 +9,7 @@ import torch
 from mmcli.errors import InputError
 from mmcli.example import Example, Exchange, LabelledObject, Polygons
 from mmcli.hub.resolve import resolve
+from mmcli.models.finding import FindOptions
 from mmcli.models.load import load
 from mmcli.models.nano.finding import find
 from mmcli.models.teaching import IGNORED
@@ -91,7 +92,7 @@ def test_what_is_asked_for_is_found_under_a_new_label(nano):
     config = nano.family.read_config(nano.family.teaching.configured(nano.checkpoint.config, ["widget"]))
     taught = load(resolve("nano"), "cpu", torch.float32)
     taught.config = config
-    [answer] = find(taught, [support.random_image(1)], ["widgets"], least=0.0)
+    [answer] = find(taught, [support.random_image(1)], ["widgets"], FindOptions(least=0.0))
     assert answer.ids, "it was asked"
 
 

@@ -26,6 +26,7 @@ from mmcli.decode.locations import decode_box, pixel_box
 from mmcli.decode.objects import ParsedObject
 from mmcli.engine.collect import complete
 from mmcli.hub.resolve import resolve
+from mmcli.models.finding import FindOptions
 from mmcli.models.load import load
 from mmcli.models.nano.capabilities import BEAMS
 from mmcli.models.nano.finding import find
@@ -220,7 +221,7 @@ def measure_lists(evaluation: Evaluation, seed: int, most: int = 50) -> dict:
         for photo, labels in asked:
             for start in range(0, len(labels), size):
                 part = labels[start : start + size]
-                [found] = find(evaluation.loaded, [evaluation.image(photo)], part)
+                [found] = find(evaluation.loaded, [evaluation.image(photo)], part, FindOptions())
                 for label in part:
                     truth = Answered(photo.file, label, [], truth_of(photo, label))
                     answers.append((truth, [o for o in found.objects if o.label == label]))
@@ -241,7 +242,7 @@ def measure_masks(evaluation: Evaluation) -> dict:
     objects = masked = 0
     for name, own in labels.items():
         photo = evaluation.named[name]
-        [found] = find(evaluation.loaded, [evaluation.image(photo)], list(own), masks=True)
+        [found] = find(evaluation.loaded, [evaluation.image(photo)], list(own), FindOptions(masks=True))
         objects += len(found.objects)
         masked += sum(o.seg is not None for o in found.objects)
         for label, drawn in own.items():
