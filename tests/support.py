@@ -4,6 +4,7 @@ Nothing here knows mmcli; the tests compare what it makes of these folders with 
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import foreign  # noqa: F401 (before transformers)
@@ -115,3 +116,13 @@ def edit_json(path: Path, **changes) -> None:
     """Set keys of a JSON file; a value of ... removes the key."""
     content = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
+
+
+def captioned(folder: Path, captions: Sequence[str], *, second: bool) -> Path:
+    """A folder with a small checkpoint in model/, and with data.jsonl: an image for each of these captions."""
+    write_checkpoint(folder / "model", tiny_reference(tiny_config(second), 1))
+    rows = [{"image": f"{i}.png", "prefix": "caption en", "suffix": words} for i, words in enumerate(captions)]
+    for number, row in enumerate(rows):
+        random_image(number).save(folder / row["image"])
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder

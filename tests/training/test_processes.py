@@ -1,6 +1,5 @@
 """`mmcli tune` in two processes, each with a copy or a share of the weights: losses and files are those of one."""
 
-import json
 import shutil
 import socket
 from contextlib import ExitStack
@@ -31,13 +30,7 @@ USUAL = ("--steps", "4", "--batch-size", "4", "--eval-every", "3", "--lr", "0.00
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    support.write_checkpoint(folder / "model", support.tiny_reference(support.tiny_config(True), 1))
-    with (folder / "data.jsonl").open("w") as file:
-        for number, words in enumerate(WORDS):
-            support.random_image(number).save(folder / f"{number}.png")
-            file.write(json.dumps({"image": f"{number}.png", "prefix": "caption en", "suffix": words}) + "\n")
-    return folder
+    return support.captioned(tmp_path_factory.mktemp("base"), WORDS, second=True)
 
 
 def command(base: Path, output: Path, *more: str) -> list[str]:

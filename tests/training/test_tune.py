@@ -1,6 +1,5 @@
 """`mmcli tune` as users run it, on small models: what it leaves, how it goes on after SIGKILL."""
 
-import json
 import os
 import signal
 import subprocess
@@ -33,13 +32,7 @@ USUAL = ("--steps", str(STEPS), "--batch-size", "4", "--eval-every", "3", "--lr"
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    support.write_checkpoint(folder / "model", support.tiny_reference(support.tiny_config(True), 1))
-    with (folder / "data.jsonl").open("w") as file:
-        for number, words in enumerate(WORDS):
-            support.random_image(number).save(folder / f"{number}.png")
-            file.write(json.dumps({"image": f"{number}.png", "prefix": "caption en", "suffix": words}) + "\n")
-    return folder
+    return support.captioned(tmp_path_factory.mktemp("base"), WORDS, second=True)
 
 
 def command(base: Path, output: Path, *more: str, usual: tuple[str, ...] = USUAL) -> list[str]:

@@ -1,6 +1,5 @@
 """What a run tells while it goes on: lines without a terminal, TensorBoard's event file, and the clock it goes by."""
 
-import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,13 +18,7 @@ STEPS = ("--steps", "4", "--eval-every", "3")
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    support.write_checkpoint(folder / "model", support.tiny_reference(support.tiny_config(False), 1))
-    with (folder / "data.jsonl").open("w") as file:
-        for number, words in enumerate(WORDS):
-            support.random_image(number).save(folder / f"{number}.png")
-            file.write(json.dumps({"image": f"{number}.png", "prefix": "caption en", "suffix": words}) + "\n")
-    return folder
+    return support.captioned(tmp_path_factory.mktemp("base"), WORDS, second=False)
 
 
 def tune(base: Path, output: Path, *more: str):
