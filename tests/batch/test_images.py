@@ -22,7 +22,7 @@ REQUEST = CaptionRequest(max_tokens=6)
 
 
 @pytest.fixture(params=["batches", "rows"])
-def road(request, monkeypatch):
+def path(request, monkeypatch):
     """Small models go in whole batches, several at a time; where one has the machine to itself, its rows take turns."""
     monkeypatch.setattr("mmcli.batch.lanes.allowed_cores", lambda: 2)
     monkeypatch.setattr("torch.get_num_threads", lambda: 2 if request.param == "batches" else 1)
@@ -38,7 +38,7 @@ def broken(name="broken.png"):
     return Source(name, None, None, PurePosixPath(name), problem=InputError(f"{name} is broken"))
 
 
-def test_every_input_becomes_a_record_in_its_place(album, loaded, road):
+def test_every_input_becomes_a_record_in_its_place(album, loaded, path):
     mixed = [broken("1.png"), *sources("album"), broken("2.png"), *sources("album/b.jpg"), broken("3.png")]
     outcomes = list(run(mixed, REQUEST, lambda: loaded, model="tiny", batch_size=2))
     names = [outcome.record.source for outcome in outcomes]
@@ -48,7 +48,7 @@ def test_every_input_becomes_a_record_in_its_place(album, loaded, road):
 
 
 @pytest.mark.parametrize("size", [2, 3, 8])
-def test_answers_do_not_depend_on_the_batch_size(album, loaded, size, road):
+def test_answers_do_not_depend_on_the_batch_size(album, loaded, size, path):
     def answers(batch_size):
         outcomes = run(sources("album", "album"), REQUEST, lambda: loaded, model="tiny", batch_size=batch_size)
         return [(outcome.record.source, outcome.record.text) for outcome in outcomes]
@@ -56,7 +56,7 @@ def test_answers_do_not_depend_on_the_batch_size(album, loaded, size, road):
     assert answers(size) == answers(1)
 
 
-def test_answers_of_unlike_length_come_in_the_order_of_the_sources(album, loaded, monkeypatch, road):
+def test_answers_of_unlike_length_come_in_the_order_of_the_sources(album, loaded, monkeypatch, path):
     request = CaptionRequest(max_tokens=6, temperature=1.5, seed=2, token_ids=True)
     mixed = [*sources("album", "album"), broken(), *sources("album")]
 
@@ -87,7 +87,7 @@ def test_a_model_without_locations_is_refused_before_anything_is_asked(album, lo
         list(run(sources("album"), DetectRequest(words="cat"), lambda: wordy, model="wordy"))
 
 
-def test_an_error_that_nobody_foresaw_is_one_failed_input(album, loaded, road):
+def test_an_error_that_nobody_foresaw_is_one_failed_input(album, loaded, path):
     class Strange(Source):
         def head(self, size=4096):
             raise ZeroDivisionError("strange")
@@ -110,20 +110,20 @@ def interrupted(*arguments, **options):
     "place",
     ["mmcli.media.image._decode", "mmcli.media.image.load_image", "mmcli.batch.images._Reader.take"],
 )
-def test_an_interruption_is_no_failed_input_whatever_a_library_made_of_it(monkeypatch, album, loaded, place, road):
+def test_an_interruption_is_no_failed_input_whatever_a_library_made_of_it(monkeypatch, album, loaded, place, path):
     monkeypatch.setattr(place, interrupted)
     with pytest.raises(KeyboardInterrupt):
         list(run(sources("album"), REQUEST, lambda: loaded, model="tiny"))
 
 
-def test_an_interruption_while_a_batch_runs_is_raised_as_itself(monkeypatch, album, loaded, road):
+def test_an_interruption_while_a_batch_runs_is_raised_as_itself(monkeypatch, album, loaded, path):
     monkeypatch.setattr("mmcli.engine.collect.complete", interrupted)
     monkeypatch.setattr("mmcli.engine.scheduler.write_continuously", interrupted)
     with pytest.raises(KeyboardInterrupt):
         list(run(sources("album"), REQUEST, lambda: loaded, model="tiny"))
 
 
-def test_a_model_that_fails_midway_leaves_the_done_records(album, loaded, road):
+def test_a_model_that_fails_midway_leaves_the_done_records(album, loaded, path):
     class Dying:
         """The tiny model, which finds no memory for a black picture. (Of two batches side by side either may begin
         first.)"""
@@ -145,7 +145,7 @@ def test_a_model_that_fails_midway_leaves_the_done_records(album, loaded, road):
         next(outcomes)
 
 
-def test_timings_tell_seconds_and_tokens(album, loaded, road):
+def test_timings_tell_seconds_and_tokens(album, loaded, path):
     outcomes = run(sources("album"), REQUEST, lambda: loaded, model="tiny", batch_size=3)
     timings = next(outcomes).record.timings
     assert list(timings) == ["load", "prefill", "decode", "batch", "tokens"]
@@ -176,7 +176,7 @@ def test_an_image_too_large_to_be_kept_is_read_again(tmp_path, loaded, monkeypat
     assert done.full().image.size == (20, 30)
 
 
-def test_images_do_not_pile_up(album, loaded, monkeypatch, road):
+def test_images_do_not_pile_up(album, loaded, monkeypatch, path):
     """Two hundred images; alive at a time are those of batches that run or wait, prefetched ones, few on their way."""
     alive = weakref.WeakSet()
     read = images._Reader.read

@@ -69,7 +69,7 @@ def main() -> None:
                 for storage in ("none", "int8", "int4"):
                     rows = [str(count) for count in IN_INTEGERS[1]]
                     chosen = ["--model", folder, "--quantize", storage, "--batch", *rows]
-                    said = script("steps.py", *chosen, "--rounds", "1", "--roads", "kernels")
+                    said = script("steps.py", *chosen, "--rounds", "1", "--paths", "kernels")
                     more += [f"{name} {storage}, {line}" for line in said.splitlines() if ": a step" in line]
             if name == IN_A_FOLDER[0] and not given.skip_folder:
                 rows = [str(count) for count in IN_A_FOLDER[1]]

@@ -3,7 +3,7 @@
     python tests/bench/folder.py --make 3b --batch 16 32
 
 Random weights never end an answer, so lengths are given: drawn evenly from `--tokens`, or all of their mean. `rows` is
-the road of mmcli, where a row begins as soon as another ends; `batches` waits for the longest of each batch.
+what mmcli does, where a row begins as soon as another ends; `batches` waits for the longest of each batch.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, nargs=2, default=[4, 200], help="of the shortest and the longest answer")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--roads", nargs="+", choices=["rows", "batches"], default=["rows", "batches"])
+    parser.add_argument("--paths", nargs="+", choices=["rows", "batches"], default=["rows", "batches"])
     return parser.parse_args()
 
 
@@ -65,7 +65,7 @@ class Spent:
 
 @contextmanager
 def lengths_given(lengths: list[int], end: int) -> Iterator[Spent]:
-    """Both roads end row i with the token `end` behind as many tokens as `lengths` say."""
+    """Both paths end row i with the token `end` behind as many tokens as `lengths` say."""
     spent, batch, answered = Spent(), scheduler._Batch, 0
 
     class Timed(batch):  # type: ignore[misc, valid-type]
@@ -109,13 +109,13 @@ def lengths_given(lengths: list[int], end: int) -> Iterator[Spent]:
     scheduler.write_continuously = write
 
 
-def measure(loaded: Any, road: str, lengths: list[int], size: int) -> tuple[float, Spent]:
+def measure(loaded: Any, path: str, lengths: list[int], size: int) -> tuple[float, Spent]:
     """Photographs a second."""
     files = sorted(EXAMPLES.glob("*.jpg"))
     sources = expand([str(files[i % len(files)]) for i in range(len(lengths))], extensions=IMAGE_EXTENSIONS)
     end = min(loaded.processor.stop_ids)
     request = CaptionRequest(max_tokens=max(lengths), beams=1)
-    loaded.model.rows_join = road == "rows"
+    loaded.model.rows_join = path == "rows"
     with lengths_given(lengths, end) as spent:
         start = time.perf_counter()
         outcomes = run(sources, request, lambda: loaded, model="bench", batch_size=size)
@@ -144,11 +144,11 @@ def main() -> None:
     for size in given.batch:
         measure(loaded, "rows", equal[: 2 * size], size)  # records and compiles
         rates = {}
-        for road in given.roads:
+        for path in given.paths:
             for kind, lengths in (("equal", equal), ("unlike", unlike)):
-                rate, spent = measure(loaded, road, lengths, size)
+                rate, spent = measure(loaded, path, lengths, size)
                 rates[kind] = rate
-                line = f"batch {size}, {road:7}, {kind:6}: {rate:6.1f} photographs/s, {rate * equal[0]:7.0f} tokens/s"
+                line = f"batch {size}, {path:7}, {kind:6}: {rate:6.1f} photographs/s, {rate * equal[0]:7.0f} tokens/s"
                 if spent.steps:
                     parts = ", ".join(f"{value:.3f} s {part}" for part, value in spent.seconds.items())
                     line += (
@@ -156,7 +156,7 @@ def main() -> None:
                     )
                 print(line, flush=True)
             print(
-                f"batch {size}, {road}: answers of unlike length at {rates['unlike'] / rates['equal']:.0%}", flush=True
+                f"batch {size}, {path}: answers of unlike length at {rates['unlike'] / rates['equal']:.0%}", flush=True
             )
 
 

@@ -1,4 +1,4 @@
-"""Measure the fused kernels one by one on a CUDA device, against their plain roads: µs, and GB/s of what must be read.
+"""Measure the fused kernels one by one on a CUDA device, against their plain PyTorch paths: µs, and GB/s of what must be read.
 
     python tests/bench/kernel_rates.py            every kernel on the shapes of the published decoders
     python tests/bench/kernel_rates.py --tries    the product and attention cut in other ways too, to choose among them
@@ -92,9 +92,9 @@ def attention(tries: bool) -> None:
                 return seconds([partial(call, qkv, *cache, *rest) for cache in caches])
 
             line = f"attention {name:5} rows {rows}, length {length}:"
-            for road, call in (("plain", single_query.plain), ("ours", single_query.single_query)):
+            for path, call in (("plain", single_query.plain), ("ours", single_query.single_query)):
                 spent = time(call)
-                line += f" {road} {spent * 1e6:.1f} µs ({caches[0].nbytes / spent / 1e9:.0f} GB/s)"
+                line += f" {path} {spent * 1e6:.1f} µs ({caches[0].nbytes / spent / 1e9:.0f} GB/s)"
             for cut in CUTS if tries else ():
                 with set_to(single_query, KEYS=cut[0], PROGRAMS=cut[1], STAGES=cut[2]):
                     line += f", {cut} {time(single_query.single_query) * 1e6:.1f}"
@@ -106,8 +106,8 @@ def small() -> None:
         x, y = (torch.randn(rows, 2304, device="cuda", dtype=torch.bfloat16) for _ in range(2))
         inner, outer = torch.randn(2, 2304, device="cuda")
         for scale in (None, inner):
-            roads = residual_norm.plain, residual_norm.residual_norm
-            plain, own = (seconds([partial(call, x, y, scale, outer, 1e-6)] * 20) * 1e6 for call in roads)
+            paths = residual_norm.plain, residual_norm.residual_norm
+            plain, own = (seconds([partial(call, x, y, scale, outer, 1e-6)] * 20) * 1e6 for call in paths)
             kind = "addition and norm" if scale is None else "norm, addition and norm"
             print(f"{kind}, rows {rows}: plain {plain:.1f} µs, ours {own:.1f} µs", flush=True)
         gates = torch.randn(rows, 32768, device="cuda", dtype=torch.bfloat16)

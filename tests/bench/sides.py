@@ -23,7 +23,7 @@ def finished(device: Any) -> float:
 
 
 class Mmcli:
-    """The road of `mmcli caption`, from the model on."""
+    """What `mmcli caption` does, from the model on."""
 
     def __init__(self) -> None:
         from mmcli.engine.beams import beam_search

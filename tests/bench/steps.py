@@ -3,7 +3,7 @@
     python tests/bench/steps.py --make 3b --batch 1 32
     python tests/bench/steps.py --model google/paligemma2-3b-mix-448 --profile 25
 
-Both roads run in one process on the same weights, in turn. A step is the graph played back; tokens/s are those of a
+Both paths run in one process on the same weights, in turn. A step is the graph played back; tokens/s are those of a
 whole answer, its host's part included.
 """
 
@@ -34,7 +34,7 @@ from mmcli.layers.kernels import launch  # noqa: E402
 from mmcli.models.registry import family_of  # noqa: E402
 
 # What is set in the environment for each; `serial`: every kernel waits for the end of the one before it.
-ROADS = {
+PATHS = {
     "plain": {kernels.SWITCH: "0"},
     "kernels": {kernels.SWITCH: "1", launch.SWITCH: "1"},
     "serial": {kernels.SWITCH: "1", launch.SWITCH: "0"},
@@ -52,7 +52,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--profile", type=int, default=0, help="kernels to list, by their time in one step")
-    parser.add_argument("--roads", nargs="+", choices=ROADS, default=["plain", "kernels"])
+    parser.add_argument("--paths", nargs="+", choices=PATHS, default=["plain", "kernels"])
     return parser.parse_args()
 
 
@@ -92,16 +92,16 @@ def profile(graph: Any, count: int) -> str:
     return "\n".join(lines)
 
 
-def measure(side: Mmcli, inputs: Any, road: str, given: argparse.Namespace) -> tuple[float, float, list[list[int]]]:
+def measure(side: Mmcli, inputs: Any, path: str, given: argparse.Namespace) -> tuple[float, float, list[list[int]]]:
     """(seconds a step, tokens a second, ids); the profile is printed."""
-    os.environ.update(ROADS[road])
+    os.environ.update(PATHS[path])
     cuda_graph._spare.clear()
     used: list[Any] = []
     give_back, cuda_graph.give_back = cuda_graph.give_back, lambda model, cache: used.append(cache)
     with torch.inference_mode():
         start = time.perf_counter()
         side.answer(inputs, given.tokens)
-        print(f"{road}: the first answer took {time.perf_counter() - start:.2f} s", flush=True)
+        print(f"{path}: the first answer took {time.perf_counter() - start:.2f} s", flush=True)
         cuda_graph.give_back = give_back
         runs = [side.answer(inputs, given.tokens) for _ in range(2)]
         cuda_graph.give_back = lambda model, cache: used.append(cache)
@@ -139,19 +139,19 @@ def main() -> None:
         inputs = processor.inputs(random_images(batch), [processor.task_prompt("caption", "")] * batch)
         answers = {}
         for turn in range(given.rounds):
-            for road in given.roads:
+            for path in given.paths:
                 shown = argparse.Namespace(**vars(given) | {"profile": given.profile if turn == 0 else 0})
-                step, rate, answers[road] = measure(side, inputs, road, shown)
+                step, rate, answers[path] = measure(side, inputs, path, shown)
                 print(
-                    f"batch {batch}, {road:7}: a step {1000 * step:.3f} ms, "
+                    f"batch {batch}, {path:7}: a step {1000 * step:.3f} ms, "
                     f"{rate:.1f} tokens/s, {read / step / copy:.1%} of the copy rate",
                     flush=True,
                 )
-        first = answers[given.roads[0]]
-        for road in given.roads[1:]:
-            alike = [sum(a == b for a, b in zip(*pair, strict=True)) for pair in zip(first, answers[road], strict=True)]
+        first = answers[given.paths[0]]
+        for path in given.paths[1:]:
+            alike = [sum(a == b for a, b in zip(*pair, strict=True)) for pair in zip(first, answers[path], strict=True)]
             counts = f"{min(alike)} … {max(alike)} of {given.tokens} places"
-            print(f"batch {batch}: {road} and {given.roads[0]} write the same at {counts}", flush=True)
+            print(f"batch {batch}: {path} and {given.paths[0]} write the same at {counts}", flush=True)
 
 
 if __name__ == "__main__":

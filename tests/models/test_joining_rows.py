@@ -20,7 +20,7 @@ SIZES = [(50, 37), (20, 90), (64, 64), (120, 30), (31, 31), (90, 60), (15, 40)]
 NAMES = [name for name in FAMILIES if name not in ("whisper", "nano")]
 if DEVICE == "cpu":  # whose tower takes half a minute there
     NAMES.remove("gemma3n")
-ROADS = ["plain", "graphs", "kernels"] if DEVICE == "cuda" else ["plain"]
+PATHS = ["plain", "graphs", "kernels"] if DEVICE == "cuda" else ["plain"]
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -28,14 +28,14 @@ def loaded(request, tmp_path_factory):
     return load(resolve(str(write_family(tmp_path_factory.mktemp("checkpoint"), request.param))), DEVICE, "float32")
 
 
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("drawn", [{}, {"temperature": 1.2, "top_p": 0.9, "seed": 3}], ids=["greedy", "drawn"])
-def test_answers_are_those_of_images_alone(loaded, drawn, road, monkeypatch):
+def test_answers_are_those_of_images_alone(loaded, drawn, path, monkeypatch):
     if drawn and torch.cuda.is_available():
         pytest.skip("a GPU rounds products of more rows otherwise, which a draw can turn into another token")
-    if road == "plain":
+    if path == "plain":
         monkeypatch.setattr(cuda_graph, "step", lambda model, tokens, cache: model.step(tokens, cache))
-    monkeypatch.setenv(kernels.SWITCH, "1" if road == "kernels" else "0")
+    monkeypatch.setenv(kernels.SWITCH, "1" if path == "kernels" else "0")
     monkeypatch.setattr(kernels, "DTYPES", (torch.float32,))
     cuda_graph._spare.clear()
     request = CaptionRequest(max_tokens=8, **drawn)

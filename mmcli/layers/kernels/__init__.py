@@ -1,7 +1,7 @@
 """Fused kernels (Triton) for decode steps on CUDA devices, one file a kernel.
 
 Each file holds a kernel, the function that starts it, and `plain`: the same in plain PyTorch, which says what the
-kernel computes and which the tests compare it with. Kernels round once where the plain road rounds after every
+kernel computes and which the tests compare it with. Kernels round once where the plain PyTorch path rounds after every
 operation, so both agree to the rounding of the type, and in float32 to the order of summation.
 
 The modules here import Triton: import them only where `available` says yes.

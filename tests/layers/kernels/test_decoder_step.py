@@ -76,7 +76,7 @@ def logits(model, rows):
 
 @pytest.fixture(autouse=True)
 def exact(monkeypatch):
-    """In float32, where both roads must agree, the kernels are not chosen otherwise."""
+    """In float32, where both paths must agree, the kernels are not chosen otherwise."""
     monkeypatch.setattr(kernels, "DTYPES", (torch.float32,))
 
 

@@ -1,4 +1,4 @@
-"""Every kernel against its plain road, on odd shapes: on a CUDA device, or on a CPU with TRITON_INTERPRET=1."""
+"""Every kernel against its plain PyTorch path, on odd shapes: on a CUDA device, or on a CPU with TRITON_INTERPRET=1."""
 
 import os
 
@@ -34,7 +34,7 @@ def numbers(*shape, dtype=torch.float32):
 
 
 def assert_close(got, exact, dtype):
-    """To the rounding of a result in `dtype`, beside the largest: plain roads in float32 are taken as exact."""
+    """To the rounding of a result in `dtype`, beside the largest: plain paths in float32 are taken as exact."""
     assert got.shape == exact.shape and torch.isfinite(got).all()
     limit = {torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype] * exact.abs().max().item()
     assert (got.float() - exact).abs().max().item() <= limit

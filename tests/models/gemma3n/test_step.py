@@ -35,7 +35,7 @@ TEXT = TextConfig(
 
 @pytest.fixture(autouse=True)
 def exact(monkeypatch):
-    """In float32, where both roads must agree, the kernels are not chosen otherwise."""
+    """In float32, where both paths must agree, the kernels are not chosen otherwise."""
     monkeypatch.setattr(kernels, "DTYPES", (torch.float32,))
 
 

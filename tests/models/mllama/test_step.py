@@ -24,7 +24,7 @@ TEXT = LlamaConfig(vocabulary=70, width=128, depth=2, mlp_width=160, heads=4, ke
 
 @pytest.fixture(autouse=True)
 def exact(monkeypatch):
-    """In float32, where both roads must agree, the kernels are not chosen otherwise."""
+    """In float32, where both paths must agree, the kernels are not chosen otherwise."""
     monkeypatch.setattr(kernels, "DTYPES", (torch.float32,))
     if INTERPRETED:  # fewer programs, which run one after the other
         from mmcli.layers.kernels import matvec
