@@ -14,7 +14,7 @@ from mmcli.engine.kv_cache import KVCache
 from mmcli.layers import kernels
 from mmcli.layers.attention import additive, attend
 from mmcli.layers.fusing import Fusable
-from mmcli.layers.gated_mlp import gated
+from mmcli.layers.gated_mlp import GatedMLP
 from mmcli.layers.linear import on_gpu, stack
 from mmcli.layers.rope import rotary_angles, rotate
 from mmcli.layers.table import Table
@@ -76,34 +76,23 @@ class Attention(Fusable):
         return self.out(y.transpose(1, 2).flatten(2))
 
 
-class MLP(Fusable):
-    """Gated feed-forward with the tanh form of GELU: [B, T, D] → [B, T, D].
+class MLP(GatedMLP):
+    """Gated feed-forward with the tanh form of GELU, in some layers sparse: [B, T, D] → [B, T, D].
 
     In sparse layers a gate is open only as far as it is above most of its token's gates, taken as normally distributed
     (spark transformer, arXiv:2506.06644).
     """
 
     def __init__(self, width: int, layer: LayerConfig):
-        super().__init__()
+        super().__init__(width, layer.mlp_width, "gelu")
         self.layer = layer
-        self.gate = nn.Linear(width, layer.mlp_width, bias=False)
-        self.up = nn.Linear(width, layer.mlp_width, bias=False)
-        self.down = nn.Linear(layer.mlp_width, width, bias=False)
-        self.gate_up: nn.Module | None = None
-
-    def fuse(self) -> None:
-        """As `Attention.fuse`."""
-        if on_gpu(self.down):
-            self.gate_up = stack(self.gate, self.up)
-            del self.gate, self.up
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.gate_up is not None and not self.layer.sparsity:
-            return self.down(gated(self.gate_up(x), "gelu"))
+        if not self.layer.sparsity:
+            return super().forward(x)
         gate, up = (self.gate(x), self.up(x)) if self.gate_up is None else self.gate_up(x).chunk(2, dim=-1)
-        if self.layer.sparsity:
-            deviation, mean = torch.std_mean(gate, dim=-1, keepdim=True, correction=0)
-            gate = F.relu(gate - torch.add(mean, deviation, alpha=rounded(self.layer.deviations, gate.dtype)))
+        deviation, mean = torch.std_mean(gate, dim=-1, keepdim=True, correction=0)
+        gate = F.relu(gate - torch.add(mean, deviation, alpha=rounded(self.layer.deviations, gate.dtype)))
         return self.down(F.gelu(gate, approximate="tanh") * up)
 
 
