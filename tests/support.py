@@ -112,6 +112,17 @@ def random_image(seed: int = 0, width: int = 50, height: int = 37) -> Image.Imag
     return Image.fromarray(pixels).resize((width // 2, height // 2)).resize((width, height))
 
 
+def odd_images(folder: Path, width: int) -> dict[str, Path]:
+    """Files of images of odd shapes by their names, one of them see-through; "wide" has this width."""
+    clear = random_image(3, 60, 50).convert("RGBA")
+    clear.putalpha(random_image(4, 60, 50).convert("L"))
+    dot, wide, tall = Image.new("RGB", (1, 1)), random_image(1, width, 37), random_image(2, 31, 200)
+    images = {"wide": wide, "tall": tall, "dot": dot, "clear": clear}
+    for name, image in images.items():
+        image.save(folder / f"{name}.png")
+    return {name: folder / f"{name}.png" for name in images}
+
+
 def edit_json(path: Path, **changes) -> None:
     """Set keys of a JSON file; a value of ... removes the key."""
     content = json.loads(path.read_text()) | changes

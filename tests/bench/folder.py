@@ -9,9 +9,7 @@ what mmcli does, where a row begins as soon as another ends; `batches` waits for
 import argparse
 import os
 import random
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +21,8 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 
-import startup  # noqa: E402
 import torch  # noqa: E402
+from startup import named_or_made  # noqa: E402
 from worker import EXAMPLES  # noqa: E402
 
 from mmcli.batch.images import run  # noqa: E402
@@ -128,12 +126,7 @@ def measure(loaded: Any, path: str, lengths: list[int], size: int) -> tuple[floa
 
 def main() -> None:
     given = options()
-    with tempfile.TemporaryDirectory(prefix="mmcli-bench-") as folder:
-        name = given.model
-        if given.make:
-            command = [sys.executable, str(HERE / "checkpoints.py"), folder, given.make]
-            subprocess.run(command, check=True, env=startup.environment(None))
-            name = folder
+    with named_or_made(given.model, given.make) as name:
         loaded = load(resolve(name), given.device, given.dtype)
     loaded.processor.stop_ids = frozenset({min(loaded.processor.stop_ids)})
     device = torch.cuda.get_device_name() if loaded.device.type == "cuda" else "the CPU"

@@ -1,4 +1,4 @@
-"""Measure the fused kernels one by one on a CUDA device, against their plain PyTorch paths: µs, and GB/s of what must be read.
+"""Measure the fused kernels one by one on a CUDA device, beside plain PyTorch: µs, and GB/s of what must be read.
 
     python tests/bench/kernel_rates.py            every kernel on the shapes of the published decoders
     python tests/bench/kernel_rates.py --tries    the product and attention cut in other ways too, to choose among them

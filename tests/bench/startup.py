@@ -9,7 +9,10 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,6 +31,16 @@ def environment(threads: int | None = None) -> dict[str, str]:
     limit = {"OMP_NUM_THREADS": str(threads)} if threads else {}
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return kept | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"} | limit
+
+
+@contextmanager
+def named_or_made(name: str, size: str | None) -> Iterator[str]:
+    """The model of that name, or a folder with a random checkpoint of that size, which is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="mmcli-bench-") as folder:
+        if size:
+            command = [sys.executable, str(Path(__file__).with_name("checkpoints.py")), folder, size]
+            subprocess.run(command, check=True, env=environment())
+        yield folder if size else name
 
 
 def pairs(options: list[str]) -> list[tuple[str, list[str], str, list[str]]]:

@@ -9,9 +9,7 @@ whole answer, its host's part included.
 
 import argparse
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,9 +19,9 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 
-import startup  # noqa: E402
 import torch  # noqa: E402
 from sides import Mmcli  # noqa: E402
+from startup import named_or_made  # noqa: E402
 from worker import copy_rate, random_images  # noqa: E402
 
 from mmcli.engine import cuda_graph  # noqa: E402
@@ -117,12 +115,7 @@ def measure(side: Mmcli, inputs: Any, path: str, given: argparse.Namespace) -> t
 
 def main() -> None:
     given, device = options(), choose_device("cuda")
-    with tempfile.TemporaryDirectory(prefix="mmcli-bench-") as folder:
-        name = given.model
-        if given.make:
-            command = [sys.executable, str(HERE / "checkpoints.py"), folder, given.make]
-            subprocess.run(command, check=True, env=startup.environment(None))
-            name = folder
+    with named_or_made(given.model, given.make) as name:
         checkpoint = resolve(name)
         side = Mmcli()
         kind = side.load(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from command import mmcli
 from PIL import Image
-from support import random_image
+from support import odd_images, random_image
 
 from mmcli.engine.collect import complete
 from mmcli.hub.resolve import resolve
@@ -58,19 +58,7 @@ def pair(request, tmp_path_factory) -> Pair:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, Path]:
-    """Images of odd shapes, one of them see-through."""
-    folder = tmp_path_factory.mktemp("files")
-    clear = random_image(3, 60, 50).convert("RGBA")
-    clear.putalpha(random_image(4, 60, 50).convert("L"))
-    images = {
-        "wide": random_image(1, 190, 37),
-        "tall": random_image(2, 31, 200),
-        "dot": Image.new("RGB", (1, 1)),
-        "clear": clear,
-    }
-    for name, image in images.items():
-        image.save(folder / f"{name}.png")
-    return {name: folder / f"{name}.png" for name in images}
+    return odd_images(tmp_path_factory.mktemp("files"), width=190)
 
 
 def answers(loaded: Loaded, images, prompts, beams: int = 3) -> list[tuple[int, ...]]:

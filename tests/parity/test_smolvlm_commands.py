@@ -7,7 +7,7 @@ import smolvlm_folders as folders
 from command import mmcli
 from PIL import Image
 from smolvlm_pairs import STEPS, Pair, make_pair, say
-from support import random_image
+from support import odd_images, random_image
 
 from mmcli.models.smolvlm.prompts import task_prompt
 from mmcli.tasks.chat import ChatRequest
@@ -21,19 +21,7 @@ def pair(request, tmp_path_factory) -> Pair:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, Path]:
-    """Images of odd shapes, one of them see-through."""
-    folder = tmp_path_factory.mktemp("files")
-    clear = random_image(3, 60, 50).convert("RGBA")
-    clear.putalpha(random_image(4, 60, 50).convert("L"))
-    images = {
-        "wide": random_image(1, 90, 37),
-        "tall": random_image(2, 31, 200),
-        "dot": Image.new("RGB", (1, 1)),
-        "clear": clear,
-    }
-    for name, image in images.items():
-        image.save(folder / f"{name}.png")
-    return {name: folder / f"{name}.png" for name in images}
+    return odd_images(tmp_path_factory.mktemp("files"), width=90)
 
 
 def run(pair: Pair, command: str, *arguments) -> list[list[int]]:
