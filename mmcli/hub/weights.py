@@ -33,12 +33,14 @@ class Rule:
 
     `{}` stands for one part of the dotted path (a layer's number) and is filled into `target` in order.
     A `target` of None drops the tensor on purpose. `copy_of` drops it too, but only where it has the shape and the
-    values of that parameter: the tied head that some checkpoints store twice.
+    values of that parameter: the tied head that some checkpoints store twice. `refused` says what a checkpoint with
+    such a tensor is, and what to do: none of them loads.
     """
 
     pattern: str
     target: str | None
     copy_of: str | None = None
+    refused: tuple[str, str] | None = None
 
     @cached_property
     def _expression(self) -> re.Pattern[str]:
@@ -73,6 +75,9 @@ def load_strict(
     unknown: list[str] = []
     for path, name, info in _tensors(folder):
         rule, target = place(table, name)
+        if rule is not None and rule.refused is not None:
+            what, remedy = rule.refused
+            raise ModelError(f"{folder} {what}", remedy)
         if rule is None or (target is not None and target not in wanted):
             unknown.append(name)
         elif rule.copy_of is not None:

@@ -9,6 +9,7 @@ from mmcli.models.nano.processor import NanoProcessor
 from mmcli.models.nano.stages import stages
 from mmcli.models.nano.teaching import NanoTeaching
 from mmcli.models.nano.vocabulary import closed_vocabulary
+from mmcli.models.nano.weights import rules
 
 FAMILY = Family(
     name="nano",
@@ -17,6 +18,7 @@ FAMILY = Family(
     processor=NanoProcessor.open,
     stages=stages,
     capabilities=capabilities,
+    rules=rules,
     closed_vocabulary=closed_vocabulary,
     find=find,
     outline=outline,

@@ -1,5 +1,6 @@
 """The bundled model's parts on small random weights: what must hold whatever was learned."""
 
+import shutil
 from copy import deepcopy
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from places import stages_of
+from safetensors.torch import save_file
 
 from mmcli.engine.generate import generate
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.errors import ModelError, UsageError
+from mmcli.hub.resolve import open_folder, resolve
 from mmcli.layers.fusing import fuse
+from mmcli.models.load import load
 from mmcli.models.nano import FAMILY, Nano, NanoConfig
 from mmcli.models.nano.efficientnet_lite import EfficientNetLite, SameConv
 from mmcli.models.nano.model import AT_ONCE
@@ -288,6 +292,18 @@ def test_any_text_survives_the_tokenizer_in_lower_case(text, nano):
 def test_a_configuration_that_lacks_a_size_is_one_sentence():
     with pytest.raises(ModelError, match=r"has no decoder\.head_width"):
         NanoConfig.from_json({"model_type": "mmcli-nano", "image_size": 128})
+
+
+@pytest.mark.parametrize("name", ["judge.thing.weight", "tower.masks.fine.bias", "tower.masks.mix.0.weight"])
+def test_a_folder_that_an_earlier_version_tuned_is_refused_in_a_sentence_that_says_what_to_do(name, tmp_path):
+    bundled = resolve("nano").folder
+    for path in (bundled / "config.json", bundled / "tokenizer.json"):
+        shutil.copyfile(path, tmp_path / path.name)
+    save_file({name: torch.zeros(2, 2)}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError) as refusal:
+        load(open_folder(str(tmp_path), tmp_path), "cpu", "float32")
+    assert refusal.value.what.startswith(f"{tmp_path} is of an earlier nano")
+    assert "mmcli tune" in str(refusal.value.do)
 
 
 def test_stages_count_every_parameter_once():
