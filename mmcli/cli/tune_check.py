@@ -64,6 +64,7 @@ def command(
             raise UsageError(f"--output {output} is no picture", "Call it .png")
         not_among(output, data)
     from mmcli.hub.resolve import resolve
+    from mmcli.models.objects_in_text import labels_of
     from mmcli.training.check import Found, counts, labels, remarks, spread
     from mmcli.training.data import Allowance
     from mmcli.training.targets import without_weights
@@ -76,8 +77,8 @@ def command(
     if not found.examples:
         _list(environment, "bad rows", [str(one) for one in found.bad])
         raise InputError(f"No row of {', '.join(data)} can be used")
-    own = frozenset(one.label for example in found.examples for one in example.objects)
-    loaded = without_weights(resolve(model, revision, download=not offline), own)
+    checkpoint = resolve(model, revision, download=not offline)
+    loaded = without_weights(checkpoint, frozenset(labels_of(found.examples)))
     with Progress(environment, words="writing them as tokens"):
         learned = list(found.learn(loaded, found.examples))
     environment.write("".join(f"{name}\t{value}\n" for name, value in counts(found)))

@@ -11,6 +11,7 @@ from mmcli.errors import InputError
 from mmcli.example import Example, LabelledObject
 from mmcli.media.sources import one_named
 from mmcli.models.drawn_masks import pixels
+from mmcli.models.objects_in_text import with_objects
 from mmcli.output.schema import Object, Record
 from mmcli.rle import encode
 from mmcli.tasks.caption import CaptionRequest
@@ -19,7 +20,6 @@ from mmcli.tasks.detect import DetectRequest
 from mmcli.tasks.segment import SegmentRequest
 from mmcli.tasks.task import Request
 from mmcli.tasks.transcribe import TranscribeRequest
-from mmcli.training.data.objects_in_text import with_objects
 from mmcli.training.metrics.boxes import Compared, Marked, average_precision, mask_overlap
 from mmcli.training.metrics.cider import cider
 from mmcli.training.metrics.library import library

@@ -18,6 +18,7 @@ from mmcli.hub.resolve import Checkpoint
 from mmcli.layers.lora import LoraConfig
 from mmcli.models.load import load, storage_of
 from mmcli.models.loaded import Loaded
+from mmcli.models.objects_in_text import labels_of
 from mmcli.models.registry import family_of
 from mmcli.models.saving import stored_type
 from mmcli.models.teaching import Teaching
@@ -169,7 +170,7 @@ def tune(
     resumed = latest(output) if choices.resume else None
     if resumed is not None:
         _same(read_state(resumed)[1], settings)
-    labels = sorted({one.label for example in examples for one in example.objects} | _named(examples))
+    labels = labels_of(examples)
     given = checkpoint.config
     if settings.quantize == "none":
         given = {name: value for name, value in given.items() if name != QUANTIZED}
@@ -257,10 +258,6 @@ def _loaded(checkpoint: Checkpoint, choices: Choices, settings: TuneSettings, ra
     below = stored_type(checkpoint.folder) if whole else None
     dtype = below or choose_dtype(choices.dtype, ranks.device, parameter_count(checkpoint.folder))
     return replace(load(checkpoint, "cpu", dtype, fused=False, quantize="none"), device=ranks.device)
-
-
-def _named(examples: Sequence[Example]) -> set[str]:
-    return {label for example in examples for label in example.exhaustive}
 
 
 def _same(before: dict[str, Any], now: TuneSettings) -> None:

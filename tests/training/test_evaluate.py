@@ -8,7 +8,7 @@ import mmcli
 from mmcli.errors import InputError, ModelError
 from mmcli.example import Example, Exchange, LabelledObject
 from mmcli.hub.known import AUDIO_MODEL
-from mmcli.training.data.objects_in_text import with_objects
+from mmcli.models.objects_in_text import with_objects
 from mmcli.training.evaluate import Measures, evaluate
 from mmcli.training.metrics.cider import cider
 

@@ -30,6 +30,7 @@ from mmcli.models.nano.things import THINGS
 from mmcli.models.nano.words import known
 from mmcli.models.nano.writing import CORNERS, box_of
 from mmcli.models.object_text import codes_of
+from mmcli.models.objects_in_text import with_objects
 from mmcli.models.teaching import Batch, Row, Teaching, open_images, seen_mask
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class NanoTeaching(Teaching):
         if len(images) != 1:
             raise InputError(f"{example.where} has {len(images)} images, but this model reads exactly one at a time")
         image = images[0]
+        example = with_objects(example)
         finds = example.task in ("detect", "segment")
         if finds and vary:
             image, example = _varied(image, example, rng)

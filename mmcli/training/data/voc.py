@@ -60,8 +60,9 @@ def _of_split(found: list[Path], place: Place) -> list[Path]:
     stems = {path.stem: path for path in found}
     for name in ("train", "val", "test"):
         if (file := lists / f"{name}.txt").is_file():
-            with file.open(encoding="utf-8", errors="replace") as lines:
-                named = [line.split()[0] for line in lines if line.strip()]
+            with file.open(encoding="utf-8-sig", errors="replace") as lines:
+                named = [line.strip() for line in lines if line.strip()]
+            named = [one if one in stems else one.split()[0] for one in named]  # lists of a class have a number behind
             splits[split_of([name])] = [stems[one] for one in named if one in stems]
     return place.of_splits(splits or {None: found})
 

@@ -41,7 +41,7 @@ def read(path: Path, place: Place) -> Iterator[Read]:
 
             def make(image: Path = image, where: str = where) -> Iterator[Example]:
                 found = place.find(image.name, image.parent)
-                objects = tuple(_objects(_labels_of(image), names, points, place))
+                objects = tuple(_objects(_labels_of(found), names, points, place))
                 masks = bool(objects) and all(one.mask is not None for one in objects)
                 exhaustive = frozenset(names.values())
                 yield Example("segment" if masks else "detect", where, (found,), objects=objects, exhaustive=exhaustive)
@@ -127,7 +127,7 @@ def _in_list(file: Path, place: Place) -> Iterator[Path]:
         raise InputError(f"{printable(str(file))}, which data.yaml names, does not exist", "Check its train and val")
     if not place.allowed(file):
         raise InputError(f"{printable(str(file))} lies outside the data's folder", "Name it with --media FOLDER")
-    with file.open(encoding="utf-8", errors="surrogateescape") as lines:
+    with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         for line in lines:
             if line.strip():
                 yield file.parent / line.strip()

@@ -12,6 +12,7 @@ from mmcli.hub.resolve import resolve
 from mmcli.models.finding import FindOptions
 from mmcli.models.load import load
 from mmcli.models.nano.finding import find
+from mmcli.models.objects_in_text import labels_of, with_objects
 from mmcli.models.teaching import IGNORED
 
 CAT = LabelledObject("Cat", (0.1, 0.2, 0.5, 0.9), Polygons(((0.1, 0.2, 0.5, 0.2, 0.3, 0.9),)))
@@ -64,6 +65,15 @@ def test_only_answers_are_learned(nano, image):
     batch = teaching.batch(list(teaching.rows(nano, example, random.Random(0))))
     learned = [id for id in batch.targets[0].tolist() if id != IGNORED]
     assert nano.processor.decode(learned).strip() == "a cat" and learned[-1] == nano.config.eos_token
+
+
+def test_objects_that_stand_in_a_text_are_learned_as_marked_ones_are(nano, image):
+    answer = "<loc0204><loc0102><loc0921><loc0512> cat ; <loc0000><loc0000><loc0255><loc0255> dog"
+    text = Example("detect", "x", (image,), exchanges=(Exchange("detect cat ; dog ; horse", answer),))
+    marked = with_objects(text)
+    assert len(marked.objects) == 2 and marked.exhaustive == {"cat", "dog", "horse"}
+    rows = [nano.family.teaching.rows(nano, one, random.Random(0))[0].tokens for one in (text, marked)]
+    assert rows[0] == rows[1] and labels_of([text]) == ["cat", "dog", "horse"]
 
 
 def test_boxes_stay_on_their_objects_in_varied_images(nano, image):

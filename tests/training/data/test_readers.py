@@ -122,6 +122,13 @@ def test_yolo(folder):
     assert none.objects == () and none.exhaustive == {"cat", "dog"}
 
 
+def test_a_list_of_yolo_as_windows_writes_it(folder):
+    """A byte order mark, \\ and carriage returns; the labels are found by the picture that was found."""
+    (folder / "train.txt").write_bytes("\ufeff.\\images\\b.png\r\n\r\n".encode())
+    [found] = read_examples(yolo(folder, "\ufeff0 0.5 0.5 0.5 0.5\r\n", "\ufefftrain: train.txt\r\nnames: [cat]\r\n"))
+    assert [one.label for one in found.objects] == ["cat"]
+
+
 def test_outlines_of_yolo(folder):
     found = next(iter(read_examples(yolo(folder, "0 0.1 0.2 0.9 0.2 0.5 0.8\n"))))
     assert found.task == "segment" and found.objects[0].box == (0.1, 0.2, 0.9, 0.8)
@@ -153,9 +160,10 @@ def test_splits_of_voc(folder):
         shutil.copy(folder / "JPEGImages/c.jpg", folder / f"JPEGImages/{name}{name}.jpg")
         (folder / f"Annotations/{name}.xml").write_text(VOC.replace("c.jpg", f"{name}{name}.jpg"))
     (folder / "ImageSets/Main/train.txt").write_text("c\n")
-    (folder / "ImageSets/Main/val.txt").write_text("d 1\n")
+    (folder / "ImageSets/Main/val.txt").write_text("\ufeffd 1\r\ne f\r\n")
+    (folder / "Annotations/e f.xml").write_text(VOC)
     assert [one.where for one in read_examples(folder)] == ["Annotations/c.xml"]
-    assert [one.where for one in read_examples(folder, split="val")] == ["Annotations/d.xml"]
+    assert [one.where for one in read_examples(folder, split="val")] == ["Annotations/d.xml", "Annotations/e f.xml"]
 
 
 def test_a_text_beside_each_picture(folder):

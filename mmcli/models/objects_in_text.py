@@ -1,6 +1,8 @@
-"""Objects that stand in a suffix as location tokens, as objects: by them answers are measured."""
+"""Objects that stand in a suffix as location tokens, as objects: by them answers are measured, and models learn them
+that write places in a way of their own."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 
 from mmcli.decode import LOCATIONS
@@ -24,6 +26,14 @@ def with_objects(example: Example) -> Example:
     labels = [one.strip() for one in words.split(SEPARATOR) if one.strip()]
     objects = tuple(_objects(answer, labels))
     return replace(example, task="detect", exchanges=(), objects=objects, exhaustive=frozenset(labels))
+
+
+def labels_of(examples: Iterable[Example]) -> list[str]:
+    """All labels that examples show or are known not to show, those in their texts too."""
+    found: set[str] = set()
+    for example in map(with_objects, examples):
+        found |= {one.label for one in example.objects} | example.exhaustive
+    return sorted(found)
 
 
 def _objects(answer: str, labels: list[str]) -> list[LabelledObject]:
