@@ -152,11 +152,10 @@ def ids_config() -> dict:
 def write_checkpoint(folder: Path, model) -> Gemma3nProcessor:
     """A whole folder as transformers saves it → the processor that belongs to it.
 
-    Answers end by the tokens by which the published ones do, and more often than random weights would have it.
+    Answers end by the tokens by which the published ones do, which random weights seldom write.
     """
     processor = write_processor(folder)
     end = processor.tokenizer.convert_tokens_to_ids("<end_of_turn>")
-    model.get_input_embeddings().weight[end] *= 2.5
     model.generation_config.eos_token_id = [EOS, end]
     model.save_pretrained(folder)
     return processor

@@ -71,7 +71,7 @@ def tiny_reference(seed: int = 0, **text) -> Gemma3nForConditionalGeneration:
     torch.manual_seed(seed)
     with shallow_tower():
         model = Gemma3nForConditionalGeneration(Gemma3nConfig(**(ids_config() | parts))).eval()
-    torch.manual_seed(seed + 5)  # with these weights its answers about the tests' recordings end
+    torch.manual_seed(seed)  # again, so that the decoder is the same with another tower
     return randomised(model)
 
 

@@ -16,9 +16,20 @@ class ControlTokens:
     about it.
     """
 
-    def __init__(self, tokenizer: Tokenizer, ids: Collection[int] = (), names: Collection[str] = ()):
-        """`ids` and `names` are of control tokens that the tokenizer does not call special."""
-        special = {id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        ids: Collection[int] = (),
+        names: Collection[str] = (),
+        stop_ids: frozenset[int] = frozenset(),
+    ):
+        """`ids` and `names` are of control tokens that the tokenizer does not call special.
+
+        Of `stop_ids` those count that the tokenizer has beside its vocabulary: another is a piece of ordinary text, as
+        are line breaks wherever they stand, which ends an answer and may well be part of a question.
+        """
+        added = tokenizer.get_added_tokens_decoder()
+        special = {id for id, one in added.items() if one.special or (id in stop_ids and one.content.strip())}
         named = {tokenizer.token_to_id(name) for name in names}
         known = {id: tokenizer.id_to_token(id) for id in special | named | set(ids) if id is not None}
         self.tokenizer = tokenizer

@@ -44,7 +44,7 @@ class Gemma3nProcessor(ChatProcessor):
         stop_ids: frozenset[int],
     ):
         places = {id for modality in (config.vision, config.audio) if modality for id in modality.marks}
-        control = ControlTokens(tokenizer, places | stop_ids | {config.bos, config.pad}, TURN_MARKS)
+        control = ControlTokens(tokenizer, places | {config.bos, config.pad}, TURN_MARKS, stop_ids)
         super().__init__(tokenizer, template, control, stop_ids)
         self.config = config
         self.capabilities = capabilities(config)

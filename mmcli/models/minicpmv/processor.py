@@ -69,7 +69,7 @@ class MiniCPMVProcessor(ChatProcessor):
         marks += [NUMBER, NUMBER_END] if config.own_slice_marks else []
         if any(tokenizer.token_to_id(mark) is None for mark in marks):
             raise ModelError(f"The tokenizer lacks one of {', '.join(marks)}", "Download the model again")
-        super().__init__(tokenizer, template, ControlTokens(tokenizer, {config.bos, *stop_ids}, marks), stop_ids)
+        super().__init__(tokenizer, template, ControlTokens(tokenizer, {config.bos}, marks, stop_ids), stop_ids)
         self.config = config
         self.capabilities = capabilities(config)
         self.values = values

@@ -81,8 +81,8 @@ class MllamaProcessor(ChatProcessor):
         template: ChatTemplate,
         stop_ids: frozenset[int],
     ):
-        ids = stop_ids | {config.image_token, config.pad, config.bos}
-        super().__init__(tokenizer, template, ControlTokens(tokenizer, ids), stop_ids)
+        control = ControlTokens(tokenizer, {config.image_token, config.pad, config.bos}, stop_ids=stop_ids)
+        super().__init__(tokenizer, template, control, stop_ids)
         self.config = config
         self.images = images
         self.place = tokenizer.id_to_token(config.image_token) or ""

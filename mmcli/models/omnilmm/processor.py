@@ -37,7 +37,7 @@ class OmniLMMProcessor(ChatProcessor):
     def __init__(
         self, config: OmniLMMConfig, tokenizer: Tokenizer, template: OmniLMMTemplate, bos: int, stop_ids: frozenset[int]
     ):
-        super().__init__(tokenizer, template, ControlTokens(tokenizer, stop_ids | {bos}), stop_ids)
+        super().__init__(tokenizer, template, ControlTokens(tokenizer, {bos}, stop_ids=stop_ids), stop_ids)
         self.config = config
         self.capabilities = capabilities(config)
         self.image_size = config.vision.image_size

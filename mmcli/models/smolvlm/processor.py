@@ -42,7 +42,7 @@ class SmolVLMProcessor(ChatProcessor):
         stop_ids: frozenset[int],
     ):
         names = [*marks.names, BEGIN, END_OF_TURN]
-        control = ControlTokens(tokenizer, stop_ids | {config.image_token}, names)
+        control = ControlTokens(tokenizer, {config.image_token}, names, stop_ids)
         super().__init__(tokenizer, template, control, stop_ids)
         self.config = config
         self.images = images
