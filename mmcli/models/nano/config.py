@@ -6,7 +6,7 @@ from mmcli.errors import ModelError
 from mmcli.hub.fields import DEPTH, HEAD_WIDTH, HEADS, INNER, ROWS, WIDTH, Fields, shown
 from mmcli.layers.gemma import DecoderConfig
 from mmcli.models.nano.joining import CALIBRATION, FEATURES, KINDS, Calibration
-from mmcli.models.nano.things import THINGS
+from mmcli.models.nano.labels import LABELS
 
 LOCATIONS = 1024
 MASK_CODES = 128
@@ -47,9 +47,9 @@ class NanoConfig:
     pad_token: int
     eos_token: int
     bos_token: int
-    finding_tokens: tuple[int, ...]  # first words of the prompts that look for things: "detect", "segment"
+    finding_tokens: tuple[int, ...]  # first words of the prompts that look for objects: "detect", "segment"
     absent_bias: float  # taken from the logit of an empty answer to those
-    things: tuple[str, ...]  # what it was taught to find; the first are the detector's classes, in their order
+    things: tuple[str, ...]  # the labels that it was taught; the first are the detector's classes, in their order
     finding: Calibration  # how boxes of decoder and detector are weighed
     class_tokens: tuple[tuple[int, ...], ...]  # the detector's classes in the decoder's own words
     first_words: tuple[int, int]  # ids from … to before …: whole words that may begin a sentence
@@ -72,7 +72,7 @@ class NanoConfig:
     @classmethod
     def from_json(cls, raw: dict) -> "NanoConfig":
         """Read config.json; ModelError if something is missing, unknown or of no use."""
-        otherwise = {"finding_tokens": (), "absent_bias": 0.0, "things": THINGS, "names": (), "least_evidence": 0.0}
+        otherwise = {"finding_tokens": (), "absent_bias": 0.0, "things": LABELS, "names": (), "least_evidence": 0.0}
         otherwise["evidence"] = EVIDENCE_OF_DETECTOR
         whole = Fields(raw, "This nano model's config.json", otherwise)
         decoder = _read_decoder(whole.part("decoder"))
@@ -91,7 +91,7 @@ class NanoConfig:
             proposals=whole.whole("proposals", 1, (side // LARGEST_STRIDE) ** 2),
             finding_tokens=whole.wholes("finding_tokens", 0, rows - 1, longest=16),
             absent_bias=whole.number("absent_bias", -100, 100),
-            things=_read_things(whole),
+            things=_read_labels(whole),
             finding=_read_finding(whole.part("finding", vars(CALIBRATION))),
             class_tokens=_read_class_tokens(whole, rows),
             first_words=_read_range(whole, "first_words", rows),
@@ -105,11 +105,11 @@ class NanoConfig:
         )
 
 
-def _read_things(raw: Fields) -> tuple[str, ...]:
-    things = raw.items("things", 2000)
-    if not all(isinstance(thing, str) and 0 < len(thing) <= 60 and ";" not in thing for thing in things):
+def _read_labels(raw: Fields) -> tuple[str, ...]:
+    labels = raw.items("things", 2000)
+    if not all(isinstance(label, str) and 0 < len(label) <= 60 and ";" not in label for label in labels):
         raise raw.wrong("things", "a list of short names")
-    return tuple(things)
+    return tuple(labels)
 
 
 def _read_finding(raw: Fields) -> Calibration:

@@ -1,4 +1,4 @@
-"""How nano finds things: each thing is asked for alone, in words that parse; the questions run side by side.
+"""How nano finds objects: each label is asked for alone, in words that parse; the questions run side by side.
 
 What the decoder writes and what the detector proposes become one answer (`joining`). The boxes of `segment` are those
 of `detect`: masks are written for boxes that are there already.

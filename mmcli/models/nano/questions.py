@@ -43,10 +43,10 @@ KINDS: tuple[tuple[str, Callable[[str], str]], ...] = (
 )
 
 
-def taught(question: str, things: Sequence[str]) -> str:
+def taught(question: str, labels: Sequence[str]) -> str:
     """A question in the words in which nano was taught its kind.
 
-    Raises ModelError for a question of another kind, and for one about a thing that is none of `things`.
+    Raises ModelError for a question of another kind, and for one about something that is none of `labels`.
     """
     plain = " ".join(question.lower().replace("’", "'").split()).rstrip(" ?!.")
     plain = re.sub(r"^(what|where)'s ", r"\1 is ", plain)
@@ -54,7 +54,7 @@ def taught(question: str, things: Sequence[str]) -> str:
         if (match := re.fullmatch(pattern, plain)) is None:
             continue
         word: str = match.groupdict().get("thing") or ""
-        thing = known(word, things) if word else ""
+        thing = known(word, labels) if word else ""
         if thing is None and (len(word.split()) > LONGEST or JOINED.search(word)):  # another kind of question:
             continue  # "a man with a red hat", "cats and dogs"
         if thing is None:

@@ -22,11 +22,11 @@ from mmcli.example import Example, LabelledObject
 from mmcli.models.location_answers import exchanges
 from mmcli.models.nano.config import MASK_CODES, NanoConfig
 from mmcli.models.nano.finding import MOST_OBJECTS
+from mmcli.models.nano.labels import LABELS
 from mmcli.models.nano.mask_head import CODES
 from mmcli.models.nano.mask_planes import MaskPlanes
 from mmcli.models.nano.model import Nano
 from mmcli.models.nano.processor import NanoProcessor
-from mmcli.models.nano.things import THINGS
 from mmcli.models.nano.words import known
 from mmcli.models.nano.writing import CORNERS, box_of
 from mmcli.models.object_text import codes_of
@@ -56,8 +56,8 @@ class NanoTeaching(Teaching):
     lora_rate = 1e-3
 
     def configured(self, raw: dict[str, Any], labels: Iterable[str]) -> dict[str, Any]:
-        """The labels that are new stand behind the things that nano was taught before."""
-        before = list(raw.get("things", THINGS))
+        """The labels that are new stand behind those that nano was taught before."""
+        before = list(raw.get("things", LABELS))
         new = dict.fromkeys(plain for label in labels if (plain := _plain(label)) and known(plain, before) is None)
         return {**raw, "things": [*before, *new]} if new else raw
 

@@ -58,9 +58,9 @@ class NanoTower(Fusable):
         """As `forward`, given what the detector found in the same pixels."""
         maps = self._maps(pixels)
         grid = self.grid_in(self._grid(maps, found))
-        things = self._things(proposed, grid, words)
+        objects = self._proposal_vectors(proposed, grid, words)
         planes = MaskPlanes(self.mask_head.plane(maps, found, self._as_map(grid)), pixels)
-        return torch.cat((self.grid_norm(grid) + self.grid_position, things), 1), planes
+        return torch.cat((self.grid_norm(grid) + self.grid_position, objects), 1), planes
 
     def mask_logits(self, planes: MaskPlanes, boxes: Tensor, words: Tensor) -> Tensor:
         """Logits of the codes [B, 16, 128] of what is asked for in words [B, D], in boxes [B, 4] of B images."""
@@ -101,7 +101,7 @@ class NanoTower(Fusable):
         """[B, grid², D] → [B, D, grid, grid]."""
         return grid.transpose(1, 2).unflatten(2, (self.config.grid, self.config.grid))
 
-    def _things(self, proposed: Proposed, grid: Tensor, words: Tensor) -> Tensor:
+    def _proposal_vectors(self, proposed: Proposed, grid: Tensor, words: Tensor) -> Tensor:
         boxes, logits, features = proposed
         waves = boxes[..., None] * (math.pi * 2.0 ** torch.arange(OCTAVES, device=boxes.device))
         waves = torch.cat((waves.sin(), waves.cos()), -1).flatten(2)

@@ -9,7 +9,7 @@ from mmcli.models.nano.words import known
 
 
 def closed_vocabulary(config: NanoConfig) -> ClosedVocabulary:
-    """The things that the checkpoint's configuration names, and the kinds of question that training asked."""
+    """The labels that the checkpoint's configuration names, and the kinds of question that training asked."""
     return ClosedVocabulary(
         labels=config.things,
         questions=EXAMPLES,

@@ -1,4 +1,4 @@
-"""Names of things: articles, plurals, and the words that mean a thing under another name."""
+"""Labels in users' words: articles, plurals, and other names of the same."""
 
 import re
 from collections.abc import Sequence

@@ -336,7 +336,7 @@ def test_a_proposal_looks_at_the_grid_in_the_middle_of_its_box(model, row, colum
     x, y = (column + 0.5) / side, (row + 0.5) / side
     boxes = torch.tensor([[[x - 0.1, y - 0.05, x + 0.1, y + 0.05]]])
     proposed = boxes, torch.zeros(1, 1, CLASSES), torch.zeros(1, 1, NECK)
-    tower._things(proposed, grid, torch.zeros(CLASSES, CONFIG.decoder.width)).square().sum().backward()
+    tower._proposal_vectors(proposed, grid, torch.zeros(CLASSES, CONFIG.decoder.width)).square().sum().backward()
     seen = grid.grad[0].abs().sum(1)
     assert seen.argmax() == row * side + column and seen.max() > 0.99 * seen.sum()
 
@@ -348,7 +348,7 @@ def test_how_surely_a_class_is_not_there_says_nothing(model):
 
     def read(logit: float) -> torch.Tensor:
         proposed = torch.full((1, 1, 4), 0.5), torch.full((1, 1, CLASSES), logit), torch.zeros(1, 1, NECK)
-        return model.tower._things(proposed, grid, words)
+        return model.tower._proposal_vectors(proposed, grid, words)
 
     assert torch.equal(read(-30.0), read(-8.0)) and not torch.equal(read(-8.0), read(-7.0))
 

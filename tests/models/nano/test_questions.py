@@ -13,7 +13,7 @@ from mmcli.models.nano.words import known
 from mmcli.training.recipes.nano import prompts
 from mmcli.training.recipes.nano.annotations import Photo
 
-THINGS = NanoConfig.from_json(resolve("nano").config).things
+LABELS = NanoConfig.from_json(resolve("nano").config).things
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ THINGS = NanoConfig.from_json(resolve("nano").config).things
     ],
 )
 def test_a_question_is_put_in_the_words_it_was_taught_in(asked, as_taught):
-    assert taught(asked, THINGS) == as_taught
+    assert taught(asked, LABELS) == as_taught
 
 
 @pytest.mark.parametrize(
@@ -55,16 +55,16 @@ def test_a_question_is_put_in_the_words_it_was_taught_in(asked, as_taught):
 def test_other_questions_are_refused_with_what_can_be_asked(asked):
     expected = r'cannot answer that question. It answers only .*, such as "is there a cat\?"'
     with pytest.raises(ModelError, match=expected):
-        taught(asked, THINGS)
+        taught(asked, LABELS)
 
 
 def test_a_question_about_a_thing_that_is_not_known_says_so():
     with pytest.raises(ModelError, match='nano does not know "unicorn"'):
-        taught("is there a unicorn?", THINGS)
+        taught("is there a unicorn?", LABELS)
 
 
 def test_examples_are_answered():
-    assert all(taught(example, THINGS) for example in EXAMPLES)
+    assert all(taught(example, LABELS) for example in EXAMPLES)
 
 
 def test_every_question_that_training_asks_is_answered():
@@ -72,14 +72,14 @@ def test_every_question_that_training_asks_is_answered():
     kinds = set()
     for seed in range(2000):
         rng = random.Random(seed)
-        label = rng.choice([thing for thing in THINGS if thing not in ("bag", "shoe")])
+        label = rng.choice([thing for thing in LABELS if thing not in ("bag", "shoe")])
         box = np.array([0.1, 0.1, 0.4, 0.5])
         boxes = [prompts.Shown(label, box, -1, False, box)] * rng.choice((1, 1, 2))
         photo = Photo("", "", 1, 1, "coco", "train", (), (), [], frozenset(), ("zebra", "boat"), frozenset(), {}, [])
         pair = prompts.answer(prompts.Seen(photo, False, True, boxes), rng, ["zebra", "boat"])
         if pair is not None and pair[1] != prompts.UNKNOWN:  # those are refused before they are asked
             kinds.add(pair[0].split()[0])
-            assert taught(pair[0], THINGS)
+            assert taught(pair[0], LABELS)
     assert {"is", "do", "how", "what", "which", "where"} <= kinds
 
 
@@ -92,9 +92,9 @@ def test_every_question_that_training_asks_is_answered():
     ],
 )  # fmt: skip
 def test_plurals_and_other_names_of_the_same_thing_are_known(word, thing):
-    assert known(word, THINGS) == thing
+    assert known(word, LABELS) == thing
 
 
 def test_every_thing_is_known_by_its_own_name_and_its_plural():
-    assert all(known(thing, THINGS) == thing and known(thing.upper(), THINGS) == thing for thing in THINGS)
-    assert len(set(THINGS)) == len(THINGS)
+    assert all(known(thing, LABELS) == thing and known(thing.upper(), LABELS) == thing for thing in LABELS)
+    assert len(set(LABELS)) == len(LABELS)

@@ -17,8 +17,8 @@ from mmcli.hub.resolve import resolve
 from mmcli.models.nano.capabilities import BEAMS
 from mmcli.models.nano.config import CLASSES, NanoConfig
 from mmcli.models.nano.finding import look
+from mmcli.models.nano.labels import COCO
 from mmcli.models.nano.sentences import Wording
-from mmcli.models.nano.things import COCO
 from mmcli.tasks.answer import answer
 from mmcli.tasks.caption import CaptionRequest
 

@@ -33,7 +33,7 @@ from mmcli.models.nano.joining import (
     Candidate,
     join,
 )
-from mmcli.models.nano.things import COCO
+from mmcli.models.nano.labels import COCO
 from mmcli.training.recipes.nano import evidence
 from mmcli.training.recipes.nano.annotations import ALL, Photo, read_photos, split_training
 from mmcli.training.recipes.nano.arguments import parser_of

@@ -1,4 +1,4 @@
-"""What nano was taught to find, where its configuration names nothing else."""
+"""The labels that nano was taught, where its configuration names nothing else."""
 
 # The classes of COCO, in the order of the detector's.
 COCO = [
@@ -17,4 +17,4 @@ MORE = [
     "ambulance", "sweater", "hat", "blazer", "suit", "t-shirt", "jacket", "scarf", "vest", "boot", "leggings",
     "shorts", "sock",
 ]  # fmt: skip
-THINGS = (*COCO, *MORE)
+LABELS = (*COCO, *MORE)
