@@ -98,20 +98,54 @@ def run_images(ctx: typer.Context, request: Request, plan: Plan, answers: Answer
     store = open_store(environment, plan.output.output, plan.folder.format, plan.places)
     if store is not None:
         plan = replace(plan, output=replace(plan.output, output=f"{store.folder}/"), store=store)
-    from mmcli.batch.frames import FrameSource
-
-    listed, output = plan.inputs.files_from, plan.output
-    kinds, sampling = extensions(plan.inputs), sampling_of(plan.inputs)
-    if plan.from_boxes:
-        sources, several = list(found_in(environment, plan.images, at_once=True)), True
-        not_on_stdout(environment, sources)
+    sampling = sampling_of(plan.inputs)
+    sources, several = _inputs(environment, plan)
+    renderer, videos = _writers(environment, request, plan, sources, several)
+    run = open_folder(renderer, request, plan)
+    todo: Iterable[Source] = sources if run is None else run.pending(sources)
+    if answers is not None:
+        outcomes = answers(request, todo)
     else:
-        sources, several = find_sources(environment, plan.images, listed, kinds, "picture", plan.places)
-    several = several or holds_video(sources, plan.inputs)
-    if plan.engine.apart and holds_video(sources, plan.inputs):
+        outcomes = _answers_of_model(environment, request, plan, todo, renderer.needs_image, sampling, run is None)
+    wanted = several or plan.model.model not in able(bundled=True)
+    counted = Count("picture", len(sources)) if several else None
+    progress = Progress(environment, wanted=wanted, counted=counted, words=request.task)
+    with run or nullcontext(), renderer.results, progress:
+        failed = _write(outcomes, renderer, videos, run, progress)
+        if run is not None:
+            run.export(renderer.forms.datasets, renderer.labels)
+    if run is not None:
+        failed += len(run.resume.failed_before)
+        if several:
+            environment.note(f"mmcli: {run.summary('picture')}")
+    if request.task == "caption" and not failed and not renderer.json:
+        from mmcli.cli.hint import hint
+
+        hint(environment, plan.model.model, f"mmcli caption {sources[0].name if not several else 'photo.jpg'}")
+    return ExitCode.SOME_FAILED if failed else ExitCode.OK
+
+
+def _inputs(environment: "Environment", plan: Plan) -> "tuple[list[Source], bool]":
+    """All inputs, and whether their results are those of several."""
+    if plan.from_boxes:
+        sources = list(found_in(environment, plan.images, at_once=True))
+        not_on_stdout(environment, sources)
+        several = True
+    else:
+        kinds = extensions(plan.inputs)
+        sources, several = find_sources(environment, plan.images, plan.inputs.files_from, kinds, "picture", plan.places)
+    film = holds_video(sources, plan.inputs)
+    if plan.engine.apart and film:
         raise UsageError("Videos are not shared out to workers", "Leave --devices and --engine out, or name pictures")
-    results = plan.images if plan.from_boxes else ()
-    others = read_beside(listed, plan.model.model, plan.mask_decoder, *results)
+    return sources, several or film
+
+
+def _writers(
+    environment: "Environment", request: Request, plan: Plan, sources: "list[Source]", several: bool
+) -> tuple[Renderer, VideoResults]:
+    """What writes results, and what gathers those of a video's frames."""
+    output, results = plan.output, plan.images if plan.from_boxes else ()
+    others = read_beside(plan.inputs.files_from, plan.model.model, plan.mask_decoder, *results)
     renderer = Renderer(
         environment,
         replace(output, overlay=None) if is_video_file(output.overlay) else output,
@@ -126,49 +160,7 @@ def run_images(ctx: typer.Context, request: Request, plan: Plan, answers: Answer
         isinstance(request, ReadRequest) and request.boxes,
     )
     need_folder(plan.folder.force, plan.folder.retry_failed, renderer.results.in_folder)
-    videos = VideoResults(renderer, output.overlay, sources, others)
-    run = open_folder(renderer, request, plan)
-    todo: Iterable[Source] = sources if run is None else run.pending(sources)
-    if answers is not None:
-        outcomes = answers(request, todo)
-    elif plan.engine.apart:
-        from mmcli.batch.work import ImageWork
-
-        work = ImageWork(choice_of(plan.model, plan.mask_decoder), request, plan.inputs.batch_size)
-        keep = renderer.needs_image
-        outcomes = outcomes_apart(work, todo, plan.engine, ordered=run is None, keep_images=keep)
-    else:
-        outcomes = _answers_of_model(environment, request, plan, todo, renderer.needs_image, sampling)
-    failed = 0
-    wanted = several or plan.model.model not in able(bundled=True)
-    counted = Count("picture", len(sources)) if several else None
-    progress = Progress(environment, wanted=wanted, counted=counted, words=request.task)
-    with run or nullcontext(), renderer.results, progress:
-        for outcome in outcomes:
-            with progress.aside():
-                source, good = outcome.source, finish(renderer, outcome)
-                if isinstance(source, FrameSource):
-                    good = videos.add(source, outcome.record, good)
-            failed += not good
-            if isinstance(source, FrameSource):
-                if not source.last:
-                    continue
-                source = source.video
-            if run is not None:
-                run.note(source, outcome.record, good)
-                progress.pass_over(run.passed_over)
-            progress.step()
-        if run is not None:
-            run.export(renderer.forms.datasets, renderer.labels)
-    if run is not None:
-        failed += len(run.resume.failed_before)
-        if several:
-            environment.note(f"mmcli: {run.summary('picture')}")
-    if request.task == "caption" and not failed and not renderer.json:
-        from mmcli.cli.hint import hint
-
-        hint(environment, plan.model.model, f"mmcli caption {sources[0].name if not several else 'photo.jpg'}")
-    return ExitCode.SOME_FAILED if failed else ExitCode.OK
+    return renderer, VideoResults(renderer, output.overlay, sources, others)
 
 
 def _answers_of_model(
@@ -178,7 +170,15 @@ def _answers_of_model(
     sources: "Iterable[Source]",
     keep_images: bool,
     sampling: "Sampling",
+    ordered: bool,
 ) -> "Iterator[Outcome]":
+    """An outcome for each image, by workers where the work is shared out; then in order only where it is `ordered`."""
+    size = plan.inputs.batch_size
+    if plan.engine.apart:
+        from mmcli.batch.work import ImageWork
+
+        work = ImageWork(choice_of(plan.model, plan.mask_decoder), request, size)
+        return outcomes_apart(work, sources, plan.engine, ordered=ordered, keep_images=keep_images)
     from mmcli.api import Model
 
     model = Model(
@@ -187,8 +187,35 @@ def _answers_of_model(
         plan.model.revision,
         partial(capabilities_here, plan.model),
     )
-    size = plan.inputs.batch_size
     return model.answers(request, sources, batch_size=size, keep_images=keep_images, sampling=sampling)
+
+
+def _write(
+    outcomes: "Iterator[Outcome]",
+    renderer: Renderer,
+    videos: VideoResults,
+    run: "FolderRun | None",
+    progress: Progress,
+) -> int:
+    """Write each outcome as it comes; how many failed."""
+    from mmcli.batch.frames import FrameSource
+
+    failed = 0
+    for outcome in outcomes:
+        with progress.aside():
+            source, good = outcome.source, finish(renderer, outcome)
+            if isinstance(source, FrameSource):
+                good = videos.add(source, outcome.record, good)
+        failed += not good
+        if isinstance(source, FrameSource):
+            if not source.last:
+                continue
+            source = source.video
+        if run is not None:
+            run.note(source, outcome.record, good)
+            progress.pass_over(run.passed_over)
+        progress.step()
+    return failed
 
 
 def open_folder(renderer: Renderer, request: Request, plan: Plan) -> "FolderRun | None":

@@ -19,7 +19,7 @@ class TuneView:
         self._update: dict[str, Any] = {}
         self._evaluation: dict[str, Any] = {}
         self._first: dict[str, Any] = {}
-        self._told = -1.0
+        self._reported = -1.0
 
     def __enter__(self) -> Self:
         if self._environment.stderr_tty and not self._environment.quiet:
@@ -36,7 +36,7 @@ class TuneView:
             self._live.stop()
             self._live = None
 
-    # -- what a run tells --------------------------------------------------------------------------------------------
+    # -- what a run reports -------------------------------------------------------------------------------------------
 
     def began(self, own: int, held: int, replayed: int) -> None:
         """How many examples there are: to learn from, held out, and replayed."""
@@ -47,8 +47,8 @@ class TuneView:
         self._update = line
         if self._live:
             self._live.update(self._table())
-        elif line["progress"] - self._told >= 1 / QUIET_LINES or line["progress"] >= 1:
-            self._told = line["progress"]
+        elif line["progress"] - self._reported >= 1 / QUIET_LINES or line["progress"] >= 1:
+            self._reported = line["progress"]
             self._report(
                 f"step {line['step']} ({100 * line['progress']:.0f} %): loss {line['loss']:.4f}, "
                 f"rate {line['rate']:.2e}, {line['samples_per_second']:.2f} samples/s, {self._left()} left"

@@ -50,14 +50,6 @@ class Measures:
     def lower_is_better(self) -> bool:
         return self.main in LOWER
 
-    def better_than(self, other: "Measures | None") -> bool:
-        """Whether this is an improvement; what could not be measured is none."""
-        if math.isnan(self.value):
-            return False
-        if other is None or math.isnan(other.value):
-            return True
-        return self.value < other.value if self.lower_is_better else self.value > other.value
-
 
 def require_libraries(examples: Iterable[Example]) -> None:
     """Raise UsageError where a library is missing by which answers to these examples are measured."""

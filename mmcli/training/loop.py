@@ -171,8 +171,8 @@ class Trainer:
         batch = batch.to(self.ranks.device, self._input_type())
         if isinstance(self.objective, DistributedDataParallel):
             self.objective.require_backward_grad_sync = last  # shared weights do it each time: nobody has room for more
-        told, further = self.objective(batch)
-        loss = told / tokens + further / rows
+        summed, further = self.objective(batch)
+        loss = summed / tokens + further / rows
         (loss * self.ranks.world).backward()  # processes average what they have
         return loss.item()
 

@@ -40,9 +40,9 @@ class Ranks:
         """The first process's number."""
         if self.world == 1:
             return value
-        told = torch.tensor([value], dtype=torch.float64, device=self.device)
-        dist.broadcast(told, 0)
-        return told.item()
+        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.broadcast(shared, 0)
+        return shared.item()
 
 
 @contextmanager

@@ -262,9 +262,9 @@ def _loaded(checkpoint: Checkpoint, choices: Choices, settings: TuneSettings, ra
 
 def _same(before: dict[str, Any], now: TuneSettings) -> None:
     """Raise UsageError where a run is to go on with other settings than it began with."""
-    told = json.loads(json.dumps(asdict(now)))
+    stored = json.loads(json.dumps(asdict(now)))
     usual = {one.name: one.default for one in fields(TuneSettings)}  # of what an earlier version did not know
-    for name, value in told.items():
+    for name, value in stored.items():
         if before.get(name, usual[name]) != value:
             what = f"The run began with {name} {before.get(name)!r}, and is to go on with {value!r}"
             raise UsageError(what, "Give the same options and data, or begin anew in another folder")
