@@ -88,7 +88,12 @@ def spread_of(name: str, parameter: torch.Tensor) -> float:
 def write_checkpoint(folder: Path, model, *, shard_size: str | int = "5GB", original_names: bool = True):
     """A folder as transformers saves it → the processor that belongs to it."""
     model.save_pretrained(folder, max_shard_size=shard_size, save_original_format=original_names)
-    vision = model.config.vision_config
+    return write_processor(folder, model.config)
+
+
+def write_processor(folder: Path, config):
+    """The processor that belongs to a PaliGemma of this configuration, into its folder as well."""
+    vision = config.vision_config
     images = SiglipImageProcessorPil(size={"height": vision.image_size, "width": vision.image_size})
     images.image_seq_length = (vision.image_size // vision.patch_size) ** 2
     processor = PaliGemmaProcessor(images, tiny_tokenizer(folder))

@@ -60,7 +60,7 @@ def make(folder: Path, size_name: str, side: int | None = None, dtype: str | Non
             return
     import support  # before transformers
     import torch
-    from random_weights import fill
+    from random_weights import write_shards
     from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
     size = SIZES[size_name]
@@ -78,10 +78,20 @@ def make(folder: Path, size_name: str, side: int | None = None, dtype: str | Non
         text_config=text, vision_config=vision | {"vision_use_head": False}, image_token_index=support.IMAGE,
         projection_dim=width, hidden_size=width,
     )  # fmt: skip
+    config.dtype = dtype or size.dtype
     with torch.device("meta"):
-        model = PaliGemmaForConditionalGeneration(config)
-    model = fill(model, dtype or size.dtype, support.spread_of, lambda *_: 0.0)
-    support.write_checkpoint(folder, model, shard_size="2GB")
+        tensors = PaliGemmaForConditionalGeneration(config).state_dict()
+    tensors = {as_published(name): tensor for name, tensor in tensors.items() if name != "lm_head.weight"}  # tied
+    config.architectures = ["PaliGemmaForConditionalGeneration"]
+    config.save_pretrained(folder)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    write_shards(folder, shapes, config.dtype, lambda name, _: support.spread_of(name, tensors[name]), lambda name: 0.0)
+    support.write_processor(folder, config)
+
+
+def as_published(name: str) -> str:
+    """What a parameter of transformers' PaliGemma is called in checkpoints."""
+    return name.replace("model.language_model.", "language_model.model.").removeprefix("model.")
 
 
 if __name__ == "__main__":

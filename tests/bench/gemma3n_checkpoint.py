@@ -16,7 +16,7 @@ def make(folder: Path, size_name: str, dtype: str = "bfloat16") -> None:
     import gemma3n_folders as folders  # before transformers
     import torch
     from gemma3n_models import spread_of
-    from random_weights import fill
+    from random_weights import write_shards
     from transformers import Gemma3nConfig, Gemma3nForConditionalGeneration
 
     layers, mlp, shared = SIZES[size_name]
@@ -27,10 +27,17 @@ def make(folder: Path, size_name: str, dtype: str = "bfloat16") -> None:
     }  # fmt: skip
     ids = {f"{name}_id": id for name, id in folders.ids(ROWS, HARD).items()}
     config = Gemma3nConfig(**ids, text_config=text)
+    config.dtype, config.architectures = dtype, ["Gemma3nForConditionalGeneration"]
     with torch.device("meta"):
-        model = Gemma3nForConditionalGeneration(config)
-    model = fill(model, dtype, spread_of, centre)
-    model.save_pretrained(folder, max_shard_size="2GB")
+        tensors = dict(Gemma3nForConditionalGeneration(config).named_parameters())  # without the head, which is tied
+    config.save_pretrained(folder)
+    write_shards(
+        folder,
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        dtype,
+        lambda name, _: spread_of(name, tensors[name]),
+        lambda name: centre(name, tensors[name]),
+    )
     folders.write_processor(folder, tokenizer=folders.tiny_tokenizer(ROWS, HARD))
 
 
