@@ -1,5 +1,6 @@
 """`mmcli tune`: train a model on one's own data."""
 
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +31,9 @@ from mmcli.models.offered import able, such_as
 
 if TYPE_CHECKING:
     from mmcli.example import Example
+    from mmcli.models.loaded import Loaded
+    from mmcli.training.loop import Score
+    from mmcli.training.tune import Choices
 
 HELD_SPLITS = ("val", "test")
 HELD_OUT = 0.1  # share of the examples, where --eval is left out
@@ -250,7 +254,7 @@ def command(
     from mmcli.training.card import write_card
     from mmcli.training.event_file import EventFile
     from mmcli.training.ranks import joined
-    from mmcli.training.tune import Choices, check_free, held_out, teaching_of, tune
+    from mmcli.training.tune import check_free, held_out, teaching_of, tune
     from mmcli.training.watch import Watchers
 
     checkpoint = resolve(model.model, model.revision, download=not model.offline)
@@ -264,40 +268,8 @@ def command(
     elif share:
         examples, held = held_out(examples, share, training.seed)
     replayed = read_data(environment, [evaluation.replay], source, ("train",)).examples if evaluation.replay else []
-    choices = Choices(
-        training.method,  # type: ignore[arg-type]  # the option's callback lets nothing else through
-        epochs=training.epochs,
-        steps=training.steps,
-        minutes=training.minutes,
-        rate=training.lr,
-        batch=training.batch_size,
-        micro=training.micro_batch,
-        every=evaluation.every,
-        rank=training.rank,
-        alpha=training.alpha,
-        stabilised=training.rslora,
-        dropout=training.dropout,
-        average=training.ema,
-        recompute=training.recompute,
-        freeze=tuple(training.freeze or ()),
-        train=tuple(training.train or ()),
-        patience=evaluation.patience,
-        measure=evaluation.best_by,
-        seed=training.seed,
-        dtype=model.dtype,
-        quantize=model.quantize,
-        shard=training.shard,
-        resume=training.resume,
-    )
-    score = None
-    if evaluation.best_by == "answers":
-        from mmcli.training.evaluate import require_libraries
-        from mmcli.training.samples import scored
-
-        if not held:
-            raise UsageError("--best-by answers needs examples that are held out", "Name some, or a share, with --eval")
-        require_libraries(held)
-        score = partial(scored, examples=held)
+    choices = _choices(training, evaluation, model)
+    score = _score_of_answers(held) if evaluation.best_by == "answers" else None
     folder = Path(output)
     events = EventFile(Path(evaluation.tensorboard)) if evaluation.tensorboard else None
     with joined(model.device) as ranks:
@@ -323,6 +295,47 @@ def command(
         environment.note("mmcli: no evaluation was better than the model was before: nothing was kept")
     environment.write(f"{output}\n")
     return ExitCode.OK
+
+
+def _choices(training: TrainingOptions, evaluation: EvaluationOptions, model: TunedModel) -> "Choices":
+    from mmcli.training.tune import Choices
+
+    return Choices(
+        training.method,  # type: ignore[arg-type]  # the option's callback lets nothing else through
+        epochs=training.epochs,
+        steps=training.steps,
+        minutes=training.minutes,
+        rate=training.lr,
+        batch=training.batch_size,
+        micro=training.micro_batch,
+        every=evaluation.every,
+        rank=training.rank,
+        alpha=training.alpha,
+        stabilised=training.rslora,
+        dropout=training.dropout,
+        average=training.ema,
+        recompute=training.recompute,
+        freeze=tuple(training.freeze or ()),
+        train=tuple(training.train or ()),
+        patience=evaluation.patience,
+        measure=evaluation.best_by,
+        seed=training.seed,
+        dtype=model.dtype,
+        quantize=model.quantize,
+        shard=training.shard,
+        resume=training.resume,
+    )
+
+
+def _score_of_answers(held: "list[Example]") -> "Callable[[Loaded], Score]":
+    """What measures the answers to the examples held out. Raises UsageError where that cannot be."""
+    from mmcli.training.evaluate import require_libraries
+    from mmcli.training.samples import scored
+
+    if not held:
+        raise UsageError("--best-by answers needs examples that are held out", "Name some, or a share, with --eval")
+    require_libraries(held)
+    return partial(scored, examples=held)
 
 
 def _share(text: str | None) -> float | None:
