@@ -71,7 +71,9 @@ class TrainingOptions:
     epochs: Annotated[
         float | None, option("Training", "--epochs", metavar="N", help="How often each example is seen (default 10).")
     ] = None
-    steps: Annotated[int | None, option("Training", "--steps", metavar="N", help="Updates in all.")] = None
+    steps: Annotated[
+        int | None, option("Training", "--steps", metavar="N", help="Updates in all, instead of --epochs.")
+    ] = None
     minutes: Annotated[
         float | None,
         option(
@@ -90,16 +92,30 @@ class TrainingOptions:
     ] = None
     micro_batch: Annotated[
         int | None,
-        option("Training", "--micro-batch", metavar="N", help="Examples that are read at once; gradients add up."),
+        option(
+            "Training",
+            "--micro-batch",
+            metavar="N",
+            help="Examples that are read at once, for less memory; the gradients of an update add up (default: all of "
+            "it, on a GPU 4 with large models).",
+        ),
     ] = None
     rank: Annotated[int, option("Training", "--rank", metavar="N", help="Of LoRA's matrices (default 16).")] = 16
     alpha: Annotated[
         float | None, option("Training", "--alpha", metavar="X", help="Weight of LoRA's product (default 2 × rank).")
     ] = None
     rslora: Annotated[bool, option("Training", "--rslora", help="Scale by √rank, for large ranks.")] = False
-    dropout: Annotated[float, option("Training", "--dropout", metavar="P", help="Of what LoRA's matrices read.")] = 0.0
+    dropout: Annotated[
+        float, option("Training", "--dropout", metavar="P", help="Of what LoRA's matrices read (default 0).")
+    ] = 0.0
     ema: Annotated[
-        float, option("Training", "--ema", metavar="X", help="Average the weights: keep so much of them an update.")
+        float,
+        option(
+            "Training",
+            "--ema",
+            metavar="X",
+            help="Average the weights: keep so much of them an update, such as 0.99 (default 0: do not).",
+        ),
     ] = 0.0
     recompute: Annotated[
         bool | None,
@@ -126,7 +142,10 @@ class TrainingOptions:
             "only where a GPU has too little memory for one).",
         ),
     ] = None
-    seed: Annotated[int, option("Training", "--seed", metavar="N", help="Another seed, another order.")] = 0
+    seed: Annotated[
+        int,
+        option("Training", "--seed", metavar="N", help="Another number, another order of the examples (default 0)."),
+    ] = 0
     resume: Annotated[bool, option("Training", "--resume", help="Go on from the last checkpoint in --output.")] = False
 
 
@@ -144,7 +163,13 @@ class EvaluationOptions:
         ),
     ] = None
     every: Annotated[
-        int | None, option("Training", "--eval-every", metavar="N", help="Updates from one evaluation to the next.")
+        int | None,
+        option(
+            "Training",
+            "--eval-every",
+            metavar="N",
+            help="Updates from one evaluation to the next (default: ten in a run, with --minutes one each epoch).",
+        ),
     ] = None
     best_by: Annotated[
         str,
@@ -166,7 +191,8 @@ class EvaluationOptions:
         option("Training", "--replay", metavar="DATA", help="Mix in examples of what the model knows, to keep it."),
     ] = None
     replay_share: Annotated[
-        float, option("Training", "--replay-share", metavar="X", help="Of replayed examples in all (default 0.3).")
+        float,
+        option("Training", "--replay-share", metavar="X", help="What share of the examples is replayed (default 0.3)."),
     ] = 0.3
     tensorboard: Annotated[
         str | None,
@@ -178,7 +204,8 @@ class EvaluationOptions:
         ),
     ] = None
     licence: Annotated[
-        str | None, option("Output", "--license", metavar="ID", help="The licence that the model card names.")
+        str | None,
+        option("Output", "--license", metavar="ID", help="The licence that the model card names, such as cc-by-4.0."),
     ] = None
 
 

@@ -1,5 +1,7 @@
 """What one sees of a training run: a table that changes in its place, or lines where nobody looks at a terminal."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Self
 
 from mmcli.cli.environment import Environment
@@ -23,18 +25,33 @@ class TuneView:
 
     def __enter__(self) -> Self:
         if self._environment.stderr_tty and not self._environment.quiet:
-            from rich.console import Console
-            from rich.live import Live
-
-            console = Console(file=self._environment.stderr, force_terminal=True, markup=False, highlight=False)
-            self._live = Live(console=console, refresh_per_second=4, transient=True)
-            self._live.start()
+            self._show()
+            self._environment.aside = self._aside
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._live:
+            self._environment.aside = nullcontext
             self._live.stop()
             self._live = None
+
+    def _show(self) -> None:
+        """Draw the table below what stands on the terminal; one that was shown before counts lines above it as its."""
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(file=self._environment.stderr, force_terminal=True, markup=False, highlight=False)
+        self._live = Live(self._table(), console=console, refresh_per_second=4, transient=True)
+        self._live.start(refresh=True)
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """The table is gone while others write on the terminal: it would take their lines with it."""
+        self._live.stop()
+        try:
+            yield
+        finally:
+            self._show()
 
     # -- what a run reports -------------------------------------------------------------------------------------------
 
@@ -58,9 +75,9 @@ class TuneView:
         """As `Watcher.evaluated`."""
         self._first = self._first or line
         self._evaluation = line
-        self._report(self._sentence(line))
         if self._live:
             self._live.update(self._table())
+        self._report(self._sentence(line))
         for sample in line.get("samples", ()):
             self._environment.log(escape_line(f"  {sample['where']}: {sample['answer']}  [right: {sample['right']}]"))
 
@@ -91,6 +108,9 @@ class TuneView:
 
         table = Table(show_header=False, box=None, padding=(0, 2))
         update = self._update
+        if not update:
+            doing = "the first update" if self._evaluation else "reading the model, then what it says before training"
+            table.add_row("step", "0", doing)
         if update:
             table.add_row("step", str(update["step"]), f"{100 * update['progress']:.0f} %, {self._left()} left")
             table.add_row("loss", f"{update['loss']:.4f}", f"gradient {update['gradient']:.2f}")
@@ -99,7 +119,10 @@ class TuneView:
                 table.add_row("memory", bytes_text(update["memory"]), "at most")
         if self._evaluation:
             first, now = self._first["eval_loss"], self._evaluation["eval_loss"]
-            table.add_row("held out", f"{now:.4f}", f"at step {self._evaluation['step']}; {first:.4f} at first")
+            step = self._evaluation["step"]
+            table.add_row(
+                "held out", f"{now:.4f}", f"at step {step}, {first:.4f} before" if step else "before training"
+            )
             for name, value in self._evaluation.get("measures", {}).items():
                 table.add_row(name, f"{value:.3f}", "")
         return table

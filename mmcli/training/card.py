@@ -8,6 +8,13 @@ from typing import Any
 from mmcli.version import __version__
 
 NAME = "README.md"
+SETTINGS = {  # as a reader of the card would call them
+    "method": "method", "batch": "examples an update", "rate": "highest learning rate", "warm": "share of warm-up",
+    "decay": "weight decay", "clip": "gradient clipped to", "average": "weights averaged (EMA)",
+    "frozen": "parts left as they are", "trained": "further parts", "seed": "seed", "quantize": "base weights in",
+    "measure": "best weights by",
+}  # fmt: skip
+USUAL = {"average": 0.0, "quantize": "none", "frozen": (), "trained": ()}  # not worth a line
 
 
 def write_card(output: Path, facts: Mapping[str, Any], data: Sequence[str], licence: str | None) -> None:
@@ -29,9 +36,10 @@ def write_card(output: Path, facts: Mapping[str, Any], data: Sequence[str], lice
     if facts["labels"]:
         text += f"\nLabels: {', '.join(facts['labels'])}.\n"
     text += "\n## Measures\n\n" + _measures(facts["rows"], state)
-    flat = {name: value for name, value in settings.items() if not isinstance(value, dict)}
+    flat = {told: settings[name] for name, told in SETTINGS.items() if settings[name] != USUAL.get(name)}
     flat |= {f"LoRA {name}": value for name, value in settings["lora"].items()} if lora else {}
-    text += "\n## Settings\n\n" + _table(flat | {"seconds of training": round(state["spent"], 1)})
+    flat |= {"updates": state["step"], "seconds of training": round(state["spent"], 1)}
+    text += "\n## Settings\n\n" + _table(flat)
     (output / NAME).write_text(text, "utf-8")
 
 
@@ -51,7 +59,7 @@ def _measures(rows: Sequence[Mapping[str, Any]], state: Mapping[str, Any]) -> st
     if not evaluations:
         return "Nothing was held out.\n"
     names = list(dict.fromkeys(name for row in evaluations for name in row.get("measures", {})))
-    text = f"| step | loss | {' | '.join(names)}{' |' if names else ''}\n" + "|---" * (2 + len(names)) + "|\n"
+    text = f"| {' | '.join(['step', 'loss', *names])} |\n" + "|---" * (2 + len(names)) + "|\n"
     for row in evaluations:
         own = row.get("measures", {})
         cells = [f"{value:.4f}" for value in (row["eval_loss"], *(own.get(name, float("nan")) for name in names))]
