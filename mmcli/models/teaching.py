@@ -84,6 +84,10 @@ class Teaching:
         """config.json of the model that will have learned these labels; `raw` itself where it lists none."""
         return raw
 
+    def usual_rate(self, config: Any, lora: bool) -> float:
+        """The highest learning rate that suits a model of this configuration."""
+        return self.lora_rate if lora else self.rate
+
     def begin(self, model: "GenerativeModel") -> None:
         """What is to be done before a model is trained."""
         return

@@ -123,7 +123,8 @@ def settings_of(
     else:
         steps = ENDLESS
     every = choices.every or (an_epoch if steps == ENDLESS else max(1, math.ceil(steps / EVALUATIONS)))
-    usual = teaching.lora_rate if method == "lora" else teaching.rate
+    config = family_of(checkpoint.config, checkpoint.name).read_config(checkpoint.config)
+    usual = teaching.usual_rate(config, method == "lora")
     alpha = choices.alpha if choices.alpha is not None else 2.0 * choices.rank
     return TuneSettings(
         method=method,

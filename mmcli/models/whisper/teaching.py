@@ -15,6 +15,7 @@ from mmcli.errors import InputError
 from mmcli.example import Example
 from mmcli.layers.attention import prefix_positions
 from mmcli.models.teaching import Batch, Row, Teaching, open_audio, seen_mask
+from mmcli.models.whisper.config import WhisperConfig
 from mmcli.models.whisper.model import DecoderLayer, Whisper
 from mmcli.models.whisper.processor import WhisperProcessor
 from mmcli.models.whisper.vocabulary import TIME_STEP
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 MOST_KEPT = 1 << 29  # bytes of encoded recordings that are kept from one epoch to the next
 SILENCE = 0.03  # of the loudest sample: 30 dB below it
+# The highest learning rates of pretraining by width, of tiny to large (Radford et al., arXiv:2212.04356, table 17).
+PRETRAINED = {384: 1.5e-3, 512: 1e-3, 768: 5e-4, 1024: 2.5e-4, 1280: 1.75e-4}
+SHARE = 1 / 20  # of those, by the losses on training clips set aside while tiny.en and base learned to write digits
 TIMED = 0.5  # share of the recordings whose text is learned between its times, as it is written in use
 
 
@@ -39,11 +43,14 @@ class WhisperTeaching(Teaching):
     modules = ("model.",)
     checkpointed = ("encoder.layers.",)
     shared = False  # its largest fits every GPU
-    rate = 1e-5
     lora_rate = 1e-3
 
     def __init__(self) -> None:
         self._kept: WeakKeyDictionary[Whisper, OrderedDict[bytes, Tensor]] = WeakKeyDictionary()
+
+    def usual_rate(self, config: WhisperConfig, lora: bool) -> float:
+        """As `Teaching.usual_rate`: small models take larger steps, as when they were made."""
+        return super().usual_rate(config, lora) if lora else SHARE * _rate_of_pretraining(config.width)
 
     def rows(self, loaded: "Loaded", example: Example, rng: random.Random, *, vary: bool = False) -> Sequence[Row]:
         """As `Teaching.rows`."""
@@ -105,6 +112,11 @@ class WhisperTeaching(Teaching):
     def logits(self, model: "GenerativeModel", states: Tensor) -> Tensor:
         """As `Teaching.logits`."""
         return cast(Whisper, model).logits(states)
+
+
+def _rate_of_pretraining(width: int) -> float:
+    """That of the published model whose width is nearest."""
+    return PRETRAINED[min(PRETRAINED, key=lambda own: abs(own - width))]
 
 
 def _spoken(samples: np.ndarray) -> int:
