@@ -13,7 +13,7 @@ _alone = False
 
 
 def run_alone() -> None:
-    """Say that this process runs a command and nothing else: what its start-up makes lives as long as it does."""
+    """Declare that this process runs one command: objects made at its start-up then need no garbage collection."""
     global _alone
     _alone = True
 

@@ -72,7 +72,7 @@ def found_sources(results: Iterable[Record | Unreadable], *, at_once: bool = Fal
 
 
 def _input_of(result: Record | Unreadable) -> object:
-    """What records of one input have in common, and what cannot be used has with nothing."""
+    """A key that records of one input share; an unusable record shares its own with no other."""
     return object() if _problem(result) else result.source  # type: ignore[union-attr]  # else it would be a problem
 
 

@@ -1,4 +1,4 @@
-"""The file of lines that were typed in a conversation: called back with the arrow keys, another day as well."""
+"""The history of lines typed in conversations, which the arrow keys recall, also in later sessions."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""What one sees of a training run: a table that changes in its place, or lines where nobody looks at a terminal."""
+"""How a training run is shown: as a live table in a terminal, else as lines of a log."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -88,7 +88,7 @@ class TuneView:
     # ----------------------------------------------------------------------------------------------------------------
 
     def _report(self, text: str) -> None:
-        """Where the run is. A run of hours is followed in a file, too: it is said without a terminal as well."""
+        """Log how far the run is, without a terminal too: long runs are followed in a log file."""
         if self._environment.stderr_tty:
             self._environment.log(text)
         else:

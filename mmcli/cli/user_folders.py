@@ -1,4 +1,4 @@
-"""Where a user's own files are: configuration and state, by the habits of the system."""
+"""Where a user's own files are: configuration and state, by the conventions of the system."""
 
 import os
 import sys

@@ -15,8 +15,8 @@ class CrossAttentionKV(RowState):
     """Keys and values [B, K, S, H] of every layer with cross-attention, computed once, in any layout in memory.
 
     Several neighbouring rows of a cache may attend to one row here: the beams of one answer. Rows that are not kept
-    wait behind the others, so that all can be attended to again (`all`). `valid` [B, S] tells what there is to attend
-    to where rows have more or less of it; None: everything.
+    wait behind the others, so that all can be attended to again (`all`). `valid` [B, S] marks what there is to
+    attend to where rows differ in length; None: everything.
     """
 
     shared = True
@@ -52,7 +52,7 @@ class CrossAttentionKV(RowState):
         return (self.valid | ~self.valid.any(dim=1, keepdim=True))[:, None, None, :]
 
     def rows(self, rows: list[int]) -> Self:
-        """Some of the rows by their first numbers, in the order given, as a copy."""
+        """Some of the rows by their original numbers, in the order given, as a copy."""
         index = torch.tensor([self.order.index(row) for row in rows], device=self.device)
         valid = None if self._all_valid is None else self._all_valid[index]
         return type(self)([(_chosen(k, index), _chosen(v, index)) for k, v in self.whole], valid)
@@ -85,7 +85,7 @@ class CrossAttentionKV(RowState):
         self._select(len(self.order))
 
     def insert(self, row: int, other: RowState, source: int = 0) -> bool:
-        """As `RowState.insert`; what is shorter is filled up with zeros, and its `valid` tells so."""
+        """As `RowState.insert`; shorter rows are padded with zeros, which `valid` marks."""
         if not isinstance(other, CrossAttentionKV):
             raise TypeError(f"{type(other).__name__} has no keys and values to look at")
         mine, theirs = self.whole[0][0].shape[2], other.whole[0][0].shape[2]
@@ -107,7 +107,7 @@ class CrossAttentionKV(RowState):
         return grows
 
     def shift(self, places: int) -> None:
-        """Nothing here goes by the places of the cache."""
+        """Does nothing: these keys and values do not depend on places in the cache."""
 
     def _tensors(self) -> list[Tensor]:
         valid = [] if self._all_valid is None else [self._all_valid]

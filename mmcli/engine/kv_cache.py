@@ -185,7 +185,7 @@ class KVCache:
         self.positions[row] = 0
 
     def make_room(self) -> None:
-        """Have a place for another token: by `compact` where that wins any, else by growing."""
+        """Make room for one more token: by `compact` where that gains any, else by growing."""
         if self.length == self.capacity:
             self.compact()
         self.grow(self.length + 1)
@@ -197,7 +197,7 @@ class KVCache:
             self._shift(-int(used.long().argmax()))
 
     def _forget_recordings(self) -> None:
-        """The memory is another now."""
+        """Drop recorded graphs: they read and write memory that is no longer the cache's."""
         self.graph = None
         self.prefills = {}
 

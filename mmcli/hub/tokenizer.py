@@ -28,7 +28,7 @@ class Tokenizer:
 
     @classmethod
     def open(cls, path: Path) -> "Tokenizer":
-        """Read a tokenizer.json. Raises ModelError for one that is damaged or does what none of its kind does."""
+        """Read a tokenizer.json. Raises ModelError for one that is damaged, or is no tokenizer of these families."""
         check_tokenizer(path)
         with reading(path):
             return cls(tokenizers.Tokenizer.from_str(read_text(path, LARGEST)), path)

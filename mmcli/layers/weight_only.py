@@ -172,7 +172,7 @@ def multiplied_out(stored: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def keep_in(storage: Storage, *parts: nn.Module) -> None:
-    """Have the large layers below `parts`, which are on the meta device, keep their weights in `storage`.
+    """Make the large layers below `parts`, which are on the meta device, keep their weights in `storage`.
 
     A table of tokens is kept in int8 either way: each of its rows is a vector that enters as it is, and its product
     decides which token is written.

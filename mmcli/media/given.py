@@ -52,7 +52,7 @@ def one_source(given: "Given", extensions: frozenset[str]) -> Source:
 def sources(given: "Iterable[Given]", extensions: frozenset[str]) -> Iterator[Source]:
     """The sources of many inputs, one after another; names of folders and patterns become what they stand for.
 
-    Raises UsageError, at once for what is no list of inputs and in its turn for what in it is no input.
+    Raises UsageError: at once for what is no list of inputs, and when its turn comes for an entry that is no input.
     """
     if not isinstance(given, Iterable):
         raise _no_input(given)
@@ -119,7 +119,7 @@ def _numpy(array: "Array") -> "np.ndarray":
 
 
 def _png(image: "Image.Image") -> bytes:
-    """Its pixels as they are, with the turn that its EXIF data asks for, as quick as can be."""
+    """An image as a PNG file with its pixels and EXIF data, so its orientation too; uncompressed, which is fastest."""
     plain = image if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else image.convert("RGB")
     buffer = io.BytesIO()
     plain.save(buffer, "PNG", compress_level=0, exif=image.getexif())

@@ -1,4 +1,4 @@
-"""What tells one input from another, and from itself after a change."""
+"""The identity of an input, which changes when the input does."""
 
 import hashlib
 import os
@@ -8,8 +8,8 @@ from mmcli.media.sources import Source
 
 
 def identity(source: Source) -> str | None:
-    """A text that is another one when the input is: a file's name, size and time of change, an
-    address, or what lies in memory.
+    """A text that is different for another or a changed input: a file's name, size and time of change, an address, or a
+    hash of what lies in memory.
 
     None for what can be read once only (standard input, a pipe) and for what is not there.
     """

@@ -1,4 +1,4 @@
-"""What Pillow does not look at in a PNG: checksums of the pixels, how many chunks there are (PNG 1.2, 3.2)."""
+"""What Pillow does not check in a PNG: checksums of the pixels, how many chunks there are (PNG 1.2, 3.2)."""
 
 import zlib
 from dataclasses import dataclass

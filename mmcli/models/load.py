@@ -128,7 +128,7 @@ def left_in_file(model: GenerativeModel, table: str, device: torch.device, dtype
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that nobody uses on a CUDA device."""
+    """Free bytes on a CUDA device."""
     return torch.cuda.mem_get_info(device)[0]
 
 

@@ -67,7 +67,7 @@ class Conversation:
         self._forget()
 
     def _forget(self) -> None:
-        """Nothing of the cache's content is of use."""
+        """Take nothing in the cache as read."""
         self._read_text = ""  # the template's text that was read before the last answer
         self._turns_read = 0  # … which is that of so many turns
         self._start = 0  # … and so many places of the cache
@@ -146,7 +146,7 @@ class Conversation:
         )
 
     def _unread(self, text: str, turns: list[Turn]) -> "tuple[KVCache, Inputs]":
-        """The cache, and what of `text`, the template's of `turns`, it does not hold; it is left with the rest."""
+        """The cache, cut back to what it shares with `text`, the template's of `turns`, and the rest of that text."""
         processor = self.loaded.processor
         if self._cache is None:
             self._cache = self.loaded.model.new_cache(1, 1)

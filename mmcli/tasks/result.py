@@ -40,7 +40,7 @@ def image_record(
 ) -> Record:
     """The record of one image called `name`, which took `seconds` to read; `remarks` are notes on the request.
 
-    With objects that were `given`, found by the model `boxes_by`, it tells of those.
+    With objects that were `given`, found by the model `boxes_by`, it holds those.
     """
     settings = replace(image_settings(request, loaded), boxes_by=boxes_by)
     notes = (*image.notes, *remarks)

@@ -23,7 +23,7 @@ def points(lines: Sequence[dict[str, Any]], name: str) -> list[Point]:
 
 
 def smoothed(curve: Sequence[Point], share: float = 0.05) -> list[Point]:
-    """Each value as a mean that forgets: of about a share of all values."""
+    """An exponential moving average of the values, over about a share of them all."""
     keep = 1 - 1 / max(1.0, share * len(curve))
     value, found = 0.0, []
     for number, (step, own) in enumerate(curve):
@@ -64,7 +64,7 @@ def draw(lines: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def chart(lines: Sequence[dict[str, Any]], width: int = WIDTH, height: int = HEIGHT) -> list[str]:
-    """The same for a terminal, in braille characters; of nothing there are no lines."""
+    """The same for a terminal, in braille characters; no lines where there is nothing to draw."""
     loss = smoothed(points(lines, "loss"))
     held = points(lines, "eval_loss")
     if len(loss) + len(held) < 2:

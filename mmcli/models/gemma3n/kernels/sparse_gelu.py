@@ -23,7 +23,7 @@ def sparse_gelu(gate_up: Tensor, deviations: float) -> Tensor:
 
 
 def plain(gate_up: Tensor, deviations: float) -> Tensor:
-    """The gates stand in front; what is `deviations` standard deviations above their mean or below it closes one."""
+    """Gates stand first; each is open by what it exceeds their mean plus `deviations` standard deviations."""
     gate, up = gate_up.chunk(2, dim=-1)
     deviation, mean = torch.std_mean(gate, dim=-1, keepdim=True, correction=0)
     return F.gelu(F.relu(gate - (mean + deviation * deviations)), approximate="tanh") * up
