@@ -323,7 +323,7 @@ class _Reader:
 
 
 def prepared(read: _Read, prepare: "Callable[[Image], Inputs]") -> _Read:
-    """An image with what the model reads of it, in place of its pixels: nobody looks at those any more."""
+    """An image with what the model reads of it, in place of its pixels, which are not needed any more."""
     inputs = prepare(read.image.image)
     return replace(read, inputs=inputs, image=replace(read.image, image=read.image.image.resize((1, 1))))
 
@@ -338,7 +338,7 @@ def _full(source: "Source", read: _Read) -> "LoadedImage":
 
 
 def _result(source: "Source", read: Callable[[], _Read]) -> _Read | InputError:
-    """What reading gives; an error nobody foresaw is this input's failure too, not that of the whole run."""
+    """What reading gives; an unforeseen error is this input's failure too, not that of the whole run."""
     try:
         return read()
     except Exception as error:

@@ -21,7 +21,7 @@ class BackgroundModel:
         self._started = False
 
     def start(self) -> None:
-        """Load it, if that has not begun. For one thread only. The new thread is a daemon: nobody waits for it."""
+        """Load it, if that has not begun. For one thread only. The thread is a daemon, so that exit need not wait."""
         if not self._started:
             self._started = True
             threading.Thread(target=self._run, daemon=True, name="load").start()

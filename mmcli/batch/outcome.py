@@ -24,7 +24,7 @@ class Outcome:
 
 
 def unforeseen(source: "Source", error: Exception) -> InputError:
-    """An error that nobody foresaw, as the failure of the one input that it came from."""
+    """An unforeseen error, as the failure of the one input that it came from."""
     trouble = InputError(f"{source.name} cannot be read ({type(error).__name__}: {error})", "Try --debug")
     trouble.__cause__ = error
     return trouble

@@ -1,4 +1,4 @@
-"""Items worked on several at a time, in an order that nobody notices."""
+"""Items worked on several at a time, with their results in order."""
 
 import queue
 import threading

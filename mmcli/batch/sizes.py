@@ -1,4 +1,4 @@
-"""How many images or windows of audio go through a model together when nobody says."""
+"""How many images or windows of audio go through a model together by default."""
 
 from typing import TYPE_CHECKING
 

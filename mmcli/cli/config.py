@@ -62,6 +62,6 @@ def command(
 
 
 def _built_in(model: str) -> str:
-    """Where a model comes from that nobody chose."""
+    """Where the model in use comes from if the user chose none."""
     known = known_as(model)
     return "bundled" if known and known.bundled else "with mmcli[read]"

@@ -45,7 +45,7 @@ def config_path(variables: Mapping[str, str]) -> Path | None:
 
 
 def read_config(variables: Mapping[str, str]) -> Config:
-    """The user's configuration; without a file that of nobody. UsageError where the file makes no sense."""
+    """The user's configuration, an empty one where there is no file. UsageError where the file makes no sense."""
     path = config_path(variables)
     text = _text(path) if path is not None else None
     if path is None or text is None:

@@ -55,7 +55,7 @@ class Environment:
     debug: bool = False
     model_from: str = ""  # what chose the model where the command line did not: a variable, the configuration file
     aside: Callable[[], AbstractContextManager] = nullcontext
-    """A context in which the terminal is free to be written on; set by whoever draws on it meanwhile."""
+    """A context in which the terminal is free to be written on; set by what draws on it meanwhile."""
 
     @classmethod
     def real(cls) -> "Environment":
@@ -70,7 +70,7 @@ class Environment:
         return cls(stdin, sys.stdout, stderr, ttys[0], ttys[1], ttys[2])
 
     def write(self, text: str) -> None:
-        """Write a result to stdout and flush it. Raises ReaderGone when nobody reads any more."""
+        """Write a result to stdout and flush it. Raises ReaderGone when its reader has closed it."""
         text = escape(text) if self.stdout_tty else text
         try:
             with self.aside() if self.stdout_tty else nullcontext():

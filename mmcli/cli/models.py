@@ -89,7 +89,7 @@ def list_models(ctx: typer.Context, json_: Json = False, *, log: LogOptions) -> 
 
 
 def _about(row: dict[str, Any]) -> tuple[str, str, str]:
-    """What `list` adds to a model: its short name if that is another, its licence, branches and tags."""
+    """What `list` adds to a model: its short name if that is different, its licence, branches and tags."""
     short = row["short"] if row["short"] not in (None, row["name"]) else ""
     return short, row["licence"] or "", ", ".join(row["references"])
 

@@ -85,7 +85,7 @@ def _shards(tensors: list[Place]) -> Iterator[list[Place]]:
 
 
 def _write(path: Path, tensors: list[Place]) -> None:
-    """A safetensors file, tensor by tensor; those of wide types first, so that each lies where its type wants it."""
+    """A safetensors file, tensor by tensor; those of wide types first, so that each is aligned."""
     ordered = sorted(tensors, key=lambda place: (-ITEM_BYTES[place[2].dtype], place[0], place[1]))
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0

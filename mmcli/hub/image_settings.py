@@ -1,4 +1,4 @@
-"""How a checkpoint wants images: what preprocessor_config.json and processor_config.json say about them."""
+"""How a checkpoint's images are prepared: what preprocessor_config.json and processor_config.json say about them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -30,7 +30,7 @@ class Llama3Scaling:
 def rotary_angles(
     positions: Tensor, head_width: int, base: float, scaling: Llama3Scaling | None = None
 ) -> tuple[Tensor, Tensor]:
-    """What `rotate` wants for `positions` [B, T], to share among layers: two float32 tensors [B, 1, T, H].
+    """The arguments of `rotate` for `positions` [B, T], to share among layers: two float32 tensors [B, 1, T, H].
 
     The cosines twice over, and the sines with the sign that they have in each half.
     """

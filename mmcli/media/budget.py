@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class Budget:
-    """A semaphore of bytes: whoever would exceed the total waits until others have given theirs back."""
+    """A semaphore of bytes: a thread that would exceed the total waits until others have returned theirs."""
 
     def __init__(self, total: int):
         self.total = total

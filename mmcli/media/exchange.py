@@ -60,7 +60,7 @@ class Budget:
 
 
 class Wire:
-    """A connected socket behind a budget, as `HTTPResponse` wants one."""
+    """A connected socket behind a budget, as `HTTPResponse` needs it."""
 
     def __init__(self, connection: socket.socket, budget: Budget):
         self._connection, self._budget = connection, budget

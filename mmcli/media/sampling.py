@@ -16,7 +16,7 @@ class Sampling:
 
     @classmethod
     def given(cls, every: float | None, count: int | None) -> "Sampling":
-        """What somebody asked for, if anything. Raises UsageError where that is said twice, or makes no sense."""
+        """The sampling that was asked for, if any. Raises UsageError where it is given twice, or makes no sense."""
         if every is not None and count is not None:
             raise UsageError("--every and --frames contradict each other", "Give one of them")
         if every is not None and not every >= SHORTEST:

@@ -28,7 +28,7 @@ _WILD = "*?["
 
 @dataclass(frozen=True)
 class Stored:
-    """A file in a store: its address, and what is another text when its content is."""
+    """A file in a store: its address, and a version that changes with its content."""
 
     url: str
     content: str

@@ -67,7 +67,7 @@ def _size(model: KnownModel) -> int:
 
 
 def best_open(task: str, machine: Machine, here: Here) -> Suggestion | None:
-    """The best model for a task that anybody can have, is not bundled, and is not slow; None where there is none."""
+    """The best model for a task that is neither gated nor bundled nor slow; None where there is none."""
     usable = (one for one in suggest(task, machine, here) if not (one.obstacle or one.slow or one.model.bundled))
     return next((one for one in usable if not one.model.gated), None)
 

@@ -238,7 +238,7 @@ def check_writable(path: Path) -> None:
 
 
 def _is_open(path: str | Path, **more: Any) -> bool:
-    """Whether a file or folder may be written to by whoever we are at the moment."""
+    """Whether a file or folder may be written to by the current user."""
     return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids, **more)
 
 

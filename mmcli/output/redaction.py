@@ -1,4 +1,4 @@
-"""Hiding what was found: blurred or in coarse blocks, so that nobody can tell any more what it was."""
+"""Hiding what was found: blurred or in coarse blocks, so that it cannot be recognised any more."""
 
 from collections.abc import Iterable
 

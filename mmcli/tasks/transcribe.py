@@ -97,7 +97,7 @@ class Passage:
 
 
 def passage(window: "Window", text: WindowText) -> Passage:
-    """What a model transcribed in a window; what nobody can have said in that time is not believed."""
+    """What a model transcribed in a window; what cannot have been said in that time is dropped."""
     dropped = ""
     if repeats(text) and text.truncated:
         dropped = "one that repeats itself endlessly"

@@ -1,4 +1,4 @@
-"""What a run tells: its log in the output folder, and whoever watches."""
+"""What a run reports: the log in its output folder, and calls to watchers."""
 
 import json
 from pathlib import Path

@@ -133,7 +133,7 @@ def _write(
 
 
 def most_tokens(seconds: float) -> int:
-    """More than anybody says in that time, a token a character and the times with it: what is longer repeats itself."""
+    """More than can be said in that time, a token a character and the times with it: what is longer repeats itself."""
     return SHORTEST_LIMIT + math.ceil(FASTEST * seconds)
 
 
@@ -234,7 +234,7 @@ def _fails(text: WindowText, options: DecodingOptions) -> bool:
 
 
 def _circles(text: WindowText, options: DecodingOptions) -> bool:
-    """It repeats itself as nobody can: without an end, or too fast. Else it may well have been said so."""
+    """Whether it repeats itself endlessly or too fast, as no speaker does; other repetitions may have been said."""
     limit = options.compression_ratio_limit
     if limit is None or text.compression_ratio <= limit:
         return False
