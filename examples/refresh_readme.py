@@ -100,6 +100,7 @@ def cut(printed: str) -> list[str]:
 
 def main() -> int:
     """Renew the pages and their images."""
+    os.environ["MMCLI_CPU_NATIVE"] = "0"  # what every kind of CPU computes alike
     readme = ROOT / "README.md"
     text = readme.read_text("utf-8")
     readme.write_text(refreshed(text), "utf-8")

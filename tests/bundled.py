@@ -5,6 +5,7 @@ what one gave is given again for the same numbers; in another batch, size or typ
 """
 
 import hashlib
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmcli.engine.device import SWITCH
 from mmcli.hub.layout import BUNDLED
 from mmcli.models import load as module
 from mmcli.models.nano.model import Nano
@@ -33,7 +35,7 @@ def loaded_once() -> Iterator[None]:
             return load(checkpoint, *settings, **more)
         given = signature(load).bind(checkpoint, *settings, **more)
         given.apply_defaults()
-        asked = (checkpoint.folder, *map(str, list(given.arguments.values())[1:]))
+        asked = (checkpoint.folder, *map(str, list(given.arguments.values())[1:]), os.environ.get(SWITCH, ""))
         if asked not in kept:
             loaded = load(checkpoint, *settings, **more)
             found = (checkpoint.folder, loaded.device, loaded.dtype, loaded.quantised, *asked[3:])

@@ -40,6 +40,7 @@ def examples(tmp_path, monkeypatch):
     """A folder to work in that has the examples, as the repository has."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MMCLI_CPU_NATIVE", "0")  # as when the pages were made
 
 
 def said(words: list[str], typed: str = "", **terminal: bool) -> str:

@@ -1,8 +1,12 @@
 """Where a model runs and in which data type."""
 
+import os
+
 import torch
 
 from mmcli.errors import UsageError
+
+SWITCH = "MMCLI_CPU_NATIVE"  # environment variable: 0 = a CPU computes in float32 alone, which all kinds have
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -76,4 +80,4 @@ def bfloat16_pays() -> bool:
 
 def _has(*probes: str) -> bool:
     """Whether one of PyTorch's probes says so; which there are depends on its version."""
-    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    return os.environ.get(SWITCH) != "0" and any(getattr(torch.cpu, probe, bool)() for probe in probes)

@@ -1,5 +1,6 @@
 """The gated feed-forward of decoders (Shazeer, arXiv:2002.05202)."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -7,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcli.layers import kernels
+from mmcli.layers.encoder_decoder import by_frames
 from mmcli.layers.fusing import Fusable
+from mmcli.layers.int8_step import StepInt8Linear, step_product, unit_rows
 from mmcli.layers.linear import on_gpu, stack
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -37,7 +40,25 @@ class GatedMLP(Fusable):
     def forward(self, x: Tensor) -> Tensor:
         if self.gate_up is not None:
             return self.down(gated(self.gate_up(x), self.activation))
+        if isinstance(self.gate, StepInt8Linear) and isinstance(self.up, StepInt8Linear):
+            return by_frames(self._in_int8, x)
         return self.down(ACTIVATIONS[self.activation](self.gate(x)) * self.up(x))
+
+    def _in_int8(self, x: Tensor) -> Tensor:
+        """The same where gate and up share the rounding of x; no numbers are written that could be written over."""
+        assert isinstance(self.gate, StepInt8Linear) and isinstance(self.up, StepInt8Linear)
+        rows, largest = unit_rows(x.reshape(-1, x.shape[-1]).float())
+        gate = step_product(rows, self.gate.packed).mul_(largest)
+        gate = gelu_tanh_(gate) if self.activation == "gelu" else F.silu(gate, inplace=True)
+        y = self.down(gate.mul_(step_product(rows, self.up.packed))).mul_(largest)
+        return y.to(x.dtype).view(*x.shape[:-1], -1)
+
+
+def gelu_tanh_(x: Tensor) -> Tensor:
+    """`F.gelu(x, approximate="tanh")` written over x: a sigmoid takes a CPU a third of the time of a tanh."""
+    slope = 2 * (2 / math.pi) ** 0.5  # tanh(z) = 2 · sigmoid(2z) − 1
+    y = x * x
+    return x.mul_(y.mul_(0.044715 * slope).add_(slope).mul_(x).sigmoid_())
 
 
 def gated(gate_up: Tensor, activation: str) -> Tensor:

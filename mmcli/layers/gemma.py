@@ -54,7 +54,7 @@ class Layer(nn.Module):
         )
         self.mlp = GatedMLP(config.width, config.mlp_width, "gelu")
 
-    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None) -> Tensor:
         x = x + self.norm_attention_out(self.attention(self.norm_attention(x), angles, mask, cache))
         return x + self.norm_mlp_out(self.mlp(self.norm_mlp(x)))
 
@@ -87,7 +87,7 @@ class GemmaDecoder(nn.Module):
         self,
         x: Tensor,
         positions: Tensor,
-        mask: Tensor,
+        mask: Tensor | None,
         cache: KVCache | None = None,
         sliding_mask: Tensor | None = None,
     ) -> Tensor:
@@ -98,7 +98,7 @@ class GemmaDecoder(nn.Module):
         cos, sin = rotary_angles(positions, self.config.head_width, self.config.rope_base)
         # What all layers use is made once.
         angles = cos.to(x.dtype), sin.to(x.dtype)
-        if x.shape[1] == 1:
+        if x.shape[1] == 1 and mask is not None:
             mask = additive(mask, x.dtype)
             sliding_mask = None if sliding_mask is None else additive(sliding_mask, x.dtype)
         slides = self.config.sliding_layers or (False,) * len(self.layers)

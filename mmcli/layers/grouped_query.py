@@ -1,10 +1,12 @@
 """Self-attention of decoders with grouped keys (Ainslie et al., arXiv:2305.13245) and rotary positions."""
 
+import torch
 from torch import Tensor, nn
 
 from mmcli.engine.kv_cache import KVCache
-from mmcli.layers.attention import attend, attend_shared
+from mmcli.layers.attention import attend, attend_by_head, attend_shared
 from mmcli.layers.fusing import Fusable
+from mmcli.layers.int8_step import StepInt8Linear
 from mmcli.layers.linear import on_gpu, stack
 from mmcli.layers.rope import rotate
 
@@ -32,10 +34,12 @@ class GroupedQueryAttention(Fusable):
         self.v = nn.Linear(width, key_heads * head_width, bias=bias)
         self.out = nn.Linear(heads * head_width, width, bias=False)
         self.qkv: nn.Module | None = None
+        self.short: torch.dtype | None = None  # a shorter type for attention without a mask
 
     def fuse(self) -> None:
-        """On a GPU queries, keys and values come from one product (elsewhere weights stay mapped from their file)."""
-        if on_gpu(self.out):
+        """On a GPU and in int8 queries, keys and values come from one product (elsewhere weights stay mapped from their
+        file)."""
+        if on_gpu(self.out) or isinstance(self.out, StepInt8Linear):
             self.qkv = stack(self.q, self.k, self.v)
             del self.q, self.k, self.v
 
@@ -51,13 +55,17 @@ class GroupedQueryAttention(Fusable):
         turned = rotate(y[:, : self.heads + self.key_heads], *angles)
         return turned[:, : self.heads], turned[:, self.heads :], y[:, self.heads + self.key_heads :]
 
-    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None) -> Tensor:
+        """`mask` as for `attend`; None: everything may attend to everything."""
         q, k, v = self._project(x, angles)
         if cache is not None:
             k, v = cache.append(self.entry, k, v)
         prefix = None if cache is None else cache.prefix(self.entry)
-        if prefix is None:
+        if mask is None and self.short is not None:
+            y = attend_by_head(q.to(self.short), k.to(self.short), v.to(self.short), self.scale).to(x.dtype)
+        elif prefix is None:
             y = attend(q, k, v, mask, self.scale, self.softcap)
         else:
+            assert mask is not None  # rows share a prefix when they have read different tokens behind it
             y = attend_shared(q, prefix, (k, v), mask, self.scale, self.softcap)
         return self.out(y.transpose(1, 2).flatten(2))

@@ -6,9 +6,9 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmcli.layers.int8 import LARGEST, ZERO, Int8Linear, RoundedLinear, computes_the_same, packed_kind
+from mmcli.layers.int8 import LARGEST, ZERO, Int8Embedding, Int8Linear, RoundedLinear, computes_the_same, packed_kind
 
 
 class StepInt8Linear(RoundedLinear):
@@ -42,11 +42,29 @@ class StepInt8Linear(RoundedLinear):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1]).float()
-        largest = rows.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-30)
-        y = step_product(rows / largest, self.packed)
+        rows, largest = unit_rows(x.reshape(-1, x.shape[-1]).float())
+        y = step_product(rows, self.packed)
         y = y.mul_(largest) if self.bias is None else torch.addcmul(self.bias, y, largest)
         return y.to(x.dtype).view(*x.shape[:-1], self.outputs)
+
+
+class StepInt8Table(Int8Embedding):
+    """A decoder's table of tokens, as `Table`, whose logits come from packed integers."""
+
+    def __init__(self, whole: Tensor, scale: Tensor):
+        nn.Module.__init__(self)
+        self.fill(whole, scale, torch.float32)
+        self.head = StepInt8Linear.rounded(whole, scale, None)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """As `Table.logits`."""
+        return self.head(hidden).float()
+
+
+def unit_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [R, K] divided by their largest numbers, and these [R, 1]."""
+    largest = x.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-30)
+    return x / largest, largest
 
 
 def step_product(x: Tensor, packed: Any) -> Tensor:

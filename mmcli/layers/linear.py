@@ -36,4 +36,5 @@ def stack(*layers: nn.Module) -> nn.Module:
 
 def on_gpu(layer: nn.Module) -> bool:
     """Whether the weights of a layer, in whatever form, are on a CUDA device."""
-    return next(chain(layer.parameters(), layer.buffers())).device.type == "cuda"
+    weight = next(chain(layer.parameters(), layer.buffers()), None)  # packed integers are neither
+    return weight is not None and weight.device.type == "cuda"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmcli.layers import attention
-from mmcli.layers.attention import attend, attend_shared, prefix_mask, prefix_positions
+from mmcli.layers.attention import attend, attend_by_head, attend_shared, prefix_mask, prefix_positions
 
 
 def tensors(heads: int, key_heads: int) -> tuple[torch.Tensor, ...]:
@@ -70,3 +70,16 @@ def test_rows_that_share_a_prefix_see_what_their_copies_would_see(heads, key_hea
     k, v = (torch.cat((p.repeat_interleave(3, 0), o), 2) for p, o in zip(prefix, own, strict=True))
     expected = definition(q, k, v, mask, 0.3, softcap)
     torch.testing.assert_close(attend_shared(q, prefix, own, mask, 0.3, softcap), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_head_by_head_it_computes_the_same_with_grouped_keys_and_in_blocks(monkeypatch):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 6, 11, 8), torch.randn(2, 2, 7, 8), torch.randn(2, 2, 7, 8)
+    expected = attend(q, k, v, None, 0.3)
+    torch.testing.assert_close(attend_by_head(q, k, v, 0.3), expected)
+    monkeypatch.setattr("mmcli.layers.attention.SCORES_OF_HEAD", 30)
+    torch.testing.assert_close(attend_by_head(q, k, v, 0.3), expected)
+    every = torch.ones(2, 1, 11, 7, dtype=torch.bool)
+    for cap in (None, 5.0):
+        torch.testing.assert_close(attend(q, k, v, None, 0.3, cap), attend(q, k, v, every, 0.3, cap))

@@ -3,8 +3,9 @@
 Batch norms are folded into the convolutions, and padding follows TensorFlow's "same", as in the published weights.
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mmcli.layers.convolution import ActivatedConv
 
 STEM = 32
 # (kernel, stride, expansion, output channels, blocks) of each stage, with the width 1.1 and depth 1.2 of Lite2.
@@ -22,18 +23,22 @@ OUTPUTS = (1, 2, 4, 6)
 CHANNELS = tuple(STAGES[i][3] for i in OUTPUTS)
 
 
-class SameConv(nn.Conv2d):
+class SameConv(ActivatedConv):
     """Convolution whose padding is split the way TensorFlow does: the odd pixel goes right and below."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1):
-        super().__init__(inputs, outputs, kernel, stride, kernel // 2 if stride == 1 else 0, groups=groups)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.stride[0] == 2:
-            # Sides are even here, so "same" pads kernel − 2 pixels in all.
-            total = self.kernel_size[0] - 2
-            x = F.pad(x, (total // 2, total - total // 2) * 2)
-        return super().forward(x)
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        activation: str | None = None,
+    ):
+        # Sides are even where they are halved, so "same" pads kernel − 2 pixels in all.
+        first, last = (kernel - 2) // 2, (kernel - 1) // 2
+        margin = (first, last, first, last) if stride == 2 else None
+        super().__init__(inputs, outputs, kernel, stride, groups, activation, margin)
 
 
 class InvertedResidual(nn.Module):
@@ -42,14 +47,14 @@ class InvertedResidual(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int):
         super().__init__()
         inner = inputs * expansion
-        self.expand = SameConv(inputs, inner) if expansion > 1 else None
-        self.depthwise = SameConv(inner, inner, kernel, stride, groups=inner)
+        self.expand = SameConv(inputs, inner, activation="relu6") if expansion > 1 else None
+        self.depthwise = SameConv(inner, inner, kernel, stride, inner, "relu6")
         self.project = SameConv(inner, outputs)
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else F.relu6(self.expand(x))
-        y = self.project(F.relu6(self.depthwise(y)))
+        y = x if self.expand is None else self.expand(x)
+        y = self.project(self.depthwise(y))
         return x + y if self.residual else y
 
 
@@ -58,7 +63,7 @@ class EfficientNetLite(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem = SameConv(3, STEM, 3, 2)
+        self.stem = SameConv(3, STEM, 3, 2, activation="relu6")
         stages, inputs = [], STEM
         for kernel, stride, expansion, outputs, blocks in STAGES:
             stage = []
@@ -69,7 +74,7 @@ class EfficientNetLite(nn.Module):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = F.relu6(self.stem(x))
+        x = self.stem(x)
         maps = []
         for i, stage in enumerate(self.stages):
             x = stage(x)

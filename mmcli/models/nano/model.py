@@ -1,14 +1,18 @@
 """The bundled model: a tower, a small Gemma decoder, and PaliGemma's language."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mmcli.engine.device import bfloat16_pays, int8_pays
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.attention import prefix_positions
 from mmcli.layers.fusing import Fusable
+from mmcli.layers.int8 import Quantisable, ReadInInt8, in_int8, quantize_weight, read_in_int8
+from mmcli.layers.int8_step import StepInt8Linear, StepInt8Table, step_packing_works
 from mmcli.layers.packed import pack
 from mmcli.layers.prefix_lm import PrefixLM
 from mmcli.models.nano.config import CLASSES, MASK_CODES, NanoConfig
@@ -63,7 +67,7 @@ class Seen:
         return cls(store=torch.cat([part.store for part in parts], 2), planes=planes, raw=raw, **whole)
 
 
-class Nano(PrefixLM, Fusable):
+class Nano(Quantisable, PrefixLM, Fusable):
     """Prefix language model over soft tokens.
 
     Soft tokens look only at each other; the prompt looks at them and at itself in both directions. So what the
@@ -97,6 +101,31 @@ class Nano(PrefixLM, Fusable):
         if self.decoder.norm.weight.device.type == "cpu":
             pack(self.decoder.layers)
 
+    def expect_int8(self) -> None:
+        if int8_pays() and step_packing_works():
+            decoder: Any = self.decoder
+            decoder.embedding = ReadInInt8(decoder.embedding)
+            read_in_int8(decoder.layers)
+
+    def quantise(self) -> bool:
+        """Choose faster arithmetic for the CPU; answers stay as good.
+
+        The decoder's products in int8, as its weights are stored, where the CPU has them; convolutions, and what soft
+        tokens see of each other, in bfloat16 where it has that.
+        """
+        decoder: Any = self.decoder
+        if bfloat16_pays():
+            self.tower.convolve_in = torch.bfloat16
+            for layer in decoder.layers:
+                layer.attention.short = torch.bfloat16
+        if not (int8_pays() and step_packing_works()):
+            return False
+        table = decoder.embedding
+        integers = (table.whole, table.scale) if isinstance(table, ReadInInt8) else quantize_weight(table.weight)
+        decoder.embedding = StepInt8Table(*integers)
+        in_int8(decoder.layers, StepInt8Linear)
+        return True
+
     def class_words(self) -> Tensor:
         """The decoder's embeddings of the detector's classes [80, D], scaled as it reads them; means over words."""
         vectors = self.decoder.embedding(self.class_ids)
@@ -127,8 +156,7 @@ class Nano(PrefixLM, Fusable):
         valid = torch.ones(soft.shape[:2], dtype=torch.bool, device=soft.device)
         cache = self.new_cache(*soft.shape[:2])
         cache.extend(valid)
-        mask = valid[:, None, None, :].expand(-1, -1, soft.shape[1], -1)
-        hidden = self.decoder(soft.to(cache.store.dtype), prefix_positions(valid), mask, cache)
+        hidden = self.decoder(soft.to(cache.store.dtype), prefix_positions(valid), None, cache)
         grid, proposals = hidden.split((soft.shape[1] - self.config.proposals, self.config.proposals), 1)
         classified, there = self.classifier(proposals, grid.mean(1))
         return Seen(cache.store, planes, raw, proposed[0].float(), proposed[1].float(), classified, there)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmcli.layers.convolution import ActivatedConv
+
 STRIDES = (8, 16, 32, 64)
 CLASSES = 80
 BINS = 8
@@ -22,16 +24,11 @@ STAGES = (
 )
 
 
-class Conv(nn.Conv2d):
+class Conv(ActivatedConv):
     """Convolution with bias and, unless told otherwise, a hard swish."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, depthwise: bool = False, act=True):
-        super().__init__(inputs, outputs, kernel, stride, kernel // 2, groups=inputs if depthwise else 1)
-        self.act = act
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = super().forward(x)
-        return F.hardswish(x) if self.act else x
+        super().__init__(inputs, outputs, kernel, stride, inputs if depthwise else 1, "hardswish" if act else None)
 
 
 class SqueezeExcite(nn.Module):
@@ -39,12 +36,11 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.reduce = nn.Conv2d(channels, channels // 4, 1)
-        self.expand = nn.Conv2d(channels // 4, channels, 1)
+        self.reduce = ActivatedConv(channels, channels // 4, activation="relu")
+        self.expand = ActivatedConv(channels // 4, channels, activation="hardsigmoid")
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = self.expand(F.relu(self.reduce(x.mean((2, 3), keepdim=True))))
-        return x * F.hardsigmoid(gate)
+        return x * self.expand(self.reduce(x.mean((2, 3), keepdim=True)))
 
 
 class DownBlock(nn.Module):
@@ -127,7 +123,7 @@ class PicoDet(nn.Module):
         self.bottom_up = nn.ModuleList((CSPLayer(), CSPLayer()))
         self.top_first, self.top_second = separable(2), separable(2)
         self.towers = nn.ModuleList(nn.Sequential(separable(1), separable(1)) for _ in STRIDES)
-        self.heads = nn.ModuleList(nn.Conv2d(NECK, CLASSES + 4 * BINS, 1) for _ in STRIDES)
+        self.heads = nn.ModuleList(ActivatedConv(NECK, CLASSES + 4 * BINS) for _ in STRIDES)
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """→ (features of each stride [B, 96, h, w], raw head outputs of each stride [B, 80 + 32, h, w])."""

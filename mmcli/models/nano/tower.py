@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmcli.layers.convolution import pack_convolutions
 from mmcli.layers.fusing import Fusable
 from mmcli.models.nano.config import CELL, NanoConfig
 from mmcli.models.nano.efficientnet_lite import CHANNELS, EfficientNetLite
@@ -42,12 +43,17 @@ class NanoTower(Fusable):
         self.proposal_word = nn.Linear(width, width, bias=False)
         self.proposal_norm = nn.LayerNorm(width)
         self.mask_head = MaskHead(width)
+        self.convolve_in = torch.float32  # of the convolutions, once they are fused
 
     def fuse(self) -> None:
-        """On a CPU the convolutions' weights, and with them all maps, have their channels innermost (oneDNN is faster
-        so)."""
-        if self.grid_in.weight.device.type == "cpu":
-            self.to(memory_format=torch.channels_last)
+        """On a CPU maps have their channels innermost (oneDNN is faster so), and the convolutions of both towers are
+        packed, in the type `convolve_in`; but logits keep their digits."""
+        if self.grid_position.device.type != "cpu":
+            return
+        self.to(memory_format=torch.channels_last)
+        pack_convolutions(self.detector.heads, torch.float32)
+        for part in (self.detector, self.features):
+            pack_convolutions(part, self.convolve_in)
 
     def forward(self, pixels: Tensor, words: Tensor) -> tuple[Tensor, MaskPlanes]:
         """words [80, D]: the decoder's embeddings of the detector's classes."""
@@ -76,7 +82,8 @@ class NanoTower(Fusable):
     def detect(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The detector's features and raw outputs, as `PicoDet.forward` gives them."""
         mean, std = (pixels.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-        return self.detector((pixels - mean) / std)
+        found, raw = self.detector((pixels - mean) / std)
+        return [x.to(pixels.dtype) for x in found], raw
 
     def propose(self, raw: list[Tensor], found: list[Tensor]) -> Proposed:
         return proposals(raw, found, self.config.image_size, self.config.proposals)
@@ -85,7 +92,7 @@ class NanoTower(Fusable):
         """EfficientNet's maps of the reduced image, of strides 4, 8, 16 and 32."""
         size = self.config.feature_size
         small = F.interpolate(pixels.float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-        return self.features(((small * 255 - 127) / 128).to(pixels.dtype))
+        return [x.to(pixels.dtype) for x in self.features(((small * 255 - 127) / 128).to(pixels.dtype))]
 
     def _grid(self, maps: list[Tensor], found: list[Tensor]) -> Tensor:
         _, fine, middle, coarse = maps

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from nano_models import CONFIG, SMALL, answers, batch_of
 from PIL import Image
 from places import stages_of
 from safetensors.torch import save_file
 
-from mmcli.engine.generate import generate
-from mmcli.engine.inputs import Inputs, pad_left
+from mmcli.engine.inputs import Inputs
 from mmcli.errors import ModelError, UsageError
 from mmcli.hub.resolve import open_folder, resolve
 from mmcli.layers.fusing import fuse
@@ -24,46 +24,12 @@ from mmcli.models.nano.model import AT_ONCE
 from mmcli.models.nano.picodet import BINS, CLASSES, NECK, STRIDES, PicoDet, detections, proposals
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-SMALL = {
-    "image_size": 128,
-    "feature_size": 64,
-    "proposals": 6,
-    "image_token": 56,
-    "loc_token": 20,
-    "seg_token": 40,
-    "pad_token": 0,
-    "eos_token": 1,
-    "bos_token": 2,
-    "class_tokens": [[3 + i % 17, 3 + i % 5] if i % 4 == 0 else [3 + i % 17] for i in range(80)],
-    "first_words": [0, 0],  # no words are set apart: all may be written
-    "later_words": [0, 0],
-    "decoder": {
-        "vocabulary": 64, "width": 32, "depth": 2, "mlp_width": 48, "heads": 4, "key_heads": 2, "head_width": 8,
-    },
-}  # fmt: skip
-CONFIG = NanoConfig.from_json({"model_type": "mmcli-nano", **SMALL})
 
 
 @pytest.fixture(scope="module")
 def model() -> Nano:
     torch.manual_seed(1)
     return Nano(CONFIG).eval()
-
-
-def batch_of(prompts: list[list[int]], pixels: torch.Tensor) -> Inputs:
-    tokens, valid = pad_left(prompts, CONFIG.pad_token)
-    soft = torch.full((len(prompts), CONFIG.soft_tokens), CONFIG.image_token)
-    return Inputs(
-        torch.cat((soft, tokens), 1), torch.cat((torch.ones_like(soft, dtype=torch.bool), valid), 1), tuple(pixels)
-    )
-
-
-def answers(model: Nano, inputs: Inputs, tokens: int = 8) -> list[list[int]]:
-    rows: list[list[int]] = [[] for _ in inputs.tokens]
-    for events in generate(model, inputs, stop_ids=frozenset({1}), max_tokens=tokens):
-        for event in events:
-            rows[event.row].append(event.id)
-    return rows
 
 
 def test_a_batch_with_padding_answers_as_its_singles_do(model):
@@ -245,7 +211,7 @@ def test_images_are_squeezed_with_a_bicubic_filter(nano):
 def test_fusing_moves_weights_in_memory_and_changes_nothing(model):
     fused = deepcopy(model)
     fuse(fused)
-    assert fused.tower.detector.stem.weight.is_contiguous(memory_format=torch.channels_last)
+    assert fused.tower.mask_head.down[0].weight.is_contiguous(memory_format=torch.channels_last)
     pixels = torch.rand(2, 3, 128, 128)
     with torch.inference_mode():
         plain, ours = (vars(one.look(pixels)) for one in (model, fused))
