@@ -97,19 +97,21 @@ def _of_objects(examples: Sequence[Example]) -> Iterator[str]:
     boxed = [(example, one) for example in examples for one in example.objects]
     small = [example.where for example, one in boxed if area(one.box) < SMALL]
     if small:
-        yield f"{len(small):,} objects are smaller than 8 steps of a location on a side: {_named(small)}"
+        what = _counted(small, "object is", "objects are")
+        yield f"{what} smaller than 8 steps of a location on a side: {_named(small)}"
     double = [
         example.where for example in examples if len({(o.label, o.box) for o in example.objects}) < len(example.objects)
     ]
     if double:
-        yield f"{len(double):,} pictures have an object twice: {_named(double)}"
+        yield f"{_counted(double, 'picture has', 'pictures have')} an object twice: {_named(double)}"
     half = [
         example.where
         for example in examples
         if example.objects and 0 < sum(o.mask is None for o in example.objects) < len(example.objects)
     ]
     if half:
-        yield f"{len(half):,} pictures have objects with and without a mask, and are taught as boxes: {_named(half)}"
+        what = _counted(half, "picture has", "pictures have")
+        yield f"{what} objects with and without a mask, of which the boxes alone are taught: {_named(half)}"
 
 
 def _of_texts(examples: Sequence[Example]) -> Iterator[str]:
@@ -120,10 +122,14 @@ def _of_texts(examples: Sequence[Example]) -> Iterator[str]:
             answers[example.images, example.audio, example.system, first.prompt].append(example)
     several = [own[1].where for own in answers.values() if len({one.exchanges[0].answer for one in own}) > 1]
     if several:
-        yield f"{len(several):,} questions have several answers: {_named(several)}"
+        yield f"{_counted(several, 'question has', 'questions have')} several answers: {_named(several)}"
     again = [own[1].where for own in answers.values() if len(own) > 1 and own[1].where not in several]
     if again:
-        yield f"{len(again):,} examples come again: {_named(again)}"
+        yield f"{_counted(again, 'example comes', 'examples come')} again: {_named(again)}"
+
+
+def _counted(found: Sequence[str], one: str, several: str) -> str:
+    return f"{len(found):,} {one if len(found) == 1 else several}"
 
 
 def _named(names: Sequence[str]) -> str:

@@ -61,7 +61,7 @@ def test_counts_faults_and_a_sheet(model):
     assert wrong[0] == "  Labels are learned in another spelling than they are marked: <unk>og"  # by a tiny tokenizer
     assert "  Labels that differ in spelling alone are taught as different ones: dog, Dog" in wrong
     assert "  Fewer than 10 objects teach little: dog, Dog" in wrong
-    assert any("1 objects are smaller than 8 steps" in line for line in wrong)
+    assert any("1 object is smaller than 8 steps" in line for line in wrong)
     assert any("taught as absent: train" in line for line in wrong)
     assert "  annotations.json, image 2: its picture 'none.jpg' does not exist" in lines
     assert done.err == "mmcli: more rows are bad than mmcli tune allows (10%): mend them, or raise --max-bad\n" + (

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.parsers import expat
 
+from mmcli.errors import InputError
 from mmcli.example import Example, LabelledObject
 from mmcli.media.folders import Unlisted, walk
+from mmcli.media.image import load_image
 from mmcli.media.naming import trouble
+from mmcli.media.sources import one_named
 from mmcli.training.data.place import Place, split_of
 from mmcli.training.data.rows import Read, Unusable, checked
 from mmcli.training.data.values import box, label, number, side
@@ -15,6 +18,7 @@ from mmcli.training.data.values import box, label, number, side
 NAME = "voc"
 LARGEST = 4 << 20  # bytes of an annotation
 MOST_ELEMENTS = 200_000
+SMALL = 64  # pixels a side that an image is decoded to, where its size alone is wanted
 
 
 def files(place: Place) -> list[Path]:
@@ -116,9 +120,21 @@ def _example(path: Path, place: Place, labels: frozenset[str]) -> Example:
     if place.media is not None and below:
         bases.append(place.media / below)
     image = place.find(named if Path(named).suffix else f"{path.stem}.jpg", *bases)
-    width, height = side(root.findtext("size/width"), "width"), side(root.findtext("size/height"), "height")
+    width, height = _size(root, image)
     objects = tuple(_object(one, width, height) for one in root.iter("object"))
     return Example("detect", place.name(path), (image,), objects=objects, exhaustive=labels, size=(width, height))
+
+
+def _size(root: ET.Element, image: Path) -> tuple[int, int]:
+    """The image's width and height, its own where the file tells none: some tools leave them at 0."""
+    told = root.findtext("size/width"), root.findtext("size/height")
+    if any((one or "0").strip() != "0" for one in told):
+        return side(told[0], "width"), side(told[1], "height")
+    try:
+        found = load_image(one_named(str(image)), side=SMALL)
+    except InputError as error:
+        raise Unusable(f"it tells no size, and of its picture none is known: {error.what}") from None
+    return found.width, found.height
 
 
 def _object(element: ET.Element, width: int, height: int) -> LabelledObject:

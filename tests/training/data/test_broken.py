@@ -20,6 +20,7 @@ def folder(tmp_path) -> Path:
     data.mkdir()
     Image.new("RGB", (40, 20)).save(data / "a.png")
     Image.new("RGB", (40, 20)).save(tmp_path / "secret.png")
+    (data / "broken.png").write_bytes(b"\x89PNG")
     (data / "link.png").symlink_to("../secret.png")
     (data / "loop.png").symlink_to("loop.png")
     os.mkfifo(data / "pipe.png")
@@ -208,6 +209,10 @@ OBJECT = "<object><name>cat</name><bndbox><xmin>{}</xmin><ymin>2</ymin><xmax>9</
         (VOC.format(OBJECT.format("nan")), 'xmin of "cat" is nan and not a number'),
         (VOC.format("<object/>"), "it has no label"),
         (VOC.format("").replace("40", "0"), "its width is '0' and not a number of pixels"),
+        (
+            VOC.format("").replace("40", "0").replace("20", "0").replace("a.png", "broken.png"),
+            "of its picture none is known",
+        ),
         (VOC.format("").replace("a.png", "../secret.png"), "lies outside the data's folder"),
         (VOC[:-5], "it is no XML"),
         ("<x/>", "it is of 'x' and not an annotation"),

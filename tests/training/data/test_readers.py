@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -151,6 +152,14 @@ def test_voc(folder):
     [cat] = found.objects
     assert cat.box == (0.1, 0.0, 1.0, 1.0) and found.images == (folder / "JPEGImages/c.jpg",)
     assert found.exhaustive == {"cat"} and found.size == (40, 20)
+
+
+@pytest.mark.parametrize("size", ["", "<size/>", "<size><width>0</width><height>0</height></size>"])
+def test_an_annotation_that_tells_no_size_has_that_of_its_picture(size, folder):
+    (folder / "Annotations").mkdir()
+    (folder / "Annotations/c.xml").write_text(re.sub("<size>.*</size>", size, VOC))
+    [found] = read_examples(folder)
+    assert found.objects[0].box == (0.1, 0.0, 1.0, 1.0) and found.size == (40, 20)
 
 
 def test_splits_of_voc(folder):
