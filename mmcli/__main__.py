@@ -28,9 +28,10 @@ def main() -> None:
         run_alone()
         with starting_up():
             from mmcli.cli.app import run
+            from mmcli.errors import interrupt
 
         if callable(signal.getsignal(signal.SIGINT)):  # else it is ignored, as for a job in the background
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, interrupt)
         _unwind_at_signals()
         code = run(sys.argv[1:])
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from typing import NoReturn
 
 
 class ExitCode(IntEnum):
@@ -85,13 +86,34 @@ def _is_shortage(error: BaseException) -> bool:
     return isinstance(error, (RuntimeError, ImportError, OSError, SystemError)) and bool(_SHORTAGE.search(str(error)))
 
 
+_ctrl_c = False  # it was pressed, and nothing has said yet that it took the KeyboardInterrupt
+
+
+def interrupt(*_: object) -> NoReturn:
+    """The handler of Ctrl-C in a command's own process: raise KeyboardInterrupt, and remember that it was raised.
+
+    C++ that calls Python may drop it and raise an error of its own, as PyTorch does where it asks an object for its
+    first item: "could not determine the shape".
+    """
+    global _ctrl_c
+    _ctrl_c = True
+    raise KeyboardInterrupt
+
+
+def interrupt_taken() -> None:
+    """To be called by what goes on after Ctrl-C: an error from here on has nothing to do with it."""
+    global _ctrl_c
+    _ctrl_c = False
+
+
 def was_interrupted(error: BaseException | None) -> bool:
     """Whether an error is Ctrl-C or a signal to end, or what a library made of it.
 
     KeyboardInterrupt and SystemExit may come at any moment: within an import that is written in C, where they end as a
     SystemError, or while `threading.Condition` waits, whose tidying up then fails with a RuntimeError.
     """
-    return any(isinstance(one, (KeyboardInterrupt, SystemExit)) for one in _chain(error))
+    found = any(isinstance(one, (KeyboardInterrupt, SystemExit)) for one in _chain(error))
+    return found or (_ctrl_c and error is not None)
 
 
 def raise_if_interrupted(error: BaseException) -> None:
@@ -104,6 +126,8 @@ def raise_if_interrupted(error: BaseException) -> None:
             raise KeyboardInterrupt from error
         if isinstance(one, SystemExit):
             raise SystemExit(one.code) from error
+    if _ctrl_c:
+        raise KeyboardInterrupt from error
 
 
 @contextmanager

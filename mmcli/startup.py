@@ -54,18 +54,20 @@ def _interrupts_wait() -> Iterator[None]:
             os._exit(INTERRUPTED)
         pressed = True
 
-    signal.signal(signal.SIGINT, wait)
+    handler = signal.signal(signal.SIGINT, wait)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, handler)
     if pressed:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
 
 def _raises_here() -> bool:
     """Whether Ctrl-C would be raised in this thread."""
     import threading
 
-    handler = signal.getsignal(signal.SIGINT)
-    return handler is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    from mmcli.errors import interrupt
+
+    handlers = (signal.default_int_handler, interrupt)
+    return signal.getsignal(signal.SIGINT) in handlers and threading.current_thread() is threading.main_thread()

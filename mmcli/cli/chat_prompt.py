@@ -13,7 +13,7 @@ from mmcli.cli.attachments import load_attachments
 from mmcli.cli.chat_runner import ChatRunner
 from mmcli.cli.environment import Environment, OutputError
 from mmcli.cli.keyboard import Keyboard
-from mmcli.errors import ExitCode, MmcliError, UsageError, raise_if_interrupted
+from mmcli.errors import ExitCode, MmcliError, UsageError, interrupt_taken, raise_if_interrupted
 from mmcli.escape import escape_line
 from mmcli.tasks.attachments import names_of
 
@@ -56,6 +56,7 @@ def run_prompt(runner: ChatRunner) -> int:
             elif question := line.encode("utf-8", "replace").decode().strip():
                 runner.ask(question, stream=True, stoppable=True)
         except KeyboardInterrupt:
+            interrupt_taken()
             environment.write("\n")
             if not line.startswith("/"):
                 environment.log("Stopped before there was an answer; the question is forgotten")

@@ -9,7 +9,7 @@ from mmcli.engine.beams import beam_search
 from mmcli.engine.generate import TokenEvent, generate
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.model import GenerativeModel
-from mmcli.errors import keeping_interrupts
+from mmcli.errors import interrupt_taken, keeping_interrupts
 from mmcli.types import Completion, Timings
 
 Result = TypeVar("Result")
@@ -102,6 +102,7 @@ def collecting(
         if not interruptible or not any(ids):
             raise
         stopped = True
+        interrupt_taken()
     now = time.perf_counter()
     timings = Timings((read or now) - started, now - (read or now), rows)
     return [

@@ -76,3 +76,39 @@ def test_ctrl_c_while_libraries_are_imported_ends_the_command():
         out, err = finish(command)
     assert (command.returncode, out) == (130, b""), err
     assert b"Traceback" not in err
+
+
+INTERRUPTED_AS_PYTORCH_ASKS_FOR_A_SHAPE = """
+import os, signal, sys
+
+from mmcli.__main__ import main
+import torch
+from mmcli.hub import weights
+
+
+class Row:
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, place):
+        os.kill(os.getpid(), signal.SIGINT)
+        return 0.0
+
+
+def interrupted(folder, read=weights._tensors):
+    torch.tensor(Row())
+    return read(folder)
+
+
+weights._tensors = interrupted
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_that_pytorch_makes_another_error_of_ends_the_command():
+    """Its C++ drops the KeyboardInterrupt and says that it cannot determine the shape of the object."""
+    image = EXAMPLE.with_name("astronaut.jpg")
+    with running(sys.executable, "-c", INTERRUPTED_AS_PYTORCH_ASKS_FOR_A_SHAPE, "caption", image) as command:
+        out, err = finish(command)
+    assert (command.returncode, out) == (130, b""), err
+    assert b"shape" not in err and b"Traceback" not in err

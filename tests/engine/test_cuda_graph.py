@@ -226,6 +226,22 @@ def test_prompts_of_one_shape_are_recorded_once_and_each_is_read_as_it_is():
     assert played_back == 5 and len(cache.prefills) == 2
 
 
+@pytest.mark.parametrize("model", [False], indirect=True, ids=["all on the device"])
+@torch.inference_mode()
+def test_a_prompt_behind_what_a_cache_holds_is_not_played_back(model, monkeypatch):
+    """What was recorded reads into an empty cache: it would write over the tokens that are there."""
+    monkeypatch.setattr(Model, "prefill_records", True)
+    device, cache, fresh = torch.device("cuda"), model.new_cache(1, 40), model.new_cache(1, 40)
+    for number in range(3):
+        cache.truncate(0)
+        cuda_graph.prefill(model, inputs([number, 9, 11, 2]).to(device, torch.float32), cache)
+    assert any(cache.prefills.values())
+    model.prefill(inputs([2, 9, 11, 2]).to(device, torch.float32), fresh)
+    more = inputs([3, 8, 30, 61]).to(device, torch.float32)
+    torch.testing.assert_close(cuda_graph.prefill(model, more, cache), model.prefill(more, fresh), rtol=1e-4, atol=1e-4)
+    assert cache.length == fresh.length == 8
+
+
 def test_a_models_memory_goes_with_it():
     model = Model(on_host=False).cuda().eval().requires_grad_(False)
     written(model, inputs(*ROWS))

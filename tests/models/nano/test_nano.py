@@ -208,6 +208,11 @@ def test_images_are_squeezed_with_a_bicubic_filter(nano):
     assert difference.max() < 2.5 and difference.mean() < 0.01  # bilinear: 31 and 1.1
 
 
+def test_images_are_read_well_above_the_side_that_they_are_squeezed_to(nano):
+    """So JPEG files that are decoded to a fraction lose nothing that a tower would see."""
+    assert nano.processor.capabilities.min_read_side >= 2 * nano.processor.image_size
+
+
 def test_fusing_moves_weights_in_memory_and_changes_nothing(model):
     fused = deepcopy(model)
     fuse(fused)
