@@ -16,6 +16,12 @@ def gelu(x):
 
 
 @triton.jit
+def exact_gelu(x):
+    """x · Φ(x)."""
+    return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+
+
+@triton.jit
 def tanh(x):
     """Through one exponential, which may become infinite."""
     return 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)
@@ -24,6 +30,13 @@ def tanh(x):
 @triton.jit
 def rms_normed(x, width, epsilon):
     """The RMSNorm of a vector of `width` numbers, without a scale; what is behind them is 0 and stays so."""
+    return x * (1.0 / tl.sqrt(tl.sum(x * x, axis=0) / width + epsilon))
+
+
+@triton.jit
+def layer_normed(x, there, width, epsilon):
+    """The LayerNorm of a vector of `width` numbers, without scale and shift; `there` tells them from what is behind."""
+    x = tl.where(there, x - tl.sum(x, axis=0) / width, 0.0)
     return x * (1.0 / tl.sqrt(tl.sum(x * x, axis=0) / width + epsilon))
 
 

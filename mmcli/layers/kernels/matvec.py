@@ -5,6 +5,8 @@ and more 1.1 to 1.4 times. With four rows it was slower than cuBLAS. An RMSNorm 
 speed, since every program must compute it, and GELU · up of two halves did not pay either.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 import triton
@@ -12,7 +14,7 @@ import triton.language as tl
 from torch import Tensor, nn
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from mmcli.layers.kernels.functions import gelu
+from mmcli.layers.kernels.functions import exact_gelu, gelu
 from mmcli.layers.kernels.launch import overlap
 
 # (inputs that a program reads at a time of each output's weights, numbers that it reads at a time)
@@ -21,15 +23,28 @@ LONG_TILE = (2048, 4096)  # for many inputs, and for such as are no multiple of 
 MANY_INPUTS = 16384
 
 
-def product(x: Tensor, linear: nn.Module) -> Tensor:
-    """x [R, K] through a linear layer → [R, N], by `matvec` or by the library, whichever is faster."""
-    if type(linear) is nn.Linear and linear.bias is None and len(x) == 1:
-        return matvec(x, linear.weight)
+# What may follow a product: the exact GELU, and the square of ReLU.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu2": lambda x: F.relu(x).square()}
+
+
+def product(x: Tensor, linear: nn.Module, activation: str | None = None) -> Tensor:
+    """x [R, K] through a linear layer → [R, N], by `matvec` or by the library, whichever is faster.
+
+    `activation` is one of `ACTIVATIONS`, if any.
+    """
+    if type(linear) is nn.Linear and len(x) == 1:
+        return matvec(x, linear.weight, None, linear.bias, activation)
     y: Tensor = linear(x)
-    return y
+    return y if activation is None else ACTIVATIONS[activation](y)
 
 
-def matvec(x: Tensor, weight: Tensor, times: Tensor | None = None) -> Tensor:
+def matvec(
+    x: Tensor,
+    weight: Tensor,
+    times: Tensor | None = None,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
     """What `plain` computes: x [1, K] and weight [N, K] → [1, N], sums in float32."""
     outputs, inputs = weight.shape
     y = torch.empty(1, outputs, dtype=x.dtype, device=x.device)
@@ -37,27 +52,38 @@ def matvec(x: Tensor, weight: Tensor, times: Tensor | None = None) -> Tensor:
     wide = min(wide, triton.next_power_of_2(inputs))
     count = numbers // wide
     _matvec[(triton.cdiv(outputs, count),)](
-        x, weight, times, y, outputs,
-        INPUTS=inputs, OUT=count, IN=wide, TIMES=times is not None, num_warps=4, **overlap(x.device),
+        x, weight, times, bias, y, outputs,
+        INPUTS=inputs, OUT=count, IN=wide, TIMES=times is not None, BIASED=bias is not None,
+        ACTIVATION=activation or "", num_warps=4, **overlap(x.device),
     )  # fmt: skip
     return y
 
 
-def plain(x: Tensor, weight: Tensor, times: Tensor | None = None) -> Tensor:
-    """x Wᵀ, or gelu(x Wᵀ) · times with `times` [1, N]."""
-    y = F.linear(x, weight)
+def plain(
+    x: Tensor,
+    weight: Tensor,
+    times: Tensor | None = None,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """x Wᵀ + bias and its activation, or gelu(x Wᵀ) · times with `times` [1, N] and GELU in the tanh form."""
+    y = F.linear(x, weight, bias)
+    y = y if activation is None else ACTIVATIONS[activation](y)
     return y if times is None else F.gelu(y, approximate="tanh") * times
 
 
 @triton.jit
 def _matvec(
-    x_ptr, weight_ptr, times_ptr, y_ptr, outputs,
-    INPUTS: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr, TIMES: tl.constexpr, PDL: tl.constexpr,
+    x_ptr, weight_ptr, times_ptr, bias_ptr, y_ptr, outputs,
+    INPUTS: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr, TIMES: tl.constexpr, BIASED: tl.constexpr,
+    ACTIVATION: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     output = tl.program_id(0) * OUT + tl.arange(0, OUT)
     column = tl.arange(0, IN)
     tile = weight_ptr + output.to(tl.int64)[:, None] * INPUTS + column[None, :]
     there = (output < outputs)[:, None]
+    if BIASED:
+        bias = tl.load(bias_ptr + output, mask=output < outputs, other=0.0).to(tl.float32)
     # Read a tile ahead: the first one while the kernel before this one still computes x.
     weight = tl.load(tile, mask=there & (column < INPUTS)[None, :], other=0.0, eviction_policy="evict_first")
     if PDL:
@@ -71,6 +97,13 @@ def _matvec(
         sums += x[None, :] * weight.to(tl.float32)
         weight = following
     y = tl.sum(sums, axis=1)
+    if BIASED:
+        y += bias
+    if ACTIVATION == "gelu":
+        y = exact_gelu(y)
+    if ACTIVATION == "relu2":
+        y = tl.maximum(y, 0.0)
+        y = y * y
     if TIMES:
         y = gelu(y) * tl.load(times_ptr + output, mask=output < outputs, other=0.0).to(tl.float32)
     tl.store(y_ptr + output, y.to(y_ptr.dtype.element_ty), mask=output < outputs)

@@ -26,20 +26,23 @@ STAGES = 2  # tiles of keys and values on their way: more would not fit into the
 
 
 class Norms(NamedTuple):
-    """RMSNorms of queries and keys by weights [H], and of values without one."""
+    """RMSNorms of queries and keys by weights [H], and of values without one; with biases LayerNorms, of the first two
+    only."""
 
-    query: Tensor
+    query: Tensor | None
     key: Tensor | None
     epsilon: float
+    query_bias: Tensor | None = None
+    key_bias: Tensor | None = None
 
 
 def single_query(
     qkv: Tensor,
     keys: Tensor,
     values: Tensor,
-    angles: tuple[Tensor, Tensor],
-    bias: Tensor,
-    cursor: Tensor,
+    angles: tuple[Tensor, Tensor] | None,
+    bias: Tensor | None,
+    cursor: Tensor | None,
     scale: float,
     softcap: float | None = None,
     window: int = 0,
@@ -59,13 +62,15 @@ def single_query(
     peaks, weights = torch.empty(2, rows, heads, pieces, dtype=torch.float32, device=device)
     wide = max(16, triton.next_power_of_2(width))
     after = overlap(device)
-    of_query, of_key, epsilon = (None, None, 0.0) if norms is None else norms
+    of_query, of_key, epsilon, query_bias, key_bias = Norms(None, None, 0.0) if norms is None else norms
     _pieces[(rows * key_heads, pieces)](
-        qkv, keys, values, *angles, bias, cursor, of_query, of_key, sums, peaks, weights,
-        keys.stride(0), keys.stride(1), values.stride(0), values.stride(1), bias.stride(0),
-        each, window, scale, softcap or 1.0, epsilon,
+        qkv, keys, values, *(angles or (None, None)), bias, cursor, of_query, of_key, query_bias, key_bias,
+        sums, peaks, weights,
+        keys.stride(0), keys.stride(1), values.stride(0), values.stride(1), 0 if bias is None else bias.stride(0),
+        each, length, window, scale, softcap or 1.0, epsilon,
         KEY_HEADS=key_heads, GROUP=group, GROUPS=max(16, triton.next_power_of_2(group)), WIDTH=width, WIDE=wide,
-        KEYS=block, CAP=softcap is not None, NORMED=norms is not None, FRESH=fresh,
+        KEYS=block, CAP=softcap is not None, NORMED=norms is not None, CENTRED=query_bias is not None, FRESH=fresh,
+        TURNED=angles is not None, BIASED=bias is not None, WHOLE=cursor is None,
         num_warps=4, num_stages=STAGES if qkv.dtype.itemsize == 2 else 1, **after,
     )  # fmt: skip
     y = torch.empty(rows, heads * width, dtype=qkv.dtype, device=device)
@@ -80,9 +85,9 @@ def plain(
     qkv: Tensor,
     keys: Tensor,
     values: Tensor,
-    angles: tuple[Tensor, Tensor],
-    bias: Tensor,
-    cursor: Tensor,
+    angles: tuple[Tensor, Tensor] | None,
+    bias: Tensor | None,
+    cursor: Tensor | None,
     scale: float,
     softcap: float | None = None,
     norms: Norms | None = None,
@@ -93,33 +98,56 @@ def plain(
     Queries and keys are turned by `angles` [R, 1, 1, H] (of `rope.rotary_angles`), the new key and value are written to
     place `cursor` [1] of the cache [R, K, S, H], and the queries attend to it all under `bias` [R, 1, 1, S] (of
     `attention.additive`), which hides what is behind the cursor or outside a window. Where the token's entry stands in
-    the cache already there are queries only, and it is not `fresh`.
+    the cache already there are queries only, and it is not `fresh`. Without `angles` nothing is turned, without `bias`
+    nothing hidden; without a `cursor` nothing is fresh, and all of the cache is seen.
     """
     rows, key_heads, _, width = keys.shape
     y = qkv.view(rows, -1, 1, width)
     heads = y.shape[1] - (2 * key_heads if fresh else 0)
     query, key, value = y[:, :heads], y[:, heads : heads + key_heads], y[:, heads + key_heads :]
-    if norms is not None:
+    if norms is not None and norms.query_bias is not None:
+        query = F.layer_norm(query, (width,), norms.query, norms.query_bias, norms.epsilon)
+        key = F.layer_norm(key, (width,), norms.key, norms.key_bias, norms.epsilon)
+    elif norms is not None:
         query = F.rms_norm(query, (width,), norms.query, norms.epsilon)
         key = F.rms_norm(key, (width,), norms.key, norms.epsilon)
         value = F.rms_norm(value, (width,), None, norms.epsilon)
+    if angles is not None:
+        query, key = rotate(query, *angles), rotate(key, *angles)
     if fresh:
-        keys.index_copy_(2, cursor, rotate(key, *angles))
+        assert cursor is not None
+        keys.index_copy_(2, cursor, key)
         values.index_copy_(2, cursor, value)
-    return attend(rotate(query, *angles), keys, values, bias, scale, softcap).flatten(1)
+    mask = torch.zeros(rows, 1, 1, keys.shape[2], dtype=query.dtype, device=query.device) if bias is None else bias
+    return attend(query, keys, values, mask, scale, softcap).flatten(1)
 
 
 @triton.jit
-def _turned(at, number, partner, there, cos, sin, scale_ptr, epsilon, WIDTH: tl.constexpr, NORMED: tl.constexpr):
+def _turned(
+    at, number, partner, there, cos, sin, scale_ptr, shift_ptr, epsilon,
+    WIDTH: tl.constexpr, NORMED: tl.constexpr, CENTRED: tl.constexpr, TURNED: tl.constexpr,
+):  # fmt: skip
     """Vectors [M, WIDE] at addresses `at` [M], normed and turned to their position, in float32."""
     own = tl.load(at[:, None] + number[None, :], mask=there, other=0.0).to(tl.float32)
-    other = tl.load(at[:, None] + partner[None, :], mask=there, other=0.0).to(tl.float32)
     if NORMED:
         inside = number < WIDTH
+        if CENTRED:
+            mean = (tl.sum(own, axis=1) / WIDTH)[:, None]
+            own = tl.where(inside[None, :], own - mean, 0.0)
         shrink = (1.0 / tl.sqrt(tl.sum(own * own, axis=1) / WIDTH + epsilon))[:, None]
         own = own * shrink * tl.load(scale_ptr + number, mask=inside, other=0.0).to(tl.float32)[None, :]
-        other = other * shrink * tl.load(scale_ptr + partner, mask=inside, other=0.0).to(tl.float32)[None, :]
-    return own * cos[None, :] + other * sin[None, :]
+        if CENTRED:
+            own += tl.load(shift_ptr + number, mask=inside, other=0.0).to(tl.float32)[None, :]
+    if TURNED:
+        other = tl.load(at[:, None] + partner[None, :], mask=there, other=0.0).to(tl.float32)
+        if CENTRED:
+            other -= mean
+        if NORMED:
+            other = other * shrink * tl.load(scale_ptr + partner, mask=inside, other=0.0).to(tl.float32)[None, :]
+        if CENTRED:
+            other += tl.load(shift_ptr + partner, mask=inside, other=0.0).to(tl.float32)[None, :]
+        own = own * cos[None, :] + other * sin[None, :]
+    return own
 
 
 @triton.jit
@@ -132,10 +160,12 @@ def _capped(score, softcap, CAP: tl.constexpr):
 @triton.jit
 def _pieces(
     qkv_ptr, keys_ptr, values_ptr, cos_ptr, sin_ptr, bias_ptr, cursor_ptr, norm_q_ptr, norm_k_ptr,
+    shift_q_ptr, shift_k_ptr,
     sums_ptr, peaks_ptr, weights_ptr, key_row, key_head, value_row, value_head, bias_row,
-    each, window, scale, softcap, epsilon,
+    each, length, window, scale, softcap, epsilon,
     KEY_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr, WIDTH: tl.constexpr, WIDE: tl.constexpr,
-    KEYS: tl.constexpr, CAP: tl.constexpr, NORMED: tl.constexpr, FRESH: tl.constexpr, PDL: tl.constexpr,
+    KEYS: tl.constexpr, CAP: tl.constexpr, NORMED: tl.constexpr, CENTRED: tl.constexpr, FRESH: tl.constexpr,
+    TURNED: tl.constexpr, BIASED: tl.constexpr, WHOLE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     if PDL:
         gdc_launch_dependents()
@@ -143,20 +173,24 @@ def _pieces(
     row = tl.program_id(0) // KEY_HEADS
     head = tl.program_id(0) % KEY_HEADS
     piece = tl.program_id(1)
-    cursor = tl.load(cursor_ptr).to(tl.int32)
+    cursor = length - 1 if WHOLE else tl.load(cursor_ptr).to(tl.int32)
     number = tl.arange(0, WIDE)
     inside = number < WIDTH
     partner = (number + WIDTH // 2) % WIDTH
     member = tl.arange(0, GROUPS)
-    cos = tl.load(cos_ptr + row * WIDTH + number, mask=inside, other=0.0).to(tl.float32)
-    sin = tl.load(sin_ptr + row * WIDTH + number, mask=inside, other=0.0).to(tl.float32)
+    cos, sin = number, number  # of no use where nothing is turned
+    if TURNED:
+        cos = tl.load(cos_ptr + row * WIDTH + number, mask=inside, other=0.0).to(tl.float32)
+        sin = tl.load(sin_ptr + row * WIDTH + number, mask=inside, other=0.0).to(tl.float32)
     dtype = qkv_ptr.dtype.element_ty
     qkv_ptr += row * (GROUP + (2 if FRESH else 0)) * KEY_HEADS * WIDTH
     keys_ptr += row.to(tl.int64) * key_row + head * key_head
     values_ptr += row.to(tl.int64) * value_row + head * value_head
     there = (member < GROUP)[:, None] & inside[None, :]
     at = qkv_ptr + (head * GROUP + member) * WIDTH
-    query = _turned(at, number, partner, there, cos, sin, norm_q_ptr, epsilon, WIDTH, NORMED).to(dtype)
+    query = _turned(
+        at, number, partner, there, cos, sin, norm_q_ptr, shift_q_ptr, epsilon, WIDTH, NORMED, CENTRED, TURNED
+    ).to(dtype)
     peak = tl.full((GROUPS,), float("-inf"), tl.float32)
     weight = tl.zeros((GROUPS,), tl.float32)
     total = tl.zeros((GROUPS, WIDE), tl.float32)
@@ -165,13 +199,16 @@ def _pieces(
         end = cursor  # the rest of what is seen stands in the cache
         if (begin <= cursor) & (cursor < begin + each * KEYS):
             own = qkv_ptr + (GROUP * KEY_HEADS + head + tl.arange(0, 1)) * WIDTH
-            new = _turned(own, number, partner, inside[None, :], cos, sin, norm_k_ptr, epsilon, WIDTH, NORMED).to(dtype)
+            new = _turned(
+                own, number, partner, inside[None, :], cos, sin, norm_k_ptr, shift_k_ptr, epsilon,
+                WIDTH, NORMED, CENTRED, TURNED,
+            ).to(dtype)  # fmt: skip
             tl.store(keys_ptr + cursor * WIDTH + number[None, :], new, mask=inside[None, :])
             peak = _capped(tl.sum(query.to(tl.float32) * new.to(tl.float32), axis=1) * scale, softcap, CAP)
             weight = weight + 1.0
             got = tl.load(qkv_ptr + ((GROUP + 1) * KEY_HEADS + head) * WIDTH + number, mask=inside, other=0.0)
             got = got.to(tl.float32)
-            if NORMED:
+            if NORMED and not CENTRED:
                 got = rms_normed(got, WIDTH, epsilon)
             tl.store(values_ptr + cursor * WIDTH + number, got.to(dtype), mask=inside)
             total = total + got.to(dtype).to(tl.float32)[None, :]
@@ -187,7 +224,8 @@ def _pieces(
         key = tl.load(keys_ptr + tile, mask=seen[:, None] & inside[None, :], other=0.0)
         value = tl.load(values_ptr + tile, mask=seen[:, None] & inside[None, :], other=0.0)
         score = _capped(tl.dot(query, tl.trans(key), input_precision="ieee") * scale, softcap, CAP)
-        score += tl.load(bias_ptr + row * bias_row + place, mask=seen, other=0.0).to(tl.float32)[None, :]
+        if BIASED:
+            score += tl.load(bias_ptr + row * bias_row + place, mask=seen, other=0.0).to(tl.float32)[None, :]
         score = tl.where(seen[None, :], score, float("-inf"))
         higher = tl.maximum(peak, tl.max(score, axis=1))  # finite: a block begins at a place that is seen
         shrink = tl.exp(peak - higher)

@@ -57,6 +57,22 @@ def test_residual_norm(rows, width, sandwich, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [1, 3, 17])
+@pytest.mark.parametrize("width", [64, 100, 1280])
+def test_residual_layer_norm(rows, width, dtype):
+    from mmcli.layers.kernels import residual_layer_norm
+
+    x, y = 2 + numbers(rows, width, dtype=dtype), numbers(rows, width, dtype=dtype)
+    weight, bias = numbers(width, dtype=dtype), numbers(width, dtype=dtype)
+    total, normed = residual_layer_norm.residual_layer_norm(x, y, weight, bias, 1e-5)
+    assert_close(total, x.float() + y.float(), dtype)
+    # The norm is that of the sum as it was rounded.
+    assert_close(
+        normed, residual_layer_norm.plain(total.float(), 0 * y.float(), weight.float(), bias.float(), 1e-5)[1], dtype
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows, inner", [(1, 64), (3, 1500), (17, 130)])
 @pytest.mark.parametrize("activation", ["gelu", "silu"])
 def test_gated(rows, inner, activation, dtype):
@@ -79,6 +95,20 @@ def test_matvec(outputs, inputs, gated, dtype):
     assert_close(matvec.matvec(x, weight, times), exact, dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("outputs, inputs", [(3, 64), (70, 1280)])
+@pytest.mark.parametrize("activation", [None, "gelu", "relu2"])
+def test_matvec_with_a_bias_and_an_activation(outputs, inputs, activation, dtype):
+    from mmcli.layers.kernels import matvec
+
+    linear = torch.nn.Linear(inputs, outputs, device=DEVICE, dtype=dtype).requires_grad_(False)
+    linear.bias.copy_(3 * numbers(outputs))
+    x = numbers(1, inputs, dtype=dtype)
+    exact = matvec.plain(x.float(), linear.weight.float(), None, linear.bias.float(), activation)
+    assert_close(matvec.product(x, linear, activation), exact, dtype)
+    assert_close(matvec.product(x.expand(2, -1), linear, activation)[1:], exact, dtype)
+
+
 def attention(rows, heads, key_heads, length, width, dtype, cursor=None, fresh=True):
     """A cache in use: rows that begin at different places, the newest token at `cursor`, rubbish behind it."""
     cursor = length - 1 if cursor is None else cursor
@@ -96,12 +126,12 @@ def check_attention(qkv, store, mask, angles, cursor, dtype, softcap=None, windo
 
     if window:
         mask = mask & (torch.arange(mask.shape[-1], device=DEVICE) > cursor - window)
-    angles = tuple(part.to(dtype) for part in angles)
+    angles = angles and tuple(part.to(dtype) for part in angles)
     scale = store.shape[-1] ** -0.5  # scores of about 1: the rounding of larger ones is what exp makes large
     exact, kept = store.float().clone(), store.clone()
     expected = single_query.plain(
-        qkv.float(), *exact, tuple(part.float() for part in angles), additive(mask, torch.float32), cursor, scale,
-        softcap, norms, fresh,
+        qkv.float(), *exact, angles and tuple(part.float() for part in angles), additive(mask, torch.float32),
+        cursor, scale, softcap, norms, fresh,
     )  # fmt: skip
     after = softcap, window, norms, fresh
     got = single_query.single_query(qkv, *kept, angles, additive(mask, dtype), cursor, scale, *after)
@@ -135,3 +165,20 @@ def test_single_query_with_norms_and_without_an_entry_of_its_own(cursor, window,
     norms = Norms(1 + numbers(96) / 4, 1 + numbers(96) / 4 if fresh else None, 1e-6)
     given = attention(3, 4, 2, 200, 96, dtype, cursor, fresh)
     check_attention(*given, dtype, None, window, norms, fresh)
+
+
+@pytest.mark.parametrize("dtype", DOTTED)
+@pytest.mark.parametrize("rows, heads, length, width", [(1, 6, 1500, 64), (3, 5, 33, 80), (17, 2, 31, 64)])
+def test_single_query_of_everything_that_an_encoder_made(rows, heads, length, width, dtype):
+    from mmcli.layers.kernels import single_query
+
+    query, store = numbers(rows, heads * width, dtype=dtype), numbers(2, rows, heads, length, width, dtype=dtype)
+    whole = None, None, None, width**-0.5
+    exact = single_query.plain(query.float(), *store.float(), *whole, fresh=False)
+    assert_close(single_query.single_query(query, *store, *whole, fresh=False), exact, dtype)
+
+
+@pytest.mark.parametrize("dtype", DOTTED)
+def test_single_query_without_positions(dtype):
+    qkv, store, mask, _, cursor = attention(3, 4, 4, 70, 64, dtype, 40)
+    check_attention(qkv, store, mask, None, cursor, dtype)
