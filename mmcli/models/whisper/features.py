@@ -43,19 +43,36 @@ def _tables(mels: int) -> tuple[Tensor, Tensor]:
     return torch.hann_window(FFT), torch.from_numpy(mel_filters(mels)).float()
 
 
-def log_mel(audios: Sequence[np.ndarray], mels: int, frames: int) -> Tensor:
+def log_mel(audios: Sequence[np.ndarray], mels: int, frames: int, device: torch.device | None = None) -> Tensor:
     """Mono recordings at 16 kHz of at most frames × 10 ms each → float32 [B, mels, frames], filled up with silence.
 
-    Raises ValueError for a recording that is longer than the window.
+    Where the `device` they are for is no CPU, it computes them. Raises ValueError for a recording that is longer than
+    the window.
     """
     window, filters = _tables(mels)
     length = frames * HOP
-    features = torch.empty(len(audios), mels, frames)
-    for row, audio in enumerate(audios):
+    for audio in audios:
         if len(audio) > length:
             raise ValueError(f"a recording of {len(audio)} samples does not fit into a window of {length}")
+    if device is not None and device.type != "cpu":
+        samples = torch.zeros(len(audios), length)
+        for row, audio in zip(samples, audios, strict=True):
+            row[: len(audio)] = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
+        return _all_at_once(samples.to(device), window.to(device), filters.to(device))
+    features = torch.empty(len(audios), mels, frames)
+    for row, audio in enumerate(audios):
         _log_mel(torch.as_tensor(np.ascontiguousarray(audio, dtype=np.float32)), window, filters, features[row])
     return features
+
+
+def _all_at_once(samples: Tensor, window: Tensor, filters: Tensor) -> Tensor:
+    """Whole windows, [B, samples] → [B, mels, frames]."""
+    padded = torch.nn.functional.pad(samples, (FFT // 2, FFT // 2), mode="reflect")
+    spectrum = torch.stft(padded, FFT, HOP, window=window, center=False, return_complex=True)[..., :-1]
+    power = torch.view_as_real(spectrum).square().sum(-1)
+    logs = (filters @ power).clamp_(min=1e-10).log10_()
+    floor = logs.amax(dim=(1, 2), keepdim=True) - 8.0
+    return torch.maximum(logs, floor).add_(4.0).div_(4.0)
 
 
 def _log_mel(samples: Tensor, window: Tensor, filters: Tensor, out: Tensor) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mmcli.errors import ModelError, UsageError
@@ -51,9 +52,12 @@ class WhisperProcessor(Processor):
         tokenizer = read_tokenizer(folder)
         return cls(config, tokenizer, read_special(folder, tokenizer, config, raw))
 
-    def features(self, audios: Sequence[np.ndarray]) -> Tensor:
-        """Mono audio at 16 kHz, each at most `max_audio_seconds` → log-mel float32 [B, mels, 2F]; silence fills up."""
-        return log_mel(audios, self.config.mels, self.config.frames)
+    def features(self, audios: Sequence[np.ndarray], device: torch.device | None = None) -> Tensor:
+        """Mono audio at 16 kHz, each at most `max_audio_seconds` → log-mel float32 [B, mels, 2F]; silence fills up.
+
+        A GPU that they are for computes them.
+        """
+        return log_mel(audios, self.config.mels, self.config.frames, device)
 
     def prompt(self, task: str, language: str | None, hint: str | None, times: bool) -> list[int]:
         """The tokens before the text: the hint, as if said before, then what to do. Raises UsageError.
