@@ -3,13 +3,15 @@
     python tests/bench/speech.py --random large-v3-turbo --device cuda --batch 16
 
 Both sides get the same weights and the same log-mel windows of 30 seconds, and write the same number of tokens, for
-random weights never stop by themselves. Each is timed whole (windows to tokens) and for encoding alone.
+random weights never stop by themselves. Each is timed whole (windows to tokens), for encoding alone, and for a quarter
+of the tokens: what the rest takes more is that of steps.
 """
 
 import argparse
 import statistics
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from sides import finished
 from tables import middle, ratio, seconds_text
@@ -81,13 +83,17 @@ class Ours:
 
         from mmcli.engine.generate import generate
         from mmcli.engine.inputs import Inputs
+        from mmcli.models.whisper.recorded_rules import RecordedWritingRules
         from mmcli.models.whisper.rules import WritingRules
 
         rows = len(features)
         prompts = torch.tensor([self.prompt] * rows, device=features.device)
         inputs = Inputs(prompts, torch.ones_like(prompts, dtype=torch.bool), context=self.model.encode(features))
         rules = WritingRules(self.special, True, features.device, [SECONDS] * rows)
-        steps = generate(self.model, inputs, stop_ids=frozenset(), max_tokens=tokens, rules=rules, drop_ended=True)
+        recorded = RecordedWritingRules(rules, rows, self.config.vocabulary, features.device)
+        steps = generate(
+            self.model, inputs, stop_ids=frozenset(), max_tokens=tokens, rules=rules, drop_ended=True, recorded=recorded
+        )
         written = [[event.id for event in step] for step in steps]
         return [list(row) for row in zip(*written, strict=True)]
 
@@ -168,40 +174,60 @@ def main(given: argparse.Namespace) -> None:
         generator = torch.Generator(device).manual_seed(1)
         shape = given.batch, ours.config.mels, ours.config.frames
         features = torch.randn(shape, generator=generator, device=device) * 0.4
-        whole, encoding = {}, {}
+        samples: dict[str, Samples] = {}
         for name, side in sides.items():
             more = () if side is ours else (ours.prompt,)
-            encoding[name] = timed(device, lambda side=side: side.encode(features), given.rounds)
-            whole[name] = timed(
-                device, lambda side=side, more=more: side.answer(features, given.tokens, *more), given.rounds
-            )
+
+            def write(tokens: int, side: Any = side, more: Any = more) -> Any:
+                return side.answer(features, tokens, *more)
+
+            encoding = timed(device, lambda side=side: side.encode(features), given.rounds)
+            whole, part = (timed(device, partial(write, count), given.rounds) for count in counts(given))
+            samples[name] = Samples(encoding, whole, part)
         copy = copy_rate(device)
-    print(report(given, ours, device, whole, encoding, copy))
+    print(report(given, ours, device, samples, copy))
+
+
+class Samples(NamedTuple):
+    """Seconds of each repetition."""
+
+    encoding: list[float]
+    whole: list[float]
+    part: list[float]  # the same with fewer tokens
+
+
+def counts(given: argparse.Namespace) -> tuple[int, int]:
+    """Tokens of a whole answer and of a part."""
+    return given.tokens, max(1, given.tokens // 4)
 
 
 def report(
     given: argparse.Namespace,
     ours: Ours,
     device: Any,
-    whole: dict[str, list[float]],
-    encoding: dict[str, list[float]],
+    samples: dict[str, Samples],
     copy: float,
 ) -> str:
     import torch
+
+    whole = {side: own.whole for side, own in samples.items()}
+    encoding = {side: own.encoding for side, own in samples.items()}
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device}, {given.threads} threads"
     kind = str(ours.model.decoder.position.dtype).removeprefix("torch.")
     audio = given.batch * SECONDS
     steps = {
-        side: [(total - statistics.median(encoding[side])) / given.tokens for total in totals]
-        for side, totals in whole.items()
+        side: [(total - statistics.median(own.part)) / (given.tokens - counts(given)[1]) for total in own.whole]
+        for side, own in samples.items()
     }
+    rates = {side: [given.batch / one for one in each] for side, each in steps.items()}
     speeds = {side: [audio / one for one in each] for side, each in whole.items()}
     rows = [("", *whole, *(["ratio"] if len(whole) == 2 else []))]
     for label, samples, form in (
         ("windows to tokens", whole, seconds_text),
         ("encoding alone", encoding, seconds_text),
         ("a step of decoding", steps, seconds_text),
+        ("tokens/s while decoding", rates, lambda value: f"{value:,.0f}"),
         ("times real time", speeds, lambda value: f"{value:.0f}"),
     ):
         columns = list(samples.values())

@@ -57,7 +57,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print every sample as one JSON object")
     parser.add_argument("--peer-python", default=sys.executable, help="the interpreter that has faster-whisper")
     parser.add_argument("--random", metavar="SIZE", help="no clips: a Whisper of that size with random weights")
-    parser.add_argument("--device", default="auto", help="for --random (default auto)")
+    parser.add_argument("--device", default="auto", help="of mmcli (default cpu, with --random auto)")
     parser.add_argument("--dtype", default="auto", help="for --random (default auto)")
     parser.add_argument("--tokens", type=int, default=128, help="for --random: tokens written for a window")
     given = parser.parse_args()
@@ -106,7 +106,8 @@ def sample(command: list[str], threads: int) -> dict[str, Any]:
 
 
 def commands(given: argparse.Namespace, audio: Path) -> dict[str, list[str]]:
-    settings = ["--model", given.model, "--device", "cpu", "--batch-size", given.batch, "--beams", given.beams]
+    device = "cpu" if given.device == "auto" else given.device
+    settings = ["--model", given.model, "--device", device, "--batch-size", given.batch, "--beams", given.beams]
     settings += ["--language", given.language] if given.language else []
     sides = {"mmcli": [sys.executable, "-m", "mmcli", "transcribe", audio, *settings]}
     if given.peer:
