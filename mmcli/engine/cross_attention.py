@@ -10,6 +10,8 @@ from mmcli.engine.row_state import RowState
 
 Layers = list[tuple[Tensor, Tensor]]
 
+MOST_COPIED = 1 << 30  # bytes that a recorded step may have of its own: with more, recording anew takes a small part
+
 
 class CrossAttentionKV(RowState):
     """Keys and values [B, K, S, H] of every layer with cross-attention, computed once, in any layout in memory.
@@ -105,6 +107,25 @@ class CrossAttentionKV(RowState):
                 mine_part[row, :, :theirs] = their_part[source]
         self._select(len(self.layers[0][0]))
         return grows
+
+    def copied(self) -> Self | None:
+        """As `RowState.copied`, where all rows are kept and it is not much."""
+        if len(self.order) != len(self.layers[0][0]) or sum(part.nbytes for part in self._tensors()) > MOST_COPIED:
+            return None
+        valid = None if self.valid is None else self.valid.clone()
+        return type(self)([(k.clone(), v.clone()) for k, v in self.layers], valid)
+
+    def take(self, other: RowState) -> bool:
+        """As `RowState.take`."""
+        if not isinstance(other, CrossAttentionKV) or len(other.order) != len(other.layers[0][0]):
+            return False
+        mine, theirs = self._tensors(), other._tensors()
+        shapes = [[(part.shape, part.stride(), part.dtype) for part in own] for own in (mine, theirs)]
+        if shapes[0] != shapes[1]:
+            return False
+        for own, given in zip(mine, theirs, strict=True):
+            own.copy_(given)
+        return True
 
     def shift(self, places: int) -> None:
         """Does nothing: these keys and values do not depend on places in the cache."""

@@ -5,14 +5,16 @@ weights does. (NVIDIA, CUDA programming guide, "CUDA Graphs"; gpt-fast does the 
 """
 
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
+from mmcli.engine.logits import RecordedRules
 from mmcli.engine.model import GenerativeModel
 
 # Room is rounded up to a multiple of this many tokens, so that batches of about the same length share a graph.
@@ -21,6 +23,12 @@ ROOM = 128
 # Tokens of prompts that are recorded: with more the device is busier than the host.
 MOST_TOKENS = 4096
 MOST_PREFILLS = 4  # shapes of prompts that are recorded for a cache: each holds the memory that reading one takes
+
+MOST_ENCODED = 4  # rows that an encoder is recorded for: of more the device is busier than the host
+MOST_ENCODERS = 4  # shapes of them
+
+# What was recorded of each model's encoder, by the shape of what it reads.
+_encoders: "weakref.WeakKeyDictionary[Any, dict[Any, EncoderGraph | None]]" = weakref.WeakKeyDictionary()
 
 # The last cache of each model, with its graph, kept for the next batch of the same shape.
 _spare: "weakref.WeakKeyDictionary[Any, KVCache]" = weakref.WeakKeyDictionary()
@@ -39,8 +47,10 @@ def take_cache(model: GenerativeModel, rows: int, length: int, device: torch.dev
 
 
 def give_back(model: GenerativeModel, cache: KVCache) -> None:
-    """Keep a cache for `take_cache`, if it has a graph that the next batch can use: a `context` changes with it."""
-    if cache.graph is not None and cache.context is None:
+    """Keep a cache for `take_cache`, if it has a graph that the next batch can use, with a `context` of its own."""
+    graph: Graph | None = cache.graph
+    if graph is not None and (graph.context is None or graph.owns_context):
+        cache.context = graph.context
         _spare[model] = cache
 
 
@@ -70,11 +80,35 @@ def step(model: GenerativeModel, tokens: Tensor, cache: KVCache) -> Tensor:
     """`model.step(tokens, cache)`, played back from a graph on CUDA devices. The logits hold until the next step."""
     if cache.valid.device.type != "cuda":
         return model.step(tokens, cache)
+    _share_context(cache)
     if not is_recorded(cache):
         cache.graph = None  # the old one's memory first
         cache.graph = Graph(model, tokens, cache)
     logits: Tensor = cache.graph(tokens)
     return logits
+
+
+def choosing(model: GenerativeModel, tokens: Tensor, cache: KVCache, rules: RecordedRules) -> "Graph":
+    """The recorded step of a prefilled cache on a CUDA device, with the choice by `rules` behind it, which begin here.
+
+    `tokens` [B] are any.
+    """
+    _share_context(cache)
+    graph: Graph | None = cache.graph
+    if graph is None or not is_recorded(cache) or graph.rules is None or graph.rules.settings != rules.settings:
+        cache.graph = graph = None  # its memory first
+        cache.graph = graph = Graph(model, tokens, cache, rules)
+    graph.begin(rules)
+    return graph
+
+
+def _share_context(cache: KVCache) -> None:
+    """Let a new context of the cache take the place of the one that its step was recorded with, where it can."""
+    graph: Graph | None = cache.graph
+    if graph is None or cache.context is graph.context or cache.context is None or not graph.owns_context:
+        return
+    if graph.context is not None and graph.context.take(cache.context):
+        cache.context = graph.context
 
 
 def is_recorded(cache: KVCache) -> bool:
@@ -92,15 +126,27 @@ def prepare(model: GenerativeModel, tokens: Tensor) -> Tensor | None:
     return model.before_step(tokens)
 
 
+def _capture(graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream) -> torch.cuda.graph:
+    """Record on that stream (PyTorch's own is one of the first device that recorded), whatever other threads do on a
+    GPU at the same time."""
+    return torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
+
+
 class Graph:
     """One decode step in the memory of one cache.
 
     What a model must do on the host for a step (`before_step`: fetching rows of a table that is not on the device)
-    stays outside of the graph and comes in through a tensor of its own.
+    stays outside of the graph and comes in through a tensor of its own. The step may end with a choice by `rules`.
     """
 
-    def __init__(self, model: GenerativeModel, tokens: Tensor, cache: KVCache):
+    def __init__(self, model: GenerativeModel, tokens: Tensor, cache: KVCache, rules: RecordedRules | None = None):
+        copy = None if cache.context is None else cache.context.copied()
+        self.owns_context = copy is not None
+        cache.context = cache.context if copy is None else copy
         self.context = cache.context  # the graph reads its tensors where they are
+        self.rules = rules
+        self.states = () if rules is None else tuple(tensor.clone() for tensor in rules.tensors)
+        self.found: tuple[Tensor, Tensor] | None = None  # what the last step's rules chose, see `RecordedRules.choose`
         self._cache = weakref.proxy(cache)  # the cache holds the graph
         self._model: Any = weakref.proxy(model)
         self._tokens = tokens.clone()
@@ -121,13 +167,23 @@ class Graph:
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
-            model.step(*arguments)
+            self._step(model, arguments)
         torch.cuda.current_stream().wait_stream(aside)
         cache.valid.copy_(state[0])
         cache.positions.copy_(state[1])
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=aside):  # PyTorch's own is one of the first device that recorded
-            self._logits = model.step(*arguments)
+        with _capture(self._graph, aside):
+            self._step(model, arguments)
+
+    def _step(self, model: GenerativeModel, arguments: list[Any]) -> None:
+        self._logits = model.step(*arguments)
+        if self.rules is not None:
+            self.found = self.rules.choose(self._logits, self.states)
+
+    def begin(self, rules: RecordedRules) -> None:
+        """Forget what was written; `rules` of the same settings know the rows of another batch."""
+        for own, given in zip(self.states, rules.tensors, strict=True):
+            own.copy_(given)
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Read one token a row, tokens [B] → logits [B, V] of the next. ValueError where the cache is full."""
@@ -144,6 +200,41 @@ class Graph:
         return self._logits
 
 
+def encode(model: nn.Module, function: Callable[[Tensor], list[Tensor]], x: Tensor) -> list[Tensor]:
+    """`function(x)`, a part of the model that reads few rows on a CUDA device and asks nothing of it on the way.
+
+    From the second call with a shape on it is played back from a graph.
+    """
+    if not x.is_cuda or len(x) > MOST_ENCODED or torch.is_grad_enabled():
+        return function(x)
+    recorded = _encoders.setdefault(model, {})
+    if x.shape not in recorded:
+        while len(recorded) >= MOST_ENCODERS:
+            del recorded[next(iter(recorded))]
+        recorded[x.shape] = None
+        return function(x)
+    graph = recorded[x.shape]
+    if graph is None:
+        graph = recorded[x.shape] = EncoderGraph(function, x)
+    return graph(x)
+
+
+class EncoderGraph:
+    """A function of a tensor of one shape."""
+
+    def __init__(self, function: Callable[[Tensor], list[Tensor]], x: Tensor):
+        self._x = x.clone()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(x.device), _capture(self._graph, torch.cuda.Stream(x.device)):
+            self._results = function(self._x)
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        """What the function makes of x, in memory of its own."""
+        self._x.copy_(x)
+        self._graph.replay()
+        return [result.clone() for result in self._results]
+
+
 class PrefillGraph:
     """The reading of prompts of one shape into the memory of one empty cache."""
 
@@ -153,7 +244,7 @@ class PrefillGraph:
         self._cache = weakref.proxy(cache)  # the cache holds the graph
         self._graph = torch.cuda.CUDAGraph()
         device = cache.valid.device
-        with torch.cuda.device(device), torch.cuda.graph(self._graph, stream=torch.cuda.Stream(device)):
+        with torch.cuda.device(device), _capture(self._graph, torch.cuda.Stream(device)):
             self._logits = model.prefill(self._inputs, cache)
         cache.length = 0  # nothing was run
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from mmcli.engine import cuda_graph
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
-from mmcli.engine.logits import LogitsProcessor
+from mmcli.engine.logits import LogitsProcessor, RecordedRules
 from mmcli.engine.model import GenerativeModel
 from mmcli.engine.sampling import Sampler, Sampling
 from mmcli.errors import ModelError
@@ -43,6 +43,7 @@ def generate(
     drop_ended: bool = False,
     limits: Sequence[int] | None = None,
     cache: KVCache | None = None,
+    recorded: RecordedRules | None = None,
 ) -> Generator[list[TokenEvent]]:
     """Write up to `max_tokens` tokens for every row; yields the events of one step as a list, in row order.
 
@@ -53,7 +54,8 @@ def generate(
     host. With `drop_ended` the
     rows that ended leave the forward pass: it pays where a row costs much (cross-attention) and the cache is cheap to
     rearrange. With a `cache` it goes on behind what that holds, of the same rows: at the k-th step yielded, that was
-    joined by `inputs` and k - 1 of the tokens written. Raises ModelError where the logits are not numbers (float16
+    joined by `inputs` and k - 1 of the tokens written. Where steps are recorded and the choice is greedy, `recorded` do
+    what `rules` do, without a wait for the host. Raises ModelError where the logits are not numbers (float16
     overflows).
     """
     if max_tokens < 1:
@@ -72,7 +74,12 @@ def generate(
         )
         return
     cache = cuda_graph.take_cache(model, rows, length, weight.device)
+    if processor is not None or not sampling.greedy or max_tokens == 1 or weight.device.type != "cuda":
+        recorded = None
     try:
+        if recorded is not None:
+            yield from _write_recorded(model, inputs, cache, stop_ids, max_tokens, recorded, limits)
+            return
         yield from _write(
             model, inputs, cache, stop_ids, sampler, max_tokens, rules, processor, drop_ended, limits, True
         )
@@ -134,6 +141,37 @@ def _write(
         logits = cuda_graph.step(model, chosen, cache)
 
 
+def _write_recorded(
+    model: GenerativeModel,
+    inputs: Inputs,
+    cache: KVCache,
+    stop_ids: frozenset[int],
+    max_tokens: int,
+    rules: RecordedRules,
+    limits: Sequence[int] | None,
+) -> Generator[list[TokenEvent]]:
+    """The loop of `generate` where each step chooses for itself: the device is a step ahead of the host."""
+    rows = list(range(len(inputs.tokens)))
+    running, written = set(rows), [0] * len(rows)
+    logits = cuda_graph.prefill(model, inputs, cache)
+    graph = cuda_graph.choosing(model, inputs.tokens[:, -1], cache, rules)
+    found: tuple[Tensor, Tensor] | None = rules.choose(logits, graph.states)
+    for step in range(max_tokens):
+        assert found is not None
+        reading = Reading(logits, *found)
+        if step < max_tokens - 1:
+            graph(found[0])
+            found = graph.found
+        events = reading.events(rows, running)
+        yield events
+        for event in events:
+            written[event.row] += 1
+            if event.id in stop_ids or (limits is not None and written[event.row] >= limits[event.row]):
+                running.remove(event.row)
+        if not running:
+            return
+
+
 def own_copy(logits: Tensor, rules: LogitRules | None) -> Tensor:
     """The prefill's logits as rules may write over them: a model may keep its own in the context, to be read later."""
     return logits if rules is None else logits.clone()
@@ -149,10 +187,12 @@ def close_ranks(running: list[bool]) -> list[int]:
 class Reading:
     """Ids and log-probabilities of one step on their way to the host, in one transfer."""
 
-    def __init__(self, logits: Tensor, chosen: Tensor):
-        logits = logits.float()
-        logprobs = logits.gather(-1, chosen[:, None])[:, 0] - logits.logsumexp(dim=-1)
-        both = torch.stack((chosen.float(), logprobs))  # float32 holds ids up to 2^24 exactly
+    def __init__(self, logits: Tensor, chosen: Tensor, both: Tensor | None = None):
+        """`both` is what is read, float32 [2, B], where it was made of the logits already."""
+        if both is None:
+            logits = logits.float()
+            logprobs = logits.gather(-1, chosen[:, None])[:, 0] - logits.logsumexp(dim=-1)
+            both = torch.stack((chosen.float(), logprobs))  # float32 holds ids up to 2^24 exactly
         self._both, self._arrival = both, None
         if both.is_cuda:
             self._both = torch.empty_like(both, device="cpu", pin_memory=True).copy_(both, non_blocking=True)

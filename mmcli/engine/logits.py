@@ -1,6 +1,6 @@
 """Constrained decoding: logits processors, which say what may be written next. They know no family and no task."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -32,6 +32,23 @@ class LogitsProcessor(Protocol):
 
     def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
         """The states after `tokens` [R] were written."""
+        ...
+
+
+class RecordedRules(Protocol):
+    """Rules and the greedy choice under them on the device, which are recorded with the step that gives the logits."""
+
+    settings: Hashable
+    """What is recorded: rules of the same settings share a recording."""
+
+    tensors: tuple[Tensor, ...]
+    """What they know of the rows of a batch before anything is written, on the model's device."""
+
+    def choose(self, logits: Tensor, tensors: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Logits [R, V] → ids [R], and those beside their log-probabilities as float32 [2, R].
+
+        Both are of what the rules left. `tensors` go on to the next token; logits stay as they are.
+        """
         ...
 
 

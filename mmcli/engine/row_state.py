@@ -18,6 +18,14 @@ class RowState:
         """
         raise NotImplementedError(f"{type(self).__name__}: rows cannot be inserted")
 
+    def copied(self) -> "RowState | None":
+        """The same in memory of its own, for a recorded step to read, where others can be put; None: better not."""
+        return None
+
+    def take(self, other: "RowState") -> bool:
+        """Have what `other` has, in our own memory; returns False, and changes nothing, where it does not fit."""
+        return False
+
     def shift(self, places: int) -> None:
         """What stood at a place of the cache stands so many places further back now, or in front if negative."""
         raise NotImplementedError(f"{type(self).__name__}: tokens cannot change places")

@@ -96,7 +96,7 @@ def attention(tries: bool) -> None:
                 spent = time(call)
                 line += f" {path} {spent * 1e6:.1f} µs ({caches[0].nbytes / spent / 1e9:.0f} GB/s)"
             for cut in CUTS if tries else ():
-                with set_to(single_query, KEYS=cut[0], PROGRAMS=cut[1], STAGES=cut[2]):
+                with set_to(single_query, KEYS=cut[0], PROGRAMS=cut[1] * 256, STAGES=cut[2]):
                     line += f", {cut} {time(single_query.single_query) * 1e6:.1f}"
             print(line, flush=True)
 

@@ -72,3 +72,15 @@ def test_rows_of_one_length_need_no_mask():
 def test_a_row_with_nothing_to_look_at_has_no_empty_softmax():
     cross = encoded(3, 0)
     assert cross.mask()[:, 0, 0].tolist() == [[True] * 3, [True] * 3] and not cross.layers[0][1][1].any()
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["H fastest", "S fastest"])
+def test_a_copy_takes_what_fits_into_its_own_memory(transposed):
+    first, other = encoded(4, 2, transposed=transposed), encoded(3, 4, transposed=transposed, seed=1)
+    copy = first.copied()
+    assert copy.take(other) and same(copy, other, [0, 1]) and copy.mask().sum().item() == 7
+    assert same(first, encoded(4, 2, transposed=transposed), [0, 1]) and first.mask().sum().item() == 6
+    for unlike in (encoded(4, transposed=transposed), encoded(5, 2), encoded(4, 2, masked=False)):
+        assert not copy.take(unlike) and same(copy, other, [0, 1])
+    other.keep([1])
+    assert other.copied() is None and not copy.take(other)

@@ -20,8 +20,9 @@ from mmcli.layers.kernels.launch import overlap
 from mmcli.layers.rope import rotate
 
 KEYS = 128  # that a program reads in one go, divided by the bytes of a number: more do not fit into shared memory
-PROGRAMS = 256  # about as many as run at a time
+PROGRAMS = 1 << 16  # about as many as run at a time, times the numbers of a key, whose space they share
 MOST_PIECES = 64
+WARPS = 4
 STAGES = 2  # tiles of keys and values on their way: more would not fit into the shared memory of small cards
 
 
@@ -54,13 +55,13 @@ def single_query(
     heads = qkv.shape[1] // width - (2 * key_heads if fresh else 0)
     group, device = heads // key_heads, qkv.device
     block = max(16, KEYS // qkv.dtype.itemsize)
+    wide = max(16, triton.next_power_of_2(width))
     blocks = triton.cdiv(length, block)
-    pieces = min(blocks, MOST_PIECES, max(1, PROGRAMS // (rows * key_heads)))
+    pieces = min(blocks, MOST_PIECES, max(1, PROGRAMS // (wide * rows * key_heads)))
     each = triton.cdiv(blocks, pieces)
     pieces = triton.cdiv(blocks, each)
     sums = torch.empty(rows, heads, pieces, width, dtype=torch.float32, device=device)
     peaks, weights = torch.empty(2, rows, heads, pieces, dtype=torch.float32, device=device)
-    wide = max(16, triton.next_power_of_2(width))
     after = overlap(device)
     of_query, of_key, epsilon, query_bias, key_bias = Norms(None, None, 0.0) if norms is None else norms
     _pieces[(rows * key_heads, pieces)](
@@ -71,7 +72,7 @@ def single_query(
         KEY_HEADS=key_heads, GROUP=group, GROUPS=max(16, triton.next_power_of_2(group)), WIDTH=width, WIDE=wide,
         KEYS=block, CAP=softcap is not None, NORMED=norms is not None, CENTRED=query_bias is not None, FRESH=fresh,
         TURNED=angles is not None, BIASED=bias is not None, WHOLE=cursor is None,
-        num_warps=4, num_stages=STAGES if qkv.dtype.itemsize == 2 else 1, **after,
+        num_warps=WARPS, num_stages=STAGES if qkv.dtype.itemsize == 2 else 1, **after,
     )  # fmt: skip
     y = torch.empty(rows, heads * width, dtype=qkv.dtype, device=device)
     _join[(rows * heads,)](

@@ -7,11 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmcli.engine import cuda_graph
 from mmcli.engine.cross_attention import CrossAttentionKV, Layers
 from mmcli.engine.device import bfloat16_pays, int8_pays
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
+from mmcli.layers import kernels
 from mmcli.layers.encoder_decoder import MLP, CrossAttention, SelfAttention, by_frames
 from mmcli.layers.int8 import Int8Embedding, Quantisable, ReadInInt8, in_int8, read_in_int8
 from mmcli.layers.int8_step import head_kind, step_kind
@@ -146,7 +148,8 @@ class Whisper(Quantisable, GenerativeModel):
         """Log-mel windows [B, mels, 2F] → what the decoder attends to."""
         features = features.to(self.encoder.position.device)
         if features.device.type != "cpu":
-            return EncodedAudio([(k.contiguous(), v.contiguous()) for k, v in self._keys_values(features)])
+            parts = iter(cuda_graph.encode(self, self._parts, features))
+            return EncodedAudio(list(zip(parts, parts, strict=True)))
         # On a CPU one window at a time stays in its cache; a GPU wants them all.
         layers: list[tuple[Tensor, Tensor]] = []
         for row, window in enumerate(features.split(1)):
@@ -155,6 +158,9 @@ class Whisper(Quantisable, GenerativeModel):
                     layers.append((k.new_empty(len(features), *k.shape[1:]), v.new_empty(len(features), *v.shape[1:])))
                 layers[number][0][row], layers[number][1][row] = k[0], v[0]
         return EncodedAudio(layers)
+
+    def _parts(self, features: Tensor) -> list[Tensor]:
+        return [part.contiguous() for keys_values in self._keys_values(features) for part in keys_values]
 
     def _keys_values(self, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         states = self.encoder(features)
@@ -178,6 +184,12 @@ class Whisper(Quantisable, GenerativeModel):
 
     def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """Read one token a row, tokens [B] → logits [B, V] of the next."""
+        encoded = cache.context
+        if kernels.chosen(self.decoder.position[:1].expand(len(tokens), 1, -1), cache):
+            from mmcli.models.whisper import step  # imports Triton
+
+            if isinstance(encoded, EncodedAudio) and step.fits(self.decoder, len(tokens), encoded):
+                return self.logits(step.read(self.decoder, tokens, cache, encoded))
         return self.logits(self.read(tokens[:, None], None, cache)[:, 0])
 
     def read(
@@ -212,5 +224,5 @@ class Whisper(Quantisable, GenerativeModel):
     def logits(self, hidden: Tensor) -> Tensor:
         """States [..., D] → logits [..., V] in float32."""
         if self.head is None:
-            return F.linear(hidden, self.decoder.embedding.get_parameter("weight")).float()
+            return kernels.linear(hidden, self.decoder.embedding.get_parameter("weight")).float()
         return self.head(hidden).float()

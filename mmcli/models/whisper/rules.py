@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +11,15 @@ from mmcli.models.whisper.vocabulary import TIME_STEP, Special
 
 # Seconds of a recording that may be left where an answer ends with a start: a pause, and what times are off by.
 REST = 1.0
+
+
+class Settings(NamedTuple):
+    """What of the rules is the same for all recordings and tokens."""
+
+    times: int  # the token of 0.00 s
+    end: int
+    latest_first: int  # the latest time that may be the first token; -1: times follow no order
+    rest: int  # steps of time in front of a recording's end where an answer may end with a start; -1: anywhere
 
 
 class WritingRules:
@@ -34,9 +44,9 @@ class WritingRules:
         self.special = special
         self.spoken_to_end = spoken_to_end
         self.times = times
-        self._behind = None
+        self.behind: list[int] | None = None
         if seconds is not None:  # the first time token behind each recording
-            self._behind = [special.times + math.ceil(round(length / TIME_STEP, 6)) + 1 for length in seconds]
+            self.behind = [special.times + math.ceil(round(length / TIME_STEP, 6)) + 1 for length in seconds]
         self._never = torch.tensor(special.suppressed, dtype=torch.long, device=device)
         self._not_first = torch.tensor(special.suppressed_first, dtype=torch.long, device=device)
 
@@ -54,9 +64,9 @@ class WritingRules:
         """Take out what the order of times and the end of the audio forbid."""
         vocabulary = logits.shape[1]
         ranges = [self.forbidden(ids, vocabulary) for ids in written]
-        if self._behind is not None:
+        if self.behind is not None:
             for own, ids, owner in zip(ranges, written, owners, strict=True):
-                behind = self._behind[owner]
+                behind = self.behind[owner]
                 own.append((behind, vocabulary))
                 started = len(ids) >= 2 and ids[-2] >= self.special.times  # and ids[-1], then, is a start
                 if self.spoken_to_end and started and self.special.times <= ids[-1] < behind - REST / TIME_STEP:
@@ -72,6 +82,15 @@ class WritingRules:
         every = torch.arange(vocabulary, device=logits.device)
         inside = (every >= edges[:, :, :1]) & (every < edges[:, :, 1:])
         logits.masked_fill_(inside.any(dim=1), -torch.inf)
+
+    def settings(self) -> Settings:
+        special = self.special
+        return Settings(
+            special.times,
+            special.end,
+            special.times + special.latest_first_time if self.times else -1,
+            round(REST / TIME_STEP) if self.spoken_to_end and self.behind is not None else -1,
+        )
 
     def forbidden(self, ids: list[int], vocabulary: int) -> list[tuple[int, int]]:
         """Ranges of ids that the order of times forbids behind `ids`."""

@@ -15,6 +15,7 @@ from mmcli.models.loaded import Loaded
 from mmcli.models.whisper.alignment import alignment_heads, token_times
 from mmcli.models.whisper.model import EncodedAudio, Whisper
 from mmcli.models.whisper.processor import WhisperProcessor
+from mmcli.models.whisper.recorded_rules import RecordedWritingRules
 from mmcli.models.whisper.rules import WritingRules
 from mmcli.models.whisper.segments import HOLE, Stretch, before_hole, doubtful, stretches, transcribed_until
 from mmcli.models.whisper.words import with_words
@@ -38,7 +39,7 @@ def transcribe_windows(
     model, processor = _parts(loaded)
     if not windows:
         return []
-    encoded = model.encode(processor.features(windows))
+    encoded = model.encode(processor.features(windows, loaded.device))
     languages = _languages(model, processor, encoded, options, len(windows))
     prompts = [processor.prompt(options.task, language, options.hint, options.times) for language in languages]
     seconds = [len(window) / processor.rate for window in windows]
@@ -70,7 +71,7 @@ def transcribe_windows(
 def transcript_inputs(loaded: Loaded, windows: Sequence[np.ndarray], options: DecodingOptions) -> Inputs:
     """What the decoder reads before it writes the text of each window: the prompt, and the encoded audio as context."""
     model, processor = _parts(loaded)
-    encoded = model.encode(processor.features(windows))
+    encoded = model.encode(processor.features(windows, loaded.device))
     languages = _languages(model, processor, encoded, options, len(windows))
     asked = [processor.prompt(options.task, one, options.hint, options.times) for one in languages]
     tokens = torch.tensor(asked)
@@ -129,6 +130,8 @@ def _write(
     }
     if options.beams > 1 and temperature == 0:
         choice = {"beams": options.beams}
+    else:
+        choice["recorded"] = RecordedWritingRules(rules, len(prompts), processor.config.vocabulary, device)
     return complete(model, inputs, stop_ids=processor.stop_ids, max_tokens=limit, rules=rules, **choice)
 
 

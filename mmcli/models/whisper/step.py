@@ -1,0 +1,44 @@
+"""The decode step through fused kernels: all layers, for one token a row.
+
+Between two products stand norms with their additions, attention to the text, and attention to the audio: five kernels a
+layer beside its six products.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmcli.engine.cross_attention import CrossAttentionKV
+from mmcli.engine.kv_cache import KVCache
+from mmcli.layers.kernels.matvec import product
+from mmcli.layers.kernels.residual_layer_norm import residual_layer_norm
+from mmcli.layers.kernels.single_query import single_query
+from mmcli.models.whisper.kernels.start import start
+
+
+def read(decoder: Any, tokens: Tensor, cache: KVCache, encoded: CrossAttentionKV) -> Tensor:
+    """Read one token a row, tokens [R], into a fixed cache → normed states [R, D]."""
+    layers = list(decoder.layers)
+    table = decoder.embedding.weight
+    x, normed, mask = start(tokens, cache, table, decoder.position, layers[0].norm_attention)
+    after = [layer.norm_attention for layer in layers[1:]] + [decoder.norm]
+    for number, (layer, following) in enumerate(zip(layers, after, strict=True)):
+        own, cross, mlp = layer.attention, layer.cross, layer.mlp
+        scale = (x.shape[1] // own.heads) ** -0.5
+        y = single_query(product(normed, own.qkv), *cache.layer(number), None, mask, cache.cursor, scale)
+        x, normed = _added(x, product(y, own.out), layer.norm_cross)
+        y = single_query(product(normed, cross.q), *encoded.layers[number], None, None, None, scale, fresh=False)
+        x, normed = _added(x, product(y, cross.out), layer.norm_mlp)
+        x, normed = _added(x, product(product(normed, mlp.up, "gelu"), mlp.down), following)
+    return normed
+
+
+def fits(decoder: Any, rows: int, encoded: CrossAttentionKV) -> bool:
+    """Whether the kernels can read it: weights put together, a row of audio for each of text, in one layout."""
+    layouts = (part.stride(3) == 1 and part.stride(2) == part.shape[3] for pair in encoded.layers for part in pair)
+    fused = all(layer.attention.qkv is not None for layer in decoder.layers) and type(decoder.embedding) is nn.Embedding
+    return fused and encoded.valid is None and len(encoded.layers[0][0]) == rows and all(layouts)
+
+
+def _added(x: Tensor, y: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
+    return residual_layer_norm(x, y, norm.weight, norm.bias, norm.eps)
