@@ -73,3 +73,11 @@ def test_a_batch_waits_for_a_lane(threads):
         order.append("first")
     thread.join(PATIENCE)
     assert order == ["first", "second"]
+
+
+def test_threads_are_left_as_they_were_to_those_that_come_later(threads):
+    lanes = Lanes(3)
+    lanes.leave_to_batches()
+    lanes.open(model())
+    lanes.close()
+    assert torch.get_num_threads() == 6
