@@ -13,6 +13,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from mmcli.hub.quantized import GROUP, multiplied
+from mmcli.layers.kernels import matrix_row
 from mmcli.layers.kernels.functions import floats_of_int8, four_floats, mantissas_of_int4, numbers_of_int4
 from mmcli.layers.kernels.launch import interpreted, overlap
 
@@ -39,6 +40,8 @@ def product(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
 
 
 def _one_row(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
+    if matrix_row.fits(x, stored):
+        return matrix_row.product(x, stored, scale)
     words, bits = stored.view(torch.int32), _by_bits(x)
     (outputs, count), narrow = words.shape, stored.dtype == torch.uint8
     out, wide = TILE_INT4 if narrow else MANY_TILE_INT8 if outputs >= MANY_OUTPUTS else TILE_INT8
