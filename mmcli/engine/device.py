@@ -3,6 +3,7 @@
 import os
 
 import torch
+from torch import Tensor
 
 from mmcli.errors import UsageError
 
@@ -44,6 +45,14 @@ def prepare_device(device: torch.device) -> None:
         torch.backends.cudnn.allow_tf32 = False
         if device.index is not None:
             torch.cuda.set_device(device)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device. To a CUDA device it is on its way: the host does not wait until that has done what it was
+    given before."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
 
 
 def choose_dtype(name: str, device: torch.device, parameters: int | None = None) -> torch.dtype:

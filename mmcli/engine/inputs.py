@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmcli.engine.device import sent
 from mmcli.engine.logits import LogitsProcessor
 from mmcli.engine.search import Search
 
@@ -33,16 +34,23 @@ class Inputs:
     processor: LogitsProcessor | None = None  # what may be written in answer to these rows; None: anything
     search: Search | None = None  # how the model's publisher had it search; None: as `engine/beams.py` does by itself
 
+    def ready_for(self, device: torch.device) -> "Inputs":
+        """The same batch, its images in memory that a CUDA device reads by itself: made where they are, so that who
+        sends them need not."""
+        if device.type != "cuda":
+            return self
+        return replace(self, images=tuple(image.pin_memory() for image in self.images))
+
     def to(self, device: torch.device, dtype: torch.dtype) -> "Inputs":
         """The same batch on a device; images and audio also change their type, there: a GPU does so at once, where the
         threads of a busy CPU would wait for each other."""
         return replace(
             self,
-            tokens=self.tokens.to(device),
-            valid=self.valid.to(device),
-            images=tuple(image.to(device).to(dtype) for image in self.images),
-            audio=None if self.audio is None else self.audio.to(device).to(dtype),
-            audio_valid=None if self.audio_valid is None else self.audio_valid.to(device),
+            tokens=sent(self.tokens, device),
+            valid=sent(self.valid, device),
+            images=tuple(sent(image, device).to(dtype) for image in self.images),
+            audio=None if self.audio is None else sent(self.audio, device).to(dtype),
+            audio_valid=None if self.audio_valid is None else sent(self.audio_valid, device),
         )
 
 
