@@ -4,10 +4,11 @@ A step of one token runs a thousand small kernels, and launching them from Pytho
 weights does. (NVIDIA, CUDA programming guide, "CUDA Graphs"; gpt-fast does the same through the compiler.)
 """
 
+import os
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.logits import RecordedRules
 from mmcli.engine.model import GenerativeModel
+
+SWITCH = "MMCLI_GRAPHS"  # environment variable: 0 = nothing is recorded, steps = the reading of prompts is not
 
 # Room is rounded up to a multiple of this many tokens, so that batches of about the same length share a graph.
 ROOM = 128
@@ -62,7 +65,7 @@ def prefill(model: GenerativeModel, inputs: Inputs, cache: KVCache) -> Tensor:
     """
     whole = inputs.context is None and inputs.audio is None and cache.length == 0
     small = inputs.tokens.numel() <= MOST_TOKENS
-    if cache.valid.device.type != "cuda" or not model.prefill_records or not (whole and small):
+    if not records(cache.valid.device, "prompts") or not model.prefill_records or not (whole and small):
         return model.prefill(inputs, cache)
     shapes = inputs.tokens.shape, *(image.shape for image in inputs.images), inputs.image_layouts
     if shapes not in cache.prefills:
@@ -78,7 +81,7 @@ def prefill(model: GenerativeModel, inputs: Inputs, cache: KVCache) -> Tensor:
 
 def step(model: GenerativeModel, tokens: Tensor, cache: KVCache) -> Tensor:
     """`model.step(tokens, cache)`, played back from a graph on CUDA devices. The logits hold until the next step."""
-    if cache.valid.device.type != "cuda":
+    if not records(cache.valid.device, "steps"):
         return model.step(tokens, cache)
     _share_context(cache)
     if not is_recorded(cache):
@@ -111,9 +114,24 @@ def _share_context(cache: KVCache) -> None:
         cache.context = graph.context
 
 
+def records(device: torch.device, what: Literal["steps", "prompts"]) -> bool:
+    """Whether that is played back from graphs there."""
+    switch = os.environ.get(SWITCH, "1")
+    return device.type == "cuda" and (switch == "1" or switch == what)
+
+
 def is_recorded(cache: KVCache) -> bool:
     """Whether the next step of a cache can be played back: recording it takes as long as many steps."""
     return cache.graph is not None and cache.graph.context is cache.context
+
+
+def likeliest(cache: KVCache, logits: Tensor) -> tuple[Tensor, Tensor] | None:
+    """`GenerativeModel.likeliest` of logits, where they are those of a step that was played back with it.
+
+    What it gives holds until the next step.
+    """
+    graph: Graph | None = cache.graph
+    return graph.likeliest if graph is not None and logits is graph.logits else None
 
 
 def waits(model: GenerativeModel, tokens: Tensor) -> bool:
@@ -147,6 +165,7 @@ class Graph:
         self.rules = rules
         self.states = () if rules is None else tuple(tensor.clone() for tensor in rules.tensors)
         self.found: tuple[Tensor, Tensor] | None = None  # what the last step's rules chose, see `RecordedRules.choose`
+        self.likeliest: tuple[Tensor, Tensor] | None = None  # without rules, see `GenerativeModel.likeliest`
         self._cache = weakref.proxy(cache)  # the cache holds the graph
         self._model: Any = weakref.proxy(model)
         self._tokens = tokens.clone()
@@ -176,9 +195,11 @@ class Graph:
             self._step(model, arguments)
 
     def _step(self, model: GenerativeModel, arguments: list[Any]) -> None:
-        self._logits = model.step(*arguments)
+        self.logits = model.step(*arguments)
         if self.rules is not None:
-            self.found = self.rules.choose(self._logits, self.states)
+            self.found = self.rules.choose(self.logits, self.states)
+        else:
+            self.likeliest = model.likeliest(self.logits)
 
     def begin(self, rules: RecordedRules) -> None:
         """Forget what was written; `rules` of the same settings know the rows of another batch."""
@@ -197,7 +218,7 @@ class Graph:
             self._extra.copy_(extra)
         self._graph.replay()
         cache.length += 1
-        return self._logits
+        return self.logits
 
 
 def encode(model: nn.Module, function: Callable[[Tensor], list[Tensor]], x: Tensor) -> list[Tensor]:
@@ -205,7 +226,7 @@ def encode(model: nn.Module, function: Callable[[Tensor], list[Tensor]], x: Tens
 
     From the second call with a shape on it is played back from a graph.
     """
-    if not x.is_cuda or len(x) > MOST_ENCODED or torch.is_grad_enabled():
+    if not records(x.device, "prompts") or len(x) > MOST_ENCODED or torch.is_grad_enabled():
         return function(x)
     recorded = _encoders.setdefault(model, {})
     if x.shape not in recorded:

@@ -74,7 +74,7 @@ def generate(
         )
         return
     cache = cuda_graph.take_cache(model, rows, length, weight.device)
-    if processor is not None or not sampling.greedy or max_tokens == 1 or weight.device.type != "cuda":
+    if processor is not None or not sampling.greedy or max_tokens == 1 or not cuda_graph.records(weight.device, "steps"):
         recorded = None
     try:
         if recorded is not None:
@@ -105,17 +105,21 @@ def _write(
     running = set(rows_held)
     written: list[list[int]] = [[] for _ in rows_held]
     runs_ahead = own and rules is None and inputs.tokens.is_cuda and not cuda_graph.waits(model, inputs.tokens[:, -1])
+    plain = rules is None and processor is None and sampler.sampling.greedy
     logits = own_copy(cuda_graph.prefill(model, inputs, cache), rules)
     states = None if processor is None else processor.begin(inputs.tokens.device, cache.context)
     for step in range(max_tokens):
         if rules is not None:
             logits = rules(logits, [written[row] for row in rows_held], rows_held)
-        if processor is None or states is None:
+        found = cuda_graph.likeliest(cache, logits) if plain else None
+        if found is not None:
+            chosen = found[0]
+        elif processor is None or states is None:
             chosen = sampler.choose(logits, step, rows_held)
         else:
             chosen = sampler.choose(processor.restrict(logits, states), step, rows_held)
             states = processor.advance(states, chosen)
-        reading = Reading(logits, chosen)
+        reading = Reading(logits, chosen, None if found is None else found[1])
         last = step == max_tokens - 1
         # The device need not wait until the host has read what it wrote; but no first token waits for a recording.
         ahead = runs_ahead and not last and cuda_graph.is_recorded(cache)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmcli.engine.device import sent
 from mmcli.engine.row_state import RowState
 
 
@@ -73,6 +74,14 @@ class KVCache:
         self.valid[:, self.length : end] = valid
         self.positions += valid.sum(dim=1)
         self.length = end
+
+    def extend_by_one(self) -> None:
+        """`extend` by a real token for every row."""
+        if self.fixed:
+            self.valid.index_fill_(1, self.cursor, True)
+            self.positions += 1
+        else:
+            self.extend(self.valid.new_ones(self.rows, 1))
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store one layer's new keys and values [B, K, T, H] in the room claimed; return all so far [B, K, S, H]."""
@@ -170,7 +179,7 @@ class KVCache:
         if count > self.length:
             self.grow(count)
             self._shift(count - self.length)
-        index, places = torch.tensor(rows, device=self.valid.device), slice(self.length - count, self.length)
+        index, places = sent(torch.tensor(rows), self.valid.device), slice(self.length - count, self.length)
         self.store[:, :, index, :, places] = other.store[..., :count, :]
         self.valid[index] = False
         self.valid[index, places] = other.valid[:, :count]

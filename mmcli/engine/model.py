@@ -33,6 +33,13 @@ class GenerativeModel(nn.Module):
         """Read a batch of prompts into a cache → logits [B, V] of the first token to write."""
         raise NotImplementedError
 
+    def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Logits [B, V] → the likeliest ids [B], and those beside their log-probabilities as float32 [2, B].
+
+        It is asked for while a step is recorded, and None is the answer of models that have no kernel for it.
+        """
+        return None
+
     def before_step(self, tokens: Tensor) -> Tensor | None:
         """What the host must do for a step on tokens [B], such as fetching rows of a table that is not on the device.
 

@@ -5,14 +5,17 @@ ends leaves its place, and the next ones are prefilled together and put into the
 (`KVCache.insert`). The memory stays the same, and with it a recorded step. It knows no family and no task.
 """
 
+import sys
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from mmcli.engine import cuda_graph
+from mmcli.engine.device import sent
 from mmcli.engine.generate import Reading, close_ranks
 from mmcli.engine.inputs import Inputs, joined
 from mmcli.engine.kv_cache import KVCache
@@ -26,6 +29,8 @@ from mmcli.types import Completion, Timings
 SLACK = 128
 # On a GPU one in so many places must be free before any are filled: it reads few prompts hardly faster than many.
 JOIN_AT = 4
+
+TURN = 2e-4  # seconds for which another thread may keep Python's lock
 
 # The next rows, each as `Inputs` of its own, at most so many: those that can be had without waiting (maybe none), or as
 # many as there are at all where it is told to wait. None where there are no more.
@@ -48,10 +53,24 @@ def write_continuously(
     `complete` writes for it alone. Raises what `take` and `generate` do.
     """
     begun = 0
-    with keeping_interrupts():
+    with keeping_interrupts(), _soon_in_turn():
         while first := take(places, True):
             batch = _Batch(model, first, begun, stop_ids, max_tokens, sampling)
             begun = yield from batch.write(take)
+
+
+@contextmanager
+def _soon_in_turn() -> Generator[None]:
+    """Let the thread that writes have Python's lock soon after others, which read images, have taken it.
+
+    Nearly every operation of PyTorch gives it back and asks for it again, and a GPU waits with it.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, TURN))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 @dataclass
@@ -102,8 +121,9 @@ class _Batch:
             self.choice.begin(range(len(self.rows)), self.first)
             waits = not self.on_gpu or cuda_graph.waits(self.model, inputs.tokens[:, -1])
             while True:
-                chosen = self.choice.choose(logits)
-                reading = Reading(logits, chosen)
+                found = cuda_graph.likeliest(cache, logits) if self.choice.plain else None
+                chosen = self.choice.choose(logits, None if found is None else found[0])
+                reading = Reading(logits, chosen, None if found is None else found[1])
                 if not waits:  # the device goes on while the host reads, with a step too much at the end
                     logits = self._step(chosen, cache)
                 yield from self._read(reading, cache)
@@ -111,9 +131,9 @@ class _Batch:
                 if not running:
                     return self.begun
                 free = len(self.rows) - running
-                # Groups are of few sizes, so that reading them is recorded.
-                enough = max(1, len(self.rows) // JOIN_AT) if self.on_gpu else 1
-                new = take(free - free % enough, False) if free >= enough else ()
+                # Groups are of one size, so that reading them is recorded.
+                enough = max(1, len(self.rows) // JOIN_AT) if self.on_gpu else free
+                new = take(enough, False) if free and free >= enough else ()
                 if waits:
                     if free and new is None and not self.on_gpu:  # where a step costs the same
                         chosen = self._close_ranks(cache, chosen)
@@ -166,7 +186,7 @@ class _Batch:
         for place, row in zip(places, rows, strict=True):
             self.rows[place] = row
         self.choice.begin(places, parts)
-        return logits.index_copy(0, torch.tensor(places, device=logits.device), first.to(logits.dtype))
+        return logits.index_copy(0, sent(torch.tensor(places), logits.device), first.to(logits.dtype))
 
     def _close_ranks(self, cache: KVCache, chosen: Tensor) -> Tensor:
         """Go on with the rows that are there, where nothing takes the free places."""
@@ -199,8 +219,16 @@ class _Choice:
             draws = Sampler(self.sampling, 1, self.steps, self.device).draws
             self.draws[place] = torch.empty(0) if draws is None else draws[:, 0]
 
-    def choose(self, logits: Tensor) -> Tensor:
-        """Logits [B, V] of all places → chosen ids [B]."""
+    @property
+    def plain(self) -> bool:
+        """Whether every place takes the likeliest of all tokens."""
+        return self.sampling.greedy and not any(self.restrictions)
+
+    def choose(self, logits: Tensor, likeliest: Tensor | None = None) -> Tensor:
+        """Logits [B, V] of all places → chosen ids [B]: the `likeliest`, where those are wanted and known."""
+        if likeliest is not None:
+            self.at = [at + 1 for at in self.at]
+            return likeliest
         allowed = logits
         if any(self.restrictions):
             allowed = logits.clone()

@@ -9,6 +9,7 @@ from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
 from mmcli.engine.row_state import RowState
+from mmcli.layers import kernels
 from mmcli.layers.decoder import LlamaConfig, LlamaDecoder
 
 # Tokens read at once: beyond it memory would grow with their square, and nothing gets faster.
@@ -68,9 +69,11 @@ class CausalReader(GenerativeModel):
         x = self.decoder.embed(inputs.tokens.masked_fill(is_image, 0))
         if not inputs.images:
             return x
-        soft = self.soft_tokens(inputs)
-        if len(soft) != is_image.sum():
-            raise ValueError(f"{len(soft)} vectors of images for {is_image.sum()} places")
+        soft, places = self.soft_tokens(inputs), is_image.sum()
+        if x.is_cuda and torch.cuda.is_current_stream_capturing():  # which must not wait for the device
+            torch._assert_async(places == len(soft))
+        elif len(soft) != places:
+            raise ValueError(f"{len(soft)} vectors of images for {places} places")
         return x.masked_scatter(is_image[..., None], soft.to(x.dtype))
 
     def prefill(self, inputs: Inputs, cache: KVCache) -> Tensor:
@@ -90,10 +93,13 @@ class CausalReader(GenerativeModel):
             hidden = self.decoder(vectors, positions, cache.causal_mask(count), cache, sliding)
         return self.decoder.logits(hidden[:, -1])
 
+    def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
+        return kernels.likeliest(logits)
+
     def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """Read one token a row, tokens [B] → logits [B, V] of the next."""
         positions = cache.positions[:, None].clone()
-        cache.extend(torch.ones_like(tokens[:, None], dtype=torch.bool))
+        cache.extend_by_one()
         window = self.decoder.config.window
         sliding = None if window is None else cache.step_mask(window)
         x = self.decoder.embed(tokens[:, None])

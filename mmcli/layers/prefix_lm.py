@@ -6,6 +6,7 @@ from torch import Tensor
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
+from mmcli.layers import kernels
 from mmcli.layers.attention import prefix_mask, prefix_positions
 from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
 
@@ -58,11 +59,14 @@ class PrefixLM(GenerativeModel):
         hidden = self.decoder(x, prefix_positions(inputs.valid), mask, cache, sliding)
         return self._allowed(self.decoder.logits(hidden[:, -1]))
 
+    def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
+        return kernels.likeliest(logits)
+
     def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """Read one token a row, tokens [B] → logits [B, V] of the next."""
         x = self.decoder.embed(tokens[:, None])
         positions = cache.positions[:, None].clone()
-        cache.extend(torch.ones_like(tokens[:, None], dtype=torch.bool))
+        cache.extend_by_one()
         mask, sliding = self.step_masks(cache)
         hidden = self.decoder(x, positions, mask, cache, sliding)
         return self._allowed(self.decoder.logits(hidden[:, -1]))

@@ -1,6 +1,7 @@
 """The SigLIP vision tower (Zhai et al., arXiv:2303.15343): a ViT with learned positions and no class token."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -92,6 +93,13 @@ def fractional_positions(rows: int, columns: int, side: int) -> Tensor:
     return (places(rows)[:, None] * side + places(columns)).flatten()
 
 
+@cache
+def _positions(rows: int, columns: int, side: int, device: torch.device) -> Tensor:
+    """`fractional_positions`, there already where the reading of a prompt is recorded."""
+    with torch.inference_mode(False):  # learning may go through them, too
+        return fractional_positions(rows, columns, side).to(device)
+
+
 class SiglipTower(nn.Module):
     """Images [B, 3, height, width] in [-1, 1] → one vector a patch [B, P, D], row by row, after the final norm."""
 
@@ -110,8 +118,7 @@ class SiglipTower(nn.Module):
     def read_any(self, pixels: Tensor) -> Tensor:
         """Images of any height and width, in whole patches: each has the position of where it lies in its image."""
         rows, columns = (side // self.patch_size for side in pixels.shape[-2:])
-        positions = fractional_positions(rows, columns, self.side).to(self.position.device)
-        return self.read(pixels, self.position[positions])
+        return self.read(pixels, self.position[_positions(rows, columns, self.side, self.position.device)])
 
     def read(self, pixels: Tensor, places: Tensor) -> Tensor:
         """The same, where `places` [P, D] are added to the patches as their positions."""

@@ -68,6 +68,24 @@ def quantised_rows(x: Tensor, stored: Tensor) -> bool:
     return fits(stored)
 
 
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """What `attention.additive` gives, where a kernel does."""
+    if dtype not in DTYPES or not mask.is_contiguous() or torch.is_grad_enabled() or not available(mask.device):
+        return None
+    from mmcli.layers.kernels import start
+
+    return start.additive(mask, dtype)
+
+
+def likeliest(logits: Tensor) -> tuple[Tensor, Tensor] | None:
+    """`GenerativeModel.likeliest` by a kernel, where there is one."""
+    if logits.dtype != torch.float32 or logits.stride(-1) != 1 or not available(logits.device):
+        return None
+    from mmcli.layers.kernels import choice
+
+    return choice.likeliest(logits)
+
+
 def available(device: torch.device) -> bool:
     """Whether kernels are switched on and run on this device.
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
+from mmcli.layers import kernels
 from mmcli.layers.fusing import Fusable
 from mmcli.models.gemma3n.config import Gemma3nConfig
 from mmcli.models.gemma3n.decoder import Decoder
@@ -111,11 +112,14 @@ class Gemma3n(Fusable, GenerativeModel):
         table = self.decoder.per_layer.table
         return None if table.weight.device == self.like.device else self._rows(tokens)
 
+    def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
+        return kernels.likeliest(logits)
+
     def step(self, tokens: Tensor, cache: KVCache, rows: Tensor | None = None) -> Tensor:
         """Read one token a row, tokens [B] → logits [B, V] of the next. `rows` are what `before_step` gave."""
         rows = self._rows(tokens) if rows is None else rows
         positions = cache.positions[:, None].clone()
-        cache.extend(torch.ones_like(tokens[:, None], dtype=torch.bool))
+        cache.extend_by_one()
         masks = cache.step_mask(), cache.step_mask(self.config.text.window)
         return self.decoder.logits(self.decoder(self.embed(tokens[:, None]), rows[:, None], positions, masks, cache))
 

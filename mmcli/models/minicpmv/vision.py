@@ -1,5 +1,6 @@
 """How images enter MiniCPM-V: a SigLIP tower reads each slice in its shape, a resampler makes a few vectors of it."""
 
+from functools import cache
 from typing import Literal
 
 import torch
@@ -27,7 +28,7 @@ def stretched_table(table: Tensor, grid: Grid) -> Tensor:
     side = _side(table)
     if grid == (side, side):
         return table
-    down, across = (_cubic_weights(side, count).to(table.device) for count in grid)
+    down, across = (_cubic_weights_on(side, count, table.device) for count in grid)
     square = table.float().unflatten(0, (side, side))
     return torch.einsum("rs,std,ct->rcd", down, square, across).flatten(0, 1).to(table.dtype)
 
@@ -45,6 +46,13 @@ def _cubic_weights(source: int, target: int) -> Tensor:
     return (weights / weights.sum(dim=1, keepdim=True)).float()
 
 
+@cache
+def _cubic_weights_on(source: int, target: int, device: torch.device) -> Tensor:
+    """`_cubic_weights`, there already where the reading of a prompt is recorded."""
+    with torch.inference_mode(False):  # learning may go through them, too
+        return _cubic_weights(source, target).to(device)
+
+
 def sampled_cells(grid: Grid, side: int) -> Tensor:
     """The cell of a square of side² that each patch of a grid begins in, row by row: [rows · columns].
 
@@ -59,6 +67,13 @@ def sampled_cells(grid: Grid, side: int) -> Tensor:
 
     rows, columns = map(cells, grid)
     return (rows[:, None] * side + columns).flatten()
+
+
+@cache
+def _cells(grid: Grid, side: int, device: torch.device) -> Tensor:
+    """`sampled_cells`, likewise."""
+    with torch.inference_mode(False):
+        return sampled_cells(grid, side).to(device)
 
 
 def _side(table: Tensor) -> int:
@@ -102,4 +117,4 @@ class Vision(nn.Module):
         if self.places == "stretched":
             return stretched_table(table, grid)
         known = grid if self.places == "sampled" else (1, grid[0] * grid[1])
-        return table[sampled_cells(known, _side(table)).to(table.device)]
+        return table[_cells(known, _side(table), table.device)]

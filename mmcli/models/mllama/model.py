@@ -9,6 +9,7 @@ from mmcli.engine.cross_attention import CrossAttentionKV
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
+from mmcli.layers import kernels
 from mmcli.layers.attention import additive
 from mmcli.layers.causal_lm import CHUNK
 from mmcli.models.mllama.config import MllamaConfig
@@ -92,6 +93,9 @@ class Mllama(GenerativeModel):
         if images is not None and attends is not None:
             cache.context = _still_attended(images, attends[:, -1])
         return self.decoder.logits(hidden[:, -1])
+
+    def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
+        return kernels.likeliest(logits)
 
     def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """Read one token a row, tokens [B] → logits [B, V] of the next."""

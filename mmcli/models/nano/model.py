@@ -187,7 +187,7 @@ class Nano(Quantisable, PrefixLM, Fusable):
         """As `PrefixLM.step`; where a row writes mask codes the mask head's logits are added."""
         x = self.decoder.embed(tokens[:, None])
         positions = cache.positions[:, None].clone()
-        cache.extend(torch.ones_like(tokens[:, None], dtype=torch.bool))
+        cache.extend_by_one()
         assert isinstance(cache.context, Writing)  # as `prefill` left it
         codes = cache.context.read(tokens, cache, self.tower, self.config)
         hidden = self.decoder(x, positions, cache.step_mask(), cache)
