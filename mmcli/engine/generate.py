@@ -74,7 +74,12 @@ def generate(
         )
         return
     cache = cuda_graph.take_cache(model, rows, length, weight.device)
-    if processor is not None or not sampling.greedy or max_tokens == 1 or not cuda_graph.records(weight.device, "steps"):
+    if (
+        processor is not None
+        or not sampling.greedy
+        or max_tokens == 1
+        or not cuda_graph.records(weight.device, "steps")
+    ):
         recorded = None
     try:
         if recorded is not None:

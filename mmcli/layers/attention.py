@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmcli.layers import kernels
+
 # Scores held at once where they are written out: images of 896 pixels make prefixes of over 4096 tokens.
 SCORES = 1 << 26
 SCORES_ON_CPU = 1 << 21  # so many stay in its cache
@@ -88,7 +90,8 @@ def attend_shared(
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """A mask (True = may attend) as numbers to add to the scores."""
-    return torch.where(mask, 0.0, torch.finfo(dtype).min).to(dtype)
+    bias = kernels.additive(mask, dtype)
+    return bias if bias is not None else torch.where(mask, 0.0, torch.finfo(dtype).min).to(dtype)
 
 
 def _written_out(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap: float | None) -> Tensor:

@@ -15,7 +15,7 @@ from mmcli.layers.attention import additive
 from mmcli.layers.gated_mlp import GatedMLP
 from mmcli.layers.grouped_query import GroupedQueryAttention
 from mmcli.layers.int8_step import head_kind
-from mmcli.layers.rope import Llama3Scaling, rotary_angles
+from mmcli.layers.rope import Llama3Scaling, angles_at
 from mmcli.layers.table import Table
 
 Angles = tuple[Tensor, Tensor]
@@ -96,8 +96,7 @@ class LlamaDecoder(nn.Module):
     def angles(self, positions: Tensor, like: Tensor) -> Angles:
         """What all layers turn queries and keys at `positions` [B, T] by, in the type of `like`."""
         c = self.config
-        cos, sin = rotary_angles(positions, c.head_width, c.rope_base, c.rope_scaling)
-        return cos.to(like.dtype), sin.to(like.dtype)
+        return angles_at(positions, like, c.head_width, c.rope_base, c.rope_scaling)
 
     def forward(
         self,

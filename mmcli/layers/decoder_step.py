@@ -7,7 +7,6 @@ work: norms and additions, rotations, the cache and its attention, and the activ
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmcli.engine.kv_cache import KVCache
@@ -15,7 +14,7 @@ from mmcli.layers.gated_mlp import GatedMLP
 from mmcli.layers.grouped_query import GroupedQueryAttention
 from mmcli.layers.kernels.gated import gated
 from mmcli.layers.kernels.matvec import product
-from mmcli.layers.kernels.residual_norm import residual_norm
+from mmcli.layers.kernels.residual_norm import norm, residual_norm
 from mmcli.layers.kernels.single_query import single_query
 
 
@@ -96,7 +95,7 @@ def run_layers(
     multiplies what every half of a layer adds.
     """
     x = x[:, 0].contiguous()
-    normed = F.rms_norm(x.float(), x.shape[-1:], layers[0].before_attention.float(), epsilon).to(x.dtype)
+    normed = norm(x, layers[0].before_attention, epsilon)
     after = [layer.before_attention for layer in layers[1:]] + [last]
     for layer, following in zip(layers, after, strict=True):
         first, second = (gate * residual_scale for gate in layer.gates)

@@ -12,7 +12,7 @@ from mmcli.layers.attention import additive
 from mmcli.layers.gated_mlp import GatedMLP
 from mmcli.layers.grouped_query import GroupedQueryAttention
 from mmcli.layers.norms import GemmaNorm
-from mmcli.layers.rope import rotary_angles
+from mmcli.layers.rope import angles_at
 from mmcli.layers.table import Table
 
 
@@ -95,9 +95,8 @@ class GemmaDecoder(nn.Module):
 
         Layers marked in `sliding_layers` use `sliding_mask` where one is given.
         """
-        cos, sin = rotary_angles(positions, self.config.head_width, self.config.rope_base)
         # What all layers use is made once.
-        angles = cos.to(x.dtype), sin.to(x.dtype)
+        angles = angles_at(positions, x, self.config.head_width, self.config.rope_base)
         if x.shape[1] == 1 and mask is not None:
             mask = additive(mask, x.dtype)
             sliding_mask = None if sliding_mask is None else additive(sliding_mask, x.dtype)

@@ -1,10 +1,13 @@
 """Rotary position embedding (Su et al., arXiv:2104.09864), in the half-split layout of Gemma and Llama."""
 
 from dataclasses import dataclass
+from functools import cache
 from math import pi
 
 import torch
 from torch import Tensor
+
+from mmcli.layers import kernels
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,25 @@ class Llama3Scaling:
         turns = self.trained / (2 * pi * periods)
         share = ((turns - self.low) / (self.high - self.low)).clamp(0, 1)  # of the rotation as it was
         return periods / (share + (1 - share) / self.factor)
+
+
+@cache
+def _periods(head_width: int, base: float, scaling: Llama3Scaling | None, device: torch.device) -> Tensor:
+    exponent = torch.arange(0, head_width, 2, device=device, dtype=torch.float32) / head_width
+    return base**exponent if scaling is None else scaling.slowed(base**exponent)
+
+
+def angles_at(
+    positions: Tensor, like: Tensor, head_width: int, base: float, scaling: Llama3Scaling | None = None
+) -> tuple[Tensor, Tensor]:
+    """`rotary_angles` in the type of `like`."""
+    if positions.shape[1] == 1 and kernels.in_one_pass(like):
+        from mmcli.layers.kernels import start
+
+        periods = _periods(head_width, base, scaling, positions.device)
+        return start.angles(positions.contiguous(), periods, like.dtype)
+    cos, sin = rotary_angles(positions, head_width, base, scaling)
+    return cos.to(like.dtype), sin.to(like.dtype)
 
 
 def rotary_angles(

@@ -167,3 +167,19 @@ def numbers_of_int4(byte, dtype: tl.constexpr, BITS: tl.constexpr):
     low = ((byte & 15).to(tl.float32) - 8).to(dtype)
     high = ((byte >> 4).to(tl.float32) - 8).to(dtype)
     return low, high
+
+
+@triton.jit
+def into_cache(ptr, first, count: tl.constexpr, end):
+    """Have the `count` numbers from place `first` on that are in front of `end` brought into the device's second cache,
+    without waiting for them."""
+    LINE: tl.constexpr = 128 // (ptr.dtype.element_ty.primitive_bitwidth // 8)
+    line = tl.arange(0, triton.next_power_of_2(count // LINE))
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;",
+        "=r,l",
+        [ptr + tl.minimum(first + line * LINE, end - 1)],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )

@@ -25,6 +25,16 @@ def residual_norm(
     return total, normed
 
 
+def norm(x: Tensor, scale: Tensor, epsilon: float) -> Tensor:
+    """The RMSNorm of x [R, D] by the scale [D], in the type of x."""
+    rows, width = x.shape
+    normed, block = torch.empty_like(x), triton.next_power_of_2(width)
+    _norm[(rows,)](
+        x, scale, normed, width, epsilon, BLOCK=block, num_warps=min(16, max(1, block // 256)), **overlap(x.device)
+    )
+    return normed
+
+
 def plain(
     x: Tensor, y: Tensor, inner: Tensor | None, outer: Tensor, epsilon: float, alpha: float = 1.0
 ) -> tuple[Tensor, Tensor]:
@@ -36,6 +46,20 @@ def plain(
         y = F.rms_norm(y.float(), y.shape[-1:], inner.float(), epsilon).to(y.dtype)
     total = x.add(y, alpha=alpha)
     return total, F.rms_norm(total.float(), x.shape[-1:], outer.float(), epsilon).to(x.dtype)
+
+
+@triton.jit
+def _norm(x_ptr, scale_ptr, normed_ptr, width, epsilon, BLOCK: tl.constexpr, PDL: tl.constexpr):
+    column = tl.arange(0, BLOCK)
+    there = column < width
+    place = tl.program_id(0) * width + column
+    scale = tl.load(scale_ptr + column, mask=there, other=0.0).to(tl.float32)
+    if PDL:
+        gdc_launch_dependents()
+        gdc_wait()
+    x = tl.load(x_ptr + place, mask=there, other=0.0).to(tl.float32)
+    normed = rms_normed(x, width, epsilon) * scale
+    tl.store(normed_ptr + place, normed.to(normed_ptr.dtype.element_ty), mask=there)
 
 
 @triton.jit

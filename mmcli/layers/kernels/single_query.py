@@ -15,7 +15,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from mmcli.layers.attention import attend
-from mmcli.layers.kernels.functions import rms_normed, tanh
+from mmcli.layers.kernels.functions import into_cache, rms_normed, tanh
 from mmcli.layers.kernels.launch import overlap
 from mmcli.layers.rope import rotate
 
@@ -56,6 +56,8 @@ def single_query(
     group, device = heads // key_heads, qkv.device
     block = max(16, KEYS // qkv.dtype.itemsize)
     wide = max(16, triton.next_power_of_2(width))
+    if triton.cdiv(length, block) * rows * key_heads <= PROGRAMS // (4 * wide):  # much of the device would be idle
+        block = max(16, block // 2)
     blocks = triton.cdiv(length, block)
     pieces = min(blocks, MOST_PIECES, max(1, PROGRAMS // (wide * rows * key_heads)))
     each = triton.cdiv(blocks, pieces)
@@ -168,9 +170,8 @@ def _pieces(
     KEYS: tl.constexpr, CAP: tl.constexpr, NORMED: tl.constexpr, CENTRED: tl.constexpr, FRESH: tl.constexpr,
     TURNED: tl.constexpr, BIASED: tl.constexpr, WHOLE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    if PDL:
-        gdc_launch_dependents()
-        gdc_wait()
+    """What is read before the wait was written by kernels that let none begin early: those of other steps, and those in
+    front of the first layer."""
     row = tl.program_id(0) // KEY_HEADS
     head = tl.program_id(0) % KEY_HEADS
     piece = tl.program_id(1)
@@ -188,6 +189,12 @@ def _pieces(
     keys_ptr += row.to(tl.int64) * key_row + head * key_head
     values_ptr += row.to(tl.int64) * value_row + head * value_head
     there = (member < GROUP)[:, None] & inside[None, :]
+    begin = piece * each * KEYS
+    if PDL:
+        into_cache(keys_ptr, begin * WIDTH, KEYS * WIDTH, length * WIDTH)
+        into_cache(values_ptr, begin * WIDTH, KEYS * WIDTH, length * WIDTH)
+        gdc_launch_dependents()
+        gdc_wait()
     at = qkv_ptr + (head * GROUP + member) * WIDTH
     query = _turned(
         at, number, partner, there, cos, sin, norm_q_ptr, shift_q_ptr, epsilon, WIDTH, NORMED, CENTRED, TURNED
@@ -195,7 +202,6 @@ def _pieces(
     peak = tl.full((GROUPS,), float("-inf"), tl.float32)
     weight = tl.zeros((GROUPS,), tl.float32)
     total = tl.zeros((GROUPS, WIDE), tl.float32)
-    begin = piece * each * KEYS
     if FRESH:
         end = cursor  # the rest of what is seen stands in the cache
         if (begin <= cursor) & (cursor < begin + each * KEYS):

@@ -16,7 +16,7 @@ from mmcli.layers.attention import additive, attend
 from mmcli.layers.fusing import Fusable
 from mmcli.layers.gated_mlp import GatedMLP
 from mmcli.layers.linear import on_gpu, stack
-from mmcli.layers.rope import rotary_angles, rotate
+from mmcli.layers.rope import angles_at, rotate
 from mmcli.layers.table import Table
 from mmcli.models.gemma3n.altup import AltUp, Streams
 from mmcli.models.gemma3n.config import LayerConfig, TextConfig
@@ -184,8 +184,8 @@ class Decoder(nn.Module):
 
     def _angles(self, x: Tensor, positions: Tensor) -> Angles:
         c = self.config
-        full, sliding = (rotary_angles(positions, c.head_width, base) for base in (c.rope_base, c.sliding_rope_base))
-        return (full[0].to(x.dtype), full[1].to(x.dtype)), (sliding[0].to(x.dtype), sliding[1].to(x.dtype))
+        full, sliding = (angles_at(positions, x, c.head_width, base) for base in (c.rope_base, c.sliding_rope_base))
+        return full, sliding
 
     def forward(
         self, x: Tensor, rows: Tensor, positions: Tensor, masks: Masks, cache: KVCache, answers: bool = True

@@ -182,3 +182,59 @@ def test_single_query_of_everything_that_an_encoder_made(rows, heads, length, wi
 def test_single_query_without_positions(dtype):
     qkv, store, mask, _, cursor = attention(3, 4, 4, 70, 64, dtype, 40)
     check_attention(qkv, store, mask, None, cursor, dtype)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 17])
+@pytest.mark.parametrize("vocabulary", [1, 70, 4096, 9001])
+def test_likeliest(rows, vocabulary):
+    from mmcli.layers.kernels import choice
+
+    logits = numbers(rows, vocabulary + 5)[:, :vocabulary]  # rows that do not follow each other
+    logits[0, : vocabulary // 2] = -torch.inf
+    logits[-1, [vocabulary // 3, -1]] = 9.0  # equally likely ones
+    ids, both = choice.likeliest(logits)
+    expected, exact = choice.plain(logits)
+    assert ids.tolist() == expected.tolist()
+    torch.testing.assert_close(both, exact, rtol=1e-5, atol=1e-5)
+
+
+def test_likeliest_of_what_are_no_numbers_is_an_id_all_the_same():
+    from mmcli.layers.kernels import choice
+
+    ids, both = choice.likeliest(numbers(2, 5000) * torch.nan)
+    assert all(0 <= id < 5000 for id in ids.tolist()) and both[1].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows, width", [(1, 64), (3, 80), (17, 256)])
+def test_angles(rows, width, dtype):
+    from mmcli.layers.kernels import start
+
+    positions = torch.arange(rows, device=DEVICE)[:, None] * 307 + 5
+    periods = 10_000.0 ** (torch.arange(0, width, 2, device=DEVICE, dtype=torch.float32) / width)
+    got = start.angles(positions, periods, dtype)
+    for part, exact in zip(got, rotary_angles(positions, width, 10_000.0), strict=True):
+        assert part.dtype == dtype
+        torch.testing.assert_close(
+            part.float(), exact.to(dtype).float(), rtol=0, atol=2.0**-8 if dtype != torch.float32 else 1e-5
+        )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 1, 1, 333), (17, 1, 1, 5000)])
+def test_additive(shape, dtype):
+    from mmcli.layers.kernels import start
+
+    mask = numbers(*shape) > 0
+    expected = torch.where(mask, 0.0, torch.finfo(dtype).min).to(dtype)
+    assert torch.equal(start.additive(mask, dtype), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows, width", [(1, 64), (3, 100), (17, 2304)])
+def test_norm(rows, width, dtype):
+    from mmcli.layers.kernels import residual_norm
+
+    x, scale = numbers(rows, width, dtype=dtype), numbers(width, dtype=dtype)
+    exact = torch.nn.functional.rms_norm(x.float(), (width,), scale.float(), 1e-6)
+    assert_close(residual_norm.norm(x, scale, 1e-6), exact, dtype)
