@@ -147,13 +147,36 @@ def test_an_image_in_memory_is_read_as_its_file_would_be():
     assert [load_image(source_of(image)).image.mode for image in plain] == ["RGB"] * len(modes)
 
 
+@pytest.mark.parametrize("buffered", [True, False])
+def test_an_open_file_is_one_input_and_stays_open(buffered):
+    held = io.BytesIO(Path(CAT).read_bytes())
+    with open(CAT, "rb", buffering=-1 if buffered else 0) as file:
+        for given, name in ((file, CAT), (held, "file")):
+            source = one_source(given, frozenset())
+            assert is_one(given) and source.name == name and not given.closed
+            assert load_image(source).image.size == Image.open(CAT).size
+
+
+def test_a_file_that_was_opened_as_text_is_refused(nano):
+    for given in (io.StringIO("a"), open(CAT, encoding="latin-1")):
+        with given, pytest.raises(mmcli.UsageError, match="opened as text"):
+            nano.caption(given)
+
+
+def test_a_tensor_of_bfloat16_is_audio_but_no_image():
+    samples = torch.tensor([0.0, 0.5, -0.5, 0.25], dtype=torch.bfloat16)
+    assert source_of((samples, 16_000)).read() == source_of((samples.float(), 16_000)).read()
+    with pytest.raises(mmcli.UsageError, match="is no image"):
+        source_of(torch.zeros(4, 6, 3, dtype=torch.bfloat16))
+
+
 @pytest.mark.parametrize("given", [np.zeros((4, 6, 7), np.uint8), np.zeros(5), object(), 7, None, ("a", "b", "c")])
 def test_what_is_no_image_is_said(nano, given):
     with pytest.raises(mmcli.UsageError, match="is no (image|input)|are no"):
         source_of(given)
 
 
-@pytest.mark.parametrize("given", [3, None, object()])
+@pytest.mark.parametrize("given", [3, None, object(), {"image": CAT}])
 def test_what_is_neither_an_input_nor_a_list_is_said_at_once(nano, given):
     with pytest.raises(mmcli.UsageError, match="is no input"):
         nano.caption(given)

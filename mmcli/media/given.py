@@ -6,9 +6,9 @@ What lies in memory becomes the bytes of a file, so that it is decoded by the sa
 import io
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from mmcli.errors import InputError, UsageError
 from mmcli.media.identity import identity_of_bytes
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = "np.ndarray | torch.Tensor"
 Waveform: TypeAlias = "tuple[Array, int]"  # samples and their rate in Hz
-Given: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | Array | Waveform | Source"
+Given: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | Array | Waveform | Source"
 
 WAV_BYTES = (1 << 32) - 64  # that the header of a WAV file can tell of
 _FLOAT = 3  # the format of its samples
@@ -33,7 +33,7 @@ def is_one(given: "Given | Iterable[Given]") -> "TypeGuard[Given]":
         return True
     if isinstance(given, tuple):
         return len(given) == 2 and _is_array(given[0]) and not _is_array(given[1])
-    return _is_image(given)
+    return _is_image(given) or _is_file(given)
 
 
 def one_source(given: "Given", extensions: frozenset[str]) -> Source:
@@ -54,7 +54,7 @@ def sources(given: "Iterable[Given]", extensions: frozenset[str]) -> Iterator[So
 
     Raises UsageError: at once for what is no list of inputs, and when its turn comes for an entry that is no input.
     """
-    if not isinstance(given, Iterable):
+    if not isinstance(given, Iterable) or isinstance(given, Mapping):
         raise _no_input(given)
     return _each(given, extensions)
 
@@ -73,6 +73,8 @@ def source_of(given: "Given") -> Source:
         return given
     if isinstance(given, bytes | bytearray | memoryview):
         return _held("bytes", bytes(given))
+    if _is_file(given):
+        return _read(given)
     if isinstance(given, tuple) and len(given) == 2:
         return _held("audio", _wav(_numpy(given[0]), given[1]))
     if _is_image(given):
@@ -94,7 +96,17 @@ def source_of(given: "Given") -> Source:
 
 
 def _no_input(given: object) -> UsageError:
-    return UsageError(f"{type(given).__name__} is no input", "Give a path, an address, bytes, an image or an array")
+    do = "Give a path, an address, bytes, an open file, an image or an array"
+    return UsageError(f"{type(given).__name__} is no input", do)
+
+
+def _read(file: IO[bytes]) -> Source:
+    """The rest of an open file, which is not closed. Raises UsageError for one that was opened as text."""
+    if isinstance(file, io.TextIOBase):
+        raise UsageError("The file was opened as text", 'Open it with "rb"')
+    data = file.read()
+    name = getattr(file, "name", "")  # a descriptor's number where it was opened by that
+    return _held(name if isinstance(name, str) and name else "file", data)
 
 
 def _held(name: str, data: bytes) -> Source:
@@ -108,6 +120,10 @@ def _is_image(given: Any) -> "TypeGuard[Image.Image]":
     return isinstance(given, Image.Image)
 
 
+def _is_file(given: Any) -> "TypeGuard[IO[bytes]]":
+    return callable(getattr(given, "read", None)) and not isinstance(given, os.PathLike)
+
+
 def _is_array(given: Any) -> "TypeGuard[Array]":
     return hasattr(given, "__array__") and hasattr(given, "shape") and not _is_image(given)
 
@@ -115,7 +131,10 @@ def _is_array(given: Any) -> "TypeGuard[Array]":
 def _numpy(array: "Array") -> "np.ndarray":
     import numpy as np
 
-    return np.ascontiguousarray(array.detach().cpu().numpy() if hasattr(array, "detach") else array)
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
+        array = (array.float() if str(array.dtype) == "torch.bfloat16" else array).numpy()  # numpy has no bfloat16
+    return np.ascontiguousarray(array)
 
 
 def _png(image: "Image.Image") -> bytes:
