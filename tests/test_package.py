@@ -1,4 +1,4 @@
-"""What is packed: what the package says of itself, and what its source archive holds."""
+"""What is packed: what the package says of itself, and what its source archive and its wheel hold."""
 
 import re
 import subprocess
@@ -52,3 +52,19 @@ def test_the_source_archive_has_all_that_the_tests_need(packed):
     ]
     assert set(wanted) | {"README.md", "CHANGELOG.md", "LICENSE", "setup.py", "pyproject.toml"} <= set(files)
     assert not [name for name in files if "__pycache__" in name or name.endswith(".pyc")]
+
+
+def test_the_wheel_holds_the_weights_and_neither_tests_nor_recipes(tmp_path):
+    pytest.importorskip("setuptools")
+    built = tmp_path / "lib"
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", tmp_path, "build_py", "--build-lib", built]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    files = {str(path.relative_to(built)) for path in built.rglob("*") if path.is_file()}
+    kept = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "mmcli").rglob("*")
+        if path.is_file() and not {"__pycache__", "recipes"} & set(path.parts) and not path.name.startswith(".")
+    }
+    assert files == kept and "mmcli/py.typed" in files
+    assert sum((ROOT / name).stat().st_size for name in files) < 100_000_000
