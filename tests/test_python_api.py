@@ -158,9 +158,10 @@ def test_an_open_file_is_one_input_and_stays_open(buffered):
 
 
 def test_a_file_that_was_opened_as_text_is_refused(nano):
-    for given in (io.StringIO("a"), open(CAT, encoding="latin-1")):
-        with given, pytest.raises(mmcli.UsageError, match="opened as text"):
-            nano.caption(given)
+    with open(CAT, encoding="latin-1") as file:
+        for given in (file, io.StringIO("a")):
+            with pytest.raises(mmcli.UsageError, match="opened as text"):
+                nano.caption(given)
 
 
 def test_a_tensor_of_bfloat16_is_audio_but_no_image():
