@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mmcli.engine.kv_cache import KVCache
@@ -56,19 +55,8 @@ class CrossParts:
         return own and len(self.keys) == len(self.context.attends) and all(layouts)
 
     def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: KVCache) -> Tensor:
-        cross, keys = self.layer.cross, self.keys
+        cross, mask = self.layer.cross, self.context.mask
         norms = Norms(cross.norm_q.weight, None, cross.norm_q.eps or 0.0)
-        unturned = torch.ones_like(angles[0]), torch.zeros_like(angles[1])
-        last = torch.full((1,), keys.shape[2] - 1, device=x.device)
-        y = single_query(
-            product(x, cross.q),
-            keys,
-            self.values,
-            unturned,
-            self.context.mask,
-            last,
-            cross.scale,
-            norms=norms,
-            fresh=False,
-        )
+        q = product(x, cross.q)
+        y = single_query(q, self.keys, self.values, None, mask, None, cross.scale, norms=norms, fresh=False)
         return product(y, cross.out)

@@ -176,6 +176,9 @@ def test_single_query_of_everything_that_an_encoder_made(rows, heads, length, wi
     whole = None, None, None, width**-0.5
     exact = single_query.plain(query.float(), *store.float(), *whole, fresh=False)
     assert_close(single_query.single_query(query, *store, *whole, fresh=False), exact, dtype)
+    norms = single_query.Norms(1 + numbers(width) / 4, None, 1e-6)
+    exact = single_query.plain(query.float(), *store.float(), *whole, norms=norms, fresh=False)
+    assert_close(single_query.single_query(query, *store, *whole, norms=norms, fresh=False), exact, dtype)
 
 
 @pytest.mark.parametrize("dtype", DOTTED)
