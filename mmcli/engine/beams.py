@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mmcli.engine.generate import LogitRules, close_ranks, own_copy
+from mmcli.engine.generate import LogitRules, close_ranks, no_numbers, own_copy
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.logits import LogitsProcessor
 from mmcli.engine.model import GenerativeModel
 from mmcli.engine.search import Search
-from mmcli.errors import ModelError
 from mmcli.types import Completion, Timings
 
 # A token, its log-probability, and the rank of the beam that ends with it.
@@ -200,9 +199,7 @@ def _advance(
     lists = (ids.tolist(), logprobs.tolist(), (values - norm + before[:, None]).tolist())
     every = [list(zip(*own, strict=True)) for own in zip(*lists, strict=True)]
     if any(math.isnan(own[0][2]) for own in every):
-        raise ModelError(
-            "The model's numbers left the range of its data type", "Run it with --dtype float32 or --dtype bfloat16"
-        )
+        raise no_numbers()
     sources, first = [], 0
     for row in rows:
         last = first + len(row.ids)

@@ -214,8 +214,12 @@ class Reading:
             self._arrival.synchronize()
         ids, values = self._both.tolist()
         if any(math.isnan(value) for row, value in zip(rows, values, strict=True) if row in running):
-            raise ModelError(
-                "The model's numbers left the range of its data type", "Run it with --dtype float32 or --dtype bfloat16"
-            )
+            raise no_numbers()
         events = (TokenEvent(row, int(id), value) for row, id, value in zip(rows, ids, values, strict=True))
         return sorted((event for event in events if event.row in running), key=lambda event: event.row)
+
+
+def no_numbers() -> ModelError:
+    """The error of logits that are NaN: too large for float16 on their way, or made of weights that are NaN."""
+    do = "Run it with --dtype float32 or --dtype bfloat16; if it was, its weights are damaged: download the model again"
+    return ModelError("The model's numbers left the range of its data type", do)
