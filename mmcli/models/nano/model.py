@@ -110,8 +110,9 @@ class Nano(Quantisable, PrefixLM, Fusable):
     def quantise(self) -> bool:
         """Choose faster arithmetic for the CPU; answers stay as good.
 
-        The decoder's products in int8, as its weights are stored, where the CPU has them; convolutions, and what soft
-        tokens see of each other, in bfloat16 where it has that.
+        The decoder's products in int8, as its weights are stored, where the CPU has them; the feature tower, and what
+        soft tokens see of each other, in bfloat16 where it has that. With the detector in bfloat16, too, average
+        precision fell by 0.001 to 0.004, for a tenth of the time.
         """
         decoder: Any = self.decoder
         if bfloat16_pays():

@@ -43,17 +43,19 @@ class NanoTower(Fusable):
         self.proposal_word = nn.Linear(width, width, bias=False)
         self.proposal_norm = nn.LayerNorm(width)
         self.mask_head = MaskHead(width)
-        self.convolve_in = torch.float32  # of the convolutions, once they are fused
+        self.convolve_in = torch.float32  # of the feature tower, once it is fused
 
     def fuse(self) -> None:
-        """On a CPU maps have their channels innermost (oneDNN is faster so), and the convolutions of both towers are
-        packed, in the type `convolve_in`; but logits keep their digits."""
+        """On a CPU maps have their channels innermost (oneDNN is faster so), and convolutions are packed.
+
+        Those of the detector stay in float32, since its logits decide what there is; the feature tower's are in
+        `convolve_in`.
+        """
         if self.grid_position.device.type != "cpu":
             return
         self.to(memory_format=torch.channels_last)
-        pack_convolutions(self.detector.heads, torch.float32)
-        for part in (self.detector, self.features):
-            pack_convolutions(part, self.convolve_in)
+        pack_convolutions(self.detector, torch.float32)
+        pack_convolutions(self.features, self.convolve_in)
 
     def forward(self, pixels: Tensor, words: Tensor) -> tuple[Tensor, MaskPlanes]:
         """words [80, D]: the decoder's embeddings of the detector's classes."""
