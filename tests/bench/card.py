@@ -26,17 +26,20 @@ sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 from run import compare, script  # noqa: E402
 from tables import seconds_text  # noqa: E402
 
-PARTS = ("beside", "integers", "folder")
+PARTS = ("beside", "integers", "folder", "speech")
 # Models, what is measured of them, and with how many rows.
 WORK = (
     ("3b", {"beside": (1, 32), "integers": (1, 16), "folder": (16, 32)}),
     ("e4b", {"beside": (1, 16)}),
     ("3b-2", {"beside": (1, 32)}),
+    ("large-v3-turbo", {"speech": (1, 16)}),
     ("mllama-11b", {"beside": (1, 8)}),
+    ("fuyu-8b", {"beside": (1, 8)}),
 )
 HEAD = ("", "rows", "prefill", "transformers", "a step", "tokens/s", "transformers", "share", "load")
 STEP = re.compile(r"batch (\d+), kernels: a step ([\d.]+) ms, ([\d.]+) tokens/s, ([\d.]+)% of")
 RATE = re.compile(r"batch (\d+), rows *, unlike: .*?([\d.]+) photographs/s, *(\d+) tokens/s")
+WINDOWS_SHARE = re.compile(r"\(.*?/s\): mmcli (\d+%)")
 SHARE = re.compile(r"batch \d+, rows: answers of unlike length at (\d+)%")
 
 
@@ -95,6 +98,29 @@ def answered(name: str, folder: str, rows: tuple[int, ...], tokens: int) -> None
             show(f"{name}, a folder", batch, f"{photographs}/s", "", "", f"{int(rate):,}", "", f"{share}%")
 
 
+def speech(name: str, _: str, rows: tuple[int, ...], tokens: int) -> None:
+    """A Whisper on windows of 30 seconds, where the encoder stands in the place of the prefill."""
+    for batch in rows:
+        with failing_alone(f"Whisper {name}"):
+            chosen = [
+                "--random",
+                name,
+                "--device",
+                "cuda",
+                "--dtype",
+                "bfloat16",
+                "--batch",
+                str(batch),
+                "--rounds",
+                "1",
+            ]
+            said = script("speech.py", *chosen, "--tokens", str(tokens))
+            cells = {label: values for label, *values in (re.split(r" {2,}", line) for line in said.splitlines())}
+            encoding, rates = cells["encoding alone"], cells["tokens/s while decoding"]
+            step, share = cells["a step of decoding"][0], WINDOWS_SHARE.findall(said)[0]
+            show(f"Whisper {name}", str(batch), *encoding[:2], step, *rates[:2], share)
+
+
 @contextmanager
 def failing_alone(name: str) -> Iterator[None]:
     """The rest of the table goes on, and its place says what happened."""
@@ -111,12 +137,13 @@ def main() -> None:
     print(f"## {time.strftime('%Y-%m-%d')}, one {torch.cuda.get_device_name()}: `python tests/bench/card.py`\n")
     show(*HEAD)
     print("|---" * len(HEAD) + "|", flush=True)
-    measures = {"beside": beside, "integers": integers, "folder": answered}
+    measures = {"beside": beside, "integers": integers, "folder": answered, "speech": speech}
     for name, parts in WORK:
         if name not in given.only:
             continue
         with tempfile.TemporaryDirectory(prefix="mmcli-bench-") as folder, failing_alone(name):
-            script("checkpoints.py", folder, name, "0")
+            if "speech" not in parts:  # which needs no files
+                script("checkpoints.py", folder, name, "0")
             for part in given.parts:
                 if part in parts:
                     measures[part](name, folder, parts[part], given.tokens)
