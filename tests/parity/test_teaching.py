@@ -161,6 +161,9 @@ def test_recordings(multilingual, tmp_path):
     compare_gradients(loaded, reference)
 
 
+PLACED = "<loc0204><loc0102><loc0921><loc0512> cat"
+
+
 def test_prefix_and_suffix(paligemma, tmp_path):
     """Rows of several lengths, of one image and of two, with objects and with words, and of several turns."""
     first, second = pictures(tmp_path, 2)
@@ -174,11 +177,14 @@ def test_prefix_and_suffix(paligemma, tmp_path):
             (first, second),
             exchanges=(Exchange("what is on the left", "the red ball"), Exchange("and the dog", "a mat")),
         ),
+        Example("detect", "d", (first,), exchanges=(Exchange("detect cat", PLACED),)),
     )
     reference, loaded = paligemma
     batch = batch_of(loaded, *examples)
     said = [loaded.processor.decode(row[row != IGNORED].tolist()).strip() for row in batch.targets]
-    assert [text.removesuffix("<eos>") for text in said[2:]] == ["the red ball", "a mat"], "a turn is a row of its own"
+    *turns, placed = [text.removesuffix("<eos>") for text in said[2:]]
+    assert turns == ["the red ball", "a mat"], "a turn is a row of its own"
+    assert placed == PLACED, "places that stand in a suffix are learned as they are"
     logits, loss = learn(loaded, batch)
     valid = batch.inputs.valid
     out = reference.train().requires_grad_(True)(

@@ -53,7 +53,7 @@ class PaliGemmaTeaching(Teaching):
         return rows
 
     def _asked(self, loaded: "Loaded", example: Example, rng: random.Random) -> list[tuple[str, str]]:
-        if example.task not in ("detect", "segment"):
+        if example.task not in ("detect", "segment") or example.exchanges:  # places may stand in a text
             return exchanges(loaded, example)
         if loaded.processor.grammar is None:
             raise InputError(f"{example.where} has objects, but this model's tokenizer has no locations")
