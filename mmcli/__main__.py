@@ -38,7 +38,9 @@ def main() -> None:
         code = INTERRUPTED
     except SystemExit as error:  # by a signal; or Typer's way to say that the reader is gone
         code = 141 if error.code == 1 else error.code  # type: ignore[assignment]  # ours are numbers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not change how this ends
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # a second one must not change how this ends
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     _mute()
     if code == INTERRUPTED or "torch" in sys.modules or (code not in (0, 2) and _has_threads()):
         _end(code)

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from mmcli.errors import UsageError
 
+COLDEST = 1e-6  # of temperatures with a draw: divided by less, logits leave float32, and all but ties are decided
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -31,7 +33,7 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
-        return self.temperature == 0
+        return self.temperature < COLDEST
 
 
 class Sampler:

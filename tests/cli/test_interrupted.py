@@ -112,3 +112,24 @@ def test_ctrl_c_that_pytorch_makes_another_error_of_ends_the_command():
         out, err = finish(command)
     assert (command.returncode, out) == (130, b""), err
     assert b"shape" not in err and b"Traceback" not in err
+
+
+TOLD_TWICE = """
+import atexit, os, signal, sys
+
+from mmcli.__main__ import main
+
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)  # while the process tidies up
+sys.exit(main())
+"""
+
+
+def test_a_second_signal_changes_nothing_about_the_end(tmp_path):
+    os.mkfifo(tmp_path / "waiting.wav")
+    with running(
+        sys.executable, "-c", TOLD_TWICE, "transcribe", EXAMPLE, tmp_path / "waiting.wav", "--json"
+    ) as command:
+        command.stdout.readline()
+        os.kill(command.pid, signal.SIGTERM)
+        _, err = finish(command)
+    assert command.returncode == 143 and b"Traceback" not in err, err

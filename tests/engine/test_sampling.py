@@ -58,3 +58,11 @@ def test_a_seeded_rows_choice_does_not_depend_on_its_neighbours():
 def test_settings_without_a_meaning_are_usage_errors(wrong):
     with pytest.raises(UsageError):
         Sampling(**wrong)
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-40, 1e-20, 1e-7, 1e-6])
+def test_hardly_any_temperature_is_none(temperature):
+    """Divided by it, logits would be infinite, and what is drawn from them no token."""
+    logits = torch.tensor([[1.0, 9000.0, -8000.0, 8999.0], [-3.0, -1.0, -2.0, -torch.inf]])
+    chosen = Sampler(Sampling(temperature, seed=0), 2, 3, torch.device("cpu"))
+    assert [chosen.choose(logits, step).tolist() for step in range(3)] == [[1, 1]] * 3
