@@ -187,8 +187,21 @@ def test_what_is_neither_an_input_nor_a_list_is_said_at_once(nano, given):
 def test_what_is_no_audio_is_said(given):
     with pytest.raises(mmcli.UsageError, match="is no audio"):
         source_of((given, 16_000))
-    with pytest.raises(mmcli.UsageError, match="is no audio"):
-        source_of((np.zeros(5, np.float32), 0))
+    for rate in (0, 8000.5, float("nan"), float("inf"), "16000"):
+        with pytest.raises(mmcli.UsageError, match="is no audio"):
+            source_of((np.zeros(5, np.float32), rate))
+
+
+def test_a_rate_may_be_a_whole_number_of_any_type():
+    samples = np.zeros(5, np.float32)
+    files = [source_of((samples, rate)).read() for rate in (16_000, 16_000.0, np.float32(16_000), np.int32(16_000))]
+    assert len(set(files)) == 1
+
+
+def test_a_list_in_the_place_of_one_input_is_to_be_given_one_by_one():
+    with pytest.raises(mmcli.UsageError, match="list is no input") as error:
+        source_of([CAT, CAT])
+    assert "one by one" in error.value.do
 
 
 def test_audio_in_memory_is_transcribed_as_its_file_is(whisper):

@@ -38,6 +38,7 @@ class Progress:
         self._environment = environment
         self._count = counted
         self._is_aside = False
+        self._began = time.monotonic()
         if not wanted or environment.quiet or not environment.stderr_tty:
             return
         from rich.console import Console
@@ -51,11 +52,11 @@ class Progress:
         self._task = self._bar.add_task(words, total=total, spoken="")
 
     def _columns(self, total: int | None) -> list[Any]:
-        from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
         if total is None:
             return []
-        return [BarColumn(), MofNCompleteColumn(), _rate_column(), TimeRemainingColumn()]
+        return [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[spoken]}", markup=False)]
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -86,7 +87,10 @@ class Progress:
         if self._count:
             self._count.done += 1
         if self._bar:
-            self._bar.advance(self._task)
+            count = self._count
+            seconds = time.monotonic() - self._began
+            spoken = pace(count.done, count.total - count.done - count.passed_over, seconds) if count else ""
+            self._bar.update(self._task, advance=1, spoken=spoken)
 
     def aside(self) -> Any:
         """A context in which others may write on the terminal: the bar is gone while it lasts."""
@@ -103,17 +107,14 @@ class Progress:
             self._bar.start()
 
 
-def _rate_column() -> Any:
-    from rich.progress import ProgressColumn, Task
-    from rich.text import Text
+def pace(done: int, left: int, seconds: float) -> str:
+    """How fast inputs were done since the start, and how long the rest takes at that rate.
 
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(
-                "" if not task.speed else f"{task.speed:.1f}/s" if task.speed >= 1 else f"{1 / task.speed:.1f} s each"
-            )
-
-    return Rate()
+    Over the whole run, since answers come in batches: between the last few there is next to no time.
+    """
+    each = max(seconds, 1e-3) / done
+    speed = f"{1 / each:.1f}/s" if each <= 1 else f"{each:.1f} s each"
+    return f"{speed}, {clock(left * each)} left"
 
 
 class AudioProgress(Progress):
@@ -124,7 +125,6 @@ class AudioProgress(Progress):
         self._count = counted
         self._reached = ""
         self._done = 0.0  # seconds of audio in the recordings before this one
-        self._began = time.monotonic()
 
     def _columns(self, total: int | None) -> list[Any]:
         from rich.progress import BarColumn, TextColumn

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Array: TypeAlias = "np.ndarray | torch.Tensor"
-Waveform: TypeAlias = "tuple[Array, int]"  # samples and their rate in Hz
+Waveform: TypeAlias = "tuple[Array, float]"  # samples and their rate in Hz
 Given: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | Array | Waveform | Source"
 
 WAV_BYTES = (1 << 32) - 64  # that the header of a WAV file can tell of
@@ -97,6 +97,8 @@ def source_of(given: "Given") -> Source:
 
 def _no_input(given: object) -> UsageError:
     do = "Give a path, an address, bytes, an open file, an image or an array"
+    if isinstance(given, list | set | frozenset):
+        do = "Give what is in it one by one"
     return UsageError(f"{type(given).__name__} is no input", do)
 
 
@@ -145,7 +147,7 @@ def _png(image: "Image.Image") -> bytes:
     return buffer.getvalue()
 
 
-def _wav(samples: "np.ndarray", rate: int) -> bytes:
+def _wav(samples: "np.ndarray", rate: float) -> bytes:
     """Samples as a WAV file of floats: whole numbers are shares of their type's largest, as in files.
 
     Raises UsageError for what is no audio.
@@ -153,7 +155,8 @@ def _wav(samples: "np.ndarray", rate: int) -> bytes:
     import numpy as np
 
     unsigned = np.issubdtype(samples.dtype, np.unsignedinteger)  # with silence in the middle, or anywhere
-    if unsigned or samples.ndim not in (1, 2) or not isinstance(rate, int | np.integer) or not 0 < rate <= 1_000_000:
+    number = isinstance(rate, int | float | np.integer | np.floating)
+    if unsigned or samples.ndim not in (1, 2) or not (number and 0 < rate <= 1_000_000 and rate == int(rate)):
         what = f"An array of {samples.ndim} dimensions of {samples.dtype} at {rate} samples a second is no audio"
         raise UsageError(what, "Give (samples, rate): floats or signed integers, [samples] or [samples, channels]")
     if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:  # channels first, as tensors have them

@@ -3,7 +3,7 @@
 import pytest
 from command import environment
 
-from mmcli.cli.progress import Count, Progress
+from mmcli.cli.progress import Count, Progress, pace
 
 
 def broken_off(error: BaseException, while_: BaseException | None = None) -> str:
@@ -36,3 +36,17 @@ def test_an_interrupted_run_says_how_far_it_came(error, while_):
 
 def test_another_error_is_no_interruption():
     assert broken_off(RuntimeError("it failed"), ValueError()) == ""
+
+
+@pytest.mark.parametrize(
+    ("done", "left", "seconds", "text"),
+    [
+        (8, 22, 8.0, "1.0/s, 0:22 left"),
+        (8, 22, 2.0, "4.0/s, 0:06 left"),
+        (2, 4, 5.0, "2.5 s each, 0:10 left"),
+        (1000, 9000, 500.0, "2.0/s, 1:15:00 left"),
+        (3, 0, 1.0, "3.0/s, 0:00 left"),
+    ],
+)
+def test_the_pace_is_that_of_the_whole_run(done, left, seconds, text):
+    assert pace(done, left, seconds) == text
