@@ -19,10 +19,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, s
     key. None: every query to every key. With `softcap` the scores pass through c·tanh(s / c) before the mask (Gemma 2,
     arXiv:2408.00118); fused kernels cannot do that, so it is written out.
     """
-    # A single query loses by a GPU's fused kernels: cuDNN plans its own anew for every length of the cache. A CPU's are
-    # for float32: in bfloat16 they take twice as long as what is written out in blocks.
+    # A single query loses by fused kernels: on a GPU cuDNN plans its own anew for every length of the cache; on a CPU
+    # they take up to twice the time, and from 500 keys on their digits depend on the number of threads. A CPU's are for
+    # float32: in bfloat16 they take twice as long as what is written out in blocks.
     on_cpu = q.device.type == "cpu"
-    worthwhile = q.dtype == torch.float32 if on_cpu else q.shape[2] > 1
+    worthwhile = q.shape[2] > 1 and (q.dtype == torch.float32 or not on_cpu)
     if softcap is None and worthwhile:
         if q.shape[1] != k.shape[1] and q.requires_grad and q.device.type == "cuda":
             # With a mask and gradients no fused kernel takes groups of heads: all scores would be written out.

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from mmcli.models.loaded import Loaded
 
 ROWS = 64  # questions that are asked side by side, at most: each has a cache of its own
-PROMPT = 16  # tokens that a GPU reads of each at least, padding among them
+# Tokens that are read of each at least, padding among them: sums over them have another order where there are more.
+PROMPT = 16
 MOST_OBJECTS = 12  # of one thing in one answer that is written, as in training
 MOST_DETECTIONS = 64  # of one thing, overlapping ones included
 ABSENT = 0.98  # share of an empty answer from which on none is written
@@ -278,8 +279,7 @@ def _write(
 ) -> list[Completion]:
     """What nano writes for each prompt; `seen` says which image it is about."""
     processor = _processor(loaded)
-    least = 0 if seen.store.device.type == "cpu" else PROMPT
-    inputs = replace(processor.rows(prompts, least), context=seen)
+    inputs = replace(processor.rows(prompts, PROMPT), context=seen)
     return complete(
         loaded.model,
         inputs,

@@ -25,15 +25,24 @@ STEM, CODE_WIDTH = 16, 128
 DRAWN = 2  # pixels of the drawn mask along the side of a sample
 
 
+class GroupNorm(nn.GroupNorm):
+    """With the same digits for any number of threads, which PyTorch's has not where channels are innermost on a CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
+        return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
+
+
 class Block(nn.Module):
     """Two 3 × 3 convolutions beside the identity: [B, C, h, w] → [B, C, h, w]."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.first_norm = nn.GroupNorm(channels // GROUP, channels)
+        self.first_norm = GroupNorm(channels // GROUP, channels)
         self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.second_norm = nn.GroupNorm(channels // GROUP, channels)
+        self.second_norm = GroupNorm(channels // GROUP, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.first_norm(self.first(x)))
@@ -53,7 +62,7 @@ class MaskHead(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(3, STEM, 3, 2, 1), nn.ReLU(), nn.Conv2d(STEM, plane, 3, 2, 1, bias=False)
         )  # fmt: skip
-        self.stem_norm = nn.GroupNorm(plane // GROUP, plane)
+        self.stem_norm = GroupNorm(plane // GROUP, plane)
         self.asked = nn.Linear(width + 4, sum(WIDTHS))
         pairs = list(zip(WIDTHS, WIDTHS[1:], strict=False))
         self.down = nn.ModuleList(nn.Conv2d(few, many, 3, 2, 1) for few, many in pairs)

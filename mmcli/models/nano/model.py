@@ -97,9 +97,10 @@ class Nano(Quantisable, PrefixLM, Fusable):
         self.class_share = nn.utils.rnn.pad_sequence(share, batch_first=True)
 
     def fuse(self) -> None:
-        """On a CPU the decoder's weights are put in oneDNN's order."""
+        """On a CPU weights are put in oneDNN's order: what is made of an image has the same digits in any batch."""
         if self.decoder.norm.weight.device.type == "cpu":
-            pack(self.decoder.layers)
+            pack(self.decoder)
+            pack(self.classifier)
 
     def expect_int8(self) -> None:
         if int8_pays() and step_packing_works():

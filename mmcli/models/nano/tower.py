@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmcli.layers.convolution import pack_convolutions
 from mmcli.layers.fusing import Fusable
+from mmcli.layers.packed import pack
 from mmcli.models.nano.config import CELL, NanoConfig
 from mmcli.models.nano.efficientnet_lite import CHANNELS, EfficientNetLite
 from mmcli.models.nano.mask_head import MaskHead
@@ -49,13 +50,14 @@ class NanoTower(Fusable):
         """On a CPU maps have their channels innermost (oneDNN is faster so), and convolutions are packed.
 
         Those of the detector stay in float32, since its logits decide what there is; the feature tower's are in
-        `convolve_in`.
+        `convolve_in`. The other products are packed too: all have the same digits with any number of threads.
         """
         if self.grid_position.device.type != "cpu":
             return
         self.to(memory_format=torch.channels_last)
         pack_convolutions(self.detector, torch.float32)
         pack_convolutions(self.features, self.convolve_in)
+        pack(self)
 
     def forward(self, pixels: Tensor, words: Tensor) -> tuple[Tensor, MaskPlanes]:
         """words [80, D]: the decoder's embeddings of the detector's classes."""
