@@ -132,7 +132,7 @@ def test_conversations(gemma3n):
     out.loss.backward()
     assert near(loss, out.loss) < CLOSE
     assert near(logits[valid], out.logits[valid]) < CLOSE
-    compare_gradients(loaded, reference, 3 * CLOSE)  # its sparse MLPs make rounding errors larger
+    compare_gradients(loaded, reference, 3 * CLOSE)  # the reference's own in float32 and float64 differ by 2e-5
 
 
 @pytest.mark.parametrize("multilingual", [True, False])
