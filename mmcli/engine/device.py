@@ -52,7 +52,7 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     given before."""
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
-    return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def choose_dtype(name: str, device: torch.device, parameters: int | None = None) -> torch.dtype:

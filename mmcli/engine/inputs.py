@@ -34,13 +34,6 @@ class Inputs:
     processor: LogitsProcessor | None = None  # what may be written in answer to these rows; None: anything
     search: Search | None = None  # how the model's publisher had it search; None: as `engine/beams.py` does by itself
 
-    def ready_for(self, device: torch.device) -> "Inputs":
-        """The same batch, its images in memory that a CUDA device reads by itself: made where they are, so that who
-        sends them need not."""
-        if device.type != "cuda":
-            return self
-        return replace(self, images=tuple(image.pin_memory() for image in self.images))
-
     def to(self, device: torch.device, dtype: torch.dtype) -> "Inputs":
         """The same batch on a device; images and audio also change their type, there: a GPU does so at once, where the
         threads of a busy CPU would wait for each other."""

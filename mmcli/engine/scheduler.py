@@ -5,10 +5,8 @@ ends leaves its place, and the next ones are prefilled together and put into the
 (`KVCache.insert`). The memory stays the same, and with it a recorded step. It knows no family and no task.
 """
 
-import sys
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -29,8 +27,6 @@ from mmcli.types import Completion, Timings
 SLACK = 128
 # On a GPU one in so many places must be free before any are filled: it reads few prompts hardly faster than many.
 JOIN_AT = 4
-
-TURN = 2e-4  # seconds for which another thread may keep Python's lock
 
 # The next rows, each as `Inputs` of its own, at most so many: those that can be had without waiting (maybe none), or as
 # many as there are at all where it is told to wait. None where there are no more.
@@ -53,24 +49,10 @@ def write_continuously(
     `complete` writes for it alone. Raises what `take` and `generate` do.
     """
     begun = 0
-    with keeping_interrupts(), _soon_in_turn():
+    with keeping_interrupts():
         while first := take(places, True):
             batch = _Batch(model, first, begun, stop_ids, max_tokens, sampling)
             begun = yield from batch.write(take)
-
-
-@contextmanager
-def _soon_in_turn() -> Generator[None]:
-    """Let the thread that writes have Python's lock soon after others, which read images, have taken it.
-
-    Nearly every operation of PyTorch gives it back and asks for it again, and a GPU waits with it.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, TURN))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 @dataclass

@@ -59,8 +59,7 @@ def rows_join(loaded: "Loaded", request: Request) -> bool:
 
 def inputs_of(loaded: "Loaded", request: Request, image: "Image.Image") -> "Inputs":
     """What the model reads of a row of one image."""
-    inputs = loaded.processor.inputs([[image]], [request.prompt_for(loaded.processor)])
-    return inputs.ready_for(loaded.device)
+    return loaded.processor.inputs([[image]], [request.prompt_for(loaded.processor)])
 
 
 def answer_each(loaded: "Loaded", request: Request, take: "Take", places: int) -> "Iterator[tuple[int, Completion]]":

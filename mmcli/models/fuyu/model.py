@@ -14,6 +14,8 @@ class Fuyu(CausalReader):
 
     decoder: PersimmonDecoder
 
+    prefill_records = True
+
     def __init__(self, config: FuyuConfig):
         super().__init__(config.image_token)
         self.decoder = PersimmonDecoder(config.decoder)

@@ -13,6 +13,8 @@ PLACE = -1  # stands for a soft token among ids: no token of the vocabulary can 
 class MiniCPMV(CausalLM):
     """The whole model. No id is forbidden in the answer, as in the reference."""
 
+    prefill_records = True
+
     def __init__(self, config: MiniCPMVConfig):
         super().__init__(config.decoder, PLACE)
         self.config = config

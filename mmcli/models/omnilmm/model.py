@@ -19,6 +19,8 @@ class OmniLMM(CausalLM):
     config.json does not number the token that keeps an image's places, so they hold one that no token has.
     """
 
+    prefill_records = True
+
     def __init__(self, config: OmniLMMConfig):
         super().__init__(config.decoder, image_token=IMAGE_TOKEN)
         self.vision = EvaTower(config.vision)

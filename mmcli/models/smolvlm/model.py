@@ -24,6 +24,8 @@ class SmolVLM(Quantisable, CausalLM):
     Forbidden in the answer is the image token, which only keeps a place.
     """
 
+    prefill_records = True
+
     def __init__(self, config: SmolVLMConfig):
         super().__init__(config.decoder, config.image_token)
         self.config = config
