@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from mmcli.batch.found import FoundSource
 from mmcli.batch.frames import FrameSource, with_frames
-from mmcli.batch.lanes import Lanes
+from mmcli.batch.lanes import MOST_THREADS, Lanes
 from mmcli.batch.outcome import Outcome, unforeseen
 from mmcli.batch.prefetch import Prefetched, prefetch
 from mmcli.batch.side_by_side import side_by_side
@@ -102,7 +102,7 @@ class _Runner:
         self.request, self._load, self.model, self.revision = request, load, model, revision
         self._size, self._keep = batch_size, keep
         self.loaded: Loaded | None = None
-        self.lanes = Lanes()
+        self.lanes = Lanes(most_threads=MOST_THREADS)
 
     def outcomes(self, sources: "Iterable[Source]", reader: "_Reader") -> Iterator[Outcome]:
         """What came of each source, in their order."""

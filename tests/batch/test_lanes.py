@@ -57,6 +57,16 @@ def test_each_lane_has_its_share_of_the_threads_and_the_last_window_all(threads)
         assert torch.get_num_threads() == 6
 
 
+def test_a_lane_of_a_small_model_has_no_more_threads_than_it_may(threads):
+    for loaded, share in ((model(), 4), (model(LARGE_FOR_AUDIO + 1), 6)):
+        lanes = Lanes(1, most_threads=4)
+        lanes.open(loaded)
+        for items in (1, 8):
+            with lanes.one(items):
+                assert torch.get_num_threads() == share
+        lanes.close()
+
+
 def test_a_batch_waits_for_a_lane(threads):
     lanes = Lanes(1)
     lanes.leave_to_batches()
