@@ -144,10 +144,23 @@ def prepare(model: GenerativeModel, tokens: Tensor) -> Tensor | None:
     return model.before_step(tokens)
 
 
-def _capture(graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream) -> torch.cuda.graph:
-    """Record on that stream (PyTorch's own is one of the first device that recorded), whatever other threads do on a
-    GPU at the same time."""
-    return torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
+def _recorded(work: Callable[[], None], undo: Callable[[], None] | None = None) -> torch.cuda.CUDAGraph:
+    """Do some work on the current device aside, `undo` what it did, and record it, whatever other threads do meanwhile.
+
+    Libraries set themselves up at the first call of each thread, which must not be recorded: it may be another thread
+    than the one that has done such work before. (PyTorch's own stream to record on is one of the first device that
+    recorded.)
+    """
+    aside, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        work()
+    torch.cuda.current_stream().wait_stream(aside)
+    if undo is not None:
+        undo()
+    with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
+        work()
+    return graph
 
 
 class Graph:
@@ -182,17 +195,12 @@ class Graph:
 
     def _record(self, model: GenerativeModel, arguments: list[Any], cache: KVCache, state: list[Tensor]) -> None:
         """Run a step aside, undo what it did to the `state` of the cache, and record one."""
-        # Libraries set themselves up at their first call, which must not be recorded.
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            self._step(model, arguments)
-        torch.cuda.current_stream().wait_stream(aside)
-        cache.valid.copy_(state[0])
-        cache.positions.copy_(state[1])
-        self._graph = torch.cuda.CUDAGraph()
-        with _capture(self._graph, aside):
-            self._step(model, arguments)
+
+        def undo() -> None:
+            cache.valid.copy_(state[0])
+            cache.positions.copy_(state[1])
+
+        self._graph = _recorded(lambda: self._step(model, arguments), undo)
 
     def _step(self, model: GenerativeModel, arguments: list[Any]) -> None:
         self.logits = model.step(*arguments)
@@ -245,9 +253,12 @@ class EncoderGraph:
 
     def __init__(self, function: Callable[[Tensor], list[Tensor]], x: Tensor):
         self._x = x.clone()
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(x.device), _capture(self._graph, torch.cuda.Stream(x.device)):
+
+        def work() -> None:
             self._results = function(self._x)
+
+        with torch.cuda.device(x.device):
+            self._graph = _recorded(work)
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         """What the function makes of x, in memory of its own."""
@@ -263,11 +274,13 @@ class PrefillGraph:
         images = tuple(image.clone() for image in inputs.images)
         self._inputs = replace(inputs, tokens=inputs.tokens.clone(), valid=inputs.valid.clone(), images=images)
         self._cache = weakref.proxy(cache)  # the cache holds the graph
-        self._graph = torch.cuda.CUDAGraph()
-        device = cache.valid.device
-        with torch.cuda.device(device), _capture(self._graph, torch.cuda.Stream(device)):
+
+        def work() -> None:
             self._logits = model.prefill(self._inputs, cache)
-        cache.length = 0  # nothing was run
+
+        with torch.cuda.device(cache.valid.device):
+            self._graph = _recorded(work, lambda: cache.truncate(0))
+        cache.length = 0  # what is recorded was not run
 
     def __call__(self, inputs: Inputs) -> Tensor:
         """Read the rows of a batch into the empty cache → logits [B, V] of the first token to write."""

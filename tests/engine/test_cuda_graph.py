@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import threading
 import weakref
 
 import pytest
@@ -240,6 +241,24 @@ def test_a_prompt_behind_what_a_cache_holds_is_not_played_back(model, monkeypatc
     more = inputs([3, 8, 30, 61]).to(device, torch.float32)
     torch.testing.assert_close(cuda_graph.prefill(model, more, cache), model.prefill(more, fresh), rtol=1e-4, atol=1e-4)
     assert cache.length == fresh.length == 8
+
+
+@torch.inference_mode()
+def test_a_thread_that_used_no_library_yet_records_what_another_has_called():
+    """Each has its handles of cuBLAS and cuDNN, and to make them while a graph is recorded breaks that off."""
+    layers = torch.nn.Sequential(torch.nn.Conv1d(3, 8, 3), torch.nn.Flatten(), torch.nn.Linear(48, 5)).cuda()
+    inputs = torch.randn(4, 2, 3, 8, device="cuda")
+    found = []
+
+    def encode(x):
+        with torch.inference_mode():
+            found.append(cuda_graph.encode(layers, lambda x: [layers(x)], x)[0])
+
+    for x in inputs:
+        thread = threading.Thread(target=encode, args=(x,))
+        thread.start()
+        thread.join()
+    torch.testing.assert_close(torch.stack(found), torch.stack([layers(x) for x in inputs]))
 
 
 def test_a_models_memory_goes_with_it():
