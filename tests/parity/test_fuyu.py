@@ -192,7 +192,7 @@ def test_half_precision_stays_close(pair):
     with torch.inference_mode():
         length = inputs.tokens.shape[1]
         exact = pair.ours.model.prefill(inputs, pair.ours.model.new_cache(1, length))
-        rough = short.model.prefill(inputs.to("cpu", torch.bfloat16), short.model.new_cache(1, length))
+        rough = short.model.prefill(inputs.to(torch.device("cpu"), torch.bfloat16), short.model.new_cache(1, length))
     assert torch.nn.functional.cosine_similarity(exact, rough) > 0.995
 
 

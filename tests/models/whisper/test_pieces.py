@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from mmcli.layers import encoder_decoder
-from mmcli.layers.encoder_decoder import attend_by_head
 from mmcli.layers.int8 import in_int8
 from mmcli.models.stacks import StackConfig
 from mmcli.models.whisper.model import EncoderLayer
@@ -23,10 +22,3 @@ def test_a_layer_in_pieces_equals_the_whole(monkeypatch, short, in_integers):
     whole = layer(x)
     monkeypatch.setattr(encoder_decoder, "PIECE", 16)
     torch.testing.assert_close(layer(x), whole, rtol=1e-5, atol=1e-2 if short else 1e-5)
-
-
-def test_attention_by_head_is_attention(monkeypatch):
-    monkeypatch.setattr(encoder_decoder, "PIECE", 16)
-    q, k, v = torch.randn(3, 2, 4, 50, 8)
-    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-    torch.testing.assert_close(attend_by_head(q, k, v), expected)
