@@ -1,4 +1,4 @@
-"""The commands of `mmcli`. Each is imported when it is run, explained or completed; a list of all imports all."""
+"""The commands of `mmcli`. Each is imported when it is run, explained or completed."""
 
 from importlib import import_module
 from typing import Any
@@ -8,22 +8,42 @@ from typer.main import get_command
 from mmcli.cli.help import Group
 from mmcli.startup import starting_up
 
-COMMANDS = {  # name → module in which its Typer app is, in the order of the help page
-    "caption": "mmcli.cli.caption",
-    "detect": "mmcli.cli.detect",
-    "segment": "mmcli.cli.segment",
-    "read": "mmcli.cli.read",
-    "chat": "mmcli.cli.chat",
-    "transcribe": "mmcli.cli.transcribe",
-    "crop": "mmcli.cli.crop",
-    "report": "mmcli.cli.report",
-    "tune": "mmcli.cli.tune",
-    "evaluate": "mmcli.cli.evaluate",
-    "inspect": "mmcli.cli.inspect",
-    "config": "mmcli.cli.config",
-    "doctor": "mmcli.cli.doctor",
-    "help": "mmcli.cli.explain",
-    "models": "mmcli.cli.models",
+# Name → module in which its Typer app is, and the first sentence of its help; in the order of the help page, which is
+# written without an import.
+COMMANDS = {
+    "caption": ("mmcli.cli.caption", "Say what each picture shows, in a sentence or, with some models, at length"),
+    "detect": ("mmcli.cli.detect", "Find objects in pictures and print a box for each"),
+    "segment": ("mmcli.cli.segment", "Find objects in pictures and outline each with a mask"),
+    "read": ("mmcli.cli.read", "Read the text in pictures"),
+    "chat": (
+        "mmcli.cli.chat",
+        "Answer questions about pictures and recordings, all of which the model takes in at once",
+    ),
+    "transcribe": ("mmcli.cli.transcribe", "Write down what is said in recordings"),
+    "crop": (
+        "mmcli.cli.crop",
+        "Write each object that was found as a picture of its own, cut out of the picture in full size",
+    ),
+    "report": (
+        "mmcli.cli.report",
+        "Make a page of results: pictures with what was found drawn in, transcripts with players, search and filters",
+    ),
+    "tune": (
+        "mmcli.cli.tune",
+        "Train a model on examples of your own: labelled pictures, prompts and answers, recordings and their texts",
+    ),
+    "evaluate": ("mmcli.cli.evaluate", "Measure a model's answers about data whose right answers are known"),
+    "inspect": (
+        "mmcli.cli.inspect",
+        "Show a model's stages with their shapes and sizes, its vocabulary and its modules",
+    ),
+    "config": ("mmcli.cli.config", "Show which model each command uses, what chose it, and the configuration file"),
+    "doctor": ("mmcli.cli.doctor", "Show versions and devices, and check the bundled models on this machine"),
+    "help": ("mmcli.cli.explain", "Explain a command, as its --help does"),
+    "models": (
+        "mmcli.cli.models",
+        "Find, choose, list, download, look at, check, convert, merge, quantize and remove models",
+    ),
 }
 
 
@@ -37,6 +57,9 @@ class Commands(Group):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in COMMANDS and self.commands[cmd_name] is None:
             with starting_up():
-                module = import_module(COMMANDS[cmd_name])
+                module = import_module(COMMANDS[cmd_name][0])
             self.commands[cmd_name] = get_command(module.app)
         return super().get_command(ctx, cmd_name)
+
+    def summary(self, ctx: Any, name: str) -> str:
+        return COMMANDS[name][1] if name in COMMANDS else super().summary(ctx, name)

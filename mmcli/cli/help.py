@@ -42,11 +42,6 @@ def _column(formatter: Any) -> int:
     return max(10, min(28, formatter.width // 3))
 
 
-def _summary(command: Any) -> str:
-    """The first sentence of a command's help."""
-    return " ".join(command.help.split()).split(". ")[0].rstrip(".")
-
-
 def _places(command: Any, ctx: Any) -> list[str]:
     """What may stand after the options, optional things in brackets."""
     arguments = [param for param in command.get_params(ctx) if param.param_type_name == "argument"]
@@ -115,11 +110,15 @@ class Group(_Helpful, TyperGroup):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return ["[OPTIONS]", "COMMAND", "[ARGS]..."]
 
+    def summary(self, ctx: Any, name: str) -> str:
+        """The first sentence of a command's help."""
+        command: Any = self.get_command(ctx, name)
+        return " ".join(command.help.split()).split(". ")[0].rstrip(".")
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         _begin(self, ctx, formatter)
         with formatter.section("Commands"):
-            commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-            formatter.write_dl([(name, _summary(command)) for name, command in commands])
+            formatter.write_dl([(name, self.summary(ctx, name)) for name in self.list_commands(ctx)])
         with formatter.section("Options"):
             params: list[Any] = self.get_params(ctx)
             rows = [_row(param) for param in params if not param.hidden]

@@ -4,9 +4,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import mmcli, process
+from typer.main import get_command
+
+from mmcli.cli.app import app
+from mmcli.cli.commands import COMMANDS as COMMAND_TABLE
+from mmcli.cli.help import Group
 
 SNAPSHOT = Path(__file__).parent / "help.txt"
 COMMANDS = ["", "caption", "detect", "segment", "read", "chat", "transcribe", "tune", "evaluate", "inspect"]
@@ -32,6 +38,12 @@ def test_help_is_what_was_checked_in(monkeypatch):
     if os.environ.get("MMCLI_WRITE_HELP"):
         SNAPSHOT.write_text(text, "utf-8")
     assert text == SNAPSHOT.read_text("utf-8")
+
+
+def test_summaries_are_the_first_sentences_of_the_commands_help():
+    whole: Any = get_command(app)
+    for name, (_, summary) in COMMAND_TABLE.items():
+        assert summary == Group.summary(whole, None, name)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -78,6 +90,7 @@ def test_what_needs_no_model_imports_nothing_heavy(arguments):
     ("arguments", "imported"),
     [
         (["--version"], []),
+        (["--help"], []),
         (["captoin"], []),
         (["caption", "--help"], ["caption"]),
         (["caption", "nothere.jpg"], ["caption"]),
@@ -88,7 +101,7 @@ def test_what_needs_no_model_imports_nothing_heavy(arguments):
 def test_a_command_imports_no_other(arguments, imported):
     code = (
         "import sys\nfrom mmcli.cli.app import run\nfrom mmcli.cli.commands import COMMANDS\nrun(sys.argv[1:])\n"
-        "places = (*COMMANDS.values(), 'mmcli.cli.tune_check')\n"
+        "places = [module for module, _ in COMMANDS.values()] + ['mmcli.cli.tune_check']\n"
         "sys.stderr.write('\\n' + ' '.join(place for place in places if place in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
