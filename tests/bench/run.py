@@ -9,10 +9,15 @@ README.md beside this file says how to read the figures.
 
 import argparse
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -52,30 +57,57 @@ def options() -> argparse.Namespace:
     return given
 
 
-def script(name: str, *arguments: str, threads: int | None = None) -> str:
+def script(name: str, *arguments: str, threads: int | None = None, seconds: float | None = None) -> str:
     """Run a script of this folder in a process of its own → its stdout. RuntimeError with its last words.
 
-    How long it took is said on stderr, for those who wait.
+    After `seconds` it is ended, with all that it has started. How long it took is said on stderr, for those who wait.
     """
     command, start = [sys.executable, str(HERE / name), *arguments], time.perf_counter()
-    done = subprocess.run(command, env=startup.environment(threads), capture_output=True, text=True)
+    process = subprocess.Popen(
+        command, env=startup.environment(threads), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except BaseException as error:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise RuntimeError(f"not done within {seconds:.0f} s") from None
+        raise
     print(f"{name} took {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    if done.returncode:
-        words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise RuntimeError(words[-1])
-    return done.stdout
+    if process.returncode:
+        raise RuntimeError(reason(err) or f"exit code {process.returncode}")
+    return out
 
 
-def compare(model: str, given: argparse.Namespace) -> dict[str, Any]:
-    """All samples of both sides, a round's by their batches, A B A B …; a side that fails is left out and says why."""
+def reason(stderr: str) -> str:
+    """The line of a process's last words that names an error: others may stand behind it."""
+    lines = stderr.strip().splitlines()
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (named or lines or [""])[-1]
+
+
+def compare(
+    model: str,
+    given: argparse.Namespace,
+    chosen: list[str] | None = None,
+    left: Callable[[], float | None] = lambda: None,
+) -> dict[str, Any]:
+    """All samples of all sides, a round's by their batches, A B A B …; a side that fails is left out and says why.
+
+    The sides are those that can run it, where none are `chosen`. `left` says how many seconds there are.
+    """
     spec = {"model": model} | {key: getattr(given, key) for key in ("device", "dtype", "table", "threads", "batch")}
     spec |= {"tokens": given.tokens, "repeats": given.repeats}
-    samples: dict[str, list[list[dict]]] = {side: [] for side in sides(model)}
+    samples: dict[str, list[list[dict]]] = {side: [] for side in chosen or sides(model)}
     failed: dict[str, str] = {}
     for _ in range(given.rounds):
         for side in [side for side in samples if side not in failed]:
             try:
-                out = script("worker.py", json.dumps(spec | {"side": side}), threads=given.threads)
+                command = json.dumps(spec | {"side": side})
+                out = script("worker.py", command, threads=given.threads, seconds=left())
                 samples[side].append(json.loads(out.splitlines()[-1]))
             except RuntimeError as error:
                 failed[side] = str(error)

@@ -42,6 +42,13 @@ class Mmcli:
             return loaded.storage
         return "int8" if loaded.quantised else str(loaded.dtype).removeprefix("torch.")
 
+    def warm_up(self, inputs: Any, tokens: int) -> float:
+        """Answer until nothing is compiled or recorded any more → seconds to the very first token.
+
+        The prompts of a shape are recorded at the second of them.
+        """
+        return [self.answer(inputs, tokens)[0] for _ in range(2)][0]
+
     def answer(self, inputs: Any, tokens: int) -> tuple[float, float, list[list[int]]]:
         """(seconds to the first token, seconds from there to the last, ids a row)."""
         if inputs.search is not None and inputs.search.beams > 1:
@@ -118,6 +125,8 @@ def _read_tokens(given: Any, model: Any) -> tuple[Any, Any]:
 class Transformers:
     """`generate` of the model's own class, greedy, with its default cache and attention."""
 
+    settings: dict[str, Any] = {}  # for `generate`
+
     def __init__(self) -> None:
         import foreign  # noqa: F401 (before transformers)
         from transformers import AutoModelForImageTextToText, StoppingCriteria, logging
@@ -150,6 +159,10 @@ class Transformers:
         self.model.generation_config.forced_eos_token_id = None
         return str(dtype).removeprefix("torch.")
 
+    def warm_up(self, inputs: Any, tokens: int) -> float:
+        """As `Mmcli.warm_up`: nothing is compiled, a few tokens do."""
+        return self.answer(inputs, min(tokens, 8))[0]
+
     def answer(self, inputs: Any, tokens: int) -> tuple[float, float, list[list[int]]]:
         """As `Mmcli.answer`."""
 
@@ -165,6 +178,7 @@ class Transformers:
             do_sample=False,
             pad_token_id=0,
             stopping_criteria=[self._clock],
+            **self.settings,
         )
         rows = written[:, given.tokens.shape[1] :].tolist()
         last = finished(self.device)
@@ -185,4 +199,14 @@ class Transformers:
         return {name: _pixels(given.images)} | prefix
 
 
-SIDES = {"mmcli": Mmcli, "transformers": Transformers}
+class CompiledTransformers(Transformers):
+    """The same with a cache of fixed size, for which it compiles the step."""
+
+    settings = {"cache_implementation": "static"}
+
+    def warm_up(self, inputs: Any, tokens: int) -> float:
+        """As `Mmcli.warm_up`: whole answers, since the size of the cache is that of the answer."""
+        return [self.answer(inputs, tokens)[0] for _ in range(2)][0]
+
+
+SIDES = {"mmcli": Mmcli, "transformers": Transformers, "transformers, compiled": CompiledTransformers}

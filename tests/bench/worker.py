@@ -107,12 +107,12 @@ def measure(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def measure_batch(side: Any, spec: dict[str, Any], inputs: Any, device: Any) -> dict[str, Any]:
-    """Answer once to warm up and then `repeats` times; medians of the latter."""
+    """Answer to warm up and then `repeats` times; medians of the latter."""
     import torch
 
     tokens, batch = spec["tokens"], len(inputs.tokens)
     with torch.inference_mode():
-        first, _, rows = side.answer(inputs, tokens)
+        first = side.warm_up(inputs, tokens)
         spent = time.process_time()
         runs = [side.answer(inputs, tokens) for _ in range(spec["repeats"])]
         spent = (time.process_time() - spent) / len(runs)
@@ -123,7 +123,7 @@ def measure_batch(side: Any, spec: dict[str, Any], inputs: Any, device: Any) -> 
         "whole": statistics.median(run[0] + run[1] for run in runs),
         "processor": spent,
         "memory": peak_memory(device),
-        "ids": rows,
+        "ids": runs[-1][2],
         "prefix": inputs.tokens.shape[1],
     }
     if spec["side"] == "mmcli" and device.type == "cuda":  # after the peak was read
