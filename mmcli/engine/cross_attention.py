@@ -6,6 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from mmcli.engine.device import sent
 from mmcli.engine.row_state import RowState
 
 Layers = list[tuple[Tensor, Tensor]]
@@ -37,7 +38,7 @@ class CrossAttentionKV(RowState):
         `keys_values` gives the keys and values of every layer of vectors [B, S, D].
         """
         states = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-        lengths = torch.tensor([len(row) for row in rows], device=states.device)
+        lengths = sent(torch.tensor([len(row) for row in rows]), states.device)
         valid = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
         there = valid[:, None, :, None]
         return cls([(k * there, v * there) for k, v in keys_values(states)], valid)

@@ -6,7 +6,7 @@ weights does. (NVIDIA, CUDA programming guide, "CUDA Graphs"; gpt-fast does the 
 
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ MOST_PREFILLS = 4  # shapes of prompts that are recorded for a cache: each holds
 MOST_ENCODED = 4  # rows that an encoder is recorded for: of more the device is busier than the host
 MOST_ENCODERS = 4  # shapes of them
 
-# What was recorded of each model's encoder, by the shape of what it reads.
+# What was recorded of each model's encoder, by its kind and the shapes of what it reads.
 _encoders: "weakref.WeakKeyDictionary[Any, dict[Any, EncoderGraph | None]]" = weakref.WeakKeyDictionary()
 
 # The last cache of each model, with its graph, kept for the next batch of the same shape.
@@ -229,40 +229,45 @@ class Graph:
         return self.logits
 
 
-def encode(model: nn.Module, function: Callable[[Tensor], list[Tensor]], x: Tensor) -> list[Tensor]:
-    """`function(x)`, a part of the model that reads few rows on a CUDA device and asks nothing of it on the way.
+def encode(
+    model: nn.Module, function: Callable[..., list[Tensor]], *inputs: Tensor, kind: Hashable = None
+) -> list[Tensor]:
+    """`function(*inputs)`, a part of the model that reads few rows on a CUDA device and asks nothing of it on the way.
 
-    From the second call with a shape on it is played back from a graph.
+    From the second call with these shapes on it is played back from a graph. All tensors that it reads beside weights
+    are among the inputs; what else it depends on is its `kind`.
     """
+    x = inputs[0]
     if not records(x.device, "prompts") or len(x) > MOST_ENCODED or torch.is_grad_enabled():
-        return function(x)
-    recorded = _encoders.setdefault(model, {})
-    if x.shape not in recorded:
+        return function(*inputs)
+    recorded, shapes = _encoders.setdefault(model, {}), (kind, *(tensor.shape for tensor in inputs))
+    if shapes not in recorded:
         while len(recorded) >= MOST_ENCODERS:
             del recorded[next(iter(recorded))]
-        recorded[x.shape] = None
-        return function(x)
-    graph = recorded[x.shape]
+        recorded[shapes] = None
+        return function(*inputs)
+    graph = recorded[shapes]
     if graph is None:
-        graph = recorded[x.shape] = EncoderGraph(function, x)
-    return graph(x)
+        graph = recorded[shapes] = EncoderGraph(function, *inputs)
+    return graph(*inputs)
 
 
 class EncoderGraph:
-    """A function of a tensor of one shape."""
+    """A function of tensors of certain shapes."""
 
-    def __init__(self, function: Callable[[Tensor], list[Tensor]], x: Tensor):
-        self._x = x.clone()
+    def __init__(self, function: Callable[..., list[Tensor]], *inputs: Tensor):
+        self._inputs = [tensor.clone() for tensor in inputs]
 
         def work() -> None:
-            self._results = function(self._x)
+            self._results = function(*self._inputs)
 
-        with torch.cuda.device(x.device):
+        with torch.cuda.device(inputs[0].device):
             self._graph = _recorded(work)
 
-    def __call__(self, x: Tensor) -> list[Tensor]:
-        """What the function makes of x, in memory of its own."""
-        self._x.copy_(x)
+    def __call__(self, *inputs: Tensor) -> list[Tensor]:
+        """What the function makes of the inputs, in memory of its own."""
+        for own, given in zip(self._inputs, inputs, strict=True):
+            own.copy_(given)
         self._graph.replay()
         return [result.clone() for result in self._results]
 

@@ -1,11 +1,14 @@
 """Llama 3.2 Vision: a tower over tiles, and a Llama decoder with layers that attend to what the tower made of them."""
 
+from functools import partial
 from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 
+from mmcli.engine import cuda_graph
 from mmcli.engine.cross_attention import CrossAttentionKV
+from mmcli.engine.device import sent
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
@@ -47,29 +50,36 @@ class Mllama(GenerativeModel):
         device = self.projector.weight.device
         states: dict[int, Tensor] = {}
         for count, group in groupby(sorted(range(len(inputs.images)), key=tiles_of), key=tiles_of):
-            places = list(group)
+            places, order = list(group), sent(self.vision.order(count), device)
             for some in (places[first : first + AT_ONCE] for first in range(0, len(places), AT_ONCE)):
-                arrangement = torch.tensor([numbers[layouts[place]] for place in some], device=device)
-                vectors = self.vision(torch.stack([inputs.images[place] for place in some]), arrangement, count)
-                states.update(zip(some, self.projector(vectors).flatten(1, 2), strict=True))
+                arrangement = sent(torch.tensor([numbers[layouts[place]] for place in some]), device)
+                tiles = torch.cat([inputs.images[place] for place in some])
+                (vectors,) = cuda_graph.encode(
+                    self, partial(self._tiles_states, count=count), tiles, arrangement, order, kind=count
+                )
+                states.update(zip(some, vectors, strict=True))
         return torch.stack([states[place] for place in range(len(inputs.images))])
+
+    def _tiles_states(self, tiles: Tensor, arrangement: Tensor, order: Tensor, count: int) -> list[Tensor]:
+        """The tiles of images [I · M, 3, side, side] → [I, M · P, D]; see `Tower.forward`."""
+        images = tiles.unflatten(0, (len(arrangement), -1))
+        return [self.projector(self.vision(images, arrangement, order, count)).flatten(1, 2)]
 
     def encode_images(self, inputs: Inputs) -> tuple[CrossAttentionKV, Tensor]:
         """Keys and values of all images of a batch, and which of them each token attends to [B, T, S].
 
         A row with fewer images than others has zeros behind its own, which no token attends to.
         """
-        vision, is_image = self.config.vision, inputs.tokens == self.config.image_token
+        vision, image, tokens = self.config.vision, self.config.image_token, inputs.tokens.cpu()
         counts = [rows * columns for rows, columns in inputs.image_layouts]
-        own = is_image.sum(dim=1).tolist()
+        own = (tokens == image).sum(dim=1).tolist()
         if sum(own) != len(inputs.images):
             raise ValueError(f"{len(inputs.images)} images for {sum(own)} places")
+        # In front of the tower: the host asks nothing of the device behind it, and gives it the decoder meanwhile.
+        attends = cross_attention_mask(tokens, image, counts, vision.most_tiles, vision.patches)
+        attends = sent(attends, inputs.tokens.device)
         states = [part.flatten(0, 1) for part in self.image_states(inputs).split(own)]
-        images = CrossAttentionKV.padded(states, self.decoder.keys_values)
-        attends = cross_attention_mask(
-            inputs.tokens, self.config.image_token, counts, vision.most_tiles, vision.patches
-        )
-        return images, attends.to(images.device)
+        return CrossAttentionKV.padded(states, self.decoder.keys_values), attends
 
     def prefill(self, inputs: Inputs, cache: KVCache) -> Tensor:
         """Read a batch behind what the cache holds → logits [B, V] of the first token to write.

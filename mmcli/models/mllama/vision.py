@@ -111,15 +111,17 @@ class Tower(nn.Module):
         self.layers = nn.ModuleList(Layer(config, gated=False) for _ in range(config.depth))
         self.global_layers = nn.ModuleList(Layer(config, gated=True) for _ in range(config.global_depth))
 
-    def forward(self, tiles: Tensor, arrangement: Tensor, count: int) -> Tensor:
-        """`arrangement` [I] is each image's number from 1 on, `count` says how many of its tiles each of them has."""
+    def forward(self, tiles: Tensor, arrangement: Tensor, order: Tensor, count: int) -> Tensor:
+        """`arrangement` [I] is each image's number from 1 on, `count` says how many of its tiles each of them has.
+
+        `order` are the places of all vectors of such an image, see `Tower.order`.
+        """
         images, most, patches = *tiles.shape[:2], self.config.patches
         x = self.patch(tiles.flatten(0, 1)).flatten(2).mT.unflatten(0, (images, most))
         x = self.tiles_before(x, arrangement)
         x = torch.cat((self.whole.expand(images, most, 1, -1), x), dim=2)
         x = self.norm_before(self.position(x, arrangement))
         x = F.pad(x, (0, 0, 0, self.config.filled_patches - patches))
-        order = self._order(count).to(x.device)
         back, real, kept = order.argsort(), count * patches, {}
         x = x.flatten(1, 2)[:, order]
         for number, layer in enumerate(self.layers):
@@ -134,7 +136,7 @@ class Tower(nn.Module):
         beside = torch.stack([kept[number] for number in self.config.kept], dim=-1).flatten(2) if kept else x[..., :0]
         return torch.cat((x, beside), dim=-1)[:, back].unflatten(1, (most, -1))[:, :, :patches]
 
-    def _order(self, count: int) -> Tensor:
+    def order(self, count: int) -> Tensor:
         """Places of all vectors of an image with so many tiles, [L]: those that stand for something come first."""
         stands = torch.zeros(self.config.most_tiles, self.config.filled_patches, dtype=torch.bool)
         stands[:count, : self.config.patches] = True

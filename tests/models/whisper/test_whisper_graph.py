@@ -76,7 +76,9 @@ def test_recorded_rules_write_what_the_rules_leave(model, rows, switch, monkeypa
 @pytest.mark.parametrize("rows", [1, 4, 5])
 def test_audio_encoded_from_a_graph_is_what_the_encoder_makes_of_it(model, rows, monkeypatch):
     replays, play = [], cuda_graph.EncoderGraph.__call__
-    monkeypatch.setattr(cuda_graph.EncoderGraph, "__call__", lambda own, x: replays.append(x) or play(own, x))
+    monkeypatch.setattr(
+        cuda_graph.EncoderGraph, "__call__", lambda own, *given: replays.append(given) or play(own, *given)
+    )
     torch.manual_seed(0)
     with torch.inference_mode():
         features = [torch.randn(rows, 8, 154, device="cuda") for _ in range(4)]
