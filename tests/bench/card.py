@@ -44,7 +44,7 @@ WORK = (
     ("compiled", "e4b", (1,)),
 )
 HEADS = {
-    "speech": ("Whisper", "windows", "encoding", "transformers", "a step", "tokens/s", "transformers", "share"),
+    "speech": ("Whisper", "windows", "encoding", "transformers", "a step", "tokens/s", "transformers", "share", "load"),
     "beside": ("model", "rows", "prefill", "transformers", "a step", "tokens/s", "transformers", "share", "load"),
     "integers": ("weights", "rows", "a step", "tokens/s", "share", "times bfloat16"),
     "folder": ("a folder", "rows", "photographs/s", "tokens/s", "of one length", "share of that"),
@@ -146,7 +146,8 @@ class Card:
                 middle = {label: [value.partition(" (")[0] for value in values] for label, values in cells.items()}
                 encoding, rates = middle["encoding alone"], middle["tokens/s while decoding"]
                 step, share = middle["a step of decoding"][0], WINDOWS_SHARE.findall(said)[0]
-                self.show("speech", name, batch, *encoding[:2], step, *rates[:2], share)
+                load = " / ".join(middle["loading"][:2]) if "loading" in middle else ""
+                self.show("speech", name, batch, *encoding[:2], step, *rates[:2], share, load)
 
 
 def figures(samples: dict[str, Any], place: int, batch: int) -> Iterator[str]:

@@ -8,9 +8,13 @@ of the tokens: what the rest takes more is that of steps.
 """
 
 import argparse
+import json
 import statistics
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sides import finished
@@ -142,6 +146,41 @@ class Theirs:
         return written[:, len(prompt) :].tolist()
 
 
+def write_folder(folder: Path, theirs: Theirs) -> None:
+    """The same weights as a checkpoint, with a tokenizer that knows the first ids only."""
+    from transformers import WhisperFeatureExtractor
+    from whisper_folders import special_names, tiny_tokenizer
+
+    theirs.model.save_pretrained(folder)
+    tokenizer = tiny_tokenizer(multilingual=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    WhisperFeatureExtractor(feature_size=theirs.model.config.num_mel_bins).save_pretrained(folder)
+    ids = {name: tokenizer.token_to_id(name) for name in special_names(multilingual=True)}
+    languages = {"<|en|>": ids["<|en|>"]}
+    settings = {"no_timestamps_token_id": ids["<|notimestamps|>"], "is_multilingual": True, "lang_to_id": languages}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+
+
+def loading(theirs: Theirs, device: Any, dtype: Any, repeats: int) -> dict[str, list[float]]:
+    """Seconds of each side from a folder, which is in memory, to a model on the device."""
+    from transformers import WhisperForConditionalGeneration
+
+    from mmcli.hub.resolve import resolve
+    from mmcli.models.load import load
+
+    name = str(dtype).removeprefix("torch.")
+    placed = {"device_map": device} if find_spec("accelerate") else {}
+    with tempfile.TemporaryDirectory(prefix="mmcli-bench-") as folder:
+        write_folder(Path(folder), theirs)
+        works: dict[str, Callable[[], Any]] = {
+            "mmcli": lambda: load(resolve(folder), device, name),
+            "transformers": lambda: WhisperForConditionalGeneration.from_pretrained(folder, dtype=dtype, **placed).to(
+                device
+            ),
+        }
+        return {side: timed(device, work, repeats) for side, work in works.items()}
+
+
 def timed(device: Any, work: Callable[[], Any], repeats: int) -> list[float]:
     """Seconds of each repetition after one to warm up."""
     work()
@@ -185,7 +224,9 @@ def main(given: argparse.Namespace) -> None:
             whole, part = (timed(device, partial(write, count), given.rounds) for count in counts(given))
             samples[name] = Samples(encoding, whole, part)
         copy = copy_rate(device)
-    print(report(given, ours, device, samples, copy))
+        theirs = sides.get("transformers")
+        loads = {} if theirs is None else loading(theirs, device, dtype, given.rounds)
+    print(report(given, ours, device, samples, copy, loads))
 
 
 class Samples(NamedTuple):
@@ -207,6 +248,7 @@ def report(
     device: Any,
     samples: dict[str, Samples],
     copy: float,
+    loads: dict[str, list[float]],
 ) -> str:
     import torch
 
@@ -224,13 +266,16 @@ def report(
     speeds = {side: [audio / one for one in each] for side, each in whole.items()}
     rows = [("", *whole, *(["ratio"] if len(whole) == 2 else []))]
     for label, samples, form in (
+        ("loading", loads, seconds_text),
         ("windows to tokens", whole, seconds_text),
         ("encoding alone", encoding, seconds_text),
         ("a step of decoding", steps, seconds_text),
         ("tokens/s while decoding", rates, lambda value: f"{value:,.0f}"),
         ("times real time", speeds, lambda value: f"{value:.0f}"),
     ):
-        columns = list(samples.values())
+        columns = [column for column in samples.values() if column]
+        if not columns:
+            continue
         rows.append((label, *(middle(each, form) for each in columns), *([ratio(*columns)] if columns[1:] else [])))
     read = ours.read_each_step(given.batch, given.tokens)
     shares = ", ".join(f"{side} {read / statistics.median(each) / copy:.0%}" for side, each in steps.items())
