@@ -1,5 +1,6 @@
 """A small checkpoint of every family, with random weights."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import fuyu_folders
@@ -11,6 +12,10 @@ import omnilmm_folders
 import smolvlm_folders
 import support
 import whisper_folders
+
+from mmcli.hub.resolve import resolve
+from mmcli.models.load import load
+from mmcli.models.loaded import Loaded
 
 FAMILIES = (
     "paligemma",
@@ -46,3 +51,10 @@ def write_family(folder: Path, name: str) -> Path:
     else:
         support.write_checkpoint(folder, support.tiny_reference(support.tiny_config(name == "paligemma 2")))
     return folder
+
+
+def load_family(folder: Path, name: str, device: str, dtype: str = "float32") -> Loaded:
+    """Write one and load it: Gemma 3n's image tower has fewer blocks than configurations can say."""
+    checkpoint = resolve(str(write_family(folder, name)))
+    with gemma3n_models.shallow_tower() if name == "gemma3n" else nullcontext():
+        return load(checkpoint, device, dtype)

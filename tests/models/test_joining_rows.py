@@ -4,13 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from every_family import FAMILIES, write_family
+from every_family import FAMILIES, load_family
 from support import random_image
 
 from mmcli.engine import cuda_graph
-from mmcli.hub.resolve import resolve
 from mmcli.layers import kernels
-from mmcli.models.load import load
 from mmcli.tasks.answer import answer, answer_each, inputs_of, rows_join
 from mmcli.tasks.caption import CaptionRequest
 
@@ -25,7 +23,7 @@ PATHS = ["plain", "graphs", "kernels"] if DEVICE == "cuda" else ["plain"]
 
 @pytest.fixture(scope="module", params=NAMES)
 def loaded(request, tmp_path_factory):
-    return load(resolve(str(write_family(tmp_path_factory.mktemp("checkpoint"), request.param))), DEVICE, "float32")
+    return load_family(tmp_path_factory.mktemp("checkpoint"), request.param, DEVICE)
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -2,13 +2,11 @@
 
 import pytest
 import torch
-from every_family import FAMILIES, write_family
+from every_family import FAMILIES, load_family
 from support import random_image
 
 from mmcli.engine import cuda_graph
 from mmcli.engine.inputs import joined
-from mmcli.hub.resolve import resolve
-from mmcli.models.load import load
 from mmcli.tasks.answer import inputs_of
 from mmcli.tasks.caption import CaptionRequest
 
@@ -18,7 +16,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 @pytest.mark.parametrize("switch", ["1", "steps"])
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ("whisper", "nano")])
 def test_prompts_played_back_are_read_as_they_are(name, switch, tmp_path, monkeypatch):
-    loaded = load(resolve(str(write_family(tmp_path, name))), "cuda", "float32")
+    loaded = load_family(tmp_path, name, "cuda")
     monkeypatch.setenv(cuda_graph.SWITCH, switch)
     with torch.inference_mode():
         check(loaded, switch)
