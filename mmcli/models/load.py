@@ -27,6 +27,8 @@ from mmcli.models.registry import family_of
 ROOM = 1.5
 
 
+# Weights are ordinary tensors whoever asks for them: other threads fill them, which are in no such mode.
+@torch.inference_mode(False)
 def load(
     checkpoint: Checkpoint,
     device: torch.device | str = "auto",

@@ -224,8 +224,8 @@ def main(given: argparse.Namespace) -> None:
             whole, part = (timed(device, partial(write, count), given.rounds) for count in counts(given))
             samples[name] = Samples(encoding, whole, part)
         copy = copy_rate(device)
-        theirs = sides.get("transformers")
-        loads = {} if theirs is None else loading(theirs, device, dtype, given.rounds)
+    theirs = sides.get("transformers")
+    loads = {} if theirs is None else loading(theirs, device, dtype, given.rounds)
     print(report(given, ours, device, samples, copy, loads))
 
 

@@ -33,6 +33,16 @@ def test_auto_keeps_a_small_model_in_float32(saved):
     assert load(resolve(str(saved)), "cpu", "auto").dtype is torch.float32
 
 
+NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NO_CUDA)])
+@torch.inference_mode()
+def test_weights_loaded_in_inference_mode_are_ordinary_tensors(saved, device):
+    model = load(resolve(str(saved)), device, "bfloat16").model
+    assert not any(tensor.is_inference() for tensor in [*model.parameters(), *model.buffers()])
+
+
 def test_a_head_trained_on_its_own_is_refused_not_dropped(saved, tmp_path):
     folder = shutil.copytree(saved, tmp_path / "model")
     support.rename_as_of_2024(folder)

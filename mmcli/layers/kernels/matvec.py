@@ -21,6 +21,8 @@ from mmcli.layers.kernels.launch import overlap
 TILE = (1024, 2048)
 LONG_TILE = (2048, 4096)  # for many inputs, and for such as are no multiple of 1024
 MANY_INPUTS = 16384
+SHORT_TILE = (256, 1024)  # for 1,024 to 2,048 inputs, where a wider one would be empty to a good part
+FEW_OUTPUTS = 2048  # of those inputs: they are read by too few programs, each of which must read much at a time
 
 
 # What may follow a product: the exact GELU, and the square of ReLU.
@@ -48,8 +50,7 @@ def matvec(
     """What `plain` computes: x [1, K] and weight [N, K] → [1, N], sums in float32."""
     outputs, inputs = weight.shape
     y = torch.empty(1, outputs, dtype=x.dtype, device=x.device)
-    wide, numbers = TILE if inputs % TILE[0] == 0 and inputs < MANY_INPUTS else LONG_TILE
-    wide = min(wide, triton.next_power_of_2(inputs))
+    wide, numbers = tile(outputs, inputs)
     count = numbers // wide
     _matvec[(triton.cdiv(outputs, count),)](
         x, weight, times, bias, y, outputs,
@@ -57,6 +58,16 @@ def matvec(
         ACTIVATION=activation or "", num_warps=4, **overlap(x.device),
     )  # fmt: skip
     return y
+
+
+def tile(outputs: int, inputs: int) -> tuple[int, int]:
+    """What a program reads at a time of a weight: (inputs of each output, numbers)."""
+    if inputs % TILE[0] == 0 and inputs < MANY_INPUTS:
+        return TILE
+    if TILE[0] < inputs < LONG_TILE[0]:
+        return TILE if outputs < FEW_OUTPUTS else SHORT_TILE
+    wide, numbers = LONG_TILE
+    return min(wide, triton.next_power_of_2(inputs)), numbers
 
 
 def plain(
