@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mmcli.batch.sizes import LARGE_FOR_AUDIO, is_large
-from mmcli.engine.cpu import allowed_cores
+from mmcli.engine.cpu import allowed_cores, cores_for_batches
 
 if TYPE_CHECKING:
     from mmcli.models.loaded import Loaded
@@ -50,7 +50,7 @@ class Lanes:
         if self._threads is None:
             self._threads = torch.get_num_threads()
         alone = loaded.device.type != "cpu" or is_large(loaded, LARGE_FOR_AUDIO)
-        self.count = 1 if alone else max(1, min(self.most, self._threads))
+        self.count = 1 if alone else max(1, min(self.most, cores_for_batches(self._threads)))
         self._share = self._threads if alone else min(self._threads, self._most_threads or self._threads)
         self._free.release(self.count)
 

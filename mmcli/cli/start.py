@@ -50,8 +50,10 @@ def loader(environment: Environment, options: ModelOptions, mask_decoder: str | 
         if checkpoint.note:
             environment.note(f"mmcli: {checkpoint.note}")
         from mmcli.engine.device import choose_device
+        from mmcli.engine.memory import keep_freed
         from mmcli.models.load import load as load_checkpoint
 
+        keep_freed()
         device = choose_device(options.device)
         if options.model not in BUNDLED:
             report_size(environment, checkpoint, device, options)

@@ -12,6 +12,8 @@ COUNTING = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 LOAD = Path("/proc/loadavg")
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 
+_lowered = False  # whether PyTorch's threads are fewer than the cores allowed because others were at work
+
 
 def settle_threads(variables: MutableMapping[str, str]) -> None:
     """Set the variables that OpenMP reads when PyTorch is imported, but for those that are there already.
@@ -20,11 +22,19 @@ def settle_threads(variables: MutableMapping[str, str]) -> None:
     the awaited one needs, and a prefill then takes ten times as long. And there are no more of them than cores are
     free: every parallel loop ends with its slowest thread.
     """
+    global _lowered
     if not any(name in variables for name in WAITING):
         variables["OMP_WAIT_POLICY"] = "PASSIVE"
     free, cores = free_cores(), os.cpu_count() or 1
     if free < cores and not any(name in variables for name in COUNTING):
         variables["OMP_NUM_THREADS"] = str(free)
+        _lowered = free < allowed_cores()
+
+
+def cores_for_batches(threads: int) -> int:
+    """Cores that batches side by side may keep busy where PyTorch has `threads`: each waits for none of the others, so
+    those on which somebody else happened to be at work when the process began are among them."""
+    return max(threads, allowed_cores()) if _lowered else threads
 
 
 def allowed_cores() -> int:

@@ -10,6 +10,7 @@ from command import PATIENCE
 
 from mmcli.batch.lanes import MOST_LANES, Lanes
 from mmcli.batch.sizes import LARGE_FOR_AUDIO
+from mmcli.engine import cpu
 
 
 @pytest.fixture
@@ -39,6 +40,21 @@ def test_so_many_batches_at_once_as_pay(threads, loaded, most, count):
     lanes.leave_to_batches()
     lanes.open(loaded)
     assert (lanes.most, lanes.count) == (most, count)
+
+
+def test_cores_on_which_others_were_at_work_have_lanes_unless_the_user_counted_threads(threads, monkeypatch):
+    monkeypatch.setattr(cpu, "allowed_cores", lambda: 6)
+    monkeypatch.setattr(cpu, "_others", lambda: 10**6)
+    for variables, count in (({}, 3), ({"OMP_NUM_THREADS": "1"}, 1)):
+        monkeypatch.setattr(cpu, "_lowered", False)
+        cpu.settle_threads(variables)
+        assert variables["OMP_NUM_THREADS"] == "1"
+        torch.set_num_threads(1)  # as it does by itself in a process of its own
+        lanes = Lanes(3)
+        lanes.open(model())
+        assert lanes.count == count
+        with lanes.one(8):
+            assert torch.get_num_threads() == 1
 
 
 def test_nobody_says_how_many():

@@ -1,4 +1,9 @@
-"""How much memory there is: of the machine, of a control group, of the address space."""
+"""How much memory there is: of the machine, of a control group, of the address space. And what becomes of freed one."""
+
+import os
+import platform
+import subprocess
+import sys
 
 import pytest
 
@@ -62,3 +67,40 @@ def test_the_least_counts(groups, monkeypatch):
 def test_a_machine_that_does_not_tell(groups, monkeypatch):
     monkeypatch.setattr(memory, "_installed", lambda: None)
     assert memory.memory_limit() is None
+
+
+# Page faults of the second time that a thread takes 12 MB in six pieces, uses and frees them.
+_AGAIN = """
+import ctypes, resource, sys, threading
+from mmcli.engine.memory import keep_freed
+library = ctypes.CDLL(None)
+library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+library.free.argtypes = [ctypes.c_void_p]
+if sys.argv[1] == "kept":
+    keep_freed()
+def use():
+    pieces = [library.malloc(2 << 20) for _ in range(6)]
+    for piece in pieces:
+        ctypes.memset(piece, 1, 2 << 20)
+    for piece in pieces:
+        library.free(piece)
+def work():
+    use()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    use()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
+@pytest.mark.parametrize(
+    ("wanted", "variables", "kept"),
+    [("kept", {}, True), ("as ever", {}, False), ("kept", {"MALLOC_TRIM_THRESHOLD_": "131072"}, False)],
+)
+def test_freed_memory_is_used_again_without_page_faults_unless_the_user_set_otherwise(wanted, variables, kept):
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")} | variables
+    done = subprocess.run([sys.executable, "-c", _AGAIN, wanted], env=variables, capture_output=True, text=True)
+    assert (int(done.stdout) < 200) == kept, done.stdout + done.stderr
