@@ -1,6 +1,7 @@
 """The one key-value cache."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,6 +10,27 @@ from torch import Tensor
 
 from mmcli.engine.device import sent
 from mmcli.engine.row_state import RowState
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Rows in any order, as many of each shared prefix: those that are too few are filled up with row 0."""
+
+    rows: Tensor  # [B' · C] the rows, prefix by prefix
+    places: Tensor  # [R] where each row stands among these
+
+    @classmethod
+    def of(cls, owners: list[int], count: int, device: torch.device) -> "Groups | None":
+        """`owners` names for each row which of `count` prefixes it reads; None where they are in order as they are."""
+        own: list[list[int]] = [[] for _ in range(count)]
+        for row, owner in enumerate(owners):
+            own[owner].append(row)
+        size = max(map(len, own))
+        rows = [row for mine in own for row in mine + [0] * (size - len(mine))]
+        if rows == list(range(len(owners))):
+            return None
+        places = [owner * size + own[owner].index(row) for row, owner in enumerate(owners)]
+        return cls(torch.tensor(rows, device=device), torch.tensor(places, device=device))
 
 
 class KVCache:
@@ -34,16 +56,22 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
         shareable: bool = False,
+        ahead: int = 0,
+        store: Tensor | None = None,
     ):
-        """`shareable` says that the model attends to `prefix` beside what `append` returns."""
-        shape = (layers, 2, batch, key_heads, length, head_width)
+        """`shareable` says that the model attends to `prefix` beside what `append` returns. The first `ahead` tokens
+        are kept elsewhere: see `lean_on`. `store` is memory for the others that is there already."""
+        shape = (layers, 2, batch, key_heads, length - ahead, head_width)
         # Zeros, not whatever the memory holds: what a mask hides is still multiplied by a weight of zero.
-        self.store = torch.zeros(shape, dtype=dtype, device=device)
+        self.store = torch.zeros(shape, dtype=dtype, device=device) if store is None else store
         self.valid = torch.zeros(batch, length, dtype=torch.bool, device=device)
         self.positions = torch.zeros(batch, dtype=torch.long, device=device)
         self.length = 0
         self.shareable = shareable
+        self.ahead = ahead
         self.shared: Tensor | None = None  # [layers, 2, B', K, P, H] of the first P tokens, see `share`
+        self._owners: list[int] | None = None  # which of the B' each row reads; None: neighbours, as many of each
+        self.groups: Groups | None = None
         self.context: RowState | None = None  # what else a model keeps of the rows, as `CrossAttentionKV`
         self.fixed = False
         self.cursor = torch.zeros(1, dtype=torch.long, device=device)
@@ -104,6 +132,13 @@ class KVCache:
             self.shared, self.store = self.store.split((self.length, self.capacity - self.length), dim=-2)
             self._forget_recordings()
 
+    def lean_on(self, prefix: Tensor, owners: list[int]) -> None:
+        """Have the first tokens `ahead`, not yet claimed, from `prefix` [layers, 2, B', K, P, H], which stays as it is:
+        `owners` names for each row which of the B' it reads. The type may be another than the cache's own.
+        """
+        self.shared, self._owners = prefix, owners
+        self.groups = Groups.of(owners, prefix.shape[2], prefix.device)
+
     def prefix(self, layer: int) -> tuple[Tensor, Tensor] | None:
         """Keys and values of one layer that neighbouring rows share [B', K, P, H]; `append` returns those behind."""
         return None if self.shared is None else (self.shared[layer, 0], self.shared[layer, 1])
@@ -160,13 +195,24 @@ class KVCache:
         """
         shared_rows = rows if shared_rows is None else shared_rows
         self.store = keep_rows(self.store, rows, 2, self.length - self._start)
-        if self.shared is not None:
+        if self._owners is not None:
+            self._keep_owners([self._owners[row] for row in rows])
+        elif self.shared is not None:
             self.shared = keep_rows(self.shared, shared_rows, 2)
         self.valid = keep_rows(self.valid, rows, 0)
         self.positions = keep_rows(self.positions, rows, 0)
         self._forget_recordings()
         if self.context is not None:
             self.context.keep(shared_rows if self.context.shared else rows)
+
+    def _keep_owners(self, owners: list[int]) -> None:
+        """Let rows read these prefixes from now on; those that nobody reads go when they are more than half."""
+        assert self.shared is not None
+        used = sorted(set(owners))
+        if 2 * len(used) < self.shared.shape[2]:
+            self.shared = self.shared.index_select(2, torch.tensor(used, device=self.shared.device))
+            owners = [used.index(owner) for owner in owners]
+        self.lean_on(self.shared, owners)
 
     def insert(self, rows: Sequence[int], other: "KVCache") -> None:
         """Let the rows of a cache that was prefilled on its own take the places of `rows`, for the others' next step.

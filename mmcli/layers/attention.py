@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmcli.engine.kv_cache import Groups
 from mmcli.layers import kernels
 
 # Scores held at once where they are written out: images of 896 pixels make prefixes of over 4096 tokens.
@@ -62,20 +63,25 @@ def attend_shared(
     mask: Tensor,
     scale: float,
     softcap: float | None = None,
+    groups: Groups | None = None,
 ) -> Tensor:
     """`attend` for rows whose first keys are common to neighbours: q [R, N, T, H], prefix k and v [B, K, P, H] with R a
     multiple of B, own k and v [R, K, S, H], mask [R, 1, T, P + S] → [R, N, T, H].
 
-    The queries of neighbours read their prefix as one block, so it is neither copied nor read twice.
+    The queries of neighbours read their prefix as one block, so it is neither copied nor read twice; `groups` put those
+    together that are no neighbours. A prefix in a shorter type is met in that.
     """
     (rows, heads, queries, width), (shared, key_heads, length) = q.shape, prefix[0].shape[:3]
+    most = (rows if groups is None else len(groups.rows)) // shared  # rows of a prefix
 
     def block(x: Tensor) -> Tensor:  # [R, N, T, …] → [B, K, R/B · N/K · T, …]
-        return x.reshape(shared, rows // shared, key_heads, -1, x.shape[-1]).transpose(1, 2).flatten(2, 3)
+        x = x.to(prefix[0].dtype) if groups is None else x.to(prefix[0].dtype)[groups.rows]
+        return x.reshape(shared, most, key_heads, -1, x.shape[-1]).transpose(1, 2).flatten(2, 3)
 
     def unblock(x: Tensor) -> Tensor:
-        parts = x.view(shared, key_heads, rows // shared, -1, x.shape[-1]).transpose(1, 2)
-        return parts.reshape(rows, heads, queries, x.shape[-1])
+        parts = x.view(shared, key_heads, most, -1, x.shape[-1]).transpose(1, 2)
+        parts = parts.reshape(-1, heads, queries, x.shape[-1]).to(q.dtype)
+        return parts if groups is None else parts[groups.places]
 
     common = unblock(block(q) @ prefix[0].mT)
     alone = (q.reshape(rows, key_heads, -1, width) @ own[0].mT).view(rows, heads, queries, -1)

@@ -67,5 +67,6 @@ class GroupedQueryAttention(Fusable):
             y = attend(q, k, v, mask, self.scale, self.softcap)
         else:
             assert mask is not None  # rows share a prefix when they have read different tokens behind it
-            y = attend_shared(q, prefix, (k, v), mask, self.scale, self.softcap)
+            assert cache is not None
+            y = attend_shared(q, prefix, (k, v), mask, self.scale, self.softcap, cache.groups)
         return self.out(y.transpose(1, 2).flatten(2))

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 ROWS = 64  # questions that are asked side by side, at most: each has a cache of its own
 # Tokens that are read of each at least, padding among them: sums over them have another order where there are more.
 PROMPT = 16
+SHORT_PROMPT = 8  # … where rows lean on their image: all that the bundled weights know is asked for in fewer
 MOST_OBJECTS = 12  # of one thing in one answer that is written, as in training
 MOST_DETECTIONS = 64  # of one thing, overlapping ones included
 ABSENT = 0.98  # share of an empty answer from which on none is written
@@ -279,7 +280,8 @@ def _write(
 ) -> list[Completion]:
     """What nano writes for each prompt; `seen` says which image it is about."""
     processor = _processor(loaded)
-    inputs = replace(processor.rows(prompts, PROMPT), context=seen)
+    least = PROMPT if cast(Nano, loaded.model).prefix_in is None else SHORT_PROMPT
+    inputs = replace(processor.rows(prompts, least), context=seen)
     return complete(
         loaded.model,
         inputs,

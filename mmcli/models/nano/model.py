@@ -56,15 +56,15 @@ class Seen:
         return replace(self, store=self.store[:, :, :count], raw=raw, planes=planes, **fewer)
 
     @classmethod
-    def joined(cls, parts: "list[Seen]") -> "Seen":
-        """What was made of some images and of further ones, as of all of them."""
+    def joined(cls, parts: "list[Seen]", store: Tensor, pixels: Tensor) -> "Seen":
+        """What was made of some images and of further ones, as of all of them; their stores are parts of `store`."""
         if len(parts) == 1:
             return parts[0]
         names = ("boxes", "logits", "classified", "there")
         whole = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
         raw = [torch.cat(strides) for strides in zip(*(part.raw for part in parts), strict=True)]
-        planes = MaskPlanes.joined([part.planes for part in parts])
-        return cls(store=torch.cat([part.store for part in parts], 2), planes=planes, raw=raw, **whole)
+        planes = MaskPlanes.joined([part.planes for part in parts], pixels)
+        return cls(store=store, planes=planes, raw=raw, **whole)
 
 
 class Nano(Quantisable, PrefixLM, Fusable):
@@ -84,6 +84,8 @@ class Nano(Quantisable, PrefixLM, Fusable):
         self.config = config
         self.tower = NanoTower(config)
         self.classifier = ProposalClassifier(config)
+        # The type in which keys and values of soft tokens are kept once for all rows; None: each row has a copy.
+        self.prefix_in: torch.dtype | None = None
         self.register_buffer("class_ids", torch.empty(0, dtype=torch.long), persistent=False)
         self.register_buffer("class_share", torch.empty(0), persistent=False)
         if not self.class_ids.is_meta:
@@ -126,6 +128,8 @@ class Nano(Quantisable, PrefixLM, Fusable):
         integers = (table.whole, table.scale) if isinstance(table, ReadInInt8) else quantize_weight(table.weight)
         decoder.embedding = StepInt8Table(*integers)
         in_int8(decoder.layers, StepInt8Linear)
+        # oneDNN sums bfloat16 in one order whatever shares a product; of float32 that does not hold (MKL).
+        self.prefix_in = torch.bfloat16 if bfloat16_pays() else None
         return True
 
     def class_words(self) -> Tensor:
@@ -140,6 +144,14 @@ class Nano(Quantisable, PrefixLM, Fusable):
         vectors = self.decoder.embed(text)
         return (vectors * there).sum(1) / there.sum(1).clamp(min=1)
 
+    def new_cache(self, batch: int, length: int) -> KVCache:
+        """As `PrefixLM.new_cache`; where soft tokens are kept in a type of their own, rows lean on them."""
+        if self.prefix_in is None or length < self.config.soft_tokens:
+            return super().new_cache(batch, length)
+        c, like = self.config.decoder, self.decoder.norm.weight
+        sizes = c.depth, batch, length, c.key_heads, c.head_width
+        return KVCache(*sizes, like.dtype, like.device, shareable=True, ahead=self.config.soft_tokens)
+
     def soft_tokens(self, pixels: Tensor) -> Tensor:
         return self.tower(pixels, self.class_words())[0]
 
@@ -147,21 +159,33 @@ class Nano(Quantisable, PrefixLM, Fusable):
         """Read images [P, 3, side, side] in 0..1, each as it would be read alone."""
         # On a CPU one image at a time stays in its cache; a GPU wants many.
         size = 1 if pixels.device.type == "cpu" else AT_ONCE
-        blank = pixels.new_zeros(-len(pixels) % size, *pixels.shape[1:])
-        parts = torch.cat((pixels, blank)).split(size)
-        return Seen.joined([self._look(part) for part in parts]).first(len(pixels))
+        count = len(pixels)
+        if count % size:
+            pixels = torch.cat((pixels, pixels.new_zeros(-count % size, *pixels.shape[1:])))
+        store = self.new_store(len(pixels))
+        parts = [self._look(*part) for part in zip(pixels.split(size), store.split(size, 2), strict=True)]
+        return Seen.joined(parts, store, pixels).first(count)
 
-    def _look(self, pixels: Tensor) -> Seen:
+    def new_store(self, images: int) -> Tensor:
+        """Room for keys and values of the soft tokens of so many images: [layers, 2, P, K, S, H]."""
+        c, like = self.config.decoder, self.decoder.norm.weight
+        shape = c.depth, 2, images, c.key_heads, self.config.soft_tokens, c.head_width
+        return torch.empty(shape, dtype=self.prefix_in or like.dtype, device=like.device)
+
+    def _look(self, pixels: Tensor, store: Tensor) -> Seen:
+        """Images in one pass; the keys and values of their soft tokens are written to `store`."""
         found, raw = self.tower.detect(pixels)
         proposed = self.tower.propose(raw, found)
         soft, planes = self.tower.read(pixels, found, proposed, self.class_words())
         valid = torch.ones(soft.shape[:2], dtype=torch.bool, device=soft.device)
-        cache = self.new_cache(*soft.shape[:2])
+        c, like = self.config.decoder, self.decoder.norm.weight
+        sizes = c.depth, *soft.shape[:2], c.key_heads, c.head_width
+        cache = KVCache(*sizes, store.dtype, store.device, store=store)
         cache.extend(valid)
-        hidden = self.decoder(soft.to(cache.store.dtype), prefix_positions(valid), None, cache)
+        hidden = self.decoder(soft.to(like.dtype), prefix_positions(valid), None, cache)
         grid, proposals = hidden.split((soft.shape[1] - self.config.proposals, self.config.proposals), 1)
         classified, there = self.classifier(proposals, grid.mean(1))
-        return Seen(cache.store, planes, raw, proposed[0].float(), proposed[1].float(), classified, there)
+        return Seen(store, planes, raw, proposed[0].float(), proposed[1].float(), classified, there)
 
     def prefill(self, inputs: Inputs, cache: KVCache) -> Tensor:
         """As `PrefixLM.prefill`; an answer that finds nothing at once is held back by `absent_bias`.
@@ -173,8 +197,11 @@ class Nano(Quantisable, PrefixLM, Fusable):
         soft = self.config.soft_tokens
         text, valid = inputs.tokens[:, soft:], inputs.valid[:, soft:]
         cache.extend(inputs.valid[:, :soft])
-        store = seen.store if seen.image is None else seen.store.index_select(2, seen.image)
-        cache.store[..., :soft, :] = store
+        if cache.ahead:
+            cache.lean_on(seen.store, list(range(len(text))) if seen.image is None else seen.image.tolist())
+        else:
+            store = seen.store if seen.image is None else seen.store.index_select(2, seen.image)
+            cache.store[..., :soft, :] = store
         cache.extend(valid)
         mask = cache.valid[:, None, None, : cache.length].expand(-1, -1, text.shape[1], -1)
         positions = prefix_positions(inputs.valid)[:, soft:]

@@ -155,10 +155,9 @@ def detections(raw: list[Tensor], side: int, images: Tensor, classes: Tensor, co
     """
     scores = torch.cat([out[:, :CLASSES].float().flatten(2) for out in raw], 2)  # [P, 80, A]
     boxes = torch.cat([_decode_boxes(out[:, CLASSES:].float(), s) for out, s in zip(raw, STRIDES, strict=True)], 1)
-    top = scores.topk(2, dim=1).values
     best, order = scores[images, classes].topk(min(count, scores.shape[2]), dim=1)
-    first, second = (top[images, rank].gather(1, order) for rank in (0, 1))
-    others = torch.where(best >= first, second, first)
+    there = torch.stack([scores[i].index_select(1, places) for i, places in zip(images.tolist(), order, strict=True)])
+    others = there.scatter_(1, classes[:, None, None].expand(-1, 1, there.shape[2]), -torch.inf).amax(1)
     return (_take(boxes[images], order) / side).clamp(0, 1), best, others
 
 

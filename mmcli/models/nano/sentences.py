@@ -35,22 +35,17 @@ class Wording:
         ]
         self._config = config
         self._kinds = torch.tensor(kinds)
-        self._words = torch.ones(2, size, dtype=torch.bool)  # that may begin an answer, that may follow
-        for allowed, (begin, end) in zip(self._words, (config.first_words, config.later_words), strict=True):
-            if begin < end:
-                allowed[:] = False
-                allowed[begin:end] = allowed[config.eos_token] = True
+        # What is no word of an answer of each kind: to begin with, and to follow. Column `size` stands for no token.
+        self._forbidden = torch.zeros(3, 2, size + 1, dtype=torch.bool)
+        for kind in (WORDS, SENTENCE):
+            ranges = config.first_words, config.later_words
+            for forbidden, (begin, end) in zip(self._forbidden[kind], ranges, strict=True):
+                if begin < end:
+                    forbidden[:size] = True
+                    forbidden[begin:end] = forbidden[config.eos_token] = False
         self._last = torch.ones(size, dtype=torch.bool)  # tokens behind which a sentence may end
         self._last[list(rules.never_last)] = False
-        # Words that may come once: their forms have one number; 0 for all others.
-        number = list(range(1, size + 1))
-        for forms in rules.same_word:
-            for form in forms:
-                number[form] = forms[0] + 1
-        once = torch.zeros(size, dtype=torch.bool)
-        once[min(config.first_words[0], config.later_words[0]) : config.later_words[1]] = bool(rules.prompts)
-        once[list(rules.repeatable)] = False
-        self._number = torch.tensor(number).masked_fill(~once, 0)
+        self._taken = _taken(config)
         # Words that name something, and the classes each may mean [N, 80].
         self._names = torch.tensor([entry[0] for entry in config.names], dtype=torch.long)
         self._means = torch.zeros(len(config.names), CLASSES, dtype=torch.bool)
@@ -69,7 +64,7 @@ class Wording:
         self._phrase_credit = torch.empty(0)  # [B, phrases] … in two words; −inf where nothing is seen
 
     def begin(self, device: torch.device, context: Any = None) -> Tensor:
-        for name in ("_kinds", "_words", "_last", "_number", "_names", "_means", "_phrases", "_begins"):
+        for name in ("_kinds", "_forbidden", "_last", "_taken", "_names", "_means", "_phrases", "_begins"):
             setattr(self, name, getattr(self, name).to(device))
         evidence = context.evidence.float()[context.image]  # [B, 80]
         self._unseen = ~_any(evidence >= self._config.least_evidence, self._means.T)
@@ -86,16 +81,14 @@ class Wording:
 
     def restrict(self, logits: Tensor, states: Tensor) -> Tensor:
         row, written = states[:, 0], states[:, 1:]
-        kind, end = self._kinds[row], self._config.eos_token
-        forbidden = (kind != OBJECTS)[:, None] & ~self._words[min(written.shape[1], 1)]
+        kind, end, size = self._kinds[row], self._config.eos_token, self._config.decoder.vocabulary
+        forbidden = self._forbidden[:, min(written.shape[1], 1)].index_select(0, kind)
         sentence = kind == SENTENCE
         ends = self._last[written[:, -1]] if written.shape[1] else torch.zeros_like(sentence)
         forbidden[:, end] |= sentence & ~ends
-        said = torch.zeros(len(logits), len(self._number) + 1, dtype=torch.bool, device=logits.device)
-        said.scatter_(1, self._number[written], True)
-        said[:, 0] = False
-        forbidden |= sentence[:, None] & said[:, self._number]
-        logits = logits.masked_fill(forbidden, -torch.inf)
+        taken = self._taken[written].flatten(1).masked_fill(~sentence[:, None], size)
+        forbidden.scatter_(1, taken, True)
+        logits = logits.masked_fill(forbidden[:, :size], -torch.inf)
         if len(self._names):
             logits[:, self._names] += self._credit[row] * self._new(written)
             logits[:, self._names] = logits[:, self._names].masked_fill(self._unseen[row], -torch.inf)
@@ -113,6 +106,24 @@ class Wording:
 
     def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
         return torch.cat((states, tokens[:, None]), 1)
+
+
+def _taken(config: NanoConfig) -> Tensor:
+    """What a sentence may not say any more once it has said a token: all forms of a word that may come once
+    [V, forms], `vocabulary` where there are no more of them."""
+    rules, size = config.sentences, config.decoder.vocabulary
+    number = list(range(size))  # the forms of a word have one
+    for forms in rules.same_word:
+        for form in forms:
+            number[form] = forms[0]
+    once = range(min(config.first_words[0], config.later_words[0]), config.later_words[1]) if rules.prompts else ()
+    together: dict[int, list[int]] = {}
+    for token in sorted(set(once) - set(rules.repeatable)):
+        together.setdefault(number[token], []).append(token)
+    most = max(map(len, together.values()), default=0)
+    rows = {token: forms + [size] * (most - len(forms)) for forms in together.values() for token in forms}
+    none = [size] * most
+    return torch.tensor([rows.get(token, none) for token in range(size)], dtype=torch.long).view(size, most)
 
 
 def _any(rows: Tensor, related: Tensor) -> Tensor:

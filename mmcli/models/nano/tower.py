@@ -69,7 +69,7 @@ class NanoTower(Fusable):
         maps = self._maps(pixels)
         grid = self.grid_in(self._grid(maps, found))
         objects = self._proposal_vectors(proposed, grid, words)
-        planes = MaskPlanes(self.mask_head.plane(maps, found, self._as_map(grid)), pixels)
+        planes = MaskPlanes(pixels, lambda: self.mask_head.plane(maps, found, self._as_map(grid)))
         return torch.cat((self.grid_norm(grid) + self.grid_position, objects), 1), planes
 
     def mask_logits(self, planes: MaskPlanes, boxes: Tensor, words: Tensor) -> Tensor:

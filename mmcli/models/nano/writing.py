@@ -51,6 +51,8 @@ class Writing(RowState):
         else:
             logits = code_logits(tower, planes, image, outlined, words)
         given, any_masks = outlined is not None, bool(masks.any())
+        if any_masks:
+            _ = planes.maps  # made now: a step may be recorded
         return cls(planes, image, masks, written, words, logits, evidence, given, any_masks)
 
     def keep(self, rows: list[int]) -> None:

@@ -220,6 +220,8 @@ def test_fusing_moves_weights_in_memory_and_changes_nothing(model):
     pixels = torch.rand(2, 3, 128, 128)
     with torch.inference_mode():
         plain, ours = (vars(one.look(pixels)) for one in (model, fused))
+        maps = [seen.pop("planes").maps for seen in (ours, plain)]
+        torch.testing.assert_close(*maps, atol=1e-4, rtol=1e-4)
     assert plain.keys() == ours.keys()
     for name, expected in plain.items():
         torch.testing.assert_close(ours[name], expected, atol=1e-4, rtol=1e-4)
