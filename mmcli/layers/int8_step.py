@@ -1,4 +1,7 @@
-"""Linear layers in int8 for the few rows of a decoding step on the CPU, by FBGEMM's product of packed weights."""
+"""Linear layers in int8 for the few rows of a decoding step on the CPU, by FBGEMM's product of packed weights.
+
+And for the many rows of a prefix by oneDNN's, which has the matrix units of newer CPUs (AMX).
+"""
 
 import warnings
 from collections.abc import Sequence
@@ -8,7 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmcli.layers.int8 import LARGEST, ZERO, Int8Embedding, Int8Linear, RoundedLinear, computes_the_same, packed_kind
+from mmcli.layers.int8 import (
+    LARGEST,
+    ZERO,
+    Int8Embedding,
+    Int8Linear,
+    RoundedLinear,
+    computes_the_same,
+    packed_kind,
+    packing_works,
+)
+
+MANY = 64  # tokens of a row from which on oneDNN multiplies faster
 
 
 class StepInt8Linear(RoundedLinear):
@@ -19,6 +33,7 @@ class StepInt8Linear(RoundedLinear):
     """
 
     bias: Tensor | None
+    many: "ManyRows | None" = None
 
     def fill(self, whole: Tensor, scale: Tensor, bias: Tensor | None) -> None:
         self.outputs = len(whole)
@@ -35,17 +50,59 @@ class StepInt8Linear(RoundedLinear):
         weights = [torch.ops.quantized.linear_unpack(layer.packed)[0] for layer in layers]
         biases = [weight.q_per_channel_scales().new_zeros(len(weight)) for weight in weights]
         biases = [zero if layer.bias is None else layer.bias for layer, zero in zip(layers, biases, strict=True)]
-        return cls.rounded(
+        stacked = cls.rounded(
             torch.cat([weight.int_repr() for weight in weights]),
             torch.cat([weight.q_per_channel_scales() for weight in weights]),
             torch.cat(biases).float() if any(layer.bias is not None for layer in layers) else None,
         )
+        if all(layer.many is not None for layer in layers):
+            stacked.expect_many()
+        return stacked
+
+    def expect_many(self) -> None:
+        """Have the weight in oneDNN's order as well, for passes of many tokens, where that pays and this PyTorch can.
+
+        The last digits are then others than FBGEMM's, so which of the two multiplies must not depend on what shares a
+        batch: the tokens of a row decide.
+        """
+        if packing_works():
+            weight = torch.ops.quantized.linear_unpack(self.packed)[0]
+            self.many = ManyRows(weight.int_repr(), weight.q_per_channel_scales().float())
+
+    def operand(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x [..., T, K] → what `product` takes, and by what its result is to be multiplied [R, 1]."""
+        rows, largest = unit_rows(x.reshape(-1, x.shape[-1]).float())
+        many = self.many is not None and x.ndim > 2 and x.shape[-2] >= MANY
+        return (in_uint8(rows) if many else rows), largest
+
+    def product(self, operand: Tensor) -> Tensor:
+        """Float32 [R, N]."""
+        if operand.dtype == torch.uint8:
+            assert self.many is not None
+            return self.many(operand)
+        return step_product(operand, self.packed)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows, largest = unit_rows(x.reshape(-1, x.shape[-1]).float())
-        y = step_product(rows, self.packed)
+        operand, largest = self.operand(x)
+        y = self.product(operand)
         y = y.mul_(largest) if self.bias is None else torch.addcmul(self.bias, y, largest)
         return y.to(x.dtype).view(*x.shape[:-1], self.outputs)
+
+
+class ManyRows:
+    """An int8 weight [N, K] with scales [N] in oneDNN's order: uint8 rows [R, K] as `in_uint8` makes them → float32
+    [R, N], the same digits however many rows there are."""
+
+    def __init__(self, whole: Tensor, scale: Tensor):
+        self._packed = torch.ops.onednn.qlinear_prepack(whole, None)
+        self._scale, self._zeros = scale, torch.zeros(len(scale), dtype=torch.long)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        unit = 1 / LARGEST
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            rows, unit, ZERO, self._packed, self._scale, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        return product
 
 
 class StepInt8Table(Int8Embedding):
@@ -65,6 +122,11 @@ def unit_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Rows [R, K] divided by their largest numbers, and these [R, 1]."""
     largest = x.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-30)
     return x / largest, largest
+
+
+def in_uint8(x: Tensor) -> Tensor:
+    """Numbers between -1 and 1 in int8, `ZERO` added, as oneDNN takes its left factor."""
+    return torch.quantize_per_tensor(x, 1 / LARGEST, ZERO, torch.quint8).int_repr()
 
 
 def step_product(x: Tensor, packed: Any) -> Tensor:

@@ -128,6 +128,9 @@ class Nano(Quantisable, PrefixLM, Fusable):
         integers = (table.whole, table.scale) if isinstance(table, ReadInInt8) else quantize_weight(table.weight)
         decoder.embedding = StepInt8Table(*integers)
         in_int8(decoder.layers, StepInt8Linear)
+        for part in decoder.layers.modules():
+            if isinstance(part, StepInt8Linear):
+                part.expect_many()  # soft tokens
         # oneDNN sums bfloat16 in one order whatever shares a product; of float32 that does not hold (MKL).
         self.prefix_in = torch.bfloat16 if bfloat16_pays() else None
         return True
