@@ -1,5 +1,6 @@
 """How many images or windows of audio go through a model together by default."""
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,4 +24,5 @@ def default_batch_size(loaded: "Loaded", large: int) -> int:
 
 def is_large(loaded: "Loaded", large: int) -> bool:
     """Whether a model has more than `large` parameters, so many that a CPU is busy with few rows."""
-    return sum(parameter.numel() for parameter in loaded.model.parameters()) > large
+    weights = chain(loaded.model.parameters(), loaded.model.buffers())  # packed ones are buffers
+    return sum(weight.numel() for weight in weights) > large

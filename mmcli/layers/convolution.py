@@ -75,7 +75,9 @@ class PackedConv(nn.Module):
         if self.margin is not None:
             x = F.pad(x, self.margin)
         packed = self._pack(x) if self._packed is None else self._packed
-        y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, packed, self.bias, *self.sizes, *self.fused)
+        # `default` spares PyTorch looking for the overload, which takes it as long as a small operation.
+        convolve = torch.ops.mkldnn._convolution_pointwise.default
+        y: Tensor = convolve(x, packed, self.bias, *self.sizes, *self.fused)
         return y
 
     def _pack(self, x: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class ManyRows:
 
     def __call__(self, rows: Tensor) -> Tensor:
         unit = 1 / LARGEST
-        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+        product: Tensor = torch.ops.onednn.qlinear_pointwise.default(
             rows, unit, ZERO, self._packed, self._scale, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
         return product
@@ -131,7 +131,9 @@ def in_uint8(x: Tensor) -> Tensor:
 
 def step_product(x: Tensor, packed: Any) -> Tensor:
     """Rows between -1 and 1, float32 [R, K], rounded to int8, times weights in FBGEMM's order → float32 [R, N]."""
-    product: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(x, 1 / LARGEST, ZERO, packed)
+    # `default` spares PyTorch looking for the overload, which takes it as long as a small operation.
+    linear = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
+    product: Tensor = linear(x, 1 / LARGEST, ZERO, packed)
     return product
 
 

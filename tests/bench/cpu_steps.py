@@ -95,16 +95,17 @@ def main() -> None:
     with named_or_made(given.model, given.make) as name:
         checkpoint = resolve(name)
         family = family_of(checkpoint.config, checkpoint.name)
-        processor = family.processor(
-            checkpoint.folder, family.read_config(checkpoint.config), checkpoint.config
-        )
+        processor = family.processor(checkpoint.folder, family.read_config(checkpoint.config), checkpoint.config)
         inputs = processor.inputs(random_images(1), [processor.task_prompt("caption", "")])
         rates = {}
         for threads in given.threads:
             torch.set_num_threads(threads)
             rates[threads] = read_rate(), copy_rate(CPU)
-            print(f"{threads} threads: memory is read at {rates[threads][0] / 1e9:.1f} GB/s, "
-                  f"copied at {rates[threads][1] / 1e9:.1f} GB/s", flush=True)
+            print(
+                f"{threads} threads: memory is read at {rates[threads][0] / 1e9:.1f} GB/s, "
+                f"copied at {rates[threads][1] / 1e9:.1f} GB/s",
+                flush=True,
+            )
         for quantize in given.quantize:
             side = Mmcli()
             dtype = choose_dtype(given.dtype, CPU, 1 << 40)

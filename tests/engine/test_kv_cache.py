@@ -215,3 +215,24 @@ def test_an_inserted_row_leaves_the_others_as_they_are(model):
 def model_step(model, cache, token):
     cache.grow(cache.length + 1)
     return model.step(torch.tensor([token]), cache)
+
+
+def test_rows_lean_on_prefixes_of_another_type_until_nobody_reads_these():
+    prefix = torch.randn(2, 2, 3, 1, 4, 8).bfloat16()
+    before = prefix.clone()
+    cache = KVCache(2, 4, 10, 1, 8, torch.float32, torch.device("cpu"), shareable=True, ahead=4)
+    assert cache.capacity == 10 and cache.store.shape[-2] == 6
+    cache.extend(torch.ones(4, 4, dtype=torch.bool))
+    cache.lean_on(prefix, [0, 1, 1, 2])
+    cache.extend(torch.ones(4, 1, dtype=torch.bool))
+    k = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 1, 8)
+    assert torch.equal(cache.append(1, k, k)[0], k)
+    assert cache.groups is not None and cache.groups.rows.tolist() == [0, 0, 1, 2, 3, 0]
+    assert cache.groups.places.tolist() == [0, 2, 3, 4]
+    cache.share()  # which is done already
+    cache.keep([3, 1, 2], shared_rows=[2, 1])
+    assert cache.prefix(0)[0].shape[0] == 3 and cache.groups.rows.tolist() == [0, 0, 1, 2, 0, 0]
+    assert cache.append(1, k[:3] + 1, k[:3] + 1)[0][:, 0, 0, 0].tolist() == [1, 2, 3]  # the place of the last token
+    cache.keep([1, 2])
+    assert torch.equal(cache.prefix(1)[1], before[1, 1, 1:2]) and cache.groups is None
+    assert torch.equal(prefix, before), "it is not the cache's own"

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mmcli.engine.kv_cache import Groups
 from mmcli.layers import attention
 from mmcli.layers.attention import attend, attend_by_head, attend_shared, prefix_mask, prefix_positions
 
@@ -73,6 +74,22 @@ def test_rows_that_share_a_prefix_see_what_their_copies_would_see(heads, key_hea
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("owners", [[0, 0, 1, 1, 2, 2], [2, 0, 0, 2, 0, 1], [1, 1, 1, 1, 1, 1], [2, 1, 0, 0, 1, 1]])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
+def test_rows_in_any_order_read_the_prefix_that_is_theirs(owners, dtype, tolerance):
+    generator = torch.Generator().manual_seed(0)
+    prefix = torch.randn(2, 3, 2, 5, 8, generator=generator).to(dtype)
+    own = torch.randn(2, 6, 2, 4, 8, generator=generator)
+    q, mask = torch.randn(6, 4, 2, 8, generator=generator), torch.rand(6, 1, 2, 9, generator=generator) > 0.4
+    mask[..., 0] = True
+    whole = torch.cat((prefix.float()[:, owners], own), dim=-2)
+    groups = Groups.of(owners, 3, torch.device("cpu"))
+    assert (groups is None) == (owners == sorted(owners) and len(set(owners)) == 3)
+    found = attend_shared(q, tuple(prefix), tuple(own), mask, 0.3, None, groups)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, definition(q, *whole, mask, 0.3, None), rtol=tolerance, atol=tolerance)
+
+
 def test_head_by_head_it_computes_the_same_with_grouped_keys_and_in_blocks(monkeypatch):
     torch.manual_seed(0)
     q, k, v = torch.randn(2, 6, 11, 8), torch.randn(2, 2, 7, 8), torch.randn(2, 2, 7, 8)

@@ -12,7 +12,7 @@ from mmcli.layers.int8 import (
     quantize_rows,
     quantize_weight,
 )
-from mmcli.layers.int8_step import StepInt8Linear, step_packing_works
+from mmcli.layers.int8_step import MANY, StepInt8Linear, step_packing_works
 
 
 def layer(inputs: int, outputs: int, bias: bool = True) -> torch.nn.Linear:
@@ -123,3 +123,23 @@ def test_a_table_that_was_in_int8_loses_nothing():
     whole[:, 0] = 127
     numbers = torch.arange(9)
     torch.testing.assert_close(Int8Embedding(whole * scale)(numbers), whole * scale, rtol=1e-6, atol=0)
+
+
+@pytest.mark.skipif(not (step_packing_works() and packing_works()), reason="this PyTorch has no operators for it")
+def test_the_tokens_of_a_row_alone_decide_which_product_multiplies(monkeypatch):
+    exact = layer(64, 96)
+    fast, plain = StepInt8Linear(exact.weight, exact.bias), StepInt8Linear(exact.weight, exact.bias)
+    fast.expect_many()
+    assert fast.many is not None and StepInt8Linear.stacked([fast, fast]).many is not None
+    assert StepInt8Linear.stacked([fast, plain]).many is None
+    calls: list[int] = []
+    many = fast.many
+    monkeypatch.setattr(fast, "many", lambda rows: calls.append(len(rows)) or many(rows))
+    x = torch.randn(3, MANY, 64) * torch.logspace(-3, 3, 3)[:, None, None]
+    few = x[:, : MANY - 1]
+    for given in (x, x[:1], few, x.flatten(0, 1)):
+        torch.testing.assert_close(fast(given), plain(given), rtol=1e-5, atol=1e-5)
+    assert calls == [3 * MANY, MANY]
+    assert torch.equal(fast(x)[1:2], fast(x[1:2])) and torch.equal(fast(few)[1:2], fast(few[1:2]))
+    exact_numbers = exact(x)
+    assert (fast(x) - exact_numbers).abs().amax(-1).max() < 0.02 * exact_numbers.abs().max()

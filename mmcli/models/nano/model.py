@@ -182,7 +182,8 @@ class Nano(Quantisable, PrefixLM, Fusable):
         soft, planes = self.tower.read(pixels, found, proposed, self.class_words())
         valid = torch.ones(soft.shape[:2], dtype=torch.bool, device=soft.device)
         c, like = self.config.decoder, self.decoder.norm.weight
-        sizes = c.depth, *soft.shape[:2], c.key_heads, c.head_width
+        rows, length = valid.shape
+        sizes = c.depth, rows, length, c.key_heads, c.head_width
         cache = KVCache(*sizes, store.dtype, store.device, store=store)
         cache.extend(valid)
         hidden = self.decoder(soft.to(like.dtype), prefix_positions(valid), None, cache)

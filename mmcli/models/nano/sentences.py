@@ -9,6 +9,7 @@ log-probability that the classes which a sentence names are there, each once (a 
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -21,6 +22,42 @@ OBJECTS, WORDS, SENTENCE = range(3)  # what a row's answer is made of
 EVEN = math.log(2)  # naming what is as likely there as not is neither credited nor paid for
 
 
+class _Rules:
+    """What of the rules for answers is the same for all of them, as tensors."""
+
+    def __init__(self, config: NanoConfig):
+        rules, size = config.sentences, config.decoder.vocabulary
+        # What is no word of an answer of each kind: to begin with, and to follow. Column `size` stands for no token.
+        self.forbidden = torch.zeros(3, 2, size + 1, dtype=torch.bool)
+        for kind in (WORDS, SENTENCE):
+            ranges = config.first_words, config.later_words
+            for forbidden, (begin, end) in zip(self.forbidden[kind], ranges, strict=True):
+                if begin < end:
+                    forbidden[:size] = True
+                    forbidden[begin:end] = forbidden[config.eos_token] = False
+        self.last = torch.ones(size, dtype=torch.bool)  # tokens behind which a sentence may end
+        self.last[list(rules.never_last)] = False
+        self.taken = _taken(config)
+        # Words that name something, and the classes each may mean [N, 80].
+        self.names = torch.tensor([entry[0] for entry in config.names], dtype=torch.long)
+        self.means = torch.zeros(len(config.names), CLASSES, dtype=torch.bool)
+        pairs = [(name, label) for name, entry in enumerate(config.names) for label in entry[1:]]
+        self.means[tuple(torch.tensor(pairs, dtype=torch.long).view(-1, 2).T)] = True
+        self.phrases = torch.tensor(rules.phrases, dtype=torch.long).view(-1, 3)
+        # Words that begin a class's name of several, and of which classes [first, 80].
+        several = [(ids[0], label) for label, ids in enumerate(config.class_tokens) if len(ids) > 1]
+        self.first = sorted({first for first, _ in several})
+        self.begins = torch.zeros(len(self.first), CLASSES, dtype=torch.bool)
+        for first, label in several:
+            self.begins[self.first.index(first), label] = True
+
+    @classmethod
+    @lru_cache(maxsize=4)
+    def of(cls, config: NanoConfig) -> "_Rules":
+        """Made once: a folder asks again for every batch."""
+        return cls(config)
+
+
 class Wording:
     """A logits processor for the answers to prompts that begin with the tokens `prompts`, one a row.
 
@@ -28,39 +65,19 @@ class Wording:
     """
 
     def __init__(self, config: NanoConfig, prompts: Sequence[int]):
-        rules, size = config.sentences, config.decoder.vocabulary
         kinds = [
-            OBJECTS if first in config.finding_tokens else SENTENCE if first in rules.prompts else WORDS
+            OBJECTS if first in config.finding_tokens else SENTENCE if first in config.sentences.prompts else WORDS
             for first in prompts
         ]
         self._config = config
         self._kinds = torch.tensor(kinds)
-        # What is no word of an answer of each kind: to begin with, and to follow. Column `size` stands for no token.
-        self._forbidden = torch.zeros(3, 2, size + 1, dtype=torch.bool)
-        for kind in (WORDS, SENTENCE):
-            ranges = config.first_words, config.later_words
-            for forbidden, (begin, end) in zip(self._forbidden[kind], ranges, strict=True):
-                if begin < end:
-                    forbidden[:size] = True
-                    forbidden[begin:end] = forbidden[config.eos_token] = False
-        self._last = torch.ones(size, dtype=torch.bool)  # tokens behind which a sentence may end
-        self._last[list(rules.never_last)] = False
-        self._taken = _taken(config)
-        # Words that name something, and the classes each may mean [N, 80].
-        self._names = torch.tensor([entry[0] for entry in config.names], dtype=torch.long)
-        self._means = torch.zeros(len(config.names), CLASSES, dtype=torch.bool)
-        pairs = [(name, label) for name, entry in enumerate(config.names) for label in entry[1:]]
-        self._means[tuple(torch.tensor(pairs, dtype=torch.long).view(-1, 2).T)] = True
-        self._phrases = torch.tensor(rules.phrases, dtype=torch.long).view(-1, 3)
+        rules = _Rules.of(config)
+        self._forbidden, self._last, self._taken = rules.forbidden, rules.last, rules.taken
+        self._names, self._means, self._phrases = rules.names, rules.means, rules.phrases
+        self._first, self._begins = rules.first, rules.begins
         self._unseen = torch.empty(0)  # [B, N] which of the names a row may not write
         self._credit = torch.empty(0)  # [B, N] what naming is worth
-        # Words that begin a class's name of several, and of which classes [first, 80].
-        several = [(ids[0], label) for label, ids in enumerate(config.class_tokens) if len(ids) > 1]
-        self._first = sorted({first for first, _ in several})
-        self._begins = torch.zeros(len(self._first), CLASSES, dtype=torch.bool)
-        for first, label in several:
-            self._begins[self._first.index(first), label] = True
-        self._vain = torch.empty(0)  # [B, first] which of these a list of words may not hold
+        self._vain = torch.empty(0)  # [B, first] which of `first` a list of words may not hold
         self._phrase_credit = torch.empty(0)  # [B, phrases] … in two words; −inf where nothing is seen
 
     def begin(self, device: torch.device, context: Any = None) -> Tensor:

@@ -54,7 +54,11 @@ def test_what_it_sees_is_nearly_the_same(plain, monkeypatch):
     exact, model = plain.look(pixels), chosen(plain, monkeypatch, int8=True, bfloat16=True)
     seen = model.look(pixels)
     assert seen.store.dtype == torch.bfloat16
-    for ours, theirs in ((seen.store.float(), exact.store), (seen.planes.maps, exact.planes.maps), (seen.there, exact.there)):
+    for ours, theirs in (
+        (seen.store.float(), exact.store),
+        (seen.planes.maps, exact.planes.maps),
+        (seen.there, exact.there),
+    ):
         assert ours.dtype == torch.float32
         assert 0 < (ours - theirs).norm() < 0.05 * theirs.norm()
 
