@@ -1,23 +1,20 @@
 """Many images through one model: prefetched, batched, answered in order, one failure never stopping the rest."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
 from mmcli.batch.found import FoundSource
 from mmcli.batch.frames import FrameSource, with_frames
+from mmcli.batch.image_reader import PREFETCHED, ImageReader, ReadImage, prepared
 from mmcli.batch.lanes import MOST_THREADS, Lanes
 from mmcli.batch.outcome import Outcome, unforeseen
 from mmcli.batch.prefetch import Prefetched, prefetch
 from mmcli.batch.side_by_side import side_by_side
 from mmcli.batch.sizes import LARGE_FOR_IMAGES, default_batch_size
-from mmcli.engine.cpu import allowed_cores
 from mmcli.errors import InputError, MmcliError, raise_if_interrupted, ran_out_of_memory
-from mmcli.media.limits import HELD_PIXELS, PROBE
 from mmcli.output.schema import Object, Record
 from mmcli.output.sifting import sift
 from mmcli.tasks.segment import SegmentRequest
@@ -34,20 +31,7 @@ if TYPE_CHECKING:
     from mmcli.models.loaded import Loaded
     from mmcli.types import Completion
 
-PREFETCHED = 8  # images decoded and waiting, at most
 AHEAD = 4  # times the images that are answered at a time: so far may one be in front of the first without an outcome
-
-
-@dataclass(frozen=True)
-class _Read:
-    """An image as the model will see it, perhaps the same in full."""
-
-    image: "LoadedImage"
-    full: "LoadedImage | None"
-    seconds: float  # that reading took
-    identity: str | None  # of the file as it was read (`media/identity.py`)
-    side: int  # above which it was read
-    inputs: "Inputs | None" = None  # what the model reads of it, where that is prepared ahead
 
 
 def run(
@@ -72,15 +56,17 @@ def run(
     Raises ModelError where the model cannot be loaded or run; the outcomes until then have been handed out.
     """
     runner = _Runner(request, load, model, revision, batch_size, keep_images)
+    reader = ImageReader(able, keep_images)
     if sampling is not None:
         sources = with_frames(sources, sampling)
     try:
-        yield from runner.outcomes(sources, _Reader(able, keep_images))
+        yield from runner.outcomes(sources, reader)
     finally:
         runner.lanes.close()
+        reader.close()
 
 
-_Entry: TypeAlias = "tuple[Source, _Read | InputError]"
+_Entry: TypeAlias = "tuple[Source, ReadImage | InputError]"
 
 
 class _Runner:
@@ -104,10 +90,9 @@ class _Runner:
         self.loaded: Loaded | None = None
         self.lanes = Lanes(most_threads=MOST_THREADS)
 
-    def outcomes(self, sources: "Iterable[Source]", reader: "_Reader") -> Iterator[Outcome]:
+    def outcomes(self, sources: "Iterable[Source]", reader: "ImageReader") -> Iterator[Outcome]:
         """What came of each source, in their order."""
-        threads = max(2, min(PREFETCHED - 1, allowed_cores() // 2))
-        jobs = prefetch(reader.prefetch, sources, depth=PREFETCHED, threads=threads)
+        jobs = prefetch(reader.prefetch, sources, depth=PREFETCHED, threads=reader.threads)
         entries = self._entries(jobs, reader)
         for source, read in entries:
             if not isinstance(read, InputError):
@@ -123,7 +108,7 @@ class _Runner:
         for outcomes in side_by_side(self._answered, self._batches(entries), lambda: self.lanes.count):
             yield from outcomes
 
-    def _entries(self, jobs: "Prefetched[Source, _Read | None]", reader: "_Reader") -> Iterator[_Entry]:
+    def _entries(self, jobs: "Prefetched[Source, ReadImage | None]", reader: "ImageReader") -> Iterator[_Entry]:
         """Images and failed inputs in their order; the model is loaded when the first image has been read."""
         for source, future in jobs:
             read = _result(source, partial(reader.take, source, future))
@@ -136,7 +121,7 @@ class _Runner:
             yield source, read
             del read
 
-    def _open(self, reader: "_Reader") -> None:
+    def _open(self, reader: "ImageReader") -> None:
         """Load the model, open the lanes, and have images read as it needs them. Raises ModelError, UsageError."""
         loaded = self._load()
         self.request.require(loaded.processor, self.model)
@@ -150,6 +135,9 @@ class _Runner:
         outlines = isinstance(self.request, SegmentRequest) and self.request.from_boxes
         if self.lanes.count == 1 and not outlines and rows_join(loaded, self.request):
             reader.prepare = partial(inputs_of, loaded, self.request)
+            reader.square = loaded.processor.square
+        if loaded.device.type == "cuda":
+            reader.decode_apart()
 
     def _batches(self, entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
         """Images in batches, failed inputs in their places."""
@@ -181,7 +169,7 @@ class _Runner:
         """The outcome of an input that cannot be read."""
         return failed(source, error, self.request, self.model, self.revision)
 
-    def done(self, source: "Source", read: _Read, completion: "Completion") -> Outcome:
+    def done(self, source: "Source", read: ReadImage, completion: "Completion") -> Outcome:
         """The outcome of an image that was answered."""
         from mmcli.tasks.result import image_record
 
@@ -217,11 +205,11 @@ class _Rows:
         self,
         runner: _Runner,
         entries: Iterator[_Entry],
-        jobs: "Prefetched[Source, _Read | None]",
+        jobs: "Prefetched[Source, ReadImage | None]",
         prepare: "Callable[[Image], Inputs]",
     ):
         self._runner, self._entries, self._jobs, self._prepare = runner, entries, jobs, prepare
-        self._running: dict[int, tuple[int, Source, _Read]] = {}  # by row: place among the sources, …
+        self._running: dict[int, tuple[int, Source, ReadImage]] = {}  # by row: place among the sources, …
         self._done: dict[int, Outcome] = {}  # by place: those that wait for others in front of them
         self._rows = self._drawn = self._given = 0
 
@@ -264,71 +252,7 @@ class _Rows:
             self._given += 1
 
 
-class _Reader:
-    """Reads images to the size that the model needs.
-
-    That is asked for when there is an image, since the answer takes an import of the model's family. The size for a
-    model that is not on this machine is not known, and the model is not fetched
-    before an image could be read: until then they are read small.
-    """
-
-    def __init__(self, able: "Callable[[], Capabilities | None]", keep: bool):
-        self._able = able
-        self._keep = keep  # whether full images are wanted too
-        self._known = False
-        self.side = PROBE
-        self.prepare: Callable[[Image], Inputs] | None = None  # what is done with an image as soon as it is read
-
-    def use_capabilities(self, able: "Capabilities | None") -> None:
-        """From now on read for a model with these capabilities; None: they are not known."""
-        self.side, self._known = PROBE if able is None else able.min_read_side, True
-
-    def prefetch(self, source: "Source") -> "_Read | None":
-        """One image, or None where there is one and its size is not known yet. Raises InputError."""
-        if self._known:
-            return self.read(source)
-        if not isinstance(source, FrameSource):
-            source.head()
-        return None
-
-    def take(self, source: "Source", future: "Future[_Read | None]") -> _Read:
-        """What `prefetch` gave, read now if it was not read yet. Raises InputError."""
-        return future.result() or self.read(source)
-
-    def read(self, source: "Source") -> _Read:
-        """One image, prepared for the model. Raises InputError."""
-        read = self._read(source)
-        return read if self.prepare is None else prepared(read, self.prepare)
-
-    def _read(self, source: "Source") -> _Read:
-        if not self._known:
-            self.use_capabilities(self._able())
-        from mmcli.media.identity import identity
-        from mmcli.media.image import load_image
-
-        started, side = time.perf_counter(), self.side
-        known = identity(source)  # before it is read: what changes meanwhile is answered anew
-        if isinstance(source, FrameSource):
-            source.check_size(source.frame.image.width, source.frame.image.height)
-            return _Read(source.frame.image, None, source.seconds, known, side)
-        image = load_image(source, side=side)
-        if isinstance(source, FoundSource):
-            source.check_size(image.width, image.height)
-        full = None
-        if self._keep and image.image.size == (image.width, image.height):
-            full = image
-        elif self._keep and image.width * image.height <= HELD_PIXELS and side != PROBE:
-            full = load_image(source)
-        return _Read(image, full, time.perf_counter() - started, known, side)
-
-
-def prepared(read: _Read, prepare: "Callable[[Image], Inputs]") -> _Read:
-    """An image with what the model reads of it, in place of its pixels, which are not needed any more."""
-    inputs = prepare(read.image.image)
-    return replace(read, inputs=inputs, image=replace(read.image, image=read.image.image.resize((1, 1))))
-
-
-def _full(source: "Source", read: _Read) -> "LoadedImage":
+def _full(source: "Source", read: ReadImage) -> "LoadedImage":
     """The image in full size: large ones are read again, that no more than one of them is there."""
     from mmcli.media.image import load_image
 
@@ -337,7 +261,7 @@ def _full(source: "Source", read: _Read) -> "LoadedImage":
     return read.full or load_image(source)
 
 
-def _result(source: "Source", read: Callable[[], _Read]) -> _Read | InputError:
+def _result(source: "Source", read: Callable[[], ReadImage]) -> ReadImage | InputError:
     """What reading gives; an unforeseen error is this input's failure too, not that of the whole run."""
     try:
         return read()
@@ -365,7 +289,7 @@ def failed(source: "Source", error: InputError, request: Request, model: str, re
     return Outcome(source, record, error)
 
 
-def _answers(good: "list[tuple[Source, _Read]]", request: Request, loaded: "Loaded") -> "Sequence[Completion]":
+def _answers(good: "list[tuple[Source, ReadImage]]", request: Request, loaded: "Loaded") -> "Sequence[Completion]":
     """What the model answers about images."""
     images = [read.image.image for _, read in good]
     if not isinstance(request, SegmentRequest) or not request.from_boxes:

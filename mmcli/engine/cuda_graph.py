@@ -4,9 +4,12 @@ A step of one token runs a thousand small kernels, and launching them from Pytho
 weights does. (NVIDIA, CUDA programming guide, "CUDA Graphs"; gpt-fast does the same through the compiler.)
 """
 
+import gc
 import os
+import threading
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -29,6 +32,8 @@ MOST_PREFILLS = 4  # shapes of prompts that are recorded for a cache: each holds
 
 MOST_ENCODED = 4  # rows that an encoder is recorded for: of more the device is busier than the host
 MOST_ENCODERS = 4  # shapes of them
+
+_recording = threading.RLock()  # one thread records at a time
 
 # What was recorded of each model's encoder, by its kind and the shapes of what it reads.
 _encoders: "weakref.WeakKeyDictionary[Any, dict[Any, EncoderGraph | None]]" = weakref.WeakKeyDictionary()
@@ -158,9 +163,22 @@ def _recorded(work: Callable[[], None], undo: Callable[[], None] | None = None) 
     torch.cuda.current_stream().wait_stream(aside)
     if undo is not None:
         undo()
-    with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
+    with _no_garbage_collected(), torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
         work()
     return graph
+
+
+@contextmanager
+def _no_garbage_collected() -> Iterator[None]:
+    """A context in which Python frees nothing by itself: a graph among it, freed by this thread, ends the recording."""
+    with _recording:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if collects:
+                gc.enable()
 
 
 class Graph:

@@ -214,30 +214,32 @@ class KVCache:
             owners = [used.index(owner) for owner in owners]
         self.lean_on(self.shared, owners)
 
-    def insert(self, rows: Sequence[int], other: "KVCache") -> None:
-        """Let the rows of a cache that was prefilled on its own take the places of `rows`, for the others' next step.
+    def insert(self, rows: Sequence[int], other: "KVCache", of: range | None = None) -> None:
+        """Let rows of a cache that was prefilled on its own take the places of `rows`, for the others' next step.
 
-        Where they have more tokens than there are places so far, all rows move back. The room grows where it must.
+        They are the rows `of` the other one, or all. Where they have more tokens than there are places so far, all rows
+        move back. The room grows where it must.
         """
         if self.shared is not None:
             raise ValueError("rows that share a prefix begin and end together")
-        count = other.length
+        of = range(other.rows) if of is None else of
+        taken, count = slice(of.start, of.stop), other.length
         if count > self.length:
             self.grow(count)
             self._shift(count - self.length)
         index, places = sent(torch.tensor(rows), self.valid.device), slice(self.length - count, self.length)
-        self.store[:, :, index, :, places] = other.store[..., :count, :]
-        self.valid[index] = False
-        self.valid[index, places] = other.valid[:, :count]
-        self.positions[index] = other.positions
+        self.store[:, :, index, :, places] = other.store[:, :, taken, :, :count]
+        self.valid.index_fill_(0, index, False)
+        self.valid[index, places] = other.valid[taken, :count]
+        self.positions[index] = other.positions[taken]
         if self.context is not None and other.context is not None:
-            moved = [self.context.insert(row, other.context, source) for source, row in enumerate(rows)]
+            moved = [self.context.insert(row, other.context, source) for source, row in zip(of, rows, strict=True)]
             self.graph = None if any(moved) else self.graph
 
     def release(self, row: int) -> None:
         """Forget the tokens of a row that is done. It goes on with the others until another is put in its place."""
-        self.valid[row] = False
-        self.positions[row] = 0
+        self.valid[row].fill_(False)  # to assign a number would bring it from the host, which waits for the device
+        self.positions[row].fill_(0)
 
     def make_room(self) -> None:
         """Make room for one more token: by `compact` where that gains any, else by growing."""

@@ -1,13 +1,12 @@
 """Continuous batching (Yu et al., "Orca", OSDI 2022): rows begin and end while others are being written.
 
 So no row waits for the longest answer of a batch. A batch has as many places as the first rows that come; a row that
-ends leaves its place, and the next ones are prefilled together and put into the free places of the cache
-(`KVCache.insert`). The memory stays the same, and with it a recorded step. It knows no family and no task.
+ends leaves its place, and another whose prompt was read (`engine/joining.py`) is put there (`KVCache.insert`). The
+memory stays the same, and with it a recorded step. It knows no family and no task.
 """
 
 import time
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,22 +14,17 @@ from torch import Tensor
 from mmcli.engine import cuda_graph
 from mmcli.engine.device import sent
 from mmcli.engine.generate import Reading, close_ranks
-from mmcli.engine.inputs import Inputs, joined
+from mmcli.engine.inputs import Inputs
+from mmcli.engine.joining import Row, Take, Waiting
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.logits import LogitsProcessor
 from mmcli.engine.model import GenerativeModel
 from mmcli.engine.sampling import Sampler, Sampling, sample
 from mmcli.errors import keeping_interrupts
-from mmcli.types import Completion, Timings
+from mmcli.types import Completion
 
 # Tokens that fit behind a batch's longest answer: so many steps at least lie between two moves of the whole cache.
 SLACK = 128
-# On a GPU one in so many places must be free before any are filled: it reads few prompts hardly faster than many.
-JOIN_AT = 4
-
-# The next rows, each as `Inputs` of its own, at most so many: those that can be had without waiting (maybe none), or as
-# many as there are at all where it is told to wait. None where there are no more.
-Take = Callable[[int, bool], Sequence[Inputs] | None]
 
 
 @torch.inference_mode()
@@ -48,29 +42,10 @@ def write_continuously(
     Rows are numbered as they are taken, and up to `places` of them are written at the same time. Each is what
     `complete` writes for it alone. Raises what `take` and `generate` do.
     """
-    begun = 0
+    waiting = Waiting(model, take, places)
     with keeping_interrupts():
-        while first := take(places, True):
-            batch = _Batch(model, first, begun, stop_ids, max_tokens, sampling)
-            begun = yield from batch.write(take)
-
-
-@dataclass
-class _Row:
-    """One row while it is written."""
-
-    number: int
-    started: float
-    read: float | None = None  # when its first token was there
-    together: int = 1  # rows that were read with it
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-
-    def completion(self, ended: bool) -> Completion:
-        now = time.perf_counter()
-        read = self.read or now
-        timings = Timings(read - self.started, now - read, self.together)
-        return Completion(tuple(self.ids), tuple(self.logprobs), ended, timings)
+        while first := waiting.all(places):
+            yield from _Batch(model, waiting, stop_ids, max_tokens, sampling).write(first)
 
 
 class _Batch:
@@ -79,65 +54,77 @@ class _Batch:
     def __init__(
         self,
         model: GenerativeModel,
-        first: Sequence[Inputs],
-        begun: int,
+        waiting: Waiting,
         stop_ids: frozenset[int],
         max_tokens: int,
         sampling: Sampling,
     ):
-        self.model, self.stop_ids, self.max_tokens = model, stop_ids, max_tokens
-        self.device, self.begun = model.like.device, begun
-        self.rows: list[_Row | None] = []
-        self.first = first
-        self.choice = _Choice(sampling, max_tokens, self.device)
+        self.model, self.waiting, self.stop_ids, self.max_tokens = model, waiting, stop_ids, max_tokens
+        self.device = model.like.device
         self.on_gpu = self.device.type == "cuda"
-        self.fresh: dict[torch.Size, KVCache] = {}  # of groups of rows that joined, for the next of their shape
+        self.rows: list[Row | None] = []
+        self.choice = _Choice(sampling, max_tokens, self.device)
 
-    def write(self, take: Take) -> Generator[tuple[int, Completion], None, int]:
-        """Write until no row is left → how many rows have begun in all."""
-        inputs, self.rows = self._begin(self.first)
+    def write(self, first: Sequence[Inputs]) -> Generator[tuple[int, Completion]]:
+        """Write these rows, and those that wait in the places of ones that ended, until no row is left."""
+        inputs, rows = self.waiting.begin(first)
+        self.rows = list(rows)
         length = inputs.tokens.shape[1] + self.max_tokens - 1
         cache = cuda_graph.take_cache(self.model, len(self.rows), length + SLACK, self.device)
+        ended: list[tuple[int, Completion]] = []  # what is not handed out yet
         try:
             logits = cuda_graph.prefill(self.model, inputs, cache)
-            self.choice.begin(range(len(self.rows)), self.first)
+            self.choice.begin(range(len(self.rows)), first)
             waits = not self.on_gpu or cuda_graph.waits(self.model, inputs.tokens[:, -1])
+            changed = False  # whether rows joined since the last step
             while True:
-                found = cuda_graph.likeliest(cache, logits) if self.choice.plain else None
-                chosen = self.choice.choose(logits, None if found is None else found[0])
-                reading = Reading(logits, chosen, None if found is None else found[1])
+                chosen, reading = self._choose(logits, cache, changed)
                 if not waits:  # the device goes on while the host reads, with a step too much at the end
                     logits = self._step(chosen, cache)
-                yield from self._read(reading, cache)
-                running = sum(row is not None for row in self.rows)
-                if not running:
-                    return self.begun
-                free = len(self.rows) - running
-                # Groups are of one size, so that reading them is recorded.
-                enough = max(1, len(self.rows) // JOIN_AT) if self.on_gpu else free
-                new = take(enough, False) if free and free >= enough else ()
-                if waits:
-                    if free and new is None and not self.on_gpu:  # where a step costs the same
+                while ended:  # now: what is done with it takes no time from the device
+                    yield ended.pop(0)
+                ended = self._read(reading, cache)
+                free = self._free()
+                joins = self.waiting.any(len(free), len(self.rows)) and bool(free)
+                if len(free) == len(self.rows):
+                    if not joins:
+                        break
+                    cache.truncate(0)  # nobody needs what it holds, and so it need not grow
+                elif waits:
+                    if free and self.waiting.ended and not joins and not self.on_gpu:  # where a step costs the same
                         chosen = self._close_ranks(cache, chosen)
                     logits = self._step(chosen, cache)
-                if new:
-                    logits = self._join(new, cache, logits)
+                changed = joins
+                while joins:
+                    self._join(cache, logits)
+                    joins = self.waiting.any(len(self._free()), len(self.rows)) and bool(self._free())
+            yield from ended
+        except Exception:
+            yield from ended
+            raise
         finally:
             cuda_graph.give_back(self.model, cache)
 
-    def _begin(self, parts: Sequence[Inputs]) -> tuple[Inputs, list["_Row | None"]]:
-        """Rows that join, on the device."""
-        started, like = time.perf_counter(), self.model.like
-        rows: list[_Row | None] = [_Row(self.begun + i, started, together=len(parts)) for i in range(len(parts))]
-        self.begun += len(parts)
-        return joined(parts).to(like.device, like.dtype), rows
+    def _choose(self, logits: Tensor, cache: KVCache, changed: bool) -> tuple[Tensor, Reading]:
+        """The next tokens of all rows, and what of them the host reads."""
+        found = None
+        if self.choice.plain:
+            found = cuda_graph.likeliest(cache, logits)
+            if found is not None and changed:
+                found = self.model.likeliest(logits)
+        chosen = self.choice.choose(logits, None if found is None else found[0])
+        return chosen, Reading(logits, chosen, None if found is None else found[1])
 
     def _step(self, chosen: Tensor, cache: KVCache) -> Tensor:
         cache.make_room()
         return cuda_graph.step(self.model, chosen, cache)
 
-    def _read(self, reading: Reading, cache: KVCache) -> Generator[tuple[int, Completion]]:
-        """Take what a step wrote; rows that end leave their places."""
+    def _free(self) -> list[int]:
+        return [place for place, row in enumerate(self.rows) if row is None]
+
+    def _read(self, reading: Reading, cache: KVCache) -> list[tuple[int, Completion]]:
+        """Take what a step wrote → the rows that ended, which leave their places."""
+        done = []
         running = {place for place, row in enumerate(self.rows) if row is not None}
         events = reading.events(list(range(len(self.rows))), running)
         now = time.perf_counter()
@@ -152,23 +139,19 @@ class _Batch:
             if ended or len(row.ids) == self.max_tokens:
                 self.rows[event.row] = None
                 cache.release(event.row)
-                yield row.number, row.completion(ended)
+                done.append((row.number, row.completion(ended)))
+        return done
 
-    def _join(self, parts: Sequence[Inputs], cache: KVCache, logits: Tensor) -> Tensor:
-        """Put new rows into free places → the logits of all."""
-        inputs, rows = self._begin(parts)
-        shape = inputs.tokens.shape
-        fresh = self.fresh.pop(shape, None) or self.model.new_cache(*shape)
-        fresh.truncate(0)
-        first = cuda_graph.prefill(self.model, inputs, fresh)
-        if fresh.prefills:
-            self.fresh[shape] = fresh
-        places = [place for place, row in enumerate(self.rows) if row is None][: len(rows)]
-        cache.insert(places, fresh)
-        for place, row in zip(places, rows, strict=True):
-            self.rows[place] = row
-        self.choice.begin(places, parts)
-        return logits.index_copy(0, sent(torch.tensor(places), logits.device), first.to(logits.dtype))
+    def _join(self, cache: KVCache, logits: Tensor) -> None:
+        """Put rows whose prompts were read into free places, in their `logits` too."""
+        group, of = self.waiting.take(len(self._free()))
+        places = self._free()[: len(of)]
+        index = sent(torch.tensor(places), logits.device)
+        cache.insert(places, group.cache, of)
+        logits.index_copy_(0, index, group.logits[of.start : of.stop].to(logits.dtype))
+        for place, source in zip(places, of, strict=True):
+            self.rows[place] = group.rows[source]
+        self.choice.begin(places, group.parts[of.start : of.stop])
 
     def _close_ranks(self, cache: KVCache, chosen: Tensor) -> Tensor:
         """Go on with the rows that are there, where nothing takes the free places."""

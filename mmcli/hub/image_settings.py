@@ -50,6 +50,11 @@ class ImageSettings:
             values=PixelValues.read(raw),
         )
 
+    @property
+    def square(self) -> tuple[int, int]:
+        """The square that an image is made first, see `Processor.square`."""
+        return self.side, self.resample.value
+
     def pixels(self, image: Image.Image) -> np.ndarray:
         """RGB image of any size → float32 [3, side, side]."""
         if image.mode != "RGB":

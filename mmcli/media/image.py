@@ -62,6 +62,17 @@ _READ_WHOLE = ("WEBP", "AVIF", "HEIF", "JPEG2000")  # by their decoders, from th
 _KIND = {"MPO": "JPEG", "DIB": "BMP"}  # Pillow's name of what it opened → of the format
 
 _decoding = Budget(DECODING)
+_share: int | None = None  # bytes of them that are ours, where other processes have the rest
+
+
+class TooLarge(InputError):
+    """An image takes more to decode than the share of this process."""
+
+
+def share_memory(processes: int) -> None:
+    """This process is one of so many that decode: `load_image` raises TooLarge for what takes more than its share."""
+    global _share
+    _share = DECODING // processes
 
 
 @dataclass(frozen=True)
@@ -185,6 +196,8 @@ def _cost(image: Image.Image, header: ImageHeader, file: BinaryIO, full: tuple[i
     if cost > DECODING:
         what = f"{name} has {full[0]} × {full[1]} pixels, which would take {cost / 1e9:.1f} GB to decode"
         raise InputError(what, "Make the picture smaller or cut it up")
+    if _share is not None and cost > _share:
+        raise TooLarge(f"{name} takes too much memory to decode")
     return cost
 
 

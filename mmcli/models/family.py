@@ -95,6 +95,9 @@ class Processor(Protocol):
     capabilities: Capabilities
     stop_ids: frozenset[int]
     image_size: int = 0  # pixels; side of the square that images are resized to; 0: they keep their aspect
+    square: tuple[int, int] | None = None
+    """Side in pixels, and Pillow's filter, of the square that every image is resized to before anything else is done:
+    whoever has done that already changes nothing."""
     soft_tokens: int = 0  # that an image becomes
     grammar: "ObjectGrammar | None" = None  # of answers that place objects; None: it places none
     tokenizer: "Tokenizer"

@@ -8,7 +8,7 @@ import pytest
 import support
 from PIL import Image
 
-from mmcli.batch import images
+from mmcli.batch import image_reader, images
 from mmcli.batch.images import run
 from mmcli.batch.sizes import ON_CPU
 from mmcli.errors import InputError, ModelError
@@ -108,7 +108,7 @@ def interrupted(*arguments, **options):
 
 @pytest.mark.parametrize(
     "place",
-    ["mmcli.media.image._decode", "mmcli.media.image.load_image", "mmcli.batch.images._Reader.take"],
+    ["mmcli.media.image._decode", "mmcli.media.image.load_image", "mmcli.batch.image_reader.ImageReader.take"],
 )
 def test_an_interruption_is_no_failed_input_whatever_a_library_made_of_it(monkeypatch, album, loaded, place, path):
     monkeypatch.setattr(place, interrupted)
@@ -169,7 +169,7 @@ def test_an_image_too_large_to_be_kept_is_read_again(tmp_path, loaded, monkeypat
     """Large images that wait to be drawn on would fill the memory."""
     path = tmp_path / "large.png"
     support.random_image(0, 2000, 1900).save(path)
-    for module in (images, image):
+    for module in (image_reader, image):
         monkeypatch.setattr(module, "HELD_PIXELS", 1000)
     done = next(run(sources(str(path)), REQUEST, lambda: loaded, model="tiny", keep_images=True))
     support.random_image(1, 20, 30).save(path)  # seen only if it is read now
@@ -179,14 +179,14 @@ def test_an_image_too_large_to_be_kept_is_read_again(tmp_path, loaded, monkeypat
 def test_images_do_not_pile_up(album, loaded, monkeypatch, path):
     """Two hundred images; alive at a time are those of batches that run or wait, prefetched ones, few on their way."""
     alive = weakref.WeakSet()
-    read = images._Reader.read
+    read = images.ImageReader.read
 
     def watched(reader, source):
         result = read(reader, source)
         alive.add(result.image.image)
         return result
 
-    monkeypatch.setattr(images._Reader, "read", watched)
+    monkeypatch.setattr(images.ImageReader, "read", watched)
     most = 0
     for _ in run(sources(*["album/b.jpg"] * 200), CaptionRequest(max_tokens=1), lambda: loaded, model="tiny"):
         most = max(most, len(alive))

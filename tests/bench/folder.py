@@ -21,6 +21,9 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 
+from mmcli.engine.cpu import settle_threads  # noqa: E402
+
+settle_threads(os.environ)  # as the command does
 import torch  # noqa: E402
 from startup import named_or_made  # noqa: E402
 from worker import EXAMPLES  # noqa: E402
@@ -78,7 +81,7 @@ def lengths_given(lengths: list[int], end: int) -> Iterator[Spent]:
                 return [replace(e, id=end) if over else e for e, over in zip(found, done, strict=True)]
 
             reading.events = events  # type: ignore[method-assign]
-            yield from super()._read(reading, cache)
+            return super()._read(reading, cache)
 
     def limited(model: Any, inputs: Any, **settings: Any) -> Any:
         nonlocal answered

@@ -143,6 +143,28 @@ def test_the_next_batch_uses_the_same_graph_and_writes_its_own_answer(model):
     assert written(model, inputs(*ROWS)) == first != other
 
 
+def test_a_graph_that_is_garbage_is_not_freed_while_a_step_is_recorded(model, monkeypatch):
+    """The device allows that no thread which records."""
+    first = written(model, inputs(*ROWS))
+    own, limits = Model.step, gc.get_threshold()
+    garbage = [cuda_graph._spare.pop(model).graph]
+
+    def step(self, *given):
+        if torch.cuda.is_current_stream_capturing() and garbage:
+            cycle = [garbage.pop()]
+            cycle.append(cycle)
+            del cycle
+            gc.set_threshold(1)
+            assert len([[] for _ in range(1000)]) == 1000
+        return own(self, *given)
+
+    monkeypatch.setattr(Model, "step", step)
+    try:
+        assert written(model, inputs(*ROWS)) == first and not garbage
+    finally:
+        gc.set_threshold(*limits)
+
+
 def test_an_answer_broken_off_leaves_the_next_one_whole(model):
     first = written(model, inputs(*ROWS))
     steps = generate(model, inputs([9] * 12, [8] * 12, [7]), stop_ids=frozenset(), max_tokens=24)
@@ -184,6 +206,22 @@ def test_a_cache_that_has_grown_records_its_step_anew(model):
             expected.append(logits.argmax().item())
             logits = model.step(logits.argmax(dim=-1), fresh)
     assert second == expected
+
+
+@torch.inference_mode()
+def test_rows_come_and_go_without_a_wait_for_the_device(model):
+    """Else the device has nothing to do whenever the host goes on."""
+    cache, group = model.new_cache(3, 40), model.new_cache(2, 3)
+    device = torch.device("cuda")
+    model.prefill(inputs(*ROWS).to(device, torch.float32), cache)
+    model.prefill(inputs([9, 8, 7], [6, 5]).to(device, torch.float32), group)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        cache.release(1)
+        cache.insert([1], group, range(1, 2))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert cache.positions.tolist() == [6, 2, 4] and cache.valid[1, : cache.length].sum() == 2
 
 
 class Reader(PrefixLM):

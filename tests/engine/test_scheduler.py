@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mmcli.engine import cuda_graph, joining
 from mmcli.engine.collect import complete
 from mmcli.engine.inputs import Inputs, joined, pad_left
 from mmcli.engine.sampling import Sampling
@@ -94,13 +95,20 @@ def stops(model):
     return chosen
 
 
+@pytest.fixture(params=[False, True], ids=["", "ahead"])
+def ahead(request, monkeypatch):
+    """Prompts are read when there is room for their rows, as on a CPU, or before, as on a GPU, in groups of two."""
+    monkeypatch.setattr(joining, "reads_ahead", lambda device: request.param)
+    monkeypatch.setattr(joining, "GROUP", 2)
+
+
 @pytest.mark.parametrize("slow", [False, True], ids=["", "slow"])
 @pytest.mark.parametrize("places", [1, 2, 3, 20])
 @pytest.mark.parametrize(
     "sampling", [{}, {"temperature": 0.9, "seed": 4}, {"temperature": 1.5, "top_p": 0.8, "seed": 1}]
 )
 @pytest.mark.parametrize("restricted", [False, True], ids=["free", "restricted"])
-def test_every_answer_is_that_of_the_row_alone(model, places, sampling, restricted, slow):
+def test_every_answer_is_that_of_the_row_alone(model, places, sampling, restricted, slow, ahead):
     settings = {"stop_ids": stops(model), "sampling": Sampling(**sampling)}
     rows = [one(row, Parity(i % 2) if restricted else None) for i, row in enumerate(ROWS)]
     expected = [alone(model, row, **settings) for row in rows]
@@ -122,6 +130,24 @@ def test_rows_are_handed_out_as_they_end_and_others_take_their_places(model):
     ]
     assert order != sorted(order) and lengths[order[0]] == min(lengths[:3])
     assert calls[0] == 3 and max(calls[1:]) < 3
+
+
+def test_the_cache_of_a_group_is_used_again_for_another(model, monkeypatch):
+    """It is kept where prompts were recorded in it, which a GPU does."""
+    own, caches = cuda_graph.prefill, []
+
+    def prefill(model, inputs, cache):
+        caches.append(cache)
+        cache.prefills = {"recorded": None}
+        return own(model, inputs, cache)
+
+    monkeypatch.setattr(cuda_graph, "prefill", prefill)
+    rows = [one(row) for row in ([1, 2], [3, 4], [5, 6], [7, 8])]
+    expected = [alone(model, row, stop_ids=frozenset()).ids for row in rows]
+    caches.clear()
+    found = dict(write_continuously(model, source(rows), places=1, stop_ids=frozenset(), max_tokens=MOST))
+    assert [found[number].ids for number in range(len(rows))] == expected
+    assert len(caches) == 4 and caches[1] is caches[2] is caches[3] is not caches[0]
 
 
 def test_a_cache_that_is_full_moves_its_rows_and_grows_only_for_longer_ones(model, monkeypatch):

@@ -51,6 +51,7 @@ class Gemma3nProcessor(ChatProcessor):
         self.images = images
         self.audios = audios
         self.image_size = images.side if images else 0
+        self.square = images.square if images else None
         self.soft_tokens = config.vision.soft_tokens if config.vision else 0
 
     @classmethod

@@ -43,6 +43,7 @@ class OmniLMMProcessor(ChatProcessor):
         self.image_size = config.vision.image_size
         self.soft_tokens = config.resampler.queries
         self.images = ImageSettings(self.image_size, values=PixelValues(mean=MEAN, std=STD))
+        self.square = self.images.square
         self.bos = bos
 
     @classmethod

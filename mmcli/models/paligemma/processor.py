@@ -37,6 +37,7 @@ class PaliGemmaProcessor(Processor):
         self.pad = config.pad
         self.stop_ids = stop_ids
         self.image_size = images.side
+        self.square = images.square
         self.soft_tokens = config.vision.patches
         self.grammar = _grammar(tokenizer)
         places = self.grammar is not None
