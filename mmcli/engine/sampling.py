@@ -7,6 +7,8 @@ from torch import Tensor
 
 from mmcli.errors import UsageError
 
+WIDE = 1 << 13  # a vocabulary whose largest number is looked for block by block
+BLOCK = 256
 COLDEST = 1e-6  # of temperatures with a draw: divided by less, logits leave float32, and all but ties are decided
 
 
@@ -50,9 +52,23 @@ class Sampler:
     def choose(self, logits: Tensor, step: int, rows: list[int] | None = None) -> Tensor:
         """Logits [B, V] of step number `step` → chosen ids [B]; `rows` are their numbers, where some have left."""
         if self.draws is None:
-            return logits.argmax(dim=-1)
+            return likeliest(logits)
         draws = self.draws[step]
         return sample(logits, self.sampling, draws if rows is None else draws[rows])
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """Logits [B, V] → ids [B] of the first of the largest in each row."""
+    size = logits.shape[-1]
+    if logits.device.type != "cpu" or size < WIDE:
+        return logits.argmax(dim=-1)
+    # On a CPU argmax takes five times as long as amax: it is for the block that holds the largest.
+    whole = size // BLOCK * BLOCK
+    largest = logits[:, :whole].unflatten(1, (-1, BLOCK)).amax(dim=-1)
+    if whole < size:
+        largest = torch.cat((largest, logits[:, whole:].amax(dim=-1, keepdim=True)), dim=1)
+    places: Tensor = (largest.argmax(dim=-1, keepdim=True) * BLOCK + torch.arange(BLOCK)).clamp_(max=size - 1)
+    return places.gather(1, logits.gather(1, places).argmax(dim=-1, keepdim=True)).squeeze(1)
 
 
 def sample(logits: Tensor, sampling: Sampling, draws: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmcli.engine.sampling import Sampler, Sampling, sample
+from mmcli.engine.sampling import Sampler, Sampling, likeliest, sample
 from mmcli.errors import UsageError
 
 LOGITS = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
@@ -66,3 +66,13 @@ def test_hardly_any_temperature_is_none(temperature):
     logits = torch.tensor([[1.0, 9000.0, -8000.0, 8999.0], [-3.0, -1.0, -2.0, -torch.inf]])
     chosen = Sampler(Sampling(temperature, seed=0), 2, 3, torch.device("cpu"))
     assert [chosen.choose(logits, step).tolist() for step in range(3)] == [[1, 1]] * 3
+
+
+@pytest.mark.parametrize("size", [50, 8192, 9000, 51865])
+def test_the_first_of_the_largest_is_the_likeliest_in_blocks_or_not(size):
+    torch.manual_seed(size)
+    logits = torch.randn(40, size).round_()  # many are equally large
+    logits[0], logits[1] = -torch.inf, torch.arange(size)
+    logits[2:20, -300:] = 9.0
+    assert torch.equal(likeliest(logits), logits.argmax(dim=-1))
+    assert torch.equal(likeliest(logits[:, : size - 7]), logits[:, : size - 7].argmax(dim=-1))  # not contiguous
