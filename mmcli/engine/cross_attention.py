@@ -9,13 +9,15 @@ from torch import Tensor
 from mmcli.engine.device import sent
 from mmcli.engine.row_state import RowState
 
-Layers = list[tuple[Tensor, Tensor]]
+Layers = Sequence[tuple[Tensor, ...]]
 
 MOST_COPIED = 1 << 30  # bytes that a recorded step may have of its own: with more, recording anew takes a small part
 
 
 class CrossAttentionKV(RowState):
     """Keys and values [B, K, S, H] of every layer with cross-attention, computed once, in any layout in memory.
+
+    Where there is no `valid`, a layer may also have other tensors with a row for each of B: integers and their scales.
 
     Several neighbouring rows of a cache may attend to one row here: the beams of one answer. Rows that are not kept
     wait behind the others, so that all can be attended to again (`all`). `valid` [B, S] marks what there is to
@@ -25,8 +27,8 @@ class CrossAttentionKV(RowState):
     shared = True
 
     def __init__(self, layers: Layers, valid: Tensor | None = None):
-        self.whole = layers  # of all rows, the kept ones first
-        self.layers = layers  # of the rows kept
+        self.whole = list(layers)  # of all rows, the kept ones first
+        self.layers = list(layers)  # of the rows kept
         self._all_valid = valid
         self.valid = valid
         self.order = list(range(layers[0][0].shape[0]))  # which row stands where
@@ -58,13 +60,13 @@ class CrossAttentionKV(RowState):
         """Some of the rows by their original numbers, in the order given, as a copy."""
         index = torch.tensor([self.order.index(row) for row in rows], device=self.device)
         valid = None if self._all_valid is None else self._all_valid[index]
-        return type(self)([(_chosen(k, index), _chosen(v, index)) for k, v in self.whole], valid)
+        return type(self)([tuple(_chosen(part, index) for part in layer) for layer in self.whole], valid)
 
     def one(self, row: int) -> Self:
         """One of the rows, without a copy."""
         place = slice(self.order.index(row), self.order.index(row) + 1)
         valid = None if self._all_valid is None else self._all_valid[place]
-        return type(self)([(k[place], v[place]) for k, v in self.whole], valid)
+        return type(self)([tuple(part[place] for part in layer) for layer in self.whole], valid)
 
     def keep(self, rows: list[int]) -> None:
         """Go on with the rows that stand in these places, each at most once: they change places in memory."""
@@ -114,7 +116,7 @@ class CrossAttentionKV(RowState):
         if len(self.order) != len(self.layers[0][0]) or sum(part.nbytes for part in self._tensors()) > MOST_COPIED:
             return None
         valid = None if self.valid is None else self.valid.clone()
-        return type(self)([(k.clone(), v.clone()) for k, v in self.layers], valid)
+        return type(self)([tuple(part.clone() for part in layer) for layer in self.layers], valid)
 
     def take(self, other: RowState) -> bool:
         """As `RowState.take`."""
@@ -136,7 +138,7 @@ class CrossAttentionKV(RowState):
         return [*(tensor for layer in self.whole for tensor in layer), *valid]
 
     def _select(self, count: int) -> None:
-        self.layers = [(k[:count], v[:count]) for k, v in self.whole]
+        self.layers = [tuple(part[:count] for part in layer) for layer in self.whole]
         self.valid = None if self._all_valid is None else self._all_valid[:count]
 
 

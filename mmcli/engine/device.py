@@ -87,6 +87,11 @@ def bfloat16_pays() -> bool:
     return _has("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 
 
+def has_tiles() -> bool:
+    """Whether this CPU multiplies tiles of bfloat16 (AMX), which PyTorch's fused attention uses."""
+    return _has("_is_amx_tile_supported")
+
+
 def _has(*probes: str) -> bool:
     """Whether one of PyTorch's probes says so; which there are depends on its version."""
     return os.environ.get(SWITCH) != "0" and any(getattr(torch.cpu, probe, bool)() for probe in probes)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmcli.engine.device import bfloat16_pays, choose_device, choose_dtype, int8_pays
+from mmcli.engine.device import bfloat16_pays, choose_device, choose_dtype, has_tiles, int8_pays
 from mmcli.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -53,9 +53,9 @@ def test_auto_on_metal_is_float32():
 
 @pytest.mark.parametrize(("switch", "native"), [(None, True), ("1", True), ("0", False)])
 def test_a_variable_turns_off_what_not_all_cpus_have(monkeypatch, switch, native):
-    for probe in ("_is_avx512_bf16_supported", "_is_vnni_supported"):
+    for probe in ("_is_avx512_bf16_supported", "_is_vnni_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, probe, lambda: True, raising=False)
     monkeypatch.delenv("MMCLI_CPU_NATIVE", raising=False)
     if switch is not None:
         monkeypatch.setenv("MMCLI_CPU_NATIVE", switch)
-    assert bfloat16_pays() is int8_pays() is native
+    assert bfloat16_pays() is int8_pays() is has_tiles() is native

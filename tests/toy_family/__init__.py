@@ -27,7 +27,7 @@ class CrossLayer(Layer):
 
     def forward(self, x, angles, mask, cache):
         x = super().forward(x, angles, mask, cache)
-        return x + self.cross(x, *cache.context.layers[0], cache.context.mask())
+        return x + self.cross(x, cache.context.layers[0], cache.context.mask())
 
 
 class Toy(CausalReader):

@@ -100,7 +100,7 @@ class Decoder(Side):
         x = self.place(x, positions)
         for number, layer in enumerate(cast(Iterable[DecoderLayer], self.layers)):
             x = layer.norm_attention(x + layer.attention(x, mask, cache, number))
-            x = layer.norm_cross(x + layer.cross(x, *encoded.layers[number], attended))
+            x = layer.norm_cross(x + layer.cross(x, encoded.layers[number], attended))
             x = layer.norm_mlp(x + layer.mlp(x))
         return x
 

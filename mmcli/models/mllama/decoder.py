@@ -116,7 +116,7 @@ class Decoder(LlamaDecoder):
         if x.shape[1] == 1:  # made once for all layers
             mask = additive(mask, x.dtype)
         keys_values = iter(()) if context is None else iter(context.images.layers)
-        layers: list[tuple[Any, tuple[Tensor, Tensor] | None]] = [
+        layers: list[tuple[Any, tuple[Tensor, ...] | None]] = [
             (layer, next(keys_values) if isinstance(layer, CrossLayer) else None)
             for layer in self.layers
             if context is not None or not isinstance(layer, CrossLayer)
@@ -126,7 +126,7 @@ class Decoder(LlamaDecoder):
             from mmcli.models.mllama.step import CrossParts
 
             parts: list[Any] = [
-                LayerParts(*layer.parts(mask)) if seen is None else CrossParts(layer, *seen, context)
+                LayerParts(*layer.parts(mask)) if seen is None else CrossParts(layer, seen[0], seen[1], context)
                 for layer, seen in layers
             ]
             if all(part.is_fused for part in parts):

@@ -13,7 +13,8 @@ from mmcli.engine.device import bfloat16_pays, int8_pays
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
-from mmcli.layers import kernels
+from mmcli.layers import int8_attention, kernels
+from mmcli.layers.attention import additive
 from mmcli.layers.encoder_decoder import MLP, CrossAttention, SelfAttention, by_frames
 from mmcli.layers.int8 import Int8Embedding, Quantisable, ReadInInt8, in_int8, read_in_int8
 from mmcli.layers.int8_step import head_kind, step_kind
@@ -133,6 +134,9 @@ class Whisper(Quantisable, GenerativeModel):
                 layer.attention.short = torch.bfloat16
         if not int8_pays():
             return False
+        for part in self.modules():
+            if isinstance(part, CrossAttention):
+                part.integers = int8_attention.works()
         table = self.decoder.embedding
         if isinstance(table, ReadInInt8):
             self.head = head_kind().rounded(table.whole, table.scale, None)
@@ -151,18 +155,19 @@ class Whisper(Quantisable, GenerativeModel):
             parts = iter(cuda_graph.encode(self, self._parts, features))
             return EncodedAudio(list(zip(parts, parts, strict=True)))
         # On a CPU one window at a time stays in its cache; a GPU wants them all.
-        layers: list[tuple[Tensor, Tensor]] = []
+        layers: list[tuple[Tensor, ...]] = []
         for row, window in enumerate(features.split(1)):
-            for number, (k, v) in enumerate(self._keys_values(window)):
+            for number, layer in enumerate(self._keys_values(window)):
                 if number == len(layers):
-                    layers.append((k.new_empty(len(features), *k.shape[1:]), v.new_empty(len(features), *v.shape[1:])))
-                layers[number][0][row], layers[number][1][row] = k[0], v[0]
+                    layers.append(tuple(part.new_empty(len(features), *part.shape[1:]) for part in layer))
+                for whole, part in zip(layers[number], layer, strict=True):
+                    whole[row] = part[0]
         return EncodedAudio(layers)
 
     def _parts(self, features: Tensor) -> list[Tensor]:
         return [part.contiguous() for keys_values in self._keys_values(features) for part in keys_values]
 
-    def _keys_values(self, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _keys_values(self, features: Tensor) -> Iterator[tuple[Tensor, ...]]:
         states = self.encoder(features)
         return (layer.cross.keys_values(states) for layer in cast(Iterable[DecoderLayer], self.decoder.layers))
 
@@ -211,13 +216,14 @@ class Whisper(Quantisable, GenerativeModel):
         decoder, encoded = self.decoder, cache.context
         assert isinstance(encoded, EncodedAudio)
         x = decoder.embedding(tokens) + decoder.position[positions]
+        if count == 1 and x.device.type == "cpu":
+            mask = additive(mask, x.dtype)  # once for all layers
         for number, layer in enumerate(cast(Iterable[DecoderLayer], decoder.layers)):
             x = x + layer.attention(layer.norm_attention(x), mask, cache, number)
-            k, v = encoded.layers[number]
             asking = layer.norm_cross(x)
             if watched and number in watched:
-                encoded.scores.append(layer.cross.scores(asking, k, watched[number]))
-            x = x + layer.cross(asking, k, v)
+                encoded.scores.append(layer.cross.scores(asking, encoded.layers[number], watched[number]))
+            x = x + layer.cross(asking, encoded.layers[number])
             x = x + layer.mlp(layer.norm_mlp(x))
         return decoder.norm(x)
 

@@ -27,7 +27,8 @@ def read(decoder: Any, tokens: Tensor, cache: KVCache, encoded: CrossAttentionKV
         scale = (x.shape[1] // own.heads) ** -0.5
         y = single_query(product(normed, own.qkv), *cache.layer(number), None, mask, cache.cursor, scale)
         x, normed = _added(x, product(y, own.out), layer.norm_cross)
-        y = single_query(product(normed, cross.q), *encoded.layers[number], None, None, None, scale, fresh=False)
+        k, v = encoded.layers[number]
+        y = single_query(product(normed, cross.q), k, v, None, None, None, scale, fresh=False)
         x, normed = _added(x, product(y, cross.out), layer.norm_mlp)
         x, normed = _added(x, product(product(normed, mlp.up, "gelu"), mlp.down), following)
     return normed

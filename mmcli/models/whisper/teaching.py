@@ -89,7 +89,7 @@ class WhisperTeaching(Teaching):
         x = decoder.embedding(tokens) + decoder.position[prefix_positions(batch.inputs.valid)]
         for layer in cast(Iterable[DecoderLayer], decoder.layers):
             x = x + layer.attention(layer.norm_attention(x), mask)
-            x = x + layer.cross(layer.norm_cross(x), *layer.cross.keys_values(frames))
+            x = x + layer.cross(layer.norm_cross(x), layer.cross.keys_values(frames))
             x = x + layer.mlp(layer.norm_mlp(x))
         return decoder.norm(x)
 

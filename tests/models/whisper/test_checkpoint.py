@@ -8,8 +8,10 @@ import torch
 import whisper_folders
 from whisper_folders import TEXT, special_names
 
+from mmcli.engine.inputs import Inputs
 from mmcli.errors import ModelError, UsageError
 from mmcli.hub.resolve import resolve
+from mmcli.layers import int8_attention
 from mmcli.models.load import load
 from mmcli.models.whisper.config import WhisperConfig
 
@@ -156,6 +158,33 @@ def test_what_is_put_in_int8_is_rounded_as_it_is_read(tmp_path, monkeypatch, sto
             cache.context = model.encode(features)
             found.append(model.logits(model.read(tokens, None, cache)))
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@torch.inference_mode()
+def test_in_int8_a_row_has_the_same_digits_in_any_batch(tmp_path, monkeypatch, threads):
+    whisper_folders.write_checkpoint(tmp_path)
+    for probe in ("int8_pays", "bfloat16_pays"):
+        monkeypatch.setattr(f"mmcli.models.whisper.model.{probe}", lambda: True)
+    model = load(resolve(str(tmp_path)), "cpu").model
+    torch.manual_seed(0)
+    features, tokens = torch.randn(5, 80, 200), torch.randint(4, 60, (5, 6))
+
+    def logits(rows):
+        cache, steps = model.new_cache(len(rows), 6), tokens[rows]
+        encoded = model.encode(features[rows])
+        assert not int8_attention.works() or encoded.whole[0][0].dtype == torch.int8
+        given = Inputs(steps[:, :3], torch.ones(len(rows), 3, dtype=torch.bool), context=encoded)
+        return [model.prefill(given, cache), *(model.step(steps[:, at], cache) for at in (3, 4, 5))]
+
+    together, before = logits([0, 1, 2, 3, 4]), torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        for row in range(5):
+            for whole, alone in zip(together, logits([row]), strict=True):
+                assert torch.equal(whole[row], alone[0])
+    finally:
+        torch.set_num_threads(before)
 
 
 def in_integers(path):
