@@ -158,6 +158,26 @@ def test_single_query_in_a_cache_with_room(cursor, softcap, window, dtype):
 
 
 @pytest.mark.parametrize("dtype", DOTTED)
+@pytest.mark.parametrize("rows", [1, 3] if INTERPRETED else [1, 3, 17])
+@pytest.mark.parametrize("length", [70] if INTERPRETED else [1, 70, 5000])
+@pytest.mark.parametrize("width", [64, 256])
+@pytest.mark.parametrize("softcap, window", [(3.0, 0), (None, 33), (3.0, 33)])
+def test_single_query_with_a_softcap_and_a_window_over_all_lengths(rows, length, width, softcap, window, dtype):
+    check_attention(*attention(rows, 4, 2, length, width, dtype), dtype, softcap, window)
+
+
+@pytest.mark.parametrize("dtype", DOTTED)
+@pytest.mark.parametrize("rows, length, cursor", [(1, 1, 0), (3, 200, 64), (17, 100, 99)])
+@pytest.mark.parametrize("width", [64, 80, 256])
+def test_single_query_with_layer_norms(rows, length, cursor, width, dtype):
+    from mmcli.layers.kernels.single_query import Norms
+
+    scales, shifts = ([centre + numbers(width) / 4 for _ in range(2)] for centre in (1, 0))
+    norms = Norms(*scales, 1e-5, *shifts)
+    check_attention(*attention(rows, 6, 3, length, width, dtype, cursor), dtype, None, 0, norms)
+
+
+@pytest.mark.parametrize("dtype", DOTTED)
 @pytest.mark.parametrize("cursor, window", [(0, 0), (64, 0), (150, 40)])
 @pytest.mark.parametrize("fresh", [True, False])
 def test_single_query_with_norms_and_without_an_entry_of_its_own(cursor, window, fresh, dtype):

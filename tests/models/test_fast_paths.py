@@ -1,0 +1,230 @@
+"""Every family's fast paths write what the plain one does: graphs, kernels, batches, rows that join; CUDA only.
+
+The plain path is PyTorch operation by operation, one input at a time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import whisper_folders
+from every_family import FAMILIES, write_family
+from PIL import Image
+
+from mmcli.engine import cuda_graph
+from mmcli.engine.inputs import Inputs
+from mmcli.hub.resolve import resolve
+from mmcli.layers import kernels
+from mmcli.layers.kernels import launch
+from mmcli.models.load import load
+from mmcli.models.loaded import Loaded
+from mmcli.speech.fallback import DecodingOptions
+from mmcli.tasks.answer import answer, answer_each, inputs_of, rows_join
+from mmcli.tasks.caption import CaptionRequest
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.usefixtures("shallow_tower"),
+]
+
+COUNT, TOKENS = 17, 8
+# Of such sizes a prompt has more or fewer tokens, where images keep their aspect.
+SIZES = [(50, 37), (20, 90), (64, 64), (120, 30), (31, 31), (90, 60), (15, 40)]
+REQUEST = CaptionRequest(max_tokens=TOKENS, beams=1)
+TEXTS = DecodingOptions(
+    language="en", temperatures=(0.0,), compression_ratio_limit=None, logprob_limit=None, no_speech_limit=None,
+    max_tokens=TOKENS,
+)  # fmt: skip
+# Of the three environment variables that switch graphs, kernels and the overlap of kernels.
+PLAIN = ("0", "0", "0")
+PATHS = [("0", "1", "1"), ("1", "0", "0"), ("steps", "1", "1"), ("1", "1", "0"), ("1", "1", "1")]
+
+
+def switch(monkeypatch, path: Sequence[str]) -> None:
+    for name, value in zip((cuda_graph.SWITCH, kernels.SWITCH, launch.SWITCH), path, strict=True):
+        monkeypatch.setenv(name, value)
+    cuda_graph._spare.clear()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was written for one input."""
+
+    ids: tuple[int, ...]
+    ended: bool
+    logprob: float  # the mean over its tokens
+
+
+@dataclass
+class Model:
+    """A family's model with inputs of its kind, and the ways in which it is asked about them."""
+
+    loaded: Loaded
+    inputs: list[Any]  # images, or windows of audio where the model does nothing but transcribe
+
+    @property
+    def joins(self) -> bool:
+        return self.reads_images and rows_join(self.loaded, REQUEST)
+
+    @property
+    def reads_images(self) -> bool:
+        return self.loaded.processor.capabilities.images
+
+    def whole(self, rows: int) -> list[Answer]:
+        """Batches of so many inputs, one after another."""
+        return [one for first in range(0, COUNT, rows) for one in self._batch(self.inputs[first : first + rows])]
+
+    def continuously(self, places: int) -> list[Answer]:
+        """Rows that begin where others end."""
+        waiting = [inputs_of(self.loaded, REQUEST, image) for image in self.inputs]
+
+        def take(count: int, wait: bool) -> list[Inputs] | None:
+            return [waiting.pop(0) for _ in range(min(count, len(waiting)))] or None
+
+        found = dict(answer_each(self.loaded, REQUEST, take, places))
+        return [Answer(one.ids, one.ended, one.mean_logprob) for _, one in sorted(found.items())]
+
+    def read(self, rows: int) -> Inputs:
+        """The first inputs as the model reads them."""
+        if self.reads_images:
+            prompts = [REQUEST.prompt_for(self.loaded.processor)] * rows
+            return self.loaded.processor.inputs([[image] for image in self.inputs[:rows]], prompts)
+        return self.loaded.family.transcript_inputs(self.loaded, self.inputs[:rows], TEXTS)
+
+    def _batch(self, inputs: list[Any]) -> list[Answer]:
+        if self.reads_images:
+            found = answer(self.loaded, [[image] for image in inputs], REQUEST)
+            return [Answer(one.ids, one.ended, one.mean_logprob) for one in found]
+        texts = self.loaded.family.transcribe(self.loaded, inputs, TEXTS)
+        return [Answer(text.token_ids, not text.truncated, text.logprob) for text in texts]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request, tmp_path_factory) -> Path:
+    """A small checkpoint as `transformers` saves it; nano as it is bundled."""
+    if request.param == "nano":
+        return resolve("nano").folder
+    return write_family(tmp_path_factory.mktemp("checkpoint"), request.param)
+
+
+def model_of(folder: Path, dtype: str) -> Model:
+    loaded = load(resolve(str(folder)), "cuda", dtype)
+    if not loaded.processor.capabilities.images:
+        return Model(loaded, [whisper_folders.audio(number, 1 + number / 20) for number in range(COUNT)])
+    photographs = sorted((Path(__file__).parents[2] / "examples").glob("*.jpg"))
+    sizes = [SIZES[number % len(SIZES)] for number in range(COUNT)]
+    images = [Image.open(photographs[number % len(photographs)]).convert("RGB") for number in range(COUNT)]
+    return Model(loaded, [image.resize(size) for image, size in zip(images, sizes, strict=True)])
+
+
+@pytest.fixture(scope="module")
+def exact(folder) -> Model:
+    return model_of(folder, "float32")
+
+
+@pytest.fixture(scope="module")
+def expected(exact) -> list[Answer]:
+    """The answers of the plain path, some of which end before the others."""
+    with pytest.MonkeyPatch.context() as patch:
+        switch(patch, PLAIN)
+        free, own = exact.whole(1), exact.loaded.processor.stop_ids
+        lengths = {
+            id: {one.ids.index(id) if id in one.ids else TOKENS for one in free} for one in free for id in one.ids
+        }
+        ends = max(lengths, key=lambda id: len(lengths[id]))
+        exact.loaded.processor.stop_ids = own | {ends}
+        answers = exact.whole(1)
+    assert len({len(one.ids) for one in answers}) > 1
+    return answers
+
+
+@pytest.mark.parametrize("rows", [1, 3, COUNT])
+@pytest.mark.parametrize("batching", ["whole", "continuous"])
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: "graphs {} kernels {} overlap {}".format(*path))
+def test_greedy_answers_in_float32_are_those_of_the_plain_path(exact, expected, path, batching, rows, monkeypatch):
+    if batching == "continuous" and not exact.joins:
+        pytest.skip("declares that its rows do not join")
+    switch(monkeypatch, path)
+    monkeypatch.setattr(kernels, "DTYPES", (torch.float32,))
+    chosen, play, fused, played = kernels.chosen, cuda_graph.Graph.__call__, [], []
+    monkeypatch.setattr(kernels, "chosen", lambda *given: (fused.append(chosen(*given)), fused[-1])[1])
+    monkeypatch.setattr(cuda_graph.Graph, "__call__", lambda *given: (played.append(given), play(*given))[1])
+    for _ in range(3 if rows == COUNT else 1):  # from the third on, prompts of a shape are played back
+        found = exact.whole(rows) if batching == "whole" else exact.continuously(rows)
+        for number, (one, plain) in enumerate(zip(found, expected, strict=True)):
+            assert (one.ids, one.ended) == (plain.ids, plain.ended), number
+            assert one.logprob == pytest.approx(plain.logprob, abs=1e-3), number
+    assert bool(played) == (path[0] != "0")
+    assert any(fused) == (exact.loaded.model.fused_step and path[0] != "0" and path[1] == "1")
+
+
+STEPS = 4
+# See below.
+MOST_ERROR = 1.5
+
+
+@torch.inference_mode()
+def logits(model: Model, given: Inputs, tokens: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Those of a prompt and of the steps behind it [1 + STEPS, B, V], and the `tokens` read in these [STEPS, B].
+
+    Without `tokens` they are the likeliest ones.
+    """
+    own, like = model.loaded.model, model.loaded.model.like
+    given = given.to(like.device, like.dtype)
+    cache = own.new_cache(len(given.tokens), given.tokens.shape[1] + STEPS)
+    found = [cuda_graph.prefill(own, given, cache).float().clone()]
+    read = []
+    for step in range(STEPS):
+        read.append(found[-1].argmax(-1) if tokens is None else tokens[step])
+        found.append(cuda_graph.step(own, read[-1], cache).float().clone())
+    return torch.stack(found), torch.stack(read)
+
+
+@pytest.fixture(scope="module")
+def rounded(folder) -> Model:
+    return model_of(folder, "bfloat16")
+
+
+@pytest.fixture(scope="module")
+def unrounded(folder) -> Model:
+    """The same weights, computing in float32."""
+    model = model_of(folder, "float32")
+    for parameter in model.loaded.model.parameters():
+        parameter.data.copy_(parameter.bfloat16())
+    return model
+
+
+@pytest.mark.parametrize("rows", [1, 3, COUNT])
+@pytest.mark.parametrize("path", PATHS[1:], ids=lambda path: "graphs {} kernels {} overlap {}".format(*path))
+def test_logits_in_bfloat16_are_as_near_to_those_in_float32_as_the_plain_ones(
+    rounded, unrounded, path, rows, monkeypatch
+):
+    """In bfloat16 two correct paths differ: they add in another order, and round at other places.
+
+    With the unit roundoff u = 2⁻⁸ a rounded sum of K products has an error of about √K · u · |x| |w| / √K, whatever the
+    order, and a network adds up many of them, so that an error of a logit is about normal. What such an error may be
+    follows from the model and its weights; the plain path shows it: it is one draw, a fast path is another one of the
+    same distribution, or of a narrower one where kernels round once for several operations. So the root mean square
+    of the fast path's errors, both measured against the same weights in float32, may be no larger but for chance.
+    Errors of a row's logits come through a state of no fewer than 48 numbers, and there are `STEPS` + 1 such states a
+    row: of n ≥ 240 independent errors it varies by 1 / √(2n), a twentieth, and the quotient of two by a fifteenth;
+    since they are independent only roughly, half as much again is allowed. A sign, a mask or a scale that is wrong
+    makes errors as large as the logits.
+    """
+    with monkeypatch.context() as plainly:
+        switch(plainly, PLAIN)
+        right, tokens = logits(unrounded, unrounded.read(rows))
+        plain, _ = logits(rounded, rounded.read(rows), tokens)
+    switch(monkeypatch, path)
+    there = right.isfinite()
+    assert torch.equal(there, plain.isfinite())
+    usual = (plain - right)[there].square().mean().sqrt()
+    assert 0 < usual < right[there].std() / 4  # there is something to be wrong about
+    fast, _ = logits(rounded, rounded.read(rows), tokens)
+    assert torch.equal(there, fast.isfinite())
+    error = (fast - right)[there].square().mean().sqrt()
+    print(f"error {error:.4g}, plain {usual:.4g}, quotient {error / usual:.3f}; logits {right[there].std():.3g}")
+    assert error <= MOST_ERROR * usual
