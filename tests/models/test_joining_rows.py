@@ -1,41 +1,30 @@
-"""Every family whose rows join: an answer begun while others are written is that of the image alone."""
+"""Every family whose rows join: an answer begun while others are written is that of the image alone; on the CPU.
+
+`test_fast_paths.py` has the same on a GPU, which rounds products of more rows otherwise: there nothing is drawn.
+"""
 
 from types import SimpleNamespace
 
 import pytest
-import torch
 from every_family import FAMILIES, load_family
 from support import random_image
 
-from mmcli.engine import cuda_graph
-from mmcli.layers import kernels
 from mmcli.tasks.answer import answer, answer_each, inputs_of, rows_join
 from mmcli.tasks.caption import CaptionRequest
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Of such sizes a prompt has more or fewer tokens, where images keep their aspect.
 SIZES = [(50, 37), (20, 90), (64, 64), (120, 30), (31, 31), (90, 60), (15, 40)]
-NAMES = [name for name in FAMILIES if name not in ("whisper", "nano")]
-if DEVICE == "cpu":  # whose tower takes half a minute there
-    NAMES.remove("gemma3n")
-PATHS = ["plain", "graphs", "kernels"] if DEVICE == "cuda" else ["plain"]
+# Gemma 3n's tower takes half a minute: see gemma3n/test_joining_rows.py.
+NAMES = [name for name in FAMILIES if name not in ("whisper", "nano", "gemma3n", "florence2")]
 
 
 @pytest.fixture(scope="module", params=NAMES)
 def loaded(request, tmp_path_factory):
-    return load_family(tmp_path_factory.mktemp("checkpoint"), request.param, DEVICE)
+    return load_family(tmp_path_factory.mktemp("checkpoint"), request.param, "cpu")
 
 
-@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("drawn", [{}, {"temperature": 1.2, "top_p": 0.9, "seed": 3}], ids=["greedy", "drawn"])
-def test_answers_are_those_of_images_alone(loaded, drawn, path, monkeypatch):
-    if drawn and torch.cuda.is_available():
-        pytest.skip("a GPU rounds products of more rows otherwise, which a draw can turn into another token")
-    if path == "plain":
-        monkeypatch.setattr(cuda_graph, "step", lambda model, tokens, cache: model.step(tokens, cache))
-    monkeypatch.setenv(kernels.SWITCH, "1" if path == "kernels" else "0")
-    monkeypatch.setattr(kernels, "DTYPES", (torch.float32,))
-    cuda_graph._spare.clear()
+def test_answers_are_those_of_images_alone(loaded, drawn, monkeypatch):
     request = CaptionRequest(max_tokens=8, **drawn)
     assert rows_join(loaded, request) and not rows_join(loaded, CaptionRequest(beams=2))
     images = [random_image(number, *size) for number, size in enumerate(SIZES)]

@@ -6,8 +6,6 @@ from every_family import FAMILIES, load_family
 from support import random_image
 
 from mmcli.engine import cuda_graph
-from mmcli.engine.inputs import joined
-from mmcli.tasks.answer import inputs_of
 from mmcli.tasks.caption import CaptionRequest
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -27,7 +25,8 @@ def check(loaded, switch):
     cache = None
     for number in range(5):
         images = [random_image(2 * number + row, 50, 37) for row in range(2)]
-        own = joined([inputs_of(loaded, CaptionRequest(), image) for image in images]).to(like.device, like.dtype)
+        prompt = CaptionRequest().prompt_for(loaded.processor)
+        own = loaded.processor.inputs([[image] for image in images], [prompt] * 2).to(like.device, like.dtype)
         length = own.tokens.shape[1] + 8
         cache, fresh = cache or model.new_cache(2, length), model.new_cache(2, length)
         cache.truncate(0)

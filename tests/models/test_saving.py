@@ -19,7 +19,7 @@ from mmcli.layers import weight_only
 from mmcli.layers.int8 import Int8Linear
 from mmcli.layers.int8_step import step_kind
 from mmcli.layers.linear import stack
-from mmcli.models.load import load
+from mmcli.models.load import load, parts_in_integers
 
 pytestmark = pytest.mark.usefixtures("shallow_tower")
 
@@ -100,7 +100,8 @@ def test_weights_in_integers_are_those_of_the_checkpoint_rounded(folder, unfused
     loaded = in_integers(folder, monkeypatch, storage, as_on_gpus=True)
     parts = {name: part for name, part in loaded.model.named_modules() if isinstance(part, weight_only.InIntegers)}
     assert loaded.storage == storage
-    layers = [layer for layer in unfused.model.decoder.modules() if isinstance(layer, torch.nn.Linear)]
+    kept = [layer for part in parts_in_integers(unfused.model) for layer in part.modules()]
+    layers = [layer for layer in kept if isinstance(layer, torch.nn.Linear)]
     assert parts or all(layer.in_features % 32 for layer in layers)
     rounded = load(resolve(str(folder)), "cpu", "float32", fused=False)
     for name, part in parts.items():
