@@ -3,12 +3,11 @@
 One input gives a record; a list of them (in which folders and patterns stand for what is in them) gives an iterator of
 records, read ahead and answered in batches, in which an input that failed is a record with an `error`. A video alone
 gives an iterator too, over its frames; what is wrong with it is raised. The command line is a consumer of this module:
-errors are the same exceptions (`mmcli.errors`) with the same sentences.
+errors are the same exceptions (`mmcli.errors`) with the same sentences, which name arguments instead of options.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
@@ -17,6 +16,7 @@ from mmcli.errors import UsageError
 from mmcli.hub.known import IMAGE_MODEL
 from mmcli.media.given import Given, is_one, one_source, sources
 from mmcli.media.sources import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS, RECORDING_EXTENSIONS
+from mmcli.tasks.arguments import checked, in_python, value_of
 from mmcli.tasks.caption import CaptionRequest
 from mmcli.tasks.chat import ChatRequest
 from mmcli.tasks.chat_session import ChatSession
@@ -69,6 +69,9 @@ class Finding(Seeing, total=False):
     """… a question for objects in images."""
 
     min_score: float  # leave out what is less likely, with models that give probabilities
+    nms: float  # of objects of one label that overlap by more than this share keep the better ones
+    max_objects: int  # keep so many of the best
+    loc_divisor: int  # how <locNNNN> becomes a share of the side
     beams: int
 
 
@@ -115,8 +118,10 @@ def load(
     from mmcli.models.load import load as load_checkpoint
 
     added, masks = (None if one is None else Path(one) for one in (adapter, mask_decoder))
-    checkpoint = replace(resolve(str(name), revision, download=download), adapter=added)
-    loaded = load_checkpoint(checkpoint, device, dtype, masks, quantize=quantize)
+    kept = value_of("quantize", Literal["auto", "none", "int8", "int4"], quantize)
+    with in_python():
+        checkpoint = replace(resolve(str(name), revision, download=download), adapter=added)
+        loaded = load_checkpoint(checkpoint, str(device), str(dtype), masks, quantize=kept)
     return Model(lambda: loaded, str(name), checkpoint.revision, lambda: loaded.processor.capabilities)
 
 
@@ -157,7 +162,7 @@ class Model:
     ) -> "Iterator[Record]": ...
     def caption(self, images: Any, *, batch_size: int | None = None, **options: Unpack[Captioning]) -> Any:
         """Say in a sentence what an image shows, or each of many."""
-        return self._about(CaptionRequest, options, images, batch_size)
+        return self._about(CaptionRequest, Captioning, options, images, batch_size)
 
     @overload
     def detect(self, labels: str | Sequence[str], images: Given, **options: Unpack[Finding]) -> "Record": ...  # type: ignore[overload-overlap]
@@ -172,7 +177,7 @@ class Model:
     ) -> "Iterator[Record]": ...
     def detect(self, labels: Any, images: Any, *, batch_size: int | None = None, **options: Unpack[Finding]) -> Any:
         """Find objects ("cat", "cat ; dog" or ["cat", "dog"]): `objects` of the record, with boxes."""
-        return self._about(partial(DetectRequest, words=_named(labels)), options, images, batch_size)
+        return self._about(DetectRequest, Finding, options, images, batch_size, words=_named(labels))
 
     @overload
     def segment(self, labels: str | Sequence[str], images: Given, **options: Unpack[Finding]) -> "Record": ...  # type: ignore[overload-overlap]
@@ -187,7 +192,7 @@ class Model:
     ) -> "Iterator[Record]": ...
     def segment(self, labels: Any, images: Any, *, batch_size: int | None = None, **options: Unpack[Finding]) -> Any:
         """Find objects and outline them: `objects` of the record, with boxes and masks."""
-        return self._about(partial(SegmentRequest, words=_named(labels)), options, images, batch_size)
+        return self._about(SegmentRequest, Finding, options, images, batch_size, words=_named(labels))
 
     @overload
     def read(self, images: Given, **options: Unpack[Reading]) -> "Record": ...  # type: ignore[overload-overlap]
@@ -197,26 +202,34 @@ class Model:
     ) -> "Iterator[Record]": ...
     def read(self, images: Any, *, batch_size: int | None = None, **options: Unpack[Reading]) -> Any:
         """Read the text in an image: `text` of the record; with `boxes` its `objects` are the pieces of text."""
-        return self._about(ReadRequest, options, images, batch_size)
+        return self._about(ReadRequest, Reading, options, images, batch_size)
 
     def _about(
-        self, make: "Callable[..., Request]", options: "Seeing", images: Any, batch_size: int | None
+        self,
+        kind: "type[Request]",
+        known: type,
+        options: "Seeing",
+        images: Any,
+        batch_size: int | None,
+        words: str = "",
     ) -> "Record | Iterator[Record]":
         from mmcli.batch.frames import holds_video
         from mmcli.media.sampling import Sampling
 
-        settings: dict[str, Any] = dict(options)
-        sampling = Sampling.given(settings.pop("every", None), settings.pop("frames", None))
-        request = make(**settings)
-        if not is_one(images):
-            found = sources(images, IMAGE_EXTENSIONS)
-            outcomes = self.answers(request, found, batch_size=batch_size, sampling=sampling)
-            return (outcome.record for outcome in outcomes)
-        source = one_source(images, IMAGE_EXTENSIONS)
-        if holds_video(source):
-            return map(_good, self.answers(request, [source], batch_size=batch_size, sampling=sampling))
-        [outcome] = self.answers(request, [source])
-        return _good(outcome)
+        with in_python():
+            settings = checked(kind.task, known, options)
+            size = None if batch_size is None else value_of("batch_size", int, batch_size)
+            sampling = Sampling.given(settings.pop("every", None), settings.pop("frames", None))
+            request = kind(words=words, **settings)
+            if not is_one(images):
+                found = sources(images, IMAGE_EXTENSIONS)
+                outcomes = self.answers(request, found, batch_size=size, sampling=sampling)
+                return _worded(outcome.record for outcome in outcomes)
+            source = one_source(images, IMAGE_EXTENSIONS)
+            if holds_video(source):
+                return _worded(map(_good, self.answers(request, [source], batch_size=size, sampling=sampling)))
+            [outcome] = self.answers(request, [source])
+            return _good(outcome)
 
     def answers(
         self,
@@ -254,17 +267,19 @@ class Model:
         """Write down what is said in a recording, or in each of many: `text` and `segments` of the record."""
         from mmcli.batch.outcome import Outcome
 
-        settings: dict[str, Any] = dict(options)
-        part = {name: settings.pop(name) for name in ("start", "duration", "track") if name in settings}
-        one = is_one(audio)
-        found = [one_source(audio, RECORDING_EXTENSIONS)] if one else sources(audio, RECORDING_EXTENSIONS)
-        request = TranscribeRequest(**settings)
-        outcomes = (
-            event
-            for event in self.transcripts(request, found, batch_size=batch_size, **part)
-            if isinstance(event, Outcome)
-        )
-        return _good(next(outcomes)) if one else (outcome.record for outcome in outcomes)
+        with in_python():
+            settings = checked("transcribe", TranscribeOptions, options)
+            size = None if batch_size is None else value_of("batch_size", int, batch_size)
+            part = {name: settings.pop(name) for name in ("start", "duration", "track") if name in settings}
+            one = is_one(audio)
+            found = [one_source(audio, RECORDING_EXTENSIONS)] if one else sources(audio, RECORDING_EXTENSIONS)
+            request = TranscribeRequest(**settings)
+            outcomes = (
+                event
+                for event in self.transcripts(request, found, batch_size=size, **part)
+                if isinstance(event, Outcome)
+            )
+            return _good(next(outcomes)) if one else _worded(outcome.record for outcome in outcomes)
 
     def transcripts(
         self, request: TranscribeRequest, sources: "Iterable[Source]", **options: Any
@@ -292,7 +307,9 @@ class Model:
 
     def conversation(self, *, system: str = "", **options: Unpack[Asking]) -> "Chat":
         """Questions one after another; a model that knows turns remembers what was said and shown."""
-        return Chat(ChatSession(lambda: self.loaded, ChatRequest(**options), system), self.name, self._able)
+        with in_python():
+            request = ChatRequest(**checked("chat", Asking, options))
+            return Chat(ChatSession(lambda: self.loaded, request, system), self.name, self._able)
 
 
 class Chat:
@@ -314,8 +331,9 @@ class Chat:
             raise UsageError("The question is empty", "Ask one")
         from mmcli.tasks.attachments import load_attachment
 
-        found = [one_source(one, IMAGE_EXTENSIONS | AUDIO_EXTENSIONS) for one in about]
-        attachments = [load_attachment(source, able=self._able, model=self._name) for source in found]
+        with in_python():
+            found = [one_source(one, IMAGE_EXTENSIONS | AUDIO_EXTENSIONS) for one in about]
+            attachments = [load_attachment(source, able=self._able, model=self._name) for source in found]
         answer: Stream = Stream(self._pieces(question, attachments))
         if stream:
             return answer
@@ -327,10 +345,11 @@ class Chat:
         """The answer's text, piece by piece → its record. One that is broken off was never asked for."""
         session, before = self._session, self._session.waiting
         try:
-            if attachments:
-                session.show(attachments)
-            pieces = Pieces(session.ready().loaded.processor.decode)
-            record = yield from texts(session.asking(question), pieces)
+            with in_python():
+                if attachments:
+                    session.show(attachments)
+                pieces = Pieces(session.ready().loaded.processor.decode)
+                record = yield from texts(session.asking(question), pieces)
         except BaseException:
             session.waiting = before
             raise
@@ -355,3 +374,9 @@ def _good(outcome: "Outcome") -> "Record":
     if outcome.error is not None:
         raise outcome.error
     return outcome.record
+
+
+def _worded(records: "Iterable[Record]") -> "Iterator[Record]":
+    """The same, whose errors name arguments."""
+    with in_python():
+        yield from records

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from mmcli.types import Doc
+from mmcli.types import Doc, brief
 
 LONGEST = 60  # bits of a run
 
@@ -23,6 +23,9 @@ class Mask:
 
     size: Annotated[tuple[int, int], Doc("Height and width of the image.")]
     counts: Annotated[str, Doc("The runs as text.")]
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     @property
     def pixels(self) -> "np.ndarray":

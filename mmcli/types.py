@@ -1,7 +1,8 @@
 """What the parts of the program hand to each other: plain frozen data that needs neither torch nor numpy."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +19,31 @@ class Doc:
     of: frozenset[str] = frozenset({"image", "audio", "failed"})  # kinds of records that have it
     optional: bool = False  # left out where it is None, which else is written as null
     digits: int | None = None  # behind the point
+
+
+MOST_SHOWN = 3  # items of a tuple, in `brief`
+LONGEST_SHOWN = 80  # characters of a text
+
+
+def brief(one: Any, without: Sequence[str] = ()) -> str:
+    """A dataclass in a line for people who look at it: what is not as by default, the beginnings of what is long."""
+    shown = []
+    for field in fields(one):
+        value = getattr(one, field.name)
+        usual = field.default if field.default_factory is MISSING else field.default_factory()
+        if field.name not in without and (usual is MISSING or value != usual):
+            shown.append(f"{field.name}={_shown(value)}")
+    return f"{type(one).__name__}({', '.join(shown)})"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        more = f", … {len(value) - MOST_SHOWN} more" if len(value) > MOST_SHOWN + 1 else ""
+        kept = value[:MOST_SHOWN] if more else value
+        return f"({', '.join(map(_shown, kept))}{more or ',' * (len(kept) == 1)})"
+    if isinstance(value, str) and len(value) > LONGEST_SHOWN:
+        return repr(f"{value[:LONGEST_SHOWN]}…")
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
 
 
 @dataclass(frozen=True)
@@ -81,6 +107,9 @@ class Segment:
     end: Annotated[float, Doc("Seconds in the recording.", digits=3)]
     text: Annotated[str, Doc("What is said.")]
     words: Annotated[tuple[Word, ...] | None, Doc("Its words, where word times were asked for.", optional=True)] = None
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from mmcli.media.given import is_one, one_source, source_of, sources
 from mmcli.media.identity import identity
 from mmcli.media.image import load_image
 from mmcli.output.record import to_dict
+from mmcli.tasks.arguments import in_python
 
 ROOT = Path(__file__).parents[1]
 CAT, JFK = str(ROOT / "examples" / "cat.jpg"), str(ROOT / "examples" / "jfk.flac")
@@ -119,7 +120,65 @@ def test_an_error_is_that_of_the_command(nano, ask, words):
     assert str(raised.value).endswith(".")
     if words is not None:
         done = command(*words)
-        assert (done.err.strip(), done.code) == (f"mmcli: {raised.value}", raised.value.exit_code)
+        said = done.err.strip().replace("--system", "system")  # an option is an argument here
+        assert (said, done.code) == (f"mmcli: {raised.value}", raised.value.exit_code)
+
+
+def test_an_error_names_arguments_and_not_options(nano, monkeypatch):
+    with pytest.raises(mmcli.ModelError, match="^nano takes no system text"):
+        nano.chat("now?", CAT, system="be brief")
+    with pytest.raises(mmcli.UsageError, match="^beams cannot be used with temperature"):
+        nano.caption([CAT], beams=2, temperature=1.0)
+    with pytest.raises(mmcli.UsageError, match="^every and frames contradict"):
+        nano.caption(CAT, every=1.0, frames=2)
+    worded = 'Choose quantize="int8" or device="cpu"; --sidecar, --device-x stay'
+    with pytest.raises(mmcli.ModelError, match=worded), in_python():
+        raise mmcli.ModelError("x", "Choose --quantize int8 or --device cpu; --sidecar, --device-x stay")
+
+
+# -- options -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ask", "what"),
+    [
+        (lambda nano: nano.caption(CAT, foo=1), "caption takes no argument 'foo'. It takes beams, detail, every"),
+        (lambda nano: nano.segment("cat", CAT, max_token=1), "takes no argument 'max_token'. Did you mean max_tokens?"),
+        (lambda nano: nano.chat("what?", CAT, beams=2), "chat takes no argument 'beams'"),
+        (lambda nano: nano.transcribe(JFK, langage="en"), "transcribe takes no argument .* mean language?"),
+        (lambda nano: nano.caption(CAT, max_tokens="3"), "max_tokens cannot be '3'. Give a whole number from 1 to"),
+        (lambda nano: nano.caption(CAT, max_tokens=2.5), "max_tokens cannot be 2.5"),
+        (lambda nano: nano.caption(CAT, max_tokens=True), "max_tokens cannot be True"),
+        (lambda nano: nano.caption(CAT, max_tokens=0), "max_tokens cannot be 0"),
+        (lambda nano: nano.caption(CAT, temperature=float("nan")), "temperature cannot be nan. Give a number from 0"),
+        (lambda nano: nano.caption(CAT, prompt=5), "prompt cannot be 5. Give a str"),
+        (lambda nano: nano.caption(CAT, token_ids=1), "token_ids cannot be 1. Give True or False"),
+        (lambda nano: nano.caption(CAT, detail="huge"), "detail='huge' is not known. Choose 'low'"),
+        (lambda nano: nano.caption([CAT], batch_size=0), "batch_size cannot be 0. Give a whole number from 1 to 256"),
+        (lambda nano: nano.transcribe([JFK], batch_size="2"), "batch_size cannot be '2'"),
+        (lambda nano: nano.transcribe(JFK, task="sing"), "task='sing' is not known"),
+        (lambda nano: nano.detect("cat", CAT, min_score=7), "min_score cannot be 7"),
+        (lambda nano: mmcli.load("nano", quantize="int2"), "quantize='int2' is not known. Choose 'auto', 'none'"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_said_at_once(nano, ask, what):
+    with pytest.raises(mmcli.UsageError, match=what):
+        ask(nano)
+
+
+def test_none_leaves_an_option_out_and_numbers_may_be_numpy_s(nano):
+    plain = nano.caption(CAT)
+    given = nano.caption(CAT, max_tokens=np.int64(128), temperature=np.float32(0), seed=None, prompt=None)
+    assert without_times(to_dict(given)) == without_times(to_dict(plain))
+
+
+def test_a_record_is_shown_in_a_line(nano):
+    shown = repr(nano.segment("cat", CAT))
+    assert shown.startswith("Record(task='segment', source=") and "objects=(Object(label='cat', box=(0, 0, 41" in shown
+    assert len(shown) < 600 and "settings" not in shown and "None" not in shown
+    segments = tuple(mmcli.Segment(float(start), start + 1.0, "word " * 50) for start in range(9))
+    record = mmcli.Record(task="transcribe", source="a.wav", model="x", segments=segments, timestamps="segment")
+    assert "… 6 more)" in repr(record) and len(repr(record)) < 900
 
 
 # -- what an input may be ----------------------------------------------------------------------------------------
@@ -171,7 +230,10 @@ def test_a_tensor_of_bfloat16_is_audio_but_no_image():
         source_of(torch.zeros(4, 6, 3, dtype=torch.bfloat16))
 
 
-@pytest.mark.parametrize("given", [np.zeros((4, 6, 7), np.uint8), np.zeros(5), object(), 7, None, ("a", "b", "c")])
+@pytest.mark.parametrize(
+    "given",
+    [np.zeros((4, 6, 7), np.uint8), np.zeros((4, 6, 2), np.uint8), np.zeros(5), object(), 7, None, ("a", "b", "c")],
+)
 def test_what_is_no_image_is_said(nano, given):
     with pytest.raises(mmcli.UsageError, match="is no (image|input)|are no"):
         source_of(given)

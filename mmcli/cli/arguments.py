@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mmcli.cli.options import option
+from mmcli.errors import UsageError
 from mmcli.models.offered import such_as
 from mmcli.tasks.detect import tidy_labels
 
@@ -57,7 +58,7 @@ def _labels_or(switch: str, flag: str) -> Callable[[typer.Context, str | None], 
         if ctx.params.get(switch):
             return value
         if value is None:
-            raise typer.BadParameter(f'it is missing; name what to find, such as "cat", or give {flag}.')
+            raise UsageError("Nothing was named to look for", f'Name it first, such as "cat", or give {flag}')
         return _labels(value)
 
     return check

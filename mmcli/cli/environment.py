@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import os
+import stat
 import sys
 from collections.abc import Callable, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
@@ -50,6 +51,7 @@ class Environment:
     stdin_tty: bool = False
     stdout_tty: bool = False
     stderr_tty: bool = False
+    stdout_pipe: bool = False  # what is written there goes to another program
     variables: MutableMapping[str, str] = field(default_factory=lambda: os.environ)
     quiet: bool = False
     debug: bool = False
@@ -67,7 +69,7 @@ class Environment:
                 stream.reconfigure(errors="surrogateescape")
         stdin = sys.stdin.buffer if sys.stdin else io.BytesIO()
         ttys = [bool(s) and s.isatty() for s in (sys.stdin, sys.stdout, sys.stderr)]
-        return cls(stdin, sys.stdout, stderr, ttys[0], ttys[1], ttys[2])
+        return cls(stdin, sys.stdout, stderr, ttys[0], ttys[1], ttys[2], _is_pipe(sys.stdout))
 
     def write(self, text: str) -> None:
         """Write a result to stdout and flush it. Raises ReaderGone when its reader has closed it."""
@@ -151,6 +153,13 @@ class Environment:
                 lines = [*lines[:TRACED], "…", *lines[-TRACED:]]
             for line in lines:
                 self.say(f"  {line}", indent="    ")
+
+
+def _is_pipe(stream: TextIO) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):  # it is closed, or no file of the operating system's
+        return False
 
 
 def _put(stream: TextIO, text: str) -> None:

@@ -18,6 +18,7 @@ from mmcli.cli.choice import model_or_default
 from mmcli.decode.locations import DIVISORS
 from mmcli.hub.known import IMAGE_MODEL
 from mmcli.models.offered import such_as
+from mmcli.tasks import arguments
 
 
 def one_of(*allowed: str) -> Callable[[str], str]:
@@ -32,19 +33,8 @@ def one_of(*allowed: str) -> Callable[[str], str]:
 
 
 RANGES: dict[str, tuple[float, float]] = {  # of every option that is a number, in all commands that have it
-    "--max-tokens": (1, 100_000),
-    "--temperature": (0, 10),
-    "--top-k": (0, 1_000_000),
-    "--top-p": (1e-9, 1),
-    "--min-score": (0, 1),
-    "--seed": (0, 2**63 - 1),
-    "--batch-size": (1, 256),
-    "--beams": (1, 32),
+    **{f"--{name.replace('_', '-')}": limits for name, limits in arguments.RANGES.items()},
     "--depth": (1, 64),
-    "--track": (1, 1000),
-    "--nms": (0, 1),
-    "--max-objects": (1, 10_000),
-    "--frames": (1, 100_000),
     "--workers": (1, 100_000),
     "--steps": (1, 10_000_000),
     "--epochs": (0.001, 100_000),

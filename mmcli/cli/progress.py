@@ -30,7 +30,8 @@ class Count:
 class Progress:
     """Counts finished inputs: on a terminal with a bar; and when a run is interrupted, it says how far that came.
 
-    `counted` is None where there is nothing to count. Rich is imported only when there is a bar to draw.
+    `counted` is None where there is nothing to count. Rich is imported only when there is a bar to draw. Where results
+    go into a pipe there is none: its reader (head, less) writes on the same terminal, and nobody knows when.
     """
 
     def __init__(self, environment: Environment, *, wanted: bool = True, counted: Count | None = None, words: str = ""):
@@ -39,7 +40,7 @@ class Progress:
         self._count = counted
         self._is_aside = False
         self._began = time.monotonic()
-        if not wanted or environment.quiet or not environment.stderr_tty:
+        if not wanted or environment.quiet or not environment.stderr_tty or environment.stdout_pipe:
             return
         from rich.console import Console
         from rich.progress import Progress as Bar

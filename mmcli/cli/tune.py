@@ -277,8 +277,10 @@ def command(
     """
     environment = begin(ctx, log, model.offline)
     from mmcli.hub.resolve import resolve
+    from mmcli.models.registry import capabilities_of
     from mmcli.training import curves
     from mmcli.training.card import write_card
+    from mmcli.training.check import untaught
     from mmcli.training.event_file import EventFile
     from mmcli.training.ranks import joined
     from mmcli.training.tune import check_free, held_out, teaching_of, tune
@@ -288,6 +290,8 @@ def command(
     teaching_of(checkpoint)
     check_free(Path(output), training.resume)
     examples = read_data(environment, data, source, ("train",)).examples
+    for remark in untaught(examples, capabilities_of(checkpoint)):
+        environment.note(f"mmcli: {remark[0].lower()}{remark[1:]}")
     held: list[Example] = []
     share = _share(evaluation.held)
     if share is None:

@@ -84,7 +84,7 @@ def command(
     environment.write("".join(f"{name}\t{value}\n" for name, value in counts(found)))
     listed = labels(found.examples)
     _list(environment, "labels (objects, pictures)", [f"{name}\t{count:,}\t{seen:,}" for name, count, seen in listed])
-    _list(environment, "looks wrong", remarks(found))
+    _list(environment, "looks wrong", remarks(found, loaded.processor.capabilities))
     _list(environment, "bad rows", [str(one) for one in found.bad])
     _list(environment, f"of no use to {model}", [str(one) for one in found.unlearnable])
     if not allowed.allows(len(found.bad), len(found.bad) + len(found.examples)):

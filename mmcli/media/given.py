@@ -84,8 +84,8 @@ def source_of(given: "Given") -> Source:
 
         pixels = _numpy(given)
         try:
-            if pixels.ndim not in (2, 3):
-                raise ValueError("neither rows nor columns")
+            if pixels.ndim not in (2, 3) or pixels.shape[2:] == (2,):  # which Pillow takes for grey and transparency
+                raise ValueError("neither grey nor colours")
             return _held("image", _png(Image.fromarray(pixels)))
         except (TypeError, ValueError) as error:
             shape = " × ".join(map(str, pixels.shape))

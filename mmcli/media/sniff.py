@@ -1,6 +1,7 @@
 """What a file is, from its first bytes: never from its name, which people change. Imports nothing heavy."""
 
 import codecs
+import re
 
 _FTYP_KINDS = (  # brands of the ISO container, the more telling first: many files carry several
     ("AVIF", (b"avif", b"avis")),
@@ -56,6 +57,8 @@ _OTHERS = (  # (offset, magic, what it is, what to do)
 _VIDEO = "Take a frame out of it first, for instance with: ffmpeg -i VIDEO -frames:v 1 frame.png"
 _IMAGE_NAMES = {"HEIF": "HEIC", "WEBP": "WebP", "JPEG2000": "JPEG 2000", "PPM": "PNM"}
 RECORDINGS = "WAV, FLAC, MP3, M4A, AAC, Ogg, Opus, WebM and the audio of MP4, MOV and MKV videos are read"
+_RECORD = re.compile(r'\s*\{"schema": ?\d+, ?"task": ?"')  # how a record of ours begins
+_RECORDS_READ_BY = "mmcli segment --from-boxes outlines the boxes in it; mmcli crop and mmcli report read it too"
 READABLE = "JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, HEIC, JPEG 2000 and PNM are read"
 
 
@@ -94,6 +97,8 @@ def describe(data: bytes) -> tuple[str, str]:
         return "an SVG drawing, not a picture of pixels", "Turn it into a PNG first, for instance with rsvg-convert"
     if "<html" in lower or "<!doctype html" in lower:
         return "a web page, not a picture", "Give the address of the picture itself"
+    if _RECORD.match(text):
+        return "a file of results, not a picture", _RECORDS_READ_BY
     return "text, not a picture", READABLE
 
 
@@ -150,6 +155,8 @@ def describe_silent(head: bytes) -> tuple[str, str] | None:
         return "a web page, not a recording", "Give the address of the recording itself"
     if lower.startswith("#extm3u") or lower.startswith("[playlist]"):
         return "a playlist, not a recording", "Name the recordings that it lists"
+    if _RECORD.match(text):
+        return "a file of results, not a recording", _RECORDS_READ_BY
     return "text, not a recording", RECORDINGS
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 from mmcli.output.kinds import ANSWER, AUDIO, FAILED, IMAGE
 from mmcli.rle import Mask
-from mmcli.types import Doc, Segment
+from mmcli.types import Doc, Segment, brief
 from mmcli.version import __version__
 
 SCHEMA: Final = 2
@@ -66,6 +66,9 @@ class Object:
             digits=2,
         ),
     ] = None
+
+    def __repr__(self) -> str:
+        return brief(self, without=("raw_box",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +177,9 @@ class Record:
         None
     )
     error: Annotated[str | None, Doc("Why the input failed.", of=FAILED, optional=True)] = None
+
+    def __repr__(self) -> str:
+        return brief(self, without=("schema", "version", "key", "settings", "timings"))
 
     @property
     def kind(self) -> str:

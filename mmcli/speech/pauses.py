@@ -29,7 +29,7 @@ def cut(samples: np.ndarray, longest: float) -> list[np.ndarray]:
 def quietest(samples: np.ndarray, first: int, last: int) -> int:
     """The middle of the quietest quarter of a second between two places."""
     frames = (last - first) // FRAME
-    loudness = np.square(samples[first : first + frames * FRAME].reshape(frames, FRAME)).mean(axis=1)
+    loudness = np.square(samples[first : first + frames * FRAME].reshape(frames, FRAME), dtype=np.float64).mean(axis=1)
     return first + quietest_frame(loudness, PAUSE) * FRAME
 
 

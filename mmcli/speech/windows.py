@@ -216,7 +216,7 @@ class Speech:
             with torch.inference_mode():
                 probabilities, state = self._detector(torch.from_numpy(frames), state)
             whole = np.pad(piece, (0, -len(piece) % FRAME))
-            loudness = np.square(whole.reshape(-1, FRAME)).mean(axis=1)
+            loudness = np.square(whole.reshape(-1, FRAME), dtype=np.float64).mean(axis=1)  # of any float32
             yield piece, probabilities.tolist(), loudness.tolist()
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from mmcli.boxes import area
 from mmcli.errors import InputError, UsageError
 from mmcli.example import Example
+from mmcli.models.family import Capabilities
 from mmcli.models.loaded import Loaded
 from mmcli.training.data.rows import BadRow, Read
 from mmcli.training.targets import objects_of, targets
@@ -70,11 +71,22 @@ def labels(examples: Sequence[Example]) -> list[tuple[str, int, int]]:
     return [(label, count, pictures[label]) for label, count in objects.most_common()]
 
 
-def remarks(found: Found) -> list[str]:
-    """What looks wrong, a sentence each."""
+def remarks(found: Found, able: Capabilities) -> list[str]:
+    """What looks wrong, a sentence each; `able` says what the model can do that is to learn."""
     renamed = [f"Labels are learned in another spelling than they are marked: {_named(sorted(found.renamed))}"]
-    own = renamed if found.renamed else []
+    own = [*(renamed if found.renamed else []), *untaught(found.examples, able)]
     return [*own, *_of_labels(found.examples), *_of_objects(found.examples), *_of_texts(found.examples)]
+
+
+def untaught(examples: Sequence[Example], able: Capabilities) -> list[str]:
+    """What of conversations a model that answers every question alone does not learn."""
+    told = [example.where for example in examples if example.system]
+    turns = [example.where for example in examples if example.task == "chat" and len(example.exchanges) > 1]
+    if able.turns or not (told or turns):
+        return []
+    parts = [f"the system message of {_counted(told, 'conversation', 'conversations')}"] if told else []
+    parts += [f"the order of questions in {_counted(turns, 'conversation', 'conversations')}"] if turns else []
+    return [f"The model answers every question by itself, so it is not taught {' and '.join(parts)}"]
 
 
 def _of_labels(examples: Sequence[Example]) -> Iterator[str]:

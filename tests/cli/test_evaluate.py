@@ -26,6 +26,7 @@ def folder(tmp_path, monkeypatch) -> Path:
         "categories": [{"id": 1, "name": "cat"}],
     }
     Path("data/annotations.json").write_text(json.dumps(document))
+    Path("itself").symlink_to("itself")
     return tmp_path
 
 
@@ -62,6 +63,7 @@ def test_bad_rows_are_named_and_too_many_are_refused():
     ("arguments", "code", "what"),
     [
         (["nowhere"], 1, "nowhere does not exist"),
+        (["itself"], 1, "itself is a link that leads back to itself"),
         (["data", "--format", "x"], 2, "There is no format x. Choose from records"),
         (["data", "--split", "test"], 2, "data has no split test"),
         (["data", "--max-bad", "many"], 2, "--max-bad many is neither a number nor a share"),

@@ -1,6 +1,7 @@
 """On a real terminal: an answer as it comes, the progress bar, Ctrl-C."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -49,6 +50,17 @@ def test_the_progress_bar_is_on_the_terminal_and_not_in_the_results(album, tiny,
         assert terminal.end() == 0
         out.seek(0)
         assert [json.loads(line)["task"] for line in out] == ["caption"] * 3
+
+
+def test_no_progress_bar_where_results_go_into_a_pipe(album, tiny):
+    """Whoever reads them (head, less) writes on the same terminal."""
+    reading, writing = os.pipe()
+    terminal = Terminal("caption", "album", "--model", tiny, "--max-tokens", "2", "--batch-size", "1", stdout=writing)
+    os.close(writing)
+    assert terminal.end() == 0
+    with open(reading) as results:
+        assert len(results.readlines()) == 3
+    assert b"\x1b[" not in terminal.screen
 
 
 def test_no_progress_bar_with_quiet(album, tiny):

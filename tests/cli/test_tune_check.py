@@ -93,6 +93,17 @@ def test_what_the_model_cannot_learn_is_said(model):
     assert done.code == 1 and not Path("check.png").exists()
 
 
+def test_what_a_model_that_knows_no_turns_does_not_learn_of_conversations_is_said(model):
+    asked = [{"role": role, "content": "what?"} for role in ("system", "user", "assistant", "user", "assistant")]
+    rows = [{"image": "data/cat.jpg", "messages": messages} for messages in (asked, asked[:3], asked[1:3])]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = mmcli("tune", "check", "rows.jsonl", "--model", str(model), "--samples", "0")
+    assert (
+        "  The model answers every question by itself, so it is not taught the system message of 2 conversations and "
+        "the order of questions in 1 conversation\n"
+    ) in done.out
+
+
 def test_samples_show_as_many_labels_as_they_can():
     examples = list(read_examples(Path("data")))
     chosen = spread([one for one in examples if hasattr(one, "objects")], 1)

@@ -71,6 +71,7 @@ def jpeg() -> bytes:
         (b"#EXTM3U\n#EXT-X-TARGETDURATION:10\nhttp://127.0.0.1:9/a.ts\n", "is a playlist, not a recording"),
         (b"ffconcat version 1.0\nfile /etc/passwd\n", "is text, not a recording"),
         ("1\n00:00:00,000 --> 00:00:01,000\nJa, schön\n".encode(), "is text, not a recording"),
+        (b'{"schema": 2, "task": "detect"}\n', "is a file of results, not a recording. mmcli segment --from-boxes"),
         (np.random.default_rng(0).bytes(50_000), "is not a recording of a known kind"),
         (bytes(50_000), "is not a recording of a known kind"),
         (b"\x7fELF\x02\x01\x01" + bytes(500), "is not a recording of a known kind"),

@@ -56,6 +56,7 @@ def test_bytes_after_the_magic_that_mean_nothing(tmp_path, magic):
     "data, what, do",
     [
         (b"%PDF-1.7\n%\xe2\xe3\n", "a PDF", "pdftoppm"),
+        (b'{"schema": 2, "task": "detect"}\n', "a file of results", "mmcli segment --from-boxes outlines"),
         (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG", "PNG"),
         (b"<!DOCTYPE html><html><body>", "a web page", "address of the picture"),
         (b"hello, world\n", "text", "JPEG, PNG"),

@@ -147,3 +147,10 @@ def test_memory_does_not_grow_with_the_recording():
     tracemalloc.stop()
     assert count >= 20
     assert peak < 12e6  # ten minutes have 38 MB
+
+
+@pytest.mark.filterwarnings("error")
+def test_samples_as_large_as_floats_can_be_are_cut_as_others_are():
+    loud = np.tile(np.float32((3e38, -3e38)), 40 * RATE // 2)
+    windows = list(Speech([loud], Loud()).windows())
+    assert sum(len(window.audio) for window in windows) >= 40 * RATE

@@ -8,7 +8,7 @@ from mmcli.batch.manifest import NAME as MANIFEST
 from mmcli.batch.manifest import read_records
 from mmcli.errors import InputError, UsageError
 from mmcli.example import Example
-from mmcli.media.naming import printable
+from mmcli.media.naming import printable, trouble
 from mmcli.training.data import captions, coco, conversations, prompts, records, speech, voc, yolo
 from mmcli.training.data.place import Place
 from mmcli.training.data.rows import Read, Row, Unusable, checked, first_row, rows
@@ -51,8 +51,10 @@ def find(place: Place, wanted: str | None = None) -> Iterator[Read]:
     name = printable(str(place.path))
     if wanted is not None and wanted not in FORMATS:
         raise UsageError(f"There is no format {printable(wanted)}", f"Choose from {', '.join(FORMATS)}")
-    if not place.path.exists():
-        raise InputError(f"{name} does not exist", "Check the name and the folder you are in")
+    try:
+        place.path.stat()
+    except (OSError, ValueError) as error:
+        raise trouble(name, error) from error
     if not place.path.is_file() and not place.path.is_dir():
         raise InputError(f"{name} is neither a file nor a folder", "Name the data")
     if place.media is not None and not place.media.is_dir():
