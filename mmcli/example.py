@@ -53,6 +53,7 @@ class Example:
     images: tuple[Path, ...] = ()
     audio: tuple[Path, ...] = ()
     exchanges: tuple[Exchange, ...] = ()  # several: the turns of a conversation, in order
+    questions: bool = False  # prompts are questions as `mmcli chat` takes them, and no words of the model's own
     system: str | None = None  # of a conversation, what comes before its first turn
     objects: tuple[LabelledObject, ...] = ()
     exhaustive: frozenset[str] = frozenset()  # labels of which every object in the image is marked

@@ -8,6 +8,7 @@ from mmcli.decode.segments import SEPARATOR
 from mmcli.errors import InputError
 from mmcli.example import Example, LabelledObject
 from mmcli.models.object_text import object_text
+from mmcli.models.prompts import question_prompt
 
 if TYPE_CHECKING:
     from mmcli.models.loaded import Loaded
@@ -22,6 +23,8 @@ def exchanges(loaded: "Loaded", example: Example) -> list[tuple[str, str]]:
         prompt = one.prompt
         if prompt is None:
             prompt = loaded.processor.task_prompt(example.task, "")
+        elif example.questions:
+            prompt = question_prompt(loaded.processor, prompt)
         found.append((prompt, one.answer.strip()))
     return found
 

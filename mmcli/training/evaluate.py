@@ -12,6 +12,7 @@ from mmcli.example import Example, LabelledObject
 from mmcli.media.sources import one_named
 from mmcli.models.drawn_masks import pixels
 from mmcli.models.objects_in_text import with_objects
+from mmcli.models.prompts import question_prompt
 from mmcli.output.schema import Object, Record
 from mmcli.rle import encode
 from mmcli.tasks.caption import CaptionRequest
@@ -143,7 +144,12 @@ def _chats(asking: _Asking, examples: list[Example]) -> dict[str, float]:
     """Which share of answers are the very words, but for case and white space."""
     turns = asking.model.loaded.processor.capabilities.turns
     plain = [example for example in examples if not turns and len(example.images) == 1]
-    asked = [(one.prompt, example.images[0]) for example in plain for one in example.exchanges]
+    processor = asking.model.loaded.processor
+    asked = [
+        (question_prompt(processor, one.prompt) if example.questions and one.prompt else one.prompt, example.images[0])
+        for example in plain
+        for one in example.exchanges
+    ]
     answers = asking.texts(asked, lambda prompt: ChatRequest(prompt=prompt))
     wanted = [one.answer for example in plain for one in example.exchanges]
     pairs = [(said, right) for said, right in zip(answers, wanted, strict=True) if said is not None]

@@ -1,6 +1,7 @@
 """What is measured of a model's answers about real pictures."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from mmcli.hub.known import AUDIO_MODEL
 from mmcli.models.objects_in_text import with_objects
 from mmcli.training.evaluate import Measures, evaluate
 from mmcli.training.metrics.cider import cider
+from mmcli.training.targets import targets
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CAT = LabelledObject("cat", (0.0, 0.0, 0.911, 1.0))  # as a person would draw it
@@ -56,6 +58,22 @@ def test_captions_and_questions(nano):
     assert found.values["exact match"] == 0.5 and found.main == "CIDEr-D"
     assert found.counts == {"caption": 1, "chat": 2, "failed": 0}  # captions of one picture are its references
     assert found.value == pytest.approx(cider([records[0].text], [list(texts)])) and found.value > 0
+
+
+def test_questions_of_a_conversation_are_asked_and_taught_as_chat_asks_them(nano):
+    place, asked = (
+        (EXAMPLES / "cat.jpg",),
+        (Exchange("Is there a cat?", "yes"), Exchange("answer en what is it?", "no")),
+    )
+    chat = Example("chat", "z", place, exchanges=asked, questions=True)
+    records = []
+    assert evaluate(nano, [chat], each=records.append).values["exact match"] == 0.5
+    prompts = ["answer en is there a cat?", "answer en what is it?"]
+    assert [record.prompt for record in records] == prompts
+    assert records[0].text == nano.chat("Is there a cat?", str(place[0])).text == "yes"
+    assert [target.prompt for target in targets(nano.loaded, chat)] == prompts
+    other = replace(chat, exchanges=(Exchange("What is it made of?", "fur"),))  # nano refuses it: --prompt asks it
+    assert [target.prompt for target in targets(nano.loaded, other)] == ["what is it made of?"]
 
 
 def test_transcripts():

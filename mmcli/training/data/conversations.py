@@ -42,7 +42,8 @@ def examples(row: Row, where: str, file: Path, place: Place) -> Iterator[Example
         tuple(place.find(one, file.parent, file.parent / "images") for one in shown_["image"]),
         tuple(place.find(one, file.parent, what="recording") for one in shown_["audio"]),
         exchanges,
-        system,
+        questions=True,
+        system=system,
     )
 
 
