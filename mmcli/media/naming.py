@@ -2,12 +2,14 @@
 
 import errno
 import os
+from collections.abc import Collection
 from pathlib import PurePath, PurePosixPath
 
 from mmcli.errors import InputError
 from mmcli.escape import escape_line
 from mmcli.media.pipes import NoWriter
 
+COMMON = (".jpg", ".png", ".webp", ".heic", ".wav", ".mp3", ".flac", ".m4a", ".mp4", ".mov")  # extensions
 STREAM_LIMIT = 1200 << 20  # bytes of a pipe or device where the caller sets no limit, which all lie in memory
 
 
@@ -47,6 +49,14 @@ def trouble(name: str, error: OSError | ValueError) -> InputError:
         return InputError(f"{name} is a link that leads back to itself", "Name the file that it should lead to")
     reason = getattr(error, "strerror", None) or str(error)
     return InputError(f"{name} cannot be read: {printable(reason)}")
+
+
+def nothing_in(folder: str, extensions: Collection[str]) -> tuple[str, str]:
+    """What is said of a folder without files of these extensions: what is wrong, and what was looked for."""
+    named = [one for one in COMMON if one in extensions] or sorted(extensions)[:5]
+    more = len(extensions) - len(named)
+    looked_for = ", ".join(named) + (f" and {more} other kinds of files" if more else "")
+    return f"{folder} has no file that can be used", f"Looked in it and below for {looked_for}"
 
 
 def too_long(name: str, limit: int) -> InputError:

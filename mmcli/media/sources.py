@@ -17,7 +17,7 @@ from mmcli.media import stores
 from mmcli.media.addresses import is_web, masked_address, place_of
 from mmcli.media.folders import Unlisted, is_glob, matches, walk
 from mmcli.media.limits import LIST
-from mmcli.media.naming import STREAM_LIMIT, printable, relative_place, too_long, trouble
+from mmcli.media.naming import STREAM_LIMIT, nothing_in, printable, relative_place, too_long, trouble
 from mmcli.media.pipes import is_pipe, open_pipe, up_to
 from mmcli.media.stores import is_store
 
@@ -233,8 +233,7 @@ def _failed(name: str, what: str, do: str = "") -> Source:
 
 
 def _nothing_in(folder: str, extensions: frozenset[str]) -> Source:
-    endings = ", ".join(sorted(extensions))
-    return _failed(folder, f"{printable(folder)} holds no file to work on", f"Looked in it and below for {endings}")
+    return _failed(folder, *nothing_in(printable(folder), extensions))
 
 
 def _scheme(name: str) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mmcli.errors import InputError, raise_if_interrupted
 from mmcli.media.addresses import masked_address
-from mmcli.media.naming import printable, too_long
+from mmcli.media.naming import nothing_in, printable, too_long
 from mmcli.offline import is_offline
 
 if TYPE_CHECKING:
@@ -92,9 +92,7 @@ def found(url: str, extensions: frozenset[str]) -> list[Stored]:
     whole = list(files) == [place] or (pattern and ending and not any(char in ending for char in _WILD))
     names = sorted(name for name in files if whole or _is_wanted(name.removeprefix(place), extensions))
     if not names:
-        endings = ", ".join(sorted(extensions))
-        what = f"{printable(masked_address(url))} holds no file to work on"
-        raise InputError(what, f"Looked in it and below for {endings}")
+        raise InputError(*nothing_in(printable(masked_address(url)), extensions))
     return [Stored(f"{scheme}://{name}", _content(scheme, name, files[name])) for name in names]
 
 

@@ -131,7 +131,7 @@ def test_a_link_to_nothing_in_a_folder_is_reported():
         ("", "empty name"),
         ("x" * 300, "cannot be read: File name too long"),
         ("nul\0.jpg", r"nul\\x00\.jpg cannot be read"),
-        ("empty", r"^empty holds no file to work on\. Looked in it and below for .*\.jpg"),
+        ("empty", r"^empty has no file that can be used\. Looked in it and below for .*\.jpg"),
         ("ftp://host/a.jpg", "kind that is not fetched"),
         ("sftp://host/a.jpg", "kind that is not fetched"),
         ("*.jpg", r"^\*\.jpg matches no file"),

@@ -72,7 +72,7 @@ def test_what_changed_is_another_input(store):
     [
         ("memory://nowhere/", "memory://nowhere/ does not exist or is empty"),
         ("memory://photos/*.gif", "matches no file"),
-        ("memory://photos/texts/", "holds no file to work on"),
+        ("memory://photos/texts/", "has no file that can be used"),
         ("s3://bucket/a.jpg", "s3://bucket/a.jpg needs the extra package s3fs. Install it: pip install s3fs"),
         ("az://container/", "needs the extra package adlfs"),
         ("s4://bucket/a.jpg", "is an address of a kind that is not fetched"),
