@@ -40,11 +40,11 @@ _OTHERS = (  # (offset, magic, what it is, what to do)
     (4, b"ftypcrx ", RAW, DEVELOP),  # Canon, since 2018
     (0, b"\xff\x0a", "a JPEG XL picture, which is not read here", "Turn it into a PNG first, for instance with djxl"),
     (0, b"\0\0\0\x0cJXL ", "a JPEG XL picture, which is not read here", "Turn it into a PNG first, with djxl"),
-    (8, b"WAVE", "audio, not a picture", ""),
-    (0, b"ID3", "audio, not a picture", ""),
-    (0, b"fLaC", "audio, not a picture", ""),
-    (0, b"OggS", "audio, not a picture", ""),
-    (4, b"ftypM4A", "audio, not a picture", ""),
+    (8, b"WAVE", "audio, not a picture", "audio"),
+    (0, b"ID3", "audio, not a picture", "audio"),
+    (0, b"fLaC", "audio, not a picture", "audio"),
+    (0, b"OggS", "audio, not a picture", "audio"),
+    (4, b"ftypM4A", "audio, not a picture", "audio"),
     (8, b"AVI ", "a video, not a picture", "video"),
     (4, b"ftyp", "a video, not a picture", "video"),
     (4, b"moov", "a video, not a picture", "video"),
@@ -55,6 +55,8 @@ _OTHERS = (  # (offset, magic, what it is, what to do)
 )
 
 _VIDEO = "Take a frame out of it first, for instance with: ffmpeg -i VIDEO -frames:v 1 frame.png"
+_SPEECH = "To write down what is said in it: mmcli transcribe"
+_SIGHT = "To describe what it shows: mmcli caption"
 _IMAGE_NAMES = {"HEIF": "HEIC", "WEBP": "WebP", "JPEG2000": "JPEG 2000", "PPM": "PNM"}
 RECORDINGS = "WAV, FLAC, MP3, M4A, AAC, Ogg, Opus, WebM and the audio of MP4, MOV and MKV videos are read"
 _RECORD = re.compile(r'\s*\{"schema": ?\d+, ?"task": ?"')  # how a record of ours begins
@@ -86,11 +88,11 @@ def describe(data: bytes) -> tuple[str, str]:
         return "a PDF, not a picture", "Turn its pages into pictures first, for instance with: pdftoppm -png"
     for offset, magic, what, do in _OTHERS:
         if head.startswith(magic, offset):
-            return what, _VIDEO if do == "video" else do or READABLE
+            return what, {"video": _VIDEO, "audio": _SPEECH}.get(do, do)
     text = _text(head, len(head) == len(data))
     if text is None:
         if _is_audio_frame(data):
-            return "audio, not a picture", READABLE
+            return "audio, not a picture", _SPEECH
         return "not a picture of a known kind", READABLE
     lower = text.lower()
     if "<svg" in lower:
@@ -134,7 +136,7 @@ def describe_silent(head: bytes) -> tuple[str, str] | None:
     """For data that begins like something without audio: what it is, and what the user can do; None for the rest."""
     kind = image_format(head)
     if kind is not None:
-        return f"a {_IMAGE_NAMES.get(kind, kind)} picture, not a recording", RECORDINGS
+        return f"a {_IMAGE_NAMES.get(kind, kind)} picture, not a recording", _SIGHT
     if b"%PDF-" in head[:1024]:
         return "a PDF, not a recording", RECORDINGS
     if head.startswith(b"PK\x03\x04"):

@@ -59,7 +59,7 @@ def jpeg() -> bytes:
 @pytest.mark.parametrize(
     "data, what",
     [
-        (jpeg(), "is a JPEG picture, not a recording"),
+        (jpeg(), "is a JPEG picture, not a recording. To describe what it shows: mmcli caption"),
         (b"GIF89a" + bytes(100), "is a GIF picture, not a recording"),
         (b"RIFF\x20\0\0\0WEBPVP8 " + bytes(20), "is a WebP picture, not a recording"),
         (b"%PDF-1.7\n%\xe2\xe3\n", "is a PDF, not a recording"),

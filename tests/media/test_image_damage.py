@@ -62,9 +62,9 @@ def test_bytes_after_the_magic_that_mean_nothing(tmp_path, magic):
         (b"hello, world\n", "text", "JPEG, PNG"),
         ("Grüße".encode("utf-16"), "text", ""),
         (("ü" * 5000).encode()[:4097], "text", ""),  # the part looked at ends inside a character
-        (b"RIFF\x24\0\0\0WAVEfmt ", "audio", ""),
+        (b"RIFF\x24\0\0\0WAVEfmt ", "audio", "mmcli transcribe"),
         (b"ID3\x04\0\0", "audio", ""),
-        (b"\xff\xfb\x90\x64" + b"\0" * 50, "audio", ""),
+        (b"\xff\xfb\x90\x64" + b"\0" * 50, "audio", "mmcli transcribe"),
         (b"fLaC\0\0\0\x22", "audio", ""),
         (b"OggS\0\x02", "audio", ""),
         (b"\0\0\0\x1cftypM4A \0\0\0\0M4A mp42isom\0\0\0\0", "audio", ""),
