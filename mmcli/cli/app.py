@@ -43,11 +43,11 @@ Exit codes:
 
   0    all done
   1    some inputs failed; the rest are done
-  2    the command line does not fit together
+  2    the command line is wrong
   3    the model could not be found, downloaded or run
   4    the machine cannot go on (disk full, output closed, no memory), or a fault of mmcli
   130  interrupted; what was written by then is complete
-  141  whoever read the output has gone (as `| head` does)"""
+  141  the reader of the output closed it (as `| head` does)"""
 
 # typer.BadParameter's ancestor that every complaint about a command line shares, in all versions of Typer.
 COMPLAINT: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")

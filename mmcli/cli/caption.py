@@ -50,7 +50,7 @@ def command(
     engine: EngineOptions,
     log: LogOptions,
 ) -> int:
-    """Say what each picture shows, in a sentence or, with some models, at length.
+    """Describe each picture in a sentence or, with some models, in detail.
 
     One picture: its caption on a line. Several: the name and the caption, one line a picture.
     """

@@ -61,7 +61,7 @@ def command(
     model: ModelOptions,
     log: LogOptions,
 ) -> int:
-    """Answer questions about pictures and recordings, all of which the model takes in at once.
+    """Answer questions about pictures and recordings, several at once if the model takes them.
 
     Without a file the question stands alone, for models that can answer so; others need a picture. Without a question
     it asks for one after another on the terminal.

@@ -11,35 +11,35 @@ from mmcli.startup import starting_up
 # Name → module in which its Typer app is, and the first sentence of its help; in the order of the help page, which is
 # written without an import.
 COMMANDS = {
-    "caption": ("mmcli.cli.caption", "Say what each picture shows, in a sentence or, with some models, at length"),
+    "caption": ("mmcli.cli.caption", "Describe each picture in a sentence or, with some models, in detail"),
     "detect": ("mmcli.cli.detect", "Find objects in pictures and print a box for each"),
     "segment": ("mmcli.cli.segment", "Find objects in pictures and outline each with a mask"),
     "read": ("mmcli.cli.read", "Read the text in pictures"),
     "chat": (
         "mmcli.cli.chat",
-        "Answer questions about pictures and recordings, all of which the model takes in at once",
+        "Answer questions about pictures and recordings, several at once if the model takes them",
     ),
     "transcribe": ("mmcli.cli.transcribe", "Write down what is said in recordings"),
     "crop": (
         "mmcli.cli.crop",
-        "Write each object that was found as a picture of its own, cut out of the picture in full size",
+        "Cut the objects that were found out of their pictures and save each as a picture of its own",
     ),
     "report": (
         "mmcli.cli.report",
-        "Make a page of results: pictures with what was found drawn in, transcripts with players, search and filters",
+        "Make an HTML page of results: pictures with objects drawn in, transcripts with players, search and filters",
     ),
     "tune": (
         "mmcli.cli.tune",
         "Train a model on examples of your own: labelled pictures, prompts and answers, recordings and their texts",
     ),
-    "evaluate": ("mmcli.cli.evaluate", "Measure a model's answers about data whose right answers are known"),
+    "evaluate": ("mmcli.cli.evaluate", "Measure a model on data whose right answers are known"),
     "inspect": (
         "mmcli.cli.inspect",
         "Show a model's stages with their shapes and sizes, its vocabulary and its modules",
     ),
     "config": ("mmcli.cli.config", "Show which model each command uses, what chose it, and the configuration file"),
     "doctor": ("mmcli.cli.doctor", "Show versions and devices, and check the bundled models on this machine"),
-    "help": ("mmcli.cli.explain", "Explain a command, as its --help does"),
+    "help": ("mmcli.cli.explain", "Show the help of a command"),
     "models": (
         "mmcli.cli.models",
         "Find, choose, list, download, look at, check, convert, merge, quantize and remove models",

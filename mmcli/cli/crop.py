@@ -50,7 +50,7 @@ def command(
     *,
     log: LogOptions,
 ) -> int:
-    """Write each object that was found as a picture of its own, cut out of the picture in full size."""
+    """Cut the objects that were found out of their pictures and save each as a picture of its own."""
     environment = begin(ctx, log)
     from mmcli.batch.frames import with_frames
     from mmcli.media.sampling import Sampling

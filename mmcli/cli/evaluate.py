@@ -68,9 +68,9 @@ def command(
     model: MeasuredModel,
     log: LogOptions,
 ) -> int:
-    """Measure a model's answers about data whose right answers are known.
+    """Measure a model on data whose right answers are known.
 
-    Prints a line a measure: its name, a tab and its value. Of data in several splits test is taken, else val.
+    Prints one line per measure: its name, a tab and its value. Of data with splits, test is used, else val.
     """
     environment = begin(ctx, log, model.offline)
     if output is not None:

@@ -35,7 +35,7 @@ def command(
         ),
     ] = None,
 ) -> int:
-    """Explain a command, as its --help does."""
+    """Show the help of a command."""
     context: Any = ctx.parent
     for word in words or []:
         command, parent = context.command, context

@@ -44,11 +44,9 @@ def split_formats(value: str | None) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in (value or "").split(",") if part.strip()))
 
 
-Force = Annotated[
-    bool, option("Output", "--force", help="In an output folder do everything again, done before or not.")
-]
+Force = Annotated[bool, option("Output", "--force", help="Redo everything in an output folder, even what is done.")]
 RetryFailed = Annotated[
-    bool, option("Output", "--retry-failed", help="In an output folder try again what failed before.")
+    bool, option("Output", "--retry-failed", help="Try again what failed before in an output folder.")
 ]
 
 
@@ -82,7 +80,7 @@ class ObjectOptions:
             "Objects",
             "--nms",
             metavar="IOU",
-            help="Of two of one label that overlap by more than this share keep the better one.",
+            help="If two objects of one label overlap by more than this (IoU), keep only the better one.",
         ),
     ] = None
     max_objects: Annotated[
@@ -95,14 +93,24 @@ class ObjectOptions:
     ] = None
     cutout: Annotated[
         str | None,
-        option("Objects", "--cutout", metavar="FOLDER", help="The same on transparency, where there is a mask."),
+        option(
+            "Objects",
+            "--cutout",
+            metavar="FOLDER",
+            help="Write each object that has a mask on a transparent background.",
+        ),
     ] = None
     blur: Annotated[
         list[str] | None,
-        option("Objects", "--blur", metavar="LABEL", help="Hide these in --overlay and --copy ('*': all of them)."),
+        option(
+            "Objects",
+            "--blur",
+            metavar="LABEL",
+            help="Blur objects of this label in --overlay and --copy ('*': all objects).",
+        ),
     ] = None
     pixelate: Annotated[
-        list[str] | None, option("Objects", "--pixelate", metavar="LABEL", help="The same in coarse blocks.")
+        list[str] | None, option("Objects", "--pixelate", metavar="LABEL", help="Hide them in coarse blocks instead.")
     ] = None
     copy: Annotated[
         str | None,
@@ -110,7 +118,7 @@ class ObjectOptions:
             "Objects",
             "--copy",
             metavar="PATH|FOLDER",
-            help="Write the picture with nothing drawn in and what --blur and --pixelate name hidden.",
+            help="Write the picture without drawings, with the objects that --blur and --pixelate name hidden.",
         ),
     ] = None
 

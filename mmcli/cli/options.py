@@ -177,15 +177,15 @@ class ModelOptions:
             "--table",
             metavar="auto|cpu|device",
             callback=one_of("auto", "cpu", "device"),
-            help="Where a table of per-layer embeddings is, in models that have one: mapped from its file on the CPU, "
-            "rows in use being moved (cpu), or with the other weights (device; auto: where a GPU has room to spare).",
+            help="Where to keep the per-layer embedding table of models that have one: in its file, whose rows are "
+            "read as needed (cpu), or with the other weights (device; auto: if a GPU has room to spare).",
         ),
     ] = "auto"
     quantize: Annotated[
         str,
         quantize_option(
-            "Keep the decoder's weights in 8- or 4-bit integers: a half or a quarter of the memory, faster where a "
-            "step waits for it, a little less exact (default auto: as the model's folder was saved).",
+            "Keep the decoder's weights in 8- or 4-bit integers: a half or a quarter of the memory, and faster where "
+            "memory is the limit, but a little less exact (default auto: as the model's folder was saved).",
         ),
     ] = "auto"
 
@@ -218,7 +218,7 @@ class AnswerOptions:
             "Answer",
             "--temperature",
             metavar="T",
-            help="0 (default): always the likeliest token; the higher, the freer the answer.",
+            help="0 (default): always the likeliest token; higher values give more varied answers.",
         ),
     ] = 0.0
     top_k: Annotated[
@@ -227,7 +227,7 @@ class AnswerOptions:
             "Answer",
             "--top-k",
             metavar="K",
-            help="With a temperature: draw among the K likeliest tokens only (0, the default: all).",
+            help="With a temperature: sample from the K likeliest tokens only (0, the default: all).",
         ),
     ] = 0
     top_p: Annotated[
@@ -236,7 +236,7 @@ class AnswerOptions:
             "Answer",
             "--top-p",
             metavar="P",
-            help="With a temperature: draw among the likeliest tokens that together hold probability P (1, the "
+            help="With a temperature: sample from the likeliest tokens that together hold probability P (1, the "
             "default: all).",
         ),
     ] = 1.0
@@ -246,7 +246,7 @@ class AnswerOptions:
             "Answer",
             "--seed",
             metavar="N",
-            help="With a temperature: the same number draws the same answer again.",
+            help="With a temperature: the same seed gives the same answer again.",
         ),
     ] = None
 
@@ -270,8 +270,8 @@ class ImageOptions:
             "--every",
             metavar="TIME",
             parser=interval_of,
-            help="Of a video take a frame every 0.5s, 2 or 1:30 (default 1s); it is called film.mp4#t=SECONDS. Videos "
-            "in folders are read only with --every or --frames: they may take hours.",
+            help="Take a frame of a video every 0.5s, 2 or 1:30 (default 1s), named film.mp4#t=SECONDS. Videos in "
+            "folders are read only with --every or --frames, as they may take hours.",
         ),
     ] = None
     frames: Annotated[
@@ -286,13 +286,17 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="FILE|FOLDER",
-        help="Write results there and not to stdout: all into one file, whose suffix tells its format, or into a file "
-        "for each input in a folder that mirrors the inputs' tree.",
+        help="Write results there instead of stdout: to one file, in the format of its suffix, or to a folder that "
+        "mirrors the inputs' tree, with a file for each input.",
     ),
 ]
 Overwrite = Annotated[
     bool,
-    option("Output", "--overwrite", help="Replace files in output folders that mmcli did not write, or you changed."),
+    option(
+        "Output",
+        "--overwrite",
+        help="Also replace files in output folders that mmcli did not write or that you changed.",
+    ),
 ]
 
 
@@ -312,8 +316,8 @@ class OutputOptions:
             "Output",
             "--overlay",
             metavar="PATH|FOLDER",
-            help="Write the picture with boxes, masks and labels drawn in; a folder mirrors the pictures' tree. Of a "
-            "video it is one too (.mp4, .mov, .mkv), without audio; what a frame shows is drawn until the next one.",
+            help="Write the picture with boxes, masks and labels drawn in; a folder mirrors the pictures' tree. A "
+            "video gives a video (.mp4, .mov, .mkv) without audio; objects stay drawn until the next frame.",
         ),
     ] = None
     output: Output = None

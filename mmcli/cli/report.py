@@ -45,7 +45,7 @@ def command(
     *,
     log: LogOptions,
 ) -> int:
-    """Make a page of results: pictures with what was found drawn in, transcripts with players, search and filters."""
+    """Make an HTML page of results: pictures with objects drawn in, transcripts with players, search and filters."""
     environment = begin(ctx, log)
     names = results or []
     if not names:

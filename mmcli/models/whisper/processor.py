@@ -82,7 +82,8 @@ class WhisperProcessor(Processor):
         """The token of a language such as "de"."""
         if language not in self.special.languages:
             raise UsageError(
-                f"This Whisper knows no language {language!r}", f"It knows {', '.join(self.special.languages)}"
+                f"This Whisper knows no language {language!r}",
+                f"Give one of {len(self.special.languages)} codes, such as {', '.join([*self.special.languages][:8])}",
             )
         return self.special.languages[language]
 
