@@ -57,7 +57,7 @@ class TuneView:
 
     def began(self, own: int, held: int, replayed: int) -> None:
         """How many examples there are: to learn from, held out, and replayed."""
-        self._report(f"{own} examples to learn from, {held} held out, {replayed} replayed")
+        self._report(f"{own} example{'s' * (own != 1)} to learn from, {held} held out, {replayed} replayed")
 
     def updated(self, line: dict[str, Any]) -> None:
         """As `Watcher.updated`."""
