@@ -243,7 +243,7 @@ def test_what_is_wrong_is_one_sentence_and_the_rest_is_done(outlined, cuts, text
         (("crop", "photos"), 1, "No run of mmcli wrote into photos"),
         (("crop", "-", "-o", ""), 2, "is no file or folder"),
         (("segment", "--from-boxes"), 2, "No results were named"),
-        (("segment",), 2, "name what to find"),
+        (("segment",), 2, "Nothing was named to look for"),
         (("segment", "-", "--from-boxes"), 1, "- has no results"),
         (("segment", "none.jsonl", "--from-boxes"), 1, "none.jsonl does not exist"),
         (("segment", "-", "--from-boxes", "--prompt", "x"), 2, "--from-boxes cannot be used with --prompt"),
