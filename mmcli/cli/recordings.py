@@ -83,7 +83,7 @@ class AudioOptions:
             "Transcript",
             "--language",
             metavar="CODE",
-            help="The language that is spoken, such as de (default: found out in each window).",
+            help="The language that is spoken, such as de or German (default: detected in each window).",
         ),
     ] = None
     task: Annotated[

@@ -19,6 +19,7 @@ from mmcli.models.whisper.config import WhisperConfig
 from mmcli.models.whisper.model import DecoderLayer, Whisper
 from mmcli.models.whisper.processor import WhisperProcessor
 from mmcli.models.whisper.vocabulary import TIME_STEP
+from mmcli.speech.languages import code_of
 
 if TYPE_CHECKING:
     from mmcli.engine.model import GenerativeModel
@@ -128,4 +129,4 @@ def _spoken(samples: np.ndarray) -> int:
 def _language(processor: WhisperProcessor, example: Example) -> str | None:
     """The language that an example names; English where it names none."""
     named = example.language or "en"
-    return named if processor.multilingual else None
+    return code_of(named, processor.capabilities.languages) if processor.multilingual else None

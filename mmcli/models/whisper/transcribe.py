@@ -20,6 +20,7 @@ from mmcli.models.whisper.rules import WritingRules
 from mmcli.models.whisper.segments import HOLE, Stretch, before_hole, doubtful, stretches, transcribed_until
 from mmcli.models.whisper.words import with_words
 from mmcli.speech.fallback import FASTEST, TEMPERATURES, DecodingOptions, attempts, compression_ratio
+from mmcli.speech.languages import code_of
 from mmcli.types import Completion, Segment, WindowText
 
 SHORTEST_LIMIT = 32  # tokens that any window may have, however short
@@ -86,7 +87,7 @@ def _languages(
     model: Whisper, processor: WhisperProcessor, encoded: EncodedAudio, options: DecodingOptions, rows: int
 ) -> list[str]:
     if options.language is not None:
-        return [options.language] * rows
+        return [code_of(options.language, processor.capabilities.languages)] * rows
     if not processor.multilingual:
         return ["en"] * rows
     return [max(found, key=found.__getitem__) for found in language_probabilities(model, processor, encoded)]
