@@ -11,6 +11,7 @@ from support import IMAGE, LOC, SEG, SIDE, edit_json, random_image
 from mmcli.errors import ModelError, UsageError
 from mmcli.models.paligemma import FAMILY
 from mmcli.models.paligemma.processor import PaliGemmaProcessor
+from mmcli.models.prompts import question_prompt
 
 SOFT = (SIDE // 7) ** 2
 
@@ -157,3 +158,12 @@ def test_folders_that_do_not_fit_are_model_errors(folder, damage, message):
     damage(folder)
     with pytest.raises(ModelError, match=message):
         open_processor(folder)
+
+
+def test_a_question_of_a_conversation_is_put_as_chat_puts_it(loaded):
+    asked = {
+        "What is it?": "answer en What is it?",
+        " why ? ": "answer en why ?",
+        "answer en how many?": "answer en how many?",
+    }
+    assert {question: question_prompt(loaded.processor, question) for question in asked} == asked
