@@ -48,8 +48,9 @@ def without_times(entry: dict) -> dict:
 # -- the page and the package ------------------------------------------------------------------------------------
 
 
-def test_every_block_of_the_page_prints_what_stands_under_it():
+def test_every_block_of_the_page_prints_what_stands_under_it(monkeypatch):
     """If it is to print something else: python examples/refresh_readme.py"""
+    monkeypatch.setenv("MMCLI_CPU_NATIVE", "0")
     blocks = refresh_readme.PROGRAM.findall(refresh_readme.PYTHON_PAGE.read_text("utf-8"))
     assert len(blocks) > 8
     found = refresh_readme.printed_by(block for block, _ in blocks)

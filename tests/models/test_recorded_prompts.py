@@ -8,10 +8,7 @@ from support import random_image
 from mmcli.engine import cuda_graph
 from mmcli.tasks.caption import CaptionRequest
 
-pytestmark = [
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-    pytest.mark.usefixtures("shallow_tower"),
-]
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 @pytest.mark.parametrize("switch", ["1", "steps"])
