@@ -123,6 +123,16 @@ class KVCache:
         values[:, :, end - v.shape[2] : end] = v
         return keys[:, :, :end], values[:, :, :end]
 
+    def room(self, layer: int, count: int) -> tuple[Tensor, Tensor] | None:
+        """Where `append` would store one layer's keys and values of the last `count` tokens claimed, [B, K, T, H] each.
+
+        None where it does more than that.
+        """
+        if self.fixed or self.shared is not None:
+            return None
+        keys, values = self.store[layer, ..., self.length - count : self.length, :]
+        return keys, values
+
     def share(self) -> None:
         """From here on `keep` copies only what follows: the rows it makes of one row attend to one prefix.
 

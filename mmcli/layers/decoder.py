@@ -115,11 +115,12 @@ class LlamaDecoder(nn.Module):
             mask = additive(mask, x.dtype)
             sliding_mask = None if sliding_mask is None else additive(sliding_mask, x.dtype)
         masks = [sliding_mask if layer.sliding and sliding_mask is not None else mask for layer in self.layers]
-        if cache is not None and kernels.chosen(x, cache):
+        if kernels.chosen(x, cache) or kernels.reads_prompt(x):
             from mmcli.layers import decoder_step  # imports Triton
 
             layers: Any = self.layers
-            parts = [decoder_step.LayerParts(*layer.parts(own)) for layer, own in zip(layers, masks, strict=True)]
+            kind = decoder_step.LayerParts if x.shape[1] == 1 else decoder_step.PromptParts
+            parts = [kind(*layer.parts(own)) for layer, own in zip(layers, masks, strict=True)]
             if all(part.is_fused for part in parts):
                 epsilon, scale = self.config.norm_epsilon, self.config.residual_scale
                 return decoder_step.run_layers(parts, self.norm.weight, x, angles, cache, epsilon, "silu", scale)

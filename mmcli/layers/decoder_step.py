@@ -1,19 +1,22 @@
-"""The decode step of Gemma- and Llama-type decoders through fused kernels: all layers, for one token a row.
+"""The layers of Gemma- and Llama-type decoders through fused kernels: of a step, one token a row, and of a prompt.
 
 With few rows a step is the reading of the weights, and everything between two products costs more in starts than in
-work: norms and additions, rotations, the cache and its attention, and the activation are five kernels a layer.
+work: norms and additions, rotations, the cache and its attention, and the activation are five kernels a layer. Of a
+prompt's many rows norms and additions are one reading and one writing instead of five.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
 from mmcli.engine.kv_cache import KVCache
+from mmcli.layers.attention import attend
 from mmcli.layers.gated_mlp import GatedMLP
 from mmcli.layers.grouped_query import GroupedQueryAttention
 from mmcli.layers.kernels.gated import gated
 from mmcli.layers.kernels.matvec import product
+from mmcli.layers.kernels.placed import placed
 from mmcli.layers.kernels.residual_norm import norm, residual_norm
 from mmcli.layers.kernels.single_query import single_query
 
@@ -47,8 +50,8 @@ class Parts(Protocol):
         """What multiplies each row's [B, 1] of the second half; None: nothing does."""
         ...
 
-    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: KVCache) -> Tensor:
-        """The attention of normed vectors [B, D], before it is added."""
+    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: Any) -> Tensor:
+        """The attention of normed vectors [B · T, D], before it is added."""
         ...
 
 
@@ -57,7 +60,7 @@ class LayerParts(NamedTuple):
 
     attention: GroupedQueryAttention
     mlp: GatedMLP
-    mask: Tensor  # as numbers to add, [B, 1, 1, S]
+    mask: Any  # as numbers to add, [B, 1, 1, S]
     before_attention: Tensor
     before_mlp: Tensor
     after_attention: Tensor | None = None  # Gemma 2 has two norms more
@@ -70,7 +73,7 @@ class LayerParts(NamedTuple):
         """Whether its weights are put together as `run_layers` reads them."""
         return self.attention.qkv is not None and self.mlp.gate_up is not None
 
-    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: KVCache) -> Tensor:
+    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: Any) -> Tensor:
         own = self.attention
         assert own.qkv is not None
         keys, values = cache.layer(own.entry)
@@ -79,22 +82,38 @@ class LayerParts(NamedTuple):
         return product(y, own.out)
 
 
+class PromptParts(LayerParts):
+    """A layer that reads a prompt, under a mask as `attention.attend` takes it."""
+
+    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: Any) -> Tensor:
+        own, count = self.attention, angles[0].shape[2]
+        room = None if cache is None else cache.room(own.entry, count)
+        if room is None:
+            y: Tensor = own(x.unflatten(0, (-1, count)), angles, self.mask, cache)
+            return y.flatten(0, 1)
+        assert own.qkv is not None
+        q = placed(own.qkv(x), room[0], room[1], angles)
+        keys, values = cache.layer(own.entry)
+        y = attend(q, keys, values, self.mask, own.scale, own.softcap)
+        return own.out(y.transpose(1, 2).flatten(0, 1).flatten(1))
+
+
 def run_layers(
     layers: Sequence[Parts],
     last: Tensor,
     x: Tensor,
     angles: tuple[Tensor, Tensor],
-    cache: KVCache,
+    cache: KVCache | None,
     epsilon: float,
     activation: str,
     residual_scale: float = 1.0,
 ) -> Tensor:
-    """Vectors [B, 1, D] → hidden states [B, 1, D] behind the final norm.
+    """Vectors [B, T, D] → hidden states [B, T, D] behind the final norm.
 
     `last` is the scale of that norm, `epsilon` that of all; `activation` is "gelu" or "silu"; `residual_scale`
     multiplies what every half of a layer adds.
     """
-    x = x[:, 0].contiguous()
+    shape, x = x.shape, x.flatten(0, 1).contiguous()
     normed = norm(x, layers[0].before_attention, epsilon)
     after = [layer.before_attention for layer in layers[1:]] + [last]
     for layer, following in zip(layers, after, strict=True):
@@ -106,4 +125,4 @@ def run_layers(
         y = product(gated(product(normed, mlp.gate_up), activation), mlp.down)
         y = y if layer.rows is None else y * layer.rows
         x, normed = residual_norm(x, y, layer.after_mlp, following, epsilon, second)
-    return normed[:, None]
+    return normed.view(shape)

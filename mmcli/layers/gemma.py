@@ -102,11 +102,12 @@ class GemmaDecoder(nn.Module):
             sliding_mask = None if sliding_mask is None else additive(sliding_mask, x.dtype)
         slides = self.config.sliding_layers or (False,) * len(self.layers)
         masks = [mask if sliding_mask is None or not own else sliding_mask for own in slides]
-        if cache is not None and kernels.chosen(x, cache):
+        if kernels.chosen(x, cache) or kernels.reads_prompt(x):
             from mmcli.layers import decoder_step  # imports Triton
 
             layers: Any = self.layers
-            parts = [decoder_step.LayerParts(*layer.parts(own)) for layer, own in zip(layers, masks, strict=True)]
+            kind = decoder_step.LayerParts if x.shape[1] == 1 else decoder_step.PromptParts
+            parts = [kind(*layer.parts(own)) for layer, own in zip(layers, masks, strict=True)]
             if all(part.is_fused for part in parts):
                 last, epsilon = self.norm.factor(), self.config.norm_epsilon
                 return decoder_step.run_layers(parts, last, x, angles, cache, epsilon, "gelu")

@@ -122,7 +122,8 @@ class SiglipTower(nn.Module):
 
     def read(self, pixels: Tensor, places: Tensor) -> Tensor:
         """The same, where `places` [P, D] are added to the patches as their positions."""
-        x = self.patch(pixels).flatten(2).transpose(1, 2) + places
+        # One patch behind the other in memory: norms would copy it otherwise, layer by layer.
+        x = self.patch(pixels).flatten(2).transpose(1, 2).contiguous() + places
         for layer in self.layers:
             x = layer(x)
         return self.norm(x)

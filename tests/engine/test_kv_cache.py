@@ -236,3 +236,16 @@ def test_rows_lean_on_prefixes_of_another_type_until_nobody_reads_these():
     cache.keep([1, 2])
     assert torch.equal(cache.prefix(1)[1], before[1, 1, 1:2]) and cache.groups is None
     assert torch.equal(prefix, before), "it is not the cache's own"
+
+
+def test_room_is_where_keys_and_values_are_appended():
+    cache = KVCache(2, 1, 9, 2, 4, torch.float32, torch.device("cpu"), shareable=True)
+    for count in (3, 2):
+        cache.extend(torch.ones(1, count, dtype=torch.bool))
+        k, v = torch.randn(2, 1, 2, count, 4)
+        cache.append(1, k, v)
+        keys, values = cache.room(1, count)
+        assert torch.equal(keys, k) and torch.equal(values, v)
+        assert keys.data_ptr() == cache.store[1, 0, 0, 0, cache.length - count].data_ptr()
+    cache.share()
+    assert cache.room(1, 2) is None

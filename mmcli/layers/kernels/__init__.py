@@ -47,6 +47,11 @@ def in_one_pass(x: Tensor) -> bool:
     return x.dtype in DTYPES and x.is_contiguous() and not torch.is_grad_enabled() and available(x.device)
 
 
+def reads_prompt(x: Tensor) -> bool:
+    """Whether a decoder is to read the vectors [B, T, D] of a prompt through the kernels, but for its attention."""
+    return x.shape[1] > 1 and x.dtype in DTYPES and not torch.is_grad_enabled() and available(x.device)
+
+
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x [..., K] and weight [N, K] → x Wᵀ: of a single row by `matvec`, where nothing is learnt through it."""
     if x.dim() == 2 and len(x) == 1 and x.dtype in DTYPES and not torch.is_grad_enabled() and available(x.device):

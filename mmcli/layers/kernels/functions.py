@@ -34,6 +34,12 @@ def rms_normed(x, width, epsilon):
 
 
 @triton.jit
+def rms_normed_rows(x, width, epsilon):
+    """The same of every row of x [M, N]."""
+    return x * (1.0 / tl.sqrt(tl.sum(x * x, axis=1) / width + epsilon))[:, None]
+
+
+@triton.jit
 def layer_normed(x, there, width, epsilon):
     """The LayerNorm of a vector of `width` numbers, without scale and shift; `there` tells them from what is behind."""
     x = tl.where(there, x - tl.sum(x, axis=0) / width, 0.0)

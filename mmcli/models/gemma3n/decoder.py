@@ -202,21 +202,23 @@ class Decoder(nn.Module):
             masks = additive(masks[0], x.dtype), additive(masks[1], x.dtype)  # once, and not by every layer
         per_layer = self.per_layer(x, rows).unbind(dim=2)
         streams = self.streams.split(x)
-        if kernels.chosen(x, cache):
+        if kernels.chosen(x, cache) or kernels.reads_prompt(x):
             from mmcli.models.gemma3n import step  # imports Triton
 
             if step.fits(self):
-                return self.norm(self.streams.join(step.run_layers(self, streams, per_layer, angles, masks, cache)))[
-                    :, 0
-                ]
+                given = self, streams, per_layer, angles, masks, cache
+                if x.shape[1] == 1:
+                    read: Tensor | None = step.read_step(*given)
+                else:
+                    read = step.read_prompt(*given, last_token(angles, masks), answers)
+                return None if read is None else self.norm(self.streams.join(read))[:, 0]
         owners = len(c.owners)
         for layer, row in zip(self.layers[:owners], per_layer[:owners], strict=True):
             streams = layer(streams, row, angles, masks, cache)
         if not answers:
             return None
         streams = streams[:, -1:]
-        angles = tuple(tuple(part[:, :, -1:] for part in pair) for pair in angles)
-        masks = masks[0][:, :, -1:], masks[1][:, :, -1:]
+        angles, masks = last_token(angles, masks)
         for layer, row in zip(self.layers[owners:], per_layer[owners:], strict=True):
             streams = layer(streams, row[:, -1:], angles, masks, cache)
         return self.norm(self.streams.join(streams))[:, 0]
@@ -226,3 +228,9 @@ class Decoder(nn.Module):
         logits = self.embedding.logits(hidden)
         cap = self.config.logit_softcap
         return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def last_token(angles: Angles, masks: Masks) -> tuple[Any, Masks]:
+    """The angles and masks of each row's last token alone."""
+    last = tuple(tuple(part[:, :, -1:] for part in pair) for pair in angles)
+    return last, (masks[0][:, :, -1:], masks[1][:, :, -1:])

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmcli.layers import kernels
+
 EPSILON = 1e-6
 STEM = 64  # channels
 STRIDE = 32  # of the coarsest maps: images' sides are multiples of it
@@ -105,6 +107,10 @@ class ChannelNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        if kernels.in_one_pass(x):
+            from mmcli.models.gemma3n.kernels.channel_norm import channel_norm
+
+            return channel_norm(x, self.weight, EPSILON, False)
         width = x.shape[-1]
         if x.device.type != "cpu" or x.dtype != torch.float32:
             return F.rms_norm(x, (width,), self.weight, EPSILON)
@@ -150,9 +156,19 @@ class ConvNorm(nn.Module):
         self.norm = ChannelNorm(conv.weight.shape[0])
         self.gelu = gelu
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(self.conv(x))
-        return torch.ops.aten.gelu_(x, approximate="tanh") if self.gelu else x
+    def forward(self, x: Tensor, scale: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
+        """With a `scale` [C] what comes of it is multiplied by that, with a `residual` [..., C] added to that."""
+        x = self.conv(x)
+        if kernels.in_one_pass(x) and (residual is None or residual.is_contiguous()):
+            from mmcli.models.gemma3n.kernels.channel_norm import channel_norm
+
+            return channel_norm(x, self.norm.weight, EPSILON, self.gelu, scale, residual)
+        x = self.norm(x)
+        if self.gelu:
+            x = torch.ops.aten.gelu_(x, approximate="tanh")
+        if residual is None:
+            return x if scale is None else x * scale
+        return x.add_(residual) if scale is None else torch.addcmul(residual, x, scale)
 
 
 class FusedResidual(nn.Module):
@@ -166,8 +182,7 @@ class FusedResidual(nn.Module):
         self.residual = sizes.stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.project(self.expand(x))
-        return y.add_(x) if self.residual else y
+        return self.project(self.expand(x), residual=x if self.residual else None)
 
 
 class InvertedResidual(nn.Module):
@@ -188,8 +203,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.expand(x if self.start is None else self.start(x))
-        y = self.project(y if self.middle is None else self.middle(y))
-        return torch.addcmul(x, y, self.scale) if self.residual else y * self.scale
+        y = y if self.middle is None else self.middle(y)
+        return self.project(y, self.scale, x if self.residual else None)
 
 
 class AttentionResidual(nn.Module):

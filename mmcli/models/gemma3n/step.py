@@ -1,13 +1,17 @@
-"""The decode step through fused kernels: what the decoder's layers compute for one token a row."""
+"""The decoder's layers through fused kernels: of a decode step, one token a row, and of a prompt."""
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcli.engine.kv_cache import KVCache
+from mmcli.layers.attention import attend
 from mmcli.layers.kernels.gated import gated
 from mmcli.layers.kernels.matvec import matvec, product
+from mmcli.layers.kernels.placed import placed
 from mmcli.layers.kernels.single_query import Norms, single_query
 from mmcli.models.gemma3n.kernels import altup
 from mmcli.models.gemma3n.kernels.laurel import joined
@@ -15,19 +19,73 @@ from mmcli.models.gemma3n.kernels.sparse_gelu import sparse_gelu
 from mmcli.models.gemma3n.table import rounded
 
 
-def run_layers(decoder: Any, streams: Tensor, per_layer: Any, angles: Any, masks: Any, cache: KVCache) -> Tensor:
-    """Streams [B, 1, A, D] and every layer's vectors of the token, [B, 1, P] each → streams behind the last layer."""
-    streams = streams[:, 0].contiguous()
-    more: Tensor | None = None  # what the layer before adds to the streams, before `more_norm`
+class Read(NamedTuple):
+    """Tokens [R] between two layers."""
+
+    streams: Tensor  # [R, A, D]
+    more: Tensor | None = None  # what the layer before adds to all but the active one, before `more_norm`: [R, D]
     more_norm: Any = None
-    for layer, row in zip(decoder.layers, per_layer, strict=True):
+
+    def last(self, rows: int) -> "Read":
+        """The last token of each row of B · T."""
+        streams, more = (
+            None if part is None else part.unflatten(0, (rows, -1))[:, -1].contiguous()
+            for part in (self.streams, self.more)
+        )
+        assert streams is not None
+        return Read(streams, more, self.more_norm)
+
+    def finished(self) -> Tensor:
+        return self.streams if self.more is None else altup.with_more(self.streams, self.more, self.more_norm)
+
+
+def run_layers(layers: Any, read: Read, per_layer: Any, attend: Callable[[Any, Tensor], Tensor]) -> Read:
+    """All tokens through some layers, with every layer's vectors of them, [R, P] each.
+
+    `attend` takes a layer's attention and normed vectors [R, D].
+    """
+    streams, more, more_norm = read
+    for layer, row in zip(layers, per_layer, strict=True):
         predicted, normed = altup.predict(layer.altup, streams, more, more_norm, layer.norm_attention)
-        attended = _attend(layer.attention, normed, angles, masks, cache)
+        attended = attend(layer.attention, normed)
         low_rank = product(product(normed, layer.laurel.left), layer.laurel.right)
         x, ready = joined(layer, predicted, normed, attended, low_rank)
         streams, scaled = altup.correct(layer.altup, predicted, x, _mlp(layer.mlp, ready), layer.norm_mlp_out)
-        more, more_norm = _per_layer(layer.per_layer, scaled, row[:, 0]), layer.per_layer.norm
-    return (streams if more is None else altup.with_more(streams, more, more_norm))[:, None]
+        more, more_norm = _per_layer(layer.per_layer, scaled, row), layer.per_layer.norm
+    return Read(streams, more, more_norm)
+
+
+def read_step(decoder: Any, streams: Tensor, per_layer: Any, angles: Any, masks: Any, cache: KVCache) -> Tensor:
+    """Streams [B, 1, A, D] and every layer's vectors of the token, [B, 1, P] each → streams behind the last layer."""
+    attend = partial(_attend, angles=angles, masks=masks, cache=cache)
+    read = Read(streams[:, 0].contiguous())
+    return run_layers(decoder.layers, read, [row[:, 0] for row in per_layer], attend).finished()[:, None]
+
+
+def read_prompt(
+    decoder: Any, streams: Tensor, per_layer: Any, angles: Any, masks: Any, cache: KVCache, last: Any, answers: bool
+) -> Tensor | None:
+    """Streams [B, T, A, D] of a prompt → those of its last tokens [B, 1, A, D] behind the last layer, as
+    `Decoder.forward` has it; `last` are the angles and masks of these."""
+    rows, owners = len(streams), len(decoder.config.owners)
+
+    def attending(angles: Any, masks: Any) -> Callable[[Any, Tensor], Tensor]:
+        def attend(attention: Any, x: Tensor) -> Tensor:
+            if not attention.owns:
+                y: Tensor = attention(x.view(rows, -1, x.shape[1]), angles, masks, cache)
+                return y.flatten(0, 1)
+            return _attend_prompt(attention, x, angles, masks, cache)
+
+        return attend
+
+    read = Read(streams.flatten(0, 1))
+    every = [row.flatten(0, 1) for row in per_layer[:owners]]
+    read = run_layers(decoder.layers[:owners], read, every, attending(angles, masks))
+    if not answers:
+        return None
+    every = [row[:, -1] for row in per_layer[owners:]]
+    read = run_layers(decoder.layers[owners:], read.last(rows), every, attending(*last))
+    return read.finished()[:, None]
 
 
 def fits(decoder: Any) -> bool:
@@ -46,9 +104,27 @@ def _attend(attention: Any, x: Tensor, angles: Any, masks: Any, cache: KVCache) 
     qkv = product(x, attention.qkv if owns else attention.q)
     keys, values = cache.layer(attention.entry)
     window = attention.config.window if kind else 0
-    norms = Norms(attention.norm_q.weight, attention.norm_k.weight if owns else None, attention.config.norm_epsilon)
+    norms = _norms(attention)
     y = single_query(qkv, keys, values, angles[kind], masks[kind], cache.cursor, 1.0, None, window, norms, owns)
     return product(y, attention.out)
+
+
+def _attend_prompt(attention: Any, x: Tensor, angles: Any, masks: Any, cache: KVCache) -> Tensor:
+    kind = int(attention.layer.sliding)
+    turn, mask = angles[kind], masks[kind]
+    room = cache.room(attention.entry, turn[0].shape[2])
+    assert room is not None  # whoever reads a prompt appends it
+    q = placed(attention.qkv(x), *room, turn, _norms(attention))
+    seen = mask.shape[-1]
+    keys, values = (part[:, :, -seen:] for part in cache.layer(attention.entry))
+    y: Tensor = attention.out(attend(q, keys, values, mask, 1.0).transpose(1, 2).flatten(0, 1).flatten(1))
+    return y
+
+
+def _norms(attention: Any) -> Norms:
+    return Norms(
+        attention.norm_q.weight, attention.norm_k.weight if attention.owns else None, attention.config.norm_epsilon
+    )
 
 
 def _mlp(mlp: Any, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers import kernels
+from mmcli.layers.attention import prefix_positions
 from mmcli.layers.decoder import LlamaConfig, LlamaDecoder
 from mmcli.layers.fusing import fuse
 from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
@@ -116,3 +117,33 @@ def test_only_a_recorded_step_of_few_rows_is_chosen(monkeypatch):
     assert not kernels.chosen(x.expand(1, 2, 64), cache) and not kernels.chosen(x.expand(33, 1, 64), cache)
     monkeypatch.setenv(kernels.SWITCH, "0")
     assert not kernels.chosen(x, cache)
+
+
+@torch.inference_mode()
+def read(model, rows, length):
+    """Hidden states of a prompt, each row with as much padding as its number, and the cache."""
+    torch.manual_seed(3)
+    c = model.config
+    cache = KVCache(c.depth, rows, length + 4, c.key_heads, c.head_width, torch.float32, DEVICE)
+    valid = torch.arange(length, device=DEVICE) >= torch.arange(rows, device=DEVICE)[:, None]
+    tokens = torch.randint(70, (rows, length), device=DEVICE)
+    cache.extend(valid)
+    hidden = model(model.embed(tokens), prefix_positions(valid), cache.causal_mask(length), cache)
+    return hidden[valid], cache.store
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("rows, length", [(1, 2), (3, 17)])
+def test_a_prompt_through_the_kernels_is_read_as_without(name, rows, length, monkeypatch):
+    model = decoder(name)
+    monkeypatch.setenv(kernels.SWITCH, "0")
+    plain, plain_store = read(model, rows, length)
+    monkeypatch.setenv(kernels.SWITCH, "1")
+    from mmcli.layers import decoder_step
+
+    run, calls = decoder_step.run_layers, []
+    monkeypatch.setattr(decoder_step, "run_layers", lambda *given, **more: calls.append(given) or run(*given, **more))
+    fast, store = read(model, rows, length)
+    assert len(calls) == 1
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(store, plain_store, rtol=1e-4, atol=1e-4)

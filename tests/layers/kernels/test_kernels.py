@@ -262,3 +262,35 @@ def test_norm(rows, width, dtype):
     x, scale = numbers(rows, width, dtype=dtype), numbers(width, dtype=dtype)
     exact = torch.nn.functional.rms_norm(x.float(), (width,), scale.float(), 1e-6)
     assert_close(residual_norm.norm(x, scale, 1e-6), exact, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pixels, width", [(1, 64), (3, 640), (17, 100), (130, 32)])
+@pytest.mark.parametrize("act, scaled, added", [(True, False, False), (False, True, True), (False, False, True)])
+def test_channel_norm(pixels, width, act, scaled, added, dtype):
+    from mmcli.models.gemma3n.kernels import channel_norm
+
+    x, residual = numbers(2, pixels, width, dtype=dtype), numbers(2, pixels, width, dtype=dtype) if added else None
+    weight, scale = 1 + numbers(width) / 4, numbers(width) if scaled else None
+    exact = channel_norm.plain(x.float(), weight, 1e-6, act, scale, None if residual is None else residual.float())
+    assert_close(channel_norm.channel_norm(x, weight, 1e-6, act, scale, residual), exact, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows, length", [(1, 2), (3, 17)])
+@pytest.mark.parametrize("heads, key_heads, width", [(8, 1, 256), (4, 2, 64), (6, 3, 80)])
+@pytest.mark.parametrize("normed", [False, True])
+def test_placed(rows, length, heads, key_heads, width, normed, dtype):
+    from mmcli.layers.kernels import placed
+    from mmcli.layers.kernels.single_query import Norms
+
+    qkv = numbers(rows * length, (heads + 2 * key_heads) * width, dtype=dtype)
+    store = numbers(2, rows, key_heads, length + 9, width, dtype=dtype)
+    positions = torch.arange(length, device=DEVICE) + torch.arange(rows, device=DEVICE)[:, None]
+    angles = tuple(part.to(dtype) for part in rotary_angles(positions, width, 10_000.0))
+    norms = Norms(1 + numbers(width) / 4, 1 + numbers(width) / 4, 1e-6) if normed else None
+    exact, kept = store.float(), store.clone()
+    expected = placed.plain(qkv.float(), *exact[..., 4:-5, :], tuple(part.float() for part in angles), norms)
+    assert_close(placed.placed(qkv, *kept[..., 4:-5, :], angles, norms), expected, dtype)
+    assert_close(kept, exact, dtype)
+    assert torch.equal(kept[..., :4, :], store[..., :4, :]) and torch.equal(kept[..., -5:, :], store[..., -5:, :])

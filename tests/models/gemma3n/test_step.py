@@ -88,8 +88,8 @@ def assert_both_roads_agree(model, rows, monkeypatch):
     monkeypatch.setenv(kernels.SWITCH, "0")
     plain, plain_store = logits(model, rows)
     monkeypatch.setenv(kernels.SWITCH, "1")
-    run, read = step.run_layers, []
-    monkeypatch.setattr(step, "run_layers", lambda *given: read.append(given) or run(*given))
+    run, read = step.read_step, []
+    monkeypatch.setattr(step, "read_step", lambda *given: read.append(given) or run(*given))
     fast, store = logits(model, rows)
     assert len(read) == STEPS
     torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
@@ -107,5 +107,38 @@ def test_a_scale_that_is_not_there_and_two_streams(monkeypatch):
 
 def test_three_streams_take_the_plain_road(monkeypatch):
     monkeypatch.setenv(kernels.SWITCH, "1")
-    monkeypatch.setattr("mmcli.models.gemma3n.step.run_layers", None)
+    monkeypatch.setattr("mmcli.models.gemma3n.step.read_step", None)
     logits(decoder(replace(TEXT, streams=3)), 1)
+
+
+@torch.inference_mode()
+def read(model, rows, length, answers):
+    """The last hidden states of a prompt behind another, each row with as much padding as its number, and the cache."""
+    torch.manual_seed(3)
+    c = model.config
+    cache = KVCache(len(c.owners), rows, 2 * length, c.key_heads, c.head_width, torch.float32, DEVICE)
+    for part in range(2):
+        valid = torch.arange(length, device=DEVICE) + part * length >= torch.arange(rows, device=DEVICE)[:, None]
+        tokens = torch.randint(c.vocabulary, (rows, length), device=DEVICE)
+        table = torch.randn(rows, length, c.depth * c.table_width, device=DEVICE)
+        positions = (cache.positions[:, None] + valid.long().cumsum(1) - 1).clamp(min=0)
+        cache.extend(valid)
+        masks = cache.causal_mask(length), cache.causal_mask(length, c.window)[..., 1 - c.window - length :]
+        hidden = model(model.embed(tokens), table, positions, masks, cache, answers)
+    return hidden, cache.store
+
+
+@pytest.mark.parametrize("rows, length, answers", [(1, 2, True), (3, 17, True), (3, 17, False)])
+def test_a_prompt_through_the_kernels_is_read_as_without(rows, length, answers, monkeypatch):
+    from mmcli.models.gemma3n import step
+
+    model = decoder()
+    monkeypatch.setenv(kernels.SWITCH, "0")
+    plain, plain_store = read(model, rows, length, answers)
+    monkeypatch.setenv(kernels.SWITCH, "1")
+    run, calls = step.read_prompt, []
+    monkeypatch.setattr(step, "read_prompt", lambda *given: calls.append(given) or run(*given))
+    fast, store = read(model, rows, length, answers)
+    assert len(calls) == 2
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(store, plain_store, rtol=1e-4, atol=1e-4)

@@ -64,12 +64,19 @@ def with_more(streams: Tensor, more: Tensor, norm: Any) -> Tensor:
 
 
 @triton.jit
-def _routed(x, norm, router_ptr, width, epsilon, COUNT: tl.constexpr, BLOCK: tl.constexpr):
-    """tanh of the router's product with the normed x [BLOCK] → [COUNT]."""
+def _router(router_ptr, norm_ptr, width, COUNT: tl.constexpr, BLOCK: tl.constexpr):
+    """The router's weights, and the scale of the norm in front of it."""
     number, column = tl.arange(0, COUNT), tl.arange(0, BLOCK)
-    there = (column < width)[None, :]
-    router = tl.load(router_ptr + number[:, None] * width + column[None, :], mask=there, other=0.0).to(tl.float32)
-    return tanh(tl.sum(router * (rms_normed(x, width, epsilon) * norm)[None, :], axis=1))
+    there = column < width
+    router = tl.load(router_ptr + number[:, None] * width + column[None, :], mask=there[None, :], other=0.0)
+    return router, tl.load(norm_ptr + column, mask=there, other=0.0)
+
+
+@triton.jit
+def _routed(x, norm, router, width, epsilon):
+    """tanh of the router's product with the normed x [BLOCK] → [COUNT]; both sums are taken at the same time."""
+    shrink = 1.0 / tl.sqrt(tl.sum(x * x, axis=0) / width + epsilon)
+    return tanh(tl.sum(router.to(tl.float32) * (x * norm.to(tl.float32))[None, :], axis=1) * shrink)
 
 
 @triton.jit
@@ -81,15 +88,17 @@ def _predict(
     row = tl.program_id(0)
     number, column = tl.arange(0, COUNT), tl.arange(0, BLOCK)
     there = column < width
-    norm = tl.load(norm_ptr + column, mask=there, other=0.0).to(tl.float32)
+    router, norm = _router(router_ptr, norm_ptr, width, COUNT, BLOCK)
     next_norm = tl.load(next_norm_ptr + column, mask=there, other=0.0).to(tl.float32)
     if MORE:
         more_norm = tl.load(more_norm_ptr + column, mask=there, other=0.0).to(tl.float32)
+    square = (number * COUNT)[:, None] + number[None, :]
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
     dtype = streams_ptr.dtype.element_ty
     place = (row * COUNT + number)[:, None] * width + column[None, :]
+    active = tl.load(streams_ptr + row * COUNT * width + column, mask=there, other=0.0).to(tl.float32)
     streams = tl.load(streams_ptr + place, mask=there[None, :], other=0.0)
     if MORE:
         more = rms_normed(
@@ -98,10 +107,9 @@ def _predict(
         more = (more * more_norm)[None, :]
         streams = tl.where((number > 0)[:, None], (streams.to(tl.float32) + more).to(dtype), streams)
     streams = streams.to(tl.float32)
-    active = tl.load(streams_ptr + row * COUNT * width + column, mask=there, other=0.0).to(tl.float32)
-    route = _routed(active, norm, router_ptr, width, epsilon, COUNT, BLOCK)
+    route = _routed(active, norm, router, width, epsilon)
     for stream in tl.static_range(COUNT):
-        mixture = tl.load(prediction_ptr + (stream * COUNT + number)[:, None] * COUNT + number[None, :]).to(tl.float32)
+        mixture = tl.load(prediction_ptr + stream * COUNT * COUNT + square).to(tl.float32)
         mixture = tl.sum(mixture * route[None, :], axis=1) + tl.where(number == stream, 1.0, 0.0)
         mixed = tl.sum(streams * mixture[:, None], axis=0).to(dtype)
         tl.store(predicted_ptr + (row * COUNT + stream) * width + column, mixed, mask=there)
@@ -119,24 +127,26 @@ def _correct(
     row = tl.program_id(0)
     number, column = tl.arange(0, COUNT), tl.arange(0, BLOCK)
     there = column < width
-    norm = tl.load(norm_ptr + column, mask=there, other=0.0).to(tl.float32)
+    router, norm = _router(router_ptr, norm_ptr, width, COUNT, BLOCK)
     y_norm = tl.load(y_norm_ptr + column, mask=there, other=0.0).to(tl.float32)
     correction = tl.load(correction_ptr + number[:, None] * COUNT + number[None, :]).to(tl.float32)
+    if SCALED:
+        scale = tl.load(scale_ptr + column, mask=there, other=0.0).to(tl.float32)
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
     dtype = x_ptr.dtype.element_ty
-    x = tl.load(x_ptr + row * width + column, mask=there, other=0.0).to(tl.float32)
     y = tl.load(y_ptr + row * width + column, mask=there, other=0.0).to(tl.float32)
-    x = (x + rms_normed(y, width, epsilon) * y_norm).to(dtype).to(tl.float32)
-    route = _routed(x, norm, router_ptr, width, epsilon, COUNT, BLOCK)
-    move = tl.sum(correction * route[None, :], axis=1) + 1.0
+    x = tl.load(x_ptr + row * width + column, mask=there, other=0.0).to(tl.float32)
     place = (row * COUNT + number)[:, None] * width + column[None, :]
     predicted = tl.load(predicted_ptr + place, mask=there[None, :], other=0.0).to(tl.float32)
     active = tl.load(predicted_ptr + row * COUNT * width + column, mask=there, other=0.0).to(tl.float32)
+    x = (x + rms_normed(y, width, epsilon) * y_norm).to(dtype).to(tl.float32)
+    route = _routed(x, norm, router, width, epsilon)
+    move = tl.sum(correction * route[None, :], axis=1) + 1.0
     news = x - active
     tl.store(streams_ptr + place, (predicted + news[None, :] * move[:, None]).to(dtype), mask=there[None, :])
     active = (active + news * tl.sum(tl.where(number == 0, move, 0.0), axis=0)).to(dtype).to(tl.float32)
     if SCALED:
-        active = active * tl.load(scale_ptr + column, mask=there, other=0.0).to(tl.float32)
+        active = active * scale
     tl.store(scaled_ptr + row * width + column, active.to(dtype), mask=there)
