@@ -87,6 +87,7 @@ class _Runner:
     ):
         self.request, self._load, self.model, self.revision = request, load, model, revision
         self._size, self._keep = batch_size, keep
+        self._first: int | None = None  # size of the batches with which the lanes begin
         self.loaded: Loaded | None = None
         self.lanes = Lanes(most_threads=MOST_THREADS)
 
@@ -128,7 +129,10 @@ class _Runner:
         self.request.require_probabilities(loaded)
         self.lanes.open(loaded)
         self.loaded, self.revision = loaded, loaded.checkpoint.revision
-        self._size = self._size or max(1, default_batch_size(loaded, LARGE_FOR_IMAGES) // self.lanes.count)
+        # Larger batches read the decoder's weights less often; with the first ones all lanes soon have something to do.
+        whole = default_batch_size(loaded, LARGE_FOR_IMAGES)
+        self._first = self._size or max(1, whole // self.lanes.count)
+        self._size = self._size or whole
         reader.use_capabilities(loaded.processor.capabilities)
         from mmcli.tasks.answer import inputs_of, rows_join
 
@@ -142,13 +146,14 @@ class _Runner:
     def _batches(self, entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
         """Images in batches, failed inputs in their places."""
         batch: list[_Entry] = []
-        good = 0
+        good = begun = 0
         for source, read in entries:
             good += not isinstance(read, InputError)
             batch.append((source, read))
             del read
-            if good == self._size or good == 0:
+            if good == 0 or good == (self._first if begun < self.lanes.count else self._size):
                 yield batch
+                begun += good > 0
                 batch, good = [], 0
         if batch:
             yield batch
