@@ -10,10 +10,11 @@ def area(box: Sequence[float]) -> float:
 
 def overlap(one: Sequence[float], other: Sequence[float]) -> float:
     """Intersection over union of two boxes with their edges in the same order."""
-    sides = [min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1)]
-    if min(sides) <= 0:
+    first = min(one[2], other[2]) - max(one[0], other[0])
+    second = min(one[3], other[3]) - max(one[1], other[1])
+    if first <= 0 or second <= 0:
         return 0.0
-    shared = sides[0] * sides[1]
+    shared = first * second
     return shared / (area(one) + area(other) - shared)
 
 

@@ -56,6 +56,19 @@ def test_answers_do_not_depend_on_the_batch_size(album, loaded, size, path):
     assert answers(size) == answers(1)
 
 
+def test_lanes_begin_with_small_batches_and_go_on_with_whole_ones(album, loaded, monkeypatch):
+    monkeypatch.setattr("mmcli.batch.lanes.allowed_cores", lambda: 2)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+
+    def sizes(**more):
+        outcomes = run(sources(*["album/b.jpg"] * 21), REQUEST, lambda: loaded, model="tiny", **more)
+        return [outcome.record.timings["batch"] for outcome in outcomes]
+
+    half = ON_CPU // 2
+    assert sizes() == [half] * 2 * half + [ON_CPU] * ON_CPU + [5] * 5
+    assert sizes(batch_size=6) == [6] * 18 + [3] * 3
+
+
 def test_answers_of_unlike_length_come_in_the_order_of_the_sources(album, loaded, monkeypatch, path):
     request = CaptionRequest(max_tokens=6, temperature=1.5, seed=2, token_ids=True)
     mixed = [*sources("album", "album"), broken(), *sources("album")]
