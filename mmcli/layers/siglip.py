@@ -2,10 +2,15 @@
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mmcli.layers import kernels
+from mmcli.layers.fusing import Fusable
+from mmcli.layers.linear import on_gpu, stack
 
 
 @dataclass(frozen=True)
@@ -28,20 +33,26 @@ class SiglipConfig:
         return (self.image_size // self.patch_size) ** 2
 
 
-class Attention(nn.Module):
+class Attention(Fusable):
     """Self-attention without a mask: [B, P, D] → [B, P, D]."""
 
     def __init__(self, config: SiglipConfig):
         super().__init__()
         self.heads = config.heads
         if config.fused_qkv:
-            self.qkv = nn.Linear(config.width, 3 * config.width)
+            self.qkv: nn.Module = nn.Linear(config.width, 3 * config.width)
         else:
             self.q = nn.Linear(config.width, config.width)
             self.k = nn.Linear(config.width, config.width)
             self.v = nn.Linear(config.width, config.width)
         self.fused = config.fused_qkv
         self.out = nn.Linear(config.width, config.width)
+
+    def fuse(self) -> None:
+        """On a GPU queries, keys and values come from one product (elsewhere weights stay mapped from their file)."""
+        if not self.fused and on_gpu(self.out):
+            self.qkv, self.fused = stack(self.q, self.k, self.v), True
+            del self.q, self.k, self.v
 
     def forward(self, x: Tensor) -> Tensor:
         parts = self.qkv(x).chunk(3, dim=-1) if self.fused else (self.q(x), self.k(x), self.v(x))
@@ -124,6 +135,23 @@ class SiglipTower(nn.Module):
         """The same, where `places` [P, D] are added to the patches as their positions."""
         # One patch behind the other in memory: norms would copy it otherwise, layer by layer.
         x = self.patch(pixels).flatten(2).transpose(1, 2).contiguous() + places
+        if kernels.in_one_pass(x):
+            return self._in_fewer_passes(x)
         for layer in self.layers:
             x = layer(x)
         return self.norm(x)
+
+    def _in_fewer_passes(self, x: Tensor) -> Tensor:
+        """All layers of x, where additions and norms are one kernel."""
+        from mmcli.layers.kernels.residual_layer_norm import residual_layer_norm
+
+        def added(x: Tensor, y: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+            return residual_layer_norm(x, y.flatten(0, 1), norm.weight, norm.bias, norm.eps)
+
+        layers: Any = self.layers
+        shape, after = x.shape, [layer.norm_attention for layer in layers[1:]] + [self.norm]
+        normed, x = layers[0].norm_attention(x), x.flatten(0, 1)
+        for layer, following in zip(layers, after, strict=True):
+            x, normed = added(x, layer.attention(normed.view(shape)), layer.norm_mlp)
+            x, normed = added(x, layer.mlp(normed.view(shape)), following)
+        return normed.view(shape)
