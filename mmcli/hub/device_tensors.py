@@ -6,7 +6,9 @@ hands memory that is not pinned to the driver, which copies it into memory of it
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 PIECE = 8 << 20  # bytes that a thread reads at a time, and the size of its pinned memory
 MOST_THREADS = 8
+AHEAD = MOST_THREADS * PIECE  # bytes of the next tensors that are on their way: small ones give one thread work each
 
 _TYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
@@ -35,6 +38,8 @@ class DeviceTensors:
     def __init__(self, path: Path, device: "torch.device"):
         self._path, self._device = path, device
         self._header = read_header(path)
+        self._later: deque[str] = deque()
+        self._begun: dict[str, tuple[torch.Tensor, list[Future[None]]]] = {}
 
     def __enter__(self) -> Self:
         self._own, self._files = threading.local(), ExitStack()
@@ -48,16 +53,41 @@ class DeviceTensors:
     def keys(self) -> list[str]:
         return list(self._header)
 
+    def expect(self, names: Iterable[str]) -> None:
+        """Some tensors will be asked for, once each, in this order: those that follow may be read ahead."""
+        self._later = deque(names)
+
     def get_tensor(self, name: str) -> "torch.Tensor":
         """One tensor, all of it there. Raises OSError where the file cannot be read."""
+        import torch
+
+        if name not in self._begun:
+            if name in self._later:
+                self._later.remove(name)
+            self._start(name)
+        while self._later and sum(len(data) for data, _ in self._begun.values()) < AHEAD:
+            self._start(self._later.popleft())
+        data, pieces = self._begun.pop(name)
+        for piece in pieces:
+            piece.result()
+        info = self._header[name]
+        return data.view(getattr(torch, _TYPES[info.dtype])).view(info.shape)
+
+    def _start(self, name: str) -> None:
+        """Let threads read a tensor."""
         import torch
 
         info = self._header[name]
         data = torch.empty(info.count * ITEM_BYTES[info.dtype], dtype=torch.uint8, device=self._device)
         before = torch.cuda.current_stream(self._device) if data.is_cuda else None
-        pieces = [(data[first : first + PIECE], info.start + first, before) for first in range(0, len(data), PIECE)]
-        list(self._pool.map(self._fill, pieces))
-        return data.view(getattr(torch, _TYPES[info.dtype])).view(info.shape)
+        places = range(0, len(data), PIECE)
+        self._begun[name] = (
+            data,
+            [
+                self._pool.submit(self._fill, data[place : place + PIECE], info.start + place, before)
+                for place in places
+            ],
+        )
 
     def _begin(self) -> None:
         """What each thread has of its own: the file, memory to read it into, and an order of its copies."""
@@ -69,11 +99,10 @@ class DeviceTensors:
             self._own.memory = torch.empty(PIECE, dtype=torch.uint8, pin_memory=on_gpu)
             self._own.stream = torch.cuda.Stream(self._device) if on_gpu else None
 
-    def _fill(self, piece: "tuple[torch.Tensor, int, Any]") -> None:
+    def _fill(self, part: "torch.Tensor", start: int, before: Any) -> None:
         """Read a part of a tensor's bytes from its place in the file."""
         import torch
 
-        part, start, before = piece
         memory = self._own.memory[: len(part)]
         view = memoryview(memory.numpy())
         self._own.file.seek(start)

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mmcli.errors import ModelError
+from mmcli.hub.device_tensors import DeviceTensors
 from mmcli.hub.quantized import meant_in, multiplied
 from mmcli.hub.safetensors_files import SCALE, TensorInfo, damaged
 from mmcli.hub.weight_files import header_of, index_of, names_in_index, open_weights, weight_files
@@ -172,8 +173,10 @@ def _read(
     for path in dict.fromkeys(path for path, _, _ in plan):
         try:
             with open_weights(path, device) as file:
-                names = set(file.keys())
-                for name, target in ((name, target) for where, name, target in plan if where == path):
+                names, own_plan = set(file.keys()), [line[1:] for line in plan if line[0] == path]
+                if isinstance(file, DeviceTensors):
+                    file.expect(name for name, _ in own_plan)
+                for name, target in own_plan:
                     tensor = file.get_tensor(name)
                     in_integers = name + SCALE in names and not tensor.is_floating_point()
                     scale = file.get_tensor(name + SCALE) if in_integers else None

@@ -23,8 +23,11 @@ def test_all_types_are_known():
     assert _TYPES.keys() == ITEM_BYTES.keys()
 
 
-def test_tensors_of_all_types_and_sizes_are_those_of_the_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("ahead", [0, 500])
+@pytest.mark.parametrize("unforeseen", [(), ("odd", "F32.large")])
+def test_tensors_of_all_types_and_sizes_are_those_of_the_file(ahead, unforeseen, tmp_path, monkeypatch):
     monkeypatch.setattr(device_tensors, "PIECE", 64)
+    monkeypatch.setattr(device_tensors, "AHEAD", ahead)
     torch.manual_seed(0)
     kinds = {name: getattr(torch, kind) for name, kind in _TYPES.items()}
     tensors = {f"{name}.large": of_bytes(kind, 7, 99) for name, kind in kinds.items()}
@@ -33,6 +36,7 @@ def test_tensors_of_all_types_and_sizes_are_those_of_the_file(tmp_path, monkeypa
     save_file(tensors, tmp_path / "a.safetensors")
     with DeviceTensors(tmp_path / "a.safetensors", CPU) as ours, safe_open(tmp_path / "a.safetensors", "pt") as theirs:
         assert set(ours.keys()) == set(theirs.keys()) == set(tensors)
+        ours.expect(name for name in tensors if name not in unforeseen)
         for name in tensors:
             got, expected = ours.get_tensor(name), theirs.get_tensor(name)
             assert (got.dtype, got.shape) == (expected.dtype, expected.shape), name
