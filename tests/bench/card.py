@@ -41,7 +41,6 @@ WORK = (
     ("beside", "mllama-11b", (1, 8)),
     ("beside", "fuyu-8b", (1, 8)),
     ("compiled", "3b", (1, 32)),
-    ("compiled", "e4b", (1,)),
 )
 HEADS = {
     "speech": ("Whisper", "windows", "encoding", "transformers", "a step", "tokens/s", "transformers", "share", "load"),
@@ -138,7 +137,7 @@ class Card:
 
     def speech(self, name: str, _: str, rows: tuple[int, ...]) -> None:
         """A Whisper on windows of 30 seconds."""
-        chosen = ["--random", name, "--device", "cuda", "--dtype", "bfloat16", "--rounds", "2", "--tokens", "200"]
+        chosen = ["--random", name, "--device", "cuda", "--dtype", "bfloat16", "--rounds", "3", "--tokens", "200"]
         for batch in map(str, rows):
             with self.failing_alone("speech", name):
                 said = script("speech.py", *chosen, "--batch", batch, seconds=self.left())
