@@ -19,10 +19,11 @@ from mmcli.layers.kernels.launch import overlap
 
 # (inputs that a program reads at a time of each output's weights, numbers that it reads at a time)
 TILE = (1024, 2048)
-LONG_TILE = (2048, 4096)  # for many inputs, and for such as are no multiple of 1024
+LONG_TILE = (2048, 4096)  # for inputs that are two or more such tiles, for many, and for no multiple of 1024
 MANY_INPUTS = 16384
-SHORT_TILE = (256, 1024)  # for 1,024 to 2,048 inputs, where a wider one would be empty to a good part
-FEW_OUTPUTS = 2048  # of those inputs: they are read by too few programs, each of which must read much at a time
+# For 1,024 to 2,048 inputs, by the outputs: as long as all programs run at the same time, a wide tile has more on its
+# way; with more of them one that is never empty to a good part counts.
+SHORT_TILES = ((2048, (1024, 2048)), (4096, (1024, 4096)), (1 << 31, (256, 1024)))
 
 
 # What may follow a product: the exact GELU, and the square of ReLU.
@@ -62,10 +63,12 @@ def matvec(
 
 def tile(outputs: int, inputs: int) -> tuple[int, int]:
     """What a program reads at a time of a weight: (inputs of each output, numbers)."""
+    if inputs % LONG_TILE[0] == 0 and inputs >= 2 * LONG_TILE[0]:
+        return LONG_TILE
     if inputs % TILE[0] == 0 and inputs < MANY_INPUTS:
         return TILE
-    if TILE[0] < inputs < LONG_TILE[0]:
-        return TILE if outputs < FEW_OUTPUTS else SHORT_TILE
+    if 1024 < inputs < 2048:
+        return next(short for most, short in SHORT_TILES if outputs < most)
     wide, numbers = LONG_TILE
     return min(wide, triton.next_power_of_2(inputs)), numbers
 

@@ -27,7 +27,7 @@ def coarse(monkeypatch):
 
     monkeypatch.setattr(matvec, "TILE", (1024, 1 << 15))
     monkeypatch.setattr(matvec, "LONG_TILE", (2048, 1 << 16))
-    monkeypatch.setattr(matvec, "SHORT_TILE", (256, 1 << 13))
+    monkeypatch.setattr(matvec, "SHORT_TILES", ((2048, (1024, 1 << 13)), (1 << 31, (256, 1 << 13))))
 
 
 def numbers(*shape, dtype=torch.float32):
@@ -97,7 +97,7 @@ def test_matvec(outputs, inputs, gated, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("outputs, inputs", [(3, 64), (70, 1280), (2050, 1100)])
+@pytest.mark.parametrize("outputs, inputs", [(3, 64), (70, 1280), (2050, 1100), (4097, 1100), (33, 4096)])
 @pytest.mark.parametrize("activation", [None, "gelu", "relu2"])
 def test_matvec_with_a_bias_and_an_activation(outputs, inputs, activation, dtype):
     from mmcli.layers.kernels import matvec
