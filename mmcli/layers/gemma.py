@@ -117,6 +117,4 @@ class GemmaDecoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] → float32 logits [..., V] through the tied head."""
-        logits = self.embedding.logits(hidden)
-        cap = self.config.logit_softcap
-        return logits if cap is None else torch.tanh(logits / cap) * cap
+        return self.embedding.logits(hidden, cap=self.config.logit_softcap)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmcli.layers import kernels
 from mmcli.layers.int8 import (
     LARGEST,
     ZERO,
@@ -113,9 +114,9 @@ class StepInt8Table(Int8Embedding):
         self.fill(whole, scale, torch.float32)
         self.head = StepInt8Linear.rounded(whole, scale, None)
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, vocabulary: int | None = None, cap: float | None = None) -> Tensor:
         """As `Table.logits`."""
-        return self.head(hidden).float()
+        return kernels.floats(self.head(hidden)[..., :vocabulary], cap)
 
 
 def unit_rows(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmcli.engine.memory import memory_limit
 from mmcli.errors import raise_if_interrupted
+from mmcli.layers import kernels
 from mmcli.layers.table import Table
 
 LARGE = 1 << 18  # numbers of a weight from which on packing it pays in a step
@@ -52,8 +53,8 @@ class PackedTable(Table):
         super().__init__(rows, width, _weight=table.weight.detach(), _freeze=True)
         self.head = PackedLinear(table.weight, None)
 
-    def logits(self, hidden: Tensor, vocabulary: int | None = None) -> Tensor:
-        return self.head(hidden)[..., :vocabulary].float()
+    def logits(self, hidden: Tensor, vocabulary: int | None = None, cap: float | None = None) -> Tensor:
+        return kernels.floats(self.head(hidden)[..., :vocabulary], cap)
 
 
 def pack(module: nn.Module) -> None:

@@ -8,6 +8,7 @@ from mmcli.layers import kernels
 class Table(nn.Embedding):
     """Token ids [...] → vectors [..., D]; and vectors → logits over its rows."""
 
-    def logits(self, hidden: Tensor, vocabulary: int | None = None) -> Tensor:
-        """Hidden states [..., D] → float32 logits [..., V] of the first `vocabulary` rows (None: of all)."""
-        return kernels.linear(hidden, self.weight[:vocabulary]).float()
+    def logits(self, hidden: Tensor, vocabulary: int | None = None, cap: float | None = None) -> Tensor:
+        """Hidden states [..., D] → float32 logits [..., V] of the first `vocabulary` rows (None: of all), with a `cap`
+        as cap · tanh(logit / cap)."""
+        return kernels.floats(kernels.linear(hidden, self.weight[:vocabulary]), cap)

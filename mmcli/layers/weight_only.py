@@ -118,13 +118,13 @@ class QuantisedTable(InIntegers):
     def forward(self, tokens: Tensor) -> Tensor:
         return (self.stored[tokens] * self.scale[tokens].unsqueeze(-1)).to(self.dtype)
 
-    def logits(self, hidden: Tensor, vocabulary: int | None = None) -> Tensor:
+    def logits(self, hidden: Tensor, vocabulary: int | None = None, cap: float | None = None) -> Tensor:
         """As `Table.logits`."""
         rows = hidden.reshape(-1, hidden.shape[-1])
         stored, scale = self.stored[:vocabulary], self.scale[:vocabulary]
         rounds = rows.device.type == "cpu" and not rows.requires_grad
         y = int8_product(rows, stored, scale) if rounds else product(rows, stored, scale)
-        return y.view(*hidden.shape[:-1], -1).float()
+        return kernels.floats(y.view(*hidden.shape[:-1], -1), cap)
 
 
 def product(rows: Tensor, stored: Tensor, scale: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from mmcli.layers.attention import additive  # noqa: E402
-from mmcli.layers.kernels import gated, matvec, residual_norm, single_query  # noqa: E402
+from mmcli.layers.kernels import few_rows, gated, matvec, residual_norm, single_query  # noqa: E402
 from mmcli.layers.rope import rotary_angles  # noqa: E402
 
 CACHED = 256 << 20  # bytes of weights that no cache holds
@@ -33,6 +33,11 @@ SHAPES = (
     ("e4b per layer", 256, 2048), ("e4b per layer out", 2048, 256),
 )  # fmt: skip
 TILES = ((1024, 2048), (1024, 4096), (1024, 1024), (512, 2048), (512, 1024), (256, 1024), (2048, 4096), (2048, 2048))
+# Outputs of a program, inputs of a tile, inputs read ahead, warps, tiles, programs (`few_rows.Cut`).
+ROWS_CUTS = (
+    (64, 128, 128, 4, 5, 132), (64, 128, 0, 4, 8, 132), (64, 128, 128, 4, 3, 264), (64, 64, 128, 4, 4, 132),
+    (128, 64, 128, 4, 3, 132), (64, 128, 0, 4, 4, 132), (128, 64, 0, 4, 5, 132),
+)  # fmt: skip
 CUTS = ((128, 256, 2), (64, 256, 2), (64, 256, 3), (64, 512, 2), (128, 512, 2), (32, 512, 2), (64, 128, 3))
 
 
@@ -62,16 +67,19 @@ def products(tries: bool) -> None:
         size = outputs * inputs * 2
         count = max(4, min(64, CACHED // size + 1))
         weights = [torch.randn(outputs, inputs, device="cuda", dtype=torch.bfloat16) for _ in range(count)]
-        x = torch.randn(1, inputs, device="cuda", dtype=torch.bfloat16)
+        for rows in (1, 2, 8, 16, 32):
+            x = torch.randn(rows, inputs, device="cuda", dtype=torch.bfloat16)
 
-        def rate(call: Callable[..., object], weights: list[Tensor] = weights, size: int = size, x: Tensor = x) -> str:
-            return f"{size / seconds([partial(call, x, weight) for weight in weights]) / 1e9:.0f}"
+            def rate(call: Callable[..., object], weights: list[Tensor] = weights, x: Tensor = x) -> str:
+                return f"{weights[0].nbytes / seconds([partial(call, x, weight) for weight in weights]) / 1e9:.0f}"
 
-        line = f"{name:18}: library {rate(F.linear)} GB/s, ours {rate(matvec.matvec)}"
-        for tile in TILES if tries else ():
-            with set_to(matvec, TILE=tile, LONG_TILE=tile, SHORT_TILES=((1 << 31, tile),)):
-                line += f", {tile} {rate(matvec.matvec)}"
-        print(line, flush=True)
+            line = f"{name:18}, rows {rows:2}: library {rate(F.linear)} GB/s, ours {rate(matvec.by_weight)}"
+            for tile in TILES if tries and rows == 1 else ():
+                with set_to(matvec, TILE=tile, LONG_TILE=tile, SHORT_TILES=((1 << 31, tile),)):
+                    line += f", {tile} {rate(matvec.matvec)}"
+            for cut in ROWS_CUTS if tries and rows > 1 else ():
+                line += f", {cut} {rate(partial(few_rows.product, cut=few_rows.Cut(*cut)))}"
+            print(line, flush=True)
         del weights
 
 

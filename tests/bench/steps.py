@@ -121,8 +121,8 @@ def main() -> None:
         kind = side.load(
             checkpoint, device, choose_dtype(given.dtype, device, None), given.table, False, given.quantize
         )
-    family = family_of(checkpoint.config, checkpoint.name)
-    processor = family.processor(checkpoint.folder, family.read_config(checkpoint.config), checkpoint.config)
+        family = family_of(checkpoint.config, checkpoint.name)
+        processor = family.processor(checkpoint.folder, family.read_config(checkpoint.config), checkpoint.config)
     copy, read = copy_rate(device), side.read_each_token()
     print(
         f"{given.make or given.model} on {torch.cuda.get_device_name()} in {kind}: a copy moves {copy / 1e9:.0f} GB/s,"

@@ -53,12 +53,23 @@ def reads_prompt(x: Tensor) -> bool:
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x [..., K] and weight [N, K] → x Wᵀ: of a single row by `matvec`, where nothing is learnt through it."""
-    if x.dim() == 2 and len(x) == 1 and x.dtype in DTYPES and not torch.is_grad_enabled() and available(x.device):
-        from mmcli.layers.kernels.matvec import matvec
+    """x [..., K] and weight [N, K] → x Wᵀ: of few rows as `matvec.product`, where nothing is learnt through it."""
+    few = x.dim() == 2 and len(x) <= MOST_ROWS and x.dtype in DTYPES
+    if not few or torch.is_grad_enabled() or not available(x.device):
+        return F.linear(x, weight)
+    from mmcli.layers.kernels import matvec
 
-        return matvec(x, weight)
-    return F.linear(x, weight)
+    return matvec.by_weight(x, weight)
+
+
+def floats(y: Tensor, cap: float | None = None) -> Tensor:
+    """Logits in float32, through cap · tanh(y / cap) where the model caps them."""
+    if in_one_pass(y):
+        from mmcli.layers.kernels import logits
+
+        return logits.floats(y, cap)
+    y = y.float()
+    return y if cap is None else torch.tanh(y / cap) * cap
 
 
 def quantised_rows(x: Tensor, stored: Tensor) -> bool:

@@ -22,6 +22,19 @@ def exact_gelu(x):
 
 
 @triton.jit
+def activated(x, ACTIVATION: tl.constexpr):
+    """What `matvec.ACTIVATIONS` does to a product; "" is nothing."""
+    if ACTIVATION == "gelu":
+        x = exact_gelu(x)
+    if ACTIVATION == "gelu_tanh":
+        x = gelu(x)
+    if ACTIVATION == "relu2":
+        x = tl.maximum(x, 0.0)
+        x = x * x
+    return x
+
+
+@triton.jit
 def tanh(x):
     """Through one exponential, which may become infinite."""
     return 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)

@@ -1,11 +1,13 @@
 """The product of one row with a weight, where the library's falls short of the memory's speed.
 
 Measured on an H200 in bfloat16: weights of 8 MB and less are read 1.7 to 4.5 times as fast as by cuBLAS, those of 60 MB
-and more 1.1 to 1.4 times. With four rows it was slower than cuBLAS. An RMSNorm of x in the same kernel halved its
-speed, since every program must compute it, and GELU · up of two halves did not pay either.
+and more 1.1 to 1.4 times. With four rows this one was slower than cuBLAS. An RMSNorm of x in the same kernel halved its
+speed, since every program must compute it, and GELU · up of two halves did not pay either. Products of more rows are
+those of `few_rows.py`.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,8 @@ import triton.language as tl
 from torch import Tensor, nn
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from mmcli.layers.kernels.functions import exact_gelu, gelu
+from mmcli.layers.kernels import few_rows
+from mmcli.layers.kernels.functions import activated
 from mmcli.layers.kernels.launch import overlap
 
 # (inputs that a program reads at a time of each output's weights, numbers that it reads at a time)
@@ -26,19 +29,37 @@ MANY_INPUTS = 16384
 SHORT_TILES = ((2048, (1024, 2048)), (4096, (1024, 4096)), (1 << 31, (256, 1024)))
 
 
-# What may follow a product: the exact GELU, and the square of ReLU.
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu2": lambda x: F.relu(x).square()}
+# What may follow a product: GELU in both forms, and the square of ReLU.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu2": lambda x: F.relu(x).square(),
+}
 
 
-def product(x: Tensor, linear: nn.Module, activation: str | None = None) -> Tensor:
-    """x [R, K] through a linear layer → [R, N], by `matvec` or by the library, whichever is faster.
+def product(x: Tensor, linear: nn.Module, activation: str | None = None, times: Tensor | None = None) -> Tensor:
+    """x [R, K] through a linear layer → [R, N], by a kernel of ours or by the library, whichever is faster.
 
-    `activation` is one of `ACTIVATIONS`, if any.
+    `activation` is one of `ACTIVATIONS`, if any; `times` [R, N] multiplies what it gives.
     """
-    if type(linear) is nn.Linear and len(x) == 1:
-        return matvec(x, linear.weight, None, linear.bias, activation)
-    y: Tensor = linear(x)
-    return y if activation is None else ACTIVATIONS[activation](y)
+    if type(linear) is nn.Linear:
+        return by_weight(x, linear.weight, linear.bias, activation, times)
+    return _followed(linear(x), activation, times)
+
+
+def by_weight(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    times: Tensor | None = None,
+) -> Tensor:
+    """`product` with a weight [N, K] and a bias [N]."""
+    if len(x) == 1:
+        return matvec(x, weight, times, bias, activation)
+    if few_rows.pays(x, weight):
+        return few_rows.product(x, weight, bias, activation, times)
+    return plain(x, weight, times, bias, activation)
 
 
 def matvec(
@@ -80,10 +101,14 @@ def plain(
     bias: Tensor | None = None,
     activation: str | None = None,
 ) -> Tensor:
-    """x Wᵀ + bias and its activation, or gelu(x Wᵀ) · times with `times` [1, N] and GELU in the tanh form."""
-    y = F.linear(x, weight, bias)
+    """x Wᵀ + bias [N] and its activation, times `times` [R, N]."""
+    return _followed(F.linear(x, weight, bias), activation, times)
+
+
+def _followed(y: Tensor, activation: str | None, times: Tensor | None) -> Tensor:
+    """What stands behind a product."""
     y = y if activation is None else ACTIVATIONS[activation](y)
-    return y if times is None else F.gelu(y, approximate="tanh") * times
+    return y if times is None else y * times
 
 
 @triton.jit
@@ -113,11 +138,7 @@ def _matvec(
     y = tl.sum(sums, axis=1)
     if BIASED:
         y += bias
-    if ACTIVATION == "gelu":
-        y = exact_gelu(y)
-    if ACTIVATION == "relu2":
-        y = tl.maximum(y, 0.0)
-        y = y * y
+    y = activated(y, ACTIVATION)
     if TIMES:
-        y = gelu(y) * tl.load(times_ptr + output, mask=output < outputs, other=0.0).to(tl.float32)
+        y = y * tl.load(times_ptr + output, mask=output < outputs, other=0.0).to(tl.float32)
     tl.store(y_ptr + output, y.to(y_ptr.dtype.element_ty), mask=output < outputs)

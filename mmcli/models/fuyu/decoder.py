@@ -165,5 +165,5 @@ class PersimmonDecoder(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] → float32 logits [..., V]."""
         if type(self.head) is nn.Linear:
-            return kernels.linear(hidden, self.head.weight).float()
+            return kernels.floats(kernels.linear(hidden, self.head.weight))
         return self.head(hidden).float()

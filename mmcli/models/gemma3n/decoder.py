@@ -225,9 +225,7 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] → float32 logits [..., V] through the tied head."""
-        logits = self.embedding.logits(hidden)
-        cap = self.config.logit_softcap
-        return logits if cap is None else torch.tanh(logits / cap) * cap
+        return self.embedding.logits(hidden, cap=self.config.logit_softcap)
 
 
 def last_token(angles: Angles, masks: Masks) -> tuple[Any, Masks]:

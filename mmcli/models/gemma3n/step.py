@@ -4,13 +4,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.attention import attend
 from mmcli.layers.kernels.gated import gated
-from mmcli.layers.kernels.matvec import matvec, product
+from mmcli.layers.kernels.matvec import product
 from mmcli.layers.kernels.placed import placed
 from mmcli.layers.kernels.single_query import Norms, single_query
 from mmcli.models.gemma3n.kernels import altup
@@ -136,6 +135,4 @@ def _mlp(mlp: Any, x: Tensor) -> Tensor:
 
 def _per_layer(part: Any, x: Tensor, row: Tensor) -> Tensor:
     """What the gate makes of the layer's own vector, before its norm."""
-    if len(x) == 1 and type(part.gate) is nn.Linear:
-        return product(matvec(x, part.gate.weight, times=row), part.out)
-    return product(F.gelu(part.gate(x), approximate="tanh") * row, part.out)
+    return product(product(x, part.gate, "gelu_tanh", times=row), part.out)

@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 WIDELY = {1, 3, 17}
-# What is given one row only; the library has the others.
-OF_ONE_ROW = {"mmcli.layers.kernels.matvec.matvec", "mmcli.layers.kernels.matvec.product"}
+# What is given one row only.
+OF_ONE_ROW = {"mmcli.layers.kernels.matvec.matvec"}
 # What is started through a function of another file, whose tests count.
 THROUGH = {"mmcli.layers.kernels.matrix_row.product": "mmcli.layers.kernels.quantised.product"}
 

@@ -85,15 +85,15 @@ def test_gated(rows, inner, activation, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("outputs, inputs", [(3, 64), (70, 2304), (33, 1025), (256, 2048), (9, 16384)])
-@pytest.mark.parametrize("gated", [False, True])
-def test_matvec(outputs, inputs, gated, dtype):
+@pytest.mark.parametrize("activation", [None, "gelu_tanh"])
+def test_matvec(outputs, inputs, activation, dtype):
     from mmcli.layers.kernels import matvec
 
     x = numbers(1, inputs, dtype=dtype)
     weight = (3 * numbers(outputs, inputs) / inputs**0.5).to(dtype)
-    times = numbers(1, outputs, dtype=dtype) if gated else None
-    exact = matvec.plain(x.float(), weight.float(), None if times is None else times.float())
-    assert_close(matvec.matvec(x, weight, times), exact, dtype)
+    times = None if activation is None else numbers(1, outputs, dtype=dtype)
+    exact = matvec.plain(x.float(), weight.float(), None if times is None else times.float(), None, activation)
+    assert_close(matvec.matvec(x, weight, times, None, activation), exact, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -108,6 +108,51 @@ def test_matvec_with_a_bias_and_an_activation(outputs, inputs, activation, dtype
     exact = matvec.plain(x.float(), linear.weight.float(), None, linear.bias.float(), activation)
     assert_close(matvec.product(x, linear, activation), exact, dtype)
     assert_close(matvec.product(x.expand(2, -1), linear, activation)[1:], exact, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [1, 3, 17])
+@pytest.mark.parametrize("outputs, inputs", [(3, 64), (70, 1280)])
+@pytest.mark.parametrize("activation", [None, "gelu", "relu2"])
+def test_product_by_whichever_is_faster(rows, outputs, inputs, activation, dtype):
+    from mmcli.layers.kernels import matvec
+
+    linear = torch.nn.Linear(inputs, outputs, device=DEVICE, dtype=dtype).requires_grad_(False)
+    linear.bias.copy_(3 * numbers(outputs))
+    x, times = numbers(rows, inputs, dtype=dtype), numbers(rows, outputs, dtype=dtype)
+    exact = matvec.plain(x.float(), linear.weight.float(), None, linear.bias.float(), activation)
+    assert_close(matvec.product(x, linear, activation), exact, dtype)
+    multiplied = matvec.by_weight(x, linear.weight, linear.bias, activation, times)
+    assert_close(multiplied, exact * times.float(), dtype)
+
+
+CUTS = [(64, 64, 0, 4, 3, 1), (64, 64, 64, 4, 3, 6), (64, 128, 128, 4, 2, 1)]  # the columns are shared or not
+
+
+@pytest.mark.parametrize("dtype", DOTTED)
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("rows, outputs, inputs", [(1, 70, 1040), (3, 64, 64), (17, 130, 400), (32, 64, 2304)])
+@pytest.mark.parametrize("activation", [None, "gelu", "gelu_tanh", "relu2"])
+def test_product_of_few_rows(rows, outputs, inputs, activation, cut, dtype):
+    from mmcli.layers.kernels import few_rows, matvec
+
+    x, weight = numbers(rows, inputs, dtype=dtype), (3 * numbers(outputs, inputs) / inputs**0.5).to(dtype)
+    bias = None if activation is None else numbers(outputs, dtype=dtype)
+    times = None if activation is None else numbers(rows, 2, outputs)[:, 1]
+    got = few_rows.product(x, weight, bias, activation, times, cut=few_rows.Cut(*cut))
+    exact = matvec.plain(x.float(), weight.float(), times, None if bias is None else bias.float(), activation)
+    assert_close(got, exact, dtype)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_row_does_not_depend_on_the_others(cut):
+    from mmcli.layers.kernels import few_rows
+
+    x, weight = numbers(17, 400, dtype=DOTTED[-1]), numbers(70, 400, dtype=DOTTED[-1])
+    alone = few_rows.product(x, weight, cut=few_rows.Cut(*cut))[3]
+    x[[*range(3), *range(4, 17)]] = torch.nan
+    y = few_rows.product(x, weight, cut=few_rows.Cut(*cut))
+    assert torch.equal(y[3], alone) and y[2].isnan().all()
 
 
 def attention(rows, heads, key_heads, length, width, dtype, cursor=None, fresh=True):
@@ -294,3 +339,15 @@ def test_placed(rows, length, heads, key_heads, width, normed, dtype):
     assert_close(placed.placed(qkv, *kept[..., 4:-5, :], angles, norms), expected, dtype)
     assert_close(kept, exact, dtype)
     assert torch.equal(kept[..., :4, :], store[..., :4, :]) and torch.equal(kept[..., -5:, :], store[..., -5:, :])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows, vocabulary", [(1, 70), (3, 4096), (17, 9001)])
+@pytest.mark.parametrize("cap", [None, 30.0])
+def test_logits_in_float32(rows, vocabulary, cap, dtype):
+    from mmcli.layers.kernels import logits
+
+    y = 40 * numbers(rows, vocabulary, dtype=dtype)
+    got, exact = logits.floats(y, cap), logits.plain(y, cap)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, exact, rtol=0, atol=0 if cap is None else 1e-5)
