@@ -196,8 +196,11 @@ def close_ranks(running: list[bool]) -> list[int]:
 class Reading:
     """Ids and log-probabilities of one step on their way to the host, in one transfer."""
 
-    def __init__(self, logits: Tensor, chosen: Tensor, both: Tensor | None = None):
-        """`both` is what is read, float32 [2, B], where it was made of the logits already."""
+    def __init__(self, logits: Tensor, chosen: Tensor, both: Tensor | None = None, sleeps: bool = False):
+        """`both` is what is read, float32 [2, B], where it was made of the logits already.
+
+        A host that `sleeps` until it is there leaves its core to others, and wakes some 50 µs later.
+        """
         if both is None:
             logits = logits.float()
             logprobs = _logprobs(logits, chosen)
@@ -205,7 +208,7 @@ class Reading:
         self._both, self._arrival = both, None
         if both.is_cuda:
             self._both = torch.empty_like(both, device="cpu", pin_memory=True).copy_(both, non_blocking=True)
-            self._arrival = torch.cuda.Event()
+            self._arrival = torch.cuda.Event(blocking=sleeps)
             self._arrival.record(torch.cuda.current_stream(both.device))  # which need not be the current device
 
     def events(self, rows: list[int], running: set[int]) -> list[TokenEvent]:

@@ -113,7 +113,7 @@ class _Batch:
             if found is not None and changed:
                 found = self.model.likeliest(logits)
         chosen = self.choice.choose(logits, None if found is None else found[0])
-        return chosen, Reading(logits, chosen, None if found is None else found[1])
+        return chosen, Reading(logits, chosen, None if found is None else found[1], sleeps=True)
 
     def _step(self, chosen: Tensor, cache: KVCache) -> Tensor:
         cache.make_room()

@@ -138,7 +138,8 @@ def main() -> None:
     unlike = [draw.randint(*given.tokens) for _ in range(given.photographs)]
     equal = [round(sum(unlike) / len(unlike))] * len(unlike)
     for size in given.batch:
-        measure(loaded, "rows", equal[: 2 * size], size)  # records and compiles
+        for lengths in (equal, unlike):  # records and compiles, for caches of both lengths
+            measure(loaded, "rows", lengths[: 2 * size], size)
         rates = {}
         for path in given.paths:
             for kind, lengths in (("equal", equal), ("unlike", unlike)):
