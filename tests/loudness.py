@@ -49,7 +49,7 @@ class LoudnessModel:
         self.checkpoint = SimpleNamespace(name="loudness", revision="abc", adapter=None)
         self.dtype, self.quantised, self.storage = "torch.float32", False, None
         self.device = SimpleNamespace(type="cpu")
-        self.model = SimpleNamespace(parameters=lambda: ())
+        self.model = SimpleNamespace(parameters=lambda: (), buffers=lambda: ())
 
     def transcribe(self, loaded, audios, options):
         self.batches.append(len(audios))
