@@ -310,12 +310,12 @@ def test_norm(rows, width, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("pixels, width", [(1, 64), (3, 640), (17, 100), (130, 32)])
+@pytest.mark.parametrize("rows, width", [(1, 64), (3, 640), (17, 100), (130, 32)])
 @pytest.mark.parametrize("act, scaled, added", [(True, False, False), (False, True, True), (False, False, True)])
-def test_channel_norm(pixels, width, act, scaled, added, dtype):
+def test_channel_norm(rows, width, act, scaled, added, dtype):
     from mmcli.models.gemma3n.kernels import channel_norm
 
-    x, residual = numbers(2, pixels, width, dtype=dtype), numbers(2, pixels, width, dtype=dtype) if added else None
+    x, residual = numbers(2, rows, width, dtype=dtype), numbers(2, rows, width, dtype=dtype) if added else None
     weight, scale = 1 + numbers(width) / 4, numbers(width) if scaled else None
     exact = channel_norm.plain(x.float(), weight, 1e-6, act, scale, None if residual is None else residual.float())
     assert_close(channel_norm.channel_norm(x, weight, 1e-6, act, scale, residual), exact, dtype)
