@@ -86,7 +86,7 @@ def test_no_image_is_drawn_of_an_answer_without_boxes(photos, command):
 def test_an_image_is_not_read_in_full_where_nothing_is_drawn(tmp_path, monkeypatch):
     """It may be larger than what is drawn on."""
     monkeypatch.setattr("mmcli.media.image.FULL_PIXELS", 100)
-    monkeypatch.setattr("mmcli.batch.images.HELD_PIXELS", 100)
+    monkeypatch.setattr("mmcli.batch.image_reader.HELD_PIXELS", 100)
     image = tmp_path / "cat.jpg"
     Image.open(EXAMPLES / "cat.jpg").resize((2600, 1900)).save(image)
     done = mmcli("detect", "zebra", str(image), "--overlay", str(tmp_path / "drawn.png"))
