@@ -40,8 +40,8 @@ class ImageReader:
     """Reads images to the size that the model needs.
 
     That is asked for when there is an image, since the answer takes an import of the model's family. The size for a
-    model that is not on this machine is not known, and the model is not fetched
-    before an image could be read: until then they are read small.
+    model that is not on this machine is not known, and the model is not fetched before an image could be read: until
+    then they are read small.
     """
 
     def __init__(self, able: "Callable[[], Capabilities | None]", keep: bool):

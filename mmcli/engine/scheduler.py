@@ -85,7 +85,7 @@ class _Batch:
                     yield ended.pop(0)
                 ended = self._read(reading, cache)
                 free = self._free()
-                joins = self.waiting.any(len(free), len(self.rows)) and bool(free)
+                joins = self._joins()
                 if len(free) == len(self.rows):
                     if not joins:
                         break
@@ -97,10 +97,10 @@ class _Batch:
                 changed = joins
                 while joins:
                     self._join(cache, logits)
-                    joins = self.waiting.any(len(self._free()), len(self.rows)) and bool(self._free())
+                    joins = self._joins()
             yield from ended
         except Exception:
-            yield from ended
+            yield from ended  # what is done is not lost by what went wrong behind it
             raise
         finally:
             cuda_graph.give_back(self.model, cache)
@@ -121,6 +121,11 @@ class _Batch:
 
     def _free(self) -> list[int]:
         return [place for place, row in enumerate(self.rows) if row is None]
+
+    def _joins(self) -> bool:
+        """Whether a row can take a free place now. Prompts may be read ahead here, also where no place is free."""
+        free = len(self._free())
+        return self.waiting.any(free, len(self.rows)) and free > 0
 
     def _read(self, reading: Reading, cache: KVCache) -> list[tuple[int, Completion]]:
         """Take what a step wrote → the rows that ended, which leave their places."""
