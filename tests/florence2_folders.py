@@ -58,11 +58,11 @@ def tiny_tokenizer(marks: bool = True) -> Tokenizer:
     return tokenizer
 
 
-def tiny_config(**text) -> Florence2Config:
+def tiny_config(projection_dim: int = 48, **text) -> Florence2Config:
     """Every width its own number, so that no mix-up goes unseen; four stages, of which one has two pairs of blocks."""
     vision = {
         "depths": (1, 1, 2, 1), "embed_dim": (16, 24, 32, 40), "num_heads": (2, 3, 4, 5), "num_groups": (4, 2, 8, 5),
-        "window_size": 3, "projection_dim": 48, "max_position_embeddings": 7, "max_temporal_embeddings": 6,
+        "window_size": 3, "projection_dim": projection_dim, "max_position_embeddings": 7, "max_temporal_embeddings": 6,
         "mlp_ratio": 2.0,
     }  # fmt: skip
     text = {

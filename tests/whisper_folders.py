@@ -47,6 +47,7 @@ def write_checkpoint(
     seed: int = 0,
     ends: float = 0.0,
     seconds: int = SECONDS,
+    **sizes: int,
 ):
     """A folder as transformers saves it → the reference model.
 
@@ -55,9 +56,12 @@ def write_checkpoint(
     """
     names = special_names(multilingual)
     ids = {name: TEXT + place for place, name in enumerate(names)}
+    sizes = {
+        "d_model": 48, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 4,
+        "decoder_attention_heads": 3, "encoder_ffn_dim": 80, "decoder_ffn_dim": 72,
+    } | sizes  # fmt: skip
     config = WhisperConfig(
-        vocab_size=TEXT + len(names) + TIMES, num_mel_bins=mels, d_model=48, encoder_layers=2, decoder_layers=3,
-        encoder_attention_heads=4, decoder_attention_heads=3, encoder_ffn_dim=80, decoder_ffn_dim=72,
+        **sizes, vocab_size=TEXT + len(names) + TIMES, num_mel_bins=mels,
         max_source_positions=seconds * 50, max_target_positions=60, decoder_start_token_id=ids["<|startoftranscript|>"],
         bos_token_id=TEXT, eos_token_id=TEXT, pad_token_id=TEXT, suppress_tokens=None, begin_suppress_tokens=None,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """Every family's fast paths write what the plain one does: graphs, kernels, batches, rows that join; CUDA only.
 
-The plain path is PyTorch operation by operation, one input at a time.
+The plain path is PyTorch operation by operation, one input at a time. Of weights in integers it multiplies each out
+before it uses it.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from PIL import Image
 from mmcli.engine import cuda_graph
 from mmcli.engine.inputs import Inputs
 from mmcli.hub.resolve import resolve
-from mmcli.layers import kernels
+from mmcli.layers import kernels, weight_only
 from mmcli.layers.kernels import launch
 from mmcli.models.load import load
 from mmcli.models.loaded import Loaded
@@ -103,15 +104,24 @@ class Model:
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def folder(request, tmp_path_factory) -> Path:
+def family(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folder(family, tmp_path_factory) -> Path:
     """A small checkpoint as `transformers` saves it; nano as it is bundled."""
-    if request.param == "nano":
+    return folder_of(family, tmp_path_factory)
+
+
+def folder_of(family: str, tmp_path_factory: pytest.TempPathFactory, grouped: bool = False) -> Path:
+    if family == "nano":
         return resolve("nano").folder
-    return write_family(tmp_path_factory.mktemp("checkpoint"), request.param)
+    return write_family(tmp_path_factory.mktemp("checkpoint"), family, grouped)
 
 
-def model_of(folder: Path, dtype: str) -> Model:
-    loaded = load(resolve(str(folder)), "cuda", dtype)
+def model_of(folder: Path, dtype: str, storage: str = "none") -> Model:
+    loaded = load(resolve(str(folder)), "cuda", dtype, quantize=storage)
     if not loaded.processor.capabilities.images:
         return Model(loaded, [whisper_folders.audio(number, 1 + number / 20) for number in range(COUNT)])
     photographs = sorted((Path(__file__).parents[2] / "examples").glob("*.jpg"))
@@ -127,25 +137,77 @@ def exact(folder) -> Model:
 
 @pytest.fixture(scope="module")
 def expected(exact) -> list[Answer]:
-    """The answers of the plain path, some of which end before the others."""
+    return plain_answers(exact)
+
+
+@pytest.fixture(scope="module", params=["int8", "int4"])
+def storage(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def in_integers(family, storage, tmp_path_factory) -> Model:
+    """All matrices of the decoder that are not tiny are, whose sizes allow it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weight_only, "LEAST", 1 << 11)
+        model = model_of(folder_of(family, tmp_path_factory, grouped=True), "float32", storage)
+    kept = sum(isinstance(part, weight_only.InIntegers) for part in model.loaded.model.modules())
+    assert kept >= 10
+    return model
+
+
+@pytest.fixture(scope="module")
+def expected_of_integers(in_integers) -> list[Answer]:
+    return plain_answers(in_integers)
+
+
+def plain_answers(model: Model) -> list[Answer]:
+    """The answers of the plain path; the model ends some of them before the others from here on."""
     with pytest.MonkeyPatch.context() as patch:
         switch(patch, PLAIN)
-        free, own = exact.whole(1), exact.loaded.processor.stop_ids
+        free, own = model.whole(1), model.loaded.processor.stop_ids
         lengths = {
             id: {one.ids.index(id) if id in one.ids else TOKENS for one in free} for one in free for id in one.ids
         }
         ends = max(lengths, key=lambda id: len(lengths[id]))
-        exact.loaded.processor.stop_ids = own | {ends}
-        answers = exact.whole(1)
+        model.loaded.processor.stop_ids = own | {ends}
+        answers = model.whole(1)
     assert len({len(one.ids) for one in answers}) > 1
     return answers
 
 
-@pytest.mark.parametrize("rows", [1, 3, COUNT])
-@pytest.mark.parametrize("batching", ["whole", "continuous"])
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: "graphs {} kernels {} overlap {}".format(*path))
+ROWS = pytest.mark.parametrize("rows", [1, 3, COUNT])
+BATCHING = pytest.mark.parametrize("batching", ["whole", "continuous"])
+PATH = pytest.mark.parametrize("path", PATHS, ids=lambda path: "graphs {} kernels {} overlap {}".format(*path))
+
+
+@ROWS
+@BATCHING
+@PATH
 def test_greedy_answers_in_float32_are_those_of_the_plain_path(exact, expected, path, batching, rows, monkeypatch):
-    if batching == "continuous" and not exact.joins:
+    played, fused = compare(exact, expected, path, batching, rows, monkeypatch)
+    assert played == (path[0] != "0")
+    assert fused == (exact.loaded.model.fused_step and path[0] != "0" and path[1] == "1")
+
+
+@ROWS
+@BATCHING
+@PATH
+def test_greedy_answers_of_weights_in_integers_are_those_of_the_plain_path(
+    in_integers, expected_of_integers, path, batching, rows, monkeypatch
+):
+    products, quantised = [], kernels.quantised_rows
+    monkeypatch.setattr(kernels, "quantised_rows", lambda *given: (products.append(quantised(*given)), products[-1])[1])
+    played, _ = compare(in_integers, expected_of_integers, path, batching, rows, monkeypatch)
+    assert played == (path[0] != "0")
+    assert any(products) == (path[1] == "1")
+
+
+def compare(
+    model: Model, expected: list[Answer], path: Sequence[str], batching: str, rows: int, monkeypatch
+) -> tuple[bool, bool]:
+    """Whether a step was played back from a graph, and whether one went through fused kernels."""
+    if batching == "continuous" and not model.joins:
         pytest.skip("declares that its rows do not join")
     switch(monkeypatch, path)
     monkeypatch.setattr(kernels, "DTYPES", (torch.float32,))
@@ -153,12 +215,11 @@ def test_greedy_answers_in_float32_are_those_of_the_plain_path(exact, expected, 
     monkeypatch.setattr(kernels, "chosen", lambda *given: (fused.append(chosen(*given)), fused[-1])[1])
     monkeypatch.setattr(cuda_graph.Graph, "__call__", lambda *given: (played.append(given), play(*given))[1])
     for _ in range(3 if rows == COUNT else 1):  # from the third on, prompts of a shape are played back
-        found = exact.whole(rows) if batching == "whole" else exact.continuously(rows)
+        found = model.whole(rows) if batching == "whole" else model.continuously(rows)
         for number, (one, plain) in enumerate(zip(found, expected, strict=True)):
             assert (one.ids, one.ended) == (plain.ids, plain.ended), number
             assert one.logprob == pytest.approx(plain.logprob, abs=1e-3), number
-    assert bool(played) == (path[0] != "0")
-    assert any(fused) == (exact.loaded.model.fused_step and path[0] != "0" and path[1] == "1")
+    return bool(played), any(fused)
 
 
 STEPS = 4
