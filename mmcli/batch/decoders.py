@@ -20,6 +20,7 @@ from typing import IO, Any
 from PIL import Image
 
 from mmcli.batch.decoder_process import Answer, read_message, write_message
+from mmcli.batch.outcome import ending
 from mmcli.errors import InputError
 from mmcli.media.image import LoadedImage, load_image
 from mmcli.media.naming import printable
@@ -96,7 +97,7 @@ class Decoders:
             raise InputError("The run has ended")
         if not how:
             return load_image(source, side=side)
-        what = f"{printable(source.name)} cannot be read: the process that decoded it {how}, and so did another"
+        what = f"{printable(source.name)} cannot be read: every process that decoded it ended, the last {how}"
         raise InputError(what, "Get a fresh copy of the file, or save it again as PNG")
 
     def _replace(self, dead: "_Process") -> str:
@@ -172,8 +173,7 @@ class _Process:
             raise EOFError from error
 
     def how_it_ended(self) -> str:
-        code = self._process.wait()
-        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        return ending(self._process.wait())
 
     def end(self) -> None:
         self._process.kill()

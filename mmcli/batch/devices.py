@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
-from mmcli.batch.outcome import Outcome
+from mmcli.batch.outcome import Outcome, ending
 from mmcli.batch.sizes import ON_GPU
 from mmcli.batch.work import Desk, Work, Worker
 from mmcli.engine.cpu import allowed_cores
@@ -153,18 +153,17 @@ class _Pool:
     def _died(self, one: _Process) -> tuple[int, Outcome] | None:
         """Put another process in the place of one that died → the outcome of what it was alone with."""
         one.process.join()
-        code = one.process.exitcode or 0
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        how = ending(one.process.exitcode or 0)
         self._deaths += 1
         if self._deaths > 2 * len(self._processes) + 1:
-            what = f"The process for {one.device} {how}, whatever it was given"
+            what = f"The process for {one.device} ended {how}, whatever it was given"
             raise MachineError(what, "Free some memory, name fewer devices, or choose a smaller model")
         one.connection.close()
         new = self._start(one.device)
         one.process, one.connection = new.process, new.connection
         numbers, one.numbers, one.closed = one.numbers, [], False
         if one.alone:
-            return self._desk.fail(numbers[0], how)
+            return self._desk.fail(numbers[0], f", the last {how}")
         self._suspects.extend(numbers)
         return None
 

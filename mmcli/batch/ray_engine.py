@@ -52,7 +52,7 @@ def run(
             if lost := [desk.again(number) for number in desk.out]:
                 yield from _pass(desk, lost, work, room, None, 0, apart=True)
         for number in desk.out:
-            yield desk.fail(number, "ended before it could answer")
+            yield desk.fail(number, " before it could answer")
 
 
 def _model(choice: Choice) -> "tuple[Checkpoint, int]":

@@ -199,10 +199,10 @@ class Desk:
             record = replace(record, error=str(error))
         return number, Outcome(source, record, error, self._full(source), tuple(sent["remarks"]))
 
-    def fail(self, number: int, why: str) -> tuple[int, Outcome]:
-        """The outcome of a source that ends every process which works on it: `why` says how."""
+    def fail(self, number: int, how: str) -> tuple[int, Outcome]:
+        """The outcome of a source that ends every process which works on it; `how` follows "ended"."""
         source = self._out.pop(number)
-        what = f"{printable(source.name)} cannot be read: the process that worked on it {why}, and so did another"
+        what = f"{printable(source.name)} cannot be read: every process that worked on it ended{how}"
         return number, self._work.failed(source, InputError(what, "Try it alone, with --debug"))
 
     def _full(self, source: Source) -> Any:

@@ -1,9 +1,12 @@
 """Several processes on one machine: the same outcomes, whatever becomes of a process."""
 
+import signal
+
 import pytest
 from fragile import CHOICE, Fragile, texts
 
 from mmcli.batch.devices import chosen_devices, run
+from mmcli.batch.outcome import ending
 from mmcli.errors import MachineError, ModelError, UsageError
 
 TWO = ["cpu", "cpu"]
@@ -20,7 +23,7 @@ def test_a_process_that_dies_loses_nothing(tmp_path, monkeypatch):
     assert [number for number, _ in answers] == list(range(21))
     assert [outcome.source for _, outcome in answers] == found
     good = [f"this is {number:02}.txt" for number in range(20)]
-    why = "the process that worked on it was ended by SIGKILL, and so did another"
+    why = "every process that worked on it ended, the last by SIGKILL"
     expected = [*good[:11], f"11.txt cannot be read: {why}. Try it alone, with --debug.", *good[12:]]
     assert [said(outcome) for _, outcome in answers[:20]] == expected
     assert "nowhere.txt does not exist" in said(answers[20][1])
@@ -35,12 +38,18 @@ def test_an_error_of_the_model_ends_the_run(tmp_path, monkeypatch):
 def test_processes_that_only_die_end_the_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = texts(tmp_path, 1)[:1] * 8
-    with pytest.raises(MachineError, match="The process for cpu was ended by SIGKILL, whatever it was given"):
+    with pytest.raises(MachineError, match="The process for cpu ended by SIGKILL, whatever it was given"):
         list(run(Fragile(CHOICE, always="00.txt"), found, ["cpu"]))
 
 
 def test_nothing_to_do_is_done():
     assert list(run(Fragile(CHOICE), [], ["cpu"])) == []
+
+
+def test_how_a_process_ended_is_named():
+    assert ending(1) == "with exit code 1"
+    assert ending(-signal.SIGKILL) == "by SIGKILL"
+    assert ending(-1000) == "by signal 1000"
 
 
 def test_devices_are_named(monkeypatch):

@@ -128,7 +128,7 @@ def test_workers_that_die_lose_nothing(tmp_path, monkeypatch, cluster):
     answers = sorted(ray_engine.run(work, found, address=cluster), key=lambda answer: answer[0])
     assert [number for number, _ in answers] == list(range(16))
     said = [outcome.record.error or outcome.record.text for _, outcome in answers]
-    why = "the process that worked on it ended before it could answer, and so did another"
+    why = "every process that worked on it ended before it could answer"
     dead = f"11.txt cannot be read: {why}. Try it alone, with --debug."
     good = [f"this is {number:02}.txt" for number in range(15)]
     assert said[:15] == [*good[:11], dead, *good[12:]] and "nowhere.txt does not exist" in said[15]
