@@ -47,18 +47,18 @@ ROWS = 64  # questions that are asked side by side, at most: each has a cache of
 # Tokens that are read of each at least, padding among them: sums over them have another order where there are more.
 PROMPT = 16
 SHORT_PROMPT = 8  # … where rows lean on their image: all that the bundled weights know is asked for in fewer
-MOST_OBJECTS = 12  # of one thing in one answer that is written, as in training
-MOST_DETECTIONS = 64  # of one thing, overlapping ones included
+MOST_OBJECTS = 12  # of one label in one answer that is written, as in training
+MOST_DETECTIONS = 64  # of one label, overlapping ones included
 ABSENT = 0.98  # share of an empty answer from which on none is written
 
 
 @dataclass
 class Asked:
-    """One thing asked of one image, and what came of it."""
+    """One label asked of one image, and what came of it."""
 
     image: int
     label: str  # as the user calls it
-    thing: str  # as the model knows it
+    known_as: str  # as the model was taught it; "": it was not
     tokens: list[Token] = field(default_factory=list)
     ended: bool = True
     problems: tuple[str, ...] = ()
@@ -78,10 +78,10 @@ def find(loaded: "Loaded", images: "Sequence[Image.Image]", labels: Sequence[str
         raise UsageError(f"{name} finds each object by itself, so --beams cannot be used to find any", "Leave it out")
     taught = loaded.config.things
     asked = [
-        Asked(image, label, thing)
+        Asked(image, label, known_as)
         for image in range(len(images))
         for label in dict.fromkeys(labels)
-        if (thing := known(label, taught)) is not None
+        if (known_as := known(label, taught)) is not None
     ]
     if not asked:
         return [_found([], Timings(batch=len(images)))] * len(images)
@@ -117,11 +117,11 @@ def outline(
         for label, box in own:
             loc = not_empty(encode_box(box, 1, 1, divisor or DIVISOR))
             one = Asked(image, label, known(label, taught) or "", objects=(ParsedObject(label, loc, None, math.nan),))
-            if not one.thing:
+            if not one.known_as:
                 one.problems = (f'{loaded.checkpoint.name} does not know "{label}", so that has no mask',)
             asked.append(one)
     started = time.perf_counter()
-    wanted = [(one, 0) for one in asked if one.thing]
+    wanted = [(one, 0) for one in asked if one.known_as]
     seen = look(loaded, images) if wanted else None
     prefill = time.perf_counter() - started
     for some in _portions(wanted):
@@ -155,9 +155,9 @@ def propose(
         written = _boxes(loaded, seen, some, sampling, max_tokens)
         detected = _detections(loaded, seen, some)
         there = seen.there.tolist()
-        classes = {thing: number for number, thing in enumerate(loaded.config.things[:CLASSES])}
+        classes = {label: number for number, label in enumerate(loaded.config.things[:CLASSES])}
         for one, (objects, presence), boxes in zip(some, written, detected, strict=True):
-            own = 0.0 if boxes is None else there[one.image][classes[one.thing]]
+            own = 0.0 if boxes is None else there[one.image][classes[one.known_as]]
             one.candidates = candidates(objects, presence, boxes, own)
 
 
@@ -174,7 +174,7 @@ def _filled(rows: list[Any], device: torch.device) -> list[Any]:
 def _boxes(
     loaded: "Loaded", seen: Seen, asked: list[Asked], sampling: Sampling, max_tokens: int
 ) -> list[tuple[list[ParsedObject], float]]:
-    """Let nano write boxes of each thing → the boxes, and the log-odds that the thing is there.
+    """Let nano write boxes of each label → the boxes, and the log-odds that such an object is there.
 
     Unless it is sure that nothing is there it writes one box at least: how likely that is right is decided afterwards.
     """
@@ -182,11 +182,11 @@ def _boxes(
     ids = processor.text_ids
     separator, end = tuple(ids(" ;")), loaded.config.eos_token
     rows = _filled(asked, seen.store.device)
-    grammars = [Grammar((tuple(ids(f" {one.thing}")),), separator, end, most=MOST_OBJECTS) for one in rows]
+    grammars = [Grammar((tuple(ids(f" {one.known_as}")),), separator, end, most=MOST_OBJECTS) for one in rows]
     if not separator or not all(grammar.labels[0] for grammar in grammars):
         raise ModelError("The model's tokenizer.json has no tokens for what is asked", "Download the model again")
     longest = MOST_OBJECTS * (CORNERS + max(len(grammar.labels[0]) for grammar in grammars) + len(separator))
-    prompts = [f"detect {one.thing}" for one in rows]
+    prompts = [f"detect {one.known_as}" for one in rows]
     images = [one.image for one in rows]
     automata = [automaton(grammar, processor.grammar) for grammar in grammars]
     rules = Doubtful(automata, loaded.config.decoder.vocabulary, seen.store.device)
@@ -201,16 +201,16 @@ def _boxes(
 
 
 def _detections(loaded: "Loaded", seen: Seen, asked: list[Asked]) -> list[list[Detection] | None]:
-    """The detector's boxes of each thing with the logits of the proposal classifier, best first; None for unknown
+    """The detector's boxes of each label with the logits of the proposal classifier, best first; None for unknown
     ones."""
-    classes = {thing: number for number, thing in enumerate(loaded.config.things[:CLASSES])}
-    rows = [i for i, one in enumerate(asked) if one.thing in classes]
+    classes = {label: number for number, label in enumerate(loaded.config.things[:CLASSES])}
+    rows = [i for i, one in enumerate(asked) if one.known_as in classes]
     found: list[list[Detection] | None] = [None] * len(asked)
     if not rows:
         return found
     device = seen.store.device
     images = torch.tensor([asked[i].image for i in rows], device=device)
-    labels = torch.tensor([classes[asked[i].thing] for i in rows], device=device)
+    labels = torch.tensor([classes[asked[i].known_as] for i in rows], device=device)
     boxes, logits, others = detections(seen.raw, loaded.config.image_size, images, labels, MOST_DETECTIONS)
     boxes, logits, others, classified = classify_detections(seen, images, labels, boxes, logits, others)
     for i, *own in zip(rows, boxes.tolist(), logits.tolist(), others.tolist(), classified.tolist(), strict=True):
@@ -257,7 +257,7 @@ def _masks(loaded: "Loaded", seen: Seen, wanted: list[tuple[Asked, int]], sampli
     rows = _filled(wanted, seen.store.device)
     boxes = [one.objects[i].loc for one, i in rows]
     grammars = [Grammar((), (), end, masks=True, box=box) for box in boxes]
-    prompts = [f"segment {one.thing}" for one, _ in rows]
+    prompts = [f"segment {one.known_as}" for one, _ in rows]
     images = [one.image for one, _ in rows]
     grammar = _processor(loaded).grammar
     automata = [automaton(one, grammar) for one in grammars]

@@ -14,14 +14,14 @@ from mmcli.boxes import overlap
 from mmcli.decode.locations import Loc, encode_box
 from mmcli.decode.objects import ParsedObject
 
-SAME = 0.5  # overlap from which on a written box and a detection are of one thing
+SAME = 0.5  # overlap from which on a written box and a detection are of one object
 CROWDED = 0.6  # … from which on two detections are
 DOUBLE = 0.5  # … from which on two candidates are
 LEAST_LOGIT, LEAST_CLASSIFIED = -4.0, -3.0  # detections of which both logits are below are never right
 BOTH, DETECTOR, DECODER, UNSEEN = "both", "detector", "decoder", "unseen"
 KINDS = (BOTH, DETECTOR, DECODER, UNSEEN)
-# 1, detection, best detection of the thing, best other class there, presence, score of what was written, the
-# proposal classifier's logit of the detection, and its logit of the thing being in the image.
+# 1, detection, best detection of the label, best other class there, presence, score of what was written, the
+# proposal classifier's logit of the detection, and its logit of the label being in the image.
 FEATURES = 8
 UNCLASSIFIED = -8.0  # of detections that were not proposed to the decoder
 
@@ -55,7 +55,7 @@ class Candidate:
 class Calibration:
     """Coefficients of FEATURES for each kind of candidate, and the probabilities from which on one is in the answer."""
 
-    least: float  # for the likeliest box of a thing: whether it is there at all
+    least: float  # for the likeliest box of a label: whether any is there at all
     further: float  # for the others, where it is
     both: tuple[float, ...]
     detector: tuple[float, ...]
@@ -82,8 +82,8 @@ CALIBRATION = Calibration(
 def candidates(
     written: Sequence[ParsedObject], presence: float, detections: Sequence[Detection] | None, there: float = 0.0
 ) -> list[Candidate]:
-    """All boxes that may be right. `presence` is the decoder's log-odds that the thing is there at all and `there` the
-    proposal classifier's; `detections` are the best of the thing first, None where the detector does not know it."""
+    """All boxes that may be right. `presence` is the decoder's log-odds that the label is there at all and `there` the
+    proposal classifier's; `detections` are the best of the label first, None where the detector does not know it."""
     if detections is None:
         return [Candidate(o.loc, UNSEEN, _features(presence=presence, score=o.score), o.score) for o in written]
     kept: list[Detection] = []
@@ -110,7 +110,7 @@ def candidates(
 
 
 def join(found: Sequence[Candidate], calibration: Calibration, least: float | None = None) -> list[Candidate]:
-    """The candidates with a probability of at least `least` (None: as calibrated), likeliest first, each thing once."""
+    """The candidates with a probability of at least `least` (None: as calibrated), the likeliest first, none twice."""
     first, further = (calibration.least, calibration.further) if least is None else (least, least)
     rated = [replace(one, probability=calibration.probability(one)) for one in found]
     kept: list[Candidate] = []

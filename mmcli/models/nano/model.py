@@ -194,7 +194,7 @@ class Nano(Quantisable, PrefixLM, Fusable):
     def prefill(self, inputs: Inputs, cache: KVCache) -> Tensor:
         """As `PrefixLM.prefill`; an answer that finds nothing at once is held back by `absent_bias`.
 
-        Half of the things that training asked for were absent; people mostly ask for what is there. The bias is the
+        Half of what training asked for was absent; people mostly ask for what is there. The bias is the
         log-odds between those two expectations (Saerens et al. 2002, Neural Computation 14).
         """
         seen = self.look(torch.stack(inputs.images)) if inputs.context is None else inputs.context

@@ -162,7 +162,7 @@ def detections(raw: list[Tensor], side: int, images: Tensor, classes: Tensor, co
 
 
 def proposals(raw: list[Tensor], features: list[Tensor], side: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The `count` most likely things, the weaker of two overlapping boxes of one class behind all others.
+    """The `count` most likely boxes, the weaker of two overlapping boxes of one class behind all others.
 
     raw and features as `PicoDet.forward` gives them for images of `side` pixels → boxes [B, count, 4] as
     (x0, y0, x1, y1) in 0..1, class logits [B, count, 80] and features [B, count, 96], best first; the weaker ones that

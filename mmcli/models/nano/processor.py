@@ -21,7 +21,7 @@ from mmcli.models.nano.questions import taught
 from mmcli.models.nano.sentences import Wording
 from mmcli.models.prompts import LOCATION_PROMPTS, fill_prompt
 
-# To describe is to name the main things, as it was taught; a caption is a sentence.
+# To describe is to name the main objects, as it was taught; a caption is a sentence.
 PROMPTS = LOCATION_PROMPTS | {"caption:low": "describe en", "caption:medium": "caption en"}
 
 

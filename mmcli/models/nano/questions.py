@@ -15,8 +15,8 @@ EXAMPLES = (
     "what is in the picture?",
     "what is the main thing in the picture?",
 )
-LONGEST = 4  # words of a thing that somebody may ask for, with its article
-JOINED = re.compile(r"\b(?:and|or|no|not)\b|,")  # several things, or none of them
+LONGEST = 4  # words of an object that somebody may ask for, with its article
+JOINED = re.compile(r"\b(?:and|or|no|not)\b|,")  # several objects, or none of them
 HERE = r"(?: (?:here|(?:in|on) (?:this|the) (?:picture|photo|photograph|image)))?"
 THING = r"(?P<thing>.+?)"
 # Each kind: how people ask, and what nano is asked then. The first that fits is taken.

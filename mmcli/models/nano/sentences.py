@@ -1,4 +1,4 @@
-"""What nano may write in words: whole words, of things that are seen, and sentences that come to an end and repeat
+"""What nano may write in words: whole words, of what is seen, and sentences that come to an end and repeat
 nothing.
 
 The model's own distribution stays as it is: a beam that runs into what is forbidden pays for the probability that lies

@@ -34,7 +34,7 @@ def stages(config: NanoConfig, model: Nano) -> list[Stage]:
             "linear",
             f"{config.soft_tokens} × {width}",
             between,
-            (f"{config.grid} × {config.grid} places and {config.proposals} proposed things",),
+            (f"{config.grid} × {config.grid} places and {config.proposals} proposed boxes",),
         ),
         *text_stages(
             model.decoder,

@@ -101,27 +101,27 @@ class NanoTeaching(Teaching):
         processor, config = cast(NanoProcessor, loaded.processor), cast(NanoConfig, loaded.config)
         found: dict[str, list[LabelledObject]] = {}
         for one in example.objects:
-            thing = known(_plain(one.label), config.things)
-            if thing is None:
+            label = known(_plain(one.label), config.things)
+            if label is None:
                 raise InputError(f"{example.where} has the label {one.label!r}, which is no short name", "Rename it")
-            found.setdefault(thing, []).append(one)
+            found.setdefault(label, []).append(one)
         absent = {known(_plain(label), config.things) for label in example.exhaustive} - found.keys() - {None}
         names = sorted(cast(set[str], absent))
         vain = rng.sample(names, min(len(names), MOST_ABSENT))
         there = list(found) if len(found) <= most else rng.sample(list(found), most)
         asked = []
-        for thing in [*there, *vain]:
-            prompt = processor.prompt_tokens(f"detect {thing}")
-            asked.append((prompt, self._answer(loaded, thing, found.get(thing, ()))))
+        for label in [*there, *vain]:
+            prompt = processor.prompt_tokens(f"detect {label}")
+            asked.append((prompt, self._answer(loaded, label, found.get(label, ()))))
         if example.task == "segment":
-            for thing in there:
-                for one in [one for one in found[thing] if one.mask is not None][:MOST_OBJECTS]:
-                    prompt = processor.prompt_tokens(f"segment {thing}")
-                    asked.append((prompt, self._answer(loaded, thing, [one], masks=True)))
+            for label in there:
+                for one in [one for one in found[label] if one.mask is not None][:MOST_OBJECTS]:
+                    prompt = processor.prompt_tokens(f"segment {label}")
+                    asked.append((prompt, self._answer(loaded, label, [one], masks=True)))
         return asked
 
     def _answer(
-        self, loaded: "Loaded", thing: str, objects: Sequence[LabelledObject], masks: bool = False
+        self, loaded: "Loaded", label: str, objects: Sequence[LabelledObject], masks: bool = False
     ) -> list[int]:
         """The tokens of boxes, large ones first, with their mask codes if asked for, and the end."""
         processor, config = cast(NanoProcessor, loaded.processor), cast(NanoConfig, loaded.config)
@@ -133,7 +133,7 @@ class NanoTeaching(Teaching):
             ids += [config.loc_token + value for value in loc]
             if masks and one.mask is not None:
                 ids += [config.seg_token + code for code in codes_of(one.mask, one.box, loaded.mask_vqvae())]
-            ids += processor.text_ids(f" {thing}")
+            ids += processor.text_ids(f" {label}")
         return [*ids, config.eos_token]
 
     # -- the model ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Nano's vision tower: a grid of soft tokens from two towers, and one soft token for each thing a detector proposes."""
+"""Nano's vision tower: a grid of soft tokens from two towers, and one for each box that a detector proposes."""
 
 import math
 

@@ -16,7 +16,7 @@ PLURALS = {
 }
 PAIRS = ("pants", "jeans", "shorts", "leggings", "sunglasses", "glasses", "scissors", "skis", "stockings", "tights")
 ARTICLE = re.compile("^(?:an?|the|some|any) ")
-# Words that mean the same thing, no narrower and no wider one: a puppy is not every dog.
+# Words that mean the same, no narrower and no wider one: a puppy is not every dog.
 SAME = {
     "aeroplane": "airplane",
     "plane": "airplane",
@@ -46,7 +46,7 @@ SAME = {
 
 
 def plural(label: str) -> str:
-    """More than one of a thing: "two dogs"."""
+    """More than one of a label: "two dogs"."""
     if label in PLURALS:
         return PLURALS[label]
     if label.endswith("s"):
@@ -68,7 +68,7 @@ def named(label: str, count: int) -> str:
 
 
 def known(word: str, labels: Sequence[str]) -> str | None:
-    """The one of `labels` that a word names: itself, its plural, or another name of the same thing; None if none."""
+    """The one of `labels` that a word names: itself, its plural, or another name of the same; None if none."""
     word = ARTICLE.sub("", " ".join(word.lower().split()))
     names = {name: label for name, label in SAME.items() if label in labels} | {label: label for label in labels}
     if word in names:

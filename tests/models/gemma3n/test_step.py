@@ -82,7 +82,7 @@ def logits(model, rows):
     return torch.stack(found), cache.store
 
 
-def assert_both_roads_agree(model, rows, monkeypatch):
+def assert_both_paths_agree(model, rows, monkeypatch):
     from mmcli.models.gemma3n import step
 
     monkeypatch.setenv(kernels.SWITCH, "0")
@@ -98,14 +98,14 @@ def assert_both_roads_agree(model, rows, monkeypatch):
 
 @pytest.mark.parametrize("rows", [1, 3] if INTERPRETED else [1, 2, 3, 17, 32])
 def test_a_step_through_the_kernels_equals_the_plain_one(rows, monkeypatch):
-    assert_both_roads_agree(decoder(), rows, monkeypatch)
+    assert_both_paths_agree(decoder(), rows, monkeypatch)
 
 
 def test_a_scale_that_is_not_there_and_two_streams(monkeypatch):
-    assert_both_roads_agree(decoder(replace(TEXT, corrects_scale=False, streams=2)), 2, monkeypatch)
+    assert_both_paths_agree(decoder(replace(TEXT, corrects_scale=False, streams=2)), 2, monkeypatch)
 
 
-def test_three_streams_take_the_plain_road(monkeypatch):
+def test_three_streams_take_the_plain_path(monkeypatch):
     monkeypatch.setenv(kernels.SWITCH, "1")
     monkeypatch.setattr("mmcli.models.gemma3n.step.read_step", None)
     logits(decoder(replace(TEXT, streams=3)), 1)
