@@ -48,12 +48,15 @@ def attend_by_head(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """
     y = torch.empty_like(q.transpose(1, 2)).transpose(1, 2)
     q, block, group = q * scale, max(1, SCORES_OF_HEAD // k.shape[2]), q.shape[1] // k.shape[1]
+    scores = q.new_empty(min(block, q.shape[2]), k.shape[2])  # in one place, from beginning to end
     for row in range(q.shape[0]):
         for head in range(q.shape[1]):
             keys, values = k[row, head // group].T, v[row, head // group]
-            for first in range(0, q.shape[2], block):
-                asked = slice(first, first + block)
-                y[row, head, asked] = (q[row, head, asked] @ keys).softmax(dim=-1) @ values
+            for asked, found in zip(q[row, head].split(block), y[row, head].split(block), strict=True):
+                weights = scores[: len(asked)]
+                torch.mm(asked, keys, out=weights)
+                torch.softmax(weights, dim=-1, out=weights)
+                torch.mm(weights, values, out=found)
     return y
 
 

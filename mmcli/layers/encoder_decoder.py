@@ -32,14 +32,15 @@ def join_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-def by_frames(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """A function of [B, T, …] that takes every frame for itself; on a CPU few frames at a time.
+def by_frames(function: Callable[..., Tensor], *inputs: Tensor, most: int | None = None) -> Tensor:
+    """A function of [B, T, …] that takes every frame for itself; on a CPU few frames at a time, by default `PIECE`.
 
     What one operation leaves is then still in the core's cache when the next one reads it.
     """
-    if inputs[0].device.type != "cpu" or inputs[0].shape[1] <= PIECE:
+    most = most or PIECE
+    if inputs[0].device.type != "cpu" or inputs[0].shape[1] <= most:
         return function(*inputs)
-    pieces = zip(*(x.split(PIECE, dim=1) for x in inputs), strict=True)
+    pieces = zip(*(x.split(most, dim=1) for x in inputs), strict=True)
     return torch.cat([function(*piece) for piece in pieces], dim=1)
 
 

@@ -14,6 +14,8 @@ from mmcli.layers.fusing import Fusable
 from mmcli.layers.int8_step import StepInt8Linear
 from mmcli.layers.linear import on_gpu, stack
 
+PIECE_IN_INT8 = 512  # tokens at a time, of whose numbers most are written over: larger products gain more than caches
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": partial(F.gelu, approximate="tanh"),
     "silu": F.silu,
@@ -42,17 +44,18 @@ class GatedMLP(Fusable):
         if self.gate_up is not None:
             return self.down(gated(self.gate_up(x), self.activation))
         if isinstance(self.gate, StepInt8Linear) and isinstance(self.up, StepInt8Linear):
-            return by_frames(self._in_int8, x)
+            return by_frames(self._in_int8, x, most=PIECE_IN_INT8)
         return self.down(ACTIVATIONS[self.activation](self.gate(x)) * self.up(x))
 
     def _in_int8(self, x: Tensor) -> Tensor:
         """The same where gate and up share the rounding of x; no numbers are written that could be written over."""
-        assert isinstance(self.gate, StepInt8Linear) and isinstance(self.up, StepInt8Linear)
-        rows, largest = self.gate.operand(x)
-        gate = self.gate.product(rows).mul_(largest)
-        gate = gelu_tanh_(gate) if self.activation == "gelu" else F.silu(gate, inplace=True)
-        y = self.down(gate.mul_(self.up.product(rows)).view(*x.shape[:-1], -1)).view(*largest.shape[:-1], -1)
-        return y.mul_(largest).to(x.dtype).view(*x.shape[:-1], -1)
+        gate, up, down = self.gate, self.up, self.down
+        assert isinstance(gate, StepInt8Linear) and isinstance(up, StepInt8Linear) and isinstance(down, StepInt8Linear)
+        rows, largest = gate.operand(x)
+        y = gate.product(rows).mul_(largest)
+        y = gelu_tanh_(y) if self.activation == "gelu" else F.silu(y, inplace=True)
+        rows, own = down.operand(y.mul_(up.product(rows)).view(*x.shape[:-1], -1), overwrite=True)
+        return down.product(rows).mul_(own).mul_(largest).to(x.dtype).view(*x.shape[:-1], -1)
 
 
 def gelu_tanh_(x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from mmcli.layers.gated_mlp import ACTIVATIONS, GatedMLP, gelu_tanh_
 from mmcli.layers.int8 import in_int8
-from mmcli.layers.int8_step import StepInt8Linear, StepInt8Table, step_packing_works
+from mmcli.layers.int8_step import MANY, StepInt8Linear, StepInt8Table, step_packing_works
 
 needs_int8 = pytest.mark.skipif(not step_packing_works(), reason="this CPU has no fast int8")
 
@@ -29,6 +29,19 @@ def test_in_int8_both_gates_share_what_is_rounded(activation, shape):
     y = mlp(x)
     assert (y - expected).norm() < 0.01 * expected.norm()  # another order of rounding
     assert torch.equal(x, before) and torch.equal(mlp(x[:1]), y[:1])
+
+
+@needs_int8
+@torch.inference_mode()
+def test_in_int8_pieces_of_a_long_prefix_are_the_whole(monkeypatch):
+    torch.manual_seed(0)
+    mlp, x = GatedMLP(32, 48, "gelu"), torch.randn(2, 2 * MANY, 32)
+    in_int8(mlp, StepInt8Linear)
+    for part in (mlp.gate, mlp.up, mlp.down):
+        part.expect_many()
+    whole = mlp(x)
+    monkeypatch.setattr("mmcli.layers.gated_mlp.PIECE_IN_INT8", MANY)
+    assert torch.equal(mlp(x), whole)
 
 
 @needs_int8

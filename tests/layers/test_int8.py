@@ -12,7 +12,7 @@ from mmcli.layers.int8 import (
     quantize_rows,
     quantize_weight,
 )
-from mmcli.layers.int8_step import MANY, StepInt8Linear, step_packing_works
+from mmcli.layers.int8_step import MANY, StepInt8Linear, in_uint8, step_packing_works, unit_rows, unit_rows_
 
 
 def layer(inputs: int, outputs: int, bias: bool = True) -> torch.nn.Linear:
@@ -143,3 +143,16 @@ def test_the_tokens_of_a_row_alone_decide_which_product_multiplies(monkeypatch):
     assert torch.equal(fast(x)[1:2], fast(x[1:2])) and torch.equal(fast(few)[1:2], fast(few[1:2]))
     exact_numbers = exact(x)
     assert (fast(x) - exact_numbers).abs().amax(-1).max() < 0.02 * exact_numbers.abs().max()
+
+
+def test_rows_are_rounded_in_place_to_the_same_numbers():
+    x = torch.randn(5, 33) * torch.logspace(-3, 3, 5)[:, None]
+    x[3] = 0.0
+    rows, largest = unit_rows(x)
+    assert rows[0].abs().max() == 1.0 and not rows[3].any()
+    whole = in_uint8(rows)
+    assert whole.dtype == torch.uint8
+    # From memory of its own: what it was rounded in is gone.
+    assert torch.equal(whole, ((rows * 127).round() + 128).to(torch.uint8))
+    over, of_over = unit_rows_(x)
+    assert over is x and torch.equal(over, rows) and torch.equal(of_over, largest)

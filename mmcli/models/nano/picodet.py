@@ -77,7 +77,7 @@ class ShuffleBlock(nn.Module):
         past, x = x.chunk(2, 1)
         x = self.pw(x)
         x = self.out(self.se(torch.cat((x, self.dw(x)), 1)))
-        return torch.stack((past, x), 2).flatten(1, 2)
+        return F.channel_shuffle(torch.cat((past, x), 1), 2)
 
 
 class CSPLayer(nn.Module):

@@ -21,7 +21,7 @@ from mmcli.models.load import load
 from mmcli.models.nano import FAMILY, Nano, NanoConfig
 from mmcli.models.nano.efficientnet_lite import EfficientNetLite, SameConv
 from mmcli.models.nano.model import AT_ONCE
-from mmcli.models.nano.picodet import BINS, CLASSES, NECK, STRIDES, PicoDet, detections, proposals
+from mmcli.models.nano.picodet import BINS, CLASSES, NECK, STRIDES, PicoDet, ShuffleBlock, detections, proposals
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -37,6 +37,20 @@ def test_a_batch_with_padding_answers_as_its_singles_do(model):
     prompts = [[2, 5, 6, 7, 8], [2, 9], [2, 10, 11, 12]]
     singles = [answers(model, batch_of([p], pixels[i : i + 1]))[0] for i, p in enumerate(prompts)]
     assert answers(model, batch_of(prompts, pixels)) == singles
+
+
+@torch.inference_mode()
+def test_channels_are_shuffled_where_they_lie():
+    """What comes out has its channels innermost as well: convolutions would have it copied, else."""
+    torch.manual_seed(0)
+    block = ShuffleBlock(16, 8).eval()
+    x = torch.randn(2, 16, 6, 6)
+    past, worked = x.chunk(2, 1)
+    y = block.pw(worked)
+    y = block.out(block.se(torch.cat((y, block.dw(y)), 1)))
+    found = block(x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(found, torch.stack((past, y), 2).flatten(1, 2))
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_cache_changes_nothing(model):
