@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from mmcli.decode import LOCATIONS
 from mmcli.decode.grammar import CODES, CORNERS, Grammar, automaton
 from mmcli.decode.locations import DIVISOR, Box, encode_box, not_empty
 from mmcli.decode.objects import ParsedObject
@@ -24,16 +25,16 @@ from mmcli.errors import ModelError, UsageError
 from mmcli.models.finding import FindOptions, Found
 from mmcli.models.nano.joining import (
     CROWDED,
+    LEAST_CLASSIFIED,
     LEAST_LOGIT,
     UNCLASSIFIED,
     Candidate,
     Detection,
     candidates,
     join,
-    located,
 )
 from mmcli.models.nano.model import Nano, Seen
-from mmcli.models.nano.picodet import CLASSES, detections, overlaps
+from mmcli.models.nano.picodet import CLASSES, detections, overlaps, uncrowded
 from mmcli.models.nano.processor import NanoProcessor
 from mmcli.models.nano.words import known
 from mmcli.types import Completion, Timings, Token
@@ -212,11 +213,23 @@ def _detections(loaded: "Loaded", seen: Seen, asked: list[Asked]) -> list[list[D
     images = torch.tensor([asked[i].image for i in rows], device=device)
     labels = torch.tensor([classes[asked[i].known_as] for i in rows], device=device)
     boxes, logits, others = detections(seen.raw, loaded.config.image_size, images, labels, MOST_DETECTIONS)
-    boxes, logits, others, classified = classify_detections(seen, images, labels, boxes, logits, others)
-    for i, *own in zip(rows, boxes.tolist(), logits.tolist(), others.tolist(), classified.tolist(), strict=True):
-        places = [(located(box), *rest) for box, *rest in zip(*own, strict=True) if max(rest[0], rest[2]) > LEAST_LOGIT]
-        found[i] = [Detection(loc, *rest) for loc, *rest in places if loc is not None]
+    every = classify_detections(seen, images, labels, boxes, logits, others)
+    boxes, logits, others, classified = (own.cpu() for own in every)
+    locs = located(boxes)
+    likely = (logits > LEAST_LOGIT) | (classified > LEAST_CLASSIFIED)
+    likely &= (locs[..., 0] < locs[..., 2]) & (locs[..., 1] < locs[..., 3])
+    # `candidates` would leave out the same ones, but one by one, of a hundred in each row.
+    kept = uncrowded(locs.double(), likely, CROWDED)
+    for i, there, *own in zip(rows, kept, locs, logits, others, classified, strict=True):
+        places, *numbers = (x[there].tolist() for x in own)
+        found[i] = [Detection(tuple(place), *rest) for place, *rest in zip(places, *numbers, strict=True)]
     return found
+
+
+def located(boxes: Tensor) -> Tensor:
+    """Boxes [..., 4] as (x0, y0, x1, y1) in 0..1 as `encode_box` gives them: y0, x0, y1, x1 in locations."""
+    places = (boxes.double() * DIVISOR).clamp(0, LOCATIONS - 1).round().long()
+    return places[..., [1, 0, 3, 2]]
 
 
 def classify_detections(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mmcli.boxes import overlap
-from mmcli.decode.locations import Loc, encode_box
+from mmcli.decode.locations import Loc
 from mmcli.decode.objects import ParsedObject
 
 SAME = 0.5  # overlap from which on a written box and a detection are of one object
@@ -136,10 +136,3 @@ def _features(
 def _within(most: float, value: float) -> float:
     """A number no farther from 0 than `most`; NaN stays what it is."""
     return value if math.isnan(value) else max(-most, min(most, value))
-
-
-def located(box: Sequence[float]) -> Loc | None:
-    """A box (x0, y0, x1, y1) in 0..1 as locations; None where they leave no room between them."""
-    x0, y0, x1, y1 = box
-    loc = encode_box((x0, y0, x1, y1), 1, 1)
-    return loc if loc[0] < loc[2] and loc[1] < loc[3] else None

@@ -5,6 +5,7 @@ enhanced ShuffleNet blocks, a light path-aggregation neck of 96 channels on stri
 whose box sides are distributions over 8 bins (generalised focal loss, arXiv:2006.04388).
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -175,9 +176,8 @@ def proposals(raw: list[Tensor], features: list[Tensor], side: int, count: int) 
         places.append(_decode_boxes(out[:, CLASSES:], stride))
         maps.append(feature.flatten(2).transpose(1, 2))
     logits, boxes, flat = torch.cat(scores, 1), torch.cat(places, 1), torch.cat(maps, 1)
-    best, label = logits.max(-1)
-    best, order = best.topk(4 * count, dim=1)
-    boxes, label = _take(boxes, order), label.gather(1, order)
+    best, order = logits.amax(-1).topk(4 * count, dim=1)
+    boxes, label = _take(boxes, order), _take(logits, order).argmax(-1)
     doubles = (overlaps(boxes, boxes) > 0.6) & (label[:, :, None] == label[:, None, :])
     # Parallel suppression (YOLACT's fast NMS, arXiv:1904.02689): a box falls to any better one, kept or not.
     beaten = doubles.tril(-1).any(-1)
@@ -207,8 +207,22 @@ def _take(x: Tensor, index: Tensor) -> Tensor:
 
 def overlaps(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over union of all pairs: [B, K, 4] and [B, L, 4] → [B, K, L]."""
-    low = torch.maximum(boxes[:, :, None, :2], others[:, None, :, :2])
-    high = torch.minimum(boxes[:, :, None, 2:], others[:, None, :, 2:])
-    inter = (high - low).clamp(min=0).prod(-1)
+
+    def shared(first: int, last: int) -> Tensor:
+        low = torch.maximum(boxes[:, :, None, first], others[:, None, :, first])
+        return (torch.minimum(boxes[:, :, None, last], others[:, None, :, last]) - low).clamp(min=0)
+
+    inter = shared(0, 2) * shared(1, 3)
     area, other = ((b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1) for b in (boxes, others))
     return inter / (area[:, :, None] + other[:, None, :] - inter).clamp(min=1e-6)
+
+
+def uncrowded(boxes: Tensor, there: Tensor, most: float) -> Tensor:
+    """Which of R rows of boxes [R, N, 4] are left where each leaves out those behind it that it overlaps by `most` or
+    more: [R, N]. Only those that are `there` [R, N] count. On a CPU.
+    """
+    crowds, some = (overlaps(boxes, boxes) >= most).numpy(), there.numpy()
+    left = np.zeros_like(some)
+    for place in range(some.shape[1]):
+        left[:, place] = some[:, place] & ~(crowds[:, place] & left).any(1)
+    return torch.from_numpy(left)

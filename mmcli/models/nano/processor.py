@@ -83,7 +83,8 @@ class NanoProcessor(Processor):
         if image.mode != "RGB":
             raise ValueError(f"expected an RGB picture, got {image.mode}")
         squeezed = image.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.asarray(squeezed, dtype=np.float32).transpose(2, 0, 1) / 255)
+        channels = np.stack([np.asarray(channel) for channel in squeezed.split()])  # apart while they are still bytes
+        return torch.from_numpy(channels).float().div_(255)
 
     def task_prompt(self, task: str, words: str) -> str:
         """PaliGemma's own words for a task. Raises ModelError for a question of a kind that nano was not taught."""

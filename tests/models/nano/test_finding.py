@@ -8,14 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
+from mmcli.boxes import overlap
 from mmcli.decode.grammar import CORNERS
+from mmcli.decode.locations import encode_box
 from mmcli.decode.segments import parse
 from mmcli.hub.resolve import resolve
 from mmcli.models.finding import FindOptions
 from mmcli.models.load import load
 from mmcli.models.nano import finding
 from mmcli.models.nano.finding import MOST_OBJECTS, Asked, find, look, outline, propose
-from mmcli.models.nano.joining import UNCLASSIFIED
+from mmcli.models.nano.joining import CROWDED, UNCLASSIFIED
+from mmcli.models.nano.picodet import uncrowded
 from mmcli.types import Token
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -153,6 +156,26 @@ def test_detections_are_classified_by_the_proposal_that_overlaps_them_and_propos
     assert boxes.shape == (1, 4, 4) and torch.equal(boxes[0, 2:], proposals[0])
     assert own.tolist() == [[0.5, -2.0, -6.0, -6.0]] and others.tolist() == [[-3.0, -3.0, -6.0, -1.0]]
     assert by_classifier.tolist() == [[3.0, UNCLASSIFIED, 3.0, 1.0]]
+
+
+def test_boxes_are_located_and_left_out_all_at_once_as_one_by_one():
+    generator = torch.Generator().manual_seed(0)
+    ends = torch.rand(2, 60, 2, 2, generator=generator).sort(2).values * 1.1 - 0.05  # some reach out of the image
+    boxes = (0.3 * ends).flatten(2)
+    boxes[0, :2] = torch.tensor([[0.5, 0.2, 0.5, 0.4], [0.0, 0.0, 1.0, 1.0]])
+    locs = finding.located(boxes)
+    assert locs.tolist() == [[list(encode_box(tuple(box), 1, 1)) for box in row] for row in boxes.tolist()]
+    there = torch.rand(2, 60, generator=generator) < 0.7
+    for most in (CROWDED, 0.2):
+        expected = torch.zeros_like(there)
+        for row in range(2):
+            left: list[list[int]] = []
+            for place, loc in enumerate(locs[row].tolist()):
+                if there[row, place] and all(overlap(loc, other) < most for other in left):
+                    left.append(loc)
+                    expected[row, place] = True
+        assert 0 < expected.sum() < there.sum()
+        assert torch.equal(uncrowded(locs.double(), there, most), expected)
 
 
 @pytest.mark.parametrize("masks", [False, True], ids=["detect", "segment"])

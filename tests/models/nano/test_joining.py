@@ -10,7 +10,7 @@ from mmcli.decode.objects import ParsedObject
 from mmcli.errors import ModelError
 from mmcli.hub.resolve import resolve
 from mmcli.models.nano import NanoConfig
-from mmcli.models.nano.joining import Calibration, Detection, candidates, join, located
+from mmcli.models.nano.joining import Calibration, Detection, candidates, join
 
 PLAIN = Calibration(
     least=0.3,
@@ -102,13 +102,6 @@ def test_a_proposal_that_only_the_classifier_takes_for_the_thing_is_considered()
 
 def test_numbers_that_are_none_give_no_object():
     assert joined([wrote(CAT, math.nan)], None, presence=math.nan, least=0.01) == []
-
-
-@pytest.mark.parametrize(
-    ("box", "loc"), [((0, 0, 1, 1), (0, 0, 1023, 1023)), ((0.5, 0.2, 0.5, 0.4), None), ((1, 0, 1, 1), None)]
-)
-def test_a_box_without_room_is_none(box, loc):
-    assert located(box) == loc
 
 
 def test_the_calibration_is_read_from_the_configuration():
