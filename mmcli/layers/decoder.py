@@ -79,6 +79,7 @@ class LlamaDecoder(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = Table(config.vocabulary + config.more_rows, config.width)
+        self.embedding.is_head = config.tied
         self.layers = nn.ModuleList((Layer(config, i) for i in range(config.depth)) if layers is None else layers)
         self.norm = nn.RMSNorm(config.width, eps=config.norm_epsilon)
         self.head: nn.Module | None = None if config.tied else nn.Linear(config.width, config.vocabulary, bias=False)
@@ -139,4 +140,5 @@ class LlamaDecoder(nn.Module):
     def quantise_head(self) -> None:
         """Let the head's product be one of 8-bit integers, on a CPU; where it is the embedding, it gets a copy."""
         table = self.embedding.weight[: self.config.vocabulary]
+        self.embedding.is_head = False
         self.head = head_kind()(table if self.head is None else self.head.get_parameter("weight"), None)

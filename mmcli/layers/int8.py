@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcli.errors import raise_if_interrupted
-from mmcli.hub.quantized import GROUP, multiplied, unpack
+from mmcli.hub.quantized import GROUP, multiplied, rows_at_a_time, unpack
 from mmcli.hub.weights import TakesWeights
 
 LARGEST = 127
-ROWS = 512  # of a weight that are quantised at a time: no second copy of a large one is made
 ZERO = 128  # oneDNN wants its left factor in uint8, in which this stands for 0
 BLOCK = 16  # outputs that the product with 4-bit integers computes at a time
 
@@ -45,8 +44,9 @@ def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     """[N, K] in any floating-point type → (int8 [N, K], float32 scales [N])."""
     whole = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
     scale = torch.empty(len(weight), device=weight.device)
-    for first in range(0, len(weight), ROWS):
-        part = slice(first, first + ROWS)
+    count = rows_at_a_time(weight)
+    for first in range(0, len(weight), count):
+        part = slice(first, first + count)
         whole[part], scales = quantize_rows(weight[part].float())
         scale[part] = scales[:, 0]
     return whole, scale

@@ -38,10 +38,9 @@ class StepInt8Linear(RoundedLinear):
 
     def fill(self, whole: Tensor, scale: Tensor, bias: Tensor | None) -> None:
         self.outputs = len(whole)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # PyTorch means to drop such tensors; then there is no packing
-            zeros = torch.zeros(len(scale), dtype=torch.long)
-            quantised = torch._make_per_channel_quantized_tensor(whole, scale.double(), zeros, 0)
+        _silence_warning()
+        zeros = torch.zeros(len(scale), dtype=torch.long)
+        quantised = torch._make_per_channel_quantized_tensor(whole, scale.double(), zeros, 0)
         self.packed = torch.ops.quantized.linear_prepack(quantised, None)  # opaque: it can be neither moved nor saved
         self.register_buffer("bias", bias)
 
@@ -113,9 +112,10 @@ class ManyRows:
 class StepInt8Table(Int8Embedding):
     """A decoder's table of tokens, as `Table`, whose logits come from packed integers."""
 
-    def __init__(self, whole: Tensor, scale: Tensor):
+    def __init__(self, whole: Tensor, scale: Tensor, dtype: torch.dtype = torch.float32):
+        """Rows are given in `dtype`."""
         nn.Module.__init__(self)
-        self.fill(whole, scale, torch.float32)
+        self.fill(whole, scale, dtype)
         self.head = StepInt8Linear.rounded(whole, scale, None)
 
     def logits(self, hidden: Tensor, vocabulary: int | None = None, cap: float | None = None) -> Tensor:
@@ -149,6 +149,15 @@ def step_product(x: Tensor, packed: Any) -> Tensor:
     linear = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
     product: Tensor = linear(x, 1 / LARGEST, ZERO, packed)
     return product
+
+
+@cache
+def _silence_warning() -> None:
+    """PyTorch means to drop quantised tensors, and says so at the first one: then there is no packing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        one = torch.zeros(1, 1, dtype=torch.int8)
+        torch._make_per_channel_quantized_tensor(one, torch.ones(1), torch.zeros(1, dtype=torch.long), 0)
 
 
 @cache

@@ -5,20 +5,24 @@ scheme is that of LLM.int8(), arXiv:2208.07339, and of GPTQ's storage, arXiv:221
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmcli.engine.memory import memory_limit
 from mmcli.hub.quantized import BITS, GROUP, Storage, multiplied, quantize
 from mmcli.hub.weights import TakesWeights
 from mmcli.layers import kernels
 from mmcli.layers.int8 import Int4Linear, int8_product
-from mmcli.layers.int8_step import step_kind
+from mmcli.layers.int8_step import StepInt8Table, step_kind, step_packing_works
+from mmcli.layers.replacing import Place, replace_each
 from mmcli.layers.table import Table
 
 LEAST = 1 << 20  # numbers of a weight that is worth it: smaller ones cost their start, whatever their size
+PACKED_AT_ONCE = 8  # weights
 
 
 class InIntegers(TakesWeights):
@@ -109,7 +113,7 @@ class QuantisedTable(InIntegers):
 
     def __init__(self, table: Table):
         super().__init__(table.weight, "int8")
-        self.dtype, self.num_embeddings = table.weight.dtype, table.num_embeddings
+        self.dtype, self.num_embeddings, self.is_head = table.weight.dtype, table.num_embeddings, table.is_head
 
     def take(self, name: str, tensor: Tensor, scale: Tensor | None, dtype: torch.dtype) -> None:
         self.keep(*in_storage(tensor, scale, "int8"))
@@ -187,17 +191,38 @@ def keep_in(storage: Storage, *parts: nn.Module) -> None:
 
 
 def for_cpu(model: nn.Module) -> None:
-    """Give every `WeightOnlyLinear` of a model on the CPU the form in which that multiplies fastest.
+    """Give what a model on the CPU keeps in integers the form in which that multiplies fastest.
 
     8-bit integers meet numbers rounded to 8 bits as well, a scale a row, as in `Int8Linear`; by FBGEMM, since oneDNN's
-    product of a single row takes twice the time on CPUs with matrix units (AMX).
+    product of a single row takes twice the time on CPUs with matrix units (AMX). Tables get a second copy of their
+    integers for the logits, unless all integers would then fill more than half of what this process may have.
     """
-    for owner in list(model.modules()):
-        for name, child in list(owner.named_children()):
-            if isinstance(child, WeightOnlyLinear):
-                if child.storage == "int8":
-                    bias = None if child.bias is None else child.bias.float()
-                    form: nn.Module = step_kind().rounded(child.stored, child.scale.float(), bias)
-                else:
-                    form = Int4Linear(child.stored, child.scale, child.bias)
-                setattr(owner, name, form)
+    found: list[Place] = [
+        (owner, name, child)
+        for owner in model.modules()
+        for name, child in owner.named_children()
+        if isinstance(child, InIntegers)
+    ]
+    if not found:
+        return
+    found.sort(key=lambda place: place[2].stored.nbytes)
+    size = sum(child.stored.nbytes * (1 + _makes_logits(child)) for *_, child in found)
+    limit = memory_limit()
+    copies = step_packing_works() and (limit is None or 2 * size <= limit)
+    # FBGEMM puts a weight in its order with one thread, so several are; 4-bit integers are by all threads together.
+    in_bytes = any(isinstance(child, WeightOnlyLinear) and child.storage == "int8" for *_, child in found)
+    replace_each(found, partial(_form_for_cpu, copies=copies), PACKED_AT_ONCE if in_bytes else 1)
+
+
+def _makes_logits(part: InIntegers) -> bool:
+    return isinstance(part, QuantisedTable) and part.is_head
+
+
+def _form_for_cpu(part: InIntegers, copies: bool) -> nn.Module:
+    if isinstance(part, QuantisedTable):
+        copied = copies and _makes_logits(part)
+        return StepInt8Table(part.stored, part.scale.float(), part.dtype) if copied else part
+    assert isinstance(part, WeightOnlyLinear)
+    if part.storage == "int4":
+        return Int4Linear(part.stored, part.scale, part.bias)
+    return step_kind().rounded(part.stored, part.scale.float(), None if part.bias is None else part.bias.float())

@@ -8,9 +8,11 @@ import torch
 import whisper_folders
 
 from mmcli.errors import ModelError, UsageError
+from mmcli.hub import quantized
 from mmcli.hub.quantized import QUANTIZED, multiplied, quantize
 from mmcli.hub.resolve import resolve
 from mmcli.layers import weight_only
+from mmcli.layers.int8_step import StepInt8Table, step_packing_works
 from mmcli.models.load import load, memory_estimate
 from mmcli.models.quantize import quantize_checkpoint
 
@@ -47,6 +49,30 @@ def test_a_folder_in_integers_can_be_multiplied_out(folder, tmp_path):
     plain = load(resolve(str(tmp_path / "small")), "cpu", "float32", fused=False, quantize="none")
     assert plain.storage is None
     assert not any(isinstance(part, weight_only.InIntegers) for part in plain.model.modules())
+
+
+@pytest.mark.parametrize("storage", ["int8", "int4"])
+def test_it_does_not_matter_how_many_rows_are_quantised_at_a_time(monkeypatch, storage):
+    torch.manual_seed(0)
+    weight = torch.randn(37, 64).bfloat16()
+    whole = quantize(weight, storage)
+    monkeypatch.setattr(quantized, "CACHED", 5 * 64)
+    for one, other in zip(quantize(weight, storage), whole, strict=True):
+        assert one.dtype == other.dtype and torch.equal(one, other)
+
+
+@pytest.mark.skipif(not step_packing_works(), reason="this PyTorch cannot")
+@torch.inference_mode()
+def test_on_a_cpu_logits_come_from_packed_integers_where_there_is_room(folder, monkeypatch):
+    tokens = torch.tensor([[0, 5, 9]])
+    monkeypatch.setattr(weight_only, "memory_limit", lambda: 1000)
+    lean = load(resolve(str(folder)), "cpu", "float32", quantize="int8").model.decoder.embedding
+    monkeypatch.setattr(weight_only, "memory_limit", lambda: 1 << 30)
+    table = load(resolve(str(folder)), "cpu", "float32", quantize="int8").model.decoder.embedding
+    assert isinstance(lean, weight_only.QuantisedTable) and isinstance(table, StepInt8Table)
+    hidden = torch.randn(3, table.weight.shape[1])
+    assert torch.equal(table(tokens), lean(tokens))
+    torch.testing.assert_close(table.logits(hidden, 7), lean.logits(hidden, 7), rtol=1e-4, atol=1e-4)
 
 
 def test_what_cannot_be_quantized_is_refused_and_nothing_is_left(folder, tmp_path):

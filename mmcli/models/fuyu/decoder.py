@@ -119,6 +119,7 @@ class PersimmonDecoder(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = Table(config.vocabulary, config.width)
+        self.embedding.is_head = False
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.depth))
         self.norm = nn.LayerNorm(config.width, config.norm_epsilon)
         self.head = nn.Linear(config.width, config.vocabulary, bias=False)
