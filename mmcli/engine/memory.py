@@ -3,11 +3,15 @@
 import contextlib
 import ctypes
 import os
+import sys
 from pathlib import Path
 
 from mmcli.engine.cpu import CONTROL_GROUP
 
 OWN_GROUP = Path("/proc/self/cgroup")
+
+HUGE_PAGE = 2 << 20
+MADV_HUGEPAGE = 14  # Linux's number (madvise(2))
 
 # glibc's numbers of two settings (mallopt(3)), the variables with which a user sets them, and what we set.
 KEPT = ((-3, "MALLOC_MMAP_THRESHOLD_", 32 << 20), (-1, "MALLOC_TRIM_THRESHOLD_", 256 << 20))
@@ -67,6 +71,17 @@ def keep_freed() -> None:
         library = ctypes.CDLL(None)
         for number, _, size in KEPT:
             library.mallopt(number, size)
+
+
+def use_huge_pages(address: int, size: int) -> None:
+    """Have the system put memory that was not written yet into pages of 2 MB, where it can.
+
+    Weights that every step reads are found faster then: up to a tenth of the time. Linux alone asks to be asked.
+    """
+    first, last = -(-address // HUGE_PAGE) * HUGE_PAGE, (address + size) // HUGE_PAGE * HUGE_PAGE
+    if sys.platform == "linux" and last > first:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), MADV_HUGEPAGE)
 
 
 def give_back_freed() -> None:

@@ -12,12 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmcli.engine.memory import memory_limit
 from mmcli.errors import raise_if_interrupted
 from mmcli.layers import kernels
 from mmcli.layers.table import Table
 
-LARGE = 1 << 18  # numbers of a weight from which on packing it pays in a step
 LEAST_ROWS = 2  # of a product: a single one would be summed in another order
 
 
@@ -70,32 +68,6 @@ def pack(module: nn.Module) -> None:
                 setattr(part, name, PackedTable(child))
             elif isinstance(child, nn.Conv2d) and child.padding_mode == "zeros":
                 child._conv_forward = MethodType(_convolve, child)  # type: ignore[method-assign]
-
-
-def pack_for_steps(module: nn.Module) -> None:
-    """Replace every large bfloat16 linear layer and table below `module`, which is on a CPU, by a packed one.
-
-    Their weights are then in memory, and not any more in a file that is mapped, but a step reads them at the memory's
-    speed. Nothing is done where they would fill more than half of what this process may have.
-    """
-    found = [
-        (part, name, child)
-        for part in module.modules()
-        for name, child in part.named_children()
-        if isinstance(child, nn.Linear | Table) and type(child) in (nn.Linear, Table) and _is_large(child.weight)
-    ]
-    limit = memory_limit()
-    if limit is not None and 2 * sum(child.weight.nbytes for _, _, child in found) > limit:
-        return
-    while found and packing_works(torch.bfloat16):
-        part, name, child = found.pop()  # nothing else keeps a weight that was packed
-        layer = PackedTable(child) if isinstance(child, Table) else PackedLinear(child.weight, child.bias)
-        setattr(part, name, layer)
-        del child
-
-
-def _is_large(weight: Tensor) -> bool:
-    return weight.dtype == torch.bfloat16 and weight.numel() >= LARGE
 
 
 def _convolve(self: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -17,7 +17,7 @@ from mmcli.hub.resolve import Checkpoint
 from mmcli.hub.weights import kept_mapped, load_strict
 from mmcli.layers.fusing import fuse
 from mmcli.layers.int8 import Quantisable
-from mmcli.layers.packed import pack_for_steps
+from mmcli.layers.step_linear import for_steps
 from mmcli.layers.weight_only import InIntegers, for_cpu, keep_in
 from mmcli.models.adapter import add_adapter, read_adapter
 from mmcli.models.family import Family
@@ -93,7 +93,7 @@ def load(
     if fused and device.type == "cpu":
         for_cpu(model)  # behind fusing, which knows no form of a processor's own
         for part in parts_in_integers(model):
-            pack_for_steps(part)
+            for_steps(part)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # weights that were put together leave their old places behind
     elif quantised:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from mmcli.engine import memory
 
@@ -104,3 +105,14 @@ def test_freed_memory_is_used_again_without_page_faults_unless_the_user_set_othe
     variables = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")} | variables
     done = subprocess.run([sys.executable, "-c", _AGAIN, wanted], env=variables, capture_output=True, text=True)
     assert (int(done.stdout) < 200) == kept, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("first", [0, 1, 4095])
+@pytest.mark.parametrize("size", [0, 100, 5 << 20])
+def test_memory_can_be_used_wherever_huge_pages_would_begin(first, size):
+    numbers = torch.empty(6 << 20, dtype=torch.uint8)
+    numbers[: first + size] = 7
+    memory.use_huge_pages(numbers.data_ptr() + first, size)
+    assert (numbers[: first + size] == 7).all()
+    numbers.fill_(3)
+    assert (numbers == 3).all()

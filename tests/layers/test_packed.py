@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmcli.layers import packed
-from mmcli.layers.packed import PackedLinear, PackedTable, pack, pack_for_steps, packing_works
+from mmcli.layers.packed import PackedLinear, pack, packing_works
 from mmcli.layers.table import Table
 
 needs_packing = pytest.mark.skipif(not packing_works(), reason="this PyTorch cannot")
@@ -66,30 +65,3 @@ def test_layers_in_other_types_and_of_other_kinds_stay():
     pack(parts)
     kinds = [type(part) for part in (parts["a"], parts["below"][0], parts["low"], parts["norm"])]
     assert kinds == [PackedLinear, PackedLinear, nn.Linear, nn.LayerNorm]
-
-
-@pytest.mark.skipif(not packing_works(torch.bfloat16), reason="this PyTorch cannot")
-@torch.inference_mode()
-def test_large_weights_in_bfloat16_are_packed_for_steps_and_give_the_same_numbers(monkeypatch):
-    monkeypatch.setattr(packed, "LARGE", 96 * 64)
-    torch.manual_seed(0)
-    plain = nn.ModuleDict({"linear": nn.Linear(64, 96), "table": Table(96, 64), "small": nn.Linear(64, 8)}).bfloat16()
-    plain["exact"] = nn.Linear(64, 96)
-    parts = nn.ModuleDict(dict(plain))
-    size = 2 * (96 * 64) * 2  # bytes of the two large ones
-    with monkeypatch.context() as patch:
-        patch.setattr(packed, "memory_limit", lambda: 2 * size - 1)
-        pack_for_steps(parts)
-        assert not any(isinstance(part, PackedLinear) for part in parts.modules()), "there is no room"
-    monkeypatch.setattr(packed, "memory_limit", lambda: 2 * size)
-    pack_for_steps(parts)
-    kinds = [PackedLinear, PackedTable, nn.Linear, nn.Linear]
-    assert [type(parts[name]) for name in ("linear", "table", "small", "exact")] == kinds
-    for rows in ((1, 1), (3, 1), (2, 40)):
-        x = torch.randn(*rows, 64).bfloat16()
-        assert parts["linear"](x).dtype == torch.bfloat16
-        torch.testing.assert_close(parts["linear"](x), plain["linear"](x), rtol=0.01, atol=0.02)
-        logits = parts["table"].logits(x, 90)
-        assert logits.dtype == torch.float32
-        torch.testing.assert_close(logits, plain["table"].logits(x, 90), rtol=0.01, atol=0.1)
-    assert torch.equal(parts["table"](torch.tensor([5, 2])), plain["table"](torch.tensor([5, 2])))
