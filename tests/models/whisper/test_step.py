@@ -66,22 +66,3 @@ def test_a_step_through_the_kernels_equals_the_plain_one(model, rows, monkeypatc
     assert len(calls) == 2
     torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(store, plain_store, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("rows", [1, 3])
-@torch.inference_mode()
-def test_a_step_begins_as_the_plain_one_does(model, rows):
-    from mmcli.models.whisper.kernels import start
-
-    found, tokens = [], torch.arange(rows, device=DEVICE) + 5
-    for begin in (start.start, start.plain):
-        cache = model.new_cache(rows, 50)
-        cache.valid[:, :30] = torch.arange(30, device=DEVICE) >= torch.arange(rows, device=DEVICE)[:, None]
-        cache.positions.copy_(cache.valid.sum(1))
-        cache.fixed = True
-        cache.cursor.fill_(30)
-        decoder = model.decoder
-        results = begin(tokens, cache, decoder.embedding.weight, decoder.position, decoder.layers[0].norm_attention)
-        found.append((*results, cache.valid.float(), cache.positions.float()))
-    for own, exact in zip(*found, strict=True):
-        torch.testing.assert_close(own, exact, rtol=1e-5, atol=1e-5)
