@@ -131,12 +131,12 @@ def is_recorded(cache: KVCache) -> bool:
 
 
 def likeliest(cache: KVCache, logits: Tensor) -> tuple[Tensor, Tensor] | None:
-    """`GenerativeModel.likeliest` of logits, where they are those of a step that was played back with it.
+    """`GenerativeModel.likeliest` of logits, where they are those of a step or a prompt that was played back with it.
 
-    What it gives holds until the next step.
+    What it gives holds until the next one.
     """
-    graph: Graph | None = cache.graph
-    return graph.likeliest if graph is not None and logits is graph.logits else None
+    graphs: list[Graph | PrefillGraph | None] = [cache.graph, *cache.prefills.values()]
+    return next((graph.likeliest for graph in graphs if graph is not None and logits is graph.logits), None)
 
 
 def waits(model: GenerativeModel, tokens: Tensor) -> bool:
@@ -299,7 +299,8 @@ class PrefillGraph:
         self._cache = weakref.proxy(cache)  # the cache holds the graph
 
         def work() -> None:
-            self._logits = model.prefill(self._inputs, cache)
+            self.logits = model.prefill(self._inputs, cache)
+            self.likeliest = model.likeliest(self.logits)
 
         with torch.cuda.device(cache.valid.device):
             self._graph = _recorded(work, lambda: cache.truncate(0))
@@ -311,7 +312,7 @@ class PrefillGraph:
             own.copy_(given)
         self._graph.replay()
         self._cache.length = inputs.tokens.shape[1]
-        return self._logits
+        return self.logits
 
     @staticmethod
     def _tensors(inputs: Inputs) -> tuple[Tensor, ...]:

@@ -1,6 +1,7 @@
 """Where a model runs and in which data type."""
 
 import os
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -53,6 +54,17 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def sent_together(tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Tensors on a device, `sent` there and changed to a type then: to a CUDA device several of one shape go as one, of
+    which each is a part there."""
+    shapes = {(tensor.shape, tensor.dtype, tensor.device.type) for tensor in tensors}
+    if device.type != "cuda" or len(tensors) == 1 or len(shapes) != 1 or tensors[0].device.type != "cpu":
+        return tuple(sent(tensor, device).to(dtype) for tensor in tensors)
+    whole = torch.empty(len(tensors), *tensors[0].shape, dtype=tensors[0].dtype, pin_memory=True)
+    torch.stack(tuple(tensors), out=whole)
+    return whole.to(device, non_blocking=True).to(dtype).unbind()
 
 
 def choose_dtype(name: str, device: torch.device, parameters: int | None = None) -> torch.dtype:

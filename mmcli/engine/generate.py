@@ -116,7 +116,7 @@ def _write(
     for step in range(max_tokens):
         if rules is not None:
             logits = rules(logits, [written[row] for row in rows_held], rows_held)
-        found = cuda_graph.likeliest(cache, logits) if plain else None
+        found = (cuda_graph.likeliest(cache, logits) or model.likeliest(logits)) if plain else None
         if found is not None:
             chosen = found[0]
         elif processor is None or states is None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmcli.engine.device import sent
+from mmcli.engine.device import sent, sent_together
 from mmcli.engine.logits import LogitsProcessor
 from mmcli.engine.search import Search
 
@@ -41,7 +41,7 @@ class Inputs:
             self,
             tokens=sent(self.tokens, device),
             valid=sent(self.valid, device),
-            images=tuple(sent(image, device).to(dtype) for image in self.images),
+            images=sent_together(self.images, device, dtype),
             audio=None if self.audio is None else sent(self.audio, device).to(dtype),
             audio_valid=None if self.audio_valid is None else sent(self.audio_valid, device),
         )

@@ -193,8 +193,11 @@ class KVCache:
 
     def truncate(self, length: int) -> None:
         """Forget all tokens from place `length` on."""
-        self.valid[:, length:] = False
-        self.positions.copy_(self.valid.sum(dim=1))
+        self.valid[:, length:].fill_(False)
+        if length == 0:
+            self.positions.zero_()
+        else:
+            self.positions.copy_(self.valid.sum(dim=1))
         self.length = length
 
     def keep(self, rows: list[int], shared_rows: list[int] | None = None) -> None:

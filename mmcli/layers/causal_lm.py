@@ -26,7 +26,13 @@ class CausalDecoder(Protocol):
     def embed(self, tokens: Tensor) -> Tensor: ...
 
     def __call__(
-        self, x: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, sliding_mask: Tensor | None = None
+        self,
+        x: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        cache: KVCache,
+        sliding_mask: Tensor | None = None,
+        last_only: bool = False,
     ) -> Tensor: ...
 
     def logits(self, hidden: Tensor) -> Tensor: ...
@@ -90,7 +96,7 @@ class CausalReader(GenerativeModel):
             cache.extend(valid)
             count, window = vectors.shape[1], self.decoder.config.window
             sliding = None if window is None else cache.causal_mask(count, window)
-            hidden = self.decoder(vectors, positions, cache.causal_mask(count), cache, sliding)
+            hidden = self.decoder(vectors, positions, cache.causal_mask(count), cache, sliding, last_only=True)
         return self.decoder.logits(hidden[:, -1])
 
     def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:

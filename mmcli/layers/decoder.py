@@ -106,10 +106,12 @@ class LlamaDecoder(nn.Module):
         mask: Tensor,
         cache: KVCache | None = None,
         sliding_mask: Tensor | None = None,
+        last_only: bool = False,
     ) -> Tensor:
         """Vectors [B, T, D] at `positions` [B, T] under `mask` [B, 1, T, S] → normed hidden states [B, T, D].
 
-        Layers with a window use `sliding_mask` where one is given.
+        Layers with a window use `sliding_mask` where one is given. With `last_only` they are those of the last tokens
+        [B, 1, D], and where kernels read the prompt the last layer makes no more of the others than keys and values.
         """
         angles = self.angles(positions, x)
         if x.shape[1] == 1:  # made once for all layers
@@ -124,10 +126,12 @@ class LlamaDecoder(nn.Module):
             parts = [kind(*layer.parts(own)) for layer, own in zip(layers, masks, strict=True)]
             if all(part.is_fused for part in parts):
                 epsilon, scale = self.config.norm_epsilon, self.config.residual_scale
-                return decoder_step.run_layers(parts, self.norm.weight, x, angles, cache, epsilon, "silu", scale)
+                return decoder_step.run_layers(
+                    parts, self.norm.weight, x, angles, cache, epsilon, "silu", scale, last_only
+                )
         for layer, own in zip(self.layers, masks, strict=True):
             x = layer(x, angles, own, cache)
-        return self.norm(x)
+        return self.norm(x[:, -1:] if last_only else x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] → float32 logits [..., V]."""

@@ -50,8 +50,9 @@ class Parts(Protocol):
         """What multiplies each row's [B, 1] of the second half; None: nothing does."""
         ...
 
-    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: Any) -> Tensor:
-        """The attention of normed vectors [B · T, D], before it is added."""
+    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: Any, last_only: bool) -> Tensor:
+        """The attention of normed vectors [B · T, D], before it is added; with `last_only` that of each row's last
+        token, [B, D]."""
         ...
 
 
@@ -73,7 +74,7 @@ class LayerParts(NamedTuple):
         """Whether its weights are put together as `run_layers` reads them."""
         return self.attention.qkv is not None and self.mlp.gate_up is not None
 
-    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: Any) -> Tensor:
+    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: Any, last_only: bool) -> Tensor:
         own = self.attention
         assert own.qkv is not None
         keys, values = cache.layer(own.entry)
@@ -85,16 +86,17 @@ class LayerParts(NamedTuple):
 class PromptParts(LayerParts):
     """A layer that reads a prompt, under a mask as `attention.attend` takes it."""
 
-    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: Any) -> Tensor:
+    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: Any, last_only: bool) -> Tensor:
         own, count = self.attention, angles[0].shape[2]
         room = None if cache is None else cache.room(own.entry, count)
         if room is None:
-            y: Tensor = own(x.unflatten(0, (-1, count)), angles, self.mask, cache)
+            y: Tensor = own(x.unflatten(0, (-1, count)), angles, self.mask, cache, last_only)
             return y.flatten(0, 1)
         assert own.qkv is not None
         q = placed(own.qkv(x), room[0], room[1], angles)
         keys, values = cache.layer(own.entry)
-        y = attend(q, keys, values, self.mask, own.scale, own.softcap)
+        q, mask = (q[:, :, -1:], self.mask[:, :, -1:]) if last_only else (q, self.mask)
+        y = attend(q, keys, values, mask, own.scale, own.softcap)
         return own.out(y.transpose(1, 2).flatten(0, 1).flatten(1))
 
 
@@ -107,22 +109,27 @@ def run_layers(
     epsilon: float,
     activation: str,
     residual_scale: float = 1.0,
+    last_only: bool = False,
 ) -> Tensor:
     """Vectors [B, T, D] → hidden states [B, T, D] behind the final norm.
 
     `last` is the scale of that norm, `epsilon` that of all; `activation` is "gelu" or "silu"; `residual_scale`
-    multiplies what every half of a layer adds.
+    multiplies what every half of a layer adds. With `last_only` the last layer gives those of the last tokens alone,
+    [B, 1, D].
     """
-    shape, x = x.shape, x.flatten(0, 1).contiguous()
+    (rows, _, width), x = x.shape, x.flatten(0, 1).contiguous()
     normed = norm(x, layers[0].before_attention, epsilon)
     after = [layer.before_attention for layer in layers[1:]] + [last]
     for layer, following in zip(layers, after, strict=True):
         first, second = (gate * residual_scale for gate in layer.gates)
-        y = layer.attend(normed, angles, cache)
+        ends = last_only and layer is layers[-1]
+        y = layer.attend(normed, angles, cache, ends)
+        if ends:
+            x = x.view(rows, -1, width)[:, -1].contiguous()
         x, normed = residual_norm(x, y, layer.after_attention, layer.before_mlp, epsilon, first)
         mlp = layer.mlp
         assert mlp.gate_up is not None
         y = product(gated(product(normed, mlp.gate_up), activation), mlp.down)
         y = y if layer.rows is None else y * layer.rows
         x, normed = residual_norm(x, y, layer.after_mlp, following, epsilon, second)
-    return normed.view(shape)
+    return normed.view(rows, -1, width)

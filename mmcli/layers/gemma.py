@@ -54,8 +54,17 @@ class Layer(nn.Module):
         )
         self.mlp = GatedMLP(config.width, config.mlp_width, "gelu")
 
-    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None) -> Tensor:
-        x = x + self.norm_attention_out(self.attention(self.norm_attention(x), angles, mask, cache))
+    def forward(
+        self,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: KVCache | None,
+        last_only: bool = False,
+    ) -> Tensor:
+        """[B, T, D] → the same, or with `last_only` that of the last tokens [B, 1, D]."""
+        y = self.attention(self.norm_attention(x), angles, mask, cache, last_only)
+        x = (x[:, -1:] if last_only else x) + self.norm_attention_out(y)
         return x + self.norm_mlp_out(self.mlp(self.norm_mlp(x)))
 
     def parts(self, mask: Tensor) -> tuple[Any, ...]:
@@ -90,10 +99,12 @@ class GemmaDecoder(nn.Module):
         mask: Tensor | None,
         cache: KVCache | None = None,
         sliding_mask: Tensor | None = None,
+        last_only: bool = False,
     ) -> Tensor:
         """Vectors [B, T, D] at `positions` [B, T] under `mask` [B, 1, T, S] → normed hidden states [B, T, D].
 
-        Layers marked in `sliding_layers` use `sliding_mask` where one is given.
+        Layers marked in `sliding_layers` use `sliding_mask` where one is given. With `last_only` the last layer reads
+        no more for other tokens than their keys and values, and gives those of the last ones [B, 1, D].
         """
         # What all layers use is made once.
         angles = angles_at(positions, x, self.config.head_width, self.config.rope_base)
@@ -110,9 +121,9 @@ class GemmaDecoder(nn.Module):
             parts = [kind(*layer.parts(own)) for layer, own in zip(layers, masks, strict=True)]
             if all(part.is_fused for part in parts):
                 last, epsilon = self.norm.factor(), self.config.norm_epsilon
-                return decoder_step.run_layers(parts, last, x, angles, cache, epsilon, "gelu")
+                return decoder_step.run_layers(parts, last, x, angles, cache, epsilon, "gelu", last_only=last_only)
         for layer, own in zip(self.layers, masks, strict=True):
-            x = layer(x, angles, own, cache)
+            x = layer(x, angles, own, cache, last_only and layer is self.layers[-1])
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:

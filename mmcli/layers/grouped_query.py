@@ -55,11 +55,21 @@ class GroupedQueryAttention(Fusable):
         turned = rotate(y[:, : self.heads + self.key_heads], *angles)
         return turned[:, : self.heads], turned[:, self.heads :], y[:, self.heads + self.key_heads :]
 
-    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None) -> Tensor:
-        """`mask` as for `attend`; None: everything may attend to everything."""
+    def forward(
+        self,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: KVCache | None,
+        last_only: bool = False,
+    ) -> Tensor:
+        """`mask` as for `attend`; None: everything may attend to everything. With `last_only` what the last token of
+        each row finds, [B, 1, D]."""
         q, k, v = self._project(x, angles)
         if cache is not None:
             k, v = cache.append(self.entry, k, v)
+        if last_only:
+            q, mask = q[:, :, -1:], None if mask is None else mask[:, :, -1:]
         prefix = None if cache is None else cache.prefix(self.entry)
         if mask is None and self.short is not None:
             y = attend_by_head(q.to(self.short), k.to(self.short), v.to(self.short), self.scale).to(x.dtype)

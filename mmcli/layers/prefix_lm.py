@@ -56,7 +56,7 @@ class PrefixLM(GenerativeModel):
         x = self.embed(inputs)
         mask, sliding = self.prefix_masks(inputs)
         cache.extend(inputs.valid)
-        hidden = self.decoder(x, prefix_positions(inputs.valid), mask, cache, sliding)
+        hidden = self.decoder(x, prefix_positions(inputs.valid), mask, cache, sliding, last_only=True)
         return self._allowed(self.decoder.logits(hidden[:, -1]))
 
     def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -256,7 +256,11 @@ def test_prompts_of_one_shape_are_recorded_once_and_each_is_read_as_it_is():
     for number in range(6):
         given = prompt(number, [number + 1, 9, 11], [3] * (1 + number % 3)) if number != 3 else prompt(3, [5] * 7, [4])
         cache.truncate(0)
-        logits = cuda_graph.prefill(model, given, cache).clone()
+        logits = cuda_graph.prefill(model, given, cache)
+        found = cuda_graph.likeliest(cache, logits)
+        assert (found is not None) == any(cache.prefills.values()) if number != 3 else found is None
+        assert found is None or torch.equal(found[0], logits.argmax(dim=-1))
+        logits = logits.clone()
         fresh = model.new_cache(2, 40)
         torch.testing.assert_close(logits, model.prefill(given, fresh), rtol=1e-4, atol=1e-4)
         assert cache.length == fresh.length and torch.equal(cache.positions, fresh.positions)

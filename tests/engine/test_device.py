@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from mmcli.engine.device import bfloat16_pays, choose_device, choose_dtype, has_tiles, int8_pays
+from mmcli.engine.device import bfloat16_pays, choose_device, choose_dtype, has_tiles, int8_pays, sent_together
 from mmcli.errors import UsageError
 
 CPU = torch.device("cpu")
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def test_auto_finds_a_device_that_works():
@@ -23,6 +24,16 @@ def test_devices_that_are_not_there_are_usage_errors(name):
 def test_asking_for_cuda_without_cuda_names_the_way_out():
     with pytest.raises(UsageError, match="--device cpu"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])
+@pytest.mark.parametrize("shapes", [[], [(3, 4)], [(3, 4)] * 5, [(3, 4), (2, 4), (3, 4)]])
+def test_tensors_that_go_together_arrive_as_they_are(shapes, device):
+    tensors = [torch.randn(shape) for shape in shapes]
+    there = sent_together(tensors, torch.device(device), torch.bfloat16)
+    assert [one.device.type for one in there] == [device] * len(shapes)
+    for one, other in zip(there, tensors, strict=True):
+        assert torch.equal(one.cpu(), other.to(torch.bfloat16))
 
 
 def test_types_by_name():

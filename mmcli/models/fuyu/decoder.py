@@ -63,8 +63,9 @@ class Attention(Fusable):
             vector.data = vector.data[place.to(vector.device)]
         self.arranged = True
 
-    def forward(self, x: Tensor, angles: Angles, mask: Tensor, cache: KVCache) -> Tensor:
-        """`angles` are those of the first `turned` numbers of a head, or where it is `arranged`, of all."""
+    def forward(self, x: Tensor, angles: Angles, mask: Tensor, cache: KVCache, last_only: bool = False) -> Tensor:
+        """`angles` are those of the first `turned` numbers of a head, or where it is `arranged`, of all. With
+        `last_only` what the last token of each row finds, [B, 1, D]."""
         if self.arranged:
             q, k, v = self.qkv(x).unflatten(-1, (3, self.config.heads, -1)).permute(2, 0, 3, 1, 4)
             q, k = rotate(self.norm_q(q), *angles), rotate(self.norm_k(k), *angles)
@@ -72,6 +73,8 @@ class Attention(Fusable):
             q, k, v = self.qkv(x).unflatten(-1, (self.config.heads, 3, -1)).transpose(1, 2).unbind(3)
             q, k = self._turn(self.norm_q(q), angles), self._turn(self.norm_k(k), angles)
         k, v = cache.append(self.layer, k, v)
+        if last_only:
+            q, mask = q[:, :, -1:], mask[:, :, -1:]
         prefix = cache.prefix(self.layer)
         scale = self.config.head_width**-0.5
         y = attend(q, k, v, mask, scale) if prefix is None else attend_shared(q, prefix, (k, v), mask, scale)
@@ -107,8 +110,10 @@ class Layer(nn.Module):
         self.attention = Attention(config, layer)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, angles: Angles, mask: Tensor, cache: KVCache) -> Tensor:
-        x = x + self.attention(self.norm_attention(x), angles, mask, cache)
+    def forward(self, x: Tensor, angles: Angles, mask: Tensor, cache: KVCache, last_only: bool = False) -> Tensor:
+        """[B, T, D] → the same, or with `last_only` that of the last tokens [B, 1, D]."""
+        y = self.attention(self.norm_attention(x), angles, mask, cache, last_only)
+        x = (x[:, -1:] if last_only else x) + y
         return x + self.mlp(self.norm_mlp(x))
 
 
@@ -134,11 +139,18 @@ class PersimmonDecoder(nn.Module):
         return self.embedding(tokens)
 
     def forward(
-        self, x: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, sliding_mask: Tensor | None = None
+        self,
+        x: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        cache: KVCache,
+        sliding_mask: Tensor | None = None,
+        last_only: bool = False,
     ) -> Tensor:
         """Vectors [B, T, D] at `positions` [B, T] under `mask` [B, 1, T, S] → normed hidden states [B, T, D].
 
-        No layer slides, so `sliding_mask` is of no use.
+        No layer slides, so `sliding_mask` is of no use. With `last_only` the last layer reads no more for other tokens
+        than their keys and values, and gives those of the last ones [B, 1, D].
         """
         layers = list(cast(Iterable[Layer], self.layers))
         arranged = all(layer.attention.arranged for layer in layers)
@@ -150,7 +162,7 @@ class PersimmonDecoder(nn.Module):
 
             return run_layers(layers, self.norm, x, angles, mask, cache)
         for layer in layers:
-            x = layer(x, angles, mask, cache)
+            x = layer(x, angles, mask, cache, last_only and layer is layers[-1])
         return self.norm(x)
 
     def _angles(self, positions: Tensor, like: Tensor, whole: bool) -> Angles:

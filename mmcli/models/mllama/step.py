@@ -54,7 +54,7 @@ class CrossParts:
         layouts = (part.stride(3) == 1 and part.stride(2) == part.shape[3] for part in (self.keys, self.values))
         return own and len(self.keys) == len(self.context.attends) and all(layouts)
 
-    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: KVCache) -> Tensor:
+    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: KVCache, last_only: bool) -> Tensor:
         cross, mask = self.layer.cross, self.context.mask
         norms = Norms(cross.norm_q.weight, None, cross.norm_q.eps or 0.0)
         q = product(x, cross.q)

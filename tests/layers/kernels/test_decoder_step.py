@@ -120,16 +120,18 @@ def test_only_a_recorded_step_of_few_rows_is_chosen(monkeypatch):
 
 
 @torch.inference_mode()
-def read(model, rows, length):
-    """Hidden states of a prompt, each row with as much padding as its number, and the cache."""
+def read(model, rows, length, last_only=False):
+    """Hidden states of a prompt, each row with as much padding as its number, or of its last tokens; and the cache."""
     torch.manual_seed(3)
     c = model.config
     cache = KVCache(c.depth, rows, length + 4, c.key_heads, c.head_width, torch.float32, DEVICE)
     valid = torch.arange(length, device=DEVICE) >= torch.arange(rows, device=DEVICE)[:, None]
     tokens = torch.randint(70, (rows, length), device=DEVICE)
     cache.extend(valid)
-    hidden = model(model.embed(tokens), prefix_positions(valid), cache.causal_mask(length), cache)
-    return hidden[valid], cache.store
+    mask = cache.causal_mask(length)
+    hidden = model(model.embed(tokens), prefix_positions(valid), mask, cache, last_only=last_only)
+    assert hidden.shape[1] == (1 if last_only else length)
+    return hidden[valid[:, -hidden.shape[1] :]], cache.store
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -144,6 +146,12 @@ def test_a_prompt_through_the_kernels_is_read_as_without(name, rows, length, mon
     run, calls = decoder_step.run_layers, []
     monkeypatch.setattr(decoder_step, "run_layers", lambda *given, **more: calls.append(given) or run(*given, **more))
     fast, store = read(model, rows, length)
-    assert len(calls) == 1
-    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(store, plain_store, rtol=1e-4, atol=1e-4)
+    last, last_store = read(model, rows, length, last_only=True)
+    monkeypatch.setenv(kernels.SWITCH, "0")
+    plain_last, _ = read(model, rows, length, last_only=True)
+    assert len(calls) == 2
+    ends = torch.arange(1, rows + 1) * length - torch.arange(rows).cumsum(0) - 1  # of each row among what is real
+    for got, wanted in ((fast, plain), (last, plain[ends]), (plain_last, plain[ends])):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+    for got in (store, last_store):
+        torch.testing.assert_close(got, plain_store, rtol=1e-4, atol=1e-4)
