@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mmcli.engine.hand_over import SLOTS, Found, HandOver
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.logits import RecordedRules
@@ -130,7 +131,7 @@ def is_recorded(cache: KVCache) -> bool:
     return cache.graph is not None and cache.graph.context is cache.context
 
 
-def likeliest(cache: KVCache, logits: Tensor) -> tuple[Tensor, Tensor] | None:
+def likeliest(cache: KVCache, logits: Tensor) -> Found | None:
     """`GenerativeModel.likeliest` of logits, where they are those of a step or a prompt that was played back with it.
 
     What it gives holds until the next one.
@@ -195,11 +196,13 @@ class Graph:
         self.context = cache.context  # the graph reads its tensors where they are
         self.rules = rules
         self.states = () if rules is None else tuple(tensor.clone() for tensor in rules.tensors)
-        self.found: tuple[Tensor, Tensor] | None = None  # what the last step's rules chose, see `RecordedRules.choose`
-        self.likeliest: tuple[Tensor, Tensor] | None = None  # without rules, see `GenerativeModel.likeliest`
         self._cache = weakref.proxy(cache)  # the cache holds the graph
         self._model: Any = weakref.proxy(model)
         self._tokens = tokens.clone()
+        self._hand_over = HandOver.to(self._tokens, cache.cursor)
+        self._found: Found | None = None
+        self._turns = 0
+        self._place: int | None = None  # where the next step will write without being told
         self._extra = prepare(model, tokens)
         arguments: list[Any] = [self._tokens, cache] + ([] if self._extra is None else [self._extra])
         state = [tensor.clone() for tensor in (cache.valid, cache.positions)]
@@ -219,13 +222,29 @@ class Graph:
             cache.positions.copy_(state[1])
 
         self._graph = _recorded(lambda: self._step(model, arguments), undo)
+        self._hand_over.turns.zero_()
 
     def _step(self, model: GenerativeModel, arguments: list[Any]) -> None:
         self.logits = model.step(*arguments)
-        if self.rules is not None:
-            self.found = self.rules.choose(self.logits, self.states)
+        after = self._hand_over
+        if self.rules is None:
+            self._found = model.likeliest(self.logits, after)
         else:
-            self.likeliest = model.likeliest(self.logits)
+            self._found = self.rules.choose(self.logits, self.states, after)
+        if self._found is not None and not after.done:
+            after.plain(self._found.ids)
+
+    @property
+    def found(self) -> Found | None:
+        """What the last step chose by the rules, or else what `GenerativeModel.likeliest` gave."""
+        if self._found is None or not self._hand_over.done:
+            return self._found
+        return Found(self._found.ids, self._hand_over.slots[(self._turns - 1) % SLOTS])
+
+    @property
+    def likeliest(self) -> Found | None:
+        """The same where there are no rules."""
+        return self.found if self.rules is None else None
 
     def begin(self, rules: RecordedRules) -> None:
         """Forget what was written; `rules` of the same settings know the rows of another batch."""
@@ -237,13 +256,17 @@ class Graph:
         cache = self._cache
         if cache.length == cache.capacity:
             raise ValueError(f"the cache holds {cache.capacity} tokens, one more was asked for")
-        self._tokens.copy_(tokens)
-        cache.cursor.fill_(cache.length)
+        if self._found is None or tokens is not self._found.ids:  # else the step left them there
+            self._tokens.copy_(tokens)
+        if cache.length != self._place:
+            cache.cursor.fill_(cache.length)
         extra = prepare(self._model, tokens)
         if self._extra is not None and extra is not None:
             self._extra.copy_(extra)
         self._graph.replay()
         cache.length += 1
+        self._turns += 1
+        self._place = None if self._found is None else cache.length
         return self.logits
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmcli.engine import cuda_graph
+from mmcli.engine.hand_over import Found
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.logits import LogitsProcessor, RecordedRules
@@ -118,13 +119,13 @@ def _write(
             logits = rules(logits, [written[row] for row in rows_held], rows_held)
         found = (cuda_graph.likeliest(cache, logits) or model.likeliest(logits)) if plain else None
         if found is not None:
-            chosen = found[0]
+            chosen = found.ids
         elif processor is None or states is None:
             chosen = sampler.choose(logits, step, rows_held)
         else:
             chosen = sampler.choose(processor.restrict(logits, states), step, rows_held)
             states = processor.advance(states, chosen)
-        reading = Reading(logits, chosen, None if found is None else found[1])
+        reading = Reading(logits, chosen, found)
         last = step == max_tokens - 1
         # The device need not wait until the host has read what it wrote; but no first token waits for a recording.
         ahead = runs_ahead and not last and cuda_graph.is_recorded(cache)
@@ -164,12 +165,12 @@ def _write_recorded(
     running, written = set(rows), [0] * len(rows)
     logits = cuda_graph.prefill(model, inputs, cache)
     graph = cuda_graph.choosing(model, inputs.tokens[:, -1], cache, rules)
-    found: tuple[Tensor, Tensor] | None = rules.choose(logits, graph.states)
+    found: Found | None = rules.choose(logits, graph.states)
     for step in range(max_tokens):
         assert found is not None
-        reading = Reading(logits, *found)
+        reading = Reading(logits, found.ids, found)
         if step < max_tokens - 1:
-            graph(found[0])
+            graph(found.ids)
             found = graph.found
         events = reading.events(rows, running)
         yield events
@@ -196,20 +197,22 @@ def close_ranks(running: list[bool]) -> list[int]:
 class Reading:
     """Ids and log-probabilities of one step on their way to the host, in one transfer."""
 
-    def __init__(self, logits: Tensor, chosen: Tensor, both: Tensor | None = None, sleeps: bool = False):
-        """`both` is what is read, float32 [2, B], where it was made of the logits already.
+    def __init__(self, logits: Tensor, chosen: Tensor, found: Found | None = None, sleeps: bool = False):
+        """`found` is what is read, where it was made of the logits already.
 
         A host that `sleeps` until it is there leaves its core to others, and wakes some 50 µs later.
         """
-        if both is None:
-            logits = logits.float()
-            logprobs = _logprobs(logits, chosen)
-            both = torch.stack((chosen.float(), logprobs))  # float32 holds ids up to 2^24 exactly
-        self._both, self._arrival = both, None
-        if both.is_cuda:
-            self._both = torch.empty_like(both, device="cpu", pin_memory=True).copy_(both, non_blocking=True)
-            self._arrival = torch.cuda.Event(blocking=sleeps)
-            self._arrival.record(torch.cuda.current_stream(both.device))  # which need not be the current device
+        if found is None:
+            logprobs = _logprobs(logits.float(), chosen)
+            found = Found(chosen, torch.stack((chosen.float(), logprobs)))
+        self._both, self._arrival = found.both, None
+        if not chosen.is_cuda:
+            return
+        if found.both.is_cuda:
+            both = torch.empty_like(found.both, device="cpu", pin_memory=True)
+            self._both = both.copy_(found.both, non_blocking=True)
+        self._arrival = torch.cuda.Event(blocking=sleeps)
+        self._arrival.record(torch.cuda.current_stream(chosen.device))  # which need not be the current device
 
     def events(self, rows: list[int], running: set[int]) -> list[TokenEvent]:
         """Those of the running rows, in row order."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mmcli.decode.automaton import NUMBER, Automaton, Node
+from mmcli.engine.hand_over import Found, HandOver
 
 NODE, SLOTS, COUNT = 0, 1, 3  # columns of a state: the node, two numbers remembered, objects begun
 
@@ -44,10 +45,10 @@ class RecordedRules(Protocol):
     tensors: tuple[Tensor, ...]
     """What they know of the rows of a batch before anything is written, on the model's device."""
 
-    def choose(self, logits: Tensor, tensors: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """Logits [R, V] → ids [R], and those beside their log-probabilities as float32 [2, R].
+    def choose(self, logits: Tensor, tensors: tuple[Tensor, ...], hand_over: HandOver | None = None) -> Found:
+        """Logits [R, V] → ids [R], and those beside their log-probabilities, both of what the rules left.
 
-        Both are of what the rules left. `tensors` go on to the next token; logits stay as they are.
+        `tensors` go on to the next token; logits stay as they are. For `hand_over` see `GenerativeModel.likeliest`.
         """
         ...
 

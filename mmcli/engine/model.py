@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from mmcli.engine.hand_over import Found, HandOver
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 
@@ -36,10 +37,11 @@ class GenerativeModel(nn.Module):
         """Read a batch of prompts into a cache → logits [B, V] of the first token to write."""
         raise NotImplementedError
 
-    def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Logits [B, V] → the likeliest ids [B], and those beside their log-probabilities as float32 [2, B].
+    def likeliest(self, logits: Tensor, hand_over: HandOver | None = None) -> Found | None:
+        """Logits [B, V] → the likeliest ids [B], and those beside their log-probabilities.
 
-        It is asked for while a step is recorded, and None is the answer of models that have no kernel for it.
+        It is asked for while a step is recorded, and None is the answer of models that have no kernel for it. Where
+        that also does the `hand_over` to the next step, it is marked as done.
         """
         return None
 

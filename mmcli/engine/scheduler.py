@@ -112,8 +112,8 @@ class _Batch:
             found = cuda_graph.likeliest(cache, logits)
             if found is not None and changed:
                 found = self.model.likeliest(logits)
-        chosen = self.choice.choose(logits, None if found is None else found[0])
-        return chosen, Reading(logits, chosen, None if found is None else found[1], sleeps=True)
+        chosen = self.choice.choose(logits, None if found is None else found.ids)
+        return chosen, Reading(logits, chosen, found, sleeps=True)
 
     def _step(self, chosen: Tensor, cache: KVCache) -> Tensor:
         cache.make_room()

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from mmcli.engine.hand_over import Found, HandOver
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
@@ -99,8 +100,8 @@ class CausalReader(GenerativeModel):
             hidden = self.decoder(vectors, positions, cache.causal_mask(count), cache, sliding, last_only=True)
         return self.decoder.logits(hidden[:, -1])
 
-    def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
-        return kernels.likeliest(logits)
+    def likeliest(self, logits: Tensor, hand_over: HandOver | None = None) -> Found | None:
+        return kernels.likeliest(logits, hand_over)
 
     def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """Read one token a row, tokens [B] → logits [B, V] of the next."""

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from mmcli.engine.hand_over import Found, HandOver
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
@@ -59,8 +60,8 @@ class PrefixLM(GenerativeModel):
         hidden = self.decoder(x, prefix_positions(inputs.valid), mask, cache, sliding, last_only=True)
         return self._allowed(self.decoder.logits(hidden[:, -1]))
 
-    def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
-        return kernels.likeliest(logits)
+    def likeliest(self, logits: Tensor, hand_over: HandOver | None = None) -> Found | None:
+        return kernels.likeliest(logits, hand_over)
 
     def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """Read one token a row, tokens [B] → logits [B, V] of the next."""

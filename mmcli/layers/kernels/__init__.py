@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmcli.engine.hand_over import Found, HandOver
 from mmcli.engine.kv_cache import KVCache
 from mmcli.errors import raise_if_interrupted
 from mmcli.layers.kernels.launch import interpreted
@@ -93,13 +94,13 @@ def additive(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
     return start.additive(mask, dtype)
 
 
-def likeliest(logits: Tensor) -> tuple[Tensor, Tensor] | None:
+def likeliest(logits: Tensor, hand_over: HandOver | None = None) -> Found | None:
     """`GenerativeModel.likeliest` by a kernel, where there is one."""
     if logits.dtype != torch.float32 or logits.stride(-1) != 1 or not available(logits.device):
         return None
     from mmcli.layers.kernels import choice
 
-    return choice.likeliest(logits)
+    return choice.likeliest(logits, hand_over)
 
 
 def available(device: torch.device) -> bool:

@@ -6,12 +6,14 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from mmcli.engine.hand_over import SLOTS, Found, HandOver
+from mmcli.layers.kernels.functions import hand_over_row
 from mmcli.layers.kernels.launch import overlap
 
 BLOCK = 4096  # logits of a program
 
 
-def likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
+def likeliest(logits: Tensor, hand_over: HandOver | None = None) -> Found:
     """What `plain` computes: logits [R, V] → ids [R]; and those beside their log-probabilities, float32 [2, R]."""
     rows, vocabulary = logits.shape
     blocks = triton.cdiv(vocabulary, BLOCK)
@@ -20,15 +22,26 @@ def likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
     both = torch.empty(2, rows, dtype=torch.float32, device=device)
     _likeliest[(rows, blocks)](logits, found, vocabulary, logits.stride(0), BLOCK=BLOCK, num_warps=8, **overlap(device))
     wide = triton.next_power_of_2(blocks)
-    _likeliest_of_all[(rows,)](found, ids, both, blocks, vocabulary, BLOCKS=wide, num_warps=1, **overlap(device))
-    return ids, both
+    _likeliest_of_all[(rows,)](
+        found, ids, both, *to_next(hand_over), blocks, vocabulary, BLOCKS=wide, SLOTS=0 if hand_over is None else SLOTS,
+        num_warps=1, **overlap(device),
+    )  # fmt: skip
+    return Found(ids, both)
 
 
-def plain(logits: Tensor) -> tuple[Tensor, Tensor]:
+def to_next(hand_over: HandOver | None) -> tuple[Tensor | None, ...]:
+    """The arguments of `functions.hand_over_row`, whose kernel does it."""
+    if hand_over is None:
+        return None, None, None, None
+    hand_over.done = True
+    return hand_over.tokens, hand_over.cursor, hand_over.turns, hand_over.slots
+
+
+def plain(logits: Tensor) -> Found:
     """Of equally likely ones the first; float32 holds ids up to 2²⁴ exactly."""
     ids = logits.argmax(dim=-1)
     logprobs = logits.gather(-1, ids[:, None])[:, 0] - logits.logsumexp(dim=-1)
-    return ids, torch.stack((ids.float(), logprobs))
+    return Found(ids, torch.stack((ids.float(), logprobs)))
 
 
 @triton.jit
@@ -52,7 +65,10 @@ def _likeliest(logits_ptr, found_ptr, vocabulary, stride, BLOCK: tl.constexpr, P
 
 
 @triton.jit
-def _likeliest_of_all(found_ptr, ids_ptr, both_ptr, blocks, vocabulary, BLOCKS: tl.constexpr, PDL: tl.constexpr):
+def _likeliest_of_all(
+    found_ptr, ids_ptr, both_ptr, tokens_ptr, cursor_ptr, turns_ptr, slots_ptr, blocks, vocabulary,
+    BLOCKS: tl.constexpr, SLOTS: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0)
     rows = tl.num_programs(0)
     block = tl.arange(0, BLOCKS)
@@ -70,4 +86,7 @@ def _likeliest_of_all(found_ptr, ids_ptr, both_ptr, blocks, vocabulary, BLOCKS: 
     place = tl.min(tl.where(there & (peaks == peak), places, vocabulary - 1.0), axis=0)
     tl.store(ids_ptr + row, place.to(tl.int64))
     tl.store(both_ptr + row, place)
-    tl.store(both_ptr + rows + row, -tl.log(weight))
+    logprob = -tl.log(weight)
+    tl.store(both_ptr + rows + row, logprob)
+    if SLOTS > 0:
+        hand_over_row(row, rows, place, logprob, tokens_ptr, cursor_ptr, turns_ptr, slots_ptr, SLOTS)

@@ -202,3 +202,19 @@ def into_cache(ptr, first, count: tl.constexpr, end):
         is_pure=False,
         pack=1,
     )
+
+
+@triton.jit
+def hand_over_row(row, rows, id, logprob, tokens_ptr, cursor_ptr, turns_ptr, slots_ptr, SLOTS: tl.constexpr):
+    """What `engine.hand_over` says, of the row of this program, whose id is a float."""
+    tl.store(tokens_ptr + row, id.to(tl.int64))
+    turn = tl.load(turns_ptr + row)
+    tl.debug_barrier()
+    tl.store(turns_ptr + row, turn + 1)
+    at = slots_ptr + turn % SLOTS * 2 * rows + row
+    tl.store(at, id)
+    tl.store(at + rows, logprob)
+    if row == 0:
+        cursor = tl.load(cursor_ptr)
+        tl.debug_barrier()
+        tl.store(cursor_ptr, cursor + 1)

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmcli.engine.hand_over import Found, HandOver
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
@@ -112,8 +113,8 @@ class Gemma3n(Fusable, GenerativeModel):
         table = self.decoder.per_layer.table
         return None if table.weight.device == self.like.device else self._rows(tokens)
 
-    def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
-        return kernels.likeliest(logits)
+    def likeliest(self, logits: Tensor, hand_over: HandOver | None = None) -> Found | None:
+        return kernels.likeliest(logits, hand_over)
 
     def step(self, tokens: Tensor, cache: KVCache, rows: Tensor | None = None) -> Tensor:
         """Read one token a row, tokens [B] → logits [B, V] of the next. `rows` are what `before_step` gave."""

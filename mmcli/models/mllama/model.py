@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mmcli.engine import cuda_graph
 from mmcli.engine.cross_attention import CrossAttentionKV
 from mmcli.engine.device import sent
+from mmcli.engine.hand_over import Found, HandOver
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
@@ -104,8 +105,8 @@ class Mllama(GenerativeModel):
             cache.context = _still_attended(images, attends[:, -1])
         return self.decoder.logits(hidden[:, -1])
 
-    def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
-        return kernels.likeliest(logits)
+    def likeliest(self, logits: Tensor, hand_over: HandOver | None = None) -> Found | None:
+        return kernels.likeliest(logits, hand_over)
 
     def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """Read one token a row, tokens [B] → logits [B, V] of the next."""

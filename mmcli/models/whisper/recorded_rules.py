@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mmcli.engine.hand_over import Found, HandOver
 from mmcli.layers import kernels
 from mmcli.models.whisper.rules import Settings, WritingRules
 
@@ -16,7 +17,7 @@ ALWAYS, FIRST = 1, 2  # bits of what is barred
 
 
 class RecordedWritingRules:
-    """`WritingRules` as the engine records them (`engine.recorded.RecordedRules`).
+    """`WritingRules` as the engine records them (`engine.logits.RecordedRules`).
 
     `tensors` are the states [R, 4] before anything is written, and what is barred of each token [V].
     """
@@ -28,16 +29,16 @@ class RecordedWritingRules:
         states = torch.tensor([[-1, -1, -1, place] for place in behind], dtype=torch.int32)
         self.tensors = states.to(device), _barred(vocabulary, special.suppressed, special.suppressed_first).to(device)
 
-    def choose(self, logits: Tensor, tensors: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """Float32 logits [R, V] → ids [R], and those beside their log-probabilities as float32 [2, R].
+    def choose(self, logits: Tensor, tensors: tuple[Tensor, ...], hand_over: HandOver | None = None) -> Found:
+        """Float32 logits [R, V] → ids [R], and those beside their log-probabilities, both of what the rules leave.
 
-        Both are of what the rules leave. The states go on to the next token.
+        The states go on to the next token.
         """
         states, barred = tensors
         if kernels.available(logits.device):
             from mmcli.models.whisper.kernels import choice  # imports Triton
 
-            return choice.choose(logits, states, barred, self.settings)
+            return choice.choose(logits, states, barred, self.settings, hand_over)
         return plain(logits, states, barred, self.settings)
 
 
@@ -66,7 +67,7 @@ def bounds(states: Tensor, vocabulary: int, settings: Settings) -> tuple[Tensor,
     return text, low, high, unfinished
 
 
-def plain(logits: Tensor, states: Tensor, barred: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+def plain(logits: Tensor, states: Tensor, barred: Tensor, settings: Settings) -> Found:
     """`RecordedWritingRules.choose` in plain PyTorch."""
     vocabulary, times = logits.shape[1], settings.times
     text, low, high, unfinished = bounds(states, vocabulary, settings)
@@ -81,4 +82,4 @@ def plain(logits: Tensor, states: Tensor, barred: Tensor, settings: Settings) ->
     logprobs = logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(dim=1)
     latest = torch.where(ids >= times, ids, states[:, LATEST])
     states[:, :BEHIND] = torch.stack((ids, states[:, LAST], latest), dim=1)
-    return ids, torch.stack((ids.float(), logprobs))
+    return Found(ids, torch.stack((ids.float(), logprobs)))

@@ -267,6 +267,22 @@ def test_likeliest(rows, vocabulary):
     torch.testing.assert_close(both, exact, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [1, 3, 17])
+def test_likeliest_is_handed_over_to_the_next_step_and_to_the_host(rows):
+    from mmcli.engine.hand_over import SLOTS, HandOver
+    from mmcli.layers.kernels import choice
+
+    tokens, cursor = torch.full((rows,), -1, device=DEVICE), torch.tensor([7], device=DEVICE)
+    hand_over, found = HandOver.to(tokens, cursor), []
+    for turn in range(SLOTS + 2):
+        ids, both = choice.likeliest(numbers(rows, 5000), hand_over)
+        assert hand_over.done and tokens.tolist() == ids.tolist() and cursor.item() == 8 + turn
+        found.append(both.cpu())
+    assert hand_over.turns.tolist() == [SLOTS + 2] * rows
+    for turn in range(2, SLOTS + 2):
+        assert torch.equal(hand_over.slots[turn % SLOTS], found[turn])
+
+
 def test_likeliest_of_what_are_no_numbers_is_an_id_all_the_same():
     from mmcli.layers.kernels import choice
 

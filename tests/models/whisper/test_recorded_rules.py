@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 
+from mmcli.engine.hand_over import SLOTS, HandOver
 from mmcli.models.whisper.recorded_rules import RecordedWritingRules, plain
 from mmcli.models.whisper.rules import WritingRules
 from mmcli.models.whisper.vocabulary import Special
@@ -61,6 +62,23 @@ def test_each_step_chooses_what_the_rules_leave(way, rows, vocabulary, times, to
     seconds = [(30.0, 0.3, 7.77)[row % 3] for row in range(rows)]
     kinds = check(dict(ways())[way], vocabulary, times, to_end, seconds, steps)
     assert kinds >= {"time", "text"}
+
+
+@pytest.mark.skipif("kernel" not in dict(ways()), reason="needs a CUDA device")
+@pytest.mark.parametrize("rows", [1, 3, 17])
+def test_what_is_chosen_is_handed_over_to_the_next_step_and_to_the_host(rows):
+    from mmcli.models.whisper.kernels.choice import choose
+
+    recorded = RecordedWritingRules(WritingRules(special(64), True, DEVICE), rows, 64, torch.device(DEVICE))
+    tokens, cursor = torch.full((rows,), -1, device=DEVICE), torch.tensor([7], device=DEVICE)
+    hand_over, found = HandOver.to(tokens, cursor), []
+    for turn in range(SLOTS + 1):
+        logits = torch.randn(rows, 64, device=DEVICE)
+        ids, both = choose(logits, *recorded.tensors, recorded.settings, hand_over)
+        assert hand_over.done and tokens.tolist() == ids.tolist() and cursor.item() == 8 + turn
+        found.append(both.cpu())
+    for turn in range(1, SLOTS + 1):
+        assert torch.equal(hand_over.slots[turn % SLOTS], found[turn])
 
 
 @pytest.mark.parametrize("way", [name for name, _ in ways()])

@@ -6,13 +6,18 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from mmcli.engine.hand_over import SLOTS, Found, HandOver
+from mmcli.layers.kernels.choice import to_next
+from mmcli.layers.kernels.functions import hand_over_row
 from mmcli.layers.kernels.launch import overlap
 from mmcli.models.whisper.rules import Settings
 
 BLOCK = 1024  # logits of a program
 
 
-def choose(logits: Tensor, states: Tensor, barred: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+def choose(
+    logits: Tensor, states: Tensor, barred: Tensor, settings: Settings, hand_over: HandOver | None = None
+) -> Found:
     """What `recorded_rules.plain` computes."""
     rows, vocabulary = logits.shape
     blocks, device = triton.cdiv(vocabulary, BLOCK), logits.device
@@ -24,10 +29,10 @@ def choose(logits: Tensor, states: Tensor, barred: Tensor, settings: Settings) -
         logits, states, barred, found, vocabulary, *settings, BLOCK=BLOCK, num_warps=4, **overlap(device)
     )
     _choose[(rows,)](
-        found, states, ids, both, blocks, vocabulary, settings.times, settings.latest_first,
-        BLOCKS=triton.next_power_of_2(blocks), num_warps=1, **overlap(device),
+        found, states, ids, both, *to_next(hand_over), blocks, vocabulary, settings.times, settings.latest_first,
+        BLOCKS=triton.next_power_of_2(blocks), SLOTS=0 if hand_over is None else SLOTS, num_warps=1, **overlap(device),
     )  # fmt: skip
-    return ids, both
+    return Found(ids, both)
 
 
 @triton.jit
@@ -96,8 +101,8 @@ def _joined(found_ptr, block, there, blocks, vocabulary):
 
 @triton.jit
 def _choose(
-    found_ptr, states_ptr, ids_ptr, both_ptr, blocks, vocabulary, times, latest_first,
-    BLOCKS: tl.constexpr, PDL: tl.constexpr,
+    found_ptr, states_ptr, ids_ptr, both_ptr, tokens_ptr, cursor_ptr, turns_ptr, slots_ptr,
+    blocks, vocabulary, times, latest_first, BLOCKS: tl.constexpr, SLOTS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     row, rows = tl.program_id(0), tl.num_programs(0)
     block = tl.arange(0, BLOCKS)
@@ -120,6 +125,8 @@ def _choose(
     tl.store(ids_ptr + row, id.to(tl.int64))
     tl.store(both_ptr + row, place)
     tl.store(both_ptr + rows + row, peak - weight)
+    if SLOTS > 0:
+        hand_over_row(row, rows, place, peak - weight, tokens_ptr, cursor_ptr, turns_ptr, slots_ptr, SLOTS)
     states_ptr += 4 * row
     last = tl.load(states_ptr)
     tl.store(states_ptr + 1, last)
