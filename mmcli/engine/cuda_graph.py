@@ -27,8 +27,9 @@ SWITCH = "MMCLI_GRAPHS"  # environment variable: 0 = nothing is recorded, steps 
 # Room is rounded up to a multiple of this many tokens, so that batches of about the same length share a graph.
 ROOM = 128
 
-# Tokens of prompts that are recorded: with more the device is busier than the host.
-MOST_TOKENS = 4096
+# Tokens of prompts that are recorded: up to the first number in any case, up to the second where memory is enough,
+# since with so many an idle host keeps the device busy, and a busy one does not.
+MOST_TOKENS, MORE_TOKENS = 4096, 1 << 14
 MOST_PREFILLS = 4  # shapes of prompts that are recorded for a cache: each holds the memory that reading one takes
 
 MOST_ENCODED = 4  # rows that an encoder is recorded for: of more the device is busier than the host
@@ -70,8 +71,8 @@ def prefill(model: GenerativeModel, inputs: Inputs, cache: KVCache) -> Tensor:
     until the next one.
     """
     whole = inputs.context is None and inputs.audio is None and cache.length == 0
-    small = inputs.tokens.numel() <= MOST_TOKENS
-    if not records(cache.valid.device, "prompts") or not model.prefill_records or not (whole and small):
+    small, device = inputs.tokens.numel() <= MORE_TOKENS, cache.valid.device
+    if not records(device, "prompts") or not model.prefill_records or not (whole and small):
         return model.prefill(inputs, cache)
     shapes = inputs.tokens.shape, *(image.shape for image in inputs.images), inputs.image_layouts
     if shapes not in cache.prefills:
@@ -80,9 +81,17 @@ def prefill(model: GenerativeModel, inputs: Inputs, cache: KVCache) -> Tensor:
         cache.prefills[shapes] = None
         return model.prefill(inputs, cache)
     if cache.prefills[shapes] is None:
+        if inputs.tokens.numel() > MOST_TOKENS and not _has_room(device):
+            return model.prefill(inputs, cache)
         cache.prefills[shapes] = PrefillGraph(model, inputs, cache)
     logits: Tensor = cache.prefills[shapes](inputs)
     return logits
+
+
+def _has_room(device: torch.device) -> bool:
+    """Whether a device has memory for what the greatest of all work so far took beside what is there, twice over."""
+    taken = torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] >= 2 * taken
 
 
 def step(model: GenerativeModel, tokens: Tensor, cache: KVCache) -> Tensor:

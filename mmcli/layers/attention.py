@@ -18,8 +18,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, s
 
     The mask is True where a query may attend, or what `additive` makes of that; every query must attend to at least one
     key. None: every query to every key. With `softcap` the scores pass through c·tanh(s / c) before the mask (Gemma 2,
-    arXiv:2408.00118); fused kernels cannot do that, so it is written out.
+    arXiv:2408.00118); PyTorch's fused kernels cannot do that, so where ours is not to be had it is written out.
     """
+    if mask is not None and kernels.attends(q, k, v, mask, softcap):
+        from mmcli.layers.kernels.several_queries import several_queries
+
+        return several_queries(q, k, v, mask, scale, softcap)
     # A single query loses by fused kernels: on a GPU cuDNN plans its own anew for every length of the cache; on a CPU
     # they take up to twice the time, and from 500 keys on their digits depend on the number of threads. A CPU's are for
     # float32: in bfloat16 they take twice as long as what is written out in blocks.

@@ -93,11 +93,11 @@ class PromptParts(LayerParts):
             y: Tensor = own(x.unflatten(0, (-1, count)), angles, self.mask, cache, last_only)
             return y.flatten(0, 1)
         assert own.qkv is not None
-        q = placed(own.qkv(x), room[0], room[1], angles)
+        q = placed(product(x, own.qkv), room[0], room[1], angles)
         keys, values = cache.layer(own.entry)
         q, mask = (q[:, :, -1:], self.mask[:, :, -1:]) if last_only else (q, self.mask)
         y = attend(q, keys, values, mask, own.scale, own.softcap)
-        return own.out(y.transpose(1, 2).flatten(0, 1).flatten(1))
+        return product(y.transpose(1, 2).flatten(0, 1).flatten(1), own.out)
 
 
 def run_layers(

@@ -271,6 +271,28 @@ def test_prompts_of_one_shape_are_recorded_once_and_each_is_read_as_it_is():
 
 
 @pytest.mark.parametrize("model", [False], indirect=True, ids=["all on the device"])
+@pytest.mark.parametrize(
+    "most, more, free, recorded", [(8, 8, 0, True), (7, 8, 1 << 40, True), (7, 8, 0, False), (7, 7, 1 << 40, False)]
+)
+@torch.inference_mode()
+def test_long_prompts_are_recorded_where_there_is_memory(model, most, more, free, recorded, monkeypatch):
+    monkeypatch.setattr(Model, "prefill_records", True)
+    monkeypatch.setattr(cuda_graph, "MOST_TOKENS", most)
+    monkeypatch.setattr(cuda_graph, "MORE_TOKENS", more)
+    torch.zeros(1 << 20, device="cuda")  # memory that was taken before
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 1 << 40))
+    device, cache = torch.device("cuda"), model.new_cache(2, 40)
+    for _ in range(3):
+        cache.truncate(0)
+        given = inputs([3, 9, 11, 2], [5, 6, 7, 8]).to(device, torch.float32)
+        fresh = model.new_cache(2, 40)
+        torch.testing.assert_close(
+            cuda_graph.prefill(model, given, cache), model.prefill(given, fresh), rtol=1e-4, atol=1e-4
+        )
+    assert any(cache.prefills.values()) == recorded
+
+
+@pytest.mark.parametrize("model", [False], indirect=True, ids=["all on the device"])
 @torch.inference_mode()
 def test_a_prompt_behind_what_a_cache_holds_is_not_played_back(model, monkeypatch):
     """What was recorded reads into an empty cache: it would write over the tokens that are there."""

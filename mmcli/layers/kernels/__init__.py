@@ -22,6 +22,7 @@ from mmcli.layers.kernels.launch import interpreted
 SWITCH = "MMCLI_KERNELS"  # environment variable: 0 = off
 MOST_ROWS = 32  # of a batch: with more, what the kernels save is small beside the products
 WIDEST_HEAD = 256  # whose keys and values fit into the shared memory of small cards
+FEW_QUERIES = 1 << 13  # of all heads: PyTorch's attention leaves much of a device idle
 DTYPES = (torch.bfloat16,)  # in float32 steps of four key heads took up to 1.4 times as long as without
 
 
@@ -51,6 +52,27 @@ def in_one_pass(x: Tensor) -> bool:
 def reads_prompt(x: Tensor) -> bool:
     """Whether a decoder is to read the vectors [B, T, D] of a prompt through the kernels, but for its attention."""
     return x.shape[1] > 1 and x.dtype in DTYPES and not torch.is_grad_enabled() and available(x.device)
+
+
+def attends(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, softcap: float | None) -> bool:
+    """Whether queries of a prompt attend through a kernel, as `attention.attend` has them: where nothing is learnt.
+
+    Its programs share queries among them and no keys: a few tokens behind many are too few for a device. Of many rows
+    without a cap PyTorch's own kernel is the faster one.
+    """
+    few = q.shape[0] * q.shape[1] * q.shape[2] <= FEW_QUERIES
+    return (
+        (softcap is not None or few)
+        and 1 < q.shape[2] <= k.shape[2] <= 2 * q.shape[2]
+        and q.dtype in DTYPES
+        and q.dtype == k.dtype == v.dtype
+        and mask.dtype == torch.bool
+        and q.shape[-1] <= WIDEST_HEAD
+        and all(each.stride(-1) == 1 for each in (q, k, v, mask))
+        and not torch.is_grad_enabled()
+        and available(q.device)
+        and (interpreted() or _is_hopper(q.device.index))
+    )
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -115,6 +137,12 @@ def available(device: torch.device) -> bool:
 
 def _is_current(device: torch.device) -> bool:
     return device.index is None or device.index == torch.cuda.current_device()
+
+
+@cache
+def _is_hopper(index: int | None) -> bool:
+    """Whether tiles of keys as large as they are there fit into a multiprocessor's shared memory."""
+    return torch.cuda.get_device_capability(index)[0] == 9
 
 
 @cache

@@ -37,6 +37,18 @@ class Norms(NamedTuple):
     key_bias: Tensor | None = None
 
 
+def normed(query: Tensor, key: Tensor, value: Tensor, norms: Norms | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [..., H] behind their norms, if any."""
+    if norms is None:
+        return query, key, value
+    width = query.shape[-1:]
+    if norms.query_bias is not None:
+        query = F.layer_norm(query, width, norms.query, norms.query_bias, norms.epsilon)
+        return query, F.layer_norm(key, width, norms.key, norms.key_bias, norms.epsilon), value
+    query = F.rms_norm(query, width, norms.query, norms.epsilon)
+    return query, F.rms_norm(key, width, norms.key, norms.epsilon), F.rms_norm(value, width, None, norms.epsilon)
+
+
 def single_query(
     qkv: Tensor,
     keys: Tensor,
@@ -108,13 +120,7 @@ def plain(
     y = qkv.view(rows, -1, 1, width)
     heads = y.shape[1] - (2 * key_heads if fresh else 0)
     query, key, value = y[:, :heads], y[:, heads : heads + key_heads], y[:, heads + key_heads :]
-    if norms is not None and norms.query_bias is not None:
-        query = F.layer_norm(query, (width,), norms.query, norms.query_bias, norms.epsilon)
-        key = F.layer_norm(key, (width,), norms.key, norms.key_bias, norms.epsilon)
-    elif norms is not None:
-        query = F.rms_norm(query, (width,), norms.query, norms.epsilon)
-        key = F.rms_norm(key, (width,), norms.key, norms.epsilon)
-        value = F.rms_norm(value, (width,), None, norms.epsilon)
+    query, key, value = normed(query, key, value, norms)
     if angles is not None:
         query, key = rotate(query, *angles), rotate(key, *angles)
     if fresh:

@@ -157,10 +157,10 @@ class PersimmonDecoder(nn.Module):
         angles = self._angles(positions, x, arranged)
         if x.shape[1] == 1:
             mask = additive(mask, x.dtype)
-        if arranged and kernels.chosen(x, cache):
+        if arranged and (kernels.chosen(x, cache) or (kernels.reads_prompt(x) and cache.shared is None)):
             from mmcli.models.fuyu.step import run_layers  # imports Triton
 
-            return run_layers(layers, self.norm, x, angles, mask, cache)
+            return run_layers(layers, self.norm, x, angles, mask, cache, last_only)
         for layer in layers:
             x = layer(x, angles, mask, cache, last_only and layer is layers[-1])
         return self.norm(x)

@@ -25,28 +25,24 @@ class Read(NamedTuple):
     more: Tensor | None = None  # what the layer before adds to all but the active one, before `more_norm`: [R, D]
     more_norm: Any = None
 
-    def last(self, rows: int) -> "Read":
-        """The last token of each row of B · T."""
-        streams, more = (
-            None if part is None else part.unflatten(0, (rows, -1))[:, -1].contiguous()
-            for part in (self.streams, self.more)
-        )
-        assert streams is not None
-        return Read(streams, more, self.more_norm)
-
     def finished(self) -> Tensor:
         return self.streams if self.more is None else altup.with_more(self.streams, self.more, self.more_norm)
 
 
-def run_layers(layers: Any, read: Read, per_layer: Any, attend: Callable[[Any, Tensor], Tensor]) -> Read:
+def run_layers(
+    layers: Any, read: Read, per_layer: Any, attend: Callable[[Any, Tensor], Tensor], rows: int | None = None
+) -> Read:
     """All tokens through some layers, with every layer's vectors of them, [R, P] each.
 
-    `attend` takes a layer's attention and normed vectors [R, D].
+    `attend` takes a layer's attention and normed vectors [R, D]. Of a prompt of so many `rows` the last layer goes on
+    with the last token of each, for which alone it has a vector, once it has attended for all.
     """
     streams, more, more_norm = read
     for layer, row in zip(layers, per_layer, strict=True):
         predicted, normed = altup.predict(layer.altup, streams, more, more_norm, layer.norm_attention)
         attended = attend(layer.attention, normed)
+        if rows is not None and layer is layers[-1]:
+            predicted, normed, attended = (_last(part, rows) for part in (predicted, normed, attended))
         low_rank = product(product(normed, layer.laurel.left), layer.laurel.right)
         x, ready = joined(layer, predicted, normed, attended, low_rank)
         streams, scaled = altup.correct(layer.altup, predicted, x, _mlp(layer.mlp, ready), layer.norm_mlp_out)
@@ -78,13 +74,18 @@ def read_prompt(
         return attend
 
     read = Read(streams.flatten(0, 1))
-    every = [row.flatten(0, 1) for row in per_layer[:owners]]
-    read = run_layers(decoder.layers[:owners], read, every, attending(angles, masks))
+    every = [row.flatten(0, 1) for row in per_layer[: owners - 1]] + [per_layer[owners - 1][:, -1]]
+    read = run_layers(decoder.layers[:owners], read, every, attending(angles, masks), rows)
     if not answers:
         return None
     every = [row[:, -1] for row in per_layer[owners:]]
-    read = run_layers(decoder.layers[owners:], read.last(rows), every, attending(*last))
+    read = run_layers(decoder.layers[owners:], read, every, attending(*last))
     return read.finished()[:, None]
+
+
+def _last(x: Tensor, rows: int) -> Tensor:
+    """Of numbers of all tokens [B · T, …] those of the last one of each row [B, …]."""
+    return x.unflatten(0, (rows, -1))[:, -1].contiguous()
 
 
 def fits(decoder: Any) -> bool:

@@ -121,12 +121,13 @@ class Decoder(LlamaDecoder):
             for layer in self.layers
             if context is not None or not isinstance(layer, CrossLayer)
         ]
-        if kernels.chosen(x, cache):
-            from mmcli.layers.decoder_step import LayerParts, run_layers  # imports Triton
-            from mmcli.models.mllama.step import CrossParts
+        if kernels.chosen(x, cache) or kernels.reads_prompt(x):
+            from mmcli.layers.decoder_step import LayerParts, PromptParts, run_layers  # imports Triton
+            from mmcli.models.mllama.step import CrossParts, CrossPromptParts
 
+            kind, cross = (LayerParts, CrossParts) if x.shape[1] == 1 else (PromptParts, CrossPromptParts)
             parts: list[Any] = [
-                LayerParts(*layer.parts(mask)) if seen is None else CrossParts(layer, seen[0], seen[1], context)
+                kind(*layer.parts(mask)) if seen is None else cross(layer, seen[0], seen[1], context, x.shape[1])
                 for layer, seen in layers
             ]
             if all(part.is_fused for part in parts):

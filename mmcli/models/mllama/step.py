@@ -1,4 +1,4 @@
-"""The decode step through fused kernels: layers that attend to images, among those of Llama."""
+"""A decode step and a prompt through fused kernels: layers that attend to images, among those of Llama."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ class CrossParts:
     keys: Tensor  # of the images, [B, K, S, H]
     values: Tensor
     context: Any  # `decoder.CrossContext`
+    tokens: int = 1  # of each row
     after_attention: Tensor | None = None
     after_mlp: Tensor | None = None
 
@@ -60,3 +61,23 @@ class CrossParts:
         q = product(x, cross.q)
         y = single_query(q, self.keys, self.values, None, mask, None, cross.scale, norms=norms, fresh=False)
         return product(y, cross.out)
+
+
+class CrossPromptParts(CrossParts):
+    """The same of a prompt's tokens; all of them go on."""
+
+    @property
+    def rows(self) -> Tensor:
+        attends: Tensor = self.context.attends
+        return attends.expand(-1, self.tokens, -1).flatten(0, 1)
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether its weights are put together, with a row of images for each of text."""
+        own = self.layer.gates is not None and self.mlp.gate_up is not None
+        return own and len(self.keys) == len(self.context.attends)
+
+    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: KVCache, last_only: bool) -> Tensor:
+        x = x.unflatten(0, (-1, self.tokens))
+        attended: Tensor = self.layer.cross(x, self.keys, self.values, self.context.mask)
+        return attended.flatten(0, 1)

@@ -340,7 +340,7 @@ def test_channel_norm(rows, width, act, scaled, added, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows, length", [(1, 2), (3, 17)])
 @pytest.mark.parametrize("heads, key_heads, width", [(8, 1, 256), (4, 2, 64), (6, 3, 80)])
-@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("normed", ["", "rms", "layer"])
 def test_placed(rows, length, heads, key_heads, width, normed, dtype):
     from mmcli.layers.kernels import placed
     from mmcli.layers.kernels.single_query import Norms
@@ -349,7 +349,8 @@ def test_placed(rows, length, heads, key_heads, width, normed, dtype):
     store = numbers(2, rows, key_heads, length + 9, width, dtype=dtype)
     positions = torch.arange(length, device=DEVICE) + torch.arange(rows, device=DEVICE)[:, None]
     angles = tuple(part.to(dtype) for part in rotary_angles(positions, width, 10_000.0))
-    norms = Norms(1 + numbers(width) / 4, 1 + numbers(width) / 4, 1e-6) if normed else None
+    shifts = (numbers(width), numbers(width)) if normed == "layer" else ()
+    norms = Norms(1 + numbers(width) / 4, 1 + numbers(width) / 4, 1e-6, *shifts) if normed else None
     exact, kept = store.float(), store.clone()
     expected = placed.plain(qkv.float(), *exact[..., 4:-5, :], tuple(part.float() for part in angles), norms)
     assert_close(placed.placed(qkv, *kept[..., 4:-5, :], angles, norms), expected, dtype)

@@ -32,7 +32,7 @@ def decoders(head_norms, turned):
 
 
 @torch.inference_mode()
-def hidden(model, rows, steps=2):
+def hidden(model, rows, steps=2, last_only=True):
     """What a prompt of 20 tokens leaves, and each step behind it in a cache with room; rows begin one by one."""
     torch.manual_seed(2)
     cache = model.new_cache(rows, 50)
@@ -40,7 +40,9 @@ def hidden(model, rows, steps=2):
     cache.extend(valid)
     positions = (valid.long().cumsum(1) - 1).clamp(min=0)
     tokens = torch.randint(70, (rows, 20), device=DEVICE)
-    found = [model(model.embed(tokens), positions, cache.causal_mask(20), cache)[:, -1:]]
+    found = [model(model.embed(tokens), positions, cache.causal_mask(20), cache, last_only=last_only)]
+    assert found[0].shape[1] == (1 if last_only else 20)
+    found[0] = found[0][:, -1:]
     cache.fixed = True
     for step in range(steps):
         cache.cursor.fill_(20 + step)
@@ -61,15 +63,16 @@ def test_an_arranged_decoder_computes_the_same(head_norms, turned, monkeypatch):
 @needs_kernels
 @pytest.mark.parametrize("head_norms, turned", [(True, 16), (True, 4), (False, 32)])
 @pytest.mark.parametrize("rows", [1, 3] if INTERPRETED else [1, 2, 17, 32])
-def test_a_step_through_the_kernels_equals_the_plain_one(head_norms, turned, rows, monkeypatch):
+def test_a_prompt_and_steps_through_the_kernels_equal_the_plain_ones(head_norms, turned, rows, monkeypatch):
     monkeypatch.setattr(kernels, "DTYPES", (torch.float32,))
     model, arranged = decoders(head_norms, turned)
     monkeypatch.setenv(kernels.SWITCH, "0")
-    plain = hidden(model, rows)
+    plain = hidden(model, rows, last_only=False)
     monkeypatch.setenv(kernels.SWITCH, "1")
     from mmcli.models.fuyu import step
 
     run, read = step.run_layers, []
     monkeypatch.setattr(step, "run_layers", lambda *given: read.append(given) or run(*given))
-    torch.testing.assert_close(hidden(arranged, rows), plain, rtol=1e-4, atol=1e-4)
-    assert len(read) == 2
+    for last_only in (True, False):
+        torch.testing.assert_close(hidden(arranged, rows, last_only=last_only), plain, rtol=1e-4, atol=1e-4)
+    assert len(read) == 6  # a prompt and two steps, twice

@@ -1,4 +1,4 @@
-"""The decode step through the kernels against the plain one: on a CUDA device, or on a CPU with TRITON_INTERPRET=1."""
+"""A decode step and a prompt through the kernels: on a CUDA device, or on a CPU with TRITON_INTERPRET=1."""
 
 import os
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ import torch
 from mmcli.engine.cross_attention import CrossAttentionKV
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers import kernels
-from mmcli.layers.attention import additive
+from mmcli.layers.attention import additive, prefix_positions
 from mmcli.layers.decoder import Layer, LlamaConfig
 from mmcli.layers.fusing import fuse
 from mmcli.layers.linear import stack
@@ -72,6 +72,44 @@ def logits(model, rows, images):
         hidden = model.read(model.embed(tokens), positions, cache.step_mask(), cache, context)
         found.append(model.logits(hidden[:, -1]))
     return torch.stack(found), cache.store
+
+
+@torch.inference_mode()
+def prompt(model, rows, images, length=12):
+    """Hidden states of a prompt, each row with as much padding as its number, and the cache; the second row's image has
+    fewer keys, the third has none, and tokens in front of each image see all of it."""
+    torch.manual_seed(3)
+    cache = KVCache(TEXT.depth, rows, length + 4, TEXT.key_heads, TEXT.head_width, torch.float32, DEVICE)
+    valid = torch.arange(length, device=DEVICE) >= torch.arange(rows, device=DEVICE)[:, None]
+    cache.extend(valid)
+    context = None
+    if images:
+        counts = torch.tensor([KEYS, 40, 0] * rows, device=DEVICE)[:rows]
+        there = torch.arange(KEYS, device=DEVICE) < counts[:, None]
+        layers = [tuple(torch.randn(2, rows, 2, KEYS, 32, device=DEVICE) * there[:, None, :, None]) for _ in range(2)]
+        behind = ((torch.arange(length, device=DEVICE) > 3) & there.any(1)[:, None])[..., None]
+        mask = (there | ~there.any(1, keepdim=True))[:, None, None].expand(-1, 1, length, -1)
+        context = CrossContext(CrossAttentionKV(layers, there), mask, behind.float())
+    x = model.embed(torch.randint(70, (rows, length), device=DEVICE))
+    hidden = model.read(x, prefix_positions(valid), cache.causal_mask(length), cache, context)
+    return hidden[valid], cache.store
+
+
+@pytest.mark.parametrize("images", [True, False], ids=["images", "text"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_prompt_through_the_kernels_equals_the_plain_one(rows, images, monkeypatch):
+    model = decoder()
+    monkeypatch.setenv(kernels.SWITCH, "0")
+    plain, plain_store = prompt(model, rows, images)
+    monkeypatch.setenv(kernels.SWITCH, "1")
+    from mmcli.layers import decoder_step
+
+    run, read = decoder_step.run_layers, []
+    monkeypatch.setattr(decoder_step, "run_layers", lambda *given, **more: read.append(given) or run(*given, **more))
+    fast, store = prompt(model, rows, images)
+    assert len(read) == 1
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(store, plain_store, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("images", [True, False], ids=["images", "text"])
