@@ -12,7 +12,7 @@ from mmcli.layers import kernels
 from mmcli.layers.encoder_decoder import by_frames
 from mmcli.layers.fusing import Fusable
 from mmcli.layers.int8_step import StepInt8Linear
-from mmcli.layers.linear import on_gpu, stack
+from mmcli.layers.linear import joined
 
 PIECE_IN_INT8 = 512  # tokens at a time, of whose numbers most are written over: larger products gain more than caches
 
@@ -35,9 +35,9 @@ class GatedMLP(Fusable):
         self.gate_up: nn.Module | None = None
 
     def fuse(self) -> None:
-        """On a GPU gate and up come from one product (elsewhere weights stay mapped from their file)."""
-        if on_gpu(self.down):
-            self.gate_up = stack(self.gate, self.up)
+        """Gate and up come from one product where that pays."""
+        self.gate_up = joined(self.gate, self.up)
+        if self.gate_up is not None:
             del self.gate, self.up
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.attention import attend, attend_by_head, attend_shared
 from mmcli.layers.fusing import Fusable
 from mmcli.layers.int8_step import StepInt8Linear
-from mmcli.layers.linear import on_gpu, stack
+from mmcli.layers.linear import joined, stack
 from mmcli.layers.rope import rotate
 
 
@@ -37,10 +37,10 @@ class GroupedQueryAttention(Fusable):
         self.short: torch.dtype | None = None  # a shorter type for attention without a mask
 
     def fuse(self) -> None:
-        """On a GPU and in int8 queries, keys and values come from one product (elsewhere weights stay mapped from their
-        file)."""
-        if on_gpu(self.out) or isinstance(self.out, StepInt8Linear):
-            self.qkv = stack(self.q, self.k, self.v)
+        """Queries, keys and values come from one product where that pays, as in int8."""
+        parts = self.q, self.k, self.v
+        self.qkv = stack(*parts) if isinstance(self.out, StepInt8Linear) else joined(*parts)
+        if self.qkv is not None:
             del self.q, self.k, self.v
 
     def _project(self, x: Tensor, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

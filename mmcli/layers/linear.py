@@ -3,7 +3,7 @@
 from itertools import chain
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmcli.layers.int8 import Int8Linear
 from mmcli.layers.int8_step import StepInt8Linear
@@ -32,6 +32,25 @@ def stack(*layers: nn.Module) -> nn.Module:
         fused.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
     fused.out_features, fused.in_features = fused.weight.shape
     return fused
+
+
+class SideBySide(nn.ModuleList):
+    """Linear layers of one input, their outputs side by side, whose weights stay where they are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([layer(x) for layer in self], dim=-1)
+
+
+def joined(*layers: nn.Module) -> nn.Module | None:
+    """Linear layers of one input as one, where that pays on the device on which they are; else None.
+
+    On a GPU their weights are put together. On a CPU those in bfloat16 stay mapped from their file, and `for_steps`
+    makes one product of their copies.
+    """
+    if on_gpu(layers[-1]):
+        return stack(*layers)
+    in_bfloat16 = all(type(layer) is nn.Linear and layer.weight.dtype == torch.bfloat16 for layer in layers)
+    return SideBySide(layers) if in_bfloat16 else None
 
 
 def on_gpu(layer: nn.Module) -> bool:

@@ -6,7 +6,9 @@ wait for half of the time where weights are in no cache.
 """
 
 import platform
+from collections.abc import Iterator
 from functools import cache, lru_cache, partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +17,15 @@ from torch import Tensor, nn
 from mmcli.engine.memory import memory_limit, use_huge_pages
 from mmcli.errors import raise_if_interrupted
 from mmcli.layers import kernels
+from mmcli.layers.linear import SideBySide
 from mmcli.layers.packed import PackedLinear, PackedTable, packing_works
 from mmcli.layers.replacing import Place, replace_each
 from mmcli.layers.table import Table
 
 LARGE = 1 << 18  # numbers of a weight from which on another form of it pays in a step
+MOST_THREADS = (
+    8  # more read packed weights as fast as the memory is, and waiting for each other costs more than reading
+)
 MOST_ROWS = 4  # of a product: of more, reading the weight once for all of them is faster
 WIDTHS = (128, 64)  # outputs that are summed together: of fewer the kernel has less to read in a row
 SHARES = 4  # of the outputs that each thread should have, so that none waits long for the last one
@@ -33,35 +39,50 @@ class Columns:
     Numbers are added up in float32, column by column: a row's digits depend neither on others nor on threads.
     """
 
-    def __init__(self, weight: Tensor):
-        self.outputs, self.inputs = weight.shape
+    def __init__(self, *weights: Tensor):
+        """Several stand below each other: their outputs are side by side."""
+        self.outputs, self.inputs = sum(map(len, weights)), weights[0].shape[1]
         threads = torch.get_num_threads()
-        self.width = next((w for w in WIDTHS if len(weight) >= SHARES * threads * w), WIDTHS[-1])
-        parts = -(-self.outputs // self.width)
-        self.parts = torch.empty(parts, self.inputs, self.width, dtype=weight.dtype)
+        self.width = next((w for w in WIDTHS if self.outputs >= SHARES * threads * w), WIDTHS[-1])
+        self.parts = torch.empty(-(-self.outputs // self.width), self.inputs, self.width, dtype=weights[0].dtype)
         use_huge_pages(self.parts.data_ptr(), self.parts.nbytes)
-        for part, rows in zip(self.parts, weight.detach().split(self.width), strict=True):
-            part[:, : len(rows)].copy_(rows.t())
-            part[:, len(rows) :].zero_()
+        self.parts[-1].zero_()
+        first = 0
+        for weight in weights:
+            self._fill(first, weight.detach())
+            first += len(weight)
+        self.at_once = max(1, PLACES // self.inputs)  # parts of one call
+        self.tables = [(len(parts), parts.view(-1, self.width)) for parts in self.parts.split(self.at_once)]
+
+    def _fill(self, first: int, weight: Tensor) -> None:
+        """The outputs from `first` on; one part after another is what PyTorch transposes fastest."""
+        while len(weight):
+            place = first % self.width
+            rows, weight = weight[: self.width - place], weight[self.width - place :]
+            self.parts[first // self.width][:, place : place + len(rows)].copy_(rows.t())
+            first += len(rows)
 
     def product(self, rows: Tensor) -> Tensor:
-        """See above."""
+        """See above. As few operations as it takes: behind gigabytes of weights none is in the cache."""
         count = len(rows)
-        calls = []
-        for parts in self.parts.split(max(1, PLACES // self.inputs)):
-            numbers, starts = _places(self.inputs, count)
-            summed = len(parts) * count
-            factors = rows.expand(len(parts), -1, -1).reshape(-1)
+        numbers, starts = _places(self.inputs, count)
+        calls, factors = [], factors_of(rows, min(len(self.parts), self.at_once))
+        for parts, table in self.tables:
+            bags = parts * count
+            places = bags * self.inputs
             y = torch.embedding_bag(
-                parts.view(-1, self.width),
-                numbers[: summed * self.inputs],
-                starts[:summed],
-                mode=0,
-                per_sample_weights=factors,
+                table, numbers[:places], starts[:bags], mode=0, per_sample_weights=factors[:places]
             )[0]
-            calls.append(y.view(len(parts), count, self.width))
+            calls.append(y)
         y = calls[0] if len(calls) == 1 else torch.cat(calls)
-        return y.transpose(0, 1).reshape(count, -1)[:, : self.outputs]
+        if count > 1:
+            y = y.view(-1, count, self.width).transpose(0, 1).reshape(count, -1)
+        return y.view(count, -1)[:, : self.outputs]
+
+
+def factors_of(rows: Tensor, parts: int) -> Tensor:
+    """Rows [R, K] once for every part, one after another."""
+    return rows.repeat(parts, 1).view(-1)
 
 
 @lru_cache(maxsize=16)
@@ -76,11 +97,14 @@ def _places(inputs: int, rows: int) -> tuple[Tensor, Tensor]:
 class StepLinear(nn.Module):
     """y = x Wᵀ + b in bfloat16: [..., K] → [..., N], the numbers of `nn.Linear` up to rounding."""
 
-    def __init__(self, layer: nn.Linear, many: nn.Module):
+    def __init__(self, layer: nn.Linear | SideBySide, many: nn.Module):
         """`many` computes the same of many rows: the layer itself, or another form of it."""
         super().__init__()
-        self.columns = Columns(layer.weight)  # no buffer: it can be neither moved nor saved
-        self.many, self.bias = many, layer.bias
+        layers = _linears(layer)
+        self.columns = Columns(*(part.weight for part in layers))  # no buffer: it can be neither moved nor saved
+        biases = [torch.zeros_like(part.weight[:, 0]) if part.bias is None else part.bias for part in layers]
+        self.bias = torch.cat(biases).detach() if any(part.bias is not None for part in layers) else None
+        self.many = many
 
     def forward(self, x: Tensor) -> Tensor:
         if _are_many(x):
@@ -115,27 +139,48 @@ def for_steps(module: nn.Module) -> None:
 
     For the few rows of a step the weights are in memory once more. Many rows meet them as they are, mapped from their
     file where they were, or packed for oneDNN where they fill an eighth of what this process may have, or less. Where
-    two copies would fill more than three quarters of it, all rows meet packed ones, and the weights as they were are
-    not used again; where even these would fill more than half, nothing is done.
+    two copies would fill more than three quarters of it, or where there are many threads, all rows meet packed ones,
+    and the weights as they were are not used again; where even these would fill more than half, nothing is done.
     """
-    found: list[Place] = [
-        (owner, name, child)
-        for owner in module.modules()
-        for name, child in owner.named_children()
-        if (type(child) is nn.Linear or (type(child) is Table and child.is_head)) and _is_large(child.weight)
-    ]
+    found = sorted(_large(module), key=lambda place: _bytes(place[2]))  # the largest is begun with
     if not found:
         return
-    found.sort(key=lambda place: place[2].weight.nbytes)  # the largest is begun with
-    size, limit = sum(child.weight.nbytes for *_, child in found), memory_limit()
+    size, limit = sum(_bytes(child) for *_, child in found), memory_limit()
     limit, packs = limit or 100 * size, packing_works(torch.bfloat16)
-    if sums_work() and 2 * size <= 0.75 * limit:
+    if torch.get_num_threads() <= MOST_THREADS and sums_work() and 2 * size <= 0.75 * limit:
         replace_each(found, partial(_step_form, packs=packs and 8 * size <= limit), PACKED_AT_ONCE)
     elif packs and 2 * size <= limit:
         replace_each(found, _packed_form, 1)  # by all threads together
 
 
-def _step_form(layer: nn.Linear | Table, packs: bool) -> nn.Module:
+def _large(module: nn.Module) -> Iterator[Place]:
+    """Large bfloat16 layers and heads; those side by side are one."""
+    for name, child in module.named_children():
+        one = type(child) in (nn.Linear, SideBySide) or (type(child) is Table and child.is_head)
+        if not one:
+            yield from _large(child)
+        elif _is_large(child):
+            yield module, name, child
+
+
+def _is_large(layer: nn.Module) -> bool:
+    weights = _weights(layer)
+    return sum(map(Tensor.numel, weights)) >= LARGE and weights[0].dtype == torch.bfloat16
+
+
+def _bytes(layer: nn.Module) -> int:
+    return sum(weight.nbytes for weight in _weights(layer))
+
+
+def _weights(layer: Any) -> list[Tensor]:
+    return [part.weight for part in _linears(layer)] if isinstance(layer, SideBySide) else [layer.weight]
+
+
+def _linears(layer: nn.Linear | SideBySide) -> list[Any]:
+    return [layer] if isinstance(layer, nn.Linear) else list(layer)
+
+
+def _step_form(layer: nn.Linear | SideBySide | Table, packs: bool) -> nn.Module:
     many = _packed_form(layer) if packs else layer
     if isinstance(layer, Table):
         assert isinstance(many, Table)
@@ -143,12 +188,12 @@ def _step_form(layer: nn.Linear | Table, packs: bool) -> nn.Module:
     return StepLinear(layer, many)
 
 
-def _packed_form(layer: nn.Linear | Table) -> nn.Module:
-    return PackedTable(layer) if isinstance(layer, Table) else PackedLinear(layer.weight, layer.bias)
-
-
-def _is_large(weight: Tensor) -> bool:
-    return weight.dtype == torch.bfloat16 and weight.numel() >= LARGE
+def _packed_form(layer: nn.Linear | SideBySide | Table) -> nn.Module:
+    if isinstance(layer, Table):
+        return PackedTable(layer)
+    if isinstance(layer, SideBySide):
+        return SideBySide(PackedLinear(part.weight, part.bias) for part in _linears(layer))
+    return PackedLinear(layer.weight, layer.bias)
 
 
 @cache
