@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 ROWS = 64  # questions that are asked side by side, at most: each has a cache of its own
 # Tokens that are read of each at least, padding among them: sums over them have another order where there are more.
 PROMPT = 16
-SHORT_PROMPT = 8  # … where rows lean on their image: all that the bundled weights know is asked for in fewer
+SHORT_PROMPT = 6  # … where rows lean on their image: no question about what the bundled weights know has more
 MOST_OBJECTS = 12  # of one label in one answer that is written, as in training
 MOST_DETECTIONS = 64  # of one label, overlapping ones included
 ABSENT = 0.98  # share of an empty answer from which on none is written
