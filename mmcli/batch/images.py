@@ -1,6 +1,6 @@
 """Many images through one model: prefetched, batched, answered in order, one failure never stopping the rest."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from mmcli.models.loaded import Loaded
     from mmcli.types import Completion
 
+SIDE_BY_SIDE = 2  # times as many are in one of several batches: their models are small, so that a step costs what its
+# operations do
+LEAST = 4  # images of a batch for which it is worth writing answers together
 AHEAD = 4  # times the images that are answered at a time: so far may one be in front of the first without an outcome
 
 
@@ -88,11 +91,14 @@ class _Runner:
         self.request, self._load, self.model, self.revision = request, load, model, revision
         self._size, self._keep = batch_size, keep
         self._first: int | None = None  # size of the batches with which the lanes begin
+        self._ends_evenly = batch_size is None
+        self._left: int | None = None  # sources behind the one that is drawn; None: nobody knows
         self.loaded: Loaded | None = None
         self.lanes = Lanes(most_threads=MOST_THREADS)
 
     def outcomes(self, sources: "Iterable[Source]", reader: "ImageReader") -> Iterator[Outcome]:
         """What came of each source, in their order."""
+        self._left = len(sources) if isinstance(sources, Sized) and self._ends_evenly else None
         jobs = prefetch(reader.prefetch, sources, depth=PREFETCHED, threads=reader.threads)
         entries = self._entries(jobs, reader)
         for source, read in entries:
@@ -114,6 +120,7 @@ class _Runner:
         for source, future in jobs:
             read = _result(source, partial(reader.take, source, future))
             del future
+            self._left = None if self._left is None else self._left - 1
             if not isinstance(read, InputError):
                 if self.loaded is None:
                     self._open(reader)
@@ -132,7 +139,7 @@ class _Runner:
         # Larger batches read the decoder's weights less often; with the first ones all lanes soon have something to do.
         whole = default_batch_size(loaded, LARGE_FOR_IMAGES)
         self._first = self._size or max(1, whole // self.lanes.count)
-        self._size = self._size or whole
+        self._size = self._size or (whole if self.lanes.count == 1 else SIDE_BY_SIDE * whole)
         reader.use_capabilities(loaded.processor.capabilities)
         from mmcli.tasks.answer import inputs_of, rows_join
 
@@ -147,16 +154,24 @@ class _Runner:
         """Images in batches, failed inputs in their places."""
         batch: list[_Entry] = []
         good = begun = 0
+        size: int | None = None  # of this batch
         for source, read in entries:
             good += not isinstance(read, InputError)
+            size = size or self._next_size(begun)
             batch.append((source, read))
             del read
-            if good == 0 or good == (self._first if begun < self.lanes.count else self._size):
+            if good == 0 or good == size:
                 yield batch
                 begun += good > 0
-                batch, good = [], 0
+                batch, good, size = [], 0, None
         if batch:
             yield batch
+
+    def _next_size(self, begun: int) -> int:
+        """Images of the next batch. Where it is known how many are left, the last ones are divided among the lanes."""
+        assert self._size is not None and self._first is not None
+        size, lanes = self._first if begun < self.lanes.count else self._size, self.lanes.count
+        return size if self._left is None or lanes == 1 else min(size, max(LEAST, -(-(1 + self._left) // lanes)))
 
     def _answered(self, batch: list[_Entry]) -> list[Outcome]:
         """Run one batch in the calling thread."""

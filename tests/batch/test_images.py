@@ -9,7 +9,7 @@ import support
 from PIL import Image
 
 from mmcli.batch import image_reader, images
-from mmcli.batch.images import run
+from mmcli.batch.images import SIDE_BY_SIDE, run
 from mmcli.batch.sizes import ON_CPU
 from mmcli.errors import InputError, ModelError
 from mmcli.media import image
@@ -56,16 +56,19 @@ def test_answers_do_not_depend_on_the_batch_size(album, loaded, size, path):
     assert answers(size) == answers(1)
 
 
-def test_lanes_begin_with_small_batches_and_go_on_with_whole_ones(album, loaded, monkeypatch):
+def test_lanes_begin_with_small_batches_go_on_with_whole_ones_and_end_with_even_ones(album, loaded, monkeypatch):
     monkeypatch.setattr("mmcli.batch.lanes.allowed_cores", lambda: 2)
     monkeypatch.setattr("torch.get_num_threads", lambda: 2)
 
-    def sizes(**more):
-        outcomes = run(sources(*["album/b.jpg"] * 21), REQUEST, lambda: loaded, model="tiny", **more)
+    def sizes(given=list, count=21, **more):
+        named = given(list(sources(*["album/b.jpg"] * count)))
+        outcomes = run(named, REQUEST, lambda: loaded, model="tiny", **more)
         return [outcome.record.timings["batch"] for outcome in outcomes]
 
-    half = ON_CPU // 2
-    assert sizes() == [half] * 2 * half + [ON_CPU] * ON_CPU + [5] * 5
+    half, whole = ON_CPU // 2, SIDE_BY_SIDE * ON_CPU
+    assert sizes(iter) == [half] * 2 * half + [13] * 13, "nobody knows how many there are"
+    assert sizes(iter, 2 * half + whole + 1) == [half] * 2 * half + [whole] * whole + [1]
+    assert sizes() == [half] * 2 * half + [7] * 7 + [4] * 4 + [2] * 2
     assert sizes(batch_size=6) == [6] * 18 + [3] * 3
 
 
