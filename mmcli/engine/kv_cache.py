@@ -33,6 +33,9 @@ class Groups:
         return cls(torch.tensor(rows, device=device), torch.tensor(places, device=device))
 
 
+MOST_ARRIVALS = 256  # programs that are counted one by one: query heads of a row
+
+
 class KVCache:
     """Keys and values of every layer, allocated once for a known length.
 
@@ -75,6 +78,8 @@ class KVCache:
         self.context: RowState | None = None  # what else a model keeps of the rows, as `CrossAttentionKV`
         self.fixed = False
         self.cursor = torch.zeros(1, dtype=torch.long, device=device)
+        # Counts by which the programs of a kernel find the last one of them; it leaves them as zeros.
+        self.arrivals = torch.zeros(MOST_ARRIVALS, dtype=torch.int32, device=device)
         # Recordings in this very memory (see `engine/cuda_graph.py`): of a step, and of prompts by their shapes.
         self.graph: Any = None
         self.prefills: dict[Any, Any] = {}

@@ -79,7 +79,8 @@ class LayerParts(NamedTuple):
         assert own.qkv is not None
         keys, values = cache.layer(own.entry)
         qkv = product(x, own.qkv)
-        y = single_query(qkv, keys, values, angles, self.mask, cache.cursor, own.scale, own.softcap)
+        after = own.scale, own.softcap
+        y = single_query(qkv, keys, values, angles, self.mask, cache.cursor, *after, arrivals=cache.arrivals)
         return product(y, own.out)
 
 

@@ -9,7 +9,8 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from mmcli.layers.kernels.functions import rms_normed_rows
 from mmcli.layers.kernels.launch import overlap
-from mmcli.layers.kernels.single_query import Norms, _turned, normed
+from mmcli.layers.kernels.queries import turned
+from mmcli.layers.kernels.single_query import Norms, normed
 from mmcli.layers.rope import rotate
 
 
@@ -71,14 +72,14 @@ def _placed(
     qkv_ptr += token * (HEADS + 2 * KEY_HEADS) * WIDTH
     head = tl.arange(0, QUERIES)
     there = (head < HEADS)[:, None] & inside[None, :]
-    query = _turned(
+    query = turned(
         qkv_ptr + head * WIDTH, number, partner, there, cos, sin, norm_q_ptr, shift_q_ptr, epsilon,
         WIDTH, NORMED, CENTRED, True,
     )  # fmt: skip
     tl.store(q_ptr + (token * HEADS + head)[:, None] * WIDTH + number[None, :], query.to(dtype), mask=there)
     head = tl.arange(0, KEYS)
     there = (head < KEY_HEADS)[:, None] & inside[None, :]
-    key = _turned(
+    key = turned(
         qkv_ptr + (HEADS + head) * WIDTH, number, partner, there, cos, sin, norm_k_ptr, shift_k_ptr, epsilon,
         WIDTH, NORMED, CENTRED, True,
     )  # fmt: skip

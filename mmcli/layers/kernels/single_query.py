@@ -15,8 +15,10 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from mmcli.layers.attention import attend
-from mmcli.layers.kernels.functions import into_cache, rms_normed, tanh
+from mmcli.layers.kernels import one_query
+from mmcli.layers.kernels.functions import into_cache, rms_normed
 from mmcli.layers.kernels.launch import overlap
+from mmcli.layers.kernels.queries import capped, turned
 from mmcli.layers.rope import rotate
 
 KEYS = 128  # that a program reads in one go, divided by the bytes of a number: more do not fit into shared memory
@@ -61,10 +63,18 @@ def single_query(
     window: int = 0,
     norms: Norms | None = None,
     fresh: bool = True,
+    arrivals: Tensor | None = None,
 ) -> Tensor:
-    """What `plain` computes, reading no key behind the cursor, nor one in front of the `window` (0: there is none)."""
+    """What `plain` computes, reading no key behind the cursor, nor one in front of the `window` (0: there is none).
+
+    With `arrivals` (`KVCache.arrivals`) one row is read by one kernel where that is faster.
+    """
     rows, key_heads, length, width = keys.shape
     heads = qkv.shape[1] // width - (2 * key_heads if fresh else 0)
+    if arrivals is not None and bias is not None and cursor is not None and one_query.fits(keys, heads, arrivals):
+        return one_query.one_query(
+            qkv, keys, values, angles, bias, cursor, arrivals, scale, softcap, window, norms, fresh
+        )
     group, device = heads // key_heads, qkv.device
     block = max(16, KEYS // qkv.dtype.itemsize)
     wide = max(16, triton.next_power_of_2(width))
@@ -132,41 +142,6 @@ def plain(
 
 
 @triton.jit
-def _turned(
-    at, number, partner, there, cos, sin, scale_ptr, shift_ptr, epsilon,
-    WIDTH: tl.constexpr, NORMED: tl.constexpr, CENTRED: tl.constexpr, TURNED: tl.constexpr,
-):  # fmt: skip
-    """Vectors [M, WIDE] at addresses `at` [M], normed and turned to their position, in float32."""
-    own = tl.load(at[:, None] + number[None, :], mask=there, other=0.0).to(tl.float32)
-    if NORMED:
-        inside = number < WIDTH
-        if CENTRED:
-            mean = (tl.sum(own, axis=1) / WIDTH)[:, None]
-            own = tl.where(inside[None, :], own - mean, 0.0)
-        shrink = (1.0 / tl.sqrt(tl.sum(own * own, axis=1) / WIDTH + epsilon))[:, None]
-        own = own * shrink * tl.load(scale_ptr + number, mask=inside, other=0.0).to(tl.float32)[None, :]
-        if CENTRED:
-            own += tl.load(shift_ptr + number, mask=inside, other=0.0).to(tl.float32)[None, :]
-    if TURNED:
-        other = tl.load(at[:, None] + partner[None, :], mask=there, other=0.0).to(tl.float32)
-        if CENTRED:
-            other -= mean
-        if NORMED:
-            other = other * shrink * tl.load(scale_ptr + partner, mask=inside, other=0.0).to(tl.float32)[None, :]
-        if CENTRED:
-            other += tl.load(shift_ptr + partner, mask=inside, other=0.0).to(tl.float32)[None, :]
-        own = own * cos[None, :] + other * sin[None, :]
-    return own
-
-
-@triton.jit
-def _capped(score, softcap, CAP: tl.constexpr):
-    if CAP:
-        score = softcap * tanh(score / softcap)
-    return score
-
-
-@triton.jit
 def _pieces(
     qkv_ptr, keys_ptr, values_ptr, cos_ptr, sin_ptr, bias_ptr, cursor_ptr, norm_q_ptr, norm_k_ptr,
     shift_q_ptr, shift_k_ptr,
@@ -202,7 +177,7 @@ def _pieces(
         gdc_launch_dependents()
         gdc_wait()
     at = qkv_ptr + (head * GROUP + member) * WIDTH
-    query = _turned(
+    query = turned(
         at, number, partner, there, cos, sin, norm_q_ptr, shift_q_ptr, epsilon, WIDTH, NORMED, CENTRED, TURNED
     ).to(dtype)
     peak = tl.full((GROUPS,), float("-inf"), tl.float32)
@@ -212,12 +187,12 @@ def _pieces(
         end = cursor  # the rest of what is seen stands in the cache
         if (begin <= cursor) & (cursor < begin + each * KEYS):
             own = qkv_ptr + (GROUP * KEY_HEADS + head + tl.arange(0, 1)) * WIDTH
-            new = _turned(
+            new = turned(
                 own, number, partner, inside[None, :], cos, sin, norm_k_ptr, shift_k_ptr, epsilon,
                 WIDTH, NORMED, CENTRED, TURNED,
             ).to(dtype)  # fmt: skip
             tl.store(keys_ptr + cursor * WIDTH + number[None, :], new, mask=inside[None, :])
-            peak = _capped(tl.sum(query.to(tl.float32) * new.to(tl.float32), axis=1) * scale, softcap, CAP)
+            peak = capped(tl.sum(query.to(tl.float32) * new.to(tl.float32), axis=1) * scale, softcap, CAP)
             weight = weight + 1.0
             got = tl.load(qkv_ptr + ((GROUP + 1) * KEY_HEADS + head) * WIDTH + number, mask=inside, other=0.0)
             got = got.to(tl.float32)
@@ -236,7 +211,7 @@ def _pieces(
         tile = place[:, None] * WIDTH + number[None, :]
         key = tl.load(keys_ptr + tile, mask=seen[:, None] & inside[None, :], other=0.0)
         value = tl.load(values_ptr + tile, mask=seen[:, None] & inside[None, :], other=0.0)
-        score = _capped(tl.dot(query, tl.trans(key), input_precision="ieee") * scale, softcap, CAP)
+        score = capped(tl.dot(query, tl.trans(key), input_precision="ieee") * scale, softcap, CAP)
         if BIASED:
             score += tl.load(bias_ptr + row * bias_row + place, mask=seen, other=0.0).to(tl.float32)[None, :]
         score = tl.where(seen[None, :], score, float("-inf"))

@@ -45,8 +45,8 @@ def run_layers(
 
 def _attend(attention: Any, x: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor, cache: KVCache) -> Tensor:
     keys, values = cache.layer(attention.layer)
-    scale, norms = attention.config.head_width**-0.5, _norms(attention)
-    y = single_query(product(x, attention.qkv), keys, values, angles, mask, cache.cursor, scale, norms=norms)
+    qkv, scale, norms = product(x, attention.qkv), attention.config.head_width**-0.5, _norms(attention)
+    y = single_query(qkv, keys, values, angles, mask, cache.cursor, scale, norms=norms, arrivals=cache.arrivals)
     return product(y, attention.out)
 
 

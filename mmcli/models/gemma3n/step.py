@@ -105,7 +105,8 @@ def _attend(attention: Any, x: Tensor, angles: Any, masks: Any, cache: KVCache) 
     keys, values = cache.layer(attention.entry)
     window = attention.config.window if kind else 0
     norms = _norms(attention)
-    y = single_query(qkv, keys, values, angles[kind], masks[kind], cache.cursor, 1.0, None, window, norms, owns)
+    kept = keys, values, angles[kind], masks[kind], cache.cursor
+    y = single_query(qkv, *kept, 1.0, None, window, norms, owns, cache.arrivals)
     return product(y, attention.out)
 
 

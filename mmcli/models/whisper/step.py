@@ -25,7 +25,8 @@ def read(decoder: Any, tokens: Tensor, cache: KVCache, encoded: CrossAttentionKV
     for number, (layer, following) in enumerate(zip(layers, after, strict=True)):
         own, cross, mlp = layer.attention, layer.cross, layer.mlp
         scale = (x.shape[1] // own.heads) ** -0.5
-        y = single_query(product(normed, own.qkv), *cache.layer(number), None, mask, cache.cursor, scale)
+        kept = *cache.layer(number), None, mask, cache.cursor
+        y = single_query(product(normed, own.qkv), *kept, scale, arrivals=cache.arrivals)
         x, normed = _added(x, product(y, own.out), layer.norm_cross)
         k, v = encoded.layers[number]
         y = single_query(product(normed, cross.q), k, v, None, None, None, scale, fresh=False)

@@ -12,7 +12,10 @@ WIDELY = {1, 3, 17}
 # What is given one row only.
 OF_ONE_ROW = {"mmcli.layers.kernels.matvec.matvec"}
 # What is started through a function of another file, whose tests count.
-THROUGH = {"mmcli.layers.kernels.matrix_row.product": "mmcli.layers.kernels.quantised.product"}
+THROUGH = {
+    "mmcli.layers.kernels.one_query.one_query": "mmcli.layers.kernels.single_query.single_query",
+    "mmcli.layers.kernels.matrix_row.product": "mmcli.layers.kernels.quantised.product",
+}
 
 Functions = dict[str, ast.FunctionDef]
 
