@@ -74,6 +74,7 @@ class Encoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         x = F.gelu(self.conv2(F.gelu(self.conv1(features.to(self.conv1.weight))))).mT.to(self.position) + self.position
+        x = x.contiguous()  # else every sum and norm below would go through memory in steps as long as a recording
         for layer in self.layers:
             x = layer(x)
         return self.norm(x)
