@@ -13,12 +13,12 @@ from mmcli.layers.kernels.launch import overlap
 BLOCK = 1024
 
 
-def gated(gate_up: Tensor, activation: str) -> Tensor:
-    """What `plain` computes: [R, 2 · inner] → [R, inner]."""
+def gated(gate_up: Tensor, activation: str, multiple: int = 1) -> Tensor:
+    """What `plain` computes: [R, 2 · inner] → [R, inner], with rows of zeros behind it up to a `multiple`."""
     rows, inner = gate_up.shape[0], gate_up.shape[1] // 2
-    y = torch.empty(rows, inner, dtype=gate_up.dtype, device=gate_up.device)
-    _gated[(rows, triton.cdiv(inner, BLOCK))](
-        gate_up, y, inner, GELU=activation == "gelu", BLOCK=BLOCK, num_warps=4, **overlap(y.device)
+    y = torch.empty(triton.cdiv(rows, multiple) * multiple, inner, dtype=gate_up.dtype, device=gate_up.device)
+    _gated[(len(y), triton.cdiv(inner, BLOCK))](
+        gate_up, y, rows, inner, GELU=activation == "gelu", BLOCK=BLOCK, num_warps=4, **overlap(y.device)
     )
     return y
 
@@ -29,15 +29,15 @@ def plain(gate_up: Tensor, activation: str) -> Tensor:
     return (F.gelu(gate, approximate="tanh") if activation == "gelu" else F.silu(gate)) * up
 
 
-@triton.jit
-def _gated(gate_up_ptr, y_ptr, inner, GELU: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):
+@triton.jit(do_not_specialize=["rows"])
+def _gated(gate_up_ptr, y_ptr, rows, inner, GELU: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):
     row = tl.program_id(0)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    there = column < inner
+    there = (column < inner) & (row < rows)
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
     gate = tl.load(gate_up_ptr + row * 2 * inner + column, mask=there, other=0.0).to(tl.float32)
     up = tl.load(gate_up_ptr + row * 2 * inner + inner + column, mask=there, other=0.0).to(tl.float32)
     gate = gelu(gate) if GELU else gate / (1.0 + tl.exp(-gate))
-    tl.store(y_ptr + row * inner + column, (gate * up).to(y_ptr.dtype.element_ty), mask=there)
+    tl.store(y_ptr + row * inner + column, (gate * up).to(y_ptr.dtype.element_ty), mask=column < inner)

@@ -80,7 +80,11 @@ def test_gated(rows, inner, activation, dtype):
     from mmcli.layers.kernels import gated
 
     x = 4 * numbers(rows, 2 * inner, dtype=dtype)
-    assert_close(gated.gated(x, activation), gated.plain(x.float(), activation), dtype)
+    exact = gated.plain(x.float(), activation)
+    assert_close(gated.gated(x, activation), exact, dtype)
+    more = gated.gated(x, activation, multiple=8)
+    assert len(more) == 8 * -(-rows // 8) and not more[rows:].any()
+    assert_close(more[:rows], exact, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
