@@ -12,7 +12,6 @@ asked into the second cache before x is there, the TMA's tensor descriptors, and
 one kernel.
 """
 
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -22,7 +21,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from mmcli.layers.kernels.functions import activated
-from mmcli.layers.kernels.launch import overlap
+from mmcli.layers.kernels.launch import is_hopper, overlap
 
 
 class Cut(NamedTuple):
@@ -53,12 +52,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
     if not 1 < len(x) <= MOST_ROWS or not x.is_cuda or not x.dtype == weight.dtype == torch.bfloat16:
         return False
     whole = weight.shape[1] % FULL_WIDTH == 0 and x.is_contiguous() and weight.is_contiguous()
-    return whole and _is_hopper(x.device.index)
-
-
-@cache
-def _is_hopper(index: int | None) -> bool:
-    return torch.cuda.get_device_capability(index)[0] == 9
+    return whole and is_hopper(x.device.index)
 
 
 def product(

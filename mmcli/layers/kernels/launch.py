@@ -28,6 +28,12 @@ def _overlapping(index: int | None) -> dict[str, Any]:
     return {"PDL": True, "launch_pdl": True} if new_enough else {"PDL": False}
 
 
+@cache
+def is_hopper(index: int | None) -> bool:
+    """Whether that CUDA device (None: the current one) is of NVIDIA's Hopper generation."""
+    return torch.cuda.get_device_capability(index)[0] == 9
+
+
 def interpreted() -> bool:
     """Whether Triton's interpreter runs the kernels, which it does on the CPU too (for tests)."""
     return os.environ.get("TRITON_INTERPRET") == "1"

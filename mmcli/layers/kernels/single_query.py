@@ -67,11 +67,12 @@ def single_query(
 ) -> Tensor:
     """What `plain` computes, reading no key behind the cursor, nor one in front of the `window` (0: there is none).
 
-    With `arrivals` (`KVCache.arrivals`) one row is read by one kernel where that is faster.
+    With `arrivals` (`KVCache.arrivals`) it is one kernel where that is faster.
     """
     rows, key_heads, length, width = keys.shape
     heads = qkv.shape[1] // width - (2 * key_heads if fresh else 0)
-    if arrivals is not None and bias is not None and cursor is not None and one_query.fits(keys, heads, arrivals):
+    counted = arrivals is not None and one_query.fits(keys, heads, arrivals, fresh)
+    if counted and arrivals is not None and bias is not None and cursor is not None:
         return one_query.one_query(
             qkv, keys, values, angles, bias, cursor, arrivals, scale, softcap, window, norms, fresh
         )
