@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from mmcli.engine.kv_cache import KVCache
@@ -30,31 +31,60 @@ class Read(NamedTuple):
 
 
 def run_layers(
-    layers: Any, read: Read, per_layer: Any, attend: Callable[[Any, Tensor], Tensor], rows: int | None = None
+    layers: Any,
+    read: Read,
+    per_layer: Any,
+    attend: Callable[[Any, Tensor], Tensor],
+    rows: int | None = None,
+    side: Any = None,
 ) -> Read:
     """All tokens through some layers, with every layer's vectors of them, [R, P] each.
 
     `attend` takes a layer's attention and normed vectors [R, D]. Of a prompt of so many `rows` the last layer goes on
-    with the last token of each, for which alone it has a vector, once it has attended for all.
+    with the last token of each, for which alone it has a vector, once it has attended for all. Of a step LAUREL's two
+    small products run beside attention on the stream `side`: they leave most of the device idle.
     """
     streams, more, more_norm = read
     for layer, row in zip(layers, per_layer, strict=True):
         predicted, normed = altup.predict(layer.altup, streams, more, more_norm, layer.norm_attention)
+        low_rank = None if side is None else _beside(side, _low_rank, layer.laurel, normed)
         attended = attend(layer.attention, normed)
         if rows is not None and layer is layers[-1]:
             predicted, normed, attended = (_last(part, rows) for part in (predicted, normed, attended))
-        low_rank = product(product(normed, layer.laurel.left), layer.laurel.right)
+        if low_rank is None:
+            low_rank = _low_rank(layer.laurel, normed)
+        else:
+            torch.cuda.current_stream().wait_stream(side)
         x, ready = joined(layer, predicted, normed, attended, low_rank)
         streams, scaled = altup.correct(layer.altup, predicted, x, _mlp(layer.mlp, ready), layer.norm_mlp_out)
         more, more_norm = _per_layer(layer.per_layer, scaled, row), layer.per_layer.norm
     return Read(streams, more, more_norm)
 
 
+def _low_rank(laurel: Any, x: Tensor) -> Tensor:
+    """LAUREL's part of normed vectors, before its norm."""
+    return product(product(x, laurel.left), laurel.right)
+
+
+def _beside(side: Any, work: Callable[..., Tensor], *given: Any) -> Tensor:
+    """`work(*given)` on the stream `side`, after all that the current one has been given so far, which has to wait for
+    it: a branch of the graph that is recorded.
+
+    As the two wait for each other each time, neither uses memory again that the other one still needs. (After the last
+    time only the graph's own memory is safe, so it is for recordings.)
+    """
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        return work(*given)
+
+
 def read_step(decoder: Any, streams: Tensor, per_layer: Any, angles: Any, masks: Any, cache: KVCache) -> Tensor:
     """Streams [B, 1, A, D] and every layer's vectors of the token, [B, 1, P] each → streams behind the last layer."""
     attend = partial(_attend, angles=angles, masks=masks, cache=cache)
     read = Read(streams[:, 0].contiguous())
-    return run_layers(decoder.layers, read, [row[:, 0] for row in per_layer], attend).finished()[:, None]
+    recording = streams.is_cuda and torch.cuda.is_current_stream_capturing()
+    side = torch.cuda.Stream(streams.device) if recording else None
+    return run_layers(decoder.layers, read, [row[:, 0] for row in per_layer], attend, side=side).finished()[:, None]
 
 
 def read_prompt(
