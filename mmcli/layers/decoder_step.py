@@ -8,18 +8,19 @@ prompt's many rows norms and additions are one reading and one writing instead o
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.attention import attend
 from mmcli.layers.gated_mlp import GatedMLP
 from mmcli.layers.grouped_query import GroupedQueryAttention
-from mmcli.layers.kernels import MOST_ROWS
+from mmcli.layers.kernels import MOST_ROWS, quantised, quantised_rows
 from mmcli.layers.kernels.gated import gated
 from mmcli.layers.kernels.matvec import product
 from mmcli.layers.kernels.placed import placed
 from mmcli.layers.kernels.residual_norm import norm, residual_norm
 from mmcli.layers.kernels.single_query import single_query
+from mmcli.layers.weight_only import WeightOnlyLinear
 
 EIGHT = 8  # For 260 rows of 16,384 numbers, say, the library's product takes a quarter longer than for 264.
 
@@ -54,8 +55,8 @@ class Parts(Protocol):
         ...
 
     def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: Any, last_only: bool) -> Tensor:
-        """The attention of normed vectors [B · T, D], before it is added; with `last_only` that of each row's last
-        token, [B, D]."""
+        """The attention of normed vectors [B · T, D], before it is added, perhaps in `parts`; with `last_only` that
+        of each row's last token, [B, D]."""
         ...
 
 
@@ -84,7 +85,7 @@ class LayerParts(NamedTuple):
         qkv = product(x, own.qkv)
         after = own.scale, own.softcap
         y = single_query(qkv, keys, values, angles, self.mask, cache.cursor, *after, arrivals=cache.arrivals)
-        return product(y, own.out)
+        return parts(y, own.out)
 
 
 class PromptParts(LayerParts):
@@ -131,10 +132,29 @@ def run_layers(
         if ends:
             x = x.view(rows, -1, width)[:, -1].contiguous()
         x, normed = residual_norm(x, y, layer.after_attention, layer.before_mlp, epsilon, first)
-        mlp = layer.mlp
-        assert mlp.gate_up is not None
-        inner = gated(product(normed, mlp.gate_up), activation, 1 if len(x) <= MOST_ROWS else EIGHT)
-        y = product(inner, mlp.down)[: len(x)]
+        y = _through_mlp(normed, layer.mlp, activation)
         y = y if layer.rows is None else y * layer.rows
         x, normed = residual_norm(x, y, layer.after_mlp, following, epsilon, second)
     return normed.view(rows, -1, width)
+
+
+def _through_mlp(x: Tensor, mlp: GatedMLP, activation: str) -> Tensor:
+    assert mlp.gate_up is not None
+    if len(x) <= MOST_ROWS:
+        return parts(gated_product(x, mlp.gate_up, activation), mlp.down)
+    inner = gated(product(x, mlp.gate_up), activation, EIGHT)
+    return product(inner, mlp.down)[: len(x)]
+
+
+def gated_product(x: Tensor, linear: nn.Module, activation: str) -> Tensor:
+    """activation(gate) · up of vectors [R, D], by a layer that has the gates in front."""
+    if isinstance(linear, WeightOnlyLinear) and linear.bias is None and quantised_rows(x, linear.stored):
+        return quantised.gated(x, linear.stored, linear.scale, activation)
+    return gated(product(x, linear), activation)
+
+
+def parts(x: Tensor, linear: nn.Module) -> Tensor:
+    """Vectors [R, K] through a layer, [R, N], or what sums up to that, [S, R, N]: `residual_norm` takes either."""
+    if isinstance(linear, WeightOnlyLinear) and linear.bias is None and quantised_rows(x, linear.stored):
+        return quantised.parts(x, linear.stored, linear.scale)
+    return product(x, linear)

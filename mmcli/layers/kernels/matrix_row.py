@@ -1,15 +1,18 @@
-"""One row by a weight in 4-bit integers through the matrix units of a GPU.
+"""One row by a weight in 8- or 4-bit integers through the integer matrix units of a GPU.
 
-Elsewhere each integer becomes a number and is multiplied by one of x, which takes longer than its half byte takes to be
-read: here both are done for many at once. (With 8-bit integers it took as long as `quantised.py` does.)
+Elsewhere each integer becomes a number and meets one of x, which takes longer than its bytes take to be read. Here x
+becomes two 8-bit integers a number, and the weight's stay as they are (`lanes.py`).
 
-A program takes 16 outputs, and its warps share their columns. The unit multiplies 16 × 16 numbers by 16 × 8 (PTX ISA,
-"mma.m16n8k16"): lane 4g + t gives it numbers of rows g and g + 8, and of column g of the other side, all at the same
-places of the sum, which may be any places. So a lane reads 16 bytes of both rows at once, and turns two integers into
-two bfloat16 with one operation on 32 bits: 0x4300 | u is 2⁷ + u.
+A program takes a share of x's columns, each of its warps a part of that for good: it makes them integers once, with a
+step of its own, and multiplies them by tiles of the weight, one after the other, while the next one is on its way.
 
-All is written for the lanes of a warp, one number a thread: it runs on NVIDIA's GPUs from Ampere on only.
+A step is the largest number of a warp's part divided by 32,512. So each of n numbers is moved by at most a 65,024th of
+the largest, and all by at most √n / 65,024 · ‖x‖ in the Euclidean norm: with the 512 of a warp by 0.0004 · ‖x‖, where
+having been rounded to bfloat16 has moved them by up to 0.002 · ‖x‖. All else is exact but for sums in float32.
 """
+
+from functools import cache
+from typing import NamedTuple
 
 import torch
 import triton
@@ -17,212 +20,257 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from mmcli.hub.quantized import GROUP
+from mmcli.layers.kernels.functions import gelu
+from mmcli.layers.kernels.lanes import (
+    eight_numbers,
+    four_words,
+    largest,
+    largest_of_warp,
+    shuffled,
+    two_parts,
+    with_int4,
+    with_int8,
+)
 from mmcli.layers.kernels.launch import overlap
 
-OUT = 16  # outputs of a program
-MOST_WARPS = 16
-# Readings of a lane that are on their way at a time: with few outputs more warps share a row, each with less of it.
-STEPS, FEW_STEPS, MOST_STEPS = 4, 2, 6
-MANY_OUTPUTS = 1 << 14
-LONG = 64  # readings of a row with which there is enough for all warps
+
+class Tile(NamedTuple):
+    """What a program reads at a time: 16 · `blocks` rows of a weight, of each a share of the columns."""
+
+    blocks: int
+    warps: int
+    steps: int  # readings of 128 columns that a warp does at a time
+    shares: int  # programs among which a row's columns are divided
+    programs: int  # of each share, for a multiprocessor
+
+
+MANY_OUTPUTS = 1 << 16
+LONGEST = 32  # readings of 128 columns that one program does: more are divided among several
 
 
 def fits(x: Tensor, stored: Tensor) -> bool:
-    """Whether `product` takes them: 4-bit integers and bfloat16 on a GPU, where lanes can read 16 bytes at once."""
-    aligned = x.data_ptr() % 16 == 0 and stored.data_ptr() % 16 == 0 and stored.shape[1] % 32 == 0
-    return x.is_cuda and x.dtype == torch.bfloat16 and stored.dtype == torch.uint8 and aligned
+    """Whether `parts` takes them: one row in bfloat16 on a GPU, where lanes can read 16 bytes at once."""
+    aligned = x.data_ptr() % 16 == 0 and stored.data_ptr() % 16 == 0 and x.shape[1] % GROUP == 0
+    return x.is_cuda and len(x) == 1 and x.dtype == torch.bfloat16 and aligned
 
 
-def product(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
-    """x [1, K] by a weight [N, K] in 4-bit integers (see `quantised.py`) → [1, N], sums in float32."""
-    outputs, width = stored.shape
-    y = torch.empty(1, outputs, dtype=x.dtype, device=x.device)
-    warps, steps, turns = _shares(outputs, triton.cdiv(width, 64))
-    _int4[(triton.cdiv(outputs, OUT),)](
-        x.view(torch.int64), stored.view(torch.int32), scale.view(torch.int32), y, outputs,
-        QUADS=width // 16, WARPS=warps, STEPS=steps, TURNS=turns, num_warps=warps, **overlap(x.device),
-    )  # fmt: skip
+def parts(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
+    """x [1, K] by a weight [N, K] in integers → what sums up to their product, [S, 1, N], in float32 if S > 1."""
+    outputs = len(stored)
+    tile = _tile(outputs, x.shape[1], stored.dtype == torch.uint8)
+    y = torch.empty(tile.shares, 1, outputs, dtype=x.dtype if tile.shares == 1 else torch.float32, device=x.device)
+    _start(x, stored, scale, y, outputs, 8 * tile.blocks, tile, "")
     return y
 
 
-def _shares(outputs: int, readings: int) -> tuple[int, int, int]:
-    """Warps of a program, readings of each at a time and how often, for so many readings of a row by four lanes."""
-    steps = STEPS if outputs >= MANY_OUTPUTS or readings >= LONG else FEW_STEPS
-    warps = min(MOST_WARPS, 1 << (max(1, readings // steps).bit_length() - 1))
-    each = triton.cdiv(readings, warps)
-    return (warps, each, 1) if each <= MOST_STEPS else (warps, steps, triton.cdiv(each, steps))
+def fits_gated(x: Tensor, stored: Tensor) -> bool:
+    """Whether `gated` takes them, too: a gate's whole sum has to be in one program."""
+    return fits(x, stored) and triton.cdiv(x.shape[1], 128) <= LONGEST
+
+
+def gated(x: Tensor, stored: Tensor, scale: Tensor, activation: str) -> Tensor:
+    """activation(gate) · up of x [1, K] by a weight [2 · N, K], the gates in front → [1, N]."""
+    outputs = len(stored) // 2
+    tile = _tile(outputs * 2, x.shape[1], stored.dtype == torch.uint8)
+    y = torch.empty(1, outputs, dtype=x.dtype, device=x.device)
+    _start(x, stored, scale, y, outputs, outputs, tile, activation)
+    return y
+
+
+def _tile(outputs: int, width: int, narrow: bool) -> Tile:
+    """The fastest of those that were tried, one by one and in a chain."""
+    readings = triton.cdiv(width, 128)
+    shares = triton.cdiv(readings, LONGEST)
+    warps = min(4 if narrow and readings <= 16 else 8, triton.next_power_of_2(readings))
+    programs = 16 // warps if narrow else outputs if outputs >= MANY_OUTPUTS else 6 if readings <= 16 else 2
+    return Tile(1, warps, triton.cdiv(readings, warps * shares), shares, programs)
+
+
+def _start(
+    x: Tensor, stored: Tensor, scale: Tensor, y: Tensor, outputs: int, below: int, tile: Tile, activation: str
+) -> None:
+    tiles = triton.cdiv(outputs, (8 if activation else 16) * tile.blocks)
+    programs = min(tile.programs * multiprocessors(x.device.index) // tile.shares, tiles)
+    _product[(programs * tile.shares,)](
+        x.view(torch.int64), stored.view(torch.int32), scale, y, outputs, below, tiles,
+        GROUPS=x.shape[1] // GROUP, WARPS=tile.warps, STEPS=tile.steps, BLOCKS=tile.blocks, SHARES=tile.shares,
+        NARROW=stored.dtype == torch.uint8, ACTIVATION=activation, num_warps=tile.warps, **overlap(x.device),
+    )  # fmt: skip
+
+
+@cache
+def multiprocessors(index: int) -> int:
+    """How many the device has."""
+    return torch.cuda.get_device_properties(index).multi_processor_count
 
 
 @triton.jit
-def _int4(
-    x_ptr, words_ptr, scale_ptr, y_ptr, outputs,
-    QUADS: tl.constexpr, WARPS: tl.constexpr, STEPS: tl.constexpr, TURNS: tl.constexpr, PDL: tl.constexpr,
+def _product(
+    x_ptr, words_ptr, scale_ptr, y_ptr, outputs, below, tiles,
+    GROUPS: tl.constexpr, WARPS: tl.constexpr, STEPS: tl.constexpr, BLOCKS: tl.constexpr, SHARES: tl.constexpr,
+    NARROW: tl.constexpr, ACTIVATION: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Four words are the 32 columns that share a scale. Lane t has numbers of x for column t of the other side alone,
-    so the product's four first columns are the sums of four groups, which then get their scales."""
+    """Of a block's 16 rows of the weight the lower ones stand `below` the upper ones: gates, and what they multiply,
+    meet in one thread."""
+    HALF: tl.constexpr = BLOCKS * 8
+    GATED: tl.constexpr = ACTIVATION != ""
     thread = tl.arange(0, WARPS * 32)
     row, lane, warp = thread % 32 // 4, thread % 4, thread // 32
-    output = tl.program_id(0) * 16 + tl.arange(0, 8)
-    above = tl.minimum(tl.program_id(0) * 16 + row, outputs - 1).to(tl.int64)
-    below = tl.minimum(tl.program_id(0) * 16 + 8 + row, outputs - 1).to(tl.int64)
-    upper, lower = words_ptr + above * (QUADS * 4), words_ptr + below * (QUADS * 4)
-    above, below = scale_ptr + above * (QUADS // 2), scale_ptr + below * (QUADS // 2)
-    words = _words(upper, lower, warp * STEPS * 4 + lane, QUADS, STEPS)
-    scales = _scales(above, below, warp * STEPS * 2 + lane % 2, QUADS, STEPS)
+    share = tl.program_id(0) % SHARES
+    begin = tl.program_id(0) // SHARES
+    stride = tl.num_programs(0) // SHARES
+    first = (share * WARPS + warp) * STEPS  # the warp's first reading of 128 columns
+    words = _words(words_ptr, begin, tiles, row, lane, first, outputs, below, GROUPS, STEPS, BLOCKS, NARROW, GATED)
+    scales = _scales(scale_ptr, begin, tiles, row, lane, first, outputs, below, GROUPS, STEPS, BLOCKS, NARROW, GATED)
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
-    zero = (thread * 0).to(tl.float32)
-    sum0 = zero
-    sum1 = zero
-    for turn in tl.static_range(TURNS):
-        following = ()
-        next_scales = ()
-        if turn + 1 < TURNS:
-            first = ((turn + 1) * WARPS + warp) * STEPS
-            following = _words(upper, lower, first * 4 + lane, QUADS, STEPS)
-            next_scales = _scales(above, below, first * 2 + lane % 2, QUADS, STEPS)
-        for s in tl.static_range(STEPS):
-            quad = ((turn * WARPS + warp) * STEPS + s) * 4 + lane
-            asked = ((row == lane) & (quad < QUADS)).to(tl.int32)
-            at = x_ptr + quad.to(tl.int64) * 8
-            sums = (zero, zero, zero, zero)
-            for word in tl.static_range(4):
-                pairs = _eight_in_pairs(at + word * 2, asked)
-                sums = _with_int4(sums, words[2 * s][word], words[2 * s + 1][word], pairs)
-            scale0, scale1 = _halves(scales[2 * s])
-            scale2, scale3 = _halves(scales[2 * s + 1])
-            sum0 += sums[0] * scale0 + sums[1] * scale1
-            sum1 += sums[2] * scale2 + sums[3] * scale3
+    xs, step = _in_parts(x_ptr, row, lane, first, GROUPS, STEPS, NARROW)
+    number = tl.arange(0, HALF)
+    for tile in range(begin, tiles, stride):
+        ahead = tile + stride
+        following = _words(
+            words_ptr, ahead, tiles, row, lane, first, outputs, below, GROUPS, STEPS, BLOCKS, NARROW, GATED
+        )
+        next_scales = _scales(
+            scale_ptr, ahead, tiles, row, lane, first, outputs, below, GROUPS, STEPS, BLOCKS, NARROW, GATED
+        )
+        sums = ()
+        for b in tl.static_range(BLOCKS):
+            sums = sums + _block(words, scales, xs, step, b, STEPS, BLOCKS, NARROW)  # type: ignore[assignment]
+        upper, lower = _over_lanes(sums, WARPS, BLOCKS).split()
+        kind = y_ptr.dtype.element_ty
+        if GATED:
+            upper = gelu(upper) if ACTIVATION == "gelu" else upper / (1.0 + tl.exp(-upper))
+            at = tile * HALF + number
+            tl.store(y_ptr + at, (upper * lower).to(kind), mask=at < outputs)
+        else:
+            at = tile * (2 * HALF) + number
+            tl.store(y_ptr + share * outputs + at, upper.to(kind), mask=at < outputs)
+            tl.store(y_ptr + share * outputs + at + HALF, lower.to(kind), mask=at + HALF < outputs)
         words = following
         scales = next_scales
-    kind = y_ptr.dtype.element_ty
-    tl.store(y_ptr + output, _over_lanes(sum0, WARPS).to(kind), mask=output < outputs)
-    tl.store(y_ptr + output + 8, _over_lanes(sum1, WARPS).to(kind), mask=output + 8 < outputs)
 
 
 @triton.jit
-def _over_lanes(x, WARPS: tl.constexpr):
-    """Sums [8] over a row's four lanes and over warps."""
-    return tl.sum(tl.sum(x.reshape(WARPS, 8, 4), axis=2), axis=0)
+def _in_parts(x_ptr, row, lane, first, GROUPS: tl.constexpr, STEPS: tl.constexpr, NARROW: tl.constexpr):
+    """A lane's words of x, eight a reading, and the step of its warp.
+
+    What a lane reads are eight numbers: with 4-bit integers a fourth of its group, whose other words come from the
+    lanes that read these; with 8-bit ones those of the places for which its column has none but zeros elsewhere.
+    """
+    quarter = row // 2
+    raw = ()
+    top = row * 0
+    for s in tl.static_range(STEPS):
+        if NARROW:
+            eight = ((first + s) * 4 + lane) * 4 + quarter
+        else:
+            eight = (first + s) * 16 + quarter // 2 * 8 + lane * 2 + quarter % 2
+        words = eight_numbers(x_ptr + eight.to(tl.int64) * 2, (eight < GROUPS * 4).to(tl.int32))
+        top = tl.maximum(top, largest(words))
+        raw = raw + (words,)  # type: ignore[assignment]
+    top = largest_of_warp(top).to(tl.float32, bitcast=True)
+    top = tl.maximum(top, 1e-30, propagate_nan=tl.PropagateNan.ALL)
+    xs = ()
+    for s in tl.static_range(STEPS):
+        one, other = two_parts(raw[s], 32512.0 / top, 1 - row % 2, NARROW)
+        words = ()
+        for q in tl.static_range(4):
+            if NARROW:  # the first two quarters of a group, then the others: even places of both, odd places of both
+                own = (quarter == lane).to(tl.int32)
+                source = (q // 2 * 4 + row % 2) * 4 + lane
+                part = one if q % 2 == 0 else other
+                words = words + (shuffled(part, source) * own, shuffled(part, source + 8) * own)  # type: ignore[assignment]
+            else:
+                own = (quarter == q).to(tl.int32)
+                words = words + (one * own, other * own)  # type: ignore[assignment]
+        xs = xs + (words,)  # type: ignore[assignment]
+    return xs, top * ((1 / 32512 / 16) if NARROW else (1 / 32512))
 
 
 @triton.jit
-def _words(upper, lower, first, QUADS: tl.constexpr, STEPS: tl.constexpr):
-    """Four words of both rows for each step; behind the end the last ones again, which then meet no x."""
+def _block(words, scales, xs, step, b: tl.constexpr, STEPS: tl.constexpr, BLOCKS: tl.constexpr, NARROW: tl.constexpr):
+    """A lane's sums in the upper and in the lower row of a block."""
+    upper = step * 0.0
+    lower = step * 0.0
+    if NARROW:
+        for s in tl.static_range(STEPS):
+            above, below = with_int4(words[2 * (s * BLOCKS + b)], words[2 * (s * BLOCKS + b) + 1], xs[s])
+            upper += above * scales[2 * (s * BLOCKS + b)].to(tl.float32)
+            lower += below * scales[2 * (s * BLOCKS + b) + 1].to(tl.float32)
+    else:
+        zero = step.to(tl.int32) * 0
+        c = (zero, zero, zero, zero)
+        for s in tl.static_range(STEPS):
+            c = with_int8(c, words[2 * (s * BLOCKS + b)], words[2 * (s * BLOCKS + b) + 1], xs[s])
+        upper = (c[0] * 256 + c[1]).to(tl.float32) * scales[2 * b]
+        lower = (c[2] * 256 + c[3]).to(tl.float32) * scales[2 * b + 1]
+    return upper * step, lower * step
+
+
+@triton.jit
+def _over_lanes(sums, WARPS: tl.constexpr, BLOCKS: tl.constexpr):
+    """Sums over a row's four lanes and over warps: [8 · BLOCKS, 2], the upper and the lower rows."""
+    if BLOCKS == 1:
+        upper = sums[0]
+        lower = sums[1]
+    elif BLOCKS == 2:
+        upper = tl.join(sums[0], sums[2])
+        lower = tl.join(sums[1], sums[3])
+    else:
+        upper = tl.join(tl.join(sums[0], sums[4]), tl.join(sums[2], sums[6]))
+        lower = tl.join(tl.join(sums[1], sums[5]), tl.join(sums[3], sums[7]))
+    both = tl.join(upper, lower).reshape(WARPS, 8, 4, BLOCKS * 2)
+    return tl.sum(tl.sum(both, axis=2), axis=0).reshape(BLOCKS * 8, 2)
+
+
+@triton.jit
+def _row(tile, row, outputs, below, i: tl.constexpr, BLOCKS: tl.constexpr, GATED: tl.constexpr):
+    """The row of the weight that is a lane's in half block i of a tile, behind the end the last one again."""
+    own = tile * (BLOCKS * (8 if GATED else 16)) + row * BLOCKS + i // 2 + i % 2 * below
+    return tl.minimum(own, outputs * (2 if GATED else 1) - 1).to(tl.int64)
+
+
+@triton.jit
+def _words(
+    words_ptr, tile, tiles, row, lane, first, outputs, below,
+    GROUPS: tl.constexpr, STEPS: tl.constexpr, BLOCKS: tl.constexpr, NARROW: tl.constexpr, GATED: tl.constexpr,
+):  # fmt: skip
+    """What a lane reads of a tile: 16 bytes of every row for each step, of 8-bit integers 32; zeros behind the end."""
     words = ()
     for s in tl.static_range(STEPS):
-        quad = tl.minimum(first + s * 4, QUADS - 1) * 4
-        words = words + (_four_words(upper + quad), _four_words(lower + quad))  # type: ignore[assignment]
+        for i in tl.static_range(2 * BLOCKS):
+            at = words_ptr + _row(tile, row, outputs, below, i, BLOCKS, GATED) * (GROUPS * (4 if NARROW else 8))
+            if NARROW:
+                piece = (first + s) * 4 + lane
+                there = (tile < tiles) & (piece < GROUPS)
+                words = words + (four_words(at + piece * 4, there.to(tl.int32)),)  # type: ignore[assignment]
+            else:
+                piece = (first + s) * 8 + lane
+                there = (tile < tiles) & (piece < GROUPS * 2)
+                later = (tile < tiles) & (piece + 4 < GROUPS * 2)
+                one = four_words(at + piece * 4, there.to(tl.int32))
+                words = words + (one + four_words(at + piece * 4 + 16, later.to(tl.int32)),)  # type: ignore[assignment]
     return words
 
 
 @triton.jit
-def _scales(above, below, first, QUADS: tl.constexpr, STEPS: tl.constexpr):
-    """Scales of two groups of both rows for each step."""
+def _scales(
+    scale_ptr, tile, tiles, row, lane, first, outputs, below,
+    GROUPS: tl.constexpr, STEPS: tl.constexpr, BLOCKS: tl.constexpr, NARROW: tl.constexpr, GATED: tl.constexpr,
+):  # fmt: skip
+    """The scales of a lane's group in every row for each step; of 8-bit integers those of the rows."""
     scales = ()
-    for s in tl.static_range(STEPS):
-        pair = tl.minimum(first + s * 2, QUADS // 2 - 1)
-        scales = scales + (tl.load(above + pair), tl.load(below + pair))  # type: ignore[assignment]
+    for s in tl.static_range(STEPS if NARROW else 1):
+        for i in tl.static_range(2 * BLOCKS):
+            own = _row(tile, row, outputs, below, i, BLOCKS, GATED)
+            if NARROW:
+                group = (first + s) * 4 + lane
+                there = (tile < tiles) & (group < GROUPS)
+                scale = tl.load(scale_ptr + own * GROUPS + group, mask=there, other=0.0)
+            else:
+                scale = tl.load(scale_ptr + own, mask=(tile < tiles) & (own >= 0), other=0.0)
+            scales = scales + (scale,)  # type: ignore[assignment]
     return scales
-
-
-@triton.jit
-def _four_words(at):
-    """Sixteen bytes of what is read once and never written."""
-    return tl.inline_asm_elementwise(
-        "ld.global.nc.L1::no_allocate.v4.u32 {$0, $1, $2, $3}, [$4];",
-        "=r,=r,=r,=r,l",
-        [at],
-        dtype=(tl.int32, tl.int32, tl.int32, tl.int32),
-        is_pure=False,
-        pack=1,
-    )
-
-
-@triton.jit
-def _eight_in_pairs(at, asked):
-    """Eight bfloat16 as the pairs (0, 4), (1, 5), (2, 6) and (3, 7), as `_with_int4` finds those of a word."""
-    return tl.inline_asm_elementwise(
-        """{
-        .reg .pred p;
-        .reg .b32 a, b, c, d;
-        setp.ne.s32 p, $5, 0;
-        mov.b32 a, 0;
-        mov.b32 b, 0;
-        mov.b32 c, 0;
-        mov.b32 d, 0;
-        @p ld.global.v4.u32 {a, b, c, d}, [$4];
-        prmt.b32 $0, a, c, 0x5410;
-        prmt.b32 $1, a, c, 0x7632;
-        prmt.b32 $2, b, d, 0x5410;
-        prmt.b32 $3, b, d, 0x7632;
-        }""",
-        "=r,=r,=r,=r,l,r",
-        [at, asked],
-        dtype=(tl.int32, tl.int32, tl.int32, tl.int32),
-        is_pure=False,
-        pack=1,
-    )
-
-
-@triton.jit
-def _halves(word):
-    """Two float16 as float32."""
-    return tl.inline_asm_elementwise(
-        """{
-        .reg .b16 low, high;
-        mov.b32 {low, high}, $2;
-        cvt.f32.f16 $0, low;
-        cvt.f32.f16 $1, high;
-        }""",
-        "=f,=f,r",
-        [word],
-        dtype=(tl.float32, tl.float32),
-        is_pure=True,
-        pack=1,
-    )
-
-
-@triton.jit
-def _with_int4(sums, upper, lower, pairs):
-    """The sums and the products of a word, eight 4-bit integers, of both rows: 2⁷ + u, less 2⁷ + 8."""
-    return tl.inline_asm_elementwise(
-        """{
-        .reg .b32 a, b, c, d, u, l, one, less;
-        .reg .f32 e, f, g, h;
-        mov.b32 one, 0x3F803F80;
-        mov.b32 less, 0xC308C308;
-        shr.u32 u, $4, 4;
-        shr.u32 l, $5, 4;
-        lop3.b32 a, $4, 0x000F000F, 0x43004300, 0xEA;
-        lop3.b32 b, $5, 0x000F000F, 0x43004300, 0xEA;
-        lop3.b32 c, u, 0x000F000F, 0x43004300, 0xEA;
-        lop3.b32 d, l, 0x000F000F, 0x43004300, 0xEA;
-        fma.rn.bf16x2 a, a, one, less;
-        fma.rn.bf16x2 b, b, one, less;
-        fma.rn.bf16x2 c, c, one, less;
-        fma.rn.bf16x2 d, d, one, less;
-        mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32
-            {e, f, g, h}, {a, b, c, d}, {$6, $7}, {$10, $11, $12, $13};
-        shr.u32 u, $4, 8;
-        shr.u32 l, $5, 8;
-        lop3.b32 a, u, 0x000F000F, 0x43004300, 0xEA;
-        lop3.b32 b, l, 0x000F000F, 0x43004300, 0xEA;
-        shr.u32 u, $4, 12;
-        shr.u32 l, $5, 12;
-        lop3.b32 c, u, 0x000F000F, 0x43004300, 0xEA;
-        lop3.b32 d, l, 0x000F000F, 0x43004300, 0xEA;
-        fma.rn.bf16x2 a, a, one, less;
-        fma.rn.bf16x2 b, b, one, less;
-        fma.rn.bf16x2 c, c, one, less;
-        fma.rn.bf16x2 d, d, one, less;
-        mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32
-            {$0, $1, $2, $3}, {a, b, c, d}, {$8, $9}, {e, f, g, h};
-        }""",
-        "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f",
-        [upper, lower, pairs[0], pairs[1], pairs[2], pairs[3], sums[0], sums[1], sums[2], sums[3]],
-        dtype=(tl.float32, tl.float32, tl.float32, tl.float32),
-        is_pure=True,
-        pack=1,
-    )

@@ -13,6 +13,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from mmcli.hub.quantized import GROUP, multiplied
+from mmcli.layers.kernels import gated as gates
 from mmcli.layers.kernels import matrix_row
 from mmcli.layers.kernels.functions import floats_of_int8, four_floats, mantissas_of_int4, numbers_of_int4
 from mmcli.layers.kernels.launch import interpreted, overlap
@@ -36,12 +37,27 @@ def fits(stored: Tensor) -> bool:
 
 def product(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
     """What `plain` computes: x [R, K] and a weight [N, K] in integers → [R, N], sums in float32."""
-    return (_one_row if len(x) == 1 else _rows)(x.contiguous(), stored, scale)
+    sums = parts(x, stored, scale)
+    return sums[0] if len(sums) == 1 else _added_up(sums, x.dtype)
+
+
+def parts(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
+    """What sums up to `product`: [S, R, N], in float32 if S > 1."""
+    x = x.contiguous()
+    if len(x) > 1:
+        return _rows(x, stored, scale)
+    return matrix_row.parts(x, stored, scale) if matrix_row.fits(x, stored) else _one_row(x, stored, scale)[None]
+
+
+def gated(x: Tensor, stored: Tensor, scale: Tensor, activation: str) -> Tensor:
+    """`gated.gated` of `product`, whose weight has the gates in front: x [R, K] → [R, N / 2]."""
+    x = x.contiguous()
+    if matrix_row.fits_gated(x, stored):
+        return matrix_row.gated(x, stored, scale, activation)
+    return gates.gated(product(x, stored, scale), activation)
 
 
 def _one_row(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
-    if matrix_row.fits(x, stored):
-        return matrix_row.product(x, stored, scale)
     words, bits = stored.view(torch.int32), _by_bits(x)
     (outputs, count), narrow = words.shape, stored.dtype == torch.uint8
     out, wide = TILE_INT4 if narrow else MANY_TILE_INT8 if outputs >= MANY_OUTPUTS else TILE_INT8
@@ -62,18 +78,22 @@ def _rows(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
     shares = min(tiles, triton.cdiv(programs, triton.cdiv(outputs, out)))
     each = triton.cdiv(tiles, shares)
     shares = triton.cdiv(tiles, each)
-    y = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
-    sums = y if shares == 1 else torch.empty(shares, rows, outputs, dtype=torch.float32, device=x.device)
+    kind = x.dtype if shares == 1 else torch.float32
+    sums = torch.empty(shares, rows, outputs, dtype=kind, device=x.device)
     (_rows_int4 if narrow else _rows_int8)[(triton.cdiv(outputs, out), shares)](
         x.view(torch.int32) if bits and narrow else x, stored, scale, sums, rows, outputs, each,
         WIDTH=width, ROWS=max(16, triton.next_power_of_2(rows)), OUT=out, WIDE=wide, BITS=bits,
         num_warps=warps, num_stages=stages if bits else 1, **overlap(x.device),
     )  # fmt: skip
-    if shares > 1:
-        numbers = rows * outputs
-        _add_up[(triton.cdiv(numbers, OUT_TILE // 4),)](
-            sums, y, numbers, SHARES=shares, BLOCK=OUT_TILE // 4, num_warps=4, **overlap(x.device)
-        )
+    return sums
+
+
+def _added_up(sums: Tensor, dtype: torch.dtype) -> Tensor:
+    y = torch.empty(sums.shape[1:], dtype=dtype, device=sums.device)
+    numbers = y.numel()
+    _add_up[(triton.cdiv(numbers, OUT_TILE // 4),)](
+        sums, y, numbers, SHARES=len(sums), BLOCK=OUT_TILE // 4, num_warps=4, **overlap(y.device)
+    )
     return y
 
 

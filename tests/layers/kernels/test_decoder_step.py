@@ -13,6 +13,7 @@ from mmcli.layers.decoder import LlamaConfig, LlamaDecoder
 from mmcli.layers.fusing import fuse
 from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
 from mmcli.layers.linear import stack
+from mmcli.layers.weight_only import WeightOnlyLinear
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
@@ -56,12 +57,12 @@ def decoder(name):
 
 
 @torch.inference_mode()
-def logits(model, rows):
+def logits(model, rows, dtype=torch.float32):
     """Those of a few steps in a cache with room, each row with as much padding as its number."""
     torch.manual_seed(2)
     c, length = model.config, 50
-    cache = KVCache(c.depth, rows, length, c.key_heads, c.head_width, torch.float32, DEVICE)
-    cache.store.normal_()
+    cache = KVCache(c.depth, rows, length, c.key_heads, c.head_width, dtype, DEVICE)
+    cache.store.copy_(torch.randn(cache.store.shape, device=DEVICE))
     cache.valid[:, :30] = torch.arange(30, device=DEVICE) >= torch.arange(rows, device=DEVICE)[:, None]
     cache.positions.copy_(cache.valid.sum(1))
     cache.fixed, found = True, []
@@ -104,6 +105,31 @@ def test_a_step_through_the_kernels_equals_the_plain_one(name, rows, monkeypatch
     assert len(read) == STEPS
     torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(store, plain_store, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="bfloat16 is for GPUs")
+@pytest.mark.parametrize("name", ["Gemma 1", "Gemma 2", "Llama", "Qwen2"])
+@pytest.mark.parametrize("storage", ["int8", "int4"])
+@pytest.mark.parametrize("rows", [1, 3, 17])
+def test_a_step_with_weights_in_integers_is_as_exact_as_the_plain_one(rows, storage, name, monkeypatch):
+    """In bfloat16, measured by the same step in float32, where rounding adds nothing: but for chance, since a few
+    states have most of all errors, of either path."""
+    monkeypatch.setattr(kernels, "DTYPES", (torch.bfloat16,))
+    model = decoder(name)
+    for layer in model.layers:
+        for part, names in ((layer.attention, ("qkv", "out")), (layer.mlp, ("gate_up", "down"))):
+            for linear in names:
+                setattr(part, linear, WeightOnlyLinear.of(getattr(part, linear), storage))
+    exact = logits(model, rows)[0].float()
+    scales = {part: part.scale for part in model.modules() if isinstance(part, WeightOnlyLinear)}
+    model.bfloat16()
+    for part, scale in scales.items():
+        part.scale = scale
+    fast = logits(model, rows, torch.bfloat16)[0].float()
+    monkeypatch.setenv(kernels.SWITCH, "0")
+    plain = logits(model, rows, torch.bfloat16)[0].float()
+    assert not torch.equal(fast, plain)
+    assert (fast - exact).square().mean() <= 2**2 * (plain - exact).square().mean()
 
 
 def test_only_a_recorded_step_of_few_rows_is_chosen(monkeypatch):

@@ -10,11 +10,15 @@ import pytest
 ROOT = Path(__file__).parents[3]
 WIDELY = {1, 3, 17}
 # What is given one row only.
-OF_ONE_ROW = {"mmcli.layers.kernels.matvec.matvec"}
+OF_ONE_ROW = {
+    "mmcli.layers.kernels.matvec.matvec",
+    "mmcli.layers.kernels.matrix_row.parts",
+    "mmcli.layers.kernels.matrix_row.gated",
+}
 # What is started through a function of another file, whose tests count.
 THROUGH = {
     "mmcli.layers.kernels.one_query.one_query": "mmcli.layers.kernels.single_query.single_query",
-    "mmcli.layers.kernels.matrix_row.product": "mmcli.layers.kernels.quantised.product",
+    "mmcli.layers.kernels.quantised.parts": "mmcli.layers.kernels.quantised.product",
 }
 
 Functions = dict[str, ast.FunctionDef]

@@ -58,6 +58,19 @@ def test_residual_norm(rows, width, sandwich, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows, width, sandwich, parts", [(1, 100, False, 4), (3, 64, True, 2), (17, 2304, False, 8)])
+def test_residual_norm_of_parts(rows, width, sandwich, parts, dtype):
+    from mmcli.layers.kernels import residual_norm
+
+    x, y = numbers(rows, width, dtype=dtype), numbers(parts, rows, width)
+    inner, outer = 1 + numbers(width) / 4 if sandwich else None, numbers(width, dtype=dtype)
+    total, normed = residual_norm.residual_norm(x, y, inner, outer, 1e-6, 0.7)
+    whole = residual_norm.residual_norm(x, y.sum(dim=0), inner, outer, 1e-6, 0.7)
+    assert_close(total, whole[0].float(), dtype)
+    assert_close(normed, whole[1].float(), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", [1, 3, 17])
 @pytest.mark.parametrize("width", [64, 100, 1280])
 def test_residual_layer_norm(rows, width, dtype):

@@ -31,6 +31,22 @@ def test_products(rows, outputs, inputs, storage, dtype):
     assert (got.float() - exact).abs().max() <= limit * exact.abs().max()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("storage", ["int8", "int4"])
+@pytest.mark.parametrize("rows", [1, 3, 17])
+def test_gated(rows, storage, dtype):
+    from mmcli.layers.kernels import gated, quantised
+
+    torch.manual_seed(0)
+    x = torch.randn(rows, 1056, device=DEVICE).to(dtype)
+    stored, scale = quantize(torch.randn(2 * 70, 1056, device=DEVICE) / 1056**0.5, storage)
+    exact = gated.plain(quantised.plain(x.float(), stored, scale), "silu")
+    got = quantised.gated(x, stored, scale, "silu")
+    assert got.shape == exact.shape and got.dtype == dtype
+    limit = {torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]  # with several rows gates are rounded first
+    assert (got.float() - exact).abs().max() <= limit * exact.abs().max()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32] if INTERPRETED else [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("storage", ["int8", "int4"])
 @pytest.mark.parametrize("shape", [(3, 64), (17, 4128), (1, 32)])

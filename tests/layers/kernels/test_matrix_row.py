@@ -1,0 +1,79 @@
+"""One row by weights in integers through the integer matrix units, against the same multiplied out: CUDA only."""
+
+import pytest
+import torch
+
+from mmcli.hub.quantized import quantize
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+STORAGES = ["int8", "int4"]
+SHAPES = [(3, 64), (70, 2304), (33, 1056), (130, 32), (5, 8224), (40, 16384), (2560, 2048), (257, 4096), (17, 14336)]
+
+
+def made(outputs, inputs, storage):
+    torch.manual_seed(0)
+    stored, scale = quantize(torch.randn(outputs, inputs, device="cuda") / inputs**0.5, storage)
+    x = torch.randn(1, inputs, device="cuda").bfloat16()
+    x[:, ::37] *= 30  # parts of unlike size
+    return x, stored, scale
+
+
+def assert_close(got, exact, limit):
+    assert got.shape == exact.shape and torch.isfinite(got).all()
+    assert (got.float() - exact).abs().max() <= limit * exact.abs().max()
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("outputs, inputs", SHAPES)
+def test_parts_sum_up_to_the_product(outputs, inputs, storage):
+    from mmcli.layers.kernels import matrix_row, quantised
+
+    x, stored, scale = made(outputs, inputs, storage)
+    assert matrix_row.fits(x, stored)
+    got = matrix_row.parts(x, stored, scale)
+    assert got.dtype == (torch.bfloat16 if len(got) == 1 else torch.float32)
+    assert_close(got.float().sum(dim=0), quantised.plain(x.float(), stored, scale), 5e-3)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("activation", ["gelu", "silu"])
+@pytest.mark.parametrize("inner, inputs", [(32, 64), (100, 1056), (9, 2304), (16384, 2048), (1027, 4096)])
+def test_gated(inner, inputs, activation, storage):
+    from mmcli.layers.kernels import gated, matrix_row, quantised
+
+    x, stored, scale = made(2 * inner, inputs, storage)
+    exact = gated.plain(quantised.plain(x.float(), stored, scale), activation)
+    assert_close(matrix_row.gated(x, stored, scale, activation), exact, 5e-3)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("blocks, warps, steps, shares", [(1, 1, 2, 5), (2, 4, 3, 1), (4, 2, 2, 3), (1, 16, 1, 1)])
+def test_any_tiles(blocks, warps, steps, shares, storage, monkeypatch):
+    """Rounded to 16 bits of the largest number of a part, where sums are not rounded behind that."""
+    from mmcli.layers.kernels import matrix_row, quantised
+
+    x, stored, scale = made(77, 1056, storage)
+    for programs in (1, 4):
+        tile = matrix_row.Tile(blocks, warps, steps, shares, programs)
+        monkeypatch.setattr(matrix_row, "_tile", lambda *_, tile=tile: tile)
+        got = matrix_row.parts(x, stored, scale)
+        assert len(got) == shares
+        assert_close(got.float().sum(dim=0), quantised.plain(x.float(), stored, scale), 5e-3 if shares == 1 else 3e-4)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("wrong", [torch.inf, -torch.inf, torch.nan])
+def test_what_is_no_number_does_not_become_one(wrong, storage):
+    from mmcli.layers.kernels import matrix_row
+
+    x, stored, scale = made(20, 512, storage)
+    x[0, 300] = wrong
+    assert not torch.isfinite(matrix_row.parts(x, stored, scale).float().sum(dim=0)).any()
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_zeros_give_zeros(storage):
+    from mmcli.layers.kernels import matrix_row
+
+    x, stored, scale = made(20, 512, storage)
+    assert not matrix_row.parts(x * 0, stored, scale).any()
