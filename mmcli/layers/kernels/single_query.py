@@ -26,6 +26,9 @@ PROGRAMS = 1 << 16  # about as many as run at a time, times the numbers of a key
 MOST_PIECES = 64
 WARPS = 4
 STAGES = 2  # tiles of keys and values on their way: more would not fit into the shared memory of small cards
+# Where each query has narrow keys of its own that an encoder made: programs in all, what `KEYS` is, and tiles.
+WHOLE_PROGRAMS, WHOLE_KEYS, WHOLE_STAGES = 320, 256, 3
+NARROW = 64
 
 
 class Norms(NamedTuple):
@@ -77,12 +80,15 @@ def single_query(
             qkv, keys, values, angles, bias, cursor, arrivals, scale, softcap, window, norms, fresh
         )
     group, device = heads // key_heads, qkv.device
-    block = max(16, KEYS // qkv.dtype.itemsize)
+    whole = cursor is None and group == 1 and width <= NARROW
+    block = max(16, (WHOLE_KEYS if whole else KEYS) // qkv.dtype.itemsize)
     wide = max(16, triton.next_power_of_2(width))
-    if triton.cdiv(length, block) * rows * key_heads <= PROGRAMS // (4 * wide):  # much of the device would be idle
+    idle = triton.cdiv(length, block) * rows * key_heads <= PROGRAMS // (4 * wide)  # much of the device
+    if idle and not whole:
         block = max(16, block // 2)
     blocks = triton.cdiv(length, block)
-    pieces = min(blocks, MOST_PIECES, max(1, PROGRAMS // (wide * rows * key_heads)))
+    programs = WHOLE_PROGRAMS if whole else PROGRAMS // wide
+    pieces = min(blocks, MOST_PIECES, max(1, programs // (rows * key_heads)))
     each = triton.cdiv(blocks, pieces)
     pieces = triton.cdiv(blocks, each)
     sums = torch.empty(rows, heads, pieces, width, dtype=torch.float32, device=device)
@@ -97,7 +103,7 @@ def single_query(
         KEY_HEADS=key_heads, GROUP=group, GROUPS=max(16, triton.next_power_of_2(group)), WIDTH=width, WIDE=wide,
         KEYS=block, CAP=softcap is not None, NORMED=norms is not None, CENTRED=query_bias is not None, FRESH=fresh,
         TURNED=angles is not None, BIASED=bias is not None, WHOLE=cursor is None,
-        num_warps=WARPS, num_stages=STAGES if qkv.dtype.itemsize == 2 else 1, **after,
+        num_warps=WARPS, num_stages=1 if qkv.dtype.itemsize > 2 else WHOLE_STAGES if whole else STAGES, **after,
     )  # fmt: skip
     y = torch.empty(rows, heads * width, dtype=qkv.dtype, device=device)
     _join[(rows * heads,)](

@@ -233,5 +233,5 @@ class Whisper(Quantisable, GenerativeModel):
     def logits(self, hidden: Tensor) -> Tensor:
         """States [..., D] → logits [..., V] in float32."""
         if self.head is None:
-            return kernels.floats(kernels.linear(hidden, self.decoder.embedding.get_parameter("weight")))
+            return kernels.float_logits(hidden, self.decoder.embedding.get_parameter("weight"))
         return self.head(hidden).float()

@@ -260,7 +260,7 @@ def test_single_query_with_norms_and_without_an_entry_of_its_own(rows, cursor, w
 
 
 @pytest.mark.parametrize("dtype", DOTTED)
-@pytest.mark.parametrize("rows, heads, length, width", [(1, 6, 1500, 64), (3, 5, 33, 80), (17, 2, 31, 64)])
+@pytest.mark.parametrize("rows, heads, length, width", [(1, 6, 1500, 64), (3, 5, 33, 80), (17, 20, 300, 64)])
 def test_single_query_of_everything_that_an_encoder_made(rows, heads, length, width, dtype):
     from mmcli.layers.kernels import single_query
 
