@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from safetensors import SafetensorError
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from mmcli.errors import ModelError
 from mmcli.hub.device_tensors import DeviceTensors
 from mmcli.hub.quantized import meant_in, multiplied
-from mmcli.hub.safetensors_files import SCALE, TensorInfo, damaged
+from mmcli.hub.safetensors_files import ITEM_BYTES, SCALE, TensorInfo, damaged
 from mmcli.hub.weight_files import header_of, index_of, names_in_index, open_weights, weight_files
 
+HELD = 16 << 20  # bytes read of a mapped file, and kept in another form, until it is opened anew
 COMPARED_ROWS = 64  # of a tied tensor: enough to find a head that was trained on its own
 
 
@@ -171,23 +172,54 @@ def _read(
     module: nn.Module, plan: list[tuple[Path, str, str]], device: torch.device, dtype: torch.dtype | None
 ) -> None:
     for path in dict.fromkeys(path for path, _, _ in plan):
+        own_plan = [line[1:] for line in plan if line[0] == path]
         try:
-            with open_weights(path, device) as file:
-                names, own_plan = set(file.keys()), [line[1:] for line in plan if line[0] == path]
-                if isinstance(file, DeviceTensors):
-                    file.expect(name for name, _ in own_plan)
-                for name, target in own_plan:
-                    tensor = file.get_tensor(name)
-                    in_integers = name + SCALE in names and not tensor.is_floating_point()
-                    scale = file.get_tensor(name + SCALE) if in_integers else None
-                    owner, _, own = target.rpartition(".")
-                    part = module.get_submodule(owner)
-                    if isinstance(part, TakesWeights) and dtype is not None:
-                        part.take(own, tensor, scale, dtype)
-                    else:
-                        _assign(part, own, tensor if scale is None else multiplied(tensor, scale), dtype)
+            for piece in _pieces(module, own_plan, header_of(path), device, dtype):
+                with open_weights(path, device) as file:
+                    names = set(file.keys())
+                    if isinstance(file, DeviceTensors):
+                        file.expect(name for name, _ in piece)
+                    for name, target in piece:
+                        _read_one(module, file, name, target, name + SCALE in names, dtype)
         except (SafetensorError, OSError) as error:
             raise damaged(path, error) from error
+
+
+def _pieces(
+    module: nn.Module,
+    plan: list[tuple[str, str]],
+    header: dict[str, TensorInfo],
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> Iterator[list[tuple[str, str]]]:
+    """(name in the file, our name) of the tensors that are read before the file is opened anew.
+
+    What was read of a mapped file counts as this process's memory until it is closed: where a CPU's weights are kept in
+    a form of their own, the file and these would be held side by side.
+    """
+    piece: list[tuple[str, str]] = []
+    held = 0
+    for name, target in plan:
+        piece.append((name, target))
+        part = module.get_submodule(target.rpartition(".")[0])
+        if device.type == "cpu" and dtype is not None and isinstance(part, TakesWeights):
+            held += header[name].count * ITEM_BYTES[header[name].dtype]
+        if held >= HELD:
+            yield piece
+            piece, held = [], 0
+    if piece:
+        yield piece
+
+
+def _read_one(module: nn.Module, file: Any, name: str, target: str, has_scale: bool, dtype: torch.dtype | None) -> None:
+    tensor = file.get_tensor(name)
+    scale = file.get_tensor(name + SCALE) if has_scale and not tensor.is_floating_point() else None
+    owner, _, own = target.rpartition(".")
+    part = module.get_submodule(owner)
+    if isinstance(part, TakesWeights) and dtype is not None:
+        part.take(own, tensor, scale, dtype)
+    else:
+        _assign(part, own, tensor if scale is None else multiplied(tensor, scale), dtype)
 
 
 def _assign(part: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype | None) -> None:

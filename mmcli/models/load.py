@@ -85,6 +85,7 @@ def load(
         add_adapter(model, family, config, read_adapter(checkpoint.adapter), dtype)
     quantised = False
     if isinstance(model, Quantisable) and rounds:
+        give_back_freed()  # what it took to round them, before they are packed
         quantised = model.quantise()
         kinds = {parameter.dtype for parameter in model.parameters()}
         dtype = kinds.pop() if len(kinds) == 1 else dtype  # a few parts in another type do not change the model's
