@@ -113,7 +113,8 @@ def test_a_step_through_the_kernels_equals_the_plain_one(name, rows, monkeypatch
 @pytest.mark.parametrize("rows", [1, 3, 17])
 def test_a_step_with_weights_in_integers_is_as_exact_as_the_plain_one(rows, storage, name, monkeypatch):
     """In bfloat16, measured by the same step in float32, where rounding adds nothing: but for chance, since a few
-    states have most of all errors, of either path."""
+    states have most of all errors, of either path. Root mean squares of 32 random decoders were 0.45 to 1.88 of the
+    plain step's, 0.81 to 0.94 by geometric mean."""
     monkeypatch.setattr(kernels, "DTYPES", (torch.bfloat16,))
     model = decoder(name)
     for layer in model.layers:
