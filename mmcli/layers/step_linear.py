@@ -23,9 +23,8 @@ from mmcli.layers.replacing import Place, replace_each
 from mmcli.layers.table import Table
 
 LARGE = 1 << 18  # numbers of a weight from which on another form of it pays in a step
-MOST_THREADS = (
-    8  # more read packed weights as fast as the memory is, and waiting for each other costs more than reading
-)
+# More read packed weights as fast as the memory is, and waiting for each other costs more than reading.
+MOST_THREADS = 8
 MOST_ROWS = 4  # of a product: of more, reading the weight once for all of them is faster
 WIDTHS = (128, 64)  # outputs that are summed together: of fewer the kernel has less to read in a row
 SHARES = 4  # of the outputs that each thread should have, so that none waits long for the last one
