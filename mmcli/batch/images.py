@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from mmcli.models.loaded import Loaded
     from mmcli.types import Completion
 
-SIDE_BY_SIDE = 2  # times as many are in one of several batches: their models are small, so that a step costs what its
-# operations do
+# Times as many are in each of several batches side by side: their models are small, so a step costs what its operations
+# do, however many rows they have.
+SIDE_BY_SIDE = 2
 LEAST = 4  # images of a batch for which it is worth writing answers together
 AHEAD = 4  # times the images that are answered at a time: so far may one be in front of the first without an outcome
 

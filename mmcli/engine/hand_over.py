@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Choices that the host may still read: that of a step, while the next one is being computed. (One more is for ease.)
+# Choices that are kept for the host, which reads one while the next step is being computed: more than that takes.
 SLOTS = 4
 
 # Memory of the host that a device may still write to when its graph is gone: it is never given to others. A batch of 32

@@ -17,7 +17,7 @@ from torch import Tensor
 from mmcli.engine.hand_over import Found, HandOver
 from mmcli.engine.kv_cache import KVCache
 from mmcli.errors import raise_if_interrupted
-from mmcli.layers.kernels.launch import interpreted
+from mmcli.layers.kernels.launch import interpreted, is_hopper
 
 SWITCH = "MMCLI_KERNELS"  # environment variable: 0 = off
 MOST_ROWS = 32  # of a batch: with more, what the kernels save is small beside the products
@@ -71,7 +71,7 @@ def attends(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, softcap: float | None
         and all(each.stride(-1) == 1 for each in (q, k, v, mask))
         and not torch.is_grad_enabled()
         and available(q.device)
-        and (interpreted() or _is_hopper(q.device.index))
+        and (interpreted() or is_hopper(q.device.index))  # else tiles of keys may not fit into shared memory
     )
 
 
@@ -106,9 +106,9 @@ def float_logits(hidden: Tensor, weight: Tensor) -> Tensor:
 
 
 def quantised_rows(x: Tensor, stored: Tensor) -> bool:
-    """Whether rows [R, K] go through a weight in integers by a kernel, which multiplies it out number by number.
+    """Whether rows [R, K] go through a weight in integers by a kernel, which reads the integers themselves.
 
-    With more rows it pays to multiply it out once, as a whole.
+    With more rows it pays to make numbers of the weight once, as a whole.
     """
     if len(x) > MOST_ROWS or x.dtype not in DTYPES or torch.is_grad_enabled() or not available(x.device):
         return False
@@ -147,12 +147,6 @@ def available(device: torch.device) -> bool:
 
 def _is_current(device: torch.device) -> bool:
     return device.index is None or device.index == torch.cuda.current_device()
-
-
-@cache
-def _is_hopper(index: int | None) -> bool:
-    """Whether tiles of keys as large as they are there fit into a multiprocessor's shared memory."""
-    return torch.cuda.get_device_capability(index)[0] == 9
 
 
 @cache

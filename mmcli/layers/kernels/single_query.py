@@ -106,7 +106,7 @@ def single_query(
         num_warps=WARPS, num_stages=1 if qkv.dtype.itemsize > 2 else WHOLE_STAGES if whole else STAGES, **after,
     )  # fmt: skip
     y = torch.empty(rows, heads * width, dtype=qkv.dtype, device=device)
-    _join[(rows * heads,)](
+    join_pieces[(rows * heads,)](
         sums, peaks, weights, y, pieces,
         PIECES=triton.next_power_of_2(pieces), WIDTH=width, WIDE=wide, num_warps=4, **after,
     )  # fmt: skip
@@ -235,10 +235,11 @@ def _pieces(
 
 
 @triton.jit
-def _join(
+def join_pieces(
     sums_ptr, peaks_ptr, weights_ptr, y_ptr, pieces,
     PIECES: tl.constexpr, WIDTH: tl.constexpr, WIDE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
+    """What a head of a row found, of its pieces' sums, peaks and weights: one program each."""
     if PDL:
         gdc_launch_dependents()
         gdc_wait()

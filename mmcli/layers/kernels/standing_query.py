@@ -10,7 +10,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from mmcli.layers.kernels.launch import overlap
-from mmcli.layers.kernels.single_query import _join
+from mmcli.layers.kernels.single_query import join_pieces
 
 NUMBERS = 8192  # of keys in a piece
 PROGRAMS = 512  # With more of them, pieces that are read one tile after another leave more on its way.
@@ -42,7 +42,7 @@ def standing_query(query: Tensor, keys: Tensor, values: Tensor, scale: float) ->
         **overlap(query.device),
     )  # fmt: skip
     y = torch.empty_like(query)
-    _join[(rows * heads,)](
+    join_pieces[(rows * heads,)](
         sums, peaks, weights, y, count, PIECES=triton.next_power_of_2(count), WIDTH=width,
         WIDE=triton.next_power_of_2(width), num_warps=4, **overlap(query.device),
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """The product of one row with a narrow weight: each program asks for all of its weights before x is there.
 
-For widths that are a power of two or the sum of two: so no part of a tile is empty.
+For widths that are a power of two or the sum of two such, so that no part of a tile is empty.
 """
 
 import torch

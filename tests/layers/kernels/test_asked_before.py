@@ -1,32 +1,18 @@
 """Kernels of a step that ask for what they read before they need it, against plain PyTorch; see `test_kernels.py`."""
 
-import os
-
 import pytest
 import torch
+from kernel_numbers import DEVICE, INTERPRETED, assert_close, numbers
 
 from mmcli.layers.attention import additive
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
-DEVICE = "cpu" if INTERPRETED else "cuda"
 DTYPES = [torch.float32, torch.bfloat16]
 
 
 @pytest.fixture(autouse=True)
 def drawn():
     torch.manual_seed(0)
-
-
-def numbers(*shape, dtype=torch.float32):
-    return torch.randn(shape, device=DEVICE).to(dtype)
-
-
-def assert_close(got, exact, dtype):
-    """To the rounding of a result in `dtype`, beside the largest: plain paths in float32 are taken as exact."""
-    assert got.shape == exact.shape and torch.isfinite(got).all()
-    limit = {torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype] * exact.abs().max().item()
-    assert (got.float() - exact).abs().max().item() <= limit
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,16 +1,13 @@
 """Every kernel against its plain PyTorch path, on odd shapes: on a CUDA device, or on a CPU with TRITON_INTERPRET=1."""
 
-import os
-
 import pytest
 import torch
+from kernel_numbers import DEVICE, INTERPRETED, assert_close, numbers
 
 from mmcli.layers.attention import additive
 from mmcli.layers.rope import rotary_angles
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
-DEVICE = "cpu" if INTERPRETED else "cuda"
 DTYPES = [torch.float32, torch.bfloat16]
 DOTTED = DTYPES[:1] if INTERPRETED else DTYPES  # the interpreter's product takes bfloat16 for whole numbers
 
@@ -28,17 +25,6 @@ def coarse(monkeypatch):
     monkeypatch.setattr(matvec, "TILE", (1024, 1 << 15))
     monkeypatch.setattr(matvec, "LONG_TILE", (2048, 1 << 16))
     monkeypatch.setattr(matvec, "SHORT_TILES", ((2048, (1024, 1 << 13)), (1 << 31, (256, 1 << 13))))
-
-
-def numbers(*shape, dtype=torch.float32):
-    return torch.randn(shape, device=DEVICE).to(dtype)
-
-
-def assert_close(got, exact, dtype):
-    """To the rounding of a result in `dtype`, beside the largest: plain paths in float32 are taken as exact."""
-    assert got.shape == exact.shape and torch.isfinite(got).all()
-    limit = {torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype] * exact.abs().max().item()
-    assert (got.float() - exact).abs().max().item() <= limit
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
