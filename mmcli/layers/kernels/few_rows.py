@@ -20,8 +20,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from mmcli.layers.kernels.functions import activated
 from mmcli.layers.kernels.launch import is_hopper, overlap
+from mmcli.layers.kernels.split_k import added_up, finished, followed_by
 
 
 class Cut(NamedTuple):
@@ -44,7 +44,6 @@ MANY_OUTPUTS, MORE_OUTPUTS, A_VOCABULARY = 1 << 14, 1 << 15, 1 << 16
 MOST_SHARES = 16
 MOST_ROWS = 32
 FULL_WIDTH = 16  # numbers: rows whose length is a multiple of this are read in full words
-BLOCK = 512  # outputs of a program that adds up
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
@@ -66,24 +65,17 @@ def product(
     """What `matvec.plain` computes, of several rows: x [R, K] and weight [N, K] → [R, N], sums in float32."""
     rows, (outputs, inputs) = len(x), weight.shape
     cut = cut or cut_of(rows, outputs)
-    y = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
     blocks, tiles = triton.cdiv(outputs, cut.outputs), triton.cdiv(inputs, cut.inputs)
     shares = max(1, min(tiles, cut.programs // blocks, MOST_SHARES))
-    sums = y if shares == 1 else torch.empty(shares, rows, outputs, dtype=torch.float32, device=x.device)
-    stride = 0 if times is None else times.stride(0)
-    behind = {"BIASED": bias is not None, "TIMES": times is not None, "ACTIVATION": activation or ""}
+    kind = x.dtype if shares == 1 else torch.float32
+    sums = torch.empty(shares, rows, outputs, dtype=kind, device=x.device)
     _few_rows[(blocks, shares)](
-        x, weight, bias, times, sums, rows, outputs, inputs, tiles, stride,
+        x, weight, bias, times, sums, rows, outputs, inputs, tiles, 0 if times is None else times.stride(0),
         ROWS=max(16, triton.next_power_of_2(rows)), OUT=cut.outputs, IN=cut.inputs, AHEAD=cut.ahead,
-        SHARED=shares > 1, num_warps=cut.warps, num_stages=cut.tiles, **behind, **overlap(x.device),
+        SHARED=shares > 1, num_warps=cut.warps, num_stages=cut.tiles, **followed_by(bias, activation, times),
+        **overlap(x.device),
     )  # fmt: skip
-    if shares > 1:
-        grid = (triton.cdiv(outputs, BLOCK), rows)
-        _add_up[grid](
-            sums, bias, times, y, outputs, stride, SHARES=shares, BLOCK=BLOCK, num_warps=4,
-            **behind, **overlap(x.device),
-        )  # fmt: skip
-    return y
+    return sums[0] if shares == 1 else added_up(sums, x.dtype, bias, activation, times)
 
 
 def cut_of(rows: int, outputs: int) -> Cut:
@@ -91,20 +83,6 @@ def cut_of(rows: int, outputs: int) -> Cut:
     if outputs >= A_VOCABULARY:
         return HEAD if rows <= MOST_ROWS // 2 else MANY_ROWS_HEAD
     return WIDER if outputs >= MORE_OUTPUTS else WIDE if outputs >= MANY_OUTPUTS else SHARED
-
-
-@triton.jit
-def _finished(
-    y, output, row, there, bias_ptr, times_ptr, outputs, times_stride,
-    BIASED: tl.constexpr, TIMES: tl.constexpr, ACTIVATION: tl.constexpr,
-):  # fmt: skip
-    """What follows sums y of outputs and rows, which broadcast to its shape."""
-    if BIASED:
-        y += tl.load(bias_ptr + output, mask=output < outputs, other=0.0).to(tl.float32)
-    y = activated(y, ACTIVATION)
-    if TIMES:
-        y *= tl.load(times_ptr + row * times_stride + output, mask=there, other=0.0).to(tl.float32)
-    return y
 
 
 @triton.jit(do_not_specialize=["rows", "tiles"])
@@ -145,28 +123,8 @@ def _few_rows(
     if SHARED:
         place += share * rows * outputs
     else:
-        sums = _finished(
+        sums = finished(
             sums, output[:, None], row[None, :], there, bias_ptr, times_ptr, outputs, times_stride,
             BIASED, TIMES, ACTIVATION,
         )  # fmt: skip
     tl.store(y_ptr + place, sums.to(y_ptr.dtype.element_ty), mask=there)
-
-
-@triton.jit
-def _add_up(
-    sums_ptr, bias_ptr, times_ptr, y_ptr, outputs, times_stride,
-    SHARES: tl.constexpr, BLOCK: tl.constexpr, BIASED: tl.constexpr, TIMES: tl.constexpr, ACTIVATION: tl.constexpr,
-    PDL: tl.constexpr,
-):  # fmt: skip
-    row = tl.program_id(1)
-    output = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    there = output < outputs
-    if PDL:
-        gdc_launch_dependents()
-        gdc_wait()
-    y = tl.zeros((BLOCK,), tl.float32)
-    for share in tl.static_range(SHARES):
-        at = (share * tl.num_programs(1) + row) * outputs + output
-        y += tl.load(sums_ptr + at, mask=there, other=0.0)
-    y = _finished(y, output, row, there, bias_ptr, times_ptr, outputs, times_stride, BIASED, TIMES, ACTIVATION)
-    tl.store(y_ptr + row * outputs + output, y.to(y_ptr.dtype.element_ty), mask=there)

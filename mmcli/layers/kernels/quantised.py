@@ -17,6 +17,7 @@ from mmcli.layers.kernels import gated as gates
 from mmcli.layers.kernels import matrix_row
 from mmcli.layers.kernels.functions import floats_of_int8, four_floats, mantissas_of_int4, numbers_of_int4
 from mmcli.layers.kernels.launch import interpreted, overlap
+from mmcli.layers.kernels.split_k import added_up
 
 # Of a single row: outputs of a program, words (of 4 bytes) of each that it reads at a time.
 TILE_INT8 = (4, 1024)
@@ -38,7 +39,7 @@ def fits(stored: Tensor) -> bool:
 def product(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
     """What `plain` computes: x [R, K] and a weight [N, K] in integers → [R, N], sums in float32."""
     sums = parts(x, stored, scale)
-    return sums[0] if len(sums) == 1 else _added_up(sums, x.dtype)
+    return sums[0] if len(sums) == 1 else added_up(sums, x.dtype)
 
 
 def parts(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
@@ -86,15 +87,6 @@ def _rows(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
         num_warps=warps, num_stages=stages if bits else 1, **overlap(x.device),
     )  # fmt: skip
     return sums
-
-
-def _added_up(sums: Tensor, dtype: torch.dtype) -> Tensor:
-    y = torch.empty(sums.shape[1:], dtype=dtype, device=sums.device)
-    numbers = y.numel()
-    _add_up[(triton.cdiv(numbers, OUT_TILE // 4),)](
-        sums, y, numbers, SHARES=len(sums), BLOCK=OUT_TILE // 4, num_warps=4, **overlap(y.device)
-    )
-    return y
 
 
 def _by_bits(x: Tensor) -> bool:
@@ -267,19 +259,6 @@ def _rows_int4(
         sums = tl.dot(high * wide, odd, sums, input_precision="ieee")
     place = y_ptr + tl.program_id(1) * rows * outputs + row[None, :] * outputs + output[:, None]
     tl.store(place, sums.to(y_ptr.dtype.element_ty), mask=there & asked)
-
-
-@triton.jit
-def _add_up(sums_ptr, y_ptr, numbers, SHARES: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):
-    number = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    there = number < numbers
-    if PDL:
-        gdc_launch_dependents()
-        gdc_wait()
-    y = tl.zeros((BLOCK,), tl.float32)
-    for share in range(SHARES):
-        y += tl.load(sums_ptr + share * numbers + number, mask=there, other=0.0)
-    tl.store(y_ptr + number, y.to(y_ptr.dtype.element_ty), mask=there)
 
 
 @triton.jit

@@ -147,6 +147,23 @@ def test_product_of_few_rows(rows, outputs, inputs, activation, cut, dtype):
     assert_close(got, exact, dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [1, 3, 17])
+@pytest.mark.parametrize("shares, outputs", [(2, 64), (5, 1030)])
+@pytest.mark.parametrize("activation", [None, "gelu_tanh"])
+def test_sums_of_shared_columns(rows, shares, outputs, activation, dtype):
+    from mmcli.layers.kernels import matvec, split_k
+
+    x, weight = numbers(rows, shares * 32), numbers(outputs, shares * 32) / 10
+    bias = None if activation is None else numbers(outputs, dtype=dtype)
+    times = None if activation is None else numbers(rows, 2, outputs, dtype=dtype)[:, 1]
+    parts = zip(x.chunk(shares, 1), weight.chunk(shares, 1), strict=True)
+    got = split_k.added_up(torch.stack([one @ other.T for one, other in parts]), dtype, bias, activation, times)
+    assert got.dtype == dtype
+    exact = [None if part is None else part.float() for part in (times, bias)]
+    assert_close(got, matvec.plain(x, weight, *exact, activation), dtype)
+
+
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_row_does_not_depend_on_the_others(cut):
     from mmcli.layers.kernels import few_rows
