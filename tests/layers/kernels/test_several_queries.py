@@ -70,7 +70,7 @@ def test_every_form_of_heads(shape, length, softcap):
 def test_attention_goes_through_it_where_nothing_is_learnt(softcap, monkeypatch):
     from mmcli.layers.kernels import several_queries
 
-    if not kernels._is_hopper(None):
+    if not kernels.is_hopper(None):
         pytest.skip("made for Hopper")
     started = []
     kernel = several_queries.several_queries
