@@ -6,6 +6,8 @@ import torch
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
+DTYPES = [torch.float32, torch.bfloat16]
+DOTTED = DTYPES[:1] if INTERPRETED else DTYPES  # the interpreter's product takes bfloat16 for whole numbers
 
 
 def numbers(*shape, dtype=torch.float32):

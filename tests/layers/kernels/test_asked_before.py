@@ -2,17 +2,11 @@
 
 import pytest
 import torch
-from kernel_numbers import DEVICE, INTERPRETED, assert_close, numbers
+from kernel_numbers import DEVICE, DTYPES, INTERPRETED, assert_close, numbers
 
 from mmcli.layers.attention import additive
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
-DTYPES = [torch.float32, torch.bfloat16]
-
-
-@pytest.fixture(autouse=True)
-def drawn():
-    torch.manual_seed(0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,19 +1,15 @@
 """Products with weights in integers against the same multiplied out: CUDA, or TRITON_INTERPRET=1 on a CPU."""
 
-import os
-
 import pytest
 import torch
+from kernel_numbers import DEVICE, DOTTED, INTERPRETED
 
 from mmcli.hub.quantized import multiplied, quantize
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
-DEVICE = "cpu" if INTERPRETED else "cuda"
-DTYPES = [torch.float32] if INTERPRETED else [torch.float32, torch.bfloat16]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", DOTTED)
 @pytest.mark.parametrize("storage", ["int8", "int4"])
 @pytest.mark.parametrize("outputs, inputs", [(3, 64), (70, 2304), (33, 1056), (130, 32), (5, 8224)])
 @pytest.mark.parametrize("rows", [1, 3, 17, 32])
@@ -31,7 +27,7 @@ def test_products(rows, outputs, inputs, storage, dtype):
     assert (got.float() - exact).abs().max() <= limit * exact.abs().max()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", DOTTED)
 @pytest.mark.parametrize("storage", ["int8", "int4"])
 @pytest.mark.parametrize("rows", [1, 3, 17])
 def test_gated(rows, storage, dtype):
