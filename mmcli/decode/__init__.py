@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 LOCATIONS = 1024  # <loc0000> … <loc1023>
 MASK_CODES = 128  # <seg000> … <seg127>
+CORNERS, CODES = 4, 16  # tokens of a box, and of a mask
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from mmcli.decode import LOCATIONS, MASK_CODES, Vocabulary
+from mmcli.decode import CODES, LOCATIONS, MASK_CODES, Vocabulary
 from mmcli.decode.automaton import NUMBER, Automaton, Node
 from mmcli.decode.locations import Loc, is_empty
 
 LOCATION, CODE = NUMBER, NUMBER - 1  # edges that any location and any mask code may take
-CORNERS, CODES = 4, 16
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,11 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import ClassVar
 
-from mmcli.decode import LOCATIONS, MASK_CODES, Vocabulary
+from mmcli.decode import CODES, CORNERS, LOCATIONS, MASK_CODES, Vocabulary
 from mmcli.decode.locations import DIVISOR, DIVISORS, Box, Loc, decode_box, is_empty
 from mmcli.decode.objects import DecodeText, ObjectGrammar, Parsed, ParsedObject, coincide, named, parsed
 from mmcli.types import Token
 
-CORNERS = 4
-CODES = 16
 SEPARATOR = ";"
 
 

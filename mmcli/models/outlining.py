@@ -9,7 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-from mmcli.decode.grammar import CODES, CORNERS, Grammar, automaton
+from mmcli.decode import CODES, CORNERS
+from mmcli.decode.grammar import Grammar, automaton
 from mmcli.decode.locations import DIVISOR, Box, Loc, encode_box, not_empty
 from mmcli.decode.objects import ParsedObject
 from mmcli.decode.segments import LocationGrammar, format_objects

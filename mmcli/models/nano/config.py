@@ -8,8 +8,6 @@ from mmcli.layers.gemma import DecoderConfig
 from mmcli.models.nano.joining import CALIBRATION, FEATURES, KINDS, Calibration
 from mmcli.models.nano.labels import LABELS
 
-LOCATIONS = 1024
-MASK_CODES = 128
 CLASSES = 80  # that the detector knows
 CELL = 16  # pixels of the feature tower's input that one grid token stands for
 LARGEST_STRIDE = 32  # pixels of an image's side that one cell of the coarsest maps stands for

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from mmcli.decode import LOCATIONS
-from mmcli.decode.grammar import CODES, CORNERS, Grammar, automaton
+from mmcli.decode import CODES, CORNERS, LOCATIONS
+from mmcli.decode.grammar import Grammar, automaton
 from mmcli.decode.locations import DIVISOR, Box, encode_box, not_empty
 from mmcli.decode.objects import ParsedObject
 from mmcli.decode.segments import format_objects, parse
@@ -23,6 +23,7 @@ from mmcli.engine.logits import GrammarProcessor
 from mmcli.engine.sampling import Sampling
 from mmcli.errors import ModelError, UsageError
 from mmcli.models.finding import FindOptions, Found
+from mmcli.models.nano.config import CLASSES
 from mmcli.models.nano.joining import (
     CROWDED,
     LEAST_CLASSIFIED,
@@ -34,7 +35,7 @@ from mmcli.models.nano.joining import (
     join,
 )
 from mmcli.models.nano.model import Nano, Seen
-from mmcli.models.nano.picodet import CLASSES, detections, overlaps, uncrowded
+from mmcli.models.nano.picodet import detections, overlaps, uncrowded
 from mmcli.models.nano.processor import NanoProcessor
 from mmcli.models.nano.words import known
 from mmcli.types import Completion, Timings, Token

@@ -2,8 +2,8 @@
 
 A written box is moved onto the detection it overlaps most; detections that were not written are candidates too; of
 candidates that nearly coincide the likelier one stays. How likely one is follows from a logistic regression on what
-decoder and detector thought (`training.nano.calibrate` fits it on images that were held out; the coefficients are
-the checkpoint's `finding`), so it holds for whatever was asked, and in `detect` as in `segment`.
+decoder and detector thought (`training.recipes.nano.calibrate` fits it on images that were held out; the coefficients
+are the checkpoint's `finding`), so it holds for whatever was asked, and in `detect` as in `segment`.
 """
 
 import math
@@ -68,7 +68,7 @@ class Calibration:
         return 0.0 if math.isnan(logit) else 1 / (1 + math.exp(-_within(30.0, logit)))
 
 
-# As `training.nano.calibrate` fitted it to the bundled weights; a configuration may have its own.
+# As `training.recipes.nano.calibrate` fitted it to the bundled weights; a configuration may have its own.
 CALIBRATION = Calibration(
     least=0.113,
     further=0.057,

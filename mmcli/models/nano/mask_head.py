@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmcli.models.nano.config import MASK_CODES
+from mmcli.decode import MASK_CODES
 from mmcli.models.nano.efficientnet_lite import CHANNELS
 from mmcli.models.nano.picodet import NECK
 
 CODES_SIDE = 4  # the codebook's codes are places of a 4 × 4 grid, row by row
-CODES = CODES_SIDE**2
 INSIDE, MARGIN = 8 * CODES_SIDE, 4  # samples along a side of a box, and beyond each side of it
 CUT = INSIDE + 2 * MARGIN
 FINE = 4  # pixels that are sampled along the side of one of these

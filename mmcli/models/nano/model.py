@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmcli.decode import MASK_CODES
 from mmcli.engine.device import bfloat16_pays, int8_pays
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.kv_cache import KVCache
@@ -15,7 +16,7 @@ from mmcli.layers.int8 import Quantisable, ReadInInt8, in_int8, quantize_weight,
 from mmcli.layers.int8_step import StepInt8Linear, StepInt8Table, step_packing_works
 from mmcli.layers.packed import pack
 from mmcli.layers.prefix_lm import PrefixLM
-from mmcli.models.nano.config import CLASSES, MASK_CODES, NanoConfig
+from mmcli.models.nano.config import CLASSES, NanoConfig
 from mmcli.models.nano.mask_planes import MaskPlanes
 from mmcli.models.nano.proposal_classifier import ProposalClassifier
 from mmcli.models.nano.tower import NanoTower

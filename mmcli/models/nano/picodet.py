@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcli.layers.convolution import ActivatedConv
+from mmcli.models.nano.config import CLASSES
 
 STRIDES = (8, 16, 32, 64)
-CLASSES = 80
 BINS = 8
 NECK = 96
 STEM = 24

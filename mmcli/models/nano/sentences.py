@@ -1,5 +1,4 @@
-"""What nano may write in words: whole words, of what is seen, and sentences that come to an end and repeat
-nothing.
+"""What nano may write in words: whole words, of what is seen, and sentences that end and repeat nothing.
 
 The model's own distribution stays as it is: a beam that runs into what is forbidden pays for the probability that lies
 there, so that a sentence begun in vain loses to one that can be finished. What the detector saw is weighed in as the

@@ -1,7 +1,8 @@
 """What `inspect` shows of nano."""
 
-from mmcli.models.nano.config import CLASSES, MASK_CODES, NanoConfig
-from mmcli.models.nano.mask_head import CODES, CUT
+from mmcli.decode import CODES, MASK_CODES
+from mmcli.models.nano.config import CLASSES, NanoConfig
+from mmcli.models.nano.mask_head import CUT
 from mmcli.models.nano.model import Nano
 from mmcli.models.nano.picodet import STRIDES
 from mmcli.models.stages import Stage, decoder_notes, parameter_count, squeezed, text_stages

@@ -16,19 +16,19 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from mmcli.decode import CODES, CORNERS, MASK_CODES
 from mmcli.decode.locations import encode_box, not_empty
 from mmcli.errors import InputError
 from mmcli.example import Example, LabelledObject
 from mmcli.models.location_answers import exchanges
-from mmcli.models.nano.config import MASK_CODES, NanoConfig
+from mmcli.models.nano.config import NanoConfig
 from mmcli.models.nano.finding import MOST_OBJECTS
 from mmcli.models.nano.labels import LABELS
-from mmcli.models.nano.mask_head import CODES
 from mmcli.models.nano.mask_planes import MaskPlanes
 from mmcli.models.nano.model import Nano
 from mmcli.models.nano.processor import NanoProcessor
 from mmcli.models.nano.words import known
-from mmcli.models.nano.writing import CORNERS, box_of
+from mmcli.models.nano.writing import box_of
 from mmcli.models.object_text import codes_of
 from mmcli.models.objects_in_text import with_objects
 from mmcli.models.teaching import Batch, Row, Teaching, open_images, seen_mask

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from mmcli.layers.convolution import pack_convolutions
 from mmcli.layers.fusing import Fusable
 from mmcli.layers.packed import pack
-from mmcli.models.nano.config import CELL, NanoConfig
+from mmcli.models.nano.config import CELL, CLASSES, NanoConfig
 from mmcli.models.nano.efficientnet_lite import CHANNELS, EfficientNetLite
 from mmcli.models.nano.mask_head import MaskHead
 from mmcli.models.nano.mask_planes import MaskPlanes
-from mmcli.models.nano.picodet import CLASSES, NECK, PicoDet, proposals
+from mmcli.models.nano.picodet import NECK, PicoDet, proposals
 
 OCTAVES = 10  # the finest wave of the box encoding is 4 of the 1024 location bins long
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

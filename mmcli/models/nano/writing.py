@@ -5,14 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmcli.decode import CODES, CORNERS, LOCATIONS, MASK_CODES
 from mmcli.engine.kv_cache import KVCache, keep_rows
 from mmcli.engine.row_state import RowState
-from mmcli.models.nano.config import LOCATIONS, MASK_CODES, NanoConfig
-from mmcli.models.nano.mask_head import CODES
+from mmcli.models.nano.config import NanoConfig
 from mmcli.models.nano.mask_planes import MaskPlanes
 from mmcli.models.nano.tower import NanoTower
 
-CORNERS = 4  # tokens of a box
 ROWS = ("image", "masks", "written", "words", "logits")  # what rows have of their own
 
 

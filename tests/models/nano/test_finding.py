@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mmcli.boxes import overlap
-from mmcli.decode.grammar import CORNERS
+from mmcli.decode import CORNERS
 from mmcli.decode.locations import encode_box
 from mmcli.decode.segments import parse
 from mmcli.hub.resolve import resolve

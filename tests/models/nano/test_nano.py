@@ -19,9 +19,10 @@ from mmcli.hub.resolve import open_folder, resolve
 from mmcli.layers.fusing import fuse
 from mmcli.models.load import load
 from mmcli.models.nano import FAMILY, Nano, NanoConfig
+from mmcli.models.nano.config import CLASSES
 from mmcli.models.nano.efficientnet_lite import EfficientNetLite, SameConv
 from mmcli.models.nano.model import AT_ONCE
-from mmcli.models.nano.picodet import BINS, CLASSES, NECK, STRIDES, PicoDet, ShuffleBlock, detections, proposals
+from mmcli.models.nano.picodet import BINS, NECK, STRIDES, PicoDet, ShuffleBlock, detections, proposals
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 

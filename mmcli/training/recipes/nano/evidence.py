@@ -17,9 +17,8 @@ import torch
 from mmcli.engine.collect import complete
 from mmcli.models.loaded import Loaded
 from mmcli.models.nano.capabilities import BEAMS
-from mmcli.models.nano.config import EVIDENCE, NanoConfig
+from mmcli.models.nano.config import CLASSES, EVIDENCE, NanoConfig
 from mmcli.models.nano.finding import look
-from mmcli.models.nano.picodet import CLASSES
 from mmcli.models.nano.sentences import Wording
 from mmcli.training.recipes.nano.annotations import COCO_CLASSES, Photo
 from mmcli.training.recipes.nano.boxes import BATCH, image

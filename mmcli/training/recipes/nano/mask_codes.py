@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmcli.decode import CODES
 from mmcli.layers.mask_vqvae import MaskVQVAE, MaskVQVAEConfig
-from mmcli.models.nano.mask_head import CODES
 from mmcli.training.recipes.nano.packing import Batch
 
 CONFIG = MaskVQVAEConfig(codes=128, embedding_width=64, hidden=64)

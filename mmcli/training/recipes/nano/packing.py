@@ -10,8 +10,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from mmcli.decode import CODES
 from mmcli.models.nano.config import NanoConfig
-from mmcli.models.nano.mask_head import CODES
 from mmcli.training.recipes.nano import prompts
 from mmcli.training.recipes.nano.annotations import COCO_CLASSES, KNOWN_TO_DETECTOR, Photo
 

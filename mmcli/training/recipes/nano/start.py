@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from mmcli.models.nano.config import LOCATIONS, MASK_CODES
+from mmcli.decode import LOCATIONS, MASK_CODES
 
 
 def from_towers(nano: nn.Module, path: Path) -> None:

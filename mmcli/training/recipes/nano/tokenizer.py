@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from mmcli.models.nano.config import LOCATIONS, MASK_CODES
+from mmcli.decode import LOCATIONS, MASK_CODES
 from mmcli.training.recipes.nano import prompts, texts
 from mmcli.training.recipes.nano.annotations import ALL, COCO_CLASSES, read_layouts, read_photos
 from mmcli.training.recipes.nano.hallucination import single_words

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmcli.models.nano.config import NanoConfig
-from mmcli.models.nano.mask_head import CODES
+from mmcli.decode import CODES
+from mmcli.models.nano.config import CLASSES, NanoConfig
 from mmcli.models.nano.model import Nano
-from mmcli.models.nano.picodet import CLASSES, overlaps
+from mmcli.models.nano.picodet import overlaps
 from mmcli.models.nano.tower import Proposed
 from mmcli.training.recipes.nano import packing
 
