@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmcli.engine.cross_attention import CrossAttentionKV
 from mmcli.engine.kv_cache import KVCache
-from mmcli.layers.kernels import short_query, standing_query, whole_row
+from mmcli.layers.kernels import cross_query, short_query, whole_row
 from mmcli.layers.kernels.matvec import product
 from mmcli.layers.kernels.residual_layer_norm import residual_layer_norm
 from mmcli.layers.kernels.single_query import single_query
@@ -43,8 +43,8 @@ def _to_text(qkv: Tensor, cache: KVCache, number: int, mask: Tensor, scale: floa
 
 
 def _to_audio(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-    if standing_query.fits(query, keys):
-        return standing_query.standing_query(query, keys, values, scale)
+    if cross_query.fits(query, keys):
+        return cross_query.cross_query(query, keys, values, scale)
     return single_query(query, keys, values, None, None, None, scale, fresh=False)
 
 

@@ -26,13 +26,13 @@ def test_whole_row(outputs, inputs, biased, floats, dtype):
 @pytest.mark.parametrize(
     "rows, heads, length, width", [(1, 6, 1500, 64), (3, 5, 33, 80), (17, 2, 31, 64), (1, 2, 129, 16)]
 )
-def test_standing_query(rows, heads, length, width, dtype):
-    from mmcli.layers.kernels import single_query, standing_query
+def test_cross_query(rows, heads, length, width, dtype):
+    from mmcli.layers.kernels import cross_query, single_query
 
     query, store = numbers(rows, heads * width, dtype=dtype), numbers(2, rows, heads, length, width, dtype=dtype)
-    assert standing_query.fits(query, store[0])
+    assert cross_query.fits(query, store[0])
     exact = single_query.plain(query.float(), *store.float(), None, None, None, width**-0.5, fresh=False)
-    assert_close(standing_query.standing_query(query, *store, width**-0.5), exact, dtype)
+    assert_close(cross_query.cross_query(query, *store, width**-0.5), exact, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -18,7 +18,7 @@ WARPS = 4
 
 
 def fits(query: Tensor, keys: Tensor) -> bool:
-    """Whether `standing_query` takes them: one query a key head, and no more pieces than run at the same time."""
+    """Whether `cross_query` takes them: one query a key head, and no more pieces than run at the same time."""
     rows, key_heads, length, width = keys.shape
     programs = rows * key_heads * triton.cdiv(length, tile(width))
     return query.shape[1] == key_heads * width and programs <= PROGRAMS
@@ -29,13 +29,13 @@ def tile(width: int) -> int:
     return max(16, NUMBERS // triton.next_power_of_2(width))
 
 
-def standing_query(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+def cross_query(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
     """What `single_query.plain` computes of queries [R, K · H] alone, which see all keys."""
     rows, heads, length, width = keys.shape
     count = triton.cdiv(length, tile(width))
     sums = torch.empty(rows, heads, count, width, dtype=torch.float32, device=query.device)
     peaks, weights = torch.empty(2, rows, heads, count, dtype=torch.float32, device=query.device)
-    _standing[(rows * heads, count)](
+    _cross_query[(rows * heads, count)](
         query, keys, values, sums, peaks, weights,
         keys.stride(0), keys.stride(1), values.stride(0), values.stride(1), length, scale,
         HEADS=heads, WIDTH=width, WIDE=triton.next_power_of_2(width), KEYS=tile(width), num_warps=WARPS,
@@ -50,7 +50,7 @@ def standing_query(query: Tensor, keys: Tensor, values: Tensor, scale: float) ->
 
 
 @triton.jit
-def _standing(
+def _cross_query(
     query_ptr, keys_ptr, values_ptr, sums_ptr, peaks_ptr, weights_ptr,
     key_row, key_head, value_row, value_head, length, scale,
     HEADS: tl.constexpr, WIDTH: tl.constexpr, WIDE: tl.constexpr, KEYS: tl.constexpr, PDL: tl.constexpr,
