@@ -151,12 +151,7 @@ def likeliest(cache: KVCache, logits: Tensor) -> Found | None:
 
 def waits(model: GenerativeModel, tokens: Tensor) -> bool:
     """Whether the model's steps have a part on the host, for which the tokens must be there."""
-    return prepare(model, tokens) is not None
-
-
-def prepare(model: GenerativeModel, tokens: Tensor) -> Tensor | None:
-    """What the model's `before_step` fetches for a step, where it has anything to do."""
-    return model.before_step(tokens)
+    return model.before_step(tokens) is not None
 
 
 def _recorded(work: Callable[[], None], undo: Callable[[], None] | None = None) -> torch.cuda.CUDAGraph:
@@ -212,7 +207,7 @@ class Graph:
         self._found: Found | None = None
         self._turns = 0
         self._place: int | None = None  # where the next step will write without being told
-        self._extra = prepare(model, tokens)
+        self._extra = model.before_step(tokens)
         arguments: list[Any] = [self._tokens, cache] + ([] if self._extra is None else [self._extra])
         state = [tensor.clone() for tensor in (cache.valid, cache.positions)]
         cache.cursor.fill_(cache.length)
@@ -269,7 +264,7 @@ class Graph:
             self._tokens.copy_(tokens)
         if cache.length != self._place:
             cache.cursor.fill_(cache.length)
-        extra = prepare(self._model, tokens)
+        extra: Tensor | None = self._model.before_step(tokens)
         if self._extra is not None and extra is not None:
             self._extra.copy_(extra)
         self._graph.replay()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -50,14 +51,16 @@ def generate(
 
     A row's stop token is its last event; after it the row is absent. A row without one was cut off by `max_tokens`,
     or by its own one of the `limits`, where there are any.
+
     `rules` see every step's logits first; log-probabilities are those of what the rules left. `processor` (by default
     that of `inputs`) restricts the choice behind them without changing log-probabilities, and without a wait for the
-    host. With `drop_ended` the
-    rows that ended leave the forward pass: it pays where a row costs much (cross-attention) and the cache is cheap to
-    rearrange. With a `cache` it goes on behind what that holds, of the same rows: at the k-th step yielded, that was
-    joined by `inputs` and k - 1 of the tokens written. Where steps are recorded and the choice is greedy, `recorded` do
-    what `rules` do, without a wait for the host. Raises ModelError where the logits are not numbers (float16
-    overflows).
+    host. Where steps are recorded and the choice is greedy, `recorded` do what `rules` do, without a wait for the host.
+
+    With `drop_ended` the rows that ended leave the forward pass: it pays where a row costs much (cross-attention) and
+    the cache is cheap to rearrange. With a `cache` it goes on behind what that holds, of the same rows: at the k-th
+    step yielded, that was joined by `inputs` and k - 1 of the tokens written.
+
+    Raises ModelError where the logits are not numbers (float16 overflows).
     """
     if max_tokens < 1:
         return
@@ -68,27 +71,18 @@ def generate(
     length = prefix + max_tokens - 1  # the last token written is never read again, so it needs no room
     sampler = Sampler(sampling, rows, max_tokens, weight.device)
     drop_ended = drop_ended and weight.device.type != "cuda"  # there a step costs the same, and rows keep their graph
+    write = partial(_write, model, inputs, stop_ids, sampler, max_tokens, rules, processor, drop_ended, limits)
     if cache is not None:
         cache.grow(cache.length + length)
-        yield from _write(
-            model, inputs, cache, stop_ids, sampler, max_tokens, rules, processor, drop_ended, limits, False
-        )
+        yield from write(cache=cache, own=False)
         return
     cache = cuda_graph.take_cache(model, rows, length, weight.device)
-    if (
-        processor is not None
-        or not sampling.greedy
-        or max_tokens == 1
-        or not cuda_graph.records(weight.device, "steps")
-    ):
-        recorded = None
+    records = processor is None and sampling.greedy and max_tokens > 1 and cuda_graph.records(weight.device, "steps")
     try:
-        if recorded is not None:
+        if records and recorded is not None:
             yield from _write_recorded(model, inputs, cache, stop_ids, max_tokens, recorded, limits)
-            return
-        yield from _write(
-            model, inputs, cache, stop_ids, sampler, max_tokens, rules, processor, drop_ended, limits, True
-        )
+        else:
+            yield from write(cache=cache, own=True)
     finally:
         cuda_graph.give_back(model, cache)
 
@@ -96,7 +90,6 @@ def generate(
 def _write(
     model: GenerativeModel,
     inputs: Inputs,
-    cache: KVCache,
     stop_ids: frozenset[int],
     sampler: Sampler,
     max_tokens: int,
@@ -104,6 +97,8 @@ def _write(
     processor: LogitsProcessor | None,
     drop_ended: bool,
     limits: Sequence[int] | None,
+    *,
+    cache: KVCache,
     own: bool,
 ) -> Generator[list[TokenEvent]]:
     """The loop of `generate`, in a cache that has room; in its `own` one it may read a token more than it yields."""
