@@ -21,9 +21,6 @@ class GenerativeModel(nn.Module):
     """Whether `prefill` into an empty cache can be recorded as a CUDA graph: it asks the device nothing, all shapes
     follow from those of the inputs, and the cache gets no context."""
 
-    fused_step: bool = False
-    """Whether a recorded step of few rows runs through the fused kernels, where `kernels.chosen` has them."""
-
     @property
     def like(self) -> Tensor:
         """A weight where the model computes, in the type in which it does."""

@@ -47,7 +47,7 @@ class CausalReader(GenerativeModel):
     """
 
     decoder: CausalDecoder
-    rows_join = fused_step = True
+    rows_join = True
 
     def __init__(self, image_token: int | None = None):
         """`image_token` may be any number: the decoder need have no row for it. None: no image stands in the text."""

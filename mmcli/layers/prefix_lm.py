@@ -20,7 +20,7 @@ class PrefixLM(GenerativeModel):
     table up; by default that is the image token and everything behind it.
     """
 
-    rows_join = prefill_records = fused_step = True
+    rows_join = prefill_records = True
 
     def __init__(self, config: DecoderConfig, image_token: int, vocabulary_end: int | None = None):
         super().__init__()

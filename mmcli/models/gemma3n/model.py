@@ -28,7 +28,7 @@ class Gemma3n(Fusable, GenerativeModel):
     All reading is causal, also of images. No id is forbidden in the answer, as in the reference.
     """
 
-    rows_join = fused_step = True
+    rows_join = True
 
     @property
     def prefill_records(self) -> bool:  # type: ignore[override]

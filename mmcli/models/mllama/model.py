@@ -28,7 +28,7 @@ AT_ONCE = 4  # images in the tower, of as many tiles each: what one leaves in a 
 class Mllama(GenerativeModel):
     """The whole model. `inputs.image_layouts` are the (rows, columns) of each image's tiles."""
 
-    rows_join = fused_step = True
+    rows_join = True
 
     def __init__(self, config: MllamaConfig):
         super().__init__()

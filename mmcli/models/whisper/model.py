@@ -105,8 +105,6 @@ class EncodedAudio(CrossAttentionKV):
 class Whisper(Quantisable, GenerativeModel):
     """The whole model, as the engine takes it: `inputs.context` is the `EncodedAudio` that the decoder attends to."""
 
-    fused_step = True
-
     def __init__(self, config: WhisperConfig):
         super().__init__()
         self.config = config
