@@ -76,8 +76,10 @@ class StepInt8Linear(RoundedLinear):
         """
         rows = x.reshape(-1, x.shape[-1]).float()
         rows, largest = unit_rows_(rows) if overwrite else unit_rows(rows)
-        many = self.many is not None and x.ndim > 2 and x.shape[-2] >= MANY
-        return (in_uint8(rows) if many else rows), largest
+        return (in_uint8(rows) if self._takes_many(x) else rows), largest
+
+    def _takes_many(self, x: Tensor) -> bool:
+        return self.many is not None and x.ndim > 2 and x.shape[-2] >= MANY
 
     def product(self, operand: Tensor) -> Tensor:
         """Float32 [R, N]."""
@@ -87,10 +89,16 @@ class StepInt8Linear(RoundedLinear):
         return step_product(operand, self.packed)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float32 and not self._takes_many(x):
+            # A step has tens of these: what would change neither shape nor type is not called.
+            rows, largest = unit_rows(x)
+            return self._scaled(step_product(rows, self.packed), largest)
         operand, largest = self.operand(x)
-        y = self.product(operand)
-        y = y.mul_(largest) if self.bias is None else torch.addcmul(self.bias, y, largest)
-        return y.to(x.dtype).view(*x.shape[:-1], self.outputs)
+        return self._scaled(self.product(operand), largest).to(x.dtype).view(*x.shape[:-1], self.outputs)
+
+    def _scaled(self, y: Tensor, largest: Tensor) -> Tensor:
+        bias = self.bias
+        return y.mul_(largest) if bias is None else torch.addcmul(bias, y, largest)
 
 
 class ManyRows:

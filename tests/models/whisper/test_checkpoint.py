@@ -173,7 +173,7 @@ def test_in_int8_a_row_has_the_same_digits_in_any_batch(tmp_path, monkeypatch, t
     def logits(rows):
         cache, steps = model.new_cache(len(rows), 6), tokens[rows]
         encoded = model.encode(features[rows])
-        assert not int8_attention.works() or encoded.whole[0][0].dtype == torch.int8
+        assert not int8_attention.works() or encoded.whole[0][0].dtype == torch.uint8
         given = Inputs(steps[:, :3], torch.ones(len(rows), 3, dtype=torch.bool), context=encoded)
         return [model.prefill(given, cache), *(model.step(steps[:, at], cache) for at in (3, 4, 5))]
 
