@@ -6,7 +6,7 @@ prompt's many rows norms and additions are one reading and one writing instead o
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.attention import attend
 from mmcli.layers.gated_mlp import GatedMLP
 from mmcli.layers.grouped_query import GroupedQueryAttention
-from mmcli.layers.kernels import MOST_ROWS, quantised, quantised_rows
+from mmcli.layers.kernels import MOST_ROWS, few_rows, quantised, quantised_rows
 from mmcli.layers.kernels.gated import gated
 from mmcli.layers.kernels.matvec import product
 from mmcli.layers.kernels.placed import placed
@@ -150,11 +150,20 @@ def gated_product(x: Tensor, linear: nn.Module, activation: str) -> Tensor:
     """activation(gate) · up of vectors [R, D], by a layer that has the gates in front."""
     if isinstance(linear, WeightOnlyLinear) and linear.bias is None and quantised_rows(x, linear.stored):
         return quantised.gated(x, linear.stored, linear.scale, activation)
+    if _is_of_few_rows(linear, x):
+        return few_rows.gated(x, linear.weight, activation)
     return gated(product(x, linear), activation)
+
+
+def _is_of_few_rows(linear: nn.Module, x: Tensor) -> TypeGuard[nn.Linear]:
+    """Whether a layer with nothing behind it takes vectors [R, K] by `few_rows`."""
+    return type(linear) is nn.Linear and linear.bias is None and few_rows.pays(x, linear.weight)
 
 
 def parts(x: Tensor, linear: nn.Module) -> Tensor:
     """Vectors [R, K] through a layer, [R, N], or what sums up to that, [S, R, N]: `residual_norm` takes either."""
     if isinstance(linear, WeightOnlyLinear) and linear.bias is None and quantised_rows(x, linear.stored):
         return quantised.parts(x, linear.stored, linear.scale)
+    if len(x) >= few_rows.ROWS_OF_PARTS and _is_of_few_rows(linear, x):
+        return few_rows.parts(x, linear.weight)
     return product(x, linear)

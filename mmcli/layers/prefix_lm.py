@@ -74,5 +74,6 @@ class PrefixLM(GenerativeModel):
 
     def _allowed(self, logits: Tensor) -> Tensor:
         logits[..., self.vocabulary_end :] = -torch.inf
-        logits[..., self.image_token : self.image_token + 1] = -torch.inf
+        if self.image_token < self.vocabulary_end:
+            logits[..., self.image_token : self.image_token + 1] = -torch.inf
         return logits

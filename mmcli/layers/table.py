@@ -13,4 +13,4 @@ class Table(nn.Embedding):
     def logits(self, hidden: Tensor, vocabulary: int | None = None, cap: float | None = None) -> Tensor:
         """Hidden states [..., D] → float32 logits [..., V] of the first `vocabulary` rows (None: of all), with a `cap`
         as cap · tanh(logit / cap)."""
-        return kernels.floats(kernels.linear(hidden, self.weight[:vocabulary]), cap)
+        return kernels.float_logits(hidden, self.weight[:vocabulary], cap)

@@ -95,14 +95,16 @@ def floats(y: Tensor, cap: float | None = None) -> Tensor:
     return y if cap is None else torch.tanh(y / cap) * cap
 
 
-def float_logits(hidden: Tensor, weight: Tensor) -> Tensor:
-    """`floats` of `linear`: of one row by one kernel, where that was measured to be faster."""
-    if hidden.dim() == 2 and len(hidden) == 1 and in_one_pass(hidden):
-        from mmcli.layers.kernels import whole_row
+def float_logits(hidden: Tensor, weight: Tensor, cap: float | None = None) -> Tensor:
+    """`floats` of `linear`: by one kernel, where that was measured to be faster."""
+    if hidden.dim() == 2 and in_one_pass(hidden):
+        from mmcli.layers.kernels import few_rows, whole_row
 
-        if whole_row.fits(hidden, weight):
+        if cap is None and whole_row.fits(hidden, weight):
             return whole_row.whole_row(hidden, weight, floats=True)
-    return floats(linear(hidden, weight))
+        if few_rows.pays(hidden, weight) and len(weight) >= few_rows.A_VOCABULARY:
+            return few_rows.float_logits(hidden, weight, cap)
+    return floats(linear(hidden, weight), cap)
 
 
 def quantised_rows(x: Tensor, stored: Tensor) -> bool:

@@ -16,6 +16,13 @@ def gelu(x):
 
 
 @triton.jit
+def gated_by(gate, up, ACTIVATION: tl.constexpr):
+    """activation(gate) · up, by the tanh form of GELU or by SiLU."""
+    gate = gelu(gate) if ACTIVATION == "gelu" else gate / (1.0 + tl.exp(-gate))
+    return gate * up
+
+
+@triton.jit
 def exact_gelu(x):
     """x · Φ(x)."""
     return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))

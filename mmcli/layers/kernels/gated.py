@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from mmcli.layers.kernels.functions import gelu
+from mmcli.layers.kernels.functions import gated_by
 from mmcli.layers.kernels.launch import overlap
 
 BLOCK = 1024
@@ -18,7 +18,7 @@ def gated(gate_up: Tensor, activation: str, multiple: int = 1) -> Tensor:
     rows, inner = gate_up.shape[0], gate_up.shape[1] // 2
     y = torch.empty(triton.cdiv(rows, multiple) * multiple, inner, dtype=gate_up.dtype, device=gate_up.device)
     _gated[(len(y), triton.cdiv(inner, BLOCK))](
-        gate_up, y, rows, inner, GELU=activation == "gelu", BLOCK=BLOCK, num_warps=4, **overlap(y.device)
+        gate_up, y, rows, inner, ACTIVATION=activation, BLOCK=BLOCK, num_warps=4, **overlap(y.device)
     )
     return y
 
@@ -30,7 +30,7 @@ def plain(gate_up: Tensor, activation: str) -> Tensor:
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _gated(gate_up_ptr, y_ptr, rows, inner, GELU: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):
+def _gated(gate_up_ptr, y_ptr, rows, inner, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):
     row = tl.program_id(0)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     there = (column < inner) & (row < rows)
@@ -39,5 +39,5 @@ def _gated(gate_up_ptr, y_ptr, rows, inner, GELU: tl.constexpr, BLOCK: tl.conste
         gdc_wait()
     gate = tl.load(gate_up_ptr + row * 2 * inner + column, mask=there, other=0.0).to(tl.float32)
     up = tl.load(gate_up_ptr + row * 2 * inner + inner + column, mask=there, other=0.0).to(tl.float32)
-    gate = gelu(gate) if GELU else gate / (1.0 + tl.exp(-gate))
-    tl.store(y_ptr + row * inner + column, (gate * up).to(y_ptr.dtype.element_ty), mask=column < inner)
+    y = gated_by(gate, up, ACTIVATION)
+    tl.store(y_ptr + row * inner + column, y.to(y_ptr.dtype.element_ty), mask=column < inner)

@@ -1,6 +1,7 @@
 """The decode step through the kernels against the plain one: on a CUDA device, or interpreted."""
 
 import os
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -105,6 +106,38 @@ def test_a_step_through_the_kernels_equals_the_plain_one(name, rows, monkeypatch
     assert len(read) == STEPS
     torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(store, plain_store, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["Gemma 1", "Gemma 2", "Qwen2"])
+@pytest.mark.parametrize("rows", [3] if INTERPRETED else [2, 3, 17, 32])
+def test_a_step_by_products_of_few_rows_equals_the_plain_one(name, rows, monkeypatch):
+    """Programs share columns, so that norms add up parts; gates are applied by the product."""
+    from mmcli.layers.kernels import few_rows
+
+    model, taken = decoder(name), Counter()
+    monkeypatch.setenv(kernels.SWITCH, "0")
+    plain, plain_store = logits(model, rows)
+    monkeypatch.setenv(kernels.SWITCH, "1")
+    monkeypatch.setattr(few_rows, "pays", lambda x, weight: 1 < len(x) <= few_rows.MOST_ROWS)
+    monkeypatch.setattr(few_rows, "ROWS_OF_PARTS", 2)
+    # 320 outputs of gates make five programs, 128 to 384 of others two to six, which share columns.
+    monkeypatch.setattr(few_rows, "SHARED", few_rows.Cut(64, 32, 32, 4, 2, 6))
+    monkeypatch.setattr(few_rows, "MANY_OUTPUTS", 320)
+    monkeypatch.setattr(few_rows, "WIDE", few_rows.Cut(64, 64, 64, 4, 2, 1))
+    for form in ("parts", "gated"):
+        own = getattr(few_rows, form)
+        monkeypatch.setattr(few_rows, form, partial(counted, own, taken, form))
+    fast, store = logits(model, rows)
+    assert taken["gated"] == 3 * STEPS and taken["parts of several"] >= 3 * STEPS
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(store, plain_store, rtol=1e-4, atol=1e-4)
+
+
+def counted(form, taken, name, *given):
+    """What a function gives, whose calls are counted."""
+    y = form(*given)
+    taken[name if y.ndim == 2 else f"{name} of several"] += 1
+    return y
 
 
 @pytest.mark.skipif(INTERPRETED, reason="bfloat16 is for GPUs")

@@ -139,6 +139,46 @@ def test_product_of_few_rows(rows, outputs, inputs, activation, cut, dtype):
     assert_close(got, exact, dtype)
 
 
+@pytest.mark.parametrize("dtype", DOTTED)
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("rows, outputs, inputs", [(1, 70, 208), (3, 64, 64), (17, 130, 400), (32, 64, 512)])
+def test_parts_of_a_product_of_few_rows_are_its_sums(rows, outputs, inputs, cut, dtype):
+    from mmcli.layers.kernels import few_rows, split_k
+
+    x, weight = numbers(rows, inputs, dtype=dtype), (numbers(outputs, inputs) / inputs**0.5).to(dtype)
+    parts = few_rows.parts(x, weight, few_rows.Cut(*cut))
+    whole = few_rows.product(x, weight, cut=few_rows.Cut(*cut))
+    assert parts.shape[-2:] == whole.shape and (parts.ndim == 3) == (cut[-1] > 1 and inputs > 64)
+    assert torch.equal(split_k.added_up(parts, dtype) if parts.ndim == 3 else parts, whole)
+
+
+@pytest.mark.parametrize("dtype", DOTTED)
+@pytest.mark.parametrize("cut", [*CUTS, (128, 64, 128, 4, 3, 1)])
+@pytest.mark.parametrize("rows, inner, inputs", [(1, 70, 208), (3, 33, 64), (17, 130, 400), (32, 64, 512)])
+@pytest.mark.parametrize("activation", ["gelu", "silu"])
+def test_gated_product_of_few_rows(rows, inner, inputs, activation, cut, dtype):
+    from mmcli.layers.kernels import few_rows, gated
+
+    x, weight = numbers(rows, inputs, dtype=dtype), (3 * numbers(2 * inner, inputs) / inputs**0.5).to(dtype)
+    got = few_rows.gated(x, weight, activation, few_rows.Cut(*cut))
+    gate_up = few_rows.product(x, weight, cut=few_rows.Cut(*cut))
+    assert_close(got, gated.plain(gate_up.float(), activation), dtype)
+    assert_close(gate_up, x.float() @ weight.float().T, dtype)
+
+
+@pytest.mark.parametrize("dtype", DOTTED)
+@pytest.mark.parametrize("rows, vocabulary, inputs", [(1, 70, 400), (3, 200, 64), (17, 130, 208)])
+@pytest.mark.parametrize("cap", [None, 3.0])
+def test_float_logits_of_few_rows(rows, vocabulary, inputs, cap, dtype):
+    from mmcli.layers.kernels import few_rows, logits
+
+    cut = few_rows.Cut(64, 64, 0, 4, 3, 1)
+    x, weight = numbers(rows, inputs, dtype=dtype), (3 * numbers(vocabulary, inputs) / inputs**0.5).to(dtype)
+    got = few_rows.float_logits(x, weight, cap, cut)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, logits.plain(few_rows.product(x, weight, cut=cut), cap), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", [1, 3, 17])
 @pytest.mark.parametrize("shares, outputs", [(2, 64), (5, 1030)])
