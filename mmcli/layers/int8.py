@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmcli.errors import raise_if_interrupted
 from mmcli.hub.quantized import GROUP, multiplied, rows_at_a_time, unpack
 from mmcli.hub.weights import TakesWeights
+from mmcli.layers.trial import succeeds
 
 LARGEST = 127
 ZERO = 128  # oneDNN wants its left factor in uint8, in which this stands for 0
@@ -223,17 +223,15 @@ def packing_works() -> bool:
 
 
 def computes_the_same(kind: type[RoundedLinear]) -> bool:
-    """The operators of packed weights are not PyTorch's public ones: a version without them, or with others of that
-    name, is recognised by trying. So are sums of 16 bits that overflow, which FBGEMM makes where there is no VNNI."""
+    """Whether that form, whose operators are not PyTorch's public ones, runs here and computes what `Int8Linear` does.
+
+    Sums of 16 bits that overflow, which FBGEMM makes where there is no VNNI, show too.
+    """
     weight = torch.linspace(-1, 1, 48 * 32).view(48, 32)
     weight[::2] = 1.0
     x = torch.linspace(-3, 2, 3 * 32).view(3, 32)
     x[0] = 2.0
-    try:
-        return torch.allclose(kind(weight, None)(x), Int8Linear(weight, None)(x), rtol=1e-4, atol=1e-4)
-    except (RuntimeError, AttributeError, TypeError, NotImplementedError) as error:
-        raise_if_interrupted(error)
-        return False
+    return succeeds(lambda: torch.allclose(kind(weight, None)(x), Int8Linear(weight, None)(x), rtol=1e-4, atol=1e-4))
 
 
 def in_int8(module: nn.Module, kind: type[RoundedLinear] = Int8Linear) -> None:

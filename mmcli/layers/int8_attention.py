@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmcli.errors import raise_if_interrupted
+from mmcli.layers.trial import succeeds
 
 TAIL = 8  # bytes behind a row's integers: its scale and its offset in float32
 MOST_QUERIES = 32  # a row: for more, keys and values are worth making bfloat16 of
@@ -91,8 +91,4 @@ def in_bfloat16(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
 def works() -> bool:
     """Whether PyTorch has these sums here, which are none of its public ones."""
     x, weights = torch.linspace(-1, 2, 6 * 64).view(1, 2, 3, 64), torch.tensor([0.5, -1.0, 0.25]).expand(1, 2, 2, 3)
-    try:
-        return torch.allclose(weighted_sums(rounded(x), weights), weights @ x, rtol=1e-2, atol=1e-2)
-    except (RuntimeError, AttributeError, TypeError, NotImplementedError) as error:
-        raise_if_interrupted(error)
-        return False
+    return succeeds(lambda: torch.allclose(weighted_sums(rounded(x), weights), weights @ x, rtol=1e-2, atol=1e-2))

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmcli.errors import raise_if_interrupted
 from mmcli.layers import kernels
 from mmcli.layers.table import Table
+from mmcli.layers.trial import succeeds
 
 LEAST_ROWS = 2  # of a product: a single one would be summed in another order
 
@@ -83,9 +83,9 @@ def packing_works(dtype: torch.dtype = torch.float32) -> bool:
     """Whether `PackedLinear` runs here: its operators are not PyTorch's public ones, and not in every build."""
     weight, x = torch.linspace(-1, 1, 48 * 32).view(48, 32).to(dtype), torch.linspace(-3, 2, 3 * 32).view(3, 32)
     expected, near = F.linear(x, weight.float(), weight[:, 0].float()), 1e-4 if dtype == torch.float32 else 0.5
-    try:
+
+    def agrees() -> bool:
         y = PackedLinear(weight, weight[:, 0])(x.to(dtype))
         return y.dtype == dtype and torch.allclose(y.float(), expected, atol=near)
-    except (RuntimeError, AttributeError, TypeError, NotImplementedError) as error:
-        raise_if_interrupted(error)
-        return False
+
+    return succeeds(agrees)

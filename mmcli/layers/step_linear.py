@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcli.engine.memory import memory_limit, use_huge_pages
-from mmcli.errors import raise_if_interrupted
 from mmcli.layers import kernels
 from mmcli.layers.linear import SideBySide
 from mmcli.layers.packed import PackedLinear, PackedTable, packing_works
 from mmcli.layers.replacing import Place, replace_each
 from mmcli.layers.table import Table
+from mmcli.layers.trial import succeeds
 
 LARGE = 1 << 18  # numbers of a weight from which on another form of it pays in a step
 # More read packed weights as fast as the memory is, and waiting for each other costs more than reading.
@@ -64,33 +64,31 @@ class Columns:
     def product(self, rows: Tensor) -> Tensor:
         """See above. As few operations as it takes: behind gigabytes of weights none is in the cache."""
         count = len(rows)
-        numbers, starts = _places(self.inputs, count)
-        calls, factors = [], factors_of(rows, min(len(self.parts), self.at_once))
+        indices, offsets = _bags(self.inputs, count)
+        sums, weights = [], weights_of(rows, min(len(self.parts), self.at_once))
         for parts, table in self.tables:
             bags = parts * count
-            places = bags * self.inputs
-            y = torch.embedding_bag(
-                table, numbers[:places], starts[:bags], mode=0, per_sample_weights=factors[:places]
-            )[0]
-            calls.append(y)
-        y = calls[0] if len(calls) == 1 else torch.cat(calls)
+            size = bags * self.inputs
+            y = torch.embedding_bag(table, indices[:size], offsets[:bags], mode=0, per_sample_weights=weights[:size])[0]
+            sums.append(y)
+        y = sums[0] if len(sums) == 1 else torch.cat(sums)
         if count > 1:
             y = y.view(-1, count, self.width).transpose(0, 1).reshape(count, -1)
         return y.view(count, -1)[:, : self.outputs]
 
 
-def factors_of(rows: Tensor, parts: int) -> Tensor:
+def weights_of(rows: Tensor, parts: int) -> Tensor:
     """Rows [R, K] once for every part, one after another."""
     return rows.repeat(parts, 1).view(-1)
 
 
 @lru_cache(maxsize=16)
-def _places(inputs: int, rows: int) -> tuple[Tensor, Tensor]:
-    """What `torch.embedding_bag` takes for the products of some rows: the columns of part after part, once a row, and
-    where each of these bags begins."""
+def _bags(inputs: int, rows: int) -> tuple[Tensor, Tensor]:
+    """The indices and offsets that `torch.embedding_bag` takes for the products of some rows: the columns of part after
+    part, once a row, and where each of these bags begins."""
     parts = max(1, PLACES // inputs)
-    numbers = torch.arange(parts * inputs, dtype=torch.int32).view(parts, 1, inputs).expand(-1, rows, -1)
-    return numbers.reshape(-1), torch.arange(0, parts * rows * inputs, inputs, dtype=torch.int32)
+    indices = torch.arange(parts * inputs, dtype=torch.int32).view(parts, 1, inputs).expand(-1, rows, -1)
+    return indices.reshape(-1), torch.arange(0, parts * rows * inputs, inputs, dtype=torch.int32)
 
 
 class StepLinear(nn.Module):
@@ -201,8 +199,5 @@ def sums_work() -> bool:
     if platform.machine() not in ("x86_64", "AMD64") or "fbgemm" not in torch.backends.quantized.supported_engines:
         return False
     weight, x = torch.linspace(-1, 1, 80 * 32).view(80, 32).bfloat16(), torch.linspace(-3, 2, 96).view(3, 32).bfloat16()
-    try:
-        return torch.allclose(Columns(weight).product(x).float(), F.linear(x.float(), weight.float()), atol=0.5)
-    except (RuntimeError, TypeError, NotImplementedError) as error:
-        raise_if_interrupted(error)
-        return False
+    exact = F.linear(x.float(), weight.float())
+    return succeeds(lambda: torch.allclose(Columns(weight).product(x).float(), exact, atol=0.5))

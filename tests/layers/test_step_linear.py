@@ -30,7 +30,7 @@ def test_it_works_where_it_is_meant_to():
 @torch.inference_mode()
 def test_products_are_those_of_the_weight(monkeypatch, outputs, places):
     monkeypatch.setattr(step_linear, "PLACES", places)  # all by one call, some parts by each, and one by each
-    step_linear._places.cache_clear()
+    step_linear._bags.cache_clear()
     torch.manual_seed(0)
     weight, x = torch.randn(outputs, 96).bfloat16(), torch.randn(MOST_ROWS, 96).bfloat16()
     columns, expected = Columns(weight), x.double() @ weight.double().T
@@ -39,7 +39,7 @@ def test_products_are_those_of_the_weight(monkeypatch, outputs, places):
         assert y.dtype == torch.bfloat16
         # Summed in float32 and rounded once.
         torch.testing.assert_close(y.double(), expected[:rows], rtol=2**-8, atol=1e-4)
-    step_linear._places.cache_clear()
+    step_linear._bags.cache_clear()
 
 
 @needs_sums
