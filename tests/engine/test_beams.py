@@ -7,18 +7,18 @@ from itertools import product
 import pytest
 import torch
 from torch import nn
+from written_model import WrittenModel
 
 from mmcli.engine.beams import beam_search
 from mmcli.engine.generate import generate
 from mmcli.engine.inputs import Inputs
-from mmcli.engine.kv_cache import KVCache, keep_rows
-from mmcli.engine.model import GenerativeModel
+from mmcli.engine.kv_cache import keep_rows
 
 END = 3
 VOCABULARY = 5
 
 
-class Bigrams(GenerativeModel):
+class Bigrams(WrittenModel):
     """The next token depends on the row's first token and on the one before; the cache remembers the first."""
 
     def __init__(self, seed: int):
@@ -26,20 +26,8 @@ class Bigrams(GenerativeModel):
         generator = torch.Generator().manual_seed(seed)
         self.table = nn.Parameter(torch.randn(VOCABULARY, VOCABULARY, VOCABULARY, generator=generator) * 2)
 
-    def new_cache(self, batch, length):
-        return KVCache(1, batch, length, 1, 1, torch.float32, torch.device("cpu"))
-
-    def prefill(self, inputs, cache):
-        return self._read(inputs.tokens, cache)
-
-    def step(self, tokens, cache):
-        return self._read(tokens[:, None], cache)
-
-    def _read(self, tokens, cache):
-        cache.extend(torch.ones_like(tokens, dtype=torch.bool))
-        written, _ = cache.append(0, tokens[:, None, :, None].float(), tokens[:, None, :, None].float())
-        first = written[:, 0, 0, 0].long()
-        return self.table[first, tokens[:, -1]].detach().clone()
+    def logits_behind(self, written):
+        return self.table[written[:, 0], written[:, -1]].detach().clone()
 
 
 def rows(*tokens: int) -> Inputs:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from written_model import WrittenModel, noise
 
 from mmcli.decode import Vocabulary
 from mmcli.decode.grammar import Grammar, automaton
@@ -9,9 +10,7 @@ from mmcli.decode.segments import parse
 from mmcli.engine.beams import beam_search
 from mmcli.engine.generate import generate
 from mmcli.engine.inputs import Inputs
-from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.logits import GrammarProcessor
-from mmcli.engine.model import GenerativeModel
 from mmcli.engine.sampling import Sampling
 from mmcli.types import Token
 
@@ -30,31 +29,17 @@ def text(ids):
     return "".join(map(one, ids))
 
 
-class Noise(GenerativeModel):
+class Noise(WrittenModel):
     """Logits that have nothing to do with anything, some of them large; a function of the tokens written so far."""
 
     def __init__(self, seed):
         super().__init__()
         self.seed = torch.nn.Parameter(torch.tensor(float(seed)), requires_grad=False)
 
-    def new_cache(self, batch, length):
-        return KVCache(1, batch, length, 1, 1, torch.float32, torch.device("cpu"))
-
-    def prefill(self, inputs, cache):
-        return self._read(inputs.tokens, cache)
-
-    def step(self, tokens, cache):
-        return self._read(tokens[:, None], cache)
-
-    def _read(self, tokens, cache):
-        cache.extend(torch.ones_like(tokens, dtype=torch.bool))
-        written, _ = cache.append(0, tokens[:, None, :, None].float(), tokens[:, None, :, None].float())
-        rows = []
-        for row in written[:, 0, :, 0].long().tolist():
-            generator = torch.Generator().manual_seed(hash((int(self.seed), *row)) % 2**31)
-            rows.append(torch.randn(SIZE, generator=generator) * 4)
-            rows[-1][[END, 5]] += 4  # so that answers end, and go on, now and then
-        return torch.stack(rows)
+    def logits_behind(self, written):
+        logits = torch.stack([noise(self.seed, row, SIZE) * 4 for row in written.tolist()])
+        logits[:, [END, 5]] += 4  # so that answers end, and go on, now and then
+        return logits
 
 
 def grammar(*labels, **more):

@@ -9,8 +9,8 @@ from mmcli.models.chat_template import Message
 def own_layout(messages: Sequence[Message], begin: str, placeholders: dict[str, str]) -> str:
     """The turns as Gemma 3n was trained on them, behind `begin`; `placeholders` stand for an "image" and an "audio".
 
-    What the system says stands before the first question. Behind a question the model
-    writes. Raises ModelError unless user and model take turns.
+    What the system says stands before the first question. Behind a question the model writes. Raises ModelError unless
+    user and model take turns.
     """
 
     def content(message: Message, ends: str | None = None) -> str:

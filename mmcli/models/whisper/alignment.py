@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from mmcli.engine.kv_cache import KVCache
+from mmcli.models.whisper.features import HOP, RATE
 from mmcli.models.whisper.model import EncodedAudio, Whisper
 from mmcli.models.whisper.vocabulary import Special
 
-FRAME = 0.02  # seconds between the encoder's states
+FRAME = 2 * HOP / RATE  # seconds between the encoder's states, which are half as many as the features
 SMOOTHED = 7  # frames of the median filter
 
 Heads = tuple[tuple[int, int], ...]

@@ -2,6 +2,7 @@
 
 from mmcli.models.stages import Stage, layers_note, parameter_count
 from mmcli.models.whisper.config import WhisperConfig
+from mmcli.models.whisper.features import HOP, RATE
 from mmcli.models.whisper.model import Whisper
 
 
@@ -10,7 +11,7 @@ def stages(config: WhisperConfig, model: Whisper) -> list[Stage]:
     return [
         Stage(
             "audio", "log-mel", f"{config.mels} × {config.frames}", 0,
-            (f"windows of {config.frames / 100:g} s at 16 kHz", "a frame every 10 ms"),
+            (f"windows of {config.frames * HOP / RATE:g} s at 16 kHz", "a frame every 10 ms"),
         ),
         Stage(
             "encoder", "Whisper", f"{config.audio_positions} × {config.width}", parameter_count(model.encoder),

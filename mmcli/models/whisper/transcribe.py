@@ -223,9 +223,8 @@ def _with_words(
         return text  # only a text that filled the model to the brim; no times are better than wrong ones
     if not ids:
         return replace(text, word_times=source)
-    reached = (
-        text.transcribed_until or seconds
-    )  # what lies behind is transcribed again, with words and times of its own
+    # What lies behind is transcribed again, with words and times of its own.
+    reached = text.transcribed_until or seconds
     times, probabilities = token_times(model, encoded, prompt, ids, processor.special.end, heads, reached)
     times = times.clip(max=reached)
     segments = with_words(found, times, probabilities, processor.decode, text.language)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from written_model import WrittenModel, noise
 
 from mmcli.engine.collect import complete
 from mmcli.engine.kv_cache import KVCache
-from mmcli.engine.model import GenerativeModel
 from mmcli.engine.row_state import RowState
 from mmcli.engine.sampling import Sampling
 from mmcli.errors import ModelError, UsageError
@@ -47,7 +47,7 @@ class Saw(RowState):
         self.image = self.image[rows]
 
 
-class Noise(GenerativeModel):
+class Noise(WrittenModel):
     """Logits that are a function of the tokens written so far and of nothing else; a detector that saw a dog."""
 
     def __init__(self, config: NanoConfig, seed: int, likely: list[int]):
@@ -55,32 +55,21 @@ class Noise(GenerativeModel):
         self.config, self.likely = config, likely
         self.seed = torch.nn.Parameter(torch.tensor(float(seed)), requires_grad=False)
 
-    def new_cache(self, batch, length):
-        return KVCache(1, batch, length, 1, 1, torch.float32, torch.device("cpu"))
-
     def prefill(self, inputs, cache):
         evidence = torch.full((1, CLASSES), -9.0)
         evidence[0, COCO.index("dog")] = 3.0
         rows = torch.zeros(len(inputs.tokens), dtype=torch.long)
         cache.context = Saw(evidence=evidence, image=rows)
-        return self._read(inputs.tokens[:, -1:], cache)
+        return self.read(inputs.tokens[:, -1:], cache)
 
-    def step(self, tokens, cache):
-        return self._read(tokens[:, None], cache)
-
-    def _read(self, tokens, cache):
-        cache.extend(torch.ones_like(tokens, dtype=torch.bool))
-        written, _ = cache.append(0, tokens[:, None, :, None].float(), tokens[:, None, :, None].float())
-        rows = []
-        for row in written[:, 0, :, 0].long().tolist():
-            generator = torch.Generator().manual_seed(hash((int(self.seed), *row)) % 2**31)
-            rows.append(torch.randn(self.config.decoder.vocabulary, generator=generator) * 3)
-            rows[-1][self.likely] += 8
-            rows[-1][self.config.eos_token] += 2 * len(row)  # so that answers end at last
-        return torch.stack(rows)
+    def logits_behind(self, written):
+        logits = torch.stack([noise(self.seed, row, self.config.decoder.vocabulary) * 3 for row in written.tolist()])
+        logits[:, self.likely] += 8
+        logits[:, self.config.eos_token] += 2 * written.shape[1]  # so that answers end at last
+        return logits
 
 
-def noise(nano, words: str, prompts: list[str], mode: str, seed: int) -> list[list[int]]:
+def write(nano, words: str, prompts: list[str], mode: str, seed: int) -> list[list[int]]:
     """What such a model writes, to which the tokens of `words` and the end are likely."""
     likely = [id for word in words.split() for text in (word, " " + word) for id in nano.processor.text_ids(text)]
     model = Noise(nano.config, seed, likely)
@@ -95,7 +84,7 @@ def noise(nano, words: str, prompts: list[str], mode: str, seed: int) -> list[li
 @pytest.mark.parametrize("seed", range(3))
 def test_no_sentence_ends_on_a_word_that_ends_none(nano, mode, seed):
     never = set(nano.config.sentences.never_last)
-    written = noise(nano, "a with the white on of and dog wearing", ["caption en"], mode, seed)
+    written = write(nano, "a with the white on of and dog wearing", ["caption en"], mode, seed)
     assert all(ids and ids[-1] not in never for ids in written)
 
 
@@ -103,7 +92,7 @@ def test_no_sentence_ends_on_a_word_that_ends_none(nano, mode, seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_no_sentence_says_a_word_twice(nano, mode, seed):
     """The forms of a word count as one; words like "a" and "of" may come again."""
-    written = noise(nano, "a window windows box building dog with", ["caption en"], mode, seed)
+    written = write(nano, "a window windows box building dog with", ["caption en"], mode, seed)
     for ids in written:
         words = [nano.processor.decode([id]).strip().rstrip("s") for id in ids]
         said = [word for word in words if word in ("window", "box", "building")]
@@ -114,7 +103,7 @@ def test_no_sentence_says_a_word_twice(nano, mode, seed):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("prompt", ["caption en", "answer en what animal is this?"])
 def test_nothing_is_named_that_the_detector_does_not_see(nano, mode, prompt):
-    ids = {id for own in noise(nano, "cat dog truck horse person a", [prompt], mode, 1) for id in own}
+    ids = {id for own in write(nano, "cat dog truck horse person a", [prompt], mode, 1) for id in own}
     named = {classes for token, *classes in nano.config.names if token in ids for classes in classes}
     assert named <= {COCO.index("dog"), COCO.index("hot dog")}
 
