@@ -18,11 +18,9 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
-def four_words(at, there):
-    """Sixteen bytes of what is read once and never written, or zeros."""
-    return tl.inline_asm_elementwise(
-        """{
+def _load(instruction: str) -> tl.constexpr:
+    """Instructions that load four words from $4, or zeros where $5 is 0."""
+    return tl.constexpr(f"""{{
         .reg .pred p;
         .reg .b32 a, b, c, d;
         setp.ne.s32 p, $5, 0;
@@ -30,12 +28,23 @@ def four_words(at, there):
         mov.b32 b, 0;
         mov.b32 c, 0;
         mov.b32 d, 0;
-        @p ld.global.nc.L1::no_allocate.v4.u32 {a, b, c, d}, [$4];
+        @p {instruction} {{a, b, c, d}}, [$4];
         mov.b32 $0, a;
         mov.b32 $1, b;
         mov.b32 $2, c;
         mov.b32 $3, d;
-        }""",
+        }}""")
+
+
+LOAD = _load("ld.global.v4.u32")
+LOAD_ONCE = _load("ld.global.nc.L1::no_allocate.v4.u32")
+
+
+@triton.jit
+def four_words(at, there, INSTRUCTIONS: tl.constexpr = LOAD_ONCE):
+    """Sixteen bytes of what is read once and never written, or zeros."""
+    return tl.inline_asm_elementwise(
+        INSTRUCTIONS,
         "=r,=r,=r,=r,l,r",
         [at, there],
         dtype=(tl.int32, tl.int32, tl.int32, tl.int32),
@@ -47,27 +56,7 @@ def four_words(at, there):
 @triton.jit
 def eight_numbers(at, there):
     """Eight bfloat16 as four words, or zeros."""
-    return tl.inline_asm_elementwise(
-        """{
-        .reg .pred p;
-        .reg .b32 a, b, c, d;
-        setp.ne.s32 p, $5, 0;
-        mov.b32 a, 0;
-        mov.b32 b, 0;
-        mov.b32 c, 0;
-        mov.b32 d, 0;
-        @p ld.global.v4.u32 {a, b, c, d}, [$4];
-        mov.b32 $0, a;
-        mov.b32 $1, b;
-        mov.b32 $2, c;
-        mov.b32 $3, d;
-        }""",
-        "=r,=r,=r,=r,l,r",
-        [at, there],
-        dtype=(tl.int32, tl.int32, tl.int32, tl.int32),
-        is_pure=False,
-        pack=1,
-    )
+    return four_words(at, there, LOAD)
 
 
 @triton.jit
@@ -109,57 +98,24 @@ def two_parts(words, times, high, EVEN_FIRST: tl.constexpr):
 
     v, the whole number next to it, between -32640 and 32639, is 256 · the high part + the low one, which is between
     -128 and 127. `high` tells which is asked for. The words have the numbers as they come, or those of even places and
-    then those of odd ones. (Added to 1.5 · 2²³, v stands in the lower bits of a float32.)
+    then those of odd ones.
     """
-    v = tl.inline_asm_elementwise(
-        """{
-        .reg .f32 f, magic;
-        .reg .b32 t;
-        .reg .pred p;
-        setp.ne.s32 p, $13, 0;
-        selp.f32 magic, 0f4B400080, 0f4B400000, p;
-        shl.b32 t, $8, 16;
-        mov.b32 f, t;
-        fma.rn.f32 f, f, $12, magic;
-        mov.b32 $0, f;
-        and.b32 t, $8, 0xFFFF0000;
-        mov.b32 f, t;
-        fma.rn.f32 f, f, $12, magic;
-        mov.b32 $1, f;
-        shl.b32 t, $9, 16;
-        mov.b32 f, t;
-        fma.rn.f32 f, f, $12, magic;
-        mov.b32 $2, f;
-        and.b32 t, $9, 0xFFFF0000;
-        mov.b32 f, t;
-        fma.rn.f32 f, f, $12, magic;
-        mov.b32 $3, f;
-        shl.b32 t, $10, 16;
-        mov.b32 f, t;
-        fma.rn.f32 f, f, $12, magic;
-        mov.b32 $4, f;
-        and.b32 t, $10, 0xFFFF0000;
-        mov.b32 f, t;
-        fma.rn.f32 f, f, $12, magic;
-        mov.b32 $5, f;
-        shl.b32 t, $11, 16;
-        mov.b32 f, t;
-        fma.rn.f32 f, f, $12, magic;
-        mov.b32 $6, f;
-        and.b32 t, $11, 0xFFFF0000;
-        mov.b32 f, t;
-        fma.rn.f32 f, f, $12, magic;
-        mov.b32 $7, f;
-        }""",
-        "=r,=r,=r,=r,=r,=r,=r,=r,r,r,r,r,f,r",
-        [words[0], words[1], words[2], words[3], times, high],
-        dtype=(tl.int32, tl.int32, tl.int32, tl.int32, tl.int32, tl.int32, tl.int32, tl.int32),
-        is_pure=True,
-        pack=1,
-    )
+    magic = tl.where(high != 0, 12582912.0 + 128.0, 12582912.0)  # 1.5 · 2²³: v stands in the lower bits of the sum
+    a, b = _two_whole(words[0], times, magic)
+    c, d = _two_whole(words[1], times, magic)
+    e, f = _two_whole(words[2], times, magic)
+    g, h = _two_whole(words[3], times, magic)
     if EVEN_FIRST:
-        return _four_bytes(v[0], v[2], v[4], v[6], high), _four_bytes(v[1], v[3], v[5], v[7], high)
-    return _four_bytes(v[0], v[1], v[2], v[3], high), _four_bytes(v[4], v[5], v[6], v[7], high)
+        return _four_bytes(a, c, e, g, high), _four_bytes(b, d, f, h, high)
+    return _four_bytes(a, b, c, d, high), _four_bytes(e, f, g, h, high)
+
+
+@triton.jit
+def _two_whole(word, times, magic):
+    """The two bfloat16 of a word, multiplied by `times` and rounded as `magic` is added to them."""
+    first = tl.fma((word << 16).to(tl.float32, bitcast=True), times, magic)
+    second = tl.fma((word & -0x10000).to(tl.float32, bitcast=True), times, magic)
+    return first.to(tl.int32, bitcast=True), second.to(tl.int32, bitcast=True)
 
 
 @triton.jit
@@ -193,99 +149,45 @@ def shuffled(value, lane):
 
 @triton.jit
 def with_int4(upper, lower, x):
-    """16 · the sum of products of a group's 32 integers, in the upper and in the lower row, as float32.
+    """16 · the sum of products of a group's 32 integers, in the upper and in the lower row, as float32."""
+    zero = tl.zeros_like(x[0])
+    sums = (zero, zero, zero, zero)
+    for i in tl.static_range(2):
+        a, b, c, d = upper[2 * i], lower[2 * i], upper[2 * i + 1], lower[2 * i + 1]
+        sums = _product(sums, _int4(a << 4), _int4(b << 4), _int4(c << 4), _int4(d << 4), x[4 * i], x[4 * i + 1])
+        sums = _product(sums, _int4(a), _int4(b), _int4(c), _int4(d), x[4 * i + 2], x[4 * i + 3])
+    return (sums[0] * 256 + sums[1]).to(tl.float32), (sums[2] * 256 + sums[3]).to(tl.float32)
 
-    A 4-bit integer, 8 more than what it means, becomes 16 times what it means as an 8-bit one: in the upper half of a
-    byte it stands as it is, but for its highest bit.
+
+@triton.jit
+def _int4(word):
+    """16 times what the 4-bit integers mean that are the upper halves of a word's bytes, as 8-bit ones.
+
+    They are 8 more than what they mean: all but their highest bit stands as it is.
     """
     return tl.inline_asm_elementwise(
-        """{
-        .reg .b32 a, b, c, d, e, f, g, h, zero;
-        mov.b32 zero, 0;
-        shl.b32 a, $2, 4;
-        shl.b32 b, $6, 4;
-        shl.b32 c, $3, 4;
-        shl.b32 d, $7, 4;
-        lop3.b32 a, a, 0xF0F0F0F0, 0x80808080, 0x6A;
-        lop3.b32 b, b, 0xF0F0F0F0, 0x80808080, 0x6A;
-        lop3.b32 c, c, 0xF0F0F0F0, 0x80808080, 0x6A;
-        lop3.b32 d, d, 0xF0F0F0F0, 0x80808080, 0x6A;
-        mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32
-            {e, f, g, h}, {a, b, c, d}, {$10, $11}, {zero, zero, zero, zero};
-        lop3.b32 a, $2, 0xF0F0F0F0, 0x80808080, 0x6A;
-        lop3.b32 b, $6, 0xF0F0F0F0, 0x80808080, 0x6A;
-        lop3.b32 c, $3, 0xF0F0F0F0, 0x80808080, 0x6A;
-        lop3.b32 d, $7, 0xF0F0F0F0, 0x80808080, 0x6A;
-        mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32
-            {e, f, g, h}, {a, b, c, d}, {$12, $13}, {e, f, g, h};
-        shl.b32 a, $4, 4;
-        shl.b32 b, $8, 4;
-        shl.b32 c, $5, 4;
-        shl.b32 d, $9, 4;
-        lop3.b32 a, a, 0xF0F0F0F0, 0x80808080, 0x6A;
-        lop3.b32 b, b, 0xF0F0F0F0, 0x80808080, 0x6A;
-        lop3.b32 c, c, 0xF0F0F0F0, 0x80808080, 0x6A;
-        lop3.b32 d, d, 0xF0F0F0F0, 0x80808080, 0x6A;
-        mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32
-            {e, f, g, h}, {a, b, c, d}, {$14, $15}, {e, f, g, h};
-        lop3.b32 a, $4, 0xF0F0F0F0, 0x80808080, 0x6A;
-        lop3.b32 b, $8, 0xF0F0F0F0, 0x80808080, 0x6A;
-        lop3.b32 c, $5, 0xF0F0F0F0, 0x80808080, 0x6A;
-        lop3.b32 d, $9, 0xF0F0F0F0, 0x80808080, 0x6A;
-        mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32
-            {e, f, g, h}, {a, b, c, d}, {$16, $17}, {e, f, g, h};
-        mad.lo.s32 e, e, 256, f;
-        mad.lo.s32 g, g, 256, h;
-        cvt.rn.f32.s32 $0, e;
-        cvt.rn.f32.s32 $1, g;
-        }""",
-        "=f,=f,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r",
-        [
-            upper[0],
-            upper[1],
-            upper[2],
-            upper[3],
-            lower[0],
-            lower[1],
-            lower[2],
-            lower[3],
-            x[0],
-            x[1],
-            x[2],
-            x[3],
-            x[4],
-            x[5],
-            x[6],
-            x[7],
-        ],
-        dtype=(tl.float32, tl.float32),
-        is_pure=True,
-        pack=1,
+        "lop3.b32 $0, $1, 0xF0F0F0F0, 0x80808080, 0x6A;", "=r,r", [word], dtype=tl.int32, is_pure=True, pack=1
     )
 
 
 @triton.jit
 def with_int8(sums, upper, lower, x):
     """Four sums, of both parts in the upper row and in the lower one, and what 32 8-bit integers of each row add."""
+    for i in tl.static_range(4):
+        a, b, c, d = upper[2 * i], lower[2 * i], upper[2 * i + 1], lower[2 * i + 1]
+        sums = _product(sums, a, b, c, d, x[2 * i], x[2 * i + 1])
+    return sums
+
+
+@triton.jit
+def _product(sums, a, b, c, d, x0, x1):
+    """Four sums and what the matrix unit adds to them: of words a and c of the upper row, b and d of the lower one."""
     return tl.inline_asm_elementwise(
-        """{
-        .reg .b32 e, f, g, h;
-        mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32
-            {e, f, g, h}, {$4, $12, $5, $13}, {$20, $21}, {$28, $29, $30, $31};
-        mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32
-            {e, f, g, h}, {$6, $14, $7, $15}, {$22, $23}, {e, f, g, h};
-        mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32
-            {e, f, g, h}, {$8, $16, $9, $17}, {$24, $25}, {e, f, g, h};
-        mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32
-            {$0, $1, $2, $3}, {$10, $18, $11, $19}, {$26, $27}, {e, f, g, h};
-        }""",
-        "=r,=r,=r,=r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r",
-        [
-            upper[0], upper[1], upper[2], upper[3], upper[4], upper[5], upper[6], upper[7],
-            lower[0], lower[1], lower[2], lower[3], lower[4], lower[5], lower[6], lower[7],
-            x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7], sums[0], sums[1], sums[2], sums[3],
-        ],
+        """mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32
+            {$0, $1, $2, $3}, {$4, $5, $6, $7}, {$8, $9}, {$10, $11, $12, $13};""",
+        "=r,=r,=r,=r,r,r,r,r,r,r,r,r,r,r",
+        [a, b, c, d, x0, x1, sums[0], sums[1], sums[2], sums[3]],
         dtype=(tl.int32, tl.int32, tl.int32, tl.int32),
         is_pure=True,
         pack=1,
-    )  # fmt: skip
+    )
