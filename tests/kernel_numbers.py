@@ -1,10 +1,8 @@
 """What tests of kernels share: random numbers, and how near results in a type have to be."""
 
-import os
-
 import torch
+from cuda_only import INTERPRETED
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 DTYPES = [torch.float32, torch.bfloat16]
 DOTTED = DTYPES[:1] if INTERPRETED else DTYPES  # the interpreter's product takes bfloat16 for whole numbers

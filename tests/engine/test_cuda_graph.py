@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 import torch
+from cuda_only import needs_cuda
 
 from mmcli.engine import cuda_graph
 from mmcli.engine.generate import Reading, generate
@@ -19,7 +20,7 @@ from mmcli.layers.fusing import fuse
 from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
 from mmcli.layers.prefix_lm import PrefixLM
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+needs_cuda()
 
 WINDOW = 6
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import whisper_folders
+from cuda_only import needs_cuda
 from every_family import FAMILIES, write_family
 from PIL import Image
 
@@ -26,8 +27,7 @@ from mmcli.speech.fallback import DecodingOptions
 from mmcli.tasks.answer import answer, answer_each, inputs_of, rows_join
 from mmcli.tasks.caption import CaptionRequest
 
-if not torch.cuda.is_available():  # as a whole: skipping a thousand tests one by one takes ten seconds
-    pytest.skip("needs a CUDA device", allow_module_level=True)
+needs_cuda()
 
 pytestmark = pytest.mark.usefixtures("shallow_tower")
 

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from cuda_only import needs_cuda
 from every_family import FAMILIES, load_family
 from support import random_image
 
 from mmcli.engine import cuda_graph
 from mmcli.tasks.caption import CaptionRequest
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+needs_cuda()
 
 
 @pytest.mark.parametrize("switch", ["1", "steps"])

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from kernel_numbers import DEVICE, DTYPES, INTERPRETED, assert_close, numbers
+from cuda_only import needs_kernels
+from kernel_numbers import DEVICE, DTYPES, assert_close, numbers
 
 from mmcli.layers.attention import additive
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
+needs_kernels()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,11 +1,11 @@
 """The decode step through the kernels against the plain one: on a CUDA device, or interpreted."""
 
-import os
 from collections import Counter
 from functools import partial
 
 import pytest
 import torch
+from cuda_only import INTERPRETED, needs_kernels
 
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers import kernels
@@ -16,8 +16,7 @@ from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
 from mmcli.layers.linear import stack
 from mmcli.layers.weight_only import WeightOnlyLinear
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
+needs_kernels()
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 STEPS = 2
 

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from cuda_only import needs_kernels
 from kernel_numbers import DEVICE, DOTTED, DTYPES, INTERPRETED, assert_close, numbers
 
 from mmcli.layers.rope import rotary_angles
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
+needs_kernels()
 
 
 @pytest.fixture(autouse=INTERPRETED)

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from cuda_only import needs_cuda
 
 from mmcli.hub.quantized import quantize
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+needs_cuda()
 STORAGES = ["int8", "int4"]
 SHAPES = [(3, 64), (70, 2304), (33, 1056), (130, 32), (5, 8224), (40, 16384), (2560, 2048), (257, 4096), (17, 14336)]
 

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from cuda_only import needs_kernels
 from kernel_numbers import DEVICE, DOTTED, INTERPRETED
 
 from mmcli.hub.quantized import multiplied, quantize
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
+needs_kernels()
 
 
 @pytest.mark.parametrize("dtype", DOTTED)

@@ -1,15 +1,13 @@
 """Attention of a prompt against its plain path: on a CUDA device, or on a CPU with TRITON_INTERPRET=1."""
 
-import os
-
 import pytest
 import torch
+from cuda_only import INTERPRETED, needs_kernels
 
 from mmcli.layers import kernels
 from mmcli.layers.attention import attend, prefix_mask
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
+needs_kernels()
 DEVICE = "cpu" if INTERPRETED else "cuda"
 # The interpreter's product takes bfloat16 for whole numbers.
 DTYPE = torch.float32 if INTERPRETED else torch.bfloat16

@@ -1,16 +1,14 @@
 """SigLIP's tower through fused kernels against the plain one: on a CUDA device, or on a CPU with TRITON_INTERPRET=1."""
 
-import os
-
 import pytest
 import torch
+from cuda_only import INTERPRETED, needs_kernels
 
 from mmcli.layers import kernels
 from mmcli.layers.fusing import fuse
 from mmcli.layers.siglip import SiglipConfig, SiglipTower
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
+needs_kernels()
 DEVICE = "cpu" if INTERPRETED else "cuda"
 
 

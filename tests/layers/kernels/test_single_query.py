@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from cuda_only import needs_kernels
 from kernel_numbers import DEVICE, DOTTED, INTERPRETED, assert_close, numbers
 
 from mmcli.layers.attention import additive
 from mmcli.layers.rope import rotary_angles
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
+needs_kernels()
 
 
 def attention(rows, heads, key_heads, length, width, dtype, cursor=None, fresh=True):

@@ -1,15 +1,13 @@
 """Fuyu's decoder with its weights rearranged, and its decode step through the kernels, against the plain one."""
 
-import os
-
 import pytest
 import torch
+from cuda_only import INTERPRETED
 
 from mmcli.layers import kernels
 from mmcli.models.fuyu.config import DecoderConfig
 from mmcli.models.fuyu.decoder import PersimmonDecoder
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu")
 needs_kernels = pytest.mark.skipif(DEVICE.type == "cpu" and not INTERPRETED, reason="needs a CUDA device")
 

@@ -1,17 +1,16 @@
 """Gemma 3n's own kernels against their plain paths, on odd shapes: on a CUDA device, or with TRITON_INTERPRET=1."""
 
 import copy
-import os
 from types import SimpleNamespace
 
 import pytest
 import torch
+from cuda_only import INTERPRETED, needs_kernels
 from torch import nn
 
 from mmcli.models.gemma3n.altup import AltUp
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
+needs_kernels()
 DEVICE = "cpu" if INTERPRETED else "cuda"
 DTYPES = [torch.float32, torch.bfloat16]
 ROWS, WIDTHS = [1, 3, 17], [64, 100, 2304]

@@ -1,10 +1,10 @@
 """The decode step through the kernels against the plain one: on a CUDA device, or on a CPU with TRITON_INTERPRET=1."""
 
-import os
 from dataclasses import replace
 
 import pytest
 import torch
+from cuda_only import INTERPRETED, needs_kernels
 
 from mmcli.engine.kv_cache import KVCache
 from mmcli.layers import kernels
@@ -13,8 +13,7 @@ from mmcli.layers.linear import stack
 from mmcli.models.gemma3n.config import LayerConfig, TextConfig
 from mmcli.models.gemma3n.decoder import Decoder
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
+needs_kernels()
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 STEPS, WINDOW = 2, 12
 

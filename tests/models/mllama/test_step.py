@@ -1,10 +1,10 @@
 """A decode step and a prompt through the kernels: on a CUDA device, or on a CPU with TRITON_INTERPRET=1."""
 
-import os
 from types import SimpleNamespace
 
 import pytest
 import torch
+from cuda_only import INTERPRETED, needs_kernels
 
 from mmcli.engine.cross_attention import CrossAttentionKV
 from mmcli.engine.kv_cache import KVCache
@@ -15,8 +15,7 @@ from mmcli.layers.fusing import fuse
 from mmcli.layers.linear import stack
 from mmcli.models.mllama.decoder import CrossContext, Decoder
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
+needs_kernels()
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 STEPS, KEYS = 2, 70
 TEXT = LlamaConfig(vocabulary=70, width=128, depth=2, mlp_width=160, heads=4, key_heads=2, head_width=32)

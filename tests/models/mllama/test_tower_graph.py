@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cuda_only import needs_cuda
 from every_family import write_family
 from support import random_image
 
@@ -12,7 +13,7 @@ from mmcli.models.load import load
 from mmcli.tasks.answer import inputs_of
 from mmcli.tasks.caption import CaptionRequest
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+needs_cuda()
 SIZES = ((20, 20), (56, 20), (20, 56), (56, 56))  # one tile, two beside and above each other, four
 
 

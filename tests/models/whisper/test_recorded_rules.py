@@ -1,16 +1,14 @@
 """The rules on the device choose what the rules on the host leave as the likeliest, step for step."""
 
-import os
-
 import pytest
 import torch
+from cuda_only import INTERPRETED
 
 from mmcli.engine.hand_over import SLOTS, HandOver
 from mmcli.models.whisper.recorded_rules import RecordedWritingRules, plain
 from mmcli.models.whisper.rules import WritingRules
 from mmcli.models.whisper.vocabulary import Special
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 END, T = 30, 40  # text is 0..29, then come orders, and times from 40 on
 

@@ -1,15 +1,13 @@
 """Whisper's kernel in front of a step against its plain path: on a CUDA device, or with TRITON_INTERPRET=1."""
 
-import os
-
 import pytest
 import torch
+from cuda_only import INTERPRETED, needs_kernels
 from torch import nn
 
 from mmcli.engine.kv_cache import KVCache
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
+needs_kernels()
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 
 

@@ -1,17 +1,15 @@
 """Whisper's decode step through the kernels against the plain one: on a CUDA device, or interpreted."""
 
-import os
-
 import pytest
 import torch
+from cuda_only import INTERPRETED, needs_kernels
 
 from mmcli.layers import kernels
 from mmcli.layers.fusing import fuse
 from mmcli.models.whisper.config import WhisperConfig
 from mmcli.models.whisper.model import Whisper
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available() and not INTERPRETED, reason="needs a CUDA device")
+needs_kernels()
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 RAW = {
     "vocab_size": 70, "d_model": 96, "decoder_layers": 3, "encoder_layers": 1, "decoder_attention_heads": 3,

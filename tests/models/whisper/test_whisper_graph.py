@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cuda_only import needs_cuda
 
 from mmcli.engine import cuda_graph
 from mmcli.engine.generate import generate
@@ -14,7 +15,7 @@ from mmcli.models.whisper.recorded_rules import RecordedWritingRules
 from mmcli.models.whisper.rules import WritingRules
 from mmcli.models.whisper.vocabulary import Special
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+needs_cuda()
 
 END, T, V = 60, 70, 200
 SPECIAL = Special(
