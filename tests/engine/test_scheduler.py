@@ -1,5 +1,7 @@
 """Rows that begin and end while others are written: each answer is what the row gives alone."""
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -87,12 +89,27 @@ def alone(model, inputs, **settings):
     return answer
 
 
-def stops(model):
+@pytest.fixture(scope="module")
+def stop(model):
     """Tokens that end the answers at unlike lengths."""
     free = [alone(model, one(row), stop_ids=frozenset()).ids for row in ROWS]
     chosen = frozenset({free[0][2], free[3][0], free[5][4]})
     assert len({len(alone(model, one(row), stop_ids=chosen).ids) for row in ROWS}) >= 3
     return chosen
+
+
+def row_inputs(restricted):
+    return [one(row, Parity(i % 2) if restricted else None) for i, row in enumerate(ROWS)]
+
+
+@pytest.fixture(scope="module")
+def singles(model, stop):
+    """What each of the rows gives alone, with such a sampling, free or restricted."""
+    return cache(
+        lambda sampling, restricted: [
+            alone(model, row, stop_ids=stop, sampling=sampling) for row in row_inputs(restricted)
+        ]
+    )
 
 
 @pytest.fixture(params=[False, True], ids=["", "ahead"])
@@ -108,19 +125,18 @@ def ahead(request, monkeypatch):
     "sampling", [{}, {"temperature": 0.9, "seed": 4}, {"temperature": 1.5, "top_p": 0.8, "seed": 1}]
 )
 @pytest.mark.parametrize("restricted", [False, True], ids=["free", "restricted"])
-def test_every_answer_is_that_of_the_row_alone(model, places, sampling, restricted, slow, ahead):
-    settings = {"stop_ids": stops(model), "sampling": Sampling(**sampling)}
-    rows = [one(row, Parity(i % 2) if restricted else None) for i, row in enumerate(ROWS)]
-    expected = [alone(model, row, **settings) for row in rows]
-    found = dict(write_continuously(model, source(rows, slow=slow), places=places, max_tokens=MOST, **settings))
+def test_every_answer_is_that_of_the_row_alone(model, stop, singles, places, sampling, restricted, slow, ahead):
+    settings = {"stop_ids": stop, "sampling": Sampling(**sampling)}
+    rows = source(row_inputs(restricted), slow=slow)
+    found = dict(write_continuously(model, rows, places=places, max_tokens=MOST, **settings))
     assert sorted(found) == list(range(len(ROWS)))
-    for number, answer in enumerate(expected):
+    for number, answer in enumerate(singles(settings["sampling"], restricted)):
         assert (found[number].ids, found[number].ended) == (answer.ids, answer.ended)
         assert found[number].logprobs == pytest.approx(answer.logprobs, abs=1e-4)
 
 
-def test_rows_are_handed_out_as_they_end_and_others_take_their_places(model):
-    stop, calls = stops(model), []
+def test_rows_are_handed_out_as_they_end_and_others_take_their_places(model, stop):
+    calls = []
     lengths = [len(alone(model, one(row), stop_ids=stop).ids) for row in ROWS]
     order = [
         number
@@ -150,7 +166,7 @@ def test_the_cache_of_a_group_is_used_again_for_another(model, monkeypatch):
     assert len(caches) == 4 and caches[1] is caches[2] is caches[3] is not caches[0]
 
 
-def test_a_cache_that_is_full_moves_its_rows_and_grows_only_for_longer_ones(model, monkeypatch):
+def test_a_cache_that_is_full_moves_its_rows_and_grows_only_for_longer_ones(model, stop, monkeypatch):
     monkeypatch.setattr("mmcli.engine.scheduler.SLACK", 1)
     capacities = []
     own = PrefixLM.step
@@ -160,8 +176,9 @@ def test_a_cache_that_is_full_moves_its_rows_and_grows_only_for_longer_ones(mode
         return own(self, tokens, cache)
 
     monkeypatch.setattr(SmallModel, "step", step)
-    stop, rows = stops(model), [one(row) for row in ROWS * 4]
-    expected = [alone(model, row, stop_ids=stop).ids for row in rows]
+    expected = [alone(model, one(row), stop_ids=stop).ids for row in ROWS] * 4
+    rows = [one(row) for row in ROWS * 4]
+    capacities.clear()
     found = dict(write_continuously(model, source(rows), places=2, stop_ids=stop, max_tokens=MOST))
     assert [found[number].ids for number in range(len(rows))] == expected
     longest = SOFT + max(map(len, ROWS)) + MOST
