@@ -141,22 +141,38 @@ def test_how_a_cue_is_broken_into_lines(text, expected):
         assert found == expected
 
 
+def around(before: int, mark: str) -> list[str]:
+    """The lines of a text with a mark behind so many characters."""
+    return [line for cue in cues([segment(0, 30, "字" * before + mark + "語" * 40)]) for line in cue.lines]
+
+
+@pytest.fixture(scope="module")
+def edges() -> dict[str, list[int]]:
+    """Behind how many characters an ordinary one begins a line, and ends one: there a mark must make a difference.
+
+    One mark of each kind is tried behind any number of characters.
+    """
+    lines = {before: around(before, "中") for before in range(1, 60)}
+    found = {
+        "begins": [before for before in lines if any(line.startswith("中") for line in lines[before])],
+        "ends": [before for before in lines if any(line.endswith("中") for line in lines[before])],
+    }
+    assert all(len(places) >= 2 for places in found.values())
+    return found
+
+
 @pytest.mark.parametrize("mark", "（「『【〈《〔｛‘“([{«")
-def test_no_line_ends_with_a_mark_that_opens(mark):
-    """Wherever it stands: with so many characters before it that each place of a line is tried."""
-    for before in range(1, 60):
-        found = cues([segment(0, 30, "字" * before + mark + "語" * 40)])
-        lines = [line for cue in found for line in cue.lines]
+def test_no_line_ends_with_a_mark_that_opens(edges, mark):
+    for before in edges["ends"] if mark != "（" else range(1, 60):
+        lines = around(before, mark)
         assert not [line for line in lines if line.endswith(mark)], before
         assert "".join(lines).count(mark) == 1
 
 
 @pytest.mark.parametrize("mark", "、。，．！？；：）」』】〉》〕｝’”…ー々ッャュョ)]}!?.,;:%»")
-def test_no_line_begins_with_a_mark_that_closes(mark):
-    for before in range(1, 60):
-        found = cues([segment(0, 30, "字" * before + mark + "語" * 40)])
-        lines = [line for cue in found for line in cue.lines]
-        assert not [line for line in lines if line.startswith(mark)], before
+def test_no_line_begins_with_a_mark_that_closes(edges, mark):
+    for before in edges["begins"] if mark not in "、。）" else range(1, 60):
+        assert not [line for line in around(before, mark) if line.startswith(mark)], before
 
 
 def test_a_long_segment_is_broken_at_the_ends_of_sentences_and_clauses():
