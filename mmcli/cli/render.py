@@ -65,7 +65,7 @@ class Renderer:
         one_video = self.writer.video is not None and len(sources) == 1
         if several and not (self.writer.joins or in_folder or one_video):
             what = f"A {self.writer.name} document holds one record, but there are several pictures"
-            raise UsageError(what, "Call it .jsonl")
+            raise UsageError(what, "Name a folder with --output, or choose --format text or jsonl")
         self.ledger: Ledger | None = None
         self.overlay: Destination | None = None
         self.mask: Destination | None = None

@@ -7,8 +7,10 @@ than all that comes before a command.
 import inspect
 from collections.abc import Callable
 from functools import partial
-from types import NoneType
-from typing import Annotated, Any, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
 
 _TEXT = ({str}, {str, NoneType}, {list[str]}, {list[str], NoneType})
 
@@ -18,23 +20,52 @@ def leave_alone(params: list[Any], function: Callable | None) -> None:
     signature = inspect.signature(function).parameters if function else {}
     for param in params:
         known = signature.get(param.name)
-        text = known is not None and _is_text(known.annotation)
-        param.process_value = partial(_processed, param, param.process_value, text)
+        parts = _parts(known.annotation) if known else set()
+        param.process_value = partial(_processed, param, param.process_value, parts)
 
 
-def _is_text(annotation: Any) -> bool:
-    plain = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-    parts = {plain} if isinstance(plain, type) or get_origin(plain) is list else set(get_args(plain))
-    return parts in _TEXT
+def _parts(annotation: Any) -> set[Any]:
+    """The types of a union, or the one that is no union; none where a parser of ours makes the value."""
+    plain, *settings = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+    if any(getattr(setting, "parser", None) for setting in settings):
+        return set()
+    return set(get_args(plain)) if get_origin(plain) in (Union, UnionType) else {plain}
 
 
-def _processed(param: Any, convert: Callable, text: bool, ctx: Any, value: Any) -> Any:
+def _fault(parts: set[Any], value: Any) -> str | None:
+    """What is wrong with a text that should be a number or one of several words; None where that is not known."""
+    [kind, *others] = parts - {NoneType} or {str}
+    if others or not isinstance(value, str):
+        return None
+    if get_origin(kind) is Literal:
+        return f"{value!r} is none of {', '.join(map(str, get_args(kind)))}."
+    if kind not in (int, float):
+        return None
+    try:
+        kind(value)
+    except ValueError:
+        return f"{value!r} is no {'whole number' if kind is int else 'number'}."
+    return None
+
+
+def _convert(param: Any, convert: Callable, parts: set[Any], ctx: Any, value: Any) -> Any:
+    """The converted value. A text that cannot be converted is told in the same words by each version of Typer."""
+    try:
+        return convert(ctx, value)
+    except typer.BadParameter as error:
+        fault = _fault(parts, value)
+        if fault is None:
+            raise
+        raise typer.BadParameter(fault, ctx=ctx, param=param) from error
+
+
+def _processed(param: Any, convert: Callable, parts: set[Any], ctx: Any, value: Any) -> Any:
     """What Typer's `process_value` gives, which is `convert`, without calling it where it changes nothing."""
     several = param.multiple or param.nargs == -1
     source = ctx.get_parameter_source(param.name)
     given = value is not None and (source is None or source.name != "DEFAULT")
-    if (given and not text) or (param.required and param.value_is_missing(value)):
-        return convert(ctx, value)
+    if (given and parts not in _TEXT) or (param.required and param.value_is_missing(value)):
+        return _convert(param, convert, parts, ctx, value)
     if several:
         value = list(value or ())
     return param.callback(ctx, param, value) if param.callback else value

@@ -123,7 +123,7 @@ def _no_such_model(name: str) -> ModelError:
 
 def _not_here(name: str, revision: str | None) -> ModelError:
     part = cache.broken_off(name, revision)
-    alike = "" if part else similar(name)
+    alike = "" if part or name in SHORT_NAMES.values() else similar(name)
     at = f" --revision {revision}" if revision else ""
     return ModelError(
         f"{name} is in the cache only in part ({part})"

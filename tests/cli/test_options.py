@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import pytest
 import typer
+from command import mmcli
 from typer.core import TyperCommand
 from typer.main import get_command
 
@@ -82,6 +83,22 @@ def taken(kind: type, arguments: list[str]):
 )
 def test_values_that_are_left_alone_are_what_typer_makes_of_them(arguments):
     assert taken(Command, arguments) == taken(TyperCommand, arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--batch-size", "many"], "'many' is no whole number."),
+        (["--batch-size", "1e3"], "'1e3' is no whole number."),
+        (["--frames", ""], "'' is no whole number."),
+        (["--top-k", "\udcff"], r"'\udcff' is no whole number."),
+        (["--temperature", "hot"], "'hot' is no number."),
+        (["--detail", "huge"], "'huge' is none of low, medium, high."),
+    ],
+)
+def test_a_text_that_is_no_such_value_is_named(arguments, fault):
+    done = mmcli("caption", "nothere.jpg", *arguments)
+    assert done.code == 2 and done.err.strip().endswith(f"Invalid value for '{arguments[0]}': {fault}")
 
 
 def test_text_and_what_is_not_given_are_not_converted():

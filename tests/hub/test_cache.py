@@ -155,6 +155,13 @@ def test_a_name_that_is_nearly_right(place, name, meant):
         resolve(name, download=False)
 
 
+def test_a_name_that_is_known_is_taken_as_it_is_meant(place):
+    for name in ("paligemma2-3b-mix-448", "google/paligemma2-3b-mix-448"):
+        with pytest.raises(ModelError) as error:
+            resolve(name, download=False)
+        assert "Perhaps" not in str(error.value) and "mmcli models pull google/paligemma2-3b-mix" in str(error.value)
+
+
 def test_a_damaged_cache_is_listed_and_can_be_removed(place):
     snapshot(place, OLD), snapshot(place, NEW, age=4)
     refer(place, "main", NEW + "\n")
