@@ -5,6 +5,7 @@ than all that comes before a command.
 """
 
 import inspect
+import re
 from collections.abc import Callable
 from functools import partial
 from types import NoneType, UnionType
@@ -12,6 +13,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
+# In the word that stands for a value, what must have a name. A path of no letters would be the folder one is in.
+_NAMED = {"ADAPTER", "DATA", "FILE", "FOLDER", "HOST", "LIST", "MODEL", "NAME", "PATH", "REPO", "RESULTS", "REV"}
 _TEXT = ({str}, {str, NoneType}, {list[str]}, {list[str], NoneType})
 
 
@@ -64,6 +67,8 @@ def _processed(param: Any, convert: Callable, parts: set[Any], ctx: Any, value: 
     several = param.multiple or param.nargs == -1
     source = ctx.get_parameter_source(param.name)
     given = value is not None and (source is None or source.name != "DEFAULT")
+    if given and "" in (value if several else [value]) and _NAMED & set(re.findall(r"\w+", param.metavar or "")):
+        raise typer.BadParameter("it is empty; look for an unset variable on the command line.", ctx=ctx, param=param)
     if (given and parts not in _TEXT) or (param.required and param.value_is_missing(value)):
         return _convert(param, convert, parts, ctx, value)
     if several:

@@ -46,10 +46,14 @@ def resolve(name: str, revision: str | None = None, *, download: bool = True) ->
     Raises ModelError in words that say what to do: missing, gated, offline, or no model at all.
     """
     if name in BUNDLED:
+        _without_revision(f"{name} is bundled", revision)
         return open_folder(name, BUNDLED[name])
     path = _as_path(name)
     if name and path.is_dir():
-        return open_cached(path, name, revision) if _is_storage(path) else open_folder(name, path)
+        if _is_storage(path):
+            return open_cached(path, name, revision)
+        _without_revision(f"{name} is a folder", revision)
+        return open_folder(name, path)
     if name and path.exists():
         raise not_a_folder(path)
     name, pinned = hub_name(name), pinned_revision(name) if revision is None else None
@@ -68,6 +72,12 @@ def resolve(name: str, revision: str | None = None, *, download: bool = True) ->
             if found is None:
                 raise
     return open_folder(name, found.folder, found.folder.name, found.note)
+
+
+def _without_revision(what: str, revision: str | None) -> None:
+    """Refuse a revision of a model that has none, rather than to take other weights than were asked for."""
+    if revision is not None:
+        raise ModelError(f"{what}, which has no revision {revision}", "Leave it out, or name a model of the hub")
 
 
 def _cached(name: str, revision: str | None, pinned: str | None, any_revision: bool) -> cache.Found | None:

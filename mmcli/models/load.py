@@ -57,6 +57,7 @@ def load(
     config = family.read_config(checkpoint.config)
     # A missing file or setting should fail before gigabytes are read.
     processor = family.processor(checkpoint.folder, config, checkpoint.config)
+    adapter = None if checkpoint.adapter is None else read_adapter(checkpoint.adapter)
     device = choose_device(device) if isinstance(device, str) else device
     prepare_device(device)
     is_open = dtype == "auto"
@@ -68,7 +69,7 @@ def load(
         keep_in(storage, *parts_in_integers(model))
     # Where nothing is asked for, some families choose another arithmetic for the CPU.
     rounds = storage is None and is_open and fused and device.type == "cpu"
-    if isinstance(model, Quantisable) and rounds and checkpoint.adapter is None:
+    if isinstance(model, Quantisable) and rounds and adapter is None:
         model.expect_int8()
     mapped = left_in_file(model, table, device, dtype)
     try:
@@ -81,8 +82,8 @@ def load(
             f"{checkpoint.name} needs {needed:.1f} GB for its weights, more than {device} has free",
             "Choose --quantize int8, --dtype bfloat16, --device cpu or a smaller model",
         ) from error
-    if checkpoint.adapter is not None:
-        add_adapter(model, family, config, read_adapter(checkpoint.adapter), dtype)
+    if adapter is not None:
+        add_adapter(model, family, config, adapter, dtype)
     quantised = False
     if isinstance(model, Quantisable) and rounds:
         give_back_freed()  # what it took to round them, before they are packed

@@ -101,6 +101,37 @@ def test_a_text_that_is_no_such_value_is_named(arguments, fault):
     assert done.code == 2 and done.err.strip().endswith(f"Invalid value for '{arguments[0]}': {fault}")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("caption", "a.jpg", "--files-from", ""),
+        ("caption", "a.jpg", "--model", ""),
+        ("caption", "a.jpg", "--adapter", ""),
+        ("caption", "a.jpg", "--revision", ""),
+        ("evaluate", ""),
+        ("evaluate", "a.jsonl", "--media", ""),
+        ("tune", "a.jsonl", "", "--output", "new"),
+        ("tune", "a.jsonl", "--output", "new", "--replay", ""),
+        ("tune", "a.jsonl", "--output", ""),
+        ("tune", "check", ""),
+        ("report", ""),
+        ("report", "a.jsonl", "--output", ""),
+        ("models", "convert", "nano", "--output", ""),
+        ("models", "merge", "nano", "", "--output", "new"),
+        ("models", "use", ""),
+        ("inspect", ""),
+    ],
+)
+def test_an_empty_name_is_no_name_of_this_folder(arguments):
+    done = mmcli(*arguments)
+    assert (done.code, done.out) == (2, "") and "it is empty; look for an unset variable" in done.err
+
+
+def test_a_text_may_be_empty(tmp_path):
+    done = mmcli("caption", "", tmp_path / "gone.jpg", "--prompt", "")
+    assert done.code == 1 and "An input has an empty name" in done.err and "gone.jpg does not exist" in done.err
+
+
 def test_text_and_what_is_not_given_are_not_converted():
     code = (
         "import sys\nfrom mmcli.cli.app import run\nrun(['caption', 'nothere.jpg', '-M', 'nano', '--json'])\n"

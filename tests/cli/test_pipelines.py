@@ -241,7 +241,7 @@ def test_what_is_wrong_is_one_sentence_and_the_rest_is_done(outlined, cuts, text
         (("crop", "-"), 1, "- has no results"),
         (("crop", "none.jsonl"), 1, "none.jsonl does not exist"),
         (("crop", "photos"), 1, "No run of mmcli wrote into photos"),
-        (("crop", "-", "-o", ""), 2, "is no file or folder"),
+        (("crop", "-", "-o", ""), 2, "it is empty; look for an unset variable"),
         (("segment", "--from-boxes"), 2, "No results were named"),
         (("segment",), 2, "Nothing was named to look for"),
         (("segment", "-", "--from-boxes"), 1, "- has no results"),

@@ -54,6 +54,13 @@ def test_names_that_can_only_be_mistakes_never_reach_the_network(name, message, 
         resolve(name)
 
 
+@pytest.mark.parametrize("bundled", [True, False])
+def test_what_has_no_revisions_has_not_the_one_that_is_asked_for(bundled, tmp_path):
+    name = "nano" if bundled else str(folder_with(tmp_path / "model", '{"model_type": "other"}'))
+    with pytest.raises(ModelError, match="has no revision v1"):
+        resolve(name, "v1")
+
+
 def test_a_file_is_not_a_model(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match="is a file.*folder that holds config.json"):

@@ -118,3 +118,10 @@ def test_what_is_no_such_adapter_is_named(fault, sound, tmp_path):
     change(tmp_path / "adapter")
     with pytest.raises(ModelError, match=words):
         load(replace(resolve(str(sound / "base")), adapter=tmp_path / "adapter"), "cpu", torch.float32)
+
+
+def test_an_adapter_that_is_missing_is_named_before_the_weights_are_read(sound, tmp_path):
+    shutil.copytree(sound / "base", tmp_path / "base")
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ModelError, match="holds no adapter"):
+        load(replace(resolve(str(tmp_path / "base")), adapter=tmp_path / "gone"), "cpu", torch.float32)
