@@ -27,7 +27,7 @@ from mmcli.models.load import load
 from mmcli.models.whisper import FAMILY
 from mmcli.models.whisper.config import WhisperConfig
 from mmcli.models.whisper.features import log_mel, mel_filters
-from mmcli.models.whisper.transcribe import _followed, _read, transcribe_windows
+from mmcli.models.whisper.transcribe import _cut_at_last_word, _read, transcribe_windows
 from mmcli.speech.fallback import DecodingOptions
 from mmcli.types import Completion, WindowText
 
@@ -188,7 +188,7 @@ def test_a_segment_stretched_over_more_than_its_text_is_used_as_far_as_it_was_sa
     stretched = _read(processor, written, "en", 0.0, 0.0, seconds, SPOKEN)
     assert stretched.transcribed_until == seconds
     encoded = ours.model.encode(processor.features([recording]))
-    followed = _followed(ours.model, processor, encoded, stretched, seconds, SPOKEN)
+    followed = _cut_at_last_word(ours.model, processor, encoded, stretched, seconds, SPOKEN)
     assert until[0] <= followed.transcribed_until <= until[1] + 0.01
     assert followed.text == stretched.text
 

@@ -33,14 +33,14 @@ class EncoderLayer(nn.Module):
         self.mlp = MLP(width, stack.mlp_width)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.attention.attend(by_frames(self._ask, x))
-        return by_frames(self._digest, x, y)
+        y = self.attention.attend(by_frames(self._qkv, x))
+        return by_frames(self._add, x, y)
 
-    def _ask(self, x: Tensor) -> Tensor:
+    def _qkv(self, x: Tensor) -> Tensor:
         qkv = self.attention.project(self.norm_attention(x))
         return qkv.to(self.attention.short or qkv.dtype)
 
-    def _digest(self, x: Tensor, y: Tensor) -> Tensor:
+    def _add(self, x: Tensor, y: Tensor) -> Tensor:
         x = x + self.attention.out(y.to(x.dtype))
         return x + self.mlp(self.norm_mlp(x))
 

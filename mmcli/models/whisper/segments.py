@@ -5,12 +5,12 @@ from itertools import pairwise
 
 from mmcli.models.whisper.processor import WhisperProcessor
 
-HOLE = 3.0  # seconds of speech without text; pauses are shorter where windows are cut at pauses
+GAP = 3.0  # seconds of speech without text; pauses are shorter where windows are cut at pauses
 SLOWEST = 1.0  # seconds a token: nobody speaks as slowly for long
 
 
 @dataclass(frozen=True)
-class Stretch:
+class TokenSegment:
     """A segment as its tokens."""
 
     start: float
@@ -18,13 +18,13 @@ class Stretch:
     ids: tuple[int, ...]
 
 
-def stretches(processor: WhisperProcessor, ids: list[int], seconds: float) -> list[Stretch]:
+def token_segments(processor: WhisperProcessor, ids: list[int], seconds: float) -> list[TokenSegment]:
     """Split what was written for a window of `seconds` at its time tokens.
 
-    A stretch whose start was not written begins where the last one ended, and one whose end was not written lasts to
+    A segment whose start was not written begins where the last one ended, and one whose end was not written lasts to
     the end of the window. Times lie inside the window and rise.
     """
-    found: list[Stretch] = []
+    found: list[TokenSegment] = []
     start: float | None = None
     text: list[int] = []
     reached = 0.0
@@ -34,7 +34,7 @@ def stretches(processor: WhisperProcessor, ids: list[int], seconds: float) -> li
         begin = reached if start is None else max(start, reached)
         reached = max(begin, end)
         if text:
-            found.append(Stretch(begin, reached, tuple(text)))
+            found.append(TokenSegment(begin, reached, tuple(text)))
         start, text = None, []
 
     for id in ids:
@@ -59,20 +59,20 @@ def transcribed_until(processor: WhisperProcessor, ids: list[int], seconds: floa
     return min(processor.seconds(ids[-1]), seconds) if ends_with_start else seconds
 
 
-def before_hole(found: list[Stretch], reached: float) -> tuple[list[Stretch], float]:
-    """The stretches up to the first hole, and where it begins; all of them and `reached`, where there is none.
+def before_gap(found: list[TokenSegment], reached: float) -> tuple[list[TokenSegment], float]:
+    """The segments up to the first gap, and where it begins; all of them and `reached`, where there is none.
 
     A small Whisper may leap over many seconds, often where the speaker changes, or end long before the audio does. In
     a window that is full of speech that is no pause: what lies behind is better transcribed again.
     """
     for number, (one, after) in enumerate(pairwise(found)):
-        if after.start - one.end > HOLE:
+        if after.start - one.end > GAP:
             return found[: number + 1], one.end
-    if found and reached - found[-1].end > HOLE:
+    if found and reached - found[-1].end > GAP:
         return found, found[-1].end
     return found, reached
 
 
-def doubtful(found: list[Stretch]) -> int | None:
-    """The first stretch that lasts longer than its text can take, or None: there may be a hole in it."""
-    return next((n for n, one in enumerate(found) if one.end - one.start > HOLE + SLOWEST * len(one.ids)), None)
+def first_too_slow(found: list[TokenSegment]) -> int | None:
+    """The first segment that lasts longer than its text can take, or None: there may be a gap in it."""
+    return next((n for n, one in enumerate(found) if one.end - one.start > GAP + SLOWEST * len(one.ids)), None)

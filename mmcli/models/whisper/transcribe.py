@@ -17,7 +17,14 @@ from mmcli.models.whisper.model import EncodedAudio, Whisper
 from mmcli.models.whisper.processor import WhisperProcessor
 from mmcli.models.whisper.recorded_rules import RecordedWritingRules
 from mmcli.models.whisper.rules import WritingRules
-from mmcli.models.whisper.segments import HOLE, Stretch, before_hole, doubtful, stretches, transcribed_until
+from mmcli.models.whisper.segments import (
+    GAP,
+    TokenSegment,
+    before_gap,
+    first_too_slow,
+    token_segments,
+    transcribed_until,
+)
 from mmcli.models.whisper.words import with_words
 from mmcli.speech.fallback import FASTEST, TEMPERATURES, DecodingOptions, attempts, compression_ratio
 from mmcli.speech.languages import code_of
@@ -59,7 +66,8 @@ def transcribe_windows(
     texts = [_silenced(_best(own, options), options) for own in tried]
     if options.spoken_to_end and options.times:
         texts = [
-            _followed(model, processor, encoded.one(row), text, seconds[row], options) for row, text in enumerate(texts)
+            _cut_at_last_word(model, processor, encoded.one(row), text, seconds[row], options)
+            for row, text in enumerate(texts)
         ]
     if not options.words:
         return texts
@@ -149,12 +157,12 @@ def _no_speech(processor: WhisperProcessor, encoded: EncodedAudio) -> list[float
     return encoded.at_start.softmax(dim=-1)[:, token].tolist()
 
 
-def _stretches(
+def _token_segments(
     processor: WhisperProcessor, ids: list[int], seconds: float, options: DecodingOptions
-) -> tuple[list[Stretch], float]:
+) -> tuple[list[TokenSegment], float]:
     """What was written, as far as it is to be used, and how far into the window that goes."""
-    found, reached = stretches(processor, ids, seconds), transcribed_until(processor, ids, seconds)
-    return before_hole(found, reached) if options.spoken_to_end and options.times else (found, reached)
+    found, reached = token_segments(processor, ids, seconds), transcribed_until(processor, ids, seconds)
+    return before_gap(found, reached) if options.spoken_to_end and options.times else (found, reached)
 
 
 def _read(
@@ -166,7 +174,7 @@ def _read(
     seconds: float,
     options: DecodingOptions,
 ) -> WindowText:
-    found, reached = _stretches(processor, list(written.ids), seconds, options)
+    found, reached = _token_segments(processor, list(written.ids), seconds, options)
     segments = tuple(Segment(part.start, part.end, processor.decode(part.ids)) for part in found)
     return WindowText(
         language=language,
@@ -181,7 +189,7 @@ def _read(
     )
 
 
-def _followed(
+def _cut_at_last_word(
     model: Whisper,
     processor: WhisperProcessor,
     encoded: EncodedAudio,
@@ -194,12 +202,12 @@ def _followed(
     A small Whisper may stretch a segment over much more speech than its text is of. Where the last word was said shows
     whether it did; what lies behind is to be transcribed again.
     """
-    found = _stretches(processor, list(text.token_ids), seconds, options)[0] if text.segments else []
-    place = doubtful(found)
+    found = _token_segments(processor, list(text.token_ids), seconds, options)[0] if text.segments else []
+    place = first_too_slow(found)
     if place is None:
         return text
     aligned = _with_words(model, processor, encoded, text, seconds, options).segments[place]
-    if aligned.words is None or not found[place].start < aligned.end < found[place].end - HOLE:
+    if aligned.words is None or not found[place].start < aligned.end < found[place].end - GAP:
         return text
     kept = (*text.segments[:place], replace(text.segments[place], end=aligned.end))
     return replace(text, segments=kept, transcribed_until=aligned.end)
@@ -216,8 +224,8 @@ def _with_words(
     """The text of one recording with a time for every word."""
     decoder = processor.config.decoder
     heads, source = alignment_heads(processor.special, decoder.depth, decoder.heads)
-    found = _stretches(processor, list(text.token_ids), seconds, options)[0][: len(text.segments)]
-    ids = [id for stretch in found for id in stretch.ids]
+    found = _token_segments(processor, list(text.token_ids), seconds, options)[0][: len(text.segments)]
+    ids = [id for part in found for id in part.ids]
     prompt = processor.prompt(options.task, text.language, None, False)
     if len(prompt) + len(ids) + 1 > processor.config.text_positions:
         return text  # only a text that filled the model to the brim; no times are better than wrong ones
@@ -233,10 +241,10 @@ def _with_words(
 
 def _fails(text: WindowText, options: DecodingOptions) -> bool:
     """Whether to try again warmer: it repeats itself or is unsure, and it is not simply silence."""
-    return (_circles(text, options) or _unsure(text, options)) and not _silent(text, options)
+    return (_repeats(text, options) or _unsure(text, options)) and not _silent(text, options)
 
 
-def _circles(text: WindowText, options: DecodingOptions) -> bool:
+def _repeats(text: WindowText, options: DecodingOptions) -> bool:
     """Whether it repeats itself endlessly or too fast, as no speaker does; other repetitions may have been said."""
     limit = options.compression_ratio_limit
     if limit is None or text.compression_ratio <= limit:
@@ -259,10 +267,10 @@ def _silent(text: WindowText, options: DecodingOptions) -> bool:
 
 
 def _best(tried: list[WindowText], options: DecodingOptions) -> WindowText:
-    """The last attempt if it passed; else the likeliest of those that do not turn in circles, if there are any."""
+    """The last attempt if it passed; else the likeliest of those that do not repeat themselves, if there are any."""
     if not _fails(tried[-1], options):
         return tried[-1]
-    plain = [text for text in tried if not _circles(text, options)]
+    plain = [text for text in tried if not _repeats(text, options)]
     return max(plain or tried, key=lambda text: text.logprob)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mmcli.models.whisper.segments import Stretch
+from mmcli.models.whisper.segments import TokenSegment
 from mmcli.types import Segment, Word
 
 # Languages written without spaces: every character is a word.
@@ -81,7 +81,7 @@ def join_punctuation(words: list[Word]) -> list[Word]:
 
 
 def with_words(
-    stretches: list[Stretch], times: np.ndarray, probabilities: np.ndarray, decode: Decode, language: str | None
+    parts: list[TokenSegment], times: np.ndarray, probabilities: np.ndarray, decode: Decode, language: str | None
 ) -> tuple[Segment, ...]:
     """Segments with their words and the times of these; `times` [T + 1] and `probabilities` [T] of all tokens in order.
 
@@ -90,16 +90,16 @@ def with_words(
     """
     words: list[list[Word]] = []
     place = 0
-    for stretch in stretches:
-        end = place + len(stretch.ids)
-        words.append(words_of(stretch.ids, times[place : end + 1], probabilities[place:end], decode, language))
+    for part in parts:
+        end = place + len(part.ids)
+        words.append(words_of(part.ids, times[place : end + 1], probabilities[place:end], decode, language))
         place = end
     lengths = [word.end - word.start for own in words for word in own if word.end > word.start]
     longest = 2 * min(LONGEST_MEDIAN, float(np.median(lengths))) if lengths else 0.0
     segments = []
-    for stretch, own in zip(stretches, words, strict=True):
+    for part, own in zip(parts, words, strict=True):
         own = trim(own, longest)
-        segments.append(Segment(own[0].start, own[-1].end, decode(stretch.ids), tuple(own)))
+        segments.append(Segment(own[0].start, own[-1].end, decode(part.ids), tuple(own)))
     return tuple(segments)
 
 

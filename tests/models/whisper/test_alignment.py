@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmcli.models.whisper.alignment import alignment_heads, smooth, starts, token_times
-from mmcli.models.whisper.segments import Stretch
+from mmcli.models.whisper.segments import TokenSegment
 from mmcli.models.whisper.vocabulary import Special
 from mmcli.models.whisper.words import join_punctuation, split_words, trim, with_words
 from mmcli.types import Word
@@ -125,7 +125,7 @@ def test_words_beside_pauses_are_cut_and_others_kept():
 
 def test_segments_take_the_times_of_their_words():
     times = np.array([0.2, 0.5, 0.9, 1.5, 9.0])
-    parts = [Stretch(0, 1, (1, 2, 3)), Stretch(1, 3, (4,))]
+    parts = [TokenSegment(0, 1, (1, 2, 3)), TokenSegment(1, 3, (4,))]
     found = with_words(parts, times, np.full(4, 0.5), decode, "en")
     assert [(s.start, s.end, s.text) for s in found] == [(0.2, 0.9, " hello,"), (pytest.approx(7.6), 9.0, " wor")]
     assert [[word.text for word in segment.words] for segment in found] == [[" hello,"], [" wor"]]

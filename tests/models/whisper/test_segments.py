@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmcli.models.whisper.segments import Stretch, before_hole, doubtful, stretches, transcribed_until
+from mmcli.models.whisper.segments import TokenSegment, before_gap, first_too_slow, token_segments, transcribed_until
 
 
 class Plain:
@@ -40,14 +40,14 @@ def t(seconds: float) -> int:
         ([t(0), 1, t(3), 2, t(5)], [(0, 3, (1,)), (3, 5, (2,))], "a start that was not written"),
     ],
 )
-def test_stretches(ids, expected, reason):
-    found = [(part.start, part.end, part.ids) for part in stretches(Plain(), ids, 10.0)]
+def test_token_segments(ids, expected, reason):
+    found = [(part.start, part.end, part.ids) for part in token_segments(Plain(), ids, 10.0)]
     assert found == [(pytest.approx(start), pytest.approx(end), text) for start, end, text in expected], reason
 
 
 @given(st.lists(st.one_of(st.integers(0, 10), st.integers(100, 1600)), max_size=30), st.floats(0.01, 30))
 def test_any_tokens_keep_all_text_and_rising_times(ids, seconds):
-    found = stretches(Plain(), ids, seconds)
+    found = token_segments(Plain(), ids, seconds)
     assert [id for part in found for id in part.ids] == [id for id in ids if id < 10]
     times = [time for part in found for time in (part.start, part.end)]
     assert times == sorted(times) and all(0 <= time <= seconds for time in times)
@@ -67,8 +67,8 @@ def test_transcribed_until(ids, expected):
     assert transcribed_until(Plain(), ids, 10.0) == pytest.approx(expected)
 
 
-def part(start: float, end: float) -> Stretch:
-    return Stretch(start, end, (1,))
+def part(start: float, end: float) -> TokenSegment:
+    return TokenSegment(start, end, (1,))
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ def part(start: float, end: float) -> Stretch:
         ([part(0, 4), part(7.1, 9)], 9.5, 1, 4, "longer than the pauses at which windows are cut"),
         ([part(0, 4), part(18, 22), part(22, 25)], 25.2, 1, 4, "it leapt over a sentence"),
         ([part(0, 4), part(4, 9)], 25.0, 2, 9, "it ended long before the audio"),
-        ([part(0, 4), part(8, 9)], 25.0, 1, 4, "the first hole counts"),
+        ([part(0, 4), part(8, 9)], 25.0, 1, 4, "the first gap counts"),
         ([], 25.0, 0, 25.0, "nobody speaks"),
     ],
 )
 def test_what_lies_behind_a_hole_is_not_used(found, reached, kept, until, reason):
-    assert before_hole(found, reached) == (found[:kept], until), reason
+    assert before_gap(found, reached) == (found[:kept], until), reason
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_what_lies_behind_a_hole_is_not_used(found, reached, kept, until, reason
         ([], None, "nothing was said"),
     ],
 )
-def test_a_stretch_that_lasts_longer_than_its_text_is_doubtful(lengths, expected, reason):
+def test_a_segment_that_lasts_longer_than_its_text_is_found(lengths, expected, reason):
     found, reached = [], 0.0
     for seconds, tokens in lengths:
-        found.append(Stretch(reached, reached + seconds, tuple(range(tokens))))
+        found.append(TokenSegment(reached, reached + seconds, tuple(range(tokens))))
         reached += seconds
-    assert doubtful(found) == expected, reason
+    assert first_too_slow(found) == expected, reason

@@ -14,8 +14,8 @@ from mmcli.models.whisper.processor import WhisperProcessor
 from mmcli.models.whisper.rules import WritingRules
 from mmcli.models.whisper.transcribe import (
     _best,
+    _cut_at_last_word,
     _fails,
-    _followed,
     _read,
     _silenced,
     _with_words,
@@ -201,7 +201,7 @@ def test_words_end_where_the_rest_is_transcribed_again(whisper):
 
 
 @pytest.mark.parametrize(("said_until", "end"), [(4.0, 10.0), (5.0, 10.0), (5.5, 5.5), (6.9, 6.9), (7.1, 10.0)])
-def test_a_segment_stretched_over_a_hole_ends_with_its_last_word_unless_that_lies_before_it(
+def test_a_segment_stretched_over_a_gap_ends_with_its_last_word_unless_that_lies_before_it(
     whisper, monkeypatch, said_until, end
 ):
     """The segment is from 5 s to 10 s; `said_until` is where attention finds its only word."""
@@ -214,7 +214,7 @@ def test_a_segment_stretched_over_a_hole_ends_with_its_last_word_unless_that_lie
         "mmcli.models.whisper.transcribe.token_times", lambda *_: (np.array([said_until - 0.2, said_until]), [1.0])
     )
     encoded = whisper.model.encode(processor.features(AUDIOS[:1]))
-    [segment] = (followed := _followed(whisper.model, processor, encoded, text, 10.0, options)).segments
+    [segment] = (followed := _cut_at_last_word(whisper.model, processor, encoded, text, 10.0, options)).segments
     assert (segment.start, segment.end, followed.transcribed_until) == pytest.approx((5.0, end, end))
 
 
