@@ -1,6 +1,7 @@
 """Load, save, load: every family's weights come back bit by bit, and what is not fused computes the same."""
 
 import shutil
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,19 @@ def folder(request, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def unfused(folder):
     return load(resolve(str(folder)), "cpu", "float32", fused=False)
+
+
+@pytest.fixture(scope="module")
+def multiplied_out(folder):
+    """The answer of weights in integers as a GPU reads prompts with them, and the model."""
+
+    @cache
+    def made(storage):
+        with pytest.MonkeyPatch.context() as patched:
+            loaded = in_integers(folder, patched, storage, as_on_gpus=True)
+            return answer(loaded), loaded
+
+    return made
 
 
 def answer(loaded) -> torch.Tensor:
@@ -96,8 +110,8 @@ def in_integers(folder, monkeypatch, storage, *, as_on_gpus: bool):
 
 
 @pytest.mark.parametrize("storage", ["int8", "int4"])
-def test_weights_in_integers_are_those_of_the_checkpoint_rounded(folder, unfused, monkeypatch, storage):
-    loaded = in_integers(folder, monkeypatch, storage, as_on_gpus=True)
+def test_weights_in_integers_are_those_of_the_checkpoint_rounded(folder, unfused, multiplied_out, storage):
+    exact, loaded = multiplied_out(storage)
     parts = {name: part for name, part in loaded.model.named_modules() if isinstance(part, weight_only.InIntegers)}
     assert loaded.storage == storage
     kept = [layer for part in parts_in_integers(unfused.model) for layer in part.modules()]
@@ -109,13 +123,12 @@ def test_weights_in_integers_are_those_of_the_checkpoint_rounded(folder, unfused
         weight.copy_(multiplied(*quantize(weight, part.storage)))
         error = (weight - unfused.model.get_submodule(name).weight).norm() / weight.norm()
         assert error < {"int8": 0.01, "int4": 0.12}[part.storage]
-    torch.testing.assert_close(answer(loaded), answer(rounded), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(exact, answer(rounded), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("storage", ["int8", "int4"])
-def test_the_cpu_s_form_of_weights_in_integers_computes_the_same(folder, monkeypatch, storage):
-    with monkeypatch.context() as patched:
-        exact = answer(in_integers(folder, patched, storage, as_on_gpus=True))
+def test_the_cpu_s_form_of_weights_in_integers_computes_the_same(folder, multiplied_out, monkeypatch, storage):
+    exact, _ = multiplied_out(storage)
     got = answer(in_integers(folder, monkeypatch, storage, as_on_gpus=False))
     there = exact.isfinite()  # what may not be written is -inf
     assert torch.equal(there, got.isfinite())
