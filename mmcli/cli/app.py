@@ -1,5 +1,6 @@
 """The command line as a whole: its commands, its exit codes, and the one place where errors become words."""
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -117,12 +118,23 @@ def _as_mmcli_error(error: Exception) -> MmcliError:
         return error
     if ran_out_of_memory(error):
         return MemoryShortage("There is not enough memory", "Close other programs, raise ulimit -v, or give less")
+    if isinstance(error, OSError) and not _has_folder():
+        return MachineError("The folder that you are in does not exist any more", "Change to another folder")
     if isinstance(error, OSError):
         return MachineError(f"{type(error).__name__}: {error}", "Check the disk and the paths you named")
     return MachineError(
         f"An unexpected error: {type(error).__name__}: {error}",
         "This is a fault of mmcli; run it again with --debug and report the traceback",
     )
+
+
+def _has_folder() -> bool:
+    """Whether the current folder is there; somebody may have removed it."""
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
 
 
 def _complain(environment: Environment, complaint: Any) -> None:

@@ -15,7 +15,7 @@ from mmcli.errors import InputError
 from mmcli.media.containers import Progress, audio_track, decoded, length, open_container, stated_length
 from mmcli.media.limits import UNKNOWN_STREAM
 from mmcli.media.mixing import BLOCK, RATE, TURNED, Alignment, Mixer, mixes
-from mmcli.media.naming import printable, trouble
+from mmcli.media.naming import empty, printable, trouble
 from mmcli.media.sniff import describe_silent, is_audio
 from mmcli.media.sources import Source
 
@@ -56,7 +56,7 @@ def open_audio(
     name = printable(source.name)
     head = source.head()
     if not head:
-        raise InputError(f"{name} is empty", "Get a fresh copy of the file")
+        raise empty(source.name)
     silent = describe_silent(head)
     if silent is not None:
         raise InputError(f"{name} is {silent[0]}", silent[1])

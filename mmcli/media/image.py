@@ -27,7 +27,7 @@ from mmcli.media.limits import (
     PIXELS,
     STREAM,
 )
-from mmcli.media.naming import printable
+from mmcli.media.naming import empty, printable
 from mmcli.media.sniff import describe, image_format
 from mmcli.media.sources import Source
 
@@ -97,7 +97,7 @@ def load_image(source: Source, *, side: int | None = None, frame: int = 0) -> Lo
     head = source.head()
     name = printable(source.name)
     if not head:
-        raise InputError(f"{name} is empty", "Get a fresh copy of the file")
+        raise empty(source.name)
     kind = image_format(head)
     if kind is None:
         what, do = describe(head)

@@ -51,6 +51,13 @@ def trouble(name: str, error: OSError | ValueError) -> InputError:
     return InputError(f"{name} cannot be read: {printable(reason)}")
 
 
+def empty(name: str) -> InputError:
+    """The InputError for an input without a byte in it; a pipe is called "-"."""
+    if name == "-":
+        return InputError("Standard input (-) is empty", "See what the command before it says")
+    return InputError(f"{printable(name)} is empty", "Get a fresh copy of the file")
+
+
 def nothing_in(folder: str, extensions: Collection[str]) -> tuple[str, str]:
     """What is said of a folder without files of these extensions: what is wrong, and what was looked for."""
     named = [one for one in COMMON if one in extensions] or sorted(extensions)[:5]

@@ -14,7 +14,7 @@ from mmcli.errors import InputError
 from mmcli.media.containers import Progress, decoded, length, open_container
 from mmcli.media.image import LoadedImage
 from mmcli.media.limits import HELD_PIXELS, UNKNOWN_STREAM, VIDEO_PIXELS
-from mmcli.media.naming import printable, trouble
+from mmcli.media.naming import empty, printable, trouble
 from mmcli.media.sampling import Sampling
 from mmcli.media.sniff import is_video
 
@@ -69,7 +69,7 @@ def open_video(source: "Source") -> "VideoReader":
     name = printable(source.name)
     head = source.head()
     if not head:
-        raise InputError(f"{name} is empty", _DAMAGED)
+        raise empty(source.name)
     if not is_video(head):
         raise InputError(f"{name} is not a video of a known kind", "MP4, MOV, MKV, WebM, AVI and MPEG are read")
     file = source.open(stream_limit=UNKNOWN_STREAM)

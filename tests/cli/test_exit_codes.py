@@ -60,6 +60,22 @@ def test_one_bad_image_stops_neither_those_before_nor_those_after_it(album, tiny
     assert done.err.count("album/b.jpg") == 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a folder that somebody is in cannot be removed")
+def test_a_folder_that_is_gone_is_said_to_be(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    done = mmcli("caption", tmp_path / "nothere.jpg")
+    assert done.code == 4
+    assert done.err == "mmcli: The folder that you are in does not exist any more. Change to another folder.\n"
+
+
+@pytest.mark.parametrize("command", ["caption", "transcribe"])
+def test_a_pipe_of_nothing_is_no_file_to_get_again(command):
+    done = mmcli(command, "-")
+    assert (done.code, done.err) == (1, "mmcli: Standard input (-) is empty. See what the command before it says.\n")
+
+
 def test_debug_shows_where(album):
     assert "Traceback" in mmcli("caption", "nothere.jpg", "--debug").err
 
