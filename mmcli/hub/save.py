@@ -1,10 +1,12 @@
 """Weights back into a checkpoint's form: the inverse of strict loading."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -53,7 +55,18 @@ def save_weights(
     tensors: dict[str, Tensor] = {
         checkpoint_name(table, name): _written(tensor, dtype) for name, tensor in state.items()
     }
-    save_file(tensors, path, metadata={"format": "pt"})
+    save_tensors(tensors, path)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file. OSError where it cannot be: the library has an error of its own for that."""
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        system = re.search(r"\(os error (\d+)\)", str(error))
+        if system is None:
+            raise
+        raise OSError(int(system[1]), os.strerror(int(system[1])), str(path)) from error
 
 
 def _written(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

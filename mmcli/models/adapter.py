@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmcli.errors import ModelError
@@ -18,7 +18,7 @@ from mmcli.hub.fields import shown
 from mmcli.hub.json_files import read_json
 from mmcli.hub.other_formats import ADAPTER as CONFIG
 from mmcli.hub.safetensors_files import damaged
-from mmcli.hub.save import reference_name
+from mmcli.hub.save import reference_name, save_tensors
 from mmcli.hub.weights import Rule, place
 from mmcli.layers.lora import LoraConfig, LoraLinear
 from mmcli.layers.weight_only import WeightOnlyLinear
@@ -142,7 +142,7 @@ def write_adapter(
         a, b = (layer.a, layer.b) if state is None else (state[f"{name}.a"], state[f"{name}.b"])
         for part, tensor in (("A", a), ("B", b)):
             tensors[f"{ROOT}{names[name]}.lora_{part}.weight"] = tensor.detach().float().cpu().contiguous()
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(tensors, folder / WEIGHTS)
     settings = {
         "peft_type": "LORA",
         "base_model_name_or_path": base,

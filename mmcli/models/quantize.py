@@ -5,14 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors.torch import save_file
-
 from mmcli.errors import UsageError
 from mmcli.hub.json_files import read_json
 from mmcli.hub.new_folder import new_folder
 from mmcli.hub.quantized import BITS, QUANTIZED, Storage, multiplied, quantize
 from mmcli.hub.resolve import Checkpoint
 from mmcli.hub.safetensors_files import INDEX, ITEM_BYTES, SCALE
+from mmcli.hub.save import save_tensors
 from mmcli.hub.weight_files import has_only_pickles, header_of, open_weights, weight_files
 from mmcli.hub.weights import place
 from mmcli.layers.weight_only import InIntegers, keep_in
@@ -45,7 +44,7 @@ def quantize_checkpoint(
         for path in files:
             on_file(path.name)
             tensors = _tensors(path, chosen)
-            save_file(tensors, draft / path.name, metadata={"format": "pt"})
+            save_tensors(tensors, draft / path.name)
             where |= dict.fromkeys(tensors, path.name)
         size = sum((draft / path.name).stat().st_size for path in files)
         if len(files) > 1:

@@ -61,7 +61,7 @@ def save(
         with drafted(target) as draft:
             write(draft)
             tensors = {name: tensor.detach().cpu() for name, tensor in live.items()}
-            torch.save({"optimizer": optimizer, "live": tensors}, draft / OPTIMIZER)
+            _save({"optimizer": optimizer, "live": tensors}, draft / OPTIMIZER)
             facts = {"state": asdict(state), "settings": asdict(settings)}
             (draft / STATE).write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
         for old in sorted((output / FOLDER).glob("step-*"))[:-KEPT]:
@@ -70,6 +70,15 @@ def save(
             shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
         raise WriteError(f"{target} cannot be written ({error.strerror or error})", "Free some space") from error
+
+
+def _save(values: dict[str, Any], path: Path) -> None:
+    """`torch.save`; OSError where the file cannot be written, of which PyTorch says that it is too short."""
+    with path.open("wb") as file:
+        try:
+            torch.save(values, file)
+        except RuntimeError as error:
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def read_state(folder: Path) -> tuple[State, dict[str, Any]]:
