@@ -39,6 +39,9 @@ def begin(ctx: typer.Context, log: LogOptions, offline: bool = False) -> Environ
 
 def loader(environment: Environment, options: ModelOptions, mask_decoder: str | None = None) -> "Callable[[], Loaded]":
     """A function that finds and loads the model; all that can be wrong with it is a ModelError there."""
+    from mmcli.engine.memory import keep_freed
+
+    keep_freed()  # before there are other threads
 
     def load() -> "Loaded":
         from mmcli.hub.layout import BUNDLED
@@ -50,10 +53,8 @@ def loader(environment: Environment, options: ModelOptions, mask_decoder: str | 
         if checkpoint.note:
             environment.note(f"mmcli: {checkpoint.note}")
         from mmcli.engine.device import choose_device
-        from mmcli.engine.memory import keep_freed
         from mmcli.models.load import load as load_checkpoint
 
-        keep_freed()
         device = choose_device(options.device)
         if options.model not in BUNDLED:
             report_size(environment, checkpoint, device, options)

@@ -13,8 +13,12 @@ OWN_GROUP = Path("/proc/self/cgroup")
 HUGE_PAGE = 2 << 20
 MADV_HUGEPAGE = 14  # Linux's number (madvise(2))
 
-# glibc's numbers of two settings (mallopt(3)), the variables with which a user sets them, and what we set.
-KEPT = ((-3, "MALLOC_MMAP_THRESHOLD_", 32 << 20), (-1, "MALLOC_TRIM_THRESHOLD_", 256 << 20))
+# glibc's numbers of some settings (mallopt(3)), the variables with which a user sets them, and what we set.
+KEPT = (
+    (-3, "MALLOC_MMAP_THRESHOLD_", 32 << 20),
+    (-1, "MALLOC_TRIM_THRESHOLD_", 256 << 20),
+    (-8, "MALLOC_ARENA_MAX", 1),
+)
 
 
 def memory_limit() -> int | None:
@@ -62,8 +66,9 @@ def keep_freed() -> None:
     """Have the memory of a tensor that is gone ready for the next one, in this process as long as it lives.
 
     glibc would give pieces of more than 128 kB back to the system, which fills each with zeros, page by page, when it
-    is asked for again: a tenth of the time of a small model on a CPU. What a user has set stays; other C libraries have
-    no such call, and it does nothing there.
+    is asked for again: a tenth of the time of a small model on a CPU. And every thread would have a part of the heap to
+    itself, whose free memory no other thread gets: threads that begin after this share one. What a user has set stays;
+    other C libraries have no such call, and it does nothing there.
     """
     if "GLIBC_TUNABLES" in os.environ or any(name in os.environ for _, name, _ in KEPT):
         return

@@ -26,16 +26,16 @@ def keys_values(project: Callable[[Tensor], Tensor], states: Tensor, heads: int,
     """Of states [B, F, D]: `project` gives keys and values [B, T, 2D] of T of them, so many (`piece`) at a time."""
     batch, places, width = states.shape
     head = width // heads
-    k = states.new_empty(batch, heads, head, places, dtype=torch.float32)
-    v = states.new_empty(batch, heads, places, head, dtype=torch.float32)
+    k = states.new_empty(batch, heads, head, places, dtype=torch.float32)  # a channel is rounded as a whole
+    v = states.new_empty(batch, heads, places, head + TAIL, dtype=torch.uint8)
     for first in range(0, places, piece):
         there = slice(first, first + piece)
         keys, values = project(states[:, there]).chunk(2, dim=-1)
         for row, part in zip(k, keys, strict=True):
             # What is in one piece, and has two dimensions, PyTorch turns over in blocks: three times as fast.
             row[..., there] = part.contiguous().t().contiguous().unflatten(0, (heads, head))
-        v[:, :, there] = values.unflatten(-1, (heads, head)).transpose(1, 2)
-    return rounded(k), rounded(v)
+        v[:, :, there] = rounded(values.unflatten(-1, (heads, head))).transpose(1, 2)
+    return rounded(k), v
 
 
 def rounded(x: Tensor) -> Tensor:

@@ -152,11 +152,16 @@ def in_uint8(x: Tensor) -> Tensor:
 
 
 def step_product(x: Tensor, packed: Any) -> Tensor:
-    """Rows between -1 and 1, float32 [R, K], rounded to int8, times weights in FBGEMM's order → float32 [R, N]."""
-    # `default` spares PyTorch looking for the overload, which takes it as long as a small operation.
-    linear = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
-    product: Tensor = linear(x, 1 / LARGEST, ZERO, packed)
+    """Rows between -1 and 1, float32 [..., K], rounded to int8, times weights in FBGEMM's order → float32 [..., N]."""
+    product: Tensor = _linear()(x, 1 / LARGEST, ZERO, packed)
     return product
+
+
+@cache
+def _linear() -> Any:
+    """FBGEMM's product as PyTorch's dispatcher has it. What stands in front of it in Python looks for the overload, and
+    for imitations of packed weights, which takes as long as two small operations."""
+    return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default.op
 
 
 @cache

@@ -70,7 +70,8 @@ def test_a_machine_that_does_not_tell(groups, monkeypatch):
     assert memory.memory_limit() is None
 
 
-# Page faults of the second time that a thread takes 12 MB in six pieces, uses and frees them.
+# Page faults of the second time that 12 MB in six pieces are taken, used and freed: by the same thread, or by another
+# while the first still lives.
 _AGAIN = """
 import ctypes, resource, sys, threading
 from mmcli.engine.memory import keep_freed
@@ -85,14 +86,18 @@ def use():
         ctypes.memset(piece, 1, 2 << 20)
     for piece in pieces:
         library.free(piece)
-def work():
-    use()
+def again():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     use()
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-thread = threading.Thread(target=work)
-thread.start()
-thread.join()
+def in_a_thread(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+def work():
+    use()
+    again() if sys.argv[2] == "same" else in_a_thread(again)
+in_a_thread(work)
 """
 
 
@@ -101,9 +106,10 @@ thread.join()
     ("wanted", "variables", "kept"),
     [("kept", {}, True), ("as ever", {}, False), ("kept", {"MALLOC_TRIM_THRESHOLD_": "131072"}, False)],
 )
-def test_freed_memory_is_used_again_without_page_faults_unless_the_user_set_otherwise(wanted, variables, kept):
+@pytest.mark.parametrize("thread", ["same", "another"])
+def test_freed_memory_is_used_again_without_page_faults_unless_the_user_set_otherwise(wanted, variables, kept, thread):
     variables = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")} | variables
-    done = subprocess.run([sys.executable, "-c", _AGAIN, wanted], env=variables, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", _AGAIN, wanted, thread], env=variables, capture_output=True, text=True)
     assert (int(done.stdout) < 200) == kept, done.stdout + done.stderr
 
 
