@@ -85,7 +85,8 @@ class _Pool:
         self._sources = iter(sources)
         self._suspects: deque[int] = deque()  # what a process had in hand when it died
         self._deaths = 0  # one after another, without an answer in between
-        self._window = 2 * max(getattr(work, "batch_size", None) or 0, ON_GPU)  # a batch in work, and one that is read
+        most = ON_GPU if set(devices) == {"cpu"} else work.places_on_gpu
+        self._window = 2 * max(getattr(work, "batch_size", None) or 0, most)  # a batch in work, and one that is read
         self._threads = max(1, allowed_cores() // len(devices))
         self._processes = [self._start(device) for device in devices]
 

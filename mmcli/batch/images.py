@@ -13,7 +13,7 @@ from mmcli.batch.lanes import MOST_THREADS, Lanes
 from mmcli.batch.outcome import Outcome, unforeseen
 from mmcli.batch.prefetch import Prefetched, prefetch
 from mmcli.batch.side_by_side import side_by_side
-from mmcli.batch.sizes import LARGE_FOR_IMAGES, default_batch_size
+from mmcli.batch.sizes import LARGE_FOR_IMAGES, default_batch_size, default_places
 from mmcli.errors import InputError, MmcliError, raise_if_interrupted, ran_out_of_memory
 from mmcli.output.schema import Object, Record
 from mmcli.output.sifting import sift
@@ -91,6 +91,7 @@ class _Runner:
     ):
         self.request, self._load, self.model, self.revision = request, load, model, revision
         self._size, self._keep = batch_size, keep
+        self._places: int | None = None  # of rows that are answered at the same time, where they join
         self._first: int | None = None  # size of the batches with which the lanes begin
         self._ends_evenly = batch_size is None
         self._left: int | None = None  # sources behind the one that is drawn; None: nobody knows
@@ -108,10 +109,10 @@ class _Runner:
                 break
             yield self.failed(source, read)
         if reader.prepare is not None:
-            assert self._size is not None
-            jobs.widen(self._size)  # that all places can be filled at once: what waits are the model's inputs
+            assert self._size is not None and self._places is not None
+            jobs.widen(self._places)  # that all places can be filled at once: what waits are the model's inputs
             with self.lanes.one(self._size):
-                yield from _Rows(self, entries, jobs, reader.prepare).outcomes(self._size)
+                yield from _Rows(self, entries, jobs, reader.prepare).outcomes(self._places, self._size)
             return
         for outcomes in side_by_side(self._answered, self._batches(entries), lambda: self.lanes.count):
             yield from outcomes
@@ -139,6 +140,7 @@ class _Runner:
         self.loaded, self.revision = loaded, loaded.checkpoint.revision
         # Larger batches read the decoder's weights less often; with the first ones all lanes soon have something to do.
         whole = default_batch_size(loaded, LARGE_FOR_IMAGES)
+        self._places = self._size or default_places(loaded, whole)
         self._first = self._size or max(1, whole // self.lanes.count)
         self._size = self._size or (whole if self.lanes.count == 1 else SIDE_BY_SIDE * whole)
         reader.use_capabilities(loaded.processor.capabilities)
@@ -234,13 +236,13 @@ class _Rows:
         self._done: dict[int, Outcome] = {}  # by place: those that wait for others in front of them
         self._rows = self._drawn = self._given = 0
 
-    def outcomes(self, size: int) -> Iterator[Outcome]:
-        """Answer `size` images at a time."""
+    def outcomes(self, places: int, size: int) -> Iterator[Outcome]:
+        """Answer up to `places` images at the same time, of which no more than `size` are read together."""
         from mmcli.tasks.answer import answer_each
 
         assert self._runner.loaded is not None
-        self._most_drawn = AHEAD * size
-        for row, completion in answer_each(self._runner.loaded, self._runner.request, self.take, size):
+        self._most_drawn = AHEAD * places
+        for row, completion in answer_each(self._runner.loaded, self._runner.request, self.take, places, size):
             place, source, read = self._running.pop(row)
             self._done[place] = self._runner.done(source, read, completion)
             del read

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from mmcli.models.loaded import Loaded
 
 ON_GPU = 16
+PLACES_ON_GPU = 32  # of rows that join: the fused kernels take no more
 ON_CPU = 8
 OF_LARGE_ON_CPU = 2  # the key-value cache of one row may have some hundred megabytes there
 
@@ -20,6 +21,15 @@ def default_batch_size(loaded: "Loaded", large: int) -> int:
     if loaded.device.type != "cpu":
         return ON_GPU
     return OF_LARGE_ON_CPU if is_large(loaded, large) else ON_CPU
+
+
+def default_places(loaded: "Loaded", size: int) -> int:
+    """How many rows of images that join are written at the same time, where `size` are read together.
+
+    A GPU writes more, if its memory has room for their keys and values (`engine/scheduler.py`): a step costs about the
+    same. Where images keep their aspect their prompts differ in length, and only as many are written as are read.
+    """
+    return PLACES_ON_GPU if loaded.device.type == "cuda" and loaded.processor.square else size
 
 
 def is_large(loaded: "Loaded", large: int) -> bool:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmcli.batch.found import FoundSource
 from mmcli.batch.outcome import Outcome
+from mmcli.batch.sizes import ON_GPU, PLACES_ON_GPU
 from mmcli.errors import (
     InputError,
     MachineError,
@@ -73,6 +74,7 @@ class Work:
     """What is to be done with every source."""
 
     choice: Choice
+    places_on_gpu: ClassVar[int] = ON_GPU  # inputs, or parts of them, that a GPU may work on at the same time
 
     def outcomes(
         self, sources: Iterable[Source], load: "Callable[[], Loaded]", able: "Callable[[], Capabilities | None]"
@@ -91,6 +93,7 @@ class ImageWork(Work):
 
     request: Request
     batch_size: int | None = None
+    places_on_gpu: ClassVar[int] = PLACES_ON_GPU
 
     def outcomes(
         self, sources: Iterable[Source], load: "Callable[[], Loaded]", able: "Callable[[], Capabilities | None]"

@@ -48,6 +48,11 @@ def prepare_device(device: torch.device) -> None:
             torch.cuda.set_device(device)
 
 
+def free_memory(device: torch.device) -> int:
+    """Free bytes on a CUDA device, without those that PyTorch holds in reserve."""
+    return torch.cuda.mem_get_info(device)[0]
+
+
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor on a device. To a CUDA device it is on its way: the host does not wait until that has done what it was
     given before."""

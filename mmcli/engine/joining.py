@@ -64,19 +64,39 @@ class Group:
 class Waiting:
     """The rows of a `Take` that have no place yet."""
 
-    def __init__(self, model: GenerativeModel, take: Take, places: int):
+    def __init__(self, model: GenerativeModel, take: Take, places: int, at_once: int):
+        """For a batch of up to so many places; no more than `at_once` rows are read together."""
         self._model, self._take = model, take
+        self._places, self._at_once = places, at_once
         self._ahead = reads_ahead(model.like.device)
-        self._size = min(GROUP, places)
+        self._size = min(GROUP, at_once)
         self._parts: list[Inputs] = []  # at hand, not read
         self._group: Group | None = None
         self._caches: dict[torch.Size, KVCache] = {}
         self._begun = 0
         self.ended = False  # whether no more come than were taken
 
-    def all(self, places: int) -> Sequence[Inputs]:
-        """The first rows of a batch, none where there are no more."""
-        return (not self.ended and self._take(places, True)) or ()
+    def first(self) -> Sequence[Inputs]:
+        """The rows that are read first of a batch, none where there are no more."""
+        return (not self.ended and self._take(self._at_once, True)) or ()
+
+    def more_follow(self) -> bool:
+        """Whether there are, or may be, rows for more places than are read first."""
+        return self._places > self._at_once and (self.at_hand(1) > 0 or not self.ended)
+
+    def at_hand(self, most: int) -> int:
+        """How many rows, of so many at most, can be read without waiting for them."""
+        while len(self._parts) < most and not self.ended:
+            more = self._take(most - len(self._parts), False)
+            self.ended = more is None
+            if not more:
+                break
+            self._parts += more
+        return min(most, len(self._parts))
+
+    def _next(self, count: int) -> list[Inputs]:
+        parts, self._parts = self._parts[:count], self._parts[count:]
+        return parts
 
     def begin(self, parts: Sequence[Inputs]) -> tuple[Inputs, list[Row]]:
         """Rows that are read now, on the device."""
@@ -89,22 +109,31 @@ class Waiting:
         """Whether rows are read that can take one of the `free` places; they are read where that is the time to."""
         if self._group is not None:
             return True
-        count = self._size if self._ahead else free
+        count = self._size if self._ahead else min(free, self._at_once)
         if not count:
             return False
-        if len(self._parts) < count and not self.ended:
-            more = self._take(count - len(self._parts), False)
-            self.ended = more is None
-            self._parts += more or ()
-        few = len(self._parts) < count and not self.ended and free * JOIN_AT < places
-        if not self._parts or (self._ahead and few):
+        taken = self.at_hand(count)
+        few = taken < count and not self.ended and free * JOIN_AT < places
+        if not taken or (self._ahead and few):
             return False
-        taken = len(self._parts)
         if self._ahead and taken < count and not self.ended:
             taken = 1 << (taken.bit_length() - 1)  # so that few shapes are recorded
-        self._group = self._read(self._parts[:taken])
-        del self._parts[:taken]
+        self._group = self._read(self._next(taken))
         return True
+
+    def read(self, parts: Sequence[Inputs]) -> Group:
+        """Read rows that join at once, in a cache that is not kept: so many are read together at the beginning only."""
+        inputs, rows = self.begin(parts)
+        cache = self._model.new_cache(*inputs.tokens.shape)
+        self._group = Group(parts, rows, cache, cuda_graph.prefill(self._model, inputs, cache))
+        return self._group
+
+    def read_more(self, free: int) -> bool:
+        """`read` as many rows as are at hand, for so many places; False where there are none."""
+        count = min(self._at_once, self.at_hand(free))
+        if count:
+            self.read(self._next(count))
+        return count > 0
 
     def take(self, most: int) -> tuple[Group, range]:
         """The group of the next rows, and which of it: at most so many."""

@@ -240,6 +240,8 @@ class KVCache:
         """
         if self.shared is not None:
             raise ValueError("rows that share a prefix begin and end together")
+        if self.context is None and other.context is not None:
+            raise ValueError("rows with a context cannot join those without one")
         of = range(other.rows) if of is None else of
         taken, count = slice(of.start, of.stop), other.length
         if count > self.length:

@@ -1,8 +1,8 @@
 """Continuous batching (Yu et al., "Orca", OSDI 2022): rows begin and end while others are being written.
 
-So no row waits for the longest answer of a batch. A batch has as many places as the first rows that come; a row that
-ends leaves its place, and another whose prompt was read (`engine/joining.py`) is put there (`KVCache.insert`). The
-memory stays the same, and with it a recorded step. It knows no family and no task.
+So no row waits for the longest answer of a batch. A batch has as many places as the first rows that come, or more if
+memory has room; a row that ends leaves its place, and another whose prompt was read (`engine/joining.py`) is put there
+(`KVCache.insert`). The memory stays the same, and with it a recorded step. It knows no family and no task.
 """
 
 import time
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmcli.engine import cuda_graph
-from mmcli.engine.device import sent
+from mmcli.engine.device import free_memory, sent
 from mmcli.engine.generate import Reading, close_ranks
 from mmcli.engine.inputs import Inputs
 from mmcli.engine.joining import Row, Take, Waiting
@@ -26,6 +26,11 @@ from mmcli.types import Completion
 # Tokens that fit behind a batch's longest answer: so many steps at least lie between two moves of the whole cache.
 SLACK = 128
 
+# More places than rows that are read together cost memory for keys and values alone. A cache with them is made where it
+# takes no more than this part of a GPU's free memory: so memory can run out for their sake only where the rest, above
+# all what reading prompts takes and recordings keep, would have left less than a sixteenth of it.
+SMALL_PART = 1 / 16
+
 
 @torch.inference_mode()
 def write_continuously(
@@ -36,16 +41,28 @@ def write_continuously(
     stop_ids: frozenset[int],
     max_tokens: int,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    at_once: int | None = None,
 ) -> Generator[tuple[int, Completion]]:
     """What a model whose `rows_join` writes for every row of `take`, with its number, as soon as it ends.
 
     Rows are numbered as they are taken, and up to `places` of them are written at the same time. Each is what
-    `complete` writes for it alone. Raises what `take` and `generate` do.
+    `complete` writes for it alone. No more than `at_once` are read together (None: `places`), and there are no more
+    places than that either where memory has no room for them; the caches of such a model get no context. Raises what
+    `take` and `generate` do.
     """
-    waiting = Waiting(model, take, places)
+    at_once = min(places, at_once or places)
+    waiting = Waiting(model, take, places, at_once)
     with keeping_interrupts():
-        while first := waiting.all(places):
-            yield from _Batch(model, waiting, stop_ids, max_tokens, sampling).write(first)
+        while first := waiting.first():
+            yield from _Batch(model, waiting, places, stop_ids, max_tokens, sampling).write(first)
+
+
+def has_room(model: GenerativeModel, rows: int, length: int) -> bool:
+    """Whether a cache of so many rows and tokens is small beside what is free; elsewhere than on a GPU it is."""
+    device = model.like.device
+    if device.type != "cuda":
+        return True
+    return rows * length * model.new_cache(1, 1).store.nbytes <= SMALL_PART * free_memory(device)
 
 
 class _Batch:
@@ -55,11 +72,13 @@ class _Batch:
         self,
         model: GenerativeModel,
         waiting: Waiting,
+        places: int,
         stop_ids: frozenset[int],
         max_tokens: int,
         sampling: Sampling,
     ):
-        self.model, self.waiting, self.stop_ids, self.max_tokens = model, waiting, stop_ids, max_tokens
+        self.model, self.waiting, self.places = model, waiting, places
+        self.stop_ids, self.max_tokens = stop_ids, max_tokens
         self.device = model.like.device
         self.on_gpu = self.device.type == "cuda"
         self.rows: list[Row | None] = []
@@ -67,15 +86,10 @@ class _Batch:
 
     def write(self, first: Sequence[Inputs]) -> Generator[tuple[int, Completion]]:
         """Write these rows, and those that wait in the places of ones that ended, until no row is left."""
-        inputs, rows = self.waiting.begin(first)
-        self.rows = list(rows)
-        length = inputs.tokens.shape[1] + self.max_tokens - 1
-        cache = cuda_graph.take_cache(self.model, len(self.rows), length + SLACK, self.device)
+        cache, logits = self._begin(first)
         ended: list[tuple[int, Completion]] = []  # what is not handed out yet
         try:
-            logits = cuda_graph.prefill(self.model, inputs, cache)
-            self.choice.begin(range(len(self.rows)), first)
-            waits = not self.on_gpu or cuda_graph.waits(self.model, inputs.tokens[:, -1])
+            waits = not self.on_gpu or cuda_graph.waits(self.model, first[0].tokens[:, -1])
             changed = False  # whether rows joined since the last step
             while True:
                 chosen, reading = self._choose(logits, cache, changed)
@@ -104,6 +118,35 @@ class _Batch:
             raise
         finally:
             cuda_graph.give_back(self.model, cache)
+
+    def _begin(self, first: Sequence[Inputs]) -> tuple[KVCache, Tensor]:
+        """Read the first rows → the batch's cache, and logits [B, V] of what its places write first."""
+        length = max(part.tokens.shape[1] for part in first) + self.max_tokens - 1 + SLACK
+        if self.waiting.more_follow() and has_room(self.model, self.places, length):
+            return self._begin_in_parts(first, length)
+        inputs, rows = self.waiting.begin(first)
+        self.rows = list(rows)
+        self.choice.open(len(rows))
+        self.choice.begin(range(len(rows)), first)
+        cache = cuda_graph.take_cache(self.model, len(rows), length, self.device)
+        return cache, cuda_graph.prefill(self.model, inputs, cache)
+
+    def _begin_in_parts(self, first: Sequence[Inputs], length: int) -> tuple[KVCache, Tensor]:
+        """The same with more places than rows are read together: the first rows join an empty batch, as all do later.
+
+        Nothing waits for the others: those that are at hand once a GPU is given the first ones are read behind them.
+        """
+        logits = self.waiting.read(first).logits
+        others = self.waiting.at_hand(self.places - len(first))
+        places = len(first) + others if self.waiting.ended else self.places
+        self.rows = [None] * places
+        self.choice.open(places)
+        cache = cuda_graph.take_cache(self.model, places, length, self.device)
+        logits = logits.new_zeros(places, logits.shape[1])
+        self._join(cache, logits)
+        while self.waiting.read_more(len(self._free())):
+            self._join(cache, logits)
+        return cache, logits
 
     def _choose(self, logits: Tensor, cache: KVCache, changed: bool) -> tuple[Tensor, Reading]:
         """The next tokens of all rows, and what of them the host reads."""
@@ -176,12 +219,13 @@ class _Choice:
         self.at: list[int] = []  # the step of each place
         self.restrictions: list[tuple[LogitsProcessor, Tensor] | None] = []  # and the states [1, …]
 
+    def open(self, places: int) -> None:
+        """There are so many places, all of them free: nobody reads what is chosen there."""
+        self.at, self.restrictions = [0] * places, [None] * places
+        self.draws = [torch.zeros(self.steps, device=self.device)] * places
+
     def begin(self, places: Sequence[int], parts: Sequence[Inputs]) -> None:
         """Rows begin in these places, each with `Inputs` of its own."""
-        more = 1 + max(places) - len(self.at)
-        self.at += [0] * more
-        self.restrictions += [None] * more
-        self.draws += [torch.empty(0)] * more
         for place, part in zip(places, parts, strict=True):
             self.at[place] = 0
             processor = part.processor

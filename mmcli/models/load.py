@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from mmcli.engine.device import choose_device, choose_dtype, prepare_device
+from mmcli.engine.device import choose_device, choose_dtype, free_memory, prepare_device
 from mmcli.engine.memory import give_back_freed
 from mmcli.engine.model import GenerativeModel
 from mmcli.errors import MemoryShortage, ModelError, ran_out_of_memory
@@ -132,11 +132,6 @@ def left_in_file(model: GenerativeModel, table: str, device: torch.device, dtype
         whole = sum(tensor.numel() * dtype.itemsize for tensor in model.state_dict().values())
         table = "device" if free_memory(device) >= ROOM * whole else "cpu"
     return frozenset() if table == "device" else kept
-
-
-def free_memory(device: torch.device) -> int:
-    """Free bytes on a CUDA device."""
-    return torch.cuda.mem_get_info(device)[0]
 
 
 def build_empty(family: Family, config: Any) -> GenerativeModel:

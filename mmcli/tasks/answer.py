@@ -62,15 +62,18 @@ def inputs_of(loaded: "Loaded", request: Request, image: "Image.Image") -> "Inpu
     return loaded.processor.inputs([[image]], [request.prompt_for(loaded.processor)])
 
 
-def answer_each(loaded: "Loaded", request: Request, take: "Take", places: int) -> "Iterator[tuple[int, Completion]]":
+def answer_each(
+    loaded: "Loaded", request: Request, take: "Take", places: int, at_once: int | None = None
+) -> "Iterator[tuple[int, Completion]]":
     """As `answer`, row by row as each ends: see `engine/scheduler.py`. It is for those whose `rows_join`."""
     from mmcli.engine.scheduler import write_continuously
 
+    rows: Any = {"places": places, "at_once": at_once}
     limits: Any = {"stop_ids": loaded.processor.stop_ids, "max_tokens": request.token_limit}
     try:
-        yield from write_continuously(loaded.model, take, places=places, sampling=_sampling(request), **limits)
-    except RuntimeError as error:
-        raise in_words(error, places, "picture") from error
+        yield from write_continuously(loaded.model, take, sampling=_sampling(request), **rows, **limits)
+    except RuntimeError as error:  # it is reading that takes the memory
+        raise in_words(error, at_once or places, "picture") from error
 
 
 def _own_find(loaded: "Loaded", request: Request) -> "Find | None":

@@ -5,9 +5,12 @@ import signal
 import pytest
 from fragile import CHOICE, Fragile, texts
 
-from mmcli.batch.devices import chosen_devices, run
+from mmcli.batch.devices import _Pool, chosen_devices, run
 from mmcli.batch.outcome import ending
+from mmcli.batch.work import Desk, ImageWork, RecordingWork
 from mmcli.errors import MachineError, ModelError, UsageError
+from mmcli.tasks.caption import CaptionRequest
+from mmcli.tasks.transcribe import TranscribeRequest
 
 TWO = ["cpu", "cpu"]
 
@@ -44,6 +47,19 @@ def test_processes_that_only_die_end_the_run(tmp_path, monkeypatch):
 
 def test_nothing_to_do_is_done():
     assert list(run(Fragile(CHOICE), [], ["cpu"])) == []
+
+
+def test_a_process_has_a_batch_in_hand_and_one_that_follows(monkeypatch):
+    monkeypatch.setattr(_Pool, "_start", lambda self, device: device)
+    images, recordings = ImageWork(CHOICE, CaptionRequest()), RecordingWork(CHOICE, TranscribeRequest())
+    large = ImageWork(CHOICE, CaptionRequest(), batch_size=40)
+    for work, device, window in (
+        (images, "cuda:1", 64),
+        (images, "cpu", 32),
+        (large, "cuda:1", 80),
+        (recordings, "cuda:1", 32),
+    ):
+        assert _Pool(work, [], ["cpu", device], Desk(work))._window == window
 
 
 def test_how_a_process_ended_is_named():

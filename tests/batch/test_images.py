@@ -6,15 +6,19 @@ from pathlib import PurePosixPath
 
 import pytest
 import support
+import torch
 from PIL import Image
 
 from mmcli.batch import image_reader, images
 from mmcli.batch.images import SIDE_BY_SIDE, run
 from mmcli.batch.sizes import ON_CPU
+from mmcli.engine import cuda_graph, scheduler
 from mmcli.errors import InputError, ModelError
+from mmcli.hub.resolve import resolve
 from mmcli.media import image
 from mmcli.media.sources import IMAGE_EXTENSIONS, Source, expand
 from mmcli.models.family import Capabilities
+from mmcli.models.load import load
 from mmcli.tasks.caption import CaptionRequest
 from mmcli.tasks.detect import DetectRequest
 
@@ -70,6 +74,86 @@ def test_lanes_begin_with_small_batches_go_on_with_whole_ones_and_end_with_even_
     assert sizes(iter, 2 * half + whole + 1) == [half] * 2 * half + [whole] * whole + [1]
     assert sizes() == [half] * 2 * half + [7] * 7 + [4] * 4 + [2] * 2
     assert sizes(batch_size=6) == [6] * 18 + [3] * 3
+
+
+class Counting:
+    """A model, and how many rows its prompts and steps had."""
+
+    def __init__(self, model, fails_at=None):
+        self._model, self.read, self.steps, self._fails_at = model, [], [], fails_at
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def prefill(self, inputs, cache):
+        self.read.append(len(inputs.tokens))
+        if len(self.read) == self._fails_at:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")
+        return self._model.prefill(inputs, cache)
+
+    def step(self, tokens, cache, *given):
+        self.steps.append(len(tokens))
+        return self._model.step(tokens, cache, *given)
+
+
+@pytest.fixture
+def seven_places(monkeypatch):
+    """Seven images are answered at the same time, of which three are read together, as a GPU does with more."""
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    monkeypatch.setattr(images, "default_batch_size", lambda *given: 3)
+    monkeypatch.setattr(images, "default_places", lambda *given: 7)
+
+
+def test_forty_images_are_read_three_at_a_time_and_answered_seven_at_a_time(album, loaded, monkeypatch, seven_places):
+    request = CaptionRequest(max_tokens=6, temperature=1.5, seed=2, token_ids=True)
+    named = ["album/b.jpg", "album", *["album/sub/c.png", "album/a[[]red].png", "album/b.jpg"] * 12]
+
+    def answers(**more):
+        model = Counting(loaded.model)
+        found = list(run(sources(*named), request, lambda: replace(loaded, model=model), model="tiny", **more))
+        return model, [(outcome.record.source, outcome.record.token_ids) for outcome in found]
+
+    one, alone = answers(batch_size=1)
+    ends = {alone[0][1][1], alone[3][1][4]}
+    monkeypatch.setattr(loaded.processor, "stop_ids", loaded.processor.stop_ids | ends)
+    one, alone = answers(batch_size=1)
+    assert len(alone) == 40 and len({len(ids) for _, ids in alone}) > 2
+    model, found = answers()
+    assert found == alone
+    assert (max(model.read), model.read[0], max(model.steps)) == (3, 3, 7) and sum(model.read) == 40
+    given, found = answers(batch_size=5)
+    assert found == alone and (given.read[0], max(given.steps)) == (5, 5)
+
+
+def test_memory_that_runs_out_behind_the_first_rows_is_said(album, loaded, seven_places):
+    dying = replace(loaded, model=Counting(loaded.model, fails_at=2))
+    with pytest.raises(ModelError, match="Memory ran out on 3 pictures at once"):
+        list(run(sources(*["album"] * 4), REQUEST, lambda: dying, model="tiny"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("free, places", [(1 << 50, 32), (1, 16)])
+def test_a_gpu_with_room_answers_more_than_it_reads_together(album, tiny, monkeypatch, free, places):
+    monkeypatch.setattr(scheduler, "free_memory", lambda device: free)
+    loaded, read, steps = load(resolve(str(tiny)), "cuda", "float32"), [], []
+    prefill, step = cuda_graph.prefill, cuda_graph.step
+    monkeypatch.setattr(
+        cuda_graph, "prefill", lambda m, rows, c: (read.append(len(rows.tokens)), prefill(m, rows, c))[1]
+    )
+    monkeypatch.setattr(cuda_graph, "step", lambda m, tokens, c: (steps.append(len(tokens)), step(m, tokens, c))[1])
+
+    def most(count, **more):
+        """Rows that are read together, and those of a step."""
+        read.clear(), steps.clear()
+        outcomes = list(run(sources(*["album/b.jpg"] * count), REQUEST, lambda: loaded, model="tiny", **more))
+        assert [outcome.error for outcome in outcomes] == [None] * count
+        assert len({outcome.record.text for outcome in outcomes}) == 1
+        return max(read), max(steps)
+
+    assert most(15) == (15, 15)
+    assert most(16) == (16, 16)
+    assert most(80) == (16, places)
+    assert most(40, batch_size=20) == (20, 20)
 
 
 def test_answers_of_unlike_length_come_in_the_order_of_the_sources(album, loaded, monkeypatch, path):

@@ -7,6 +7,7 @@ from mmcli.engine.generate import generate
 from mmcli.engine.inputs import Inputs, pad_left
 from mmcli.engine.kv_cache import KVCache
 from mmcli.engine.model import GenerativeModel
+from mmcli.engine.row_state import RowState
 from mmcli.layers.gemma import DecoderConfig, GemmaDecoder
 
 ROWS = [[5, 9, 11, 2, 8, 7], [3, 4], [8, 8, 30, 61]]
@@ -193,6 +194,13 @@ def test_a_row_inserted_into_a_running_batch_writes_what_it_writes_alone(model):
         answers, cache = continuous(model, jobs, rows, capacity=34)
         assert answers == expected, rows
         assert cache.capacity == 34  # rows that are done leave room, so that it never has to grow
+
+
+def test_a_row_with_a_context_cannot_join_rows_without():
+    other = KVCache(4, 1, 5, 2, 8, torch.float32, torch.device("cpu"))
+    other.context = RowState()
+    with pytest.raises(ValueError, match="with a context cannot join"):
+        KVCache(4, 2, 9, 2, 8, torch.float32, torch.device("cpu")).insert([1], other)
 
 
 def test_an_inserted_row_leaves_the_others_as_they_are(model):

@@ -1,11 +1,12 @@
 """Rows that begin and end while others are written: each answer is what the row gives alone."""
 
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from mmcli.engine import cuda_graph, joining
+from mmcli.engine import cuda_graph, joining, scheduler
 from mmcli.engine.collect import complete
 from mmcli.engine.inputs import Inputs, joined, pad_left
 from mmcli.engine.sampling import Sampling
@@ -183,6 +184,80 @@ def test_a_cache_that_is_full_moves_its_rows_and_grows_only_for_longer_ones(mode
     assert [found[number].ids for number in range(len(rows))] == expected
     longest = SOFT + max(map(len, ROWS)) + MOST
     assert len(capacities) > 3 * longest and max(capacities) < 3 * longest
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """How many rows every prompt, every step and the cache of every batch had, and were read before the first step."""
+    rows = SimpleNamespace(read=[], steps=[], caches=[], before=0)
+    prefill, step, take_cache = PrefixLM.prefill, PrefixLM.step, cuda_graph.take_cache
+
+    def counted(self, inputs, cache):
+        rows.read.append(len(inputs.tokens))
+        rows.before += 0 if rows.steps else len(inputs.tokens)
+        return prefill(self, inputs, cache)
+
+    def stepped(self, tokens, cache):
+        rows.steps.append(len(tokens))
+        return step(self, tokens, cache)
+
+    def taken(model, places, *more):
+        rows.caches.append(places)
+        return take_cache(model, places, *more)
+
+    monkeypatch.setattr(cuda_graph, "take_cache", taken)
+    monkeypatch.setattr(SmallModel, "prefill", counted)
+    monkeypatch.setattr(SmallModel, "step", stepped)
+    return rows
+
+
+PLACES, AT_ONCE = 7, 3
+DRAWN = {"sampling": Sampling(temperature=1.5, top_p=0.8, seed=1), "stop_ids": frozenset({8, 9, 30, 31})}
+
+
+def in_parts(model, count, **source_settings):
+    """Answers of so many rows, in their order, beside those of each alone: drawn ones, each by a rule of its own."""
+    rows = [one((ROWS * 5)[i] + [i], Parity(i % 2)) for i in range(count)]
+    take = source(rows, **source_settings)
+    found = write_continuously(model, take, places=PLACES, at_once=AT_ONCE, max_tokens=MOST, **DRAWN)
+    return [answer for _, answer in sorted(found)], rows
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["", "slow"])
+@pytest.mark.parametrize("count", [1, 3, 4, 6, 7, 8, 40])
+def test_more_rows_are_written_at_a_time_than_are_read(model, work, count, slow, ahead):
+    found, rows = in_parts(model, count, slow=slow)
+    read, steps, before = list(work.read), list(work.steps), work.before
+    expected = [alone(model, row, **DRAWN) for row in rows]
+    assert count < 40 or len({len(answer.ids) for answer in expected}) > 3
+    assert [answer.ids for answer in found] == [answer.ids for answer in expected]
+    for answer, own in zip(found, expected, strict=True):
+        assert answer.logprobs == pytest.approx(own.logprobs, abs=1e-4)
+    assert read[0] == min(count, AT_ONCE) == max(read) and sum(read) == count
+    assert max(steps) <= PLACES
+    if not slow:  # all places are taken before the first step, and perhaps rows read ahead
+        assert steps[0] == work.caches[0] == min(count, PLACES) <= before
+
+
+def test_where_memory_has_no_room_no_more_are_written_than_are_read(model, work, monkeypatch):
+    asked = []
+    monkeypatch.setattr(scheduler, "has_room", lambda *given: asked.append(given))
+    found, rows = in_parts(model, 20)
+    assert (max(work.read), max(work.steps)) == (AT_ONCE, AT_ONCE)
+    assert asked[0] == (model, PLACES, SOFT + len(ROWS[2]) + 1 + MOST - 1 + scheduler.SLACK)
+    assert [answer.ids for answer in found] == [alone(model, row, **DRAWN).ids for row in rows]
+    asked.clear()
+    in_parts(model, AT_ONCE)
+    assert not asked
+
+
+def test_memory_has_room_for_a_cache_that_is_a_sixteenth_of_it(model, monkeypatch):
+    free = [16 * model.new_cache(5, 60).store.nbytes]
+    monkeypatch.setattr(scheduler, "free_memory", lambda device: free[0])
+    on_gpu = SimpleNamespace(like=SimpleNamespace(device=torch.device("cuda")), new_cache=model.new_cache)
+    assert scheduler.has_room(on_gpu, 5, 60)
+    free[0] -= 1
+    assert not scheduler.has_room(on_gpu, 5, 60) and scheduler.has_room(model, 5, 60)
 
 
 def test_an_answer_that_leaves_the_numbers_is_an_error_and_what_ended_before_is_there(model):

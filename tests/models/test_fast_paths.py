@@ -79,14 +79,14 @@ class Model:
         """Batches of so many inputs, one after another."""
         return [one for first in range(0, COUNT, rows) for one in self._batch(self.inputs[first : first + rows])]
 
-    def continuously(self, places: int) -> list[Answer]:
+    def continuously(self, places: int, at_once: int | None = None) -> list[Answer]:
         """Rows that begin where others end."""
         waiting = [inputs_of(self.loaded, REQUEST, image) for image in self.inputs]
 
         def take(count: int, wait: bool) -> list[Inputs] | None:
             return [waiting.pop(0) for _ in range(min(count, len(waiting)))] or None
 
-        found = dict(answer_each(self.loaded, REQUEST, take, places))
+        found = dict(answer_each(self.loaded, REQUEST, take, places, at_once))
         return [Answer(one.ids, one.ended, one.mean_logprob) for _, one in sorted(found.items())]
 
     def read(self, rows: int) -> Inputs:
@@ -206,11 +206,18 @@ def test_greedy_answers_of_weights_in_integers_are_those_of_the_plain_path(
     assert any(products) == (path[1] == "1")
 
 
+@PATH
+def test_greedy_answers_of_rows_that_are_read_in_parts_are_those_of_the_plain_path(exact, expected, path, monkeypatch):
+    if exact.loaded.processor.square is None:
+        pytest.skip("as many rows are read together as are written")
+    compare(exact, expected, path, "in parts", 12, monkeypatch)
+
+
 def compare(
     model: Model, expected: list[Answer], path: Sequence[str], batching: str, rows: int, monkeypatch
 ) -> tuple[bool, bool]:
     """Whether a step was played back from a graph, and whether one went through fused kernels."""
-    if batching == "continuous" and not model.joins:
+    if batching != "whole" and not model.joins:
         pytest.skip("declares that its rows do not join")
     switch(monkeypatch, path)
     monkeypatch.setattr(kernels, "DTYPES", (torch.float32,))
@@ -218,7 +225,8 @@ def compare(
     monkeypatch.setattr(kernels, "chosen", lambda *given: (fused.append(chosen(*given)), fused[-1])[1])
     monkeypatch.setattr(cuda_graph.Graph, "__call__", lambda *given: (played.append(given), play(*given))[1])
     for _ in range(3 if rows == COUNT else 1):  # from the third on, prompts of a shape are played back
-        found = model.whole(rows) if batching == "whole" else model.continuously(rows)
+        at_once = 5 if batching == "in parts" else None
+        found = model.whole(rows) if batching == "whole" else model.continuously(rows, at_once)
         for number, (one, plain) in enumerate(zip(found, expected, strict=True)):
             assert (one.ids, one.ended) == (plain.ids, plain.ended), number
             assert one.logprob == pytest.approx(plain.logprob, abs=1e-3), number

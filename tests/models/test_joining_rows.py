@@ -39,12 +39,14 @@ def test_answers_are_those_of_images_alone(loaded, drawn, monkeypatch):
     monkeypatch.setattr(loaded.processor, "stop_ids", loaded.processor.stop_ids | ends)
     expected = alone(loaded.processor)
     assert len({len(one.ids) for one in expected}) > 1
-    waiting = [inputs_of(loaded, request, image) for image in images]
+    inputs = [inputs_of(loaded, request, image) for image in images]
 
     def take(count, wait):
         return [waiting.pop(0) for _ in range(min(count, len(waiting)))] or None
 
-    found = dict(answer_each(loaded, request, take, 3))
-    for number, one in enumerate(expected):
-        assert (found[number].ids, found[number].ended) == (one.ids, one.ended), number
-        assert found[number].logprobs == pytest.approx(one.logprobs, abs=1e-3)
+    for places, at_once in [(3, 3), (5, 2)] if loaded.processor.square else [(3, 3)]:
+        waiting = list(inputs)
+        found = dict(answer_each(loaded, request, take, places, at_once))
+        for number, one in enumerate(expected):
+            assert (found[number].ids, found[number].ended) == (one.ids, one.ended), number
+            assert found[number].logprobs == pytest.approx(one.logprobs, abs=1e-3)
