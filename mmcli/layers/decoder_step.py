@@ -1,7 +1,8 @@
 """The layers of Gemma- and Llama-type decoders through fused kernels: of a step, one token a row, and of a prompt.
 
 With few rows a step is the reading of the weights, and everything between two products costs more in starts than in
-work: norms and additions, rotations, the cache and its attention, and the activation are five kernels a layer. Of a
+work: norms and additions, rotations, the cache and its attention, and the activation are five kernels a layer. With one
+row and weights in integers the norm between attention and the MLP is part of both products (`unnormed.py`). Of a
 prompt's many rows norms and additions are one reading and one writing instead of five.
 """
 
@@ -14,15 +15,23 @@ from mmcli.engine.kv_cache import KVCache
 from mmcli.layers.attention import attend
 from mmcli.layers.gated_mlp import GatedMLP
 from mmcli.layers.grouped_query import GroupedQueryAttention
-from mmcli.layers.kernels import MOST_ROWS, few_rows, quantised, quantised_rows
+from mmcli.layers.kernels import MOST_ROWS, few_rows, matrix_row, quantised, quantised_rows
 from mmcli.layers.kernels.gated import gated
 from mmcli.layers.kernels.matvec import product
 from mmcli.layers.kernels.placed import placed
 from mmcli.layers.kernels.residual_norm import norm, residual_norm
 from mmcli.layers.kernels.single_query import single_query
+from mmcli.layers.kernels.unnormed import Scaled
 from mmcli.layers.weight_only import WeightOnlyLinear
 
 EIGHT = 8  # For 260 rows of 16,384 numbers, say, the library's product takes a quarter longer than for 264.
+
+
+class Product(NamedTuple):
+    """A product that is still to be made: vectors [R, K] by a layer."""
+
+    x: Tensor
+    linear: nn.Module
 
 
 class Parts(Protocol):
@@ -54,9 +63,9 @@ class Parts(Protocol):
         """What multiplies each row's [B, 1] of the second half; None: nothing does."""
         ...
 
-    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: Any, last_only: bool) -> Tensor:
-        """The attention of normed vectors [B · T, D], before it is added, perhaps in `parts`; with `last_only` that
-        of each row's last token, [B, D]."""
+    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: Any, last_only: bool) -> Tensor | Product:
+        """The attention of normed vectors [B · T, D], before it is added; with `last_only` that of each row's last
+        token, [B, D]."""
         ...
 
 
@@ -78,14 +87,14 @@ class LayerParts(NamedTuple):
         """Whether its weights are put together as `run_layers` reads them."""
         return self.attention.qkv is not None and self.mlp.gate_up is not None
 
-    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: Any, last_only: bool) -> Tensor:
+    def attend(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: Any, last_only: bool) -> Tensor | Product:
         own = self.attention
         assert own.qkv is not None
         keys, values = cache.layer(own.entry)
         qkv = product(x, own.qkv)
         after = own.scale, own.softcap
         y = single_query(qkv, keys, values, angles, self.mask, cache.cursor, *after, arrivals=cache.arrivals)
-        return parts(y, own.out)
+        return Product(y, own.out)
 
 
 class PromptParts(LayerParts):
@@ -131,15 +140,40 @@ def run_layers(
         y = layer.attend(normed, angles, cache, ends)
         if ends:
             x = x.view(rows, -1, width)[:, -1].contiguous()
-        x, normed = residual_norm(x, y, layer.after_attention, layer.before_mlp, epsilon, first)
-        y = _through_mlp(normed, layer.mlp, activation)
+        x, row = _added(x, y, layer.after_attention, layer.before_mlp, epsilon, first, layer.mlp)
+        y = _through_mlp(row, layer.mlp, activation)
         y = y if layer.rows is None else y * layer.rows
         x, normed = residual_norm(x, y, layer.after_mlp, following, epsilon, second)
     return normed.view(rows, -1, width)
 
 
-def _through_mlp(x: Tensor, mlp: GatedMLP, activation: str) -> Tensor:
+def _added(
+    x: Tensor, y: Tensor | Product, inner: Tensor | None, outer: Tensor, epsilon: float, alpha: float, mlp: GatedMLP
+) -> tuple[Tensor, Tensor | Scaled]:
+    """What `residual_norm` computes of x and y, for the MLP, whose first product may be given a norm that lacks its
+    factor."""
+    if isinstance(y, Tensor):
+        return residual_norm(x, y, inner, outer, epsilon, alpha)
+    if inner is None and _sums_in_integers(*y) and _sums_in_integers(x, mlp.gate_up):
+        assert isinstance(y.linear, WeightOnlyLinear)
+        row = matrix_row.added(y.x, y.linear.stored, y.linear.scale, x, outer, epsilon, alpha)
+        return row.total, row
+    return residual_norm(x, parts(*y), inner, outer, epsilon, alpha)
+
+
+def _sums_in_integers(x: Tensor, linear: nn.Module | None) -> bool:
+    """Whether each number of that product is the sum of one program, in a GPU's integer matrix units."""
+    if not isinstance(linear, WeightOnlyLinear) or linear.bias is not None:
+        return False
+    return quantised_rows(x, linear.stored) and matrix_row.fits_whole(x, linear.stored)
+
+
+def _through_mlp(x: Tensor | Scaled, mlp: GatedMLP, activation: str) -> Tensor:
     assert mlp.gate_up is not None
+    if not isinstance(x, Tensor):
+        assert isinstance(mlp.gate_up, WeightOnlyLinear)
+        y = matrix_row.gated(x, mlp.gate_up.stored, mlp.gate_up.scale, activation)
+        return parts(y, mlp.down)
     if len(x) <= MOST_ROWS:
         return parts(gated_product(x, mlp.gate_up, activation), mlp.down)
     inner = gated(product(x, mlp.gate_up), activation, EIGHT)

@@ -12,7 +12,7 @@ having been rounded to bfloat16 has moved them by up to 0.002 · ‖x‖. All el
 """
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -21,6 +21,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from mmcli.hub.quantized import GROUP
+from mmcli.layers.kernels import unnormed
 from mmcli.layers.kernels.functions import gelu
 from mmcli.layers.kernels.lanes import (
     eight_numbers,
@@ -33,6 +34,7 @@ from mmcli.layers.kernels.lanes import (
     with_int8,
 )
 from mmcli.layers.kernels.launch import overlap
+from mmcli.layers.kernels.unnormed import Scaled
 
 
 class Tile(NamedTuple):
@@ -60,22 +62,38 @@ def parts(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
     outputs = len(stored)
     tile = _tile(outputs, x.shape[1], stored.dtype == torch.uint8)
     y = torch.empty(tile.shares, 1, outputs, dtype=x.dtype if tile.shares == 1 else torch.float32, device=x.device)
-    _start(x, stored, scale, y, outputs, 8 * tile.blocks, tile, "")
+    _start(x, stored, scale, y, outputs, 8 * tile.blocks, tile)
     return y
 
 
-def fits_gated(x: Tensor, stored: Tensor) -> bool:
-    """Whether `gated` takes them, too: a gate's whole sum has to be in one program."""
+def fits_whole(x: Tensor, stored: Tensor) -> bool:
+    """Whether `gated` and `added` take them, too: these need a whole sum in one program."""
     return fits(x, stored) and triton.cdiv(x.shape[1], 128) <= LONGEST
 
 
-def gated(x: Tensor, stored: Tensor, scale: Tensor, activation: str) -> Tensor:
+def gated(x: Tensor | Scaled, stored: Tensor, scale: Tensor, activation: str) -> Tensor:
     """activation(gate) · up of x [1, K] by a weight [2 · N, K], the gates in front → [1, N]."""
-    outputs = len(stored) // 2
-    tile = _tile(outputs * 2, x.shape[1], stored.dtype == torch.uint8)
-    y = torch.empty(1, outputs, dtype=x.dtype, device=x.device)
+    outputs, row = len(stored) // 2, x if isinstance(x, Tensor) else x.scaled
+    tile = _tile(outputs * 2, row.shape[1], stored.dtype == torch.uint8)
+    y = torch.empty(1, outputs, dtype=row.dtype, device=row.device)
     _start(x, stored, scale, y, outputs, outputs, tile, activation)
     return y
+
+
+def added(
+    x: Tensor, stored: Tensor, scale: Tensor, residual: Tensor, outer: Tensor, epsilon: float, alpha: float
+) -> Scaled:
+    """residual [1, N] + alpha · the product of x [1, K], and its norm by the scale `outer` [N] but for a factor.
+
+    Measured on an H200: 18 layers of PaliGemma 3B, where this stands between attention and the MLP instead of a kernel,
+    take 0.506 instead of 0.516 ms in int4 and 0.692 instead of 0.713 in int8.
+    """
+    tile = _tile(len(stored), x.shape[1], stored.dtype == torch.uint8)
+    squares = torch.empty(triton.cdiv(len(stored), 16 * tile.blocks), device=x.device)
+    row = Scaled(torch.empty_like(residual), torch.empty_like(residual), squares, epsilon)
+    to = residual, outer, row.total, row.scaled, squares, alpha
+    _start(x, stored, scale, None, len(stored), 8 * tile.blocks, tile, to=to)
+    return row
 
 
 def _tile(outputs: int, width: int, narrow: bool) -> Tile:
@@ -83,19 +101,33 @@ def _tile(outputs: int, width: int, narrow: bool) -> Tile:
     readings = triton.cdiv(width, 128)
     shares = triton.cdiv(readings, LONGEST)
     warps = min(4 if narrow and readings <= 16 else 8, triton.next_power_of_2(readings))
-    programs = 16 // warps if narrow else outputs if outputs >= MANY_OUTPUTS else 6 if readings <= 16 else 2
+    programs = 16 // warps if narrow else outputs if outputs >= MANY_OUTPUTS else 2
     return Tile(1, warps, triton.cdiv(readings, warps * shares), shares, programs)
 
 
 def _start(
-    x: Tensor, stored: Tensor, scale: Tensor, y: Tensor, outputs: int, below: int, tile: Tile, activation: str
+    x: Tensor | Scaled,
+    stored: Tensor,
+    scale: Tensor,
+    y: Tensor | None,
+    outputs: int,
+    below: int,
+    tile: Tile,
+    activation: str = "",
+    to: tuple[Any, ...] | None = None,
 ) -> None:
+    """`to` is what the product is added to, and where that goes: arguments of the kernel, from `residual_ptr` on."""
+    row, squares, epsilon = (x, None, 0.0) if isinstance(x, Tensor) else x[1:]
+    count = 0 if squares is None else len(squares)
+    block = triton.next_power_of_2(count) if count else 0
     tiles = triton.cdiv(outputs, (8 if activation else 16) * tile.blocks)
-    programs = min(tile.programs * multiprocessors(x.device.index) // tile.shares, tiles)
+    programs = min(tile.programs * multiprocessors(row.device.index) // tile.shares, tiles)
     _product[(programs * tile.shares,)](
-        x.view(torch.int64), stored.view(torch.int32), scale, y, outputs, below, tiles,
-        GROUPS=x.shape[1] // GROUP, WARPS=tile.warps, STEPS=tile.steps, BLOCKS=tile.blocks, SHARES=tile.shares,
-        NARROW=stored.dtype == torch.uint8, ACTIVATION=activation, num_warps=tile.warps, **overlap(x.device),
+        row.view(torch.int64), stored.view(torch.int32), scale, y, outputs, below, tiles, squares, count, epsilon,
+        *(to or (None, None, None, None, None, 1.0)),
+        GROUPS=row.shape[1] // GROUP, WARPS=tile.warps, STEPS=tile.steps, BLOCKS=tile.blocks, SHARES=tile.shares,
+        NARROW=stored.dtype == torch.uint8, ACTIVATION=activation, SQUARES=block, ADDED=to is not None,
+        num_warps=tile.warps, **overlap(row.device),
     )  # fmt: skip
 
 
@@ -107,9 +139,11 @@ def multiprocessors(index: int) -> int:
 
 @triton.jit
 def _product(
-    x_ptr, words_ptr, scale_ptr, y_ptr, outputs, below, tiles,
+    x_ptr, words_ptr, scale_ptr, y_ptr, outputs, below, tiles, squares_ptr, squares, epsilon,
+    residual_ptr, outer_ptr, total_ptr, scaled_ptr, new_squares_ptr, alpha,
     GROUPS: tl.constexpr, WARPS: tl.constexpr, STEPS: tl.constexpr, BLOCKS: tl.constexpr, SHARES: tl.constexpr,
-    NARROW: tl.constexpr, ACTIVATION: tl.constexpr, PDL: tl.constexpr,
+    NARROW: tl.constexpr, ACTIVATION: tl.constexpr, SQUARES: tl.constexpr, ADDED: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """Of a block's 16 rows of the weight the lower ones stand `below` the upper ones: gates, and what they multiply,
     meet in one thread."""
@@ -126,7 +160,12 @@ def _product(
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
+    if SQUARES > 0:
+        which = tl.arange(0, SQUARES)
+        square = tl.load(squares_ptr + which, mask=which < squares, other=0.0)
     xs, step = _in_parts(x_ptr, row, lane, first, GROUPS, STEPS, NARROW)
+    if SQUARES > 0:
+        step = step * unnormed.factor(square, GROUPS * 32, epsilon)
     number = tl.arange(0, HALF)
     for tile in range(begin, tiles, stride):
         ahead = tile + stride
@@ -136,16 +175,24 @@ def _product(
         next_scales = _scales(
             scale_ptr, ahead, tiles, row, lane, first, outputs, below, GROUPS, STEPS, BLOCKS, NARROW, GATED
         )
+        if ADDED:  # asked for before it is needed
+            own = unnormed.two_halves(residual_ptr, tile * (2 * HALF) + number, outputs, HALF)
+            outer = unnormed.two_halves(outer_ptr, tile * (2 * HALF) + number, outputs, HALF)
         sums = ()
         for b in tl.static_range(BLOCKS):
             sums = sums + _block(words, scales, xs, step, b, STEPS, BLOCKS, NARROW)  # type: ignore[assignment]
         upper, lower = _over_lanes(sums, WARPS, BLOCKS).split()
-        kind = y_ptr.dtype.element_ty
-        if GATED:
+        if ADDED:
+            unnormed.added(
+                upper, lower, own, outer, tile * (2 * HALF) + number, alpha,
+                total_ptr, scaled_ptr, new_squares_ptr + tile, outputs, HALF,
+            )  # fmt: skip
+        elif GATED:
             upper = gelu(upper) if ACTIVATION == "gelu" else upper / (1.0 + tl.exp(-upper))
             at = tile * HALF + number
-            tl.store(y_ptr + at, (upper * lower).to(kind), mask=at < outputs)
+            tl.store(y_ptr + at, (upper * lower).to(y_ptr.dtype.element_ty), mask=at < outputs)
         else:
+            kind = y_ptr.dtype.element_ty
             at = tile * (2 * HALF) + number
             tl.store(y_ptr + share * outputs + at, upper.to(kind), mask=at < outputs)
             tl.store(y_ptr + share * outputs + at + HALF, lower.to(kind), mask=at + HALF < outputs)

@@ -53,7 +53,7 @@ def parts(x: Tensor, stored: Tensor, scale: Tensor) -> Tensor:
 def gated(x: Tensor, stored: Tensor, scale: Tensor, activation: str) -> Tensor:
     """`gated.gated` of `product`, whose weight has the gates in front: x [R, K] → [R, N / 2]."""
     x = x.contiguous()
-    if matrix_row.fits_gated(x, stored):
+    if matrix_row.fits_whole(x, stored):
         return matrix_row.gated(x, stored, scale, activation)
     return gates.gated(product(x, stored, scale), activation)
 

@@ -14,6 +14,7 @@ OF_ONE_ROW = {
     "mmcli.layers.kernels.matvec.matvec",
     "mmcli.layers.kernels.matrix_row.parts",
     "mmcli.layers.kernels.matrix_row.gated",
+    "mmcli.layers.kernels.matrix_row.added",
     "mmcli.layers.kernels.whole_row.whole_row",
 }
 # What is started through a function of another file, whose tests count.

@@ -78,3 +78,40 @@ def test_zeros_give_zeros(storage):
 
     x, stored, scale = made(20, 512, storage)
     assert not matrix_row.parts(x * 0, stored, scale).any()
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("inner, width", [(64, 96), (4096, 96), (1056, 2304), (2048, 2048), (4096, 4096), (4064, 1000)])
+def test_an_addition_and_its_norm_by_the_products_around_them(inner, width, dtype, storage):
+    """Read by plain PyTorch, and by the product behind them where the row is as wide as that takes it."""
+    from mmcli.layers.kernels import gated, matrix_row, quantised, residual_norm, unnormed
+
+    x, stored, scale = made(width, inner, storage)
+    residual, outer = torch.randn(1, width, device="cuda").bfloat16(), torch.randn(width, device="cuda") / 4 + 1
+    assert matrix_row.fits_whole(x, stored)
+    row = matrix_row.added(x, stored, scale, residual, outer.to(dtype), 1e-6, 0.7)
+    y = quantised.plain(x.float(), stored, scale)
+    total, normed = residual_norm.plain(residual.float(), y, None, outer.to(dtype), 1e-6, 0.7)
+    assert_close(row.total, total, 5e-3)
+    assert_close(unnormed.plain(row), normed, 1e-2)
+    assert_close(row.squares.sum(), row.total.float().square().sum(), 1e-5)
+    if width % 32 == 0:
+        _, stored, scale = made(2 * 27, width, storage)
+        exact = gated.plain(quantised.plain(normed, stored, scale), "silu")
+        assert_close(matrix_row.gated(row, stored, scale, "silu"), exact, 2e-2)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("number", [0, 1e30, torch.inf, torch.nan])
+def test_numbers_that_a_norm_makes_something_else_of(number, storage):
+    """Zeros, whose norm is zero, as is that of numbers whose squares are infinite; and none, which stay so."""
+    from mmcli.layers.kernels import matrix_row
+
+    x, stored, scale = made(96, 512, storage)
+    residual = torch.zeros(1, 96, device="cuda").bfloat16()
+    residual[0, 70] = number
+    row = matrix_row.added(x * 0, stored, scale, residual, torch.ones(96, device="cuda"), 1e-6, 1.0)
+    _, stored, scale = made(20, 96, storage)
+    y = matrix_row.gated(row, stored, scale, "gelu")
+    assert not y.any() if number in (0, 1e30) else not torch.isfinite(y).any()
