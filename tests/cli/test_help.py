@@ -10,17 +10,13 @@ import pytest
 from command import mmcli, process
 from typer.main import get_command
 
+from mmcli.cli import models
 from mmcli.cli.app import app
 from mmcli.cli.commands import COMMANDS as COMMAND_TABLE
 from mmcli.cli.help import Group
 
 SNAPSHOT = Path(__file__).parent / "help.txt"
-COMMANDS = ["", "caption", "detect", "segment", "read", "chat", "transcribe", "tune", "evaluate", "inspect"]
-COMMANDS += ["tune check", "config", "doctor"]
-COMMANDS += ["models", "help"]
-COMMANDS += [
-    f"models {name}" for name in ("suggest", "use", "list", "pull", "info", "remove", "verify", "convert", "merge")
-]
+COMMANDS = ["", *COMMAND_TABLE, "tune check"] + [f"models {name}" for name in get_command(models.app).commands]
 HEAVY = ("torch", "transformers", "numpy", "PIL", "tokenizers", "safetensors", "huggingface_hub", "rich")
 
 
