@@ -1,5 +1,6 @@
 """What tests of several parts share."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -24,6 +25,16 @@ def pytest_configure(config):
     # However slow the machine is: how long an example takes, or takes to draw, proves nothing.
     settings.register_profile("mmcli", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("mmcli")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is imported and collected stays to the end: the garbage collector need not look at it, then or later."""
+    gc.disable()
+    collected = yield
+    gc.freeze()
+    gc.enable()
+    return collected
 
 
 @pytest.fixture(autouse=True)
