@@ -1,10 +1,11 @@
 """Which models are suggested for which machine."""
 
 import json
+import os
 import sys
 
 import pytest
-from command import mmcli, process
+from command import ONE_THREAD, forked, mmcli
 
 from mmcli.cli.suggest import EXAMPLES, as_text, line_of, size_of
 from mmcli.engine.machine import Machine
@@ -165,7 +166,5 @@ def test_sizes_and_tasks():
 
 
 def test_the_real_command_in_a_pipe():
-    import os
-
-    done = process("models", "suggest", "--offline", env=os.environ | {"COLUMNS": "40"})
+    done = forked("models", "suggest", "--offline", variables=os.environ | ONE_THREAD | {"COLUMNS": "40"})
     assert done.code == 0 and "mmcli transcribe talk.mp3" in done.out

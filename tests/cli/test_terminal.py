@@ -3,10 +3,9 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
-from command import PATIENCE, Terminal
+from command import PATIENCE, Terminal, running_mmcli
 
 pytest.importorskip("pty")
 
@@ -78,6 +77,7 @@ def test_results_and_the_bar_share_a_terminal_without_mixing(album, tiny):
 
 
 def test_a_question_through_a_pipe(album, tiny):
-    command = [sys.executable, "-m", "mmcli", "chat", "album/b.jpg", "--model", tiny, "--max-tokens", "3", "-q"]
-    done = subprocess.run(command, input="what is it?\n", capture_output=True, text=True, timeout=PATIENCE)
-    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
+    command = ("chat", "album/b.jpg", "--model", tiny, "--max-tokens", 3, "-q")
+    with running_mmcli(*command, stdin=subprocess.PIPE) as child:
+        out, err = child.communicate(b"what is it?\n", timeout=PATIENCE)
+    assert (child.returncode, err, out.count(b"\n")) == (0, b"", 1)

@@ -10,7 +10,7 @@ import pytest
 import srt
 import webvtt
 from audio_files import KINDS, save, save_silent_video, wav_bytes
-from command import Terminal, mmcli, process, through_head
+from command import ONE_THREAD, Terminal, forked, mmcli, through_head
 
 from mmcli.media.audio import read_audio
 from mmcli.media.sources import expand
@@ -338,5 +338,5 @@ def test_a_terminal_shows_progress_in_the_time_of_audio_and_text_as_it_comes(tmp
 
 
 def test_without_a_terminal_there_is_no_bar_and_a_hint_may_hold_bytes_that_are_no_characters():
-    done = process("transcribe", EXAMPLE, "--hint", os.fsdecode(b"caf\xff"))
+    done = forked("transcribe", EXAMPLE, "--hint", b"caf\xff", variables=os.environ | ONE_THREAD)
     assert (done.code, done.err) == (0, "") and SAID in plain(done.out.replace("\n", " "))

@@ -1,12 +1,13 @@
 """Where an address may lead, over which proxy, with whose password, and that none is shown."""
 
 import json
+import os
 import re
 import socket
 from pathlib import Path
 
 import pytest
-from command import mmcli, process
+from command import ONE_THREAD, forked, mmcli
 from scripted_server import answer, serving
 
 from mmcli.errors import InputError
@@ -256,7 +257,7 @@ def test_nothing_is_fetched_offline(server, monkeypatch, variable):
 
 def test_offline_as_an_option(server):
     address = server.play(PAGE) + "/a.jpg"
-    done = process("caption", address, "--offline")
+    done = forked("caption", address, "--offline", variables=os.environ | ONE_THREAD)
     assert done.code == 1 and "--offline (or HF_HUB_OFFLINE) forbids" in done.err and server.requests == []
 
 

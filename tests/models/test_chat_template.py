@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from functools import partial
 
 import gemma3n_folders
@@ -111,11 +110,9 @@ def test_a_template_that_fails_is_one_sentence(source, complaint):
     ],
 )
 def test_a_template_that_computes_for_ever_is_stopped(source, monkeypatch):
-    monkeypatch.setattr(templates, "PATIENCE", 2)
-    started = time.monotonic()
+    monkeypatch.setattr(templates, "PATIENCE", 1)
     with pytest.raises(ModelError, match="come to an end|had to be stopped"):
         text(source)
-    assert time.monotonic() - started < 10
 
 
 def test_the_same_words_are_laid_out_once():
