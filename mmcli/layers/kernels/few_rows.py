@@ -43,12 +43,10 @@ class Cut(NamedTuple):
 
 
 SHARED = Cut(64, 128, 128, 4, 5, 132)
-SHORT = Cut(64, 128, 128, 4, 3, 132)  # beside whose programs those of the kernel behind find room to begin
 WIDE = Cut(64, 64, 128, 4, 4, 132)  # three of whose programs run on a multiprocessor at a time
 WIDER = Cut(128, 64, 128, 4, 3, 132)  # two
 HEAD = Cut(64, 128, 0, 4, 4, 132)
 MANY_ROWS_HEAD = Cut(128, 64, 0, 4, 5, 132)
-MANY_INPUTS = 1 << 12
 MANY_OUTPUTS, MORE_OUTPUTS, A_VOCABULARY = 1 << 14, 1 << 15, 1 << 16
 MOST_SHARES = 16
 MOST_ROWS = 32
@@ -73,7 +71,7 @@ def product(
     cut: Cut | None = None,
 ) -> Tensor:
     """What `matvec.plain` computes, of several rows: x [R, K] and weight [N, K] → [R, N], sums in float32."""
-    cut = cut or cut_of(len(x), *weight.shape)
+    cut = cut or cut_of(len(x), len(weight))
     sums = _room(x, weight, cut)
     _start(x, weight, cut, sums, bias, activation, times)
     return sums[0] if len(sums) == 1 else added_up(sums, x.dtype, bias, activation, times)
@@ -81,7 +79,7 @@ def product(
 
 def parts(x: Tensor, weight: Tensor, cut: Cut | None = None) -> Tensor:
     """Of a product that nothing follows what sums up to it, [S, R, N] in float32; of one share itself, [R, N]."""
-    cut = cut or cut_of(len(x), *weight.shape)
+    cut = cut or cut_of(len(x), len(weight))
     sums = _room(x, weight, cut)
     _start(x, weight, cut, sums)
     return sums[0] if len(sums) == 1 else sums
@@ -89,7 +87,7 @@ def parts(x: Tensor, weight: Tensor, cut: Cut | None = None) -> Tensor:
 
 def gated(x: Tensor, weight: Tensor, activation: str, cut: Cut | None = None) -> Tensor:
     """`gated.gated` of the product of x [R, K] and a weight [2 · inner, K] that has the gates in front: [R, inner]."""
-    cut = cut or cut_of(len(x), *weight.shape)
+    cut = cut or cut_of(len(x), len(weight))
     if _shares(weight, cut) > 1:
         return halves_gated(product(x, weight, cut=cut), activation)
     y = torch.empty(1, len(x), len(weight) // 2, dtype=x.dtype, device=x.device)
@@ -100,7 +98,7 @@ def gated(x: Tensor, weight: Tensor, activation: str, cut: Cut | None = None) ->
 def float_logits(x: Tensor, weight: Tensor, cap: float | None, cut: Cut | None = None) -> Tensor:
     """`logits.floats` of the product of x [R, K] and a head [V, K], whose outputs no programs share."""
     y = torch.empty(1, len(x), len(weight), device=x.device)
-    _start(x, weight, cut or cut_of(len(x), *weight.shape), y, logits=True, cap=cap)
+    _start(x, weight, cut or cut_of(len(x), len(weight)), y, logits=True, cap=cap)
     return y[0]
 
 
@@ -142,13 +140,11 @@ def _start(
     )  # fmt: skip
 
 
-def cut_of(rows: int, outputs: int, inputs: int) -> Cut:
+def cut_of(rows: int, outputs: int) -> Cut:
     """By the shapes that were measured."""
     if outputs >= A_VOCABULARY:
         return HEAD if rows <= MOST_ROWS // 2 else MANY_ROWS_HEAD
-    if outputs >= MANY_OUTPUTS:
-        return WIDER if outputs >= MORE_OUTPUTS else WIDE
-    return SHARED if inputs >= MANY_INPUTS else SHORT
+    return WIDER if outputs >= MORE_OUTPUTS else WIDE if outputs >= MANY_OUTPUTS else SHARED
 
 
 @triton.jit(do_not_specialize=["rows", "tiles"])

@@ -199,7 +199,7 @@ def _one_query(
     tl.debug_barrier()  # every thread has written before one says so
     if tl.atomic_add(arrivals_ptr + part, 1, sem="acq_rel", scope="gpu") == count - 1:
         tl.store(arrivals_ptr + part, 0)
-        y = joined(sums_ptr, peaks_ptr, weights_ptr, part * QUERIES, count, QUERIES, MEMBERS, WIDTH, WIDE, PIECES)
+        y = _joined(sums_ptr, peaks_ptr, weights_ptr, part * QUERIES, count, QUERIES, MEMBERS, WIDTH, WIDE, PIECES)
         of_part = tl.arange(0, MEMBERS)
         at = y_ptr + (part * QUERIES + of_part)[:, None] * WIDTH + number[None, :]
         tl.store(at, y.to(y_ptr.dtype.element_ty), mask=(of_part < QUERIES)[:, None] & inside[None, :])
@@ -254,7 +254,7 @@ def _own_entry(
 
 
 @triton.jit
-def joined(
+def _joined(
     sums_ptr, peaks_ptr, weights_ptr, first, count,
     QUERIES: tl.constexpr, MEMBERS: tl.constexpr, WIDTH: tl.constexpr, WIDE: tl.constexpr, PIECES: tl.constexpr,
 ):  # fmt: skip

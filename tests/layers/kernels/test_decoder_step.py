@@ -120,7 +120,7 @@ def test_a_step_by_products_of_few_rows_equals_the_plain_one(name, rows, monkeyp
     monkeypatch.setattr(few_rows, "pays", lambda x, weight: 1 < len(x) <= few_rows.MOST_ROWS)
     monkeypatch.setattr(few_rows, "ROWS_OF_PARTS", 2)
     # 320 outputs of gates make five programs, 128 to 384 of others two to six, which share columns.
-    monkeypatch.setattr(few_rows, "SHORT", few_rows.Cut(64, 32, 32, 4, 2, 6))
+    monkeypatch.setattr(few_rows, "SHARED", few_rows.Cut(64, 32, 32, 4, 2, 6))
     monkeypatch.setattr(few_rows, "MANY_OUTPUTS", 320)
     monkeypatch.setattr(few_rows, "WIDE", few_rows.Cut(64, 64, 64, 4, 2, 1))
     for form in ("parts", "gated"):
