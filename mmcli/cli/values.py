@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 # In the word that stands for a value, what must have a name. A path of no letters would be the folder one is in.
-_NAMED = {"ADAPTER", "DATA", "FILE", "FOLDER", "HOST", "LIST", "MODEL", "NAME", "PATH", "REPO", "RESULTS", "REV"}
+_NAMED = {"ADAPTER", "DATA", "FILE", "FOLDER", "HOST", "LABEL", "LIST", "MODEL"}
+_NAMED |= {"NAME", "PATH", "REPO", "RESULTS", "REV"}
 _TEXT = ({str}, {str, NoneType}, {list[str]}, {list[str], NoneType})
 
 

@@ -108,6 +108,7 @@ def test_a_text_that_is_no_such_value_is_named(arguments, fault):
         ("caption", "a.jpg", "--model", ""),
         ("caption", "a.jpg", "--adapter", ""),
         ("caption", "a.jpg", "--revision", ""),
+        ("detect", "cat", "a.jpg", "--copy", "b.jpg", "--blur", ""),
         ("evaluate", ""),
         ("evaluate", "a.jsonl", "--media", ""),
         ("tune", "a.jsonl", "", "--output", "new"),
