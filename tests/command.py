@@ -75,6 +75,17 @@ def finish(child: subprocess.Popen | Forked) -> tuple[bytes, bytes]:
     return child.communicate(timeout=PATIENCE)
 
 
+@contextlib.contextmanager
+def held_back(path: str | os.PathLike) -> Iterator[None]:
+    """A FIFO at `path` that is open for writing and given nothing: who reads it waits, on the slowest machine too."""
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)  # which waits for no reader
+    try:
+        yield
+    finally:
+        os.close(writer)
+
+
 def until(condition: Callable[[], object], child: subprocess.Popen | Forked) -> None:
     """Wait for something that a running command does, and leave it the processor meanwhile."""
     while not condition():

@@ -7,7 +7,7 @@ import signal
 import sys
 
 import pytest
-from command import finish, mmcli, process, running, running_mmcli
+from command import finish, held_back, mmcli, process, running, running_mmcli
 
 SHORT = ("--max-tokens", 4)
 
@@ -92,9 +92,8 @@ def test_a_fault_of_mmcli_itself_is_a_sentence_too(album, tiny):
 @pytest.mark.skipif(os.name == "nt", reason="no such signal")
 def test_an_interruption_keeps_what_is_done_and_says_130(album, tiny):
     """A pipe holds the second image back; Ctrl-C comes while it is waited for."""
-    os.mkfifo("waiting.png")
     command = ("caption", "album/b.jpg", "waiting.png", "--model", tiny, "--json", "--batch-size", "1", *SHORT)
-    with running_mmcli(*command) as child:
+    with held_back("waiting.png"), running_mmcli(*command) as child:
         first = child.stdout.readline()
         child.send_signal(signal.SIGINT)
         rest, err = finish(child)
@@ -107,11 +106,10 @@ def test_an_interruption_keeps_what_is_done_and_says_130(album, tiny):
 def test_an_interruption_while_modules_load_is_130_too(module, album, tiny):
     """The interpreter tells on stderr what it imports, from the first milliseconds on; Ctrl-C comes right after.
 
-    A second image in a pipe that nobody writes to keeps the command from ending before.
+    A second image in a pipe that is given nothing keeps the command from ending before.
     """
-    os.mkfifo("waiting.png")
     command = [sys.executable, "-X", "importtime", "-m", "mmcli", "caption", "album/b.jpg", "waiting.png"]
-    with running(*command, "--model", tiny, *SHORT) as child:
+    with held_back("waiting.png"), running(*command, "--model", tiny, *SHORT) as child:
         while line := child.stderr.readline():
             if line.split(b"|")[-1].strip() == module.encode():
                 break

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import Terminal, finish, running, running_mmcli
+from command import Terminal, finish, held_back, running, running_mmcli
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "jfk.flac"
 
@@ -25,29 +25,29 @@ def interrupted_after_a_line(number: int, *arguments: object) -> tuple[int, byte
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_over_images_says_how_far_it_came(album, tiny, number, code):
-    os.mkfifo("waiting.png")  # holds the last one back
     command = ("caption", "album", "waiting.png", "--model", tiny, "--max-tokens", 2, "--batch-size", 3)
-    ended, out, err = interrupted_after_a_line(number, *command)
+    with held_back("waiting.png"):
+        ended, out, err = interrupted_after_a_line(number, *command)
     assert ended == code and "Traceback" not in err
     assert "mmcli: interrupted after " in err and " of 4 pictures; what was written by then is complete\n" in err
     assert out.count(b"album/") == out.count(b"\n") >= 1 and out.endswith(b"\n")
 
 
 def test_a_run_over_recordings_says_how_far_it_came(tmp_path, tiny_audio):
-    os.mkfifo(tmp_path / "waiting.wav")
     command = ("transcribe", EXAMPLE, tmp_path / "waiting.wav", "--json", "--batch-size", 1, "--model", tiny_audio)
-    code, out, err = interrupted_after_a_line(signal.SIGINT, *command)
+    with held_back(tmp_path / "waiting.wav"):
+        code, out, err = interrupted_after_a_line(signal.SIGINT, *command)
     assert (code, out.count(b"\n")) == (130, 1) and "Traceback" not in err
     assert re.search(r"mmcli: interrupted after [01] of 2 recordings[ ;]", err)  # the line is written, then counted
 
 
 def test_a_recording_that_is_not_through_is_said_in_its_own_time(tmp_path, tiny_audio):
-    os.mkfifo(tmp_path / "waiting.wav")
     names = (EXAMPLE, tmp_path / "waiting.wav")
-    terminal = Terminal("transcribe", *names, "--batch-size", "1", "--format", "jsonl", "--model", tiny_audio)
-    terminal.until("× real time")
-    terminal.type("\x03")
-    assert terminal.end() == 130, terminal.screen
+    with held_back(tmp_path / "waiting.wav"):
+        terminal = Terminal("transcribe", *names, "--batch-size", "1", "--format", "jsonl", "--model", tiny_audio)
+        terminal.until("× real time")
+        terminal.type("\x03")
+        assert terminal.end() == 130, terminal.screen
     assert " of 2 recordings" in " ".join(terminal.screen.decode().split())
 
 
@@ -125,10 +125,11 @@ sys.exit(main())
 
 
 def test_a_second_signal_changes_nothing_about_the_end(tmp_path):
-    os.mkfifo(tmp_path / "waiting.wav")
-    with running(
-        sys.executable, "-c", TOLD_TWICE, "transcribe", EXAMPLE, tmp_path / "waiting.wav", "--json"
-    ) as command:
+    recordings = (EXAMPLE, tmp_path / "waiting.wav")
+    with (
+        held_back(tmp_path / "waiting.wav"),
+        running(sys.executable, "-c", TOLD_TWICE, "transcribe", *recordings, "--json", "--batch-size", "1") as command,
+    ):
         command.stdout.readline()
         os.kill(command.pid, signal.SIGTERM)
         _, err = finish(command)
