@@ -298,29 +298,17 @@ def keep_rows(store: Tensor, rows: list[int], dim: int, length: int | None = Non
 
     `length` tells how much of the last dimension but one is filled.
     """
-    count, filled = len(rows), store if length is None else store.narrow(-2, 0, length)
+    count = len(rows)
     moved = [place for place, row in enumerate(rows) if place != row]
     if any(rows[place] < count for place in moved):  # a row that is overwritten is still wanted elsewhere
-        return _reordered(store, filled, rows, moved, dim)
+        index = torch.tensor(rows, device=store.device)
+        if length is None or count > store.shape[dim]:
+            return store.index_select(dim, index)
+        chosen = store.narrow(-2, 0, length).index_select(dim, index)
+        store = store.narrow(dim, 0, count)
+        store.narrow(-2, 0, length).copy_(chosen)
+        return store
+    filled = store if length is None else store.narrow(-2, 0, length)
     for place in moved:
         filled.select(dim, place).copy_(filled.select(dim, rows[place]))
-    return store.narrow(dim, 0, count)
-
-
-def _reordered(store: Tensor, filled: Tensor, rows: list[int], moved: list[int], dim: int) -> Tensor:
-    """`keep_rows` of a `store` whose `filled` part alone is moved, by way of other memory."""
-    count, index = len(rows), torch.tensor(rows, device=store.device)
-    if filled is store or (count > store.shape[dim] and store.is_cuda):
-        return store.index_select(dim, index)
-    if count > store.shape[dim]:
-        # On a CPU nothing behind what is filled is read before it is written, and memory is had as it is touched.
-        more = store.new_empty(*store.shape[:dim], count, *store.shape[dim + 1 :])
-        more.narrow(-2, 0, filled.shape[-2]).copy_(filled.index_select(dim, index))
-        return more
-    if store.is_cuda:  # all at once: there each copy takes a kernel
-        filled.narrow(dim, 0, count).copy_(filled.index_select(dim, index))
-    else:
-        chosen = filled.index_select(dim, index[moved])
-        for place, row in zip(moved, chosen.unbind(dim), strict=True):
-            filled.select(dim, place).copy_(row)
     return store.narrow(dim, 0, count)

@@ -55,23 +55,15 @@ def attend_by_head(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     q, k, v = torch.mul(q, scale, out=q.new_empty(q.shape)), k.contiguous(), v.contiguous()
     block, group = max(1, SCORES_OF_HEAD // k.shape[2]), q.shape[1] // k.shape[1]
     scores = q.new_empty(min(block, q.shape[2]), k.shape[2])  # in one place, from beginning to end
-    for asked, keys, values, found in zip(q, k.mT, v, y, strict=True):
-        own = list(zip(keys.unbind(), values.unbind(), strict=True))  # a view takes as long as a small operation
-        for head, (queries, result) in enumerate(zip(asked.unbind(), found.unbind(), strict=True)):
-            key, value = own[head // group]
-            if q.shape[2] <= block:
-                _attend_in(scores, queries, key, value, result)
-                continue
-            for some, into in zip(queries.split(block), result.split(block), strict=True):
-                _attend_in(scores[: len(some)], some, key, value, into)
+    for row in range(q.shape[0]):
+        for head in range(q.shape[1]):
+            keys, values = k[row, head // group].T, v[row, head // group]
+            for asked, found in zip(q[row, head].split(block), y[row, head].split(block), strict=True):
+                weights = scores[: len(asked)]
+                torch.mm(asked, keys, out=weights)
+                torch.softmax(weights, dim=-1, out=weights)
+                torch.mm(weights, values, out=found)
     return y
-
-
-def _attend_in(scores: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor) -> None:
-    """One head's softmax(q k) v, written to y [T, H], where scores [T, S] are put: q [T, H], k [H, S], v [S, H]."""
-    torch.mm(q, k, out=scores)
-    torch.softmax(scores, dim=-1, out=scores)
-    torch.mm(scores, v, out=y)
 
 
 def attend_shared(

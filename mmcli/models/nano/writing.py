@@ -12,8 +12,7 @@ from mmcli.models.nano.config import NanoConfig
 from mmcli.models.nano.mask_planes import MaskPlanes
 from mmcli.models.nano.tower import NanoTower
 
-ROWS = ("image", "masks")  # what rows have of their own
-ROWS_OF_MASKS = ("written", "words", "logits")  # … where some write mask codes: nobody else reads it
+ROWS = ("image", "masks", "written", "words", "logits")  # what rows have of their own
 
 
 @dataclass
@@ -57,15 +56,15 @@ class Writing(RowState):
 
     def keep(self, rows: list[int]) -> None:
         """Go on with these rows, in this order; what is of an image is held once anyway."""
-        for name in ROWS + ROWS_OF_MASKS if self.any_masks else ROWS:
+        for name in ROWS:
             setattr(self, name, keep_rows(getattr(self, name), rows, 0))
 
     def read(self, tokens: Tensor, cache: KVCache, tower: NanoTower, config: NanoConfig) -> Tensor | None:
         """Take note of tokens [B] and return what to add to the logits of the codes [B, 128]; None: nothing."""
-        if not self.any_masks:
-            return None
         place = cache.cursor if cache.fixed else torch.tensor([cache.length - 1], device=tokens.device)
         self.written.index_copy_(1, place, tokens[:, None])
+        if not self.any_masks:
+            return None
         back = torch.arange(-CORNERS - CODES + 1, 1, device=tokens.device)
         last = self.written.index_select(1, (place + back).clamp(min=0))  # [B, 20], the newest at the end
         is_place = (last >= config.loc_token) & (last < config.loc_token + LOCATIONS)
