@@ -66,9 +66,9 @@ def keep_freed() -> None:
     """Have the memory of a tensor that is gone ready for the next one, in this process as long as it lives.
 
     glibc would give pieces of more than 128 kB back to the system, which fills each with zeros, page by page, when it
-    is asked for again: a tenth of the time of a small model on a CPU. And every thread would have a part of the heap to
-    itself, whose free memory no other thread gets: threads that begin after this share one. What a user has set stays;
-    other C libraries have no such call, and it does nothing there.
+    is asked for again: a tenth of the time of a small model on a CPU. And every thread would have an arena of its own,
+    whose free memory no other thread gets: threads that begin after this share one. What a user has set stays; other C
+    libraries have no such call, and it does nothing there.
     """
     if "GLIBC_TUNABLES" in os.environ or any(name in os.environ for _, name, _ in KEPT):
         return
